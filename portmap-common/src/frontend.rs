@@ -1,0 +1,117 @@
+//! The first table: what a client asks for, and the number of the service entry that answers.
+
+use crate::{Address, V4, V6, layout};
+
+/// `IPPROTO_TCP`.
+pub const TCP: u8 = 6;
+
+/// `IPPROTO_UDP`.
+pub const UDP: u8 = 17;
+
+/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Frontend<A> {
+    /// The destination address, as in the client's call.
+    pub address: A,
+    /// The destination port: the Service port.
+    pub port: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// Always 0: a hash map compares every byte of its keys.
+    pub unused: u8,
+}
+
+layout!(Frontend<V4>, 8);
+layout!(Frontend<V6>, 20);
+
+impl<A: Address> Frontend<A> {
+    /// The key for this destination.
+    #[inline]
+    pub fn new(address: A, port: u16, protocol: u8) -> Self {
+        Self { address, port, protocol, unused: 0 }
+    }
+
+    /// A digest of this key together with a service number.
+    ///
+    /// The kernel reuses the memory of a deleted hash element at once. A reader that still holds the element may therefore
+    /// read another key's value, and notices it by this digest.
+    #[inline]
+    pub fn check(&self, service: u32) -> u32 {
+        let destination = u64::from(self.port) << 8 | u64::from(self.protocol);
+        let mut digest = mix(u64::from(service) << 24 ^ destination);
+        for word in self.address.words() {
+            digest = mix(digest ^ u64::from(word));
+        }
+        (digest >> 32) as u32
+    }
+}
+
+/// One round of multiply and fold (the multiplier is 2⁶⁴ divided by the golden ratio).
+#[inline]
+fn mix(value: u64) -> u64 {
+    let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+/// A value of the FRONTENDS maps, read as one 64-bit word. It is inserted once, deleted once and never updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct ServiceRef {
+    /// Index into `SERVICES` and `COUNTERS`.
+    pub service: u32,
+    /// [`Frontend::check`] of the key that this value was inserted for.
+    pub check: u32,
+}
+
+layout!(ServiceRef, 8);
+
+impl ServiceRef {
+    /// The value to insert under `frontend`.
+    #[inline]
+    pub fn new<A: Address>(frontend: &Frontend<A>, service: u32) -> Self {
+        Self { service, check: frontend.check(service) }
+    }
+
+    /// Whether this value was inserted under `frontend`.
+    #[inline]
+    pub fn belongs_to<A: Address>(self, frontend: &Frontend<A>) -> bool {
+        self.check == frontend.check(self.service)
+    }
+
+    /// The value in a word read from the map.
+    #[inline]
+    pub fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        Self { service: u32::from_ne_bytes([a, b, c, d]), check: u32::from_ne_bytes([e, f, g, h]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_belongs_to_its_own_key_only() {
+        let key = Frontend::new([10, 96, 0, 10], 80, TCP);
+        let value = ServiceRef::new(&key, 7);
+        assert!(value.belongs_to(&key));
+        for other in [
+            Frontend::new([10, 96, 0, 11], 80, TCP),
+            Frontend::new([10, 96, 0, 10], 81, TCP),
+            Frontend::new([10, 96, 0, 10], 80, UDP),
+        ] {
+            assert!(!value.belongs_to(&other), "{other:?}");
+        }
+        assert!(!ServiceRef { service: 8, ..value }.belongs_to(&key));
+    }
+
+    #[test]
+    fn digests_spread() {
+        let digests: std::collections::HashSet<u32> = (0..=255_u8)
+            .flat_map(|host| (1..=64_u16).map(move |port| Frontend::new([10, 96, 0, host], port, TCP).check(u32::from(host))))
+            .collect();
+        // 16,384 draws from 2³² are expected to collide 0.03 times.
+        assert!(digests.len() >= 16_382, "{} distinct digests", digests.len());
+    }
+}

@@ -1,0 +1,40 @@
+//! The tables that the portmap agent writes and its BPF programs read: frontends → services → backends.
+//!
+//! One file per concept. Every type is plain data with a fixed layout, asserted at compile time: it is the ABI that pinned
+//! maps carry from one version of the agent to the next, and what `bpftool map dump` shows. Ports are host-order integers
+//! and addresses are byte arrays, so that a person can read them there. `docs/maps.md` describes the maps themselves.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+mod address;
+mod backend;
+mod counters;
+mod frontend;
+mod name;
+mod probe;
+mod service;
+mod state;
+
+pub use address::{Address, V4, V6};
+pub use backend::{Backend, LOCAL};
+pub use counters::Counters;
+pub use frontend::{Frontend, ServiceRef, TCP, UDP};
+pub use name::{Name, TEXT};
+pub use probe::{PROBES, Probe};
+pub use service::{Choice, Kind, Service, Verdict};
+pub use state::{SYNCED, State};
+
+/// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
+pub const ABI_VERSION: u32 = 1;
+
+/// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
+macro_rules! layout {
+    ($type:ty, $size:literal) => {
+        const _: () = assert!(size_of::<$type>() == $size);
+
+        // SAFETY: the type is `repr(C)` integers and arrays of them, without padding: any bytes are a value of it.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    };
+}
+pub(crate) use layout;

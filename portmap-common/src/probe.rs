@@ -1,0 +1,21 @@
+//! A question to the tables that user space can ask: what the `lookup` program reads and answers.
+
+use crate::{Backend, Frontend, V4, V6, layout};
+
+/// How many probes one run of the program takes.
+pub const PROBES: usize = 32;
+
+/// One destination, and what a connection to it would meet. The program takes a packet of these and fills in the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Probe<A> {
+    /// The question.
+    pub frontend: Frontend<A>,
+    /// The answer: 0 left alone, 1 forwarded, 2 refused, 3 dropped.
+    pub outcome: u32,
+    /// Where to, if forwarded.
+    pub backend: Backend<A>,
+}
+
+layout!(Probe<V4>, 24);
+layout!(Probe<V6>, 48);

@@ -1,0 +1,127 @@
+//! The second table: for each frontend, what happens to a client of it.
+
+use crate::layout;
+
+/// Which backends a client is spread over, or the verdict where there is none. One aligned 8-byte word: it is stored by one
+/// atomic store and read by one load, so that a client meets the old set or the new one, whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct Choice {
+    /// The first slot in `BACKENDS`; with `count` 0 a [`Verdict`].
+    pub first: u32,
+    /// How many slots from there on; 0 if no backend may be used.
+    pub count: u32,
+}
+
+layout!(Choice, 8);
+
+/// What happens to a client that gets no backend: the `first` of a [`Choice`] whose `count` is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Verdict {
+    /// The call fails with `ECONNREFUSED`.
+    Refuse = 0,
+    /// The call fails with `ETIMEDOUT`, at once: nothing leaves the node.
+    Drop = 1,
+    /// The call goes on untranslated.
+    Leave = 2,
+}
+
+impl Choice {
+    /// A choice of no backend.
+    pub const fn verdict(verdict: Verdict) -> Self {
+        Self { first: verdict as u32, count: 0 }
+    }
+
+    /// The choice in a word read from `SERVICES`.
+    #[inline]
+    pub fn from_word(word: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        Self { first: u32::from_ne_bytes([a, b, c, d]), count: u32::from_ne_bytes([e, f, g, h]) }
+    }
+
+    /// The word that holds this choice in `SERVICES`.
+    #[inline]
+    pub fn to_word(self) -> u64 {
+        let [a, b, c, d] = self.first.to_ne_bytes();
+        let [e, f, g, h] = self.count.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// The slot of one backend of the set, given a uniformly distributed number. Without a division: `random × count / 2³²`
+    /// favours no slot by more than `count / 2³²`.
+    #[inline]
+    pub fn slot(self, random: u32) -> u32 {
+        let offset = (u64::from(random) * u64::from(self.count)) >> 32;
+        self.first.wrapping_add(offset as u32)
+    }
+}
+
+/// How a frontend's address came to the Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// `spec.clusterIPs`.
+    #[default]
+    ClusterIp = 0,
+    /// `spec.ports[].nodePort`, on an address of this node.
+    NodePort = 1,
+    /// `spec.externalIPs`.
+    ExternalIp = 2,
+    /// `status.loadBalancer.ingress[].ip`.
+    LoadBalancer = 3,
+}
+
+/// A value of `SERVICES`: one per frontend, for the frontend's whole life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Service {
+    /// For sockets on this node.
+    pub inside: Choice,
+    /// For clients outside the node.
+    pub outside: Choice,
+    /// The service port this frontend belongs to: a key of `NAMES`. Never given again; frontends of one service port share it.
+    pub id: u32,
+    /// Session affinity in seconds, 0 for none.
+    pub affinity_timeout: u32,
+    /// A [`Kind`].
+    pub kind: u8,
+    /// No flag is defined yet.
+    pub flags: u8,
+    /// Always 0.
+    pub unused: [u8; 6],
+}
+
+layout!(Service, 32);
+
+impl Service {
+    /// The words behind the choices, in memory order: `id` and `affinity_timeout`, then the rest.
+    pub fn description(&self) -> [u64; 2] {
+        let Self { inside: _, outside: _, id, affinity_timeout, kind, flags, unused: [a, b, c, d, e, f] } = *self;
+        let [i, d0, d1, d2] = id.to_ne_bytes();
+        let [t0, t1, t2, t3] = affinity_timeout.to_ne_bytes();
+        [u64::from_ne_bytes([i, d0, d1, d2, t0, t1, t2, t3]), u64::from_ne_bytes([kind, flags, a, b, c, d, e, f])]
+    }
+}
+// The programs and the agent access the choices as 8-byte words at these offsets.
+const _: () = assert!(core::mem::offset_of!(Service, inside) == 0);
+const _: () = assert!(core::mem::offset_of!(Service, outside) == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_its_word() {
+        let choice = Choice { first: 0x0102_0304, count: 5 };
+        assert_eq!(Choice::from_word(choice.to_word()), choice);
+    }
+
+    #[test]
+    fn slots_stay_in_the_range() {
+        let choice = Choice { first: 100, count: 3 };
+        assert_eq!(choice.slot(0), 100);
+        assert_eq!(choice.slot(u32::MAX / 2), 101);
+        assert_eq!(choice.slot(u32::MAX), 102);
+    }
+}

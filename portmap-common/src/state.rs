@@ -1,0 +1,32 @@
+//! What the agent says of itself, for the subcommands: the pinned maps are the only way to ask it.
+
+use crate::{TEXT, layout};
+
+/// A flag of [`State`]: Services and EndpointSlices have been listed completely since the agent started.
+pub const SYNCED: u32 = 1;
+
+/// The one value of `STATE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct State {
+    /// The agent's version, as text that ends with a 0 byte.
+    pub version: [u8; TEXT],
+    /// When the agent started, in seconds since 1970.
+    pub started: u64,
+    /// When tables and objects last agreed, in seconds since 1970; 0 before the first time.
+    pub last_sync: u64,
+    /// The agent's process.
+    pub pid: u32,
+    /// [`SYNCED`].
+    pub flags: u32,
+    /// How many frontends are wanted but not in the tables.
+    pub left_out: u32,
+    /// The next `id` of a service port: all below were given.
+    pub next_id: u32,
+    /// The next number of an endpoint: all below were given.
+    pub next_endpoint: u32,
+    /// Always 0.
+    pub unused: u32,
+}
+
+layout!(State, 104);

@@ -1,0 +1,56 @@
+//! The look-up of the datapath as a program that user space can run (`BPF_PROG_TEST_RUN`): the hooks themselves cannot be.
+//!
+//! A packet is an array of probes; each question gets its answer, and nothing is counted.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the macros make undocumented twins of the entry points")]
+
+use core::mem::offset_of;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use portmap_common::{PROBES, Probe, V4, V6};
+use portmap_ebpf::{
+    forward::{self, Outcome},
+    maps::Tables,
+};
+
+/// Answers IPv4 probes.
+#[classifier]
+pub fn lookup4(context: TcContext) -> i32 {
+    answer_all::<V4>(&context)
+}
+
+/// Answers IPv6 probes.
+#[classifier]
+pub fn lookup6(context: TcContext) -> i32 {
+    answer_all::<V6>(&context)
+}
+
+/// Answers the probes that the packet has room for, and returns how many.
+#[inline(always)]
+fn answer_all<A: Tables>(context: &TcContext) -> i32 {
+    let mut answered = 0;
+    for index in 0..PROBES {
+        if answer::<A>(context, index * size_of::<Probe<A>>()).is_none() {
+            break;
+        }
+        answered += 1;
+    }
+    answered
+}
+
+/// Answers the probe at this offset of the packet, unless the packet ends before.
+#[inline(always)]
+fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
+    let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
+    let outcome: u32 = match forward::decide::<A>(&frontend).outcome {
+        Outcome::Leave => 0,
+        Outcome::Forward(backend) => {
+            context.store(probe + offset_of!(Probe<A>, backend), &backend, 0).ok()?;
+            1
+        }
+        Outcome::Refuse => 2,
+        Outcome::Drop => 3,
+    };
+    context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
+}

@@ -1,0 +1,40 @@
+//! What the agent says of itself in STATE, for the subcommands.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use portmap_common::SYNCED;
+
+use crate::{datapath::pin::Pins, encode, maps::bpf::BpfMaps};
+
+/// Records that this process is the agent now.
+pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
+    let version = encode::text(env!("CARGO_PKG_VERSION"))?;
+    let now = now();
+    maps.set_state(|state| {
+        state.version = version;
+        state.pid = std::process::id();
+        state.started = now;
+        state.flags &= !SYNCED;
+    })
+}
+
+/// Records that tables and objects agree, but for what was left out.
+pub fn record_sync(maps: &mut BpfMaps, left_out: usize) -> Result<()> {
+    let now = now();
+    maps.set_state(|state| {
+        state.last_sync = now;
+        state.flags |= SYNCED;
+        state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+    })
+}
+
+/// Who holds the lock, as far as the tables tell.
+pub fn holder(pins: &Pins) -> String {
+    let state = BpfMaps::open(&pins.set()).and_then(|maps| maps.state());
+    state.map(|state| format!(" (process {})", state.pid)).unwrap_or_default()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
+}

@@ -1,0 +1,56 @@
+//! Carries a plan out on the maps, step by step. The first failure ends it: the maps are then read again and planned anew.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    maps::Maps,
+    plan::{Plan, Step},
+};
+
+/// Applies the steps in their order.
+pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
+    for step in &plan.steps {
+        apply_step(maps, step).with_context(|| format!("failed to {step}"))?;
+    }
+    Ok(())
+}
+
+fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {
+    match step {
+        Step::SetMarks(marks) => maps.set_marks(*marks),
+        Step::WriteBackends(family, first, slots) => maps.write_backends(*family, *first, slots),
+        Step::WriteService(number, service) => maps.write_service(*number, service),
+        Step::StoreChoice(number, side, choice) => maps.store_choice(*number, *side, *choice),
+        Step::DescribeService(number, service) => maps.describe_service(*number, service),
+        Step::InsertName(id, owner) => maps.insert_name(*id, owner),
+        Step::RemoveName(id) => maps.remove_name(*id),
+        Step::InsertFrontend(frontend, number) => maps.insert_frontend(frontend, *number),
+        Step::RemoveFrontend(frontend) => maps.remove_frontend(frontend),
+    }
+}
+
+/// A step as a person would say it: in errors, and in the log with `-v`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetMarks(marks) => {
+                write!(f, "record that ids below {} and endpoints below {} were given", marks.id, marks.endpoint)
+            }
+            Self::WriteBackends(family, first, slots) => {
+                write!(f, "write {} backends from slot {first} of BACKENDS_{family:?}:", slots.len())?;
+                slots.iter().try_for_each(|slot| write!(f, " {}", slot.endpoint))
+            }
+            Self::WriteService(number, service) => write!(f, "write service {number}: {service:?}"),
+            Self::StoreChoice(number, side, choice) => write!(f, "store the {side:?} choice of service {number}: {choice:?}"),
+            Self::DescribeService(number, service) => write!(f, "describe service {number}: {service:?}"),
+            Self::InsertName(id, owner) => {
+                write!(f, "name id {id}: {} port {:?}/{}", owner.service, owner.port, owner.protocol)
+            }
+            Self::RemoveName(id) => write!(f, "forget the name of id {id}"),
+            Self::InsertFrontend(frontend, number) => write!(f, "lead {frontend} to service {number}"),
+            Self::RemoveFrontend(frontend) => write!(f, "end {frontend}"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The command line: what can be asked for, and which file answers.
+
+mod cleanup;
+mod output;
+mod resolve;
+mod run;
+mod services;
+mod status;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// The answer is "no", or "unhealthy".
+const NO: u8 = 1;
+
+/// It was not possible to look.
+const COULD_NOT_LOOK: u8 = 3;
+
+/// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect().
+#[derive(Debug, Parser)]
+#[command(name = "portmap", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 the answer is \"no\" or \"unhealthy\", 2 wrong usage, 3 could not look.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log more: -v shows every write to the tables, -vv what libraries have to say
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node agent: keep the kernel's tables equal to what the objects say
+    Run(run::Arguments),
+    /// Print the table that objects in files should lead to; needs no privileges and no kernel
+    Resolve(resolve::Arguments),
+    /// Print what the kernel's tables hold now
+    Services(services::Arguments),
+    /// Say whether portmap is attached, synced and has room; the exit code says whether it is healthy
+    Status(status::Arguments),
+    /// Detach the programs and remove everything pinned, continuing past errors
+    Cleanup(cleanup::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Where the pins are: the same for every subcommand that opens maps.
+#[derive(Debug, Args)]
+struct PinsArguments {
+    /// The directory of portmap's pins, on a BPF file system
+    #[arg(long, value_name = "DIR", default_value = portmap::datapath::pin::DEFAULT)]
+    bpffs: PathBuf,
+}
+
+/// Which node this is.
+#[derive(Debug, Args)]
+struct NodeArguments {
+    /// This node's name, as its Node object has it [default: the host name]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: Option<String>,
+}
+
+impl NodeArguments {
+    fn name(self) -> Result<String> {
+        match self.node_name.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(name),
+            None => Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// Does what was asked for, and says how it went.
+pub fn run(cli: Cli) -> ExitCode {
+    output::log_to_stderr(cli.verbose);
+    let result = match cli.command {
+        Command::Run(arguments) => arguments.run(),
+        Command::Resolve(arguments) => arguments.run(),
+        Command::Services(arguments) => arguments.run(),
+        Command::Status(arguments) => arguments.run(),
+        Command::Cleanup(arguments) => arguments.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "portmap", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        if !output::is_broken_pipe(&error) {
+            output::error(&error);
+        }
+        COULD_NOT_LOOK.into()
+    })
+}

@@ -1,0 +1,41 @@
+//! `portmap cleanup`: takes everything of ours out of the kernel, and nothing else.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use portmap::datapath::{attach, pin::Pins};
+
+use super::{NO, PinsArguments, output};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pins: PinsArguments,
+    /// Even while an agent runs: it will fail
+    #[arg(long)]
+    force: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<ExitCode> {
+        let pins = Pins::new(&self.pins.bpffs);
+        let root = pins.root().display();
+        if !pins.root_exists()? {
+            output::print(&format!("nothing is pinned under {root}\n"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let lock = pins.lock()?;
+        if lock.is_none() && !self.force {
+            bail!("an agent is running on {root}; stop it first, or use --force");
+        }
+        let (removed, failed) = attach::clean_up(&pins)?;
+        for path in &removed {
+            output::print(&format!("removed {}\n", path.display()))?;
+        }
+        for error in &failed {
+            output::error(error);
+        }
+        Ok(if failed.is_empty() { ExitCode::SUCCESS } else { NO.into() })
+    }
+}

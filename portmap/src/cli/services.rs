@@ -1,0 +1,35 @@
+//! `portmap services`: what the kernel's tables hold now.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use portmap::{
+    datapath::pin::Pins,
+    maps::{Maps as _, bpf::BpfMaps},
+    view,
+};
+
+use super::{
+    PinsArguments,
+    output::{self, Format},
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pins: PinsArguments,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<ExitCode> {
+        let pins = Pins::new(&self.pins.bpffs);
+        pins.expect()?;
+        let snapshot = BpfMaps::open(&pins.set())?.read()?;
+        output::print_rows(&view::of_snapshot(&snapshot), self.output)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

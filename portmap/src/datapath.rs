@@ -1,0 +1,8 @@
+//! The programs and maps in the kernel: where they are pinned, how they are loaded, attached and removed.
+
+pub mod attach;
+pub mod cgroup;
+pub mod load;
+pub mod lookup;
+pub mod pin;
+mod sys;

@@ -1,0 +1,136 @@
+//! Attaches the programs to a cgroup, all or none, and keeps them there by pinned links; and takes them off again.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
+};
+
+use super::{
+    cgroup::Cgroup,
+    load,
+    pin::{Pin, Pins},
+    sys,
+};
+use crate::maps::Capacity;
+
+/// The programs of the datapath. Each attaches to the hook of its name.
+pub const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
+
+/// How an attachment came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// There was none before.
+    New,
+    /// An earlier agent's program was replaced, without a moment in between.
+    Replaced,
+}
+
+/// Loads the programs onto the pinned maps, which are created where there are none, and attaches them.
+pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity) -> Result<Attached> {
+    let mut programs = load::load(load::DATAPATH, pins, capacity)?;
+    for name in PROGRAMS {
+        let program = program(&mut programs, name)?;
+        program.load().with_context(|| format!("the kernel rejected the program {name}"))?;
+    }
+    let mut made = Vec::new();
+    for name in PROGRAMS {
+        match attach_one(program(&mut programs, name)?, &pins.link(name), cgroup) {
+            Ok(Attached::New) => made.push(pins.link(name)),
+            Ok(Attached::Replaced) => {}
+            Err(error) => {
+                // All or none: a node that translates only some calls would be worse than one that translates none.
+                let undone: Vec<String> =
+                    made.iter().filter_map(|pin| detach(pin).err()).map(|error| format!("; {error:#}")).collect();
+                let context = format!("failed to attach {name} to {}{}", cgroup.path.display(), undone.concat());
+                return Err(error).context(context);
+            }
+        }
+    }
+    Ok(if made.is_empty() { Attached::Replaced } else { Attached::New })
+}
+
+/// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
+pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
+    let Some(link) = open(&pins.link(program))? else { return Ok(None) };
+    let info = sys::link_info(link.as_fd()).with_context(|| format!("failed to ask about the link of {program}"))?;
+    Ok(Some((info.cgroup, info.program)))
+}
+
+/// Detaches everything pinned, and removes the pins. Continues past errors, and returns what was removed and what failed.
+pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
+    for pin in pins.list()? {
+        let (path, result) = match pin {
+            Pin::Link(path) => (path.clone(), detach(&path)),
+            Pin::Map(path) => (path.clone(), remove(&path)),
+        };
+        match result {
+            Ok(()) => removed.push(path),
+            Err(error) => failed.push(error),
+        }
+    }
+    for directory in pins.directories()? {
+        if let Err(error) = fs::remove_dir(&directory) {
+            failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
+        }
+    }
+    Ok((removed, failed))
+}
+
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    program.try_into().with_context(|| format!("the program {name} is not for socket addresses"))
+}
+
+fn attach_one(program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
+    if let Some(link) = open(pin)? {
+        let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
+        if info.cgroup == cgroup.id {
+            sys::update_link(link.as_fd(), program.fd()?.as_fd())
+                .context("failed to replace the program of the pinned link")?;
+            return Ok(Attached::Replaced);
+        }
+        // It keeps a program on another cgroup, or on one that is gone.
+        detach(pin)?;
+    }
+    let attached = program.attach(&cgroup.directory, CgroupAttachMode::Single).context(
+        "the kernel refused; with EPERM, a program that was attached without BPF_F_ALLOW_MULTI keeps the hook for itself \
+         (bpftool cgroup tree shows it)",
+    )?;
+    let link: FdLink = program.take_link(attached)?.try_into()?;
+    link.pin(pin).with_context(|| format!("failed to pin the link at {}", pin.display()))?;
+    Ok(Attached::New)
+}
+
+/// Detaches the program of a pinned link, whoever else holds the link, and removes the pin.
+fn detach(pin: &Path) -> Result<()> {
+    if let Some(link) = open(pin)? {
+        match sys::detach_link(link.as_fd()) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => {
+                return Err(error).with_context(|| format!("failed to detach {}", pin.display()));
+            }
+            Ok(()) | Err(_) => remove(pin)?,
+        }
+    }
+    Ok(())
+}
+
+fn remove(pin: &Path) -> Result<()> {
+    fs::remove_file(pin).with_context(|| format!("failed to remove {}", pin.display()))
+}
+
+fn open(pin: &Path) -> Result<Option<OwnedFd>> {
+    match sys::open_link(pin) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to open the pinned link {}", pin.display())),
+    }
+}

@@ -1,0 +1,75 @@
+//! The programs' own look-up, run from user space over the pinned tables: for tests and measurements.
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, Pod, include_bytes_aligned,
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use portmap_common::{PROBES, Probe, V4, V6};
+
+use super::{load, pin::Pins};
+use crate::maps::Capacity;
+
+static LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lookup"));
+
+/// The look-up program, loaded.
+#[derive(Debug)]
+pub struct Lookup {
+    programs: Ebpf,
+}
+
+/// The families that can be asked about.
+pub trait Probed: Copy {
+    /// The program that answers.
+    const PROGRAM: &str;
+}
+
+impl Probed for V4 {
+    const PROGRAM: &str = "lookup4";
+}
+
+impl Probed for V6 {
+    const PROGRAM: &str = "lookup6";
+}
+
+impl Lookup {
+    /// Loads the programs onto the pinned maps.
+    pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
+        let mut programs = load::load(LOOKUP, pins, capacity)?;
+        for name in [V4::PROGRAM, V6::PROGRAM] {
+            let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load().with_context(|| format!("the kernel rejected the program {name}"))?;
+        }
+        Ok(Self { programs })
+    }
+
+    /// Fills in the answers to at most [`PROBES`] questions; `repeat` times, of which the last counts. Returns the time that
+    /// one look-up took, in nanoseconds.
+    pub fn ask<A: Probed>(&self, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
+    where
+        Probe<A>: Pod,
+    {
+        ensure!((1..=PROBES).contains(&probes.len()), "between 1 and {PROBES} questions at a time");
+        let program = self.programs.program(A::PROGRAM).context("the program is gone")?;
+        let program: &SchedClassifier = program.try_into()?;
+        let question = bytes_of(probes).to_vec();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&question);
+        options.data_out = Some(bytes_of_mut(probes));
+        options.repeat = repeat;
+        let result = program.test_run(options)?;
+        ensure!(result.return_value as usize == probes.len(), "{} of {} answered", result.return_value, probes.len());
+        Ok(result.duration.as_secs_f64() * 1e9 / probes.len() as f64)
+    }
+}
+
+fn bytes_of<T: Pod>(values: &[T]) -> &[u8] {
+    // SAFETY: the values are plain data without padding, and the slice covers exactly them.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+fn bytes_of_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and any bytes are values of a `Pod`.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}

@@ -1,0 +1,142 @@
+//! The domain types as the kernel's maps hold them, and back. The only place that changes representation.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use portmap_common::{Address, Backend, LOCAL, Name, TCP, TEXT, UDP, V4, V6};
+
+use crate::{
+    maps::Slot,
+    table::{Endpoint, Frontend, ObjectName, Protocol, ServicePort},
+};
+
+/// An address family's bytes as an [`IpAddr`].
+pub trait IpBytes: Address {
+    /// The bytes of an address; `None` if it is of the other family.
+    fn from_ip(address: IpAddr) -> Option<Self>;
+
+    /// The address of these bytes.
+    fn to_ip(self) -> IpAddr;
+}
+
+impl IpBytes for V4 {
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address.octets()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn to_ip(self) -> IpAddr {
+        Ipv4Addr::from(self).into()
+    }
+}
+
+impl IpBytes for V6 {
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address.octets()),
+        }
+    }
+
+    fn to_ip(self) -> IpAddr {
+        Ipv6Addr::from(self).into()
+    }
+}
+
+/// A frontend as a key of FRONTENDS; `None` if it is of the other family.
+pub fn frontend<A: IpBytes>(frontend: &Frontend) -> Option<portmap_common::Frontend<A>> {
+    let Frontend { address, port, protocol } = *frontend;
+    Some(portmap_common::Frontend::new(A::from_ip(address)?, port, protocol_number(protocol)))
+}
+
+/// A key of FRONTENDS as a frontend; `None` if the agent would not write it.
+pub fn frontend_of<A: IpBytes>(key: &portmap_common::Frontend<A>) -> Option<Frontend> {
+    Some(Frontend { address: key.address.to_ip(), port: key.port, protocol: protocol_of(key.protocol)? })
+}
+
+/// A slot as a value of BACKENDS; `None` if it is of the other family.
+pub fn backend<A: IpBytes>(slot: &Slot) -> Option<Backend<A>> {
+    let Endpoint { address, port, local } = slot.endpoint;
+    Some(Backend { address: A::from_ip(address)?, port, flags: if local { LOCAL } else { 0 }, endpoint: slot.number })
+}
+
+/// A value of BACKENDS as a slot.
+pub fn slot_of<A: IpBytes>(backend: &Backend<A>) -> Slot {
+    let Backend { address, port, flags, endpoint } = *backend;
+    Slot { endpoint: Endpoint { address: address.to_ip(), port, local: flags & LOCAL != 0 }, number: endpoint }
+}
+
+/// A service port as a value of NAMES. Kubernetes' own names always fit.
+pub fn name(owner: &ServicePort) -> Result<Name> {
+    let ServicePort { service, port, protocol } = owner;
+    Ok(Name {
+        namespace: text(&service.namespace)?,
+        service: text(&service.name)?,
+        port: text(port)?,
+        protocol: protocol_number(*protocol),
+        unused: [0; 7],
+    })
+}
+
+/// A value of NAMES as a service port; `None` if the agent would not write it.
+pub fn owner_of(name: &Name) -> Option<ServicePort> {
+    let service = ObjectName { namespace: text_of(&name.namespace)?, name: text_of(&name.service)? };
+    Some(ServicePort { service, port: text_of(&name.port)?, protocol: protocol_of(name.protocol)? })
+}
+
+/// A text that ends with a 0 byte, as the maps hold it.
+pub fn text(text: &str) -> Result<[u8; TEXT]> {
+    ensure!(text.len() < TEXT, "the name {text:?} has more than {} bytes", TEXT - 1);
+    ensure!(!text.contains('\0'), "the name {text:?} contains a 0 byte");
+    let mut bytes = [0; TEXT];
+    bytes.get_mut(..text.len()).context("the name does not fit")?.copy_from_slice(text.as_bytes());
+    Ok(bytes)
+}
+
+/// The text before the first 0 byte; `None` if there is none, or it is not UTF-8.
+pub fn text_of(bytes: &[u8; TEXT]) -> Option<Arc<str>> {
+    let length = bytes.iter().position(|byte| *byte == 0)?;
+    std::str::from_utf8(bytes.get(..length)?).ok().map(Into::into)
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    }
+}
+
+fn protocol_of(number: u8) -> Option<Protocol> {
+    match number {
+        TCP => Some(Protocol::Tcp),
+        UDP => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_reads_back() {
+        let service = ObjectName { namespace: "default".into(), name: "web".into() };
+        let owner = ServicePort { service, port: "http".into(), protocol: Protocol::Udp };
+        assert_eq!(name(&owner).ok().and_then(|name| owner_of(&name)), Some(owner));
+        let key = Frontend { address: "fd00::1".parse().expect("an address"), port: 443, protocol: Protocol::Tcp };
+        assert_eq!(frontend::<V6>(&key).and_then(|key| frontend_of(&key)), Some(key));
+        assert_eq!(frontend::<V4>(&key), None);
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_name() {
+        assert_eq!(text_of(&[b'x'; TEXT]), None);
+        assert_eq!(text_of(&[0xff; TEXT]), None);
+        assert!(text(&"x".repeat(TEXT)).is_err());
+    }
+}

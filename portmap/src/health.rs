@@ -1,0 +1,138 @@
+//! What the pins tell of the datapath's and the agent's health.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use portmap_common::{SYNCED, State};
+use serde::Serialize;
+
+use crate::{
+    datapath::{
+        attach::{self, PROGRAMS},
+        pin::Pins,
+    },
+    encode,
+    maps::{Maps as _, Snapshot, bpf::BpfMaps},
+    table::Family,
+};
+
+/// The answer of `portmap status`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Whether every check is fine.
+    pub healthy: bool,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+    /// How full the maps are.
+    pub maps: Vec<Fullness>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What it is about.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub fine: bool,
+    /// What was seen.
+    pub text: String,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fullness {
+    /// The map's name.
+    pub name: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries in all.
+    pub capacity: u32,
+}
+
+/// Looks at everything pinned.
+pub fn look(pins: &Pins) -> Result<Health> {
+    let maps = BpfMaps::open(&pins.set())?;
+    let state = maps.state()?;
+    let checks = vec![programs(pins)?, agent(pins, &state)?, synced(&state), room(&state)];
+    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, maps: fullness(&maps, &maps.read()?) })
+}
+
+fn programs(pins: &Pins) -> Result<Check> {
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        // A link outlives its cgroup, but has none then.
+        if attach::attachment(pins, program)?.is_none_or(|(cgroup, _)| cgroup == 0) {
+            missing.push(program);
+        }
+    }
+    let text = if missing.is_empty() {
+        format!("{} are attached", PROGRAMS.join(", "))
+    } else {
+        format!("{} are not attached; start the agent: portmap run", missing.join(", "))
+    };
+    Ok(Check { name: "programs", fine: missing.is_empty(), text })
+}
+
+fn agent(pins: &Pins, state: &State) -> Result<Check> {
+    let fine = pins.lock()?.is_none();
+    let version = encode::text_of(&state.version).unwrap_or_default();
+    let text = if fine {
+        format!("version {version} runs as process {} since {}", state.pid, ago(state.started))
+    } else {
+        "none is running: the tables are in force as it left them, and grow old; start it: portmap run".to_owned()
+    };
+    Ok(Check { name: "agent", fine, text })
+}
+
+fn synced(state: &State) -> Check {
+    let fine = state.flags & SYNCED != 0;
+    let text = match (fine, state.last_sync) {
+        (true, last) => format!("tables and objects last agreed {} ago", ago(last)),
+        (false, 0) => "Services and EndpointSlices have not been listed yet".to_owned(),
+        (false, last) => format!("not since the agent started; the tables are {} old", ago(last)),
+    };
+    Check { name: "synced", fine, text }
+}
+
+fn room(state: &State) -> Check {
+    let fine = state.left_out == 0;
+    let text = if fine {
+        "every frontend is in the tables".to_owned()
+    } else {
+        format!("{} frontends are left out; the agent's log names them; raise --max-services or --max-backends", state.left_out)
+    };
+    Check { name: "room", fine, text }
+}
+
+fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Vec<Fullness> {
+    let capacity = maps.capacity();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let frontends = |family| count(snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family).count());
+    let backends = |family| {
+        // Frontends of one service port share their backends, and the two sides of a frontend often do.
+        let of_family = snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family);
+        let choices = of_family.filter_map(|(_, found)| found.service).flat_map(|service| [service.inside, service.outside]);
+        let distinct: std::collections::BTreeSet<(u32, u32)> = choices.map(|choice| (choice.first, choice.count)).collect();
+        distinct.into_iter().map(|(_, count)| count).sum()
+    };
+    let map = |name, used, capacity| Fullness { name, used, capacity };
+    vec![
+        map("FRONTENDS_V4", frontends(Family::V4), capacity.services),
+        map("FRONTENDS_V6", frontends(Family::V6), capacity.services),
+        map("SERVICES", count(snapshot.frontends.len()), capacity.services),
+        map("BACKENDS_V4", backends(Family::V4), capacity.backends),
+        map("BACKENDS_V6", backends(Family::V6), capacity.backends),
+    ]
+}
+
+/// How long ago a moment was, in the largest unit that is not 0.
+fn ago(seconds: u64) -> String {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap_or_default().as_secs();
+    match elapsed {
+        0..=119 => format!("{elapsed} s"),
+        120..=7_199 => format!("{} min", elapsed / 60),
+        7_200..=172_799 => format!("{} h", elapsed / 3_600),
+        _ => format!("{} d", elapsed / 86_400),
+    }
+}

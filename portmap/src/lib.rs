@@ -1,0 +1,18 @@
+//! portmap: Service ports become pod ports inside `connect()`.
+//!
+//! A Kubernetes event is followed in this order: `source` → `store` → `resolve` → `plan` → `apply` → `maps`, with the table of
+//! `table` between resolve and plan. `agent` is the loop that names these stages; `docs/architecture.md` walks through them.
+
+pub mod agent;
+pub mod apply;
+pub mod datapath;
+pub mod encode;
+pub mod health;
+pub mod maps;
+pub mod object;
+pub mod plan;
+pub mod resolve;
+pub mod source;
+pub mod store;
+pub mod table;
+pub mod view;

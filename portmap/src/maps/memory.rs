@@ -1,0 +1,165 @@
+//! The maps as plain memory: what tests plan against, with the programs' look-up done over it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, ensure};
+use portmap_common::{Choice, Service};
+
+use super::{Capacity, Found, Maps, Marks, Side, Slot, Snapshot};
+use crate::table::{Endpoint, Family, Frontend, ServicePort, Verdict};
+
+/// What a client of the tables would meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// One of these backends.
+    Backends(Vec<Endpoint>),
+    /// This verdict.
+    Verdict(Verdict),
+}
+
+/// Maps of a given capacity, which refuse what the kernel would refuse, and what the agent must never do.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryMaps {
+    capacity: Capacity,
+    frontends: BTreeMap<Frontend, u32>,
+    services: BTreeMap<u32, Service>,
+    slots: BTreeMap<(Family, u32), Slot>,
+    names: BTreeMap<u32, ServicePort>,
+    marks: Marks,
+    guarded: Guarded,
+}
+
+/// What programs that still run may read: writing to it is the fault that the grace period prevents.
+#[derive(Clone, Debug, Default)]
+struct Guarded {
+    services: BTreeSet<u32>,
+    slots: BTreeSet<(Family, u32)>,
+}
+
+impl MemoryMaps {
+    /// Empty maps.
+    pub fn new(capacity: Capacity) -> Self {
+        Self { capacity, ..Self::default() }
+    }
+
+    /// What a client meets at a destination; none if it is not in the tables.
+    pub fn look_up(&self, frontend: &Frontend, side: Side) -> Option<Answer> {
+        let service = self.services.get(self.frontends.get(frontend)?)?;
+        let choice = match side {
+            Side::Inside => service.inside,
+            Side::Outside => service.outside,
+        };
+        Some(match (choice.count, choice.first) {
+            (0, 0) => Answer::Verdict(Verdict::Refuse),
+            (0, 1) => Answer::Verdict(Verdict::Drop),
+            (0, _) => Answer::Verdict(Verdict::Leave),
+            _ => Answer::Backends(self.range(frontend.family(), choice)?.iter().map(|slot| slot.endpoint).collect()),
+        })
+    }
+
+    /// Lets a program start that reads everything reachable now, and does not finish before [`Self::grace`].
+    pub fn guard(&mut self) {
+        for (frontend, number) in &self.frontends {
+            let Some(service) = self.services.get(number) else { continue };
+            self.guarded.services.insert(*number);
+            for choice in [service.inside, service.outside] {
+                let slots = choice.first..choice.first.saturating_add(choice.count);
+                self.guarded.slots.extend(slots.map(|slot| (frontend.family(), slot)));
+            }
+        }
+    }
+
+    /// Lets every program finish.
+    pub fn grace(&mut self) {
+        self.guarded = Guarded::default();
+    }
+
+    fn range(&self, family: Family, choice: Choice) -> Option<Vec<Slot>> {
+        let slots = choice.first..choice.first.checked_add(choice.count)?;
+        if choice.count == 0 {
+            return Some(Vec::new());
+        }
+        slots.map(|slot| self.slots.get(&(family, slot)).copied()).collect()
+    }
+
+    fn service_in_use(&mut self, number: u32) -> Result<&mut Service> {
+        let service = self.services.get_mut(&number);
+        service.ok_or_else(|| anyhow::anyhow!("service {number} was never written"))
+    }
+}
+
+impl Maps for MemoryMaps {
+    fn write_backends(&mut self, family: Family, first: u32, slots: &[Slot]) -> Result<()> {
+        for (index, slot) in (first..).zip(slots) {
+            ensure!(index < self.capacity.backends, "slot {index} is outside the map");
+            ensure!(!self.guarded.slots.contains(&(family, index)), "slot {index} may still be read");
+            self.slots.insert((family, index), *slot);
+        }
+        Ok(())
+    }
+
+    fn write_service(&mut self, number: u32, service: &Service) -> Result<()> {
+        ensure!(number < self.capacity.services, "service {number} is outside the map");
+        ensure!(!self.guarded.services.contains(&number), "service {number} may still be read");
+        self.services.insert(number, *service);
+        Ok(())
+    }
+
+    fn store_choice(&mut self, number: u32, side: Side, choice: Choice) -> Result<()> {
+        let service = self.service_in_use(number)?;
+        match side {
+            Side::Inside => service.inside = choice,
+            Side::Outside => service.outside = choice,
+        }
+        Ok(())
+    }
+
+    fn describe_service(&mut self, number: u32, service: &Service) -> Result<()> {
+        let entry = self.service_in_use(number)?;
+        *entry = Service { inside: entry.inside, outside: entry.outside, ..*service };
+        Ok(())
+    }
+
+    fn insert_name(&mut self, id: u32, owner: &ServicePort) -> Result<()> {
+        ensure!(self.names.len() < self.capacity.services as usize, "NAMES is full");
+        ensure!(id < self.marks.id, "id {id} was not recorded as given");
+        self.names.insert(id, owner.clone());
+        Ok(())
+    }
+
+    fn remove_name(&mut self, id: u32) -> Result<()> {
+        ensure!(self.names.remove(&id).is_some(), "id {id} has no name");
+        Ok(())
+    }
+
+    fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()> {
+        ensure!(self.frontends.len() < self.capacity.services as usize, "FRONTENDS is full");
+        ensure!(self.frontends.insert(*frontend, number).is_none(), "{frontend} was updated in place");
+        Ok(())
+    }
+
+    fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()> {
+        ensure!(self.frontends.remove(frontend).is_some(), "{frontend} is not there");
+        Ok(())
+    }
+
+    fn set_marks(&mut self, marks: Marks) -> Result<()> {
+        ensure!(marks.id >= self.marks.id && marks.endpoint >= self.marks.endpoint, "numbers would be given twice");
+        self.marks = marks;
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Snapshot> {
+        let found = |(frontend, number): (&Frontend, &u32)| {
+            let service = self.services.get(number).copied();
+            let range = |choice| service.and_then(|_| self.range(frontend.family(), choice));
+            let (inside, outside) = service.map(|service| (service.inside, service.outside)).unwrap_or_default();
+            (*frontend, Found { number: *number, service, inside: range(inside), outside: range(outside) })
+        };
+        Ok(Snapshot {
+            frontends: self.frontends.iter().map(found).collect(),
+            names: self.names.iter().map(|(id, owner)| (*id, Some(owner.clone()))).collect(),
+            marks: self.marks,
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! Any sequence of changes, applied step by step to maps in memory: what a reader sees between any two writes.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    apply,
+    maps::{
+        Maps as _,
+        memory::{Answer, MemoryMaps},
+    },
+    table::{Endpoint, Kind, ObjectName, Precedence, Protocol, Target, Verdict},
+};
+
+const SERVICES: u8 = 6;
+const ROOM: Capacity = Capacity { services: 64, backends: 256 };
+
+/// What a Service looks like at some moment: which addresses it has, and which endpoints.
+#[derive(Clone, Debug)]
+struct Shape {
+    addresses: Vec<u8>,
+    inside: Vec<u8>,
+    outside: Vec<u8>,
+    v6: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Set(u8, Shape),
+    Remove(u8),
+    Grace,
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let endpoints = || prop::collection::btree_set(0..40_u8, 0..12).prop_map(|set| set.into_iter().collect::<Vec<_>>());
+    let addresses = prop::collection::btree_set(0..10_u8, 1..4).prop_map(|set| set.into_iter().collect());
+    let shape = (addresses, endpoints(), endpoints(), any::<bool>()).prop_map(|(addresses, inside, outside, v6)| Shape {
+        addresses,
+        inside,
+        outside,
+        v6,
+    });
+    prop_oneof![
+        8 => (0..SERVICES, shape).prop_map(|(service, shape)| Event::Set(service, shape)),
+        3 => (0..SERVICES).prop_map(Event::Remove),
+        2 => Just(Event::Grace),
+        1 => Just(Event::Restart),
+    ]
+}
+
+fn precedence(service: u8) -> Precedence {
+    let name = format!("service-{service}");
+    Precedence { created: 0, service: ObjectName { namespace: "default".into(), name: name.into() } }
+}
+
+fn address(v6: bool, last: u8) -> IpAddr {
+    if v6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]) } else { IpAddr::from([10, 0, 0, last]) }
+}
+
+fn target(v6: bool, endpoints: &[u8]) -> Target {
+    if endpoints.is_empty() {
+        return Target::Verdict(Verdict::Refuse);
+    }
+    let endpoint = |last: &u8| Endpoint { address: address(v6, *last), port: 8080, local: last % 2 == 0 };
+    Target::Backends(endpoints.iter().map(endpoint).collect())
+}
+
+fn entries(service: u8, shape: &Shape) -> Vec<(Frontend, Entry)> {
+    let owner = ServicePort { service: precedence(service).service, port: "http".into(), protocol: Protocol::Tcp };
+    let entry = |last: &u8| {
+        let frontend = Frontend { address: address(shape.v6, *last), port: 80, protocol: Protocol::Tcp };
+        let (inside, outside) = (target(shape.v6, &shape.inside), target(shape.v6, &shape.outside));
+        (frontend, Entry { owner: owner.clone(), kind: Kind::ClusterIp, inside, outside, affinity_timeout: 0 })
+    };
+    shape.addresses.iter().map(entry).collect()
+}
+
+fn answer(target: &Target) -> Answer {
+    match target {
+        Target::Backends(backends) => Answer::Backends(backends.to_vec()),
+        Target::Verdict(verdict) => Answer::Verdict(*verdict),
+    }
+}
+
+/// The agent in small, without a kernel.
+struct Agent {
+    table: Table,
+    planner: Planner,
+    maps: MemoryMaps,
+}
+
+impl Agent {
+    fn new(capacity: Capacity) -> Self {
+        let maps = MemoryMaps::new(capacity);
+        Self { table: Table::default(), planner: Planner::new(capacity, Snapshot::default()), maps }
+    }
+
+    fn see(&self, frontend: &Frontend) -> [Option<Answer>; 2] {
+        [Side::Inside, Side::Outside].map(|side| self.maps.look_up(frontend, side))
+    }
+
+    /// Applies the change step by step; between any two, a reader of any frontend meets what it met before, or what it will
+    /// meet after: whole.
+    fn change(&mut self, changed: &BTreeSet<Frontend>) -> Result<(), TestCaseError> {
+        let plan = self.planner.plan(&self.table, changed);
+        let watched: BTreeSet<Frontend> =
+            self.table.iter().map(|(frontend, _)| *frontend).chain(changed.iter().copied()).collect();
+        let before: BTreeMap<Frontend, [Option<Answer>; 2]> =
+            watched.iter().map(|frontend| (*frontend, self.see(frontend))).collect();
+        let mut after = self.maps.clone();
+        after.grace();
+        apply::apply(&mut after, &plan).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        self.maps.guard();
+        for step in plan.steps.clone() {
+            let one = Plan { steps: vec![step], left_out: BTreeMap::new() };
+            apply::apply(&mut self.maps, &one).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            for frontend in &watched {
+                for (side, seen) in [Side::Inside, Side::Outside].into_iter().zip(self.see(frontend)) {
+                    let [was_inside, was_outside] = &before[frontend];
+                    let was = if side == Side::Inside { was_inside } else { was_outside };
+                    let will = after.look_up(frontend, side);
+                    prop_assert!(seen == *was || seen == will, "{frontend} {side:?}: {seen:?}, was {was:?}, will be {will:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn grace(&mut self) -> Result<(), TestCaseError> {
+        if self.planner.seal() {
+            self.maps.grace();
+            self.planner.release();
+        }
+        self.change(&BTreeSet::new())
+    }
+
+    fn restart(&mut self) -> Result<(), TestCaseError> {
+        let snapshot = self.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        self.planner = Planner::new(ROOM, snapshot);
+        self.maps.grace();
+        let plan = self.planner.plan(&self.table, &self.everything());
+        prop_assert!(plan.steps.is_empty(), "a restart without a change writes: {:?}", plan.steps);
+        Ok(())
+    }
+
+    fn everything(&self) -> BTreeSet<Frontend> {
+        self.table.iter().map(|(frontend, _)| *frontend).chain(self.planner.installed()).collect()
+    }
+
+    fn step(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        match event {
+            Event::Set(service, shape) => {
+                let changed = self.table.replace(&precedence(*service), entries(*service, shape));
+                self.change(&changed)
+            }
+            Event::Remove(service) => {
+                let changed = self.table.replace(&precedence(*service), Vec::new());
+                self.change(&changed)
+            }
+            Event::Grace => self.grace(),
+            Event::Restart => self.restart(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_reader_meets_old_or_new_and_nothing_leaks(events in prop::collection::vec(event(), 1..60)) {
+        let mut agent = Agent::new(ROOM);
+        for event in &events {
+            // With nothing released in between, room may run out: then what did not fit is brought in after a grace period.
+            agent.step(event)?;
+            if !agent.planner.left_out.is_empty() {
+                agent.grace()?;
+            }
+        }
+        agent.grace()?;
+        prop_assert!(agent.planner.left_out.is_empty());
+        for (frontend, entry) in agent.table.iter() {
+            prop_assert_eq!(agent.see(frontend), [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
+        }
+        let snapshot = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        prop_assert_eq!(snapshot.frontends.len(), agent.table.iter().count());
+        for service in 0..SERVICES {
+            agent.step(&Event::Remove(service))?;
+        }
+        agent.grace()?;
+        prop_assert_eq!(agent.planner.numbers.used(), 0);
+        prop_assert_eq!(agent.planner.ports.slots(Family::V4).used() + agent.planner.ports.slots(Family::V6).used(), 0);
+        let empty = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        prop_assert!(empty.frontends.is_empty() && empty.names.is_empty(), "{empty:?}");
+    }
+
+    #[test]
+    fn numbers_are_never_given_twice(events in prop::collection::vec(event(), 1..40)) {
+        let mut agent = Agent::new(ROOM);
+        let mut owners: HashMap<u32, Endpoint> = HashMap::new();
+        let mut gone: BTreeSet<u32> = BTreeSet::new();
+        for event in &events {
+            agent.step(event)?;
+            let snapshot = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            let live: BTreeMap<u32, Endpoint> = snapshot.frontends.iter()
+                .flat_map(|(_, found)| found.inside.iter().chain(&found.outside).flatten())
+                .map(|slot| (slot.number, slot.endpoint))
+                .collect();
+            for (number, endpoint) in &live {
+                prop_assert!(!gone.contains(number), "{number} was given up and came back");
+                prop_assert_eq!(owners.entry(*number).or_insert(*endpoint), endpoint);
+            }
+            gone.extend(owners.keys().filter(|number| !live.contains_key(number)));
+        }
+    }
+}
+
+fn one(service: u8, endpoints: &[u8]) -> (Precedence, Vec<(Frontend, Entry)>) {
+    let shape = Shape { addresses: vec![service], inside: endpoints.to_vec(), outside: endpoints.to_vec(), v6: false };
+    (precedence(service), entries(service, &shape))
+}
+
+#[test]
+fn what_worked_keeps_working_when_the_maps_are_full() {
+    let mut agent = Agent::new(Capacity { services: 2, backends: 8 });
+    for service in 0..3 {
+        let (precedence, entries) = one(service, &[1, 2]);
+        let changed = agent.table.replace(&precedence, entries);
+        agent.change(&changed).expect("applies");
+    }
+    let full: Vec<Full> = agent.planner.left_out.values().copied().collect();
+    assert_eq!(full, [Full::Services]);
+    let changed = agent.table.replace(&precedence(0), Vec::new());
+    agent.change(&changed).expect("applies");
+    assert_eq!(agent.planner.left_out.len(), 1, "not before the grace period");
+    agent.grace().expect("applies");
+    assert!(agent.planner.left_out.is_empty(), "taken in by itself when there is room");
+}
+
+#[test]
+fn frontends_of_one_service_port_share_their_backends() {
+    let mut agent = Agent::new(Capacity { services: 8, backends: 3 });
+    let shape = Shape { addresses: vec![1, 2, 3], inside: vec![1, 2, 3], outside: vec![1, 2, 3], v6: false };
+    let changed = agent.table.replace(&precedence(0), entries(0, &shape));
+    agent.change(&changed).expect("applies");
+    assert!(agent.planner.left_out.is_empty());
+}
+
+#[test]
+fn a_broken_entry_is_removed_and_written_anew() {
+    let mut agent = Agent::new(ROOM);
+    let (precedence, entries) = one(0, &[1, 2]);
+    let changed = agent.table.replace(&precedence, entries);
+    agent.change(&changed).expect("applies");
+    let mut snapshot = agent.maps.read().expect("reads");
+    for (_, found) in &mut snapshot.frontends {
+        found.inside = None;
+    }
+    agent.planner = Planner::new(ROOM, snapshot);
+    let plan = agent.planner.plan(&agent.table, &changed);
+    assert!(
+        matches!(
+            plan.steps.as_slice(),
+            [Step::SetMarks(_), Step::RemoveFrontend(_), Step::RemoveName(_), .., Step::InsertFrontend(..)]
+        ),
+        "{plan:?}"
+    );
+}

@@ -1,0 +1,88 @@
+use super::*;
+use crate::object::{SliceEndpoint, SlicePort};
+
+fn name(name: &str) -> ObjectName {
+    ObjectName { namespace: "default".into(), name: name.into() }
+}
+
+fn service(ports: &[(&str, &str, i32)]) -> Service {
+    Service {
+        name: name("web"),
+        created: 0,
+        external_name: false,
+        cluster_ip: "10.96.0.10".into(),
+        cluster_ips: vec!["10.96.0.10".into()],
+        ip_families: vec!["IPv4".into()],
+        ports: ports
+            .iter()
+            .map(|(name, protocol, port)| Port { name: (*name).into(), protocol: (*protocol).into(), port: *port })
+            .collect(),
+    }
+}
+
+fn slice(slice: &str, port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
+    Slice {
+        name: name(slice),
+        service: Some(name("web")),
+        address_type: "IPv4".into(),
+        ports: vec![SlicePort { name: "http".into(), protocol: "TCP".into(), port }],
+        endpoints,
+    }
+}
+
+fn ready(address: &str) -> SliceEndpoint {
+    SliceEndpoint { address: address.into(), ready: true, serving: true, terminating: false, node: None }
+}
+
+fn terminating(address: &str) -> SliceEndpoint {
+    SliceEndpoint { ready: false, terminating: true, ..ready(address) }
+}
+
+fn backends(slices: &[Slice]) -> Vec<String> {
+    let resolved = resolve(&service(&[("http", "TCP", 80)]), slices.iter(), "node");
+    let [(_, entry)] = resolved.entries.as_slice() else { return vec![format!("{} entries", resolved.entries.len())] };
+    match &entry.inside {
+        Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
+        Target::Verdict(verdict) => vec![format!("{verdict:?}")],
+    }
+}
+
+#[test]
+fn a_named_port_may_have_another_number_in_each_slice() {
+    let slices = [slice("a", 8080, vec![ready("10.1.0.1")]), slice("b", 9090, vec![ready("10.1.0.2")])];
+    assert_eq!(backends(&slices), ["10.1.0.1:8080", "10.1.0.2:9090"]);
+}
+
+#[test]
+fn terminating_endpoints_serve_only_if_no_other_is_ready() {
+    assert_eq!(backends(&[slice("a", 80, vec![ready("10.1.0.1"), terminating("10.1.0.2")])]), ["10.1.0.1:80"]);
+    assert_eq!(backends(&[slice("a", 80, vec![terminating("10.1.0.2")])]), ["10.1.0.2:80"]);
+    let deaf = SliceEndpoint { serving: false, ..terminating("10.1.0.2") };
+    assert_eq!(backends(&[slice("a", 80, vec![deaf])]), ["Refuse"]);
+}
+
+#[test]
+fn of_duplicates_the_one_that_does_not_terminate_counts() {
+    for order in [[terminating("10.1.0.1"), ready("10.1.0.1")], [ready("10.1.0.1"), terminating("10.1.0.1")]] {
+        assert_eq!(backends(&[slice("a", 80, order.to_vec())]), ["10.1.0.1:80"]);
+    }
+}
+
+#[test]
+fn nothing_to_serve_is_refused() {
+    assert_eq!(backends(&[]), ["Refuse"]);
+}
+
+#[test]
+fn a_bad_port_costs_only_itself() {
+    let bad = service(&[("http", "TCP", 80), ("zero", "TCP", 0), ("odd", "ICMP", 1), ("s", "SCTP", 2), ("again", "TCP", 80)]);
+    let resolved = resolve(&bad, [].iter(), "node");
+    assert_eq!(resolved.entries.len(), 1);
+    assert_eq!(resolved.skipped.len(), 4, "{:?}", resolved.skipped);
+}
+
+#[test]
+fn tcp_and_udp_share_a_number() {
+    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), [].iter(), "node");
+    assert_eq!(resolved.entries.len(), 2);
+}

@@ -1,0 +1,108 @@
+//! Files as a source: the same objects as the API server has, in YAML or JSON, for a machine without a cluster.
+//!
+//! A Service with a selector and without an EndpointSlice gets its endpoints from the Pods that are given.
+
+mod files;
+mod parse;
+mod pods;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+
+use super::{Event, Events, Kind, Object};
+pub use files::STDIN;
+use parse::Objects;
+
+/// Where objects are read from.
+#[derive(Debug)]
+pub struct Manifests {
+    paths: Vec<PathBuf>,
+    /// The last good content of each file.
+    files: BTreeMap<PathBuf, File>,
+    stdin: Option<Objects>,
+}
+
+/// A file as last read.
+#[derive(Debug)]
+struct File {
+    stamp: files::Stamp,
+    objects: Objects,
+}
+
+/// What a reading of the files brought.
+#[derive(Debug)]
+pub struct Reading {
+    /// All Services and EndpointSlices, those made from Pods included.
+    pub objects: Vec<Object>,
+    /// What is wrong, each with the file or object it is about.
+    pub warnings: Vec<String>,
+}
+
+impl Manifests {
+    /// These files, directories of files (`*.yaml`, `*.yml`, `*.json`, not those below), or `-` for standard input.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, files: BTreeMap::new(), stdin: None }
+    }
+
+    /// Reads what is new or changed. A file that no longer parses keeps its last good content; only one that is gone takes
+    /// its objects away. Fails only if a path that was never there cannot be read.
+    pub fn read(&mut self) -> Result<Reading> {
+        let mut warnings = Vec::new();
+        let found = files::list(&self.paths, !self.files.is_empty(), &mut warnings)?;
+        self.files.retain(|path, _| found.contains_key(path));
+        for (path, stamp) in found {
+            if self.files.get(&path).is_none_or(|file| file.stamp != stamp) {
+                self.read_file(path, stamp, &mut warnings);
+            }
+        }
+        if self.stdin.is_none() && self.paths.iter().any(|path| path == Path::new(STDIN)) {
+            self.stdin = Some(parse::parse(&files::read_stdin()?, STDIN, &mut warnings)?);
+        }
+        let all = self.files.values().map(|file| &file.objects).chain(&self.stdin);
+        let objects = pods::complete(Objects::merge(all, &mut warnings));
+        Ok(Reading { objects, warnings })
+    }
+
+    fn read_file(&mut self, path: PathBuf, stamp: files::Stamp, warnings: &mut Vec<String>) {
+        let name = path.display().to_string();
+        match files::read(&path).and_then(|text| parse::parse(&text, &name, warnings)) {
+            Ok(objects) => {
+                self.files.insert(path, File { stamp, objects });
+            }
+            Err(error) => {
+                let file = self.files.get_mut(&path);
+                let rest = if file.is_some() { "; its last good content stays" } else { "; the file is left out" };
+                warnings.push(format!("{error:#}{rest}"));
+                match file {
+                    Some(file) => file.stamp = stamp,
+                    None => drop(self.files.insert(path, File { stamp, objects: Objects::default() })),
+                }
+            }
+        }
+    }
+}
+
+/// Reads the files, and again whenever one changes, until the agent's loop ends.
+pub async fn run(mut manifests: Manifests, events: Events) -> Result<()> {
+    let mut changes = watch::changes(&manifests.paths)?;
+    loop {
+        match manifests.read() {
+            Ok(reading) => {
+                for warning in reading.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let (services, slices) = reading.objects.into_iter().partition(|object| matches!(object, Object::Service(_)));
+                for (kind, objects) in [(Kind::Service, services), (Kind::Slice, slices)] {
+                    events.send(Event::Listed(kind, objects)).await?;
+                }
+            }
+            Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
+        }
+        changes.next().await?;
+    }
+}

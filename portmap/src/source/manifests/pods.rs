@@ -1,0 +1,120 @@
+//! EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller: so that plain Service and Pod files work
+//! where no controller runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec, Service, ServicePort},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{Object, parse::Objects};
+use crate::{
+    object::{self, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort},
+    table::ObjectName,
+};
+
+/// The Services and EndpointSlices of some files, with slices made for the Services that have a selector and no slice.
+pub fn complete(objects: Objects) -> Vec<Object> {
+    let Objects { services, slices, pods } = objects;
+    let has_slice: BTreeSet<ObjectName> = slices
+        .values()
+        .filter_map(|slice| {
+            let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+            let namespace = object::object_name(slice.metadata.clone()).namespace;
+            Some(ObjectName { namespace, name: service.as_str().into() })
+        })
+        .collect();
+    let mut all: Vec<Object> = Vec::new();
+    for (name, service) in services {
+        if !has_slice.contains(&name) {
+            all.extend(make_slices(&name, &service, &pods).into_iter().map(Object::Slice));
+        }
+        all.push(Object::Service(service.into()));
+    }
+    all.extend(slices.into_values().map(|slice| Object::Slice(slice.into())));
+    all
+}
+
+/// One slice per address family and set of port numbers: pods whose named port differs come to lie in different slices.
+fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName, Pod>) -> Vec<Slice> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return Vec::new() };
+    let publish = spec.publish_not_ready_addresses.unwrap_or(false);
+    let mut slices: BTreeMap<(bool, Vec<(String, String, u16)>), Vec<SliceEndpoint>> = BTreeMap::new();
+    for (pod_name, pod) in pods {
+        if pod_name.namespace != name.namespace || !is_selected(pod, selector) || is_finished(pod) {
+            continue;
+        }
+        let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
+        for address in addresses(pod) {
+            slices.entry((address.contains(':'), ports.clone())).or_default().push(endpoint(pod, &address, publish));
+        }
+    }
+    let slice = |(index, ((v6, ports), endpoints)): (usize, ((bool, Vec<(String, String, u16)>), _))| Slice {
+        name: ObjectName { namespace: name.namespace.clone(), name: format!("{}-from-pods-{index}", name.name).into() },
+        service: Some(name.clone()),
+        address_type: if v6 { "IPv6" } else { "IPv4" }.into(),
+        ports: ports
+            .into_iter()
+            .map(|(name, protocol, port)| SlicePort { name: name.into(), protocol: protocol.into(), port })
+            .collect(),
+        endpoints,
+    };
+    slices.into_iter().enumerate().map(slice).collect()
+}
+
+fn is_selected(pod: &Pod, selector: &BTreeMap<String, String>) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// `status.podIPs`, else `status.podIP`.
+fn addresses(pod: &Pod) -> Vec<String> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    match &status.pod_ips {
+        Some(ips) if !ips.is_empty() => ips.iter().map(|ip| ip.ip.clone()).collect(),
+        Some(_) | None => status.pod_ip.iter().filter(|ip| !ip.is_empty()).cloned().collect(),
+    }
+}
+
+fn endpoint(pod: &Pod, address: &str, publish_not_ready: bool) -> SliceEndpoint {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let serving = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    SliceEndpoint {
+        address: address.into(),
+        ready: publish_not_ready || (serving && !terminating),
+        serving,
+        terminating,
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
+    }
+}
+
+/// A Service port's name and protocol, and its number on this pod; none if the pod has no port of the name it targets.
+fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<(String, String, u16)> {
+    let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    let number = match &port.target_port {
+        None => port.port,
+        Some(IntOrString::Int(0)) => port.port,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, &protocol)?,
+    };
+    let number = u16::try_from(number).ok().filter(|number| *number != 0)?;
+    Some((port.name.clone().unwrap_or_default(), protocol, number))
+}
+
+/// The number of a container port by name and protocol; sidecars (restartable init containers) are containers too.
+fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i32> {
+    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = pod.init_containers.iter().flatten().filter(is_sidecar);
+    let mut ports = pod.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let matches = |port: &&k8s_openapi::api::core::v1::ContainerPort| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    };
+    ports.find(matches).map(|port| port.container_port)
+}

@@ -1,0 +1,95 @@
+//! What runs in the pods and clients of a world: an application that says who it is, and those who ask it.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser};
+use portmap_tests::connect_bench::{self, Plan};
+use portmap_tests::listen::{Listen, Protocol};
+use portmap_tests::pod_client::Answers;
+use portmap_tests::pod_server;
+use serde::Serialize;
+
+/// A pod's application, and its clients
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Answer everyone with the pod's name and port, until standard input ends
+    Serve(Serve),
+    /// Ask an address who answers there
+    Connect(Connect),
+    /// Measure what portmap adds to connecting
+    Bench(Bench),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The pod's name, given in every answer
+    #[arg(long)]
+    name: String,
+    /// Where to listen; repeatable
+    #[arg(long, value_name = "PORT/PROTOCOL", required = true)]
+    listen: Vec<Listen>,
+    /// The local address; the default serves IPv4 too
+    #[arg(long, default_value = "::")]
+    address: IpAddr,
+}
+
+#[derive(Args)]
+struct Connect {
+    /// The address and port to ask
+    #[arg(value_name = "ADDR:PORT")]
+    target: SocketAddr,
+    /// Ask through connected UDP sockets
+    #[arg(long)]
+    udp: bool,
+    /// How often, each time through a new socket
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How long to wait for a connection, and again for an answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Bench {
+    #[command(flatten)]
+    plan: Plan,
+    /// Connect UDP sockets instead of TCP connections
+    #[arg(long)]
+    udp: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Serve(Serve { name, listen, address }) => pod_server::serve(&name, address, &listen),
+        Command::Connect(Connect { target, udp, count, timeout, json }) => {
+            let answers = Answers::gather(target, protocol(udp), count, Duration::from_millis(timeout));
+            print(&answers, json)
+        }
+        Command::Bench(Bench { plan, udp, json }) => {
+            let report = connect_bench::run(&Plan { protocol: protocol(udp), ..plan })?;
+            print(&report, json)
+        }
+    }
+}
+
+fn protocol(udp: bool) -> Protocol {
+    if udp { Protocol::Udp } else { Protocol::Tcp }
+}
+
+fn print(value: &(impl Serialize + Display), json: bool) -> Result<()> {
+    let output = if json { serde_json::to_string(value).context("failed to write JSON")? } else { value.to_string() };
+    writeln!(io::stdout(), "{}", output.trim_end()).context("failed to print")
+}

@@ -1,0 +1,169 @@
+//! A real Kubernetes control plane: etcd, the API server, and the controller that makes `EndpointSlices`.
+//!
+//! What a test asks of it, it answers as a cluster would: RBAC, field validation, watches, named target ports resolved pod by
+//! pod. There is no kubelet: Nodes and Pods are objects that the test writes, status included ([`objects`]). The programs
+//! are built from source the first time ([`binaries()`], minutes) and start in a few seconds; everything listens on
+//! loopback, keeps its data in a temporary directory, and dies with the process that started it.
+
+mod access;
+mod binaries;
+mod flags;
+mod manifests;
+pub mod objects;
+mod port;
+mod process;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use kube::{Client, Config};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+
+use access::Access;
+pub use binaries::{Binaries, Program, binaries, binary};
+use flags::Files;
+use port::Port;
+use process::Process;
+
+/// Keeps the directory of a control plane (logs, data, kubeconfigs) after it ended, for a look at what went wrong.
+const KEEP: &str = "PORTMAP_KEEP_CONTROL_PLANE";
+
+/// A running control plane of its own, stopped and removed when dropped.
+///
+/// With the environment variable `PORTMAP_KEEP_CONTROL_PLANE` set, its directory stays. One kept in a static is never dropped:
+/// its programs die with the process, its directory stays too.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Dropped in this order: nobody then complains of a server that went away.
+    _controller_manager: Process,
+    api_server: Process,
+    _etcd: Process,
+    _controller_port: Port,
+    api_port: Port,
+    access: Access,
+    admin: Config,
+    admin_kubeconfig: PathBuf,
+    binaries: Binaries,
+    home: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts one, building its programs if need be, and returns when all of them are ready.
+    pub async fn start() -> Result<Self> {
+        let binaries = tokio::task::spawn_blocking(binaries).await.context("failed to build the control plane")??;
+        let home = temporary_directory()?;
+        let files = Files(home.path());
+        let token = access::random_token()?;
+        files.write_tokens(&token)?;
+
+        let etcd = start_etcd(&binaries, &files).await?;
+        let api_port = Port::reserve()?;
+        let mut api_server = spawn_api_server(&binaries, &files, &api_port)?;
+        // The server makes its certificate when it starts: until then there is nothing to trust.
+        let connect = async || {
+            let access = Access::new(api_port.number(), &files.certificate())?;
+            let admin = access.config("admin", &token).await?;
+            access::check(&admin, "readyz").await?;
+            Ok((access, admin))
+        };
+        let (access, admin) = api_server.ready(connect).await?;
+        let kubeconfig = access.write_kubeconfig(home.path(), "admin", &token)?;
+        let controller_port = Port::reserve()?;
+        let controller_manager = start_controller_manager(&binaries, &files, &controller_port, &kubeconfig).await?;
+
+        Ok(Self {
+            _controller_manager: controller_manager,
+            api_server,
+            _etcd: etcd,
+            _controller_port: controller_port,
+            api_port,
+            access,
+            admin,
+            admin_kubeconfig: kubeconfig,
+            binaries,
+            home,
+        })
+    }
+
+    /// Where the API server listens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.access.url
+    }
+
+    /// A client that may do everything. A new one each time: a client does not outlive the runtime it was made in, and a
+    /// control plane may serve tests with a runtime each.
+    pub fn admin(&self) -> Result<Client> {
+        Client::try_from(self.admin.clone()).context("failed to make a client for the API server")
+    }
+
+    /// The kubeconfig file of the administrator, for programs.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> &Path {
+        &self.admin_kubeconfig
+    }
+
+    /// Writes a kubeconfig file, complete in itself, for the bearer of a token. It goes away with the control plane.
+    pub fn kubeconfig(&self, user_name: &str, token: &str) -> Result<PathBuf> {
+        self.access.write_kubeconfig(self.home.path(), user_name, token)
+    }
+
+    /// Obtains a token for a service account that exists, and writes a kubeconfig file with it.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let token = access::service_account_token(self.admin()?, namespace, name).await?;
+        self.kubeconfig(&format!("system:serviceaccount:{namespace}:{name}"), &token)
+    }
+
+    /// Stops the API server in its tracks: connections stay open and nothing answers, as when its machine hangs.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.api_server.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen API server go on.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.api_server.signal(Signal::SIGCONT)
+    }
+
+    /// Kills the API server: connections break and new ones are refused.
+    pub fn kill_api_server(&mut self) -> Result<()> {
+        self.api_server.kill()
+    }
+
+    /// Starts the API server again, on the same port and the same data, and returns when it is ready. Tokens stay valid; the
+    /// history of changes is gone, so that a watch that missed any is told "410 Gone" and has to list anew.
+    pub async fn restart_api_server(&mut self) -> Result<()> {
+        self.kill_api_server()?;
+        self.api_server = spawn_api_server(&self.binaries, &Files(self.home.path()), &self.api_port)?;
+        self.api_server.ready(async || access::check(&self.admin, "readyz").await).await
+    }
+}
+
+fn temporary_directory() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("portmap-control-plane-")
+        .disable_cleanup(std::env::var_os(KEEP).is_some())
+        .tempdir()
+        .context("failed to create a temporary directory")
+}
+
+async fn start_etcd(binaries: &Binaries, files: &Files<'_>) -> Result<Process> {
+    let mut etcd = Process::spawn("etcd", &binaries.etcd, &files.etcd(), files.0)?;
+    let socket = files.etcd_socket();
+    etcd.ready(async || Ok(UnixStream::connect(&socket).await?)).await?;
+    Ok(etcd)
+}
+
+fn spawn_api_server(binaries: &Binaries, files: &Files<'_>, port: &Port) -> Result<Process> {
+    Process::spawn("kube-apiserver", &binaries.api_server, &files.api_server(port.number()), files.0)
+}
+
+async fn start_controller_manager(binaries: &Binaries, files: &Files<'_>, port: &Port, kubeconfig: &Path) -> Result<Process> {
+    let arguments = files.controller_manager(port.number(), kubeconfig);
+    let mut process = Process::spawn("kube-controller-manager", &binaries.controller_manager, &arguments, files.0)?;
+    let health = Access::new(port.number(), &files.certificate())?.config("nobody", "none").await?;
+    process.ready(async || access::check(&health, "healthz").await).await?;
+    Ok(process)
+}

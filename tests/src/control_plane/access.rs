@@ -1,0 +1,97 @@
+//! How a program reaches the API server: clients and kubeconfig files.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{GetParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, core};
+use serde_json::{Value, json};
+
+/// Longer than any test.
+const TOKEN_SECONDS: i64 = 4 * 3600;
+
+/// A server of the control plane, and what is needed to trust it.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) url: String,
+    /// PEM.
+    authority: String,
+}
+
+impl Access {
+    /// The server on `port` that shows `certificate`, which ends with that of the authority that signed it.
+    pub(super) fn new(port: u16, certificate: &Path) -> Result<Self> {
+        let chain = fs::read_to_string(certificate).with_context(|| format!("failed to read {}", certificate.display()))?;
+        let authority = chain.rfind("-----BEGIN CERTIFICATE-----").context("no certificate in the API server's file")?;
+        Ok(Self { url: format!("https://127.0.0.1:{port}"), authority: chain[authority..].to_owned() })
+    }
+
+    /// A kubeconfig: JSON, which is YAML as well, and complete in itself.
+    fn kubeconfig(&self, user: &str, token: &str) -> Value {
+        let authority = ByteString(self.authority.clone().into_bytes());
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
+            "users": [{"name": user, "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "current-context": "test",
+        })
+    }
+
+    /// Writes a kubeconfig into `directory` and returns its path.
+    pub(super) fn write_kubeconfig(&self, directory: &Path, user: &str, token: &str) -> Result<PathBuf> {
+        let path = directory.join(format!("kubeconfig-{}", user.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+        fs::write(&path, self.kubeconfig(user, token).to_string())
+            .with_context(|| format!("failed to write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// What a client with this token needs.
+    pub(super) async fn config(&self, user: &str, token: &str) -> Result<Config> {
+        let kubeconfig: Kubeconfig =
+            serde_json::from_value(self.kubeconfig(user, token)).context("failed to read our own kubeconfig")?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // Taken from the environment, and not meant for loopback.
+        config.proxy_url = None;
+        Ok(config)
+    }
+}
+
+/// Fails unless a server answers `path` (one segment, such as `readyz`) with success.
+pub(super) async fn check(config: &Config, path: &str) -> Result<()> {
+    let client = Client::try_from(config.clone()).context("failed to make a client")?;
+    let request = core::Request::new("").get(path, &GetParams::default())?;
+    client.request_text(request).await.with_context(|| format!("failed to get {}{path}", config.cluster_url))?;
+    Ok(())
+}
+
+/// A token for a service account, as a kubelet would request it for a pod.
+pub(super) async fn service_account_token(client: Client, namespace: &str, name: &str) -> Result<String> {
+    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
+    let answer = accounts
+        .create_token_request(name, &PostParams::default(), &request)
+        .await
+        .with_context(|| format!("failed to request a token for the service account {namespace}/{name}"))?;
+    answer.status.and_then(|status| status.token).context("the API server granted a TokenRequest without a token")
+}
+
+/// A token that nobody can guess: other users of the machine reach its loopback too.
+pub(super) fn random_token() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("failed to read /dev/urandom")?;
+    let mut token = String::new();
+    for byte in bytes {
+        write!(token, "{byte:02x}")?;
+    }
+    Ok(token)
+}

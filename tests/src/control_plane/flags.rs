@@ -1,0 +1,92 @@
+//! The command lines of the three programs, and the files they share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Addresses of Services, in both families.
+const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
+/// Nothing ever uses it, but the API server refuses a loopback address (this one is for documentation, RFC 5737).
+const ADVERTISED: &str = "192.0.2.1";
+
+/// The directory of one control plane.
+#[derive(Debug)]
+pub(super) struct Files<'a>(pub(super) &'a Path);
+
+impl Files<'_> {
+    /// What etcd listens on: a socket of the file system, since a free TCP port could be taken before etcd binds it.
+    pub(super) fn etcd_socket(&self) -> PathBuf {
+        self.0.join("etcd.sock")
+    }
+
+    /// The API server's own certificate, followed by that of the authority it made for it.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.0.join("certificates/apiserver.crt")
+    }
+
+    /// Writes the file of static tokens: one, of an administrator.
+    pub(super) fn write_tokens(&self, admin: &str) -> Result<()> {
+        fs::write(self.0.join("tokens.csv"), format!("{admin},admin,admin,system:masters\n"))
+            .context("failed to write the file of tokens")
+    }
+
+    pub(super) fn etcd(&self) -> Vec<String> {
+        let clients = format!("unix://{}", self.path("etcd.sock"));
+        let peers = format!("unix://{}", self.path("etcd-peers.sock"));
+        vec![
+            format!("--data-dir={}", self.path("etcd")),
+            format!("--listen-client-urls={clients}"),
+            format!("--advertise-client-urls={clients}"),
+            format!("--listen-peer-urls={peers}"),
+            format!("--initial-advertise-peer-urls={peers}"),
+            format!("--initial-cluster=default={peers}"),
+            // The data need not survive the machine.
+            "--unsafe-no-fsync".to_owned(),
+        ]
+    }
+
+    pub(super) fn api_server(&self, port: u16) -> Vec<String> {
+        // The key that the server makes for TLS signs service-account tokens too: it is there in time, and survives a restart.
+        let key = self.path("certificates/apiserver.key");
+        vec![
+            format!("--etcd-servers=unix://{}", self.path("etcd.sock")),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            "--permit-port-sharing".to_owned(),
+            format!("--cert-dir={}", self.path("certificates")),
+            format!("--token-auth-file={}", self.path("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={key}"),
+            format!("--service-account-signing-key-file={key}"),
+            // It would refuse every pod, as nothing here makes the service accounts named "default".
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            // portmap's own DaemonSet is privileged.
+            "--allow-privileged".to_owned(),
+            format!("--advertise-address={ADVERTISED}"),
+            "--endpoint-reconciler-type=none".to_owned(),
+        ]
+    }
+
+    pub(super) fn controller_manager(&self, port: u16, kubeconfig: &Path) -> Vec<String> {
+        vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--controllers=endpointslice-controller,endpointslice-mirroring-controller".to_owned(),
+            "--leader-elect=false".to_owned(),
+            // The default is made for a shared API server: thousands of Services would wait for minutes.
+            "--kube-api-qps=1000".to_owned(),
+            "--kube-api-burst=1000".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            "--permit-port-sharing".to_owned(),
+            format!("--tls-cert-file={}", self.path("certificates/apiserver.crt")),
+            format!("--tls-private-key-file={}", self.path("certificates/apiserver.key")),
+        ]
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}

@@ -1,0 +1,69 @@
+//! Applies manifests as `kubectl apply --server-side` does, and more strictly.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::discovery::{Scope, pinned_kind};
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const FIELD_MANAGER: &str = "portmap-tests";
+
+/// What a document must say of itself to be sent to the right place.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(flatten)]
+    types: TypeMeta,
+    metadata: Name,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+    namespace: Option<String>,
+}
+
+/// Applies every document of a YAML text, of any kind, in order: created or changed, with fields the API server does not know
+/// refused. Namespaces are created as needed.
+pub async fn apply_yaml(client: &Client, text: &str) -> Result<()> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("failed to parse the manifests")?;
+    for (index, document) in documents.iter().enumerate() {
+        let header = Header::deserialize(document)
+            .with_context(|| format!("document {} lacks apiVersion, kind or metadata.name", index + 1))?;
+        let name = format!("{} {}", header.types.kind, header.metadata.name);
+        apply(client, &header, document).await.with_context(|| format!("failed to apply {name}"))?;
+    }
+    Ok(())
+}
+
+/// Creates a namespace unless it is there.
+pub async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let applied = namespaces.patch(name, &strictly(), &Patch::Apply(&namespace)).await;
+    applied.with_context(|| format!("failed to create the namespace {name}"))?;
+    Ok(())
+}
+
+/// How this harness applies: as the owner of the fields it sets, and with typing errors refused.
+pub(super) fn strictly() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force().validation_strict()
+}
+
+/// The document goes out as it was written: a typed object in between would drop the fields that strictness is to find.
+async fn apply(client: &Client, header: &Header, document: &Value) -> Result<()> {
+    let kind = GroupVersionKind::try_from(&header.types).context("the apiVersion is malformed")?;
+    let (resource, capabilities) = pinned_kind(client, &kind).await.context("the API server does not know this kind")?;
+    let objects: Api<DynamicObject> = match capabilities.scope {
+        Scope::Cluster => Api::all_with(client.clone(), &resource),
+        Scope::Namespaced => {
+            let namespace = header.metadata.namespace.as_deref().unwrap_or("default");
+            ensure_namespace(client, namespace).await?;
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
+    };
+    objects.patch(&header.metadata.name, &strictly(), &Patch::Apply(document)).await?;
+    Ok(())
+}

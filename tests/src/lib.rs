@@ -1,0 +1,10 @@
+//! The harness of the end-to-end tests, of the demo and of the benchmarks: worlds of pods on one machine, and a real control
+//! plane. The kernel and the API server are never mocked.
+#![forbid(unsafe_code)]
+
+pub mod connect_bench;
+pub mod control_plane;
+pub mod listen;
+pub mod pod_client;
+pub mod pod_server;
+pub mod world;

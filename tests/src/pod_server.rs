@@ -1,0 +1,158 @@
+//! `portmap-pod serve`: the application of a pod. It says who it is to everyone who asks.
+//!
+//! Every line on a TCP connection and every UDP datagram is answered with one line, `pod-a 8080/TCP from 10.244.0.3:41000`; an
+//! HTTP GET gets the same line as a response, so that curl works too. Nothing is sent unasked and nothing times out.
+//! [`crate::pod_client`] is the other side.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{Backlog, MsgFlags, listen, recv};
+
+use crate::listen::{Listen, Protocol};
+
+/// Printed on standard output once every port is open.
+pub const READY: &str = "ready";
+
+/// Serves until standard input ends. On `[::]` it serves both families.
+///
+/// A pipe as standard input ties the server to the process that holds the other end, however that process ends.
+pub fn serve(name: &str, address: IpAddr, listens: &[Listen]) -> Result<()> {
+    let sockets = listens.iter().map(|listen| Socket::bind(address, *listen)).collect::<Result<Vec<_>>>()?;
+    for (socket, listen) in sockets.into_iter().zip(listens) {
+        let identity = format!("{name} {listen}");
+        thread::Builder::new().spawn(move || socket.serve(&identity)).context("failed to start a thread")?;
+    }
+    writeln!(io::stdout(), "{READY}").context("failed to say that it is ready")?;
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).context("failed to read standard input")?;
+    Ok(())
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn bind(address: IpAddr, listen: Listen) -> Result<Self> {
+        let address = SocketAddr::new(address, listen.port);
+        let socket = match listen.protocol {
+            Protocol::Tcp => listen_deeply(address).map(Self::Tcp),
+            Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
+        };
+        socket.with_context(|| format!("failed to listen on {address}/{}", listen.protocol))
+    }
+
+    fn serve(&self, identity: &str) {
+        match self {
+            Self::Tcp(listener) => accept(listener, identity),
+            Self::Udp(socket) => answer_datagrams(socket, identity),
+        }
+    }
+}
+
+/// A second `listen()` changes the backlog. With the 128 of the standard library a burst of connections overflows it while the
+/// machine is busy with something else, and the connection that is dropped then takes a second.
+fn listen_deeply(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener)
+}
+
+/// One thread per connection, but none for a connection that is closed already: benchmarks make thousands of those.
+fn accept(listener: &TcpListener, identity: &str) {
+    loop {
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                back_off(&error, identity);
+                continue;
+            }
+        };
+        if is_closed(&stream) {
+            continue;
+        }
+        let answer = answer(identity, peer);
+        // Without a thread the connection is closed, which the client sees.
+        if let Err(error) = thread::Builder::new().spawn(move || converse(&stream, &answer)) {
+            back_off(&error, identity);
+        }
+    }
+}
+
+fn is_closed(stream: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(stream.as_raw_fd(), &mut [0], flags) {
+        Ok(received) => received == 0,
+        Err(errno) => errno != Errno::EAGAIN,
+    }
+}
+
+/// Until the client closes the connection. An error ends this conversation only; the client sees it.
+fn converse(stream: &TcpStream, answer: &str) -> io::Result<()> {
+    let mut writer = stream;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        if line.starts_with("GET ") {
+            // A socket that is closed with unread data resets its connection.
+            skip_headers(&mut reader)?;
+            return writer.write_all(http_response(answer).as_bytes());
+        }
+        writer.write_all(answer.as_bytes())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn skip_headers(reader: &mut BufReader<&TcpStream>) -> io::Result<()> {
+    let mut header = String::new();
+    while reader.read_line(&mut header)? > 0 && !header.trim_end().is_empty() {
+        header.clear();
+    }
+    Ok(())
+}
+
+fn http_response(body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+}
+
+fn answer_datagrams(socket: &UdpSocket, identity: &str) {
+    let mut datagram = [0; 512];
+    loop {
+        let answered =
+            socket.recv_from(&mut datagram).and_then(|(_, peer)| socket.send_to(answer(identity, peer).as_bytes(), peer));
+        if let Err(error) = answered {
+            back_off(&error, identity);
+        }
+    }
+}
+
+fn answer(identity: &str, peer: SocketAddr) -> String {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    format!("{identity} from {peer}\n")
+}
+
+/// The next attempt may well succeed; one that does not must not spin.
+fn back_off(error: &io::Error, identity: &str) {
+    eprintln!("{identity}: {error}");
+    thread::sleep(Duration::from_millis(10));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_peer_is_named_as_ipv4() -> Result<()> {
+        assert_eq!(answer("pod-a 80/TCP", "[::ffff:10.244.0.3]:4100".parse()?), "pod-a 80/TCP from 10.244.0.3:4100\n");
+        assert_eq!(answer("pod-a 53/UDP", "[fd00::3]:4100".parse()?), "pod-a 53/UDP from [fd00::3]:4100\n");
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Names: of a world, and of everything that belongs to it.
+
+use std::fmt;
+use std::fs;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Result, ensure};
+
+const PREFIX: &str = "portmap-";
+
+/// `portmap-<pid>-<number>-<name>`: no two worlds share it, and it tells whose world it is.
+pub(super) struct Identity(String);
+
+impl Identity {
+    pub(super) fn next(name: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        check(name)?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self(format!("{PREFIX}{}-{number}-{name}", process::id())))
+    }
+
+    /// The name of something that the world has several of.
+    pub(super) fn member(&self, name: &str) -> String {
+        format!("{self}-{name}")
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name becomes part of file names, and a bpffs takes no dots.
+pub(super) fn check(name: &str) -> Result<()> {
+    let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    ensure!(
+        (1..=63).contains(&name.len()) && name.chars().all(fits),
+        "`{name}` cannot be a name: use up to 63 lower case letters, digits and `-`"
+    );
+    Ok(())
+}
+
+/// Whether the name is that of a world whose process is gone. A zombie is gone: it has no program any more.
+pub(super) fn is_orphan(name: &str) -> bool {
+    creator(name).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
+}
+
+fn creator(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix(PREFIX)?.splitn(3, '-');
+    let (pid, number, name) = (parts.next()?, parts.next()?, parts.next()?);
+    number.parse::<u32>().ok().filter(|_| !name.is_empty())?;
+    pid.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_knows_its_own() -> Result<()> {
+        let identity = Identity::next("some-test")?;
+        for name in [identity.to_string(), identity.member("pod-a")] {
+            assert_eq!(creator(&name), Some(process::id()));
+            assert!(!is_orphan(&name));
+        }
+        assert_ne!(Identity::next("some-test")?.to_string(), identity.to_string());
+        Ok(())
+    }
+
+    #[test]
+    fn only_worlds_are_orphans() {
+        // No process has such a pid: /proc/sys/kernel/pid_max is at most 2^22.
+        assert!(is_orphan("portmap-4194305-0-test"));
+        for name in
+            ["portmap", "portmap-", "portmap-4194305", "portmap-agent-0-a", "portmap-4194305-x-y", "other-4194305-0-test"]
+        {
+            assert!(!is_orphan(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_pods() {
+        assert!(check("pod-a").is_ok());
+        for name in ["", "Pod", "pod.a", "a/b", "..", "a b"] {
+            assert!(check(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A network namespace with a name, made and removed with iproute2.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sched::{CloneFlags, setns};
+
+/// Where iproute2 keeps the names.
+pub(super) const DIRECTORY: &str = "/run/netns";
+
+/// Removed when dropped; processes that are still inside keep what they have.
+pub(super) struct Namespace {
+    name: String,
+    path: PathBuf,
+}
+
+impl Namespace {
+    /// With its loopback up, and with IPv6 addresses that are usable at once.
+    pub(super) fn create(name: String) -> Result<Self> {
+        ip(&[], &format!("netns add {name}"))?;
+        let namespace = Self { path: Path::new(DIRECTORY).join(&name), name };
+        // For interfaces to come. The kernel takes the greater `accept_dad` of `all` and the interface.
+        namespace.write_sysctls(&["ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"], "0")?;
+        namespace.write_sysctls(&["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"], "0")?;
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `ip` commands in the namespace, one a line; all or an error.
+    pub(super) fn ip(&self, script: &str) -> Result<()> {
+        ip(&["-netns", &self.name], script)
+    }
+
+    /// `/proc/sys/net` shows the namespace of whoever looks: a thread can move there by itself.
+    pub(super) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
+        let write = || {
+            let namespace = File::open(&self.path)?;
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            for name in names {
+                fs::write(Path::new("/proc/sys/net").join(name), value).with_context(|| format!("net/{name}"))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| scope.spawn(write).join())
+            .unwrap_or_else(|_| Err(anyhow!("the thread panicked")))
+            .with_context(|| format!("failed to set sysctls in the network namespace {}", self.name))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = delete(&self.name) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}
+
+pub(super) fn delete(name: &str) -> Result<()> {
+    ip(&[], &format!("netns delete {name}"))
+}
+
+fn ip(options: &[&str], script: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(options)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("failed to run `ip`: install iproute2")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes()).context("failed to give `ip` its commands")?;
+    }
+    let mut complaint = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut complaint).context("failed to read what `ip` says")?;
+    }
+    let status = child.wait().context("failed to wait for `ip`")?;
+    ensure!(status.success(), "failed to run `ip {}` with\n{script}\n{}", options.join(" "), complaint.trim_end());
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Building the workspace's programs in release mode, and becoming one of them.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::setup::{self, Purpose};
+use crate::{program, workspace};
+
+/// Sets up what is missing, builds, and replaces this process by `<target>/release/<name>`, so that signals reach it directly.
+pub fn become_program(name: &str, args: &[OsString]) -> Result<Infallible> {
+    if !program::is_root() {
+        bail!("{name} makes network namespaces and loads BPF programs: run this command as root");
+    }
+    setup::require(&[Purpose::Build, Purpose::Kernel])?;
+    build()?;
+    let path = workspace::target_dir()?.join("release").join(name);
+    let failure = Command::new(&path).args(args).env("PATH", program::search_path()).exec();
+    Err(failure).with_context(|| format!("failed to start {}", path.display()))
+}
+
+/// Builds the agent and the programs of the test harness. All of xtask builds in release mode, so that its commands share the result.
+pub fn build() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    program::run(cargo.args(["build", "--release", "-p", "portmap", "-p", "portmap-tests", "--bins"]))
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask lint`: formatting, and clippy in two passes, as the host and the BPF target see different code.
+
+use std::env::consts::ARCH;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use crate::screen::Screen;
+use crate::setup::{self, Purpose, toolchain};
+use crate::{program, workspace};
+
+/// Check formatting and run clippy, for the host and for the BPF programs; warnings are errors
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// The command itself: stops at the first complaint.
+pub fn run(_: &Args) -> Result<ExitCode> {
+    setup::require(&[Purpose::Build])?;
+    let ours = program::output(toolchain::rustup().args(["show", "active-toolchain"]).current_dir(workspace::root()))?;
+    let ours = ours.split_whitespace().next().context("failed to find the active toolchain")?;
+    formatting(ours)?;
+    host(ours)?;
+    bpf()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn formatting(toolchain: &str) -> Result<()> {
+    add_component(toolchain, "rustfmt")?;
+    Screen::Stderr.title("formatting");
+    program::run(workspace::cargo().args(["fmt", "--all", "--check"]))
+        .context("some files are not formatted (`cargo fmt --all` does it)")
+}
+
+fn host(toolchain: &str) -> Result<()> {
+    add_component(toolchain, "clippy")?;
+    Screen::Stderr.title("clippy for the host");
+    let mut clippy = workspace::cargo();
+    clippy.args(["clippy", "--release", "--workspace", "--exclude", "portmap-ebpf", "--all-targets"]);
+    program::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// With the flags that aya-build compiles the programs with, so that the linted code is the built code.
+fn bpf() -> Result<()> {
+    if let Err(reason) = add_component(&toolchain::chosen()?.name, "clippy") {
+        Screen::Stderr.line(&format!("skipped: clippy for the BPF programs ({reason:#})"));
+        return Ok(());
+    }
+    Screen::Stderr.title("clippy for the BPF programs");
+    let mut clippy = workspace::bpf_cargo()?;
+    clippy.args(["clippy", "--release", "-p", "portmap-ebpf", "--lib", "--bins", "--target", "bpfel-unknown-none"]);
+    clippy.args(["-Z", "build-std=core", "--target-dir"]).arg(workspace::target_dir()?.join("bpf-clippy"));
+    // Flags are separated by the unit separator.
+    clippy.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{ARCH}\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf"));
+    program::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// Adds a component that a minimal toolchain lacks.
+fn add_component(toolchain: &str, component: &str) -> Result<()> {
+    let tool = if component == "rustfmt" { "rustfmt" } else { "cargo-clippy" };
+    if program::output(toolchain::rustup().args(["which", "--toolchain", toolchain, tool])).is_ok() {
+        return Ok(());
+    }
+    program::output(toolchain::rustup().args(["component", "add", component, "--toolchain", toolchain])).map(drop)
+}

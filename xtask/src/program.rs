@@ -1,0 +1,121 @@
+//! Finding and running other programs.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::workspace;
+
+/// Where Debian keeps `ip`, `nft` and `bpftool`: not on everybody's PATH.
+const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// PATH, and around it the directories that the set-up installs programs into.
+pub fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = own_go().into_iter().chain(env::split_paths(&path)).collect();
+    for dir in cargo_bin().into_iter().chain(SYSTEM_DIRS.map(PathBuf::from)) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    env::join_paths(dirs).unwrap_or(path)
+}
+
+/// Where `cargo install` puts programs.
+fn cargo_bin() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
+    Some(home.join("bin"))
+}
+
+/// Where the set-up has put Go, which it does when the system's is too old.
+fn own_go() -> Option<PathBuf> {
+    Some(workspace::tools_dir().ok()?.join("go/bin")).filter(|dir| dir.is_dir())
+}
+
+/// The path of the program `name`, if it is installed.
+pub fn find(name: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path()).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// The program `name`, looked up as [`find`] does, and finding others the same way.
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", search_path());
+    command
+}
+
+/// Runs it to its end with its output on the screen: all of it on standard error, as standard output is for our own results.
+pub fn run(command: &mut Command) -> Result<()> {
+    let shown = describe(command);
+    let status = command.stdout(Stdio::from(io::stderr())).status().with_context(|| format!("failed to start `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs it to its end and returns what it printed; what it printed to standard error becomes part of the error if it fails.
+pub fn output(command: &mut Command) -> Result<String> {
+    let shown = describe(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to start `{shown}`"))?;
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let reason = complaint.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
+        bail!("`{shown}` failed ({}): {}", output.status, reason.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The command line as one would type it.
+fn describe(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether this process may do what only root may.
+pub fn is_root() -> bool {
+    // The line is "Uid: real effective saved filesystem".
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
+}
+
+/// The dotted number in `text` that stands first: `[1, 26, 8]` in `go version go1.26.8 linux/amd64`.
+pub fn version(text: &str) -> Option<Vec<u32>> {
+    let start = text.find(|c: char| c.is_ascii_digit())?;
+    let digits = text[start..].split(|c: char| !(c.is_ascii_digit() || c == '.')).next()?;
+    digits.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_out_of_what_programs_print() {
+        assert_eq!(version("go version go1.26.8 linux/amd64"), Some(vec![1, 26, 8]));
+        assert_eq!(version("bpf-linker 0.10.4\n"), Some(vec![0, 10, 4]));
+        assert_eq!(version("1.97.0-nightly"), Some(vec![1, 97, 0]));
+        assert_eq!(version("1.97.1+dfsg1-1"), Some(vec![1, 97, 1]));
+        assert_eq!(version("devel"), None);
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version("go1.26.8") >= version("1.26.0"));
+        assert!(version("go1.9") < version("1.21"));
+        assert!(version("nonsense") < version("1"));
+    }
+
+    #[test]
+    fn a_failure_names_the_command_and_its_reason() {
+        let error =
+            output(Command::new("sh").args(["-c", "echo; echo no luck >&2; exit 3"])).map_err(|error| error.to_string());
+        assert_eq!(error, Err("`sh -c echo; echo no luck >&2; exit 3` failed (exit status: 3): no luck".into()));
+    }
+}

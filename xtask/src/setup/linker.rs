@@ -1,0 +1,42 @@
+//! bpf-linker, which rustc calls by its name to link the BPF target.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Purpose, Step};
+use crate::{program, workspace};
+
+/// Its default features fit the LLVM that [`super::toolchain`] asks for.
+const VERSION: &str = "0.10.4";
+
+/// The step.
+pub struct BpfLinker;
+
+impl Step for BpfLinker {
+    fn name(&self) -> &'static str {
+        "bpf-linker"
+    }
+
+    fn why(&self) -> &'static str {
+        "links the BPF programs"
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Build
+    }
+
+    fn check(&self) -> Result<String> {
+        let path = program::find("bpf-linker").context("not on PATH")?;
+        let found = program::output(program::command("bpf-linker").arg("--version"))?;
+        let found = found.trim();
+        if found != format!("bpf-linker {VERSION}") {
+            bail!("{} is {found}, {VERSION} is needed", path.display());
+        }
+        Ok(found.to_owned())
+    }
+
+    /// Into cargo's own bin directory: a plain `cargo build` must find it too.
+    fn install(&self) -> Result<()> {
+        program::run(workspace::cargo().args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"]))
+            .context("failed to install bpf-linker (about a minute's work)")
+    }
+}

@@ -1,0 +1,128 @@
+//! The standard library's sources, inside the toolchain, where cargo's `-Z build-std` looks for them.
+//!
+//! They come from rustup; where rustup's server cannot be reached, from Debian's package of the same Rust version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::debian::Archive;
+use super::toolchain::{self, Toolchain};
+use super::{Purpose, Step};
+use crate::program;
+use crate::screen::Screen;
+
+/// Says in sources that came from Debian which rustc they were unpacked for. rustup knows nothing of such sources, and leaves them
+/// behind when it updates the compiler.
+const MARKER: &str = "unpacked-by-portmap-setup";
+
+/// The step.
+pub struct RustSrc;
+
+impl Step for RustSrc {
+    fn name(&self) -> &'static str {
+        "rust-src"
+    }
+
+    fn why(&self) -> &'static str {
+        "`core` is compiled for BPF from it"
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Build
+    }
+
+    fn check(&self) -> Result<String> {
+        let toolchain = toolchain::chosen().context("needs the nightly first")?;
+        let origin = check_library(&library(&toolchain.sysroot()?), &toolchain.release)?;
+        Ok(format!("rust-src of {} from {origin}", toolchain.name))
+    }
+
+    fn install(&self) -> Result<()> {
+        let toolchain = toolchain::chosen().context("needs the nightly first")?;
+        match from_rustup(&toolchain) {
+            Ok(()) => return Ok(()),
+            Err(reason) => Screen::Stderr.line(&format!("{reason:#}; trying Debian's package")),
+        }
+        from_debian(&toolchain.release, &toolchain.sysroot()?)
+    }
+}
+
+fn library(sysroot: &Path) -> PathBuf {
+    sysroot.join("lib/rustlib/src/rust/library")
+}
+
+/// Who the sources came from, if they are whole and belong to this compiler.
+fn check_library(library: &Path, release: &str) -> Result<&'static str> {
+    for file in ["core/src/lib.rs", "Cargo.lock"] {
+        if !library.join(file).is_file() {
+            bail!("{} is missing", library.join(file).display());
+        }
+    }
+    match fs::read_to_string(library.join(MARKER)) {
+        Err(_) => Ok("rustup"),
+        Ok(unpacked_for) if unpacked_for == release => Ok("Debian"),
+        Ok(unpacked_for) => bail!("{} belongs to rustc {unpacked_for}, not {release}", library.display()),
+    }
+}
+
+fn from_rustup(toolchain: &Toolchain) -> Result<()> {
+    let library = library(&toolchain.sysroot()?);
+    // Neither files that rustup does not know nor a damaged component may be in its way.
+    if library.join(MARKER).exists() {
+        fs::remove_dir_all(&library).with_context(|| format!("failed to remove {}", library.display()))?;
+    }
+    let component = |action| {
+        let mut rustup = toolchain::rustup();
+        rustup.args(["component", action, "rust-src", "--toolchain", &toolchain.name]);
+        rustup
+    };
+    program::output(&mut component("remove")).ok();
+    program::run(&mut component("add"))?;
+    check_library(&library, &toolchain.release).map(drop)
+}
+
+fn from_debian(release: &str, sysroot: &Path) -> Result<()> {
+    let library = library(sysroot);
+    let rust = library.parent().unwrap_or(sysroot);
+    let partial = rust.with_extension("partial");
+    fs::remove_dir_all(&partial).ok();
+    fs::create_dir_all(rust).with_context(|| format!("failed to create {}", rust.display()))?;
+    let result = unpack(release, &partial, &library);
+    fs::remove_dir_all(&partial).ok();
+    result
+}
+
+/// Puts the library in its place with one rename, complete with its marker.
+fn unpack(release: &str, partial: &Path, library: &Path) -> Result<()> {
+    // "1.97.": the compiler and its library belong together, a point release more or less does not matter.
+    let series: String = release.split_inclusive('.').take(2).collect();
+    Archive::open()?.unpack("rust-src", &series, partial)?;
+    let unpacked = partial.join("usr/lib/rustlib/src/rust/library");
+    fs::write(unpacked.join(MARKER), release).context("failed to find `library` in Debian's rust-src")?;
+    fs::remove_dir_all(library).ok();
+    fs::rename(&unpacked, library).with_context(|| format!("failed to move the sources to {}", library.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_another_compiler_do_not_count() -> Result<()> {
+        let dir = std::env::temp_dir().join(format!("portmap-rust-src-{}", std::process::id()));
+        fs::create_dir_all(dir.join("core/src"))?;
+        fs::write(dir.join("core/src/lib.rs"), "")?;
+        let half = check_library(&dir, "1.97.0-nightly").is_err();
+        fs::write(dir.join("Cargo.lock"), "")?;
+        let from_rustup = check_library(&dir, "1.97.0-nightly").ok();
+        fs::write(dir.join(MARKER), "1.97.0-nightly")?;
+        let from_debian = check_library(&dir, "1.97.0-nightly").ok();
+        let outdated = check_library(&dir, "1.98.0-nightly").is_err();
+        fs::remove_dir_all(&dir)?;
+        assert!(half && outdated);
+        assert_eq!((from_rustup, from_debian), (Some("rustup"), Some("Debian")));
+        Ok(())
+    }
+}

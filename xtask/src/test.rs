@@ -1,0 +1,122 @@
+//! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
+
+mod suite;
+mod tally;
+
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::suite::Suite;
+use self::tally::Tally;
+use crate::screen::Screen;
+use crate::setup::{self, Gap, Purpose};
+use crate::{launch, workspace};
+
+/// Run all tests that this machine can run
+///
+/// Unit, golden and property tests first, then the suites that need root and a kernel with cgroup v2, then those against the real API
+/// server, which need Go. What cannot run here is skipped with its reason and counted. The last line is the count.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only these: names of suites (tests/tests/NAME.rs, "unit", "doc"), or parts of tests' names
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// The command itself.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane])?;
+    if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
+        bail!("{}", gap.reason);
+    }
+    let (suites, names) = select(suite::all()?, &args.filters);
+    // The suites start the agent that was built last.
+    launch::build()?;
+    let mut total = Tally::default();
+    let mut remarks = Vec::new();
+    for suite in &suites {
+        let tally = run_or_skip(suite, &gaps, &names, &mut remarks)?;
+        total += tally;
+    }
+    conclude(total, &remarks, args)
+}
+
+/// A filter that is a suite's name selects suites, the others select tests in them.
+fn select(suites: Vec<Suite>, filters: &[String]) -> (Vec<Suite>, Vec<String>) {
+    let is_suite = |filter: &&String| suites.iter().any(|suite| suite.name == **filter);
+    let (chosen, names): (Vec<_>, Vec<_>) = filters.iter().partition(is_suite);
+    let names = names.into_iter().cloned().collect();
+    let chosen: Vec<String> = chosen.into_iter().cloned().collect();
+    let wanted = suites.into_iter().filter(|suite| chosen.is_empty() || chosen.contains(&suite.name));
+    (wanted.collect(), names)
+}
+
+fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<String>) -> Result<Tally> {
+    if let Some(gap) = gaps.iter().find(|gap| suite.needs.contains(&gap.purpose)) {
+        let remark = format!("skipped: suite {} ({})", suite.name, gap.reason);
+        Screen::Stdout.line(&format!("\n{remark}"));
+        remarks.push(remark);
+        return Ok(Tally { skipped: 1, ..Tally::default() });
+    }
+    Screen::Stdout.title(&format!("\nsuite {}", suite.name));
+    if suite.needs.contains(&Purpose::ControlPlane) {
+        Screen::Stdout.line("against the real API server; building it takes about five minutes the first time");
+    }
+    let tally = run_suite(suite, names)?;
+    if tally.failed > 0 {
+        remarks.push(format!("failed: suite {} ({tally})", suite.name));
+    }
+    Ok(tally)
+}
+
+/// Runs one suite with its output passed through, and counts.
+fn run_suite(suite: &Suite, names: &[String]) -> Result<Tally> {
+    let mut child = command(suite, names).stdout(Stdio::piped()).spawn().context("failed to start cargo test")?;
+    let output = child.stdout.take().context("failed to read what the tests print")?;
+    let tally = pass_through(BufReader::new(output))?;
+    let status = child.wait().context("failed to wait for cargo test")?;
+    // A suite that does not compile, or whose process dies, prints no result.
+    let died = !status.success() && tally.failed == 0;
+    Ok(Tally { failed: tally.failed + usize::from(died), ..tally })
+}
+
+fn command(suite: &Suite, names: &[String]) -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--release", "--workspace", "--exclude", "portmap-ebpf", "--no-fail-fast"]);
+    cargo.args(&suite.selection).arg("--");
+    if Screen::Stdout.coloured() {
+        cargo.args(["--color", "always"]);
+    }
+    // Each of these tests is a little world of processes.
+    if suite.needs.contains(&Purpose::Kernel) {
+        cargo.arg("--test-threads=2");
+    }
+    cargo.args(names);
+    cargo
+}
+
+fn pass_through(mut output: impl BufRead) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).context("failed to read what the tests print")? > 0 {
+        io::stdout().write_all(&line).ok();
+        tally += Tally::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default();
+        line.clear();
+    }
+    Ok(tally)
+}
+
+/// What went wrong in short, and the count as the last line.
+fn conclude(total: Tally, remarks: &[String], args: &Args) -> Result<ExitCode> {
+    if total == Tally::default() && !args.filters.is_empty() {
+        bail!("no test matches {}", args.filters.join(" "));
+    }
+    Screen::Stdout.line("");
+    for remark in remarks {
+        Screen::Stdout.line(remark);
+    }
+    Screen::Stdout.line(&total.to_string());
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,272 @@
+//! The programs' real look-up, run millions of times over tables that the real plan and apply rewrite meanwhile: a reader
+//! must find every frontend that exists, and only its own backends, whole. With the grace period left out it must fail.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use portmap::{
+    apply,
+    datapath::{lookup::Lookup, pin::Pins},
+    maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
+    plan::Planner,
+    table::{Endpoint, Entry, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Table, Target},
+};
+use portmap_common::{PROBES, Probe, TCP, V4};
+use portmap_tests::world::World;
+
+/// Services that exist all the time, and are rewritten all the time.
+const STEADY: u16 = 256;
+
+/// Services whose frontends come and go beside them.
+const FLEETING: u16 = 256;
+
+/// Small, so that slots are used again soon.
+const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192 };
+
+/// More readers than processors, so that some are interrupted in the middle of a look-up.
+const READERS: usize = 4;
+
+/// `outcome` of a [`Probe`] that was forwarded.
+const FORWARDED: u32 = 1;
+
+/// What the readers saw.
+#[derive(Debug, Default)]
+struct Seen {
+    reads: AtomicU64,
+    missed: AtomicU64,
+    foreign: AtomicU64,
+    torn: AtomicU64,
+}
+
+impl Seen {
+    fn wrong(&self) -> u64 {
+        self.missed.load(Relaxed) + self.foreign.load(Relaxed) + self.torn.load(Relaxed)
+    }
+}
+
+/// Whether the writer waits before it uses slots again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    GracePeriod,
+    Nothing,
+}
+
+fn seconds() -> u64 {
+    std::env::var("PORTMAP_STRESS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+#[test]
+fn no_reader_misses_or_meets_another_service() {
+    let (seen, changes) = stress("stress", Waiting::GracePeriod, Duration::from_secs(seconds()));
+    println!("{changes} changes; {seen:?}");
+    assert!(seen.reads.load(Relaxed) > 1_000_000, "too few reads to say anything: {seen:?}");
+    assert!(changes > 10_000, "too few changes to say anything: {changes}");
+    assert_eq!(seen.wrong(), 0, "{seen:?}");
+}
+
+#[test]
+fn without_the_grace_period_the_stress_finds_the_fault() {
+    let (seen, changes) = stress("no-grace", Waiting::Nothing, Duration::from_secs(120));
+    println!("{changes} changes; {seen:?}");
+    assert!(seen.wrong() > 0, "the stress would not notice a missing grace period: {seen:?} in {changes} changes");
+}
+
+/// Reads and writes at the same time, until the time is up or something wrong was seen. Returns what was seen, and how many
+/// changes were applied.
+fn stress(name: &str, waiting: Waiting, time: Duration) -> (Seen, u64) {
+    let world = World::new(name).unwrap();
+    let pins = Pins::new(world.bpffs());
+    pins.create().unwrap();
+    // Loading creates the maps; nothing is attached anywhere.
+    let lookups: Vec<Lookup> = (0..READERS).map(|_| Lookup::load(&pins, CAPACITY).unwrap()).collect();
+    let (seen, stop) = (Seen::default(), AtomicBool::new(false));
+    let mut writer = Writer::new(&pins, waiting);
+    for service in 0..STEADY {
+        writer.set(service);
+    }
+    let until = Instant::now() + time;
+    thread::scope(|scope| {
+        for (reader, lookup) in lookups.iter().enumerate() {
+            let (seen, stop) = (&seen, &stop);
+            scope.spawn(move || read(lookup, Random(reader as u64 + 1), seen, stop));
+        }
+        while Instant::now() < until && seen.wrong() == 0 {
+            for _ in 0..256 {
+                writer.change();
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+    (seen, writer.changes)
+}
+
+fn read(lookup: &Lookup, mut random: Random, seen: &Seen, stop: &AtomicBool) {
+    let empty = Probe { frontend: key(0), outcome: 0, backend: portmap_common::Backend::default() };
+    let mut probes = [empty; PROBES];
+    while !stop.load(Relaxed) {
+        for probe in &mut probes {
+            *probe = Probe { frontend: key(random.below(STEADY + FLEETING)), ..empty };
+        }
+        lookup.ask::<V4>(&mut probes, 1).unwrap();
+        seen.reads.fetch_add(PROBES as u64, Relaxed);
+        for probe in &probes {
+            judge(probe, seen);
+        }
+    }
+}
+
+/// A backend's address says whose it is, and its port must fit its address.
+fn judge(probe: &Probe<V4>, seen: &Seen) {
+    let [_, _, high, low] = probe.frontend.address;
+    if probe.outcome != FORWARDED {
+        if u16::from_be_bytes([high, low]) < STEADY {
+            seen.missed.fetch_add(1, Relaxed);
+        }
+        return;
+    }
+    let [_, owner_high, owner_low, generation] = probe.backend.address;
+    if [owner_high, owner_low] != [high, low] {
+        seen.foreign.fetch_add(1, Relaxed);
+    } else if probe.backend.port != port(generation) {
+        seen.torn.fetch_add(1, Relaxed);
+    }
+}
+
+fn key(service: u16) -> portmap_common::Frontend<V4> {
+    let [high, low] = service.to_be_bytes();
+    portmap_common::Frontend::new([10, 96, high, low], 80, TCP)
+}
+
+fn port(generation: u8) -> u16 {
+    1000 + u16::from(generation)
+}
+
+/// The agent's stages from the table on.
+struct Writer {
+    table: Table,
+    planner: Planner,
+    maps: BpfMaps,
+    waiting: Waiting,
+    requests: mpsc::Sender<()>,
+    passed: mpsc::Receiver<()>,
+    is_waiting: bool,
+    random: Random,
+    changes: u64,
+}
+
+impl Writer {
+    fn new(pins: &Pins, waiting: Waiting) -> Self {
+        let maps = BpfMaps::open(&pins.set()).unwrap();
+        let mut grace = Grace::open(&pins.set()).unwrap();
+        let (requests, received) = mpsc::channel();
+        let (pass, passed) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok(()) = received.recv() {
+                grace.wait().unwrap();
+                if pass.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        let planner = Planner::new(CAPACITY, maps.read().unwrap());
+        Self {
+            table: Table::default(),
+            planner,
+            maps,
+            waiting,
+            requests,
+            passed,
+            is_waiting: false,
+            random: Random(99),
+            changes: 0,
+        }
+    }
+
+    /// Gives a steady service another set of endpoints, or lets a fleeting one come or go.
+    fn change(&mut self) {
+        if self.random.below(3) == 0 {
+            let service = STEADY + self.random.below(FLEETING);
+            if self.random.below(2) == 0 { self.set(service) } else { self.remove(service) }
+        } else {
+            let service = self.random.below(STEADY);
+            self.set(service);
+        }
+        self.changes += 1;
+    }
+
+    fn set(&mut self, service: u16) {
+        let precedence = precedence(service);
+        let [high, low] = service.to_be_bytes();
+        let (first, count) = (self.random.below(200), 1 + self.random.below(12));
+        let endpoints = (first..first + count).map(|generation| {
+            let generation = u8::try_from(generation).unwrap();
+            Endpoint { address: [10, high, low, generation].into(), port: port(generation), local: false }
+        });
+        let target = Target::Backends(endpoints.collect());
+        let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
+        let entry = Entry { owner, kind: Kind::ClusterIp, inside: target.clone(), outside: target, affinity_timeout: 0 };
+        let frontend = Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp };
+        let changed = self.table.replace(&precedence, vec![(frontend, entry)]);
+        self.apply(&changed);
+    }
+
+    fn remove(&mut self, service: u16) {
+        let changed = self.table.remove(&precedence(service).service);
+        self.apply(&changed);
+    }
+
+    fn apply(&mut self, changed: &BTreeSet<Frontend>) {
+        match self.waiting {
+            Waiting::Nothing => {
+                self.planner.seal();
+                self.planner.release();
+            }
+            Waiting::GracePeriod => self.wait_in_the_background(),
+        }
+        let plan = self.planner.plan(&self.table, changed);
+        apply::apply(&mut self.maps, &plan).unwrap();
+        if !plan.left_out.is_empty() {
+            // All slots are waiting for the grace period: a steady service must not stay behind.
+            self.passed.recv().unwrap();
+            self.is_waiting = false;
+            self.planner.release();
+            self.apply(&BTreeSet::new());
+        }
+    }
+
+    fn wait_in_the_background(&mut self) {
+        if self.is_waiting && self.passed.try_recv().is_ok() {
+            self.planner.release();
+            self.is_waiting = false;
+        }
+        if !self.is_waiting && self.planner.seal() {
+            self.requests.send(()).unwrap();
+            self.is_waiting = true;
+        }
+    }
+}
+
+fn precedence(service: u16) -> Precedence {
+    let name = format!("service-{service}");
+    Precedence { created: 0, service: ObjectName { namespace: "default".into(), name: name.into() } }
+}
+
+/// A small generator of numbers (xorshift): the same sequence each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u16) -> u16 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u16::try_from(self.0 % u64::from(limit)).expect("it is less than the limit")
+    }
+}

@@ -130,11 +130,15 @@ impl Agent {
         let Some(lock) = pins.lock()? else {
             bail!("another agent{} writes to {}", status::holder(&pins), pins.root().display());
         };
+        let set = pins.set();
+        if let Ok(mut earlier) = BpfMaps::open(&set) {
+            // At once: until then the tables say that an agent is synced, and mean the one before.
+            status::record_start(&mut earlier)?;
+        }
         match attach::attach(&pins, &cgroup, options.capacity)? {
             Attached::New => tracing::info!("attached to {}", cgroup.path.display()),
             Attached::Replaced => tracing::info!("took over from an earlier agent at {}", cgroup.path.display()),
         }
-        let set = pins.set();
         let mut maps = BpfMaps::open(&set)?;
         status::record_start(&mut maps)?;
         // Programs may still read what an earlier agent had retired when it ended.

@@ -2,6 +2,7 @@
 //! plane. The kernel and the API server are never mocked.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod connect_bench;
 pub mod control_plane;
 pub mod listen;

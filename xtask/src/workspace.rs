@@ -55,6 +55,8 @@ fn prepare(cargo: &mut Command) {
             cargo.env_remove(name);
         }
     }
+    // Meant for the build inside portmap's build script (.cargo/config.toml); `cargo run` passes it on.
+    cargo.env_remove("CARGO_TERM_QUIET");
     // Left unset where the default fits, so that a plain `cargo build` finds nothing changed.
     if let Ok(chosen) = toolchain::chosen()
         && chosen.name != toolchain::DEFAULT

@@ -49,6 +49,9 @@ pub fn chosen() -> Result<Toolchain> {
 
 fn fitting(name: &str) -> Result<Toolchain> {
     let toolchain = installed(name)?;
+    if !toolchain.release.ends_with("-nightly") && !toolchain.release.ends_with("-dev") {
+        bail!("{name} is {}, not a nightly", toolchain.release);
+    }
     let major = program::version(&toolchain.llvm).and_then(|version| version.first().copied());
     if major != Some(LLVM_MAJOR) {
         bail!("{name} has LLVM {}, bpf-linker needs {LLVM_MAJOR}", toolchain.llvm);

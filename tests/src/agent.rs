@@ -1,0 +1,140 @@
+//! The real agent as a process of a test, reading manifests from the world's directory.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::world::{Group, World, program};
+
+/// How long the agent may take for anything that is awaited.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at what is awaited.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A running agent. It is killed when dropped; what it pinned stays until the world is dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Child,
+    log: PathBuf,
+    bpffs: PathBuf,
+}
+
+impl Agent {
+    /// The directory that the agent of a world reads.
+    #[must_use]
+    pub fn manifests(world: &World) -> PathBuf {
+        world.directory().join("manifests")
+    }
+
+    /// Writes a manifest file for the agent of a world. It appears whole: nobody reads half of it.
+    pub fn write(world: &World, file: &str, text: &str) -> Result<()> {
+        let directory = Self::manifests(world);
+        fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
+        let partial = directory.join(format!(".{file}"));
+        fs::write(&partial, text).with_context(|| format!("failed to write {}", partial.display()))?;
+        fs::rename(&partial, directory.join(file)).with_context(|| format!("failed to write {file}"))
+    }
+
+    /// Starts the agent of a world on its manifests, with further arguments, and waits until the tables agree with them.
+    pub fn start(world: &World, arguments: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(world, arguments)?;
+        agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+        Ok(agent)
+    }
+
+    /// Starts the agent of a world without waiting.
+    pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
+        let manifests = Self::manifests(world);
+        fs::create_dir_all(&manifests).with_context(|| format!("failed to create {}", manifests.display()))?;
+        let log = world.directory().join("agent.log");
+        let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
+        let process = world
+            .command(program::find("portmap")?)
+            .args(["run", "--node-name", "node", "--manifests"])
+            .arg(manifests)
+            .arg("--cgroup")
+            .arg(world.cgroup(Group::Clients))
+            .arg("--bpffs")
+            .arg(world.bpffs())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .context("failed to start portmap run")?;
+        Ok(Self { process, log, bpffs: world.bpffs().to_owned() })
+    }
+
+    /// Runs a subcommand on the agent's pins.
+    pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        let mut command = Command::new(program::find("portmap")?);
+        command.args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
+    }
+
+    /// What the kernel's tables hold, as `portmap services -o json` prints it.
+    pub fn services(&self) -> Result<Vec<serde_json::Value>> {
+        let output = self.portmap(&["services", "-o", "json"])?;
+        ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")
+    }
+
+    /// Waits until a frontend has these backends.
+    pub fn await_backends(&mut self, frontend: &str, backends: &[&str]) -> Result<()> {
+        self.wait_until(&format!("{frontend} leads to {backends:?}"), |agent| {
+            let rows = agent.services()?;
+            let row = rows.iter().find(|row| row["frontend"] == frontend);
+            Ok(row.is_some_and(|row| row["backends"] == serde_json::json!(backends)))
+        })
+    }
+
+    /// Waits until something is so; fails with the agent's log when it takes too long, or the agent ends.
+    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while !is_so(self)? {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the agent ended ({status}) before {what}; its log:\n{}", self.log());
+            }
+            ensure!(Instant::now() < until, "not within {PATIENCE:?}: {what}; the agent's log:\n{}", self.log());
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Everything that agents of this world have logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_else(|error| format!("(no log: {error})"))
+    }
+
+    /// The agent's process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a signal, and waits for the end.
+    pub fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+        kill(Pid::from_raw(i32::try_from(self.process.id())?), signal).context("failed to signal the agent")?;
+        self.process.wait().context("failed to wait for the agent")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        if self.process.kill().is_ok() {
+            drop(self.process.wait());
+        }
+    }
+}

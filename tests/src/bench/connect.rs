@@ -1,0 +1,141 @@
+//! What portmap adds to one `connect()`, with all Services in the tables: `portmap-pod bench` in a world of its own.
+//!
+//! The client and the server are two network namespaces on one bridge: the clean path, with no kube-proxy, no packet filter and
+//! no connection tracking between them. The client takes many Services in turn, so that no entry is found in a cache merely
+//! because the connection before was to the same Service.
+
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use portmap::maps::Maps as _;
+use portmap::table::Family;
+use tokio::process::Command;
+
+use super::cluster::{Cluster, PORT, Reached, TARGET_PORT, service_address};
+use super::figures::Aim;
+use super::machine::Machine;
+use super::stages::{Scope, Stages};
+use super::tables::Tables;
+use super::{Report, Size, progress};
+use crate::connect_bench::{self, Arm};
+use crate::listen::{Listen, Protocol};
+use crate::world::{Client, Group, Pod, World, program};
+
+/// What the median of TCP connections to a Service may take, against direct ones.
+const AIM: f64 = 1.08;
+
+/// Services that lead to the pod that is there, and that the client connects to in turn.
+const REACHED: u32 = 1000;
+
+/// Connections of a turn that do not count, so that caches and the CPU's predictions are those of the arm.
+const WARM_UP: u32 = 20;
+
+/// Measure what a client pays: connect() through portmap against a direct one
+///
+/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: what everyone pays who connects to no
+/// Service) and hit (to a Service). The ratios are medians of each round's ratio to its clean arm.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    size: Size,
+    /// How often every arm gets its turn
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Connections that an arm makes in its turn
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    per_round: u32,
+    /// Measure connected UDP sockets only, not TCP first
+    #[arg(long)]
+    udp: bool,
+}
+
+/// Measures. Dropping the future removes everything that it made.
+pub async fn run(arguments: Arguments) -> Result<Report> {
+    let machine = Machine::look();
+    let protocols: &[Protocol] = if arguments.udp { &[Protocol::Udp] } else { &[Protocol::Tcp, Protocol::Udp] };
+    let mut connect = Vec::new();
+    for protocol in protocols {
+        let scene = Scene::set(&arguments, *protocol)?;
+        // A moment in which a signal is noticed.
+        tokio::task::yield_now().await;
+        connect.push(scene.measure(&arguments).await?);
+    }
+    let tcp = connect.iter().find(|report| report.protocol == Protocol::Tcp).and_then(|report| report.arms.get(&Arm::Hit));
+    let aims = tcp.map(|hit| Aim::at_most("TCP connect() to a Service, p50 against a direct one", AIM, hit.ratio.p50));
+    Ok(Report {
+        bench: "connect",
+        about: format!("connect() to a pod without portmap (clean), with it (miss), and to {REACHED} Services in turn (hit)"),
+        machine,
+        size: arguments.size,
+        connect,
+        sections: Vec::new(),
+        aims: aims.into_iter().collect(),
+    })
+}
+
+/// A world in which everything is ready. Its parts go in this order.
+struct Scene {
+    protocol: Protocol,
+    cluster: Cluster,
+    stages: Stages,
+    _tables: Tables,
+    client: Client,
+    server: Pod,
+    world: World,
+}
+
+impl Scene {
+    fn set(arguments: &Arguments, protocol: Protocol) -> Result<Self> {
+        let size = arguments.size;
+        progress(&format!("loading {} Services × {} endpoints for {protocol}", size.services, size.endpoints));
+        let world = World::new("bench-connect")?;
+        let (mut server, client) = (world.pod("server")?, world.client("client")?);
+        let ports = (TARGET_PORT..).zip(0..size.endpoints);
+        server.serve(&ports.map(|(port, _)| Listen { protocol, port }).collect::<Vec<_>>())?;
+        let reached = Reached { pod: server.ipv4(), services: REACHED };
+        let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
+        let tables = Tables::create(&world, cluster.capacity())?;
+        let (mut stages, _) = Stages::start(&tables)?;
+        stages.pass(cluster.events(), Scope::Everything)?;
+        Ok(Self { protocol, cluster, stages, _tables: tables, client, server, world })
+    }
+
+    async fn measure(&self, arguments: &Arguments) -> Result<connect_bench::Report> {
+        let Arguments { rounds, per_round, .. } = arguments;
+        progress(&format!("measuring {}: {rounds} rounds of 3 × {per_round} connections", self.protocol));
+        let mut command = Command::from(self.command(arguments)?);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
+        ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
+        self.check(u64::from(rounds * (per_round + WARM_UP)))?;
+        serde_json::from_slice(&stdout).context("failed to read what portmap-pod bench prints")
+    }
+
+    fn command(&self, arguments: &Arguments) -> Result<std::process::Command> {
+        let direct = SocketAddr::from((self.server.ipv4(), TARGET_PORT)).to_string();
+        let services = self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
+        let mut command = self.client.command_in(Group::Clean, program::find("portmap-pod")?);
+        command.args(["bench", "--json", "--direct", &direct, "--service", &services.collect::<Vec<_>>().join(",")]);
+        command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
+        command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
+        command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);
+        command.args(["--warm-up", &WARM_UP.to_string()]);
+        if self.protocol == Protocol::Udp {
+            command.arg("--udp");
+        }
+        Ok(command)
+    }
+
+    /// The programs' own counters: every connection of the arm `hit` was translated, and nothing else was.
+    fn check(&self, hits: u64) -> Result<()> {
+        let maps = self.stages.maps();
+        let mut forwarded = 0;
+        for (_, found) in maps.read()?.frontends {
+            forwarded += maps.counters(found.number)?.forwarded;
+        }
+        ensure!(forwarded == hits, "{hits} connections were made to Services, but {forwarded} were translated");
+        Ok(())
+    }
+}

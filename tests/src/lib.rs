@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod bench;
 pub mod connect_bench;
 pub mod control_plane;
 pub mod listen;

@@ -91,7 +91,7 @@ impl Cluster {
     pub fn change(&self, number: u32) -> Option<Event> {
         let mut slice = self.slices(number).into_iter().next()?;
         let family = self.families.first()?;
-        slice.endpoints.first_mut()?.addresses = vec![replacement(*family, number).to_string()];
+        slice.endpoints.as_mut()?.first_mut()?.addresses = vec![replacement(*family, number).to_string()];
         Some(Event::Changed(Object::Slice(slice.into())))
     }
 
@@ -153,7 +153,7 @@ impl Cluster {
             metadata,
             address_type: family_name(family).to_owned(),
             ports: Some(vec![port]),
-            endpoints: addresses.iter().map(endpoint).collect(),
+            endpoints: Some(addresses.iter().map(endpoint).collect()),
         }
     }
 }
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn many_endpoints_take_several_slices() -> Result<()> {
         let slices = cluster(1, 250)?.slices(0);
-        let counts: Vec<usize> = slices.iter().map(|slice| slice.endpoints.len()).collect();
+        let counts: Vec<usize> = slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).collect();
         assert_eq!(counts, [100, 100, 50]);
         assert!(cluster(100_000, 1000).is_err());
         Ok(())

@@ -5,7 +5,7 @@
 use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use portmap_common::{Address, Frontend, TCP, UDP, V4, V6};
 
-/// ::ffff:0:0/96, the IPv4-mapped addresses, as words in memory order.
+/// `::ffff:0:0/96`, the IPv4-mapped addresses, as words in memory order.
 const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 
 /// A client's socket in a system call that names a destination.
@@ -24,6 +24,7 @@ pub trait Socket {
 
     /// The destination as a key of the tables, or none if the protocol is neither TCP nor UDP.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a protocol's number has 8 bits")]
     fn frontend(&self) -> Option<Frontend<Self::Address>> {
         // SAFETY: the kernel hands the hook a valid context.
         let protocol = unsafe { (*self.context()).protocol } as u8;
@@ -32,6 +33,7 @@ pub trait Socket {
 
     /// The destination port, in host order.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the port is in the lower half")]
     fn port(&self) -> u16 {
         // SAFETY: the kernel hands the hook a valid context.
         u16::from_be(unsafe { (*self.context()).user_port } as u16)
@@ -53,7 +55,7 @@ pub trait Socket {
     }
 }
 
-/// An AF_INET socket.
+/// An `AF_INET` socket.
 pub struct Ipv4Socket(*mut bpf_sock_addr);
 
 impl Ipv4Socket {
@@ -85,7 +87,7 @@ impl Socket for Ipv4Socket {
     }
 }
 
-/// An AF_INET6 socket that is given an IPv6 address.
+/// An `AF_INET6` socket that is given an IPv6 address.
 pub struct Ipv6Socket(*mut bpf_sock_addr);
 
 impl Ipv6Socket {
@@ -130,7 +132,7 @@ impl Socket for Ipv6Socket {
     }
 }
 
-/// An AF_INET6 socket that is given an IPv4-mapped address, `::ffff:a.b.c.d`.
+/// An `AF_INET6` socket that is given an IPv4-mapped address, `::ffff:a.b.c.d`.
 pub struct MappedSocket(*mut bpf_sock_addr);
 
 impl Socket for MappedSocket {

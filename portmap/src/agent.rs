@@ -208,7 +208,7 @@ impl Agent {
         for name in self.store.take_dirty() {
             let touched = match self.store.service(&name) {
                 Some(service) => {
-                    let resolved = resolve::resolve(service, self.store.slices_of(&name), &self.node);
+                    let resolved = resolve::resolve(service, &self.store.slices_of(&name), &self.node);
                     self.report_skipped(&name, resolved.skipped);
                     self.table.replace(&resolved.precedence, resolved.entries)
                 }

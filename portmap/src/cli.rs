@@ -19,8 +19,9 @@ const NO: u8 = 1;
 /// It was not possible to look.
 const COULD_NOT_LOOK: u8 = 3;
 
-/// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect().
+/// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect()
 #[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 #[command(name = "portmap", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 fine, 1 the answer is \"no\" or \"unhealthy\", 2 wrong usage, 3 could not look.")]
 pub struct Cli {

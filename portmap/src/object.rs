@@ -58,7 +58,7 @@ pub struct Slice {
 }
 
 /// An entry of a slice's `ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlicePort {
     /// The name of the Service port.
     pub name: Arc<str>,

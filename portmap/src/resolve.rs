@@ -38,12 +38,12 @@ impl fmt::Display for Skipped {
 }
 
 /// Resolves a Service on the node `node`.
-pub fn resolve<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + Clone, node: &str) -> Resolved {
+pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &str) -> Resolved {
     let precedence = Precedence { created: service.created, service: service.name.clone() };
     let mut resolved = Resolved { precedence, entries: Vec::new(), skipped: Vec::new() };
     if is_handled(service) {
         for family in [Family::V4, Family::V6] {
-            resolve_family(service, slices.clone(), node, family, &mut resolved);
+            resolve_family(service, slices, node, family, &mut resolved);
         }
     }
     resolved
@@ -56,7 +56,7 @@ fn is_handled(service: &Service) -> bool {
 
 fn resolve_family<'a>(
     service: &Service,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
+    slices: &(impl Iterator<Item = &'a Slice> + Clone),
     node: &str,
     family: Family,
     resolved: &mut Resolved,

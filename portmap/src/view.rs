@@ -78,7 +78,7 @@ fn row(
     outside: SideView,
     affinity: u32,
 ) -> Row {
-    let external_backends = (inside != outside).then(|| match outside {
+    let external_backends = (inside != outside).then_some(match outside {
         ("forward", backends) => External::Backends(backends),
         (action, _) => External::Action(action),
     });

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod bench;
 pub mod connect_bench;
 pub mod control_plane;
+pub mod demo;
 pub mod listen;
 pub mod pod_client;
 pub mod pod_server;

@@ -45,7 +45,7 @@ impl Arguments {
             output::warning(warning);
         }
         output::print_rows(&view::of_table(&table), self.output)?;
-        let is_fine = is_usable && !(self.strict && !warnings.is_empty());
+        let is_fine = is_usable && (warnings.is_empty() || !self.strict);
         Ok(if is_fine { ExitCode::SUCCESS } else { NO.into() })
     }
 }
@@ -58,7 +58,7 @@ fn resolve_all(objects: Vec<Object>, node: &str, warnings: &mut Vec<String>) -> 
     let mut table = Table::default();
     for name in store.take_dirty() {
         if let Some(service) = store.service(&name) {
-            let resolved = resolve::resolve(service, store.slices_of(&name), node);
+            let resolved = resolve::resolve(service, &store.slices_of(&name), node);
             warnings.extend(resolved.skipped.iter().map(ToString::to_string));
             table.replace(&resolved.precedence, resolved.entries);
         }

@@ -42,7 +42,7 @@ fn compare(object: &[u8], directory: &Path, capacity: Capacity) -> Result<Vec<St
             continue;
         }
         let found = MapInfo::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))?;
-        let kind = found.map_type().map(|kind| kind as u32).unwrap_or(u32::MAX);
+        let kind = found.map_type().map_or(u32::MAX, |kind| kind as u32);
         let wanted = [
             ("type", kind, map.map_type()),
             ("key size", found.key_size(), map.key_size()),

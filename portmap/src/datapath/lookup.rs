@@ -46,6 +46,7 @@ impl Lookup {
 
     /// Fills in the answers to at most [`PROBES`] questions; `repeat` times, of which the last counts. Returns the time that
     /// one look-up took, in nanoseconds.
+    #[expect(clippy::cast_precision_loss, reason = "there are few questions")]
     pub fn ask<A: Probed>(&self, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
     where
         Probe<A>: Pod,

@@ -153,7 +153,7 @@ where
     /// All frontends, and the service number of each; `None` where the value was inserted under another key.
     fn list(&self) -> Result<Vec<(Frontend, Option<u32>)>> {
         let mut list = Vec::new();
-        for element in self.frontends.iter() {
+        for element in &self.frontends {
             let (key, value) = element?;
             if let Some(frontend) = encode::frontend_of(&key) {
                 list.push((frontend, value.belongs_to(&key).then_some(value.service)));
@@ -225,7 +225,7 @@ impl Maps for BpfMaps {
             frontends.insert(frontend, found);
         }
         let mut names = BTreeMap::new();
-        for element in self.names.iter() {
+        for element in &self.names {
             let (id, name) = element?;
             names.insert(id, encode::owner_of(&name));
         }

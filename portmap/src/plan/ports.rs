@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Ports {
     ids: HashMap<(ServicePort, Family), u32>,
-    ports: HashMap<u32, Port>,
+    by_id: HashMap<u32, Port>,
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
@@ -44,7 +44,7 @@ impl Ports {
     pub fn new(backends: u32, marks: Marks) -> Self {
         Self {
             ids: HashMap::new(),
-            ports: HashMap::new(),
+            by_id: HashMap::new(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             marks,
@@ -77,7 +77,7 @@ impl Ports {
                 id
             }
         };
-        if let Some(port) = self.ports.get_mut(&id) {
+        if let Some(port) = self.by_id.get_mut(&id) {
             port.frontends += 1;
         }
         id
@@ -85,12 +85,12 @@ impl Ports {
 
     /// Takes a frontend away from a service port. True if it was the last: then the id is not in use any more.
     pub fn leave(&mut self, id: u32) -> bool {
-        let Some(port) = self.ports.get_mut(&id) else { return false };
+        let Some(port) = self.by_id.get_mut(&id) else { return false };
         port.frontends -= 1;
         if port.frontends > 0 {
             return false;
         }
-        if let Some(port) = self.ports.remove(&id) {
+        if let Some(port) = self.by_id.remove(&id) {
             self.ids.remove(&(port.owner, port.family));
         }
         true
@@ -102,7 +102,7 @@ impl Ports {
             Target::Verdict(verdict) => return Ok(Choice::verdict(*verdict)),
             Target::Backends(endpoints) => endpoints,
         };
-        let Some(port) = self.ports.get_mut(&id) else { return Err(Full::Services) };
+        let Some(port) = self.by_id.get_mut(&id) else { return Err(Full::Services) };
         if let Some(set) = port.sets.iter_mut().find(|set| set.holds(endpoints)) {
             set.users += 1;
             return Ok(set.choice());
@@ -122,7 +122,7 @@ impl Ports {
 
     /// Ends one use of a choice; the slots of a set that nobody uses any more are retired.
     pub fn release(&mut self, id: u32, choice: Choice) {
-        let Some(port) = self.ports.get_mut(&id) else { return };
+        let Some(port) = self.by_id.get_mut(&id) else { return };
         let Some(index) = port.position(choice) else { return };
         if let Some(set) = port.sets.get_mut(index) {
             set.users -= 1;
@@ -141,12 +141,12 @@ impl Ports {
         if self.ids.get(&key).is_some_and(|known| *known != id) {
             return false;
         }
-        match self.ports.get_mut(&id) {
+        match self.by_id.get_mut(&id) {
             Some(port) if port.owner != key.0 || port.family != family => return false,
             Some(_) => {}
             None => self.insert(id, key),
         }
-        if let Some(port) = self.ports.get_mut(&id) {
+        if let Some(port) = self.by_id.get_mut(&id) {
             port.frontends += 1;
         }
         self.marks.id = self.marks.id.max(id.saturating_add(1));
@@ -158,7 +158,7 @@ impl Ports {
         if choice.count == 0 {
             return true;
         }
-        let Some(port) = self.ports.get_mut(&id) else { return false };
+        let Some(port) = self.by_id.get_mut(&id) else { return false };
         if let Some(set) = port.position(choice).and_then(|index| port.sets.get_mut(index)) {
             set.users += 1;
             return true;
@@ -170,7 +170,7 @@ impl Ports {
         }
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
         self.marks.endpoint = self.marks.endpoint.max(highest);
-        if let Some(port) = self.ports.get_mut(&id) {
+        if let Some(port) = self.by_id.get_mut(&id) {
             port.sets.push(Set { range, slots: slots.to_vec(), users: 1 });
         }
         true
@@ -179,7 +179,7 @@ impl Ports {
     fn insert(&mut self, id: u32, key: (ServicePort, Family)) {
         let (owner, family) = key.clone();
         self.ids.insert(key, id);
-        self.ports.insert(id, Port { owner, family, frontends: 0, sets: Vec::new() });
+        self.by_id.insert(id, Port { owner, family, frontends: 0, sets: Vec::new() });
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Slots {
     retired: Vec<Range>,
     waiting: Vec<Range>,
     capacity: u32,
-    free_slots: u32,
+    available: u32,
 }
 
 impl Slots {
@@ -34,7 +34,7 @@ impl Slots {
             retired: Vec::new(),
             waiting: Vec::new(),
             capacity,
-            free_slots: 0,
+            available: 0,
         };
         slots.give_back(Range { first: 0, count: capacity });
         slots
@@ -42,9 +42,9 @@ impl Slots {
 
     /// Takes `count` consecutive slots, or none if there is no such free range.
     pub fn allocate(&mut self, count: u32) -> Option<Range> {
-        let &(available, first) = self.by_count.range((count, 0)..).next()?;
-        self.take(first, available);
-        self.give_back(Range { first: first + count, count: available - count });
+        let &(length, first) = self.by_count.range((count, 0)..).next()?;
+        self.take(first, length);
+        self.give_back(Range { first: first + count, count: length - count });
         Some(Range { first, count })
     }
 
@@ -85,7 +85,7 @@ impl Slots {
     /// Slots that are neither free nor on their way to be.
     pub fn used(&self) -> u32 {
         let pending: u32 = self.retired.iter().chain(&self.waiting).map(|range| range.count).sum();
-        self.capacity - self.free_slots - pending
+        self.capacity - self.available - pending
     }
 
     /// Whether retired slots are on their way to be free.
@@ -101,7 +101,7 @@ impl Slots {
     fn take(&mut self, first: u32, count: u32) {
         self.free.remove(&first);
         self.by_count.remove(&(count, first));
-        self.free_slots -= count;
+        self.available -= count;
     }
 
     /// Adds a range to the free ones, joined with its neighbours.
@@ -122,7 +122,7 @@ impl Slots {
         }
         self.free.insert(first, count);
         self.by_count.insert((count, first));
-        self.free_slots += count;
+        self.available += count;
     }
 }
 

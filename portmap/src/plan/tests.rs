@@ -64,7 +64,7 @@ fn target(v6: bool, endpoints: &[u8]) -> Target {
     if endpoints.is_empty() {
         return Target::Verdict(Verdict::Refuse);
     }
-    let endpoint = |last: &u8| Endpoint { address: address(v6, *last), port: 8080, local: last % 2 == 0 };
+    let endpoint = |last: &u8| Endpoint { address: address(v6, *last), port: 8080, local: last.is_multiple_of(2) };
     Target::Backends(endpoints.iter().map(endpoint).collect())
 }
 

@@ -39,7 +39,7 @@ fn terminating(address: &str) -> SliceEndpoint {
 }
 
 fn backends(slices: &[Slice]) -> Vec<String> {
-    let resolved = resolve(&service(&[("http", "TCP", 80)]), slices.iter(), "node");
+    let resolved = resolve(&service(&[("http", "TCP", 80)]), &slices.iter(), "node");
     let [(_, entry)] = resolved.entries.as_slice() else { return vec![format!("{} entries", resolved.entries.len())] };
     match &entry.inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
@@ -76,13 +76,13 @@ fn nothing_to_serve_is_refused() {
 #[test]
 fn a_bad_port_costs_only_itself() {
     let bad = service(&[("http", "TCP", 80), ("zero", "TCP", 0), ("odd", "ICMP", 1), ("s", "SCTP", 2), ("again", "TCP", 80)]);
-    let resolved = resolve(&bad, [].iter(), "node");
+    let resolved = resolve(&bad, &[].iter(), "node");
     assert_eq!(resolved.entries.len(), 1);
     assert_eq!(resolved.skipped.len(), 4, "{:?}", resolved.skipped);
 }
 
 #[test]
 fn tcp_and_udp_share_a_number() {
-    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), [].iter(), "node");
+    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[].iter(), "node");
     assert_eq!(resolved.entries.len(), 2);
 }

@@ -1,10 +1,10 @@
 //! Services and `EndpointSlices` of a cluster that does not exist, as a source would list them to the agent.
 //!
-//! The addresses of its Services and pods are nobody's: a world has no route to them. Only the pod of [`Cluster::reached`] is there.
+//! The addresses of its Services and pods are nobody's: a world has no route to them. Only the pod of [`Reached`] is there.
 
 mod address;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -24,11 +24,11 @@ use address::{pod_address, replacement};
 /// The port of every Service.
 pub const PORT: u16 = 80;
 
-/// The first targetPort; that of a pod that is not [`Reached`].
+/// The targetPort of every Service.
 pub const TARGET_PORT: u16 = 8080;
 
 /// How many endpoints Kubernetes puts into one slice.
-const SLICE: u32 = 100;
+const SLICE: usize = 100;
 
 /// More addresses of pods would run into those of a world.
 const MOST_ENDPOINTS: u32 = 4_000_000;
@@ -42,11 +42,11 @@ pub struct Cluster {
     reached: Option<Reached>,
 }
 
-/// A pod that exists, and stands for all endpoints of some Services: it listens on as many ports from [`TARGET_PORT`] on.
-#[derive(Clone, Copy, Debug)]
+/// A pod that exists, and stands for all endpoints of some Services: it has as many addresses.
+#[derive(Clone, Debug)]
 pub struct Reached {
-    /// The pod's address.
-    pub pod: Ipv4Addr,
+    /// The pod's addresses, of one family.
+    pub pod: Vec<IpAddr>,
     /// How many Services lead to it, evenly among all others.
     pub services: u32,
 }
@@ -59,7 +59,7 @@ impl Cluster {
         Ok(Self { size, protocol, families, reached: None })
     }
 
-    /// The same cluster with a pod that is really there, by IPv4.
+    /// The same cluster with a pod that is really there.
     #[must_use]
     pub fn reaching(self, reached: Reached) -> Self {
         Self { reached: Some(reached), ..self }
@@ -101,7 +101,7 @@ impl Cluster {
     }
 
     fn is_reached(&self, number: u32) -> bool {
-        let wanted = self.reached.map_or(0, |reached| reached.services.min(self.size.services));
+        let wanted = self.reached.as_ref().map_or(0, |reached| reached.services.min(self.size.services));
         let before = |number: u32| u64::from(number) * u64::from(wanted) / u64::from(self.size.services);
         before(number + 1) > before(number)
     }
@@ -124,28 +124,27 @@ impl Cluster {
         Service { metadata: metadata(service_name(number)), spec: Some(spec), status: None }
     }
 
-    /// One targetPort a slice: a pod that stands for several endpoints has them by different ports, each in its own slice.
     fn slices(&self, number: u32) -> Vec<EndpointSlice> {
-        let endpoints = self.size.endpoints;
-        if let Some(reached) = self.reached.filter(|_| self.is_reached(number)) {
-            let ports = (TARGET_PORT..).zip(0..endpoints);
-            return ports.map(|(port, part)| self.slice(number, part, Family::V4, port, &[reached.pod.into()])).collect();
-        }
-        let slices_of = |family: Family| {
-            let addresses: Vec<IpAddr> = (0..endpoints).map(|index| pod_address(family, number * endpoints + index)).collect();
-            let parts = (0_u32..).zip(addresses.chunks(SLICE as usize));
-            parts.map(|(part, part_of)| self.slice(number, part, family, TARGET_PORT, part_of)).collect::<Vec<_>>()
-        };
-        self.families.iter().flat_map(|family| slices_of(*family)).collect()
+        self.families.iter().flat_map(|family| self.slices_of(number, *family)).collect()
     }
 
-    fn slice(&self, number: u32, part: u32, family: Family, port: u16, addresses: &[IpAddr]) -> EndpointSlice {
+    fn slices_of(&self, number: u32, family: Family) -> Vec<EndpointSlice> {
+        let count = self.size.endpoints;
+        let addresses = match &self.reached {
+            Some(reached) if self.is_reached(number) => reached.pod.clone(),
+            Some(_) | None => (0..count).map(|index| pod_address(family, number * count + index)).collect(),
+        };
+        let parts = (0..).zip(addresses.chunks(SLICE));
+        parts.map(|(part, addresses)| self.slice(number, part, family, addresses)).collect()
+    }
+
+    fn slice(&self, number: u32, part: u32, family: Family, addresses: &[IpAddr]) -> EndpointSlice {
         let service = service_name(number);
         let mut metadata = metadata(format!("{service}-{}-{part}", family_name(family).to_lowercase()));
         metadata.labels = Some([(SERVICE_NAME_LABEL.to_owned(), service)].into());
         let port = EndpointPort {
             name: Some("main".to_owned()),
-            port: Some(port.into()),
+            port: Some(TARGET_PORT.into()),
             protocol: Some(self.protocol.to_string()),
             ..EndpointPort::default()
         };
@@ -194,7 +193,7 @@ mod tests {
     #[test]
     fn the_pod_is_reached_by_as_many_services_as_wanted() -> Result<()> {
         for (services, wanted, reached) in [(10_000, 1000, 1000), (7, 3, 3), (5, 9, 5), (5, 0, 0)] {
-            let pod = Reached { pod: Ipv4Addr::LOCALHOST, services: wanted };
+            let pod = Reached { pod: Vec::new(), services: wanted };
             assert_eq!(cluster(services, 1)?.reaching(pod).reached().count(), reached);
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! no connection tracking between them. The client takes many Services in turn, so that no entry is found in a cache merely
 //! because the connection before was to the same Service.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,6 +28,10 @@ const AIM: f64 = 1.08;
 
 /// Services that lead to the pod that is there, and that the client connects to in turn.
 const REACHED: u32 = 1000;
+
+/// The last part of the first address that the server gets besides its own; those before are for the pods of the world. What is
+/// left is enough for 155 endpoints: Services with more have only so many that are reached.
+const FIRST_HOST: u8 = 100;
 
 /// Connections of a turn that do not count, so that caches and the CPU's predictions are those of the arm.
 const WARM_UP: u32 = 20;
@@ -92,9 +96,8 @@ impl Scene {
         progress(&format!("loading {} Services × {} endpoints for {protocol}", size.services, size.endpoints));
         let world = World::new("bench-connect")?;
         let (mut server, client) = (world.pod("server")?, world.client("client")?);
-        let ports = (TARGET_PORT..).zip(0..size.endpoints);
-        server.serve(&ports.map(|(port, _)| Listen { protocol, port }).collect::<Vec<_>>())?;
-        let reached = Reached { pod: server.ipv4(), services: REACHED };
+        server.serve(&[Listen { protocol, port: TARGET_PORT }])?;
+        let reached = Reached { pod: more_addresses(&server, size.endpoints)?, services: REACHED };
         let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
         let tables = Tables::create(&world, cluster.capacity())?;
         let (mut stages, _) = Stages::start(&tables)?;
@@ -115,7 +118,8 @@ impl Scene {
 
     fn command(&self, arguments: &Arguments) -> Result<std::process::Command> {
         let direct = SocketAddr::from((self.server.ipv4(), TARGET_PORT)).to_string();
-        let services = self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
+        let services =
+            self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
         let mut command = self.client.command_in(Group::Clean, program::find("portmap-pod")?);
         command.args(["bench", "--json", "--direct", &direct, "--service", &services.collect::<Vec<_>>().join(",")]);
         command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
@@ -138,4 +142,18 @@ impl Scene {
         ensure!(forwarded == hits, "{hits} connections were made to Services, but {forwarded} were translated");
         Ok(())
     }
+}
+
+/// Gives the pod as many more addresses. They all lead to the one socket that also serves direct connections: were it a socket
+/// for each, the kernel would have to wake another thread for every connection, and the client pays for that.
+fn more_addresses(pod: &Pod, count: u32) -> Result<Vec<IpAddr>> {
+    const ADD: &str = r#"for address in "$@"; do ip address add "$address/24" dev eth0 || exit; done"#;
+    let [a, b, c, _] = pod.ipv4().octets();
+    let hosts = (FIRST_HOST..u8::MAX).zip(0..count);
+    let addresses: Vec<IpAddr> = hosts.map(|(host, _)| IpAddr::from([a, b, c, host])).collect();
+    let mut command = pod.command_in(Group::Clean, "sh");
+    command.args(["-c", ADD, "sh"]).args(addresses.iter().map(ToString::to_string));
+    let Output { status, stderr, .. } = command.stdin(Stdio::null()).output().context("failed to run `ip`")?;
+    ensure!(status.success(), "failed to give the server more addresses: {}", String::from_utf8_lossy(&stderr).trim_end());
+    Ok(addresses)
 }

@@ -97,10 +97,7 @@ fn measure<A: IpBytes + Default>(
     let spread = (0..BATCHES).map(|batch| asked(batch, 1)).collect::<Result<_>>()?;
     let hot = (0..HOT_TURNS).map(|_| asked(0, HOT)).collect::<Result<_>>()?;
     let [spread_name, hot_name] = names;
-    Ok([
-        Row { name: spread_name, figures: Figures::of(spread) },
-        Row { name: hot_name, figures: Figures::of(hot) },
-    ])
+    Ok([Row { name: spread_name, figures: Figures::of(spread) }, Row { name: hot_name, figures: Figures::of(hot) }])
 }
 
 impl Questions {

@@ -113,7 +113,12 @@ fn sections(measured: &Measured) -> Vec<Section> {
     vec![
         Section { name: "load", title: title("Everything into empty tables", loads), unit: "ms", rows: stages(loads, 1e3) },
         Section { name: "restart", title: title("A restart on the same tables", &compared), unit: "ms", rows: restart },
-        Section { name: "change", title: title("One endpoint of one Service", changes), unit: "µs", rows: stages(changes, 1e6) },
+        Section {
+            name: "change",
+            title: title("One endpoint of one Service", changes),
+            unit: "µs",
+            rows: stages(changes, 1e6),
+        },
     ]
 }
 

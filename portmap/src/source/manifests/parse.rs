@@ -99,9 +99,9 @@ fn items(document: Value) -> Vec<Value> {
         Value::Array(items) => items,
         Value::Object(mut fields) => match fields.remove("items") {
             Some(Value::Array(items)) => items,
-            _ => Vec::new(),
+            Some(_) | None => Vec::new(),
         },
-        _ => Vec::new(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     }
 }
 

@@ -36,29 +36,34 @@ pub fn complete(objects: Objects) -> Vec<Object> {
     all
 }
 
+/// What the endpoints of one slice have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    v6: bool,
+    ports: Vec<SlicePort>,
+}
+
 /// One slice per address family and set of port numbers: pods whose named port differs come to lie in different slices.
 fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName, Pod>) -> Vec<Slice> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return Vec::new() };
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
-    let mut slices: BTreeMap<(bool, Vec<(String, String, u16)>), Vec<SliceEndpoint>> = BTreeMap::new();
+    let mut slices: BTreeMap<Shape, Vec<SliceEndpoint>> = BTreeMap::new();
     for (pod_name, pod) in pods {
         if pod_name.namespace != name.namespace || !is_selected(pod, selector) || is_finished(pod) {
             continue;
         }
         let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
         for address in addresses(pod) {
-            slices.entry((address.contains(':'), ports.clone())).or_default().push(endpoint(pod, &address, publish));
+            let shape = Shape { v6: address.contains(':'), ports: ports.clone() };
+            slices.entry(shape).or_default().push(endpoint(pod, &address, publish));
         }
     }
-    let slice = |(index, ((v6, ports), endpoints)): (usize, ((bool, Vec<(String, String, u16)>), _))| Slice {
+    let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| Slice {
         name: ObjectName { namespace: name.namespace.clone(), name: format!("{}-from-pods-{index}", name.name).into() },
         service: Some(name.clone()),
-        address_type: if v6 { "IPv6" } else { "IPv4" }.into(),
-        ports: ports
-            .into_iter()
-            .map(|(name, protocol, port)| SlicePort { name: name.into(), protocol: protocol.into(), port })
-            .collect(),
+        address_type: if shape.v6 { "IPv6" } else { "IPv4" }.into(),
+        ports: shape.ports,
         endpoints,
     };
     slices.into_iter().enumerate().map(slice).collect()
@@ -96,16 +101,15 @@ fn endpoint(pod: &Pod, address: &str, publish_not_ready: bool) -> SliceEndpoint 
 }
 
 /// A Service port's name and protocol, and its number on this pod; none if the pod has no port of the name it targets.
-fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<(String, String, u16)> {
+fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let number = match &port.target_port {
-        None => port.port,
-        Some(IntOrString::Int(0)) => port.port,
+        None | Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, &protocol)?,
     };
     let number = u16::try_from(number).ok().filter(|number| *number != 0)?;
-    Some((port.name.clone().unwrap_or_default(), protocol, number))
+    Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol: protocol.into(), port: number })
 }
 
 /// The number of a container port by name and protocol; sidecars (restartable init containers) are containers too.

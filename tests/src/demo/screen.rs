@@ -1,0 +1,116 @@
+//! How the demo looks: numbered steps, labelled lines, tables and bars; colours on a terminal only, and not with `NO_COLOR`.
+
+use std::env;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Width of the labels before the lines of a step.
+const LABEL: usize = 9;
+
+/// Everything below a step's title begins here.
+const INDENT: &str = "   ";
+
+/// Length of the longest bar.
+const BAR: u32 = 30;
+
+/// Standard output. Its errors are those of a reader who went away, as `head` does.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen {
+    is_coloured: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Paint {
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Cyan,
+}
+
+impl Paint {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Red => "31",
+            Self::Green => "32",
+            Self::Cyan => "36",
+        }
+    }
+}
+
+impl Screen {
+    /// Looks where standard output goes.
+    #[must_use]
+    pub fn new() -> Self {
+        let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { is_coloured: io::stdout().is_terminal() && !is_refused }
+    }
+
+    /// What stands above everything else.
+    pub fn headline(self, text: &str) -> io::Result<()> {
+        self.print(&self.paint(Paint::Bold, text))
+    }
+
+    /// Text as it is.
+    pub fn print(self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()
+    }
+
+    /// The beginning of a step.
+    pub fn step(self, number: usize, title: &str) -> io::Result<()> {
+        self.print(&format!("\n{}{title}", self.paint(Paint::Cyan, &format!("{number:<3}"))))
+    }
+
+    /// A line that says what it is about.
+    pub fn line(self, label: &str, text: &str) -> io::Result<()> {
+        self.print(&format!("{INDENT}{}{text}", self.paint(Paint::Dim, &format!("{label:<LABEL$}"))))
+    }
+
+    /// A line that a file lost, and the one that took its place.
+    pub fn replaced(self, from: &str, to: &str) -> io::Result<()> {
+        self.line("", &self.paint(Paint::Red, &format!("- {from}")))?;
+        self.line("", &self.paint(Paint::Green, &format!("+ {to}")))
+    }
+
+    /// One of several counts side by side.
+    pub fn bar(self, label: &str, what: &str, count: u32, largest: u32, total: u32) -> io::Result<()> {
+        let length = (count * BAR).checked_div(largest).unwrap_or_default();
+        let bar: String = (0..length).map(|_| '█').collect();
+        let space: String = (length..BAR).map(|_| ' ').collect();
+        let share = f64::from(count) * 100.0 / f64::from(total.max(1));
+        self.line(label, &format!("{what}  {}{space}  {count:>4}  {share:>5.1} %", self.paint(Paint::Cyan, &bar)))
+    }
+
+    /// A command that a person may repeat.
+    pub fn command(self, command: &str) -> io::Result<()> {
+        self.print(&format!("{INDENT}{}", self.paint(Paint::Bold, &format!("$ {command}"))))
+    }
+
+    /// What a command printed.
+    pub fn output(self, text: &str) -> io::Result<()> {
+        text.trim_end().lines().try_for_each(|line| self.print(format!("{INDENT}  {line}").trim_end()))
+    }
+
+    /// The end of a step: it went as expected.
+    pub fn passed(self, conclusion: &str) -> io::Result<()> {
+        self.print(&format!("{INDENT}{} {conclusion}", self.paint(Paint::Green, "✓")))
+    }
+
+    /// The end of a step: it did not.
+    pub fn failed(self, reason: &str) -> io::Result<()> {
+        self.print(&format!("{INDENT}{} {reason}", self.paint(Paint::Red, "✗")))
+    }
+
+    fn paint(self, paint: Paint, text: &str) -> String {
+        if self.is_coloured && !text.is_empty() { format!("\x1b[{}m{text}\x1b[0m", paint.code()) } else { text.to_owned() }
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self::new()
+    }
+}

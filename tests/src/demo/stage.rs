@@ -1,0 +1,116 @@
+//! The world of the demo: the pods that the manifests speak of, a client, and the real agent.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::examples::Examples;
+use super::port::{self, Port};
+use super::screen::Screen;
+use super::traces::Traces;
+use crate::agent::Agent;
+use crate::listen::Protocol;
+use crate::pod_client::Answers;
+use crate::world::{Client, Group, Pod, World, program};
+
+/// Goes with everything in it when dropped; [`Stage::clear`] says besides whether it did.
+pub struct Stage {
+    // Dropped in this order.
+    agent: Option<Agent>,
+    /// Where the connections come from.
+    pub client: Client,
+    pods: Vec<Pod>,
+    /// What the pods and the agent's manifests are, edits included.
+    pub examples: Examples,
+    /// Where all of it is.
+    pub world: World,
+}
+
+impl Stage {
+    /// Makes the pods, each serving its container ports, and the client. The agent does not run yet.
+    pub fn set(examples: Examples) -> Result<Self> {
+        let world = World::new("demo")?;
+        for (file, text) in examples.files() {
+            Agent::write(&world, file, text)?;
+        }
+        let pods = examples.pods().iter().map(|pod| make(&world, pod)).collect::<Result<_>>()?;
+        Ok(Self { agent: None, client: world.client("client")?, pods, examples, world })
+    }
+
+    /// Who is there.
+    pub fn introduce(&self, screen: Screen) -> Result<()> {
+        for (pod, manifest) in self.pods.iter().zip(self.examples.pods()) {
+            let listens: Vec<String> = port::listens(manifest)?.iter().map(ToString::to_string).collect();
+            screen.line(pod.name(), &format!("{:<12} listens on {}", pod.ipv4(), listens.join(", ")))?;
+        }
+        screen.line(self.client.name(), &format!("{:<12} connects", self.client.ipv4()))?;
+        Ok(())
+    }
+
+    /// Starts the agent on the manifests, and waits until the tables agree with them.
+    pub fn start_agent(&mut self) -> Result<&mut Agent> {
+        Ok(self.agent.insert(Agent::start(&self.world, &[])?))
+    }
+
+    /// The running agent.
+    pub fn agent(&mut self) -> Result<&mut Agent> {
+        self.agent.as_mut().context("the agent does not run")
+    }
+
+    /// Ends the agent as an operator does, if it runs.
+    pub fn stop_agent(&mut self) -> Result<()> {
+        let Some(agent) = self.agent.take() else { return Ok(()) };
+        let status = agent.end(Signal::SIGTERM)?;
+        ensure!(status.success(), "the agent did not end well on SIGTERM ({status})");
+        Ok(())
+    }
+
+    /// Asks who answers at a Service's address, in connections of the client.
+    pub fn ask(&self, group: Group, port: &Port, count: u32) -> Result<Answers> {
+        let mut command = self.client.command_in(group, program::find("portmap-pod")?);
+        command.args(["connect", "--json", "--count", &count.to_string(), &port.address.to_string()]);
+        if port.protocol == Protocol::Udp {
+            command.arg("--udp");
+        }
+        serde_json::from_str(&output(&mut command)?).context("failed to read what portmap-pod connect prints")
+    }
+
+    /// What a subcommand prints about the pins of this world; an error if its exit code says no.
+    pub fn portmap(&self, subcommand: &[&str]) -> Result<String> {
+        output(Command::new(program::find("portmap")?).args(subcommand).arg("--bpffs").arg(self.world.bpffs()))
+    }
+
+    /// Ends and removes everything, continuing past errors, and checks that nothing is left on the machine.
+    pub fn clear(mut self) -> Result<()> {
+        let stopped = self.stop_agent();
+        let cleaned = self.portmap(&["cleanup"]);
+        let traces = Traces::of(&self.world);
+        drop(self);
+        stopped.and(cleaned).and(traces.check())
+    }
+}
+
+/// The address is not ours to choose: a world gives them in order.
+fn make(world: &World, manifest: &k8s_openapi::api::core::v1::Pod) -> Result<Pod> {
+    let name = port::name(manifest);
+    let mut pod = world.pod(name)?;
+    let (wanted, given) = (port::address(manifest)?, pod.ipv4());
+    ensure!(
+        wanted == given,
+        "Pod {name}: status.podIP is {wanted}, but in the demo's world it is {given}; number the pods of all files from \
+         10.244.0.2 without gaps"
+    );
+    pod.serve(&port::listens(manifest)?)?;
+    Ok(pod)
+}
+
+/// What a program prints, if it succeeds.
+pub fn output(command: &mut Command) -> Result<String> {
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to run {shown}"))?;
+    let arguments = || command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{shown} {}` failed ({}): {}", arguments(), output.status, complaint.trim_end());
+    String::from_utf8(output.stdout).with_context(|| format!("{shown} prints no text"))
+}

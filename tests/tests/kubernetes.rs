@@ -1,0 +1,27 @@
+//! The agent in a real cluster: the API server, its access control and its EndpointSlice controller are Kubernetes' own, and what
+//! they say ends as connections that do or do not reach a pod.
+//!
+//! There is no kubelet. Pods are network namespaces with a server in them, whose addresses and readiness the tests report as a
+//! kubelet would; the agent is a process beside the API server, attached to nothing but the cgroup of the tests' own client.
+//! What it may do is decided by the ServiceAccount and the role of `deploy/portmap.yaml`, applied as it is shipped.
+//!
+//! Needs: kernel, control plane.
+
+#[path = "kubernetes/agent.rs"]
+mod agent;
+#[path = "kubernetes/cluster.rs"]
+mod cluster;
+#[path = "kubernetes/manifest.rs"]
+mod manifest;
+#[path = "kubernetes/outages.rs"]
+mod outages;
+#[path = "kubernetes/permissions.rs"]
+mod permissions;
+#[path = "kubernetes/services.rs"]
+mod services;
+#[path = "kubernetes/tables.rs"]
+mod tables;
+#[path = "kubernetes/unreachable.rs"]
+mod unreachable;
+#[path = "kubernetes/wait.rs"]
+mod wait;

@@ -1,0 +1,104 @@
+//! The agent as a process on the node's own network, where the API server is.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portmap_tests::world::{Group, World, program};
+use tempfile::NamedTempFile;
+
+use crate::cluster::NODE;
+use crate::wait::eventually;
+
+/// Logged once the agent is attached and has said in the tables that it is there.
+const STARTED: &str = "watching https://";
+
+/// `portmap run`: killed when dropped, and by the kernel when the test's thread ends without dropping it.
+pub struct Agent {
+    child: Child,
+    log: NamedTempFile,
+}
+
+impl Agent {
+    /// Starts one with the world's pins and the cgroup of its clients, and returns when it is attached.
+    pub async fn start(world: &World, kubeconfig: &Path) -> Result<Self> {
+        let log = NamedTempFile::new_in(world.directory()).context("failed to make a log")?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).arg("run");
+        command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]);
+        command.arg("--cgroup").arg(world.cgroup(Group::Clients)).arg("--bpffs").arg(world.bpffs());
+        // Neither the proxy nor the log level of whoever runs the tests.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let stderr = log.reopen().context("failed to open the agent's log")?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+        let agent = Self { child: child.context("failed to run setpriv (from util-linux)")?, log };
+        agent.await_log(STARTED).await?;
+        Ok(agent)
+    }
+
+    /// Everything that this agent has said so far.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(self.log.path()).context("failed to read the agent's log")
+    }
+
+    /// Waits until the agent has said this.
+    pub async fn await_log(&self, text: &str) -> Result<()> {
+        let outcome = eventually(
+            async || {
+                self.check_alive()?;
+                self.log()
+            },
+            |log| log.contains(text),
+        );
+        outcome.await.with_context(|| format!("the agent does not say `{text}`"))?;
+        Ok(())
+    }
+
+    /// Fails with the log of an agent that has ended.
+    pub fn check_alive(&self) -> Result<()> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the agent is gone")?;
+        // The state follows the name, which is in brackets. Nobody has collected this child: it would stay as a zombie.
+        if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
+            bail!("the agent ended; its log is\n{}", self.log()?);
+        }
+        Ok(())
+    }
+
+    /// Stops the agent in its tracks, so that it misses what happens.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen agent go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Asks the agent to end, and waits until it has, with success.
+    pub fn terminate(mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.child.wait().context("failed to wait for the agent")?;
+        if !status.success() {
+            bail!("the agent ended with {status}; its log is\n{}", self.log()?);
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        self.check_alive()?;
+        let pid = i32::try_from(self.child.id()).context("a process id beyond the kernel's range")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("failed to send {signal} to the agent"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        if let Err(error) = ended {
+            eprintln!("warning: failed to end the agent: {error}");
+        }
+    }
+}

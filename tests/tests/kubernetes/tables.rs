@@ -1,0 +1,84 @@
+//! What portmap's own commands say about the kernel's tables and the agent.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use portmap_tests::world::{World, program};
+use serde::Deserialize;
+
+/// The API server makes this Service for itself. Nothing gives it endpoints here.
+const API_SERVER: &str = "default/kubernetes";
+
+/// A frontend as `portmap services` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Row {
+    /// `10.96.0.10:80/TCP`
+    pub frontend: String,
+    /// `namespace/name`
+    pub service: String,
+    /// The Service port's name.
+    pub port: String,
+    /// `forward` or `refuse`
+    pub action: String,
+    /// `10.244.0.2:8080`, sorted.
+    pub backends: Vec<String>,
+}
+
+/// The frontends of all Services but the API server's.
+pub fn services(world: &World) -> Result<Vec<Row>> {
+    let output = ask(world, "services")?;
+    ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr));
+    let mut rows: Vec<Row> =
+        serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")?;
+    rows.retain(|row| row.service != API_SERVER);
+    Ok(rows)
+}
+
+/// What `portmap status` found.
+#[derive(Debug)]
+pub struct Status {
+    /// What the exit code says.
+    pub healthy: bool,
+    /// Each check's name, and whether it is fine.
+    checks: BTreeMap<String, bool>,
+}
+
+impl Status {
+    /// Whether the agent has seen everything since it started.
+    pub fn synced(&self) -> bool {
+        self.is_fine("synced")
+    }
+
+    /// Whether a check is there and fine.
+    pub fn is_fine(&self, check: &str) -> bool {
+        self.checks.get(check).copied().unwrap_or_default()
+    }
+}
+
+/// Asks for the status.
+pub fn status(world: &World) -> Result<Status> {
+    #[derive(Deserialize)]
+    struct Health {
+        healthy: bool,
+        checks: Vec<Check>,
+    }
+    #[derive(Deserialize)]
+    struct Check {
+        name: String,
+        fine: bool,
+    }
+    let output = ask(world, "status")?;
+    let health: Health = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("portmap status failed: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let expected = if health.healthy { 0 } else { 1 };
+    ensure!(output.status.code() == Some(expected), "healthy: {}, but {}", health.healthy, output.status);
+    let checks = health.checks.into_iter().map(|check| (check.name, check.fine)).collect();
+    Ok(Status { healthy: health.healthy, checks })
+}
+
+fn ask(world: &World, subcommand: &str) -> Result<Output> {
+    let mut command = Command::new(program::find("portmap")?);
+    command.args([subcommand, "--output", "json", "--bpffs"]).arg(world.bpffs());
+    command.stdin(Stdio::null()).output().with_context(|| format!("failed to run portmap {subcommand}"))
+}

@@ -1,0 +1,33 @@
+//! Waiting for what must come, but not when exactly.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// A watch that failed is tried again after some seconds, and again after twice as many.
+const PATIENCE: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Looks again and again until it sees what is expected. The error of a wait in vain shows what was seen last.
+pub async fn eventually<T: Debug>(look: impl AsyncFn() -> Result<T>, expected: impl Fn(&T) -> bool) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look().await?;
+        if expected(&seen) {
+            return Ok(seen);
+        }
+        if Instant::now() > deadline {
+            bail!("not after {PATIENCE:?}; at the end it was {seen:#?}");
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// As [`eventually`], for one thing only.
+pub async fn eventually_equal<T: Debug + PartialEq>(look: impl AsyncFn() -> Result<T>, expected: &T) -> Result<()> {
+    let outcome = eventually(look, |seen| seen == expected).await;
+    outcome.with_context(|| format!("expected {expected:#?}"))?;
+    Ok(())
+}

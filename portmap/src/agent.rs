@@ -5,6 +5,7 @@ mod status;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,7 @@ use crate::{
     maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
     plan::{Full, Planner},
     resolve,
-    source::{Event, Kind, kube, manifests},
+    source::{Event, Events, Kind, kube, manifests},
     store::Store,
     table::{Frontend, ObjectName, Table},
 };
@@ -65,20 +66,11 @@ pub struct Options {
 
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force.
 pub async fn run(options: Options) -> Result<()> {
-    let (mut agent, _lock) = Agent::start(&options)?;
     let (sender, mut events) = mpsc::channel(QUEUE);
-    let source: JoinHandle<Result<()>> = match options.source {
-        Source::Kube(kubeconfig) => {
-            let client = kube::client(kubeconfig.as_deref()).await?;
-            tokio::spawn(kube::run(client, options.node, sender))
-        }
-        Source::Manifests(paths) => {
-            let mut manifests = manifests::Manifests::new(paths);
-            // What is wrong with the paths should end the start, not be retried.
-            manifests.read()?;
-            tokio::spawn(manifests::run(manifests, sender))
-        }
-    };
+    // The source first: without one, nothing should be attached.
+    let source = open(&options, sender).await?;
+    let (mut agent, _lock) = Agent::start(&options)?;
+    let source = tokio::spawn(source);
     tokio::select! {
         ended = source => ended.context("the source of objects crashed")?.context("the source of objects ended"),
         ended = agent.serve(&mut events) => ended,
@@ -87,6 +79,17 @@ pub async fn run(options: Options) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// What will send the events.
+async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
+    Ok(match &options.source {
+        Source::Kube(kubeconfig) => {
+            let client = kube::client(kubeconfig.as_deref()).await?;
+            Box::pin(kube::run(client, options.node.clone(), sender))
+        }
+        Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone())?.run(sender)),
+    })
 }
 
 async fn terminated() -> Result<&'static str> {

@@ -88,7 +88,7 @@ pub fn run(options: &Options) -> Result<()> {
     screen.print("The kernel, the agent and the connections are real. The pods are network namespaces of this machine;")?;
     screen.print("no route leads out of them.\n")?;
     let stage = Stage::set(examples);
-    interrupts.check()?;
+    interrupts.check(&stage)?;
     let mut stage = stage?;
     let shown = show(&mut stage, screen, &interrupts, options.ending, started);
     let cleared = stage.clear().context("failed to clean up");
@@ -109,8 +109,8 @@ fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, ending: Endi
     for (index, step) in steps.iter().enumerate() {
         screen.step(index + 1, step.title)?;
         let outcome = (step.act)(stage, screen);
-        interrupts.check()?;
-        conclude(screen, outcome)?;
+        interrupts.check(&outcome)?;
+        conclude(screen, index + 1, outcome)?;
     }
     screen.print("")?;
     screen.headline(&format!("{} steps, all as expected, in {:.1} s", steps.len(), started.elapsed().as_secs_f64()))?;
@@ -121,12 +121,12 @@ fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, ending: Endi
     Ok(())
 }
 
-fn conclude(screen: Screen, outcome: Result<String>) -> Result<()> {
+fn conclude(screen: Screen, number: usize, outcome: Result<String>) -> Result<()> {
     match outcome {
         Ok(conclusion) => Ok(screen.passed(&conclusion)?),
         Err(error) => {
             screen.failed(&format!("{error:#}"))?;
-            Err(error.context("not as expected"))
+            bail!("step {number} did not go as expected")
         }
     }
 }

@@ -22,8 +22,7 @@ pub fn become_program(name: &str, args: &[OsString]) -> Result<Infallible> {
     Err(failure).with_context(|| format!("failed to start {}", path.display()))
 }
 
-/// Builds the agent and the programs of the test harness. All of xtask builds in release mode, so that its commands share the result.
+/// Builds the agent and the programs of the test harness.
 pub fn build() -> Result<()> {
-    let mut cargo = workspace::cargo();
-    program::run(cargo.args(["build", "--release", "-p", "portmap", "-p", "portmap-tests", "--bins"]))
+    program::run(workspace::cargo().arg("build").args(workspace::SELECTION).arg("--bins"))
 }

@@ -35,7 +35,7 @@ fn host(toolchain: &str) -> Result<()> {
     add_component(toolchain, "clippy")?;
     Screen::Stderr.title("clippy for the host");
     let mut clippy = workspace::cargo();
-    clippy.args(["clippy", "--release", "--workspace", "--exclude", "portmap-ebpf", "--all-targets"]);
+    clippy.arg("clippy").args(workspace::SELECTION).arg("--all-targets");
     program::run(clippy.args(["--", "-D", "warnings"]))
 }
 

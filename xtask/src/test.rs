@@ -84,8 +84,7 @@ fn run_suite(suite: &Suite, names: &[String]) -> Result<Tally> {
 
 fn command(suite: &Suite, names: &[String]) -> Command {
     let mut cargo = workspace::cargo();
-    cargo.args(["test", "--release", "--workspace", "--exclude", "portmap-ebpf", "--no-fail-fast"]);
-    cargo.args(&suite.selection).arg("--");
+    cargo.arg("test").args(workspace::SELECTION).arg("--no-fail-fast").args(&suite.selection).arg("--");
     if Screen::Stdout.coloured() {
         cargo.args(["--color", "always"]);
     }

@@ -13,6 +13,10 @@ use crate::setup::toolchain;
 /// passing them on would build those crates anew at each change between `cargo build` and `cargo xtask`.
 const SET_BY_CARGO_RUN: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
 
+/// What xtask builds, checks and tests: one profile, and always the same packages, as another selection gives dependencies other
+/// features and builds them again. portmap's build script builds `portmap-ebpf`, for its own target.
+pub const SELECTION: [&str; 4] = ["--release", "--workspace", "--exclude", "portmap-ebpf"];
+
 /// The directory of the workspace's `Cargo.toml`.
 pub fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -87,22 +87,44 @@ impl Manifests {
     }
 }
 
-/// Reads the files, and again whenever one changes, until the agent's loop ends.
-pub async fn run(mut manifests: Manifests, events: Events) -> Result<()> {
-    let mut changes = watch::changes(&manifests.paths)?;
-    loop {
-        match manifests.read() {
-            Ok(reading) => {
-                for warning in reading.warnings {
-                    tracing::warn!("{warning}");
-                }
-                let (services, slices) = reading.objects.into_iter().partition(|object| matches!(object, Object::Service(_)));
-                for (kind, objects) in [(Kind::Service, services), (Kind::Slice, slices)] {
-                    events.send(Event::Listed(kind, objects)).await?;
-                }
-            }
-            Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
-        }
-        changes.next().await?;
+/// Files that are read again whenever one changes.
+pub struct Watched {
+    manifests: Manifests,
+    changes: watch::Changes,
+    first: Reading,
+}
+
+impl Watched {
+    /// Reads the files for the first time. Fails if a path cannot be read at all: that is no change to wait for.
+    pub fn start(paths: Vec<PathBuf>) -> Result<Self> {
+        // In this order, so that no change is missed between the two.
+        let changes = watch::changes(&paths)?;
+        let mut manifests = Manifests::new(paths);
+        let first = manifests.read()?;
+        Ok(Self { manifests, changes, first })
     }
+
+    /// Sends what the files say, now and after each change, until the agent's loop ends.
+    pub async fn run(self, events: Events) -> Result<()> {
+        let Self { mut manifests, mut changes, first } = self;
+        send(first, &events).await?;
+        loop {
+            changes.next().await?;
+            match manifests.read() {
+                Ok(reading) => send(reading, &events).await?,
+                Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
+            }
+        }
+    }
+}
+
+async fn send(reading: Reading, events: &Events) -> Result<()> {
+    for warning in reading.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (services, slices) = reading.objects.into_iter().partition(|object| matches!(object, Object::Service(_)));
+    for (kind, objects) in [(Kind::Service, services), (Kind::Slice, slices)] {
+        events.send(Event::Listed(kind, objects)).await?;
+    }
+    Ok(())
 }

@@ -118,7 +118,7 @@ impl Stages {
         for name in self.store.take_dirty() {
             let touched = match self.store.service(&name) {
                 Some(service) => {
-                    let resolved = resolve::resolve(service, self.store.slices_of(&name), NODE);
+                    let resolved = resolve::resolve(service, &self.store.slices_of(&name), NODE);
                     self.table.replace(&resolved.precedence, resolved.entries)
                 }
                 None => self.table.remove(&name),

@@ -18,8 +18,8 @@ struct Arguments {
     /// Leave everything running after the steps, and print how to look around
     #[arg(long)]
     keep: bool,
-    /// The directory of the example manifests
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples"))]
+    /// The directory of the example manifests [default: docs/examples of the source tree]
+    #[arg(long, value_name = "DIR", hide_default_value = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples"))]
     examples: PathBuf,
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use portmap::datapath::pin::Pins;
 use portmap_common::TCP;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ impl Tables {
     /// The number of the service entry that a frontend leads to. Other frontends are not shown.
     fn frontend(&self, port: &Port) -> Result<u64> {
         let dump = self.bpftool("dump", "FRONTENDS_V4", None)?;
-        let IpAddr::V4(address) = port.address.ip() else { return Err(anyhow::anyhow!("{} is not IPv4", port.address)) };
+        let IpAddr::V4(address) = port.address.ip() else { bail!("{} is not IPv4", port.address) };
         let key = json!({"address": address.octets(), "port": port.address.port(), "protocol": TCP, "unused": 0});
         let entries = dump.as_array().map(Vec::as_slice).unwrap_or_default();
         let entry = entries.iter().map(|entry| &entry["formatted"]).find(|entry| entry["key"] == key);
@@ -54,8 +54,9 @@ impl Tables {
     /// The first slot and the number of backends of a service entry.
     fn choice(&self, service: u64) -> Result<(u64, u64)> {
         let value = self.lookup("SERVICES", service)?;
-        self.show("value", &value, &["inside", "outside", "id"])?;
         let inside = &value["inside"];
+        let shown = (named(inside, &["first", "count"]), named(&value, &["id"]));
+        self.screen.output(&format!(r#"value  "inside": {{{}}}, {}"#, shown.0, shown.1))?;
         Ok((number(inside, "first")?, number(inside, "count")?))
     }
 
@@ -85,9 +86,12 @@ impl Tables {
 
     /// Some fields of a key or value, by their names.
     fn show(&self, label: &str, value: &Value, fields: &[&str]) -> Result<()> {
-        let fields: Vec<String> = fields.iter().map(|field| format!(r#""{field}": {}"#, value[field])).collect();
-        Ok(self.screen.output(&format!("{label:<5}  {}", fields.join(", ")))?)
+        Ok(self.screen.output(&format!("{label:<5}  {}", named(value, fields)))?)
     }
+}
+
+fn named(value: &Value, fields: &[&str]) -> String {
+    fields.iter().map(|field| format!(r#""{field}": {}"#, value[field])).collect::<Vec<_>>().join(", ")
 }
 
 fn number(value: &Value, field: &str) -> Result<u64> {

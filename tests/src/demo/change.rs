@@ -19,13 +19,12 @@ const NOT_READY: Edit = Edit {
 };
 
 /// A Service leads to another port of the same pods.
-const OTHER_PORT: Edit =
-    Edit { file: "named-port.yaml", object: "api", from: "targetPort: http", to: "targetPort: admin" };
+const OTHER_PORT: Edit = Edit { file: "named-port.yaml", object: "api", from: "targetPort: http", to: "targetPort: admin" };
 
 /// A pod that is not ready gets no new connections.
 pub fn readiness(stage: &mut Stage, screen: Screen) -> Result<String> {
     follow(stage, screen, &NOT_READY, "web")?;
-    Ok(format!("{} gets no new connections; those that it has stay", NOT_READY.object))
+    Ok(format!("{} gets no connections any more", NOT_READY.object))
 }
 
 /// Another targetPort.
@@ -48,4 +47,30 @@ fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Resu
     stage.agent()?.await_backends(&port.frontend(), &backends)?;
     screen.line("tables", &format!("follow within {} ms", written.elapsed().as_millis()))?;
     connect::spread_over(stage, screen, &port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::ensure;
+
+    use super::*;
+    use crate::demo::examples::Examples;
+
+    #[test]
+    fn the_edits_fit_the_examples() -> Result<()> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+        let mut examples = Examples::read(&directory)?;
+        examples.edit(&NOT_READY)?;
+        examples.edit(&OTHER_PORT)?;
+        let backends = |service| -> Result<Vec<String>> {
+            let (_, port) = examples.port(service)?;
+            Ok(port.backends.iter().map(ToString::to_string).collect())
+        };
+        assert_eq!(backends("web")?, ["web-1 8080/TCP", "web-2 8080/TCP"]);
+        assert_eq!(backends("api")?, ["api-1 8081/TCP", "api-2 9091/TCP"]);
+        ensure!(examples.edit(&OTHER_PORT).is_err(), "there is nothing left to edit");
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! The steps that connect: what clients of a Service meet.
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
 
 use super::port::Port;
 use super::screen::Screen;
@@ -35,7 +36,7 @@ pub fn many(stage: &mut Stage, screen: Screen) -> Result<String> {
 pub fn without(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     screen.line("client", &format!("connect({}), outside of the cgroup that portmap is attached to", port.address))?;
-    expect_error(stage, screen, Group::Clean, &port, "ENETUNREACH")?;
+    expect_error(stage, screen, Group::Clean, &port, Errno::ENETUNREACH)?;
     Ok("no route, no NAT rule, no proxy knows the address: only the program in connect() does".to_owned())
 }
 
@@ -64,7 +65,7 @@ pub fn protocols(stage: &mut Stage, screen: Screen) -> Result<String> {
 pub fn refused(stage: &mut Stage, screen: Screen) -> Result<String> {
     let port = ask_for(stage, screen, "empty")?;
     screen.line("client", &format!("connect({})", port.address))?;
-    expect_error(stage, screen, Group::Clients, &port, "ECONNREFUSED")?;
+    expect_error(stage, screen, Group::Clients, &port, Errno::ECONNREFUSED)?;
     Ok("refused at once: the client need not wait to learn that nobody is there".to_owned())
 }
 
@@ -75,12 +76,11 @@ pub fn spread_over(stage: &Stage, screen: Screen, port: &Port) -> Result<()> {
 }
 
 /// Connects once, which should fail with the given error.
-pub fn expect_error(stage: &Stage, screen: Screen, group: Group, port: &Port, expected: &str) -> Result<()> {
+pub fn expect_error(stage: &Stage, screen: Screen, group: Group, port: &Port, expected: Errno) -> Result<()> {
     let answers = stage.ask(group, port, 1)?;
     let met: Vec<&str> = answers.replies.keys().chain(answers.errors.keys()).map(String::as_str).collect();
-    screen.line("answer", &met.join(", "))?;
-    ensure!(met == [expected], "expected {expected}");
-    Ok(())
+    ensure!(met == [format!("{expected:?}")], "expected {expected:?}, got {}", met.join(", "));
+    Ok(screen.line("answer", &expected.to_string())?)
 }
 
 /// Says what the manifests ask for.

@@ -39,7 +39,8 @@ pub struct Edit {
 impl Examples {
     /// Reads the `*.yaml` files of a directory.
     pub fn read(directory: &Path) -> Result<Self> {
-        let context = || format!("failed to read the examples in {}; name their directory with --examples", directory.display());
+        let context =
+            || format!("failed to read the examples in {}; name their directory with --examples", directory.display());
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(directory).with_context(context)? {
             let path = entry.with_context(context)?.path();

@@ -1,11 +1,17 @@
 //! Ctrl-C and its kin: noted when they come, looked at between the actions of the demo, so that it always ends clean.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How much later than its effects a signal may be noticed.
+const LATE: Duration = Duration::from_millis(100);
 
 /// The demo was asked to stop: not a failure of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,20 +55,33 @@ impl Interrupts {
         Ok(Self { runtime, first })
     }
 
-    /// Fails once a signal has come.
-    pub fn check(&self) -> Result<(), Interrupted> {
+    /// Fails once a signal has come. `outcome` is that of the action before.
+    pub fn check<T>(&self, outcome: &Result<T>) -> Result<(), Interrupted> {
+        if outcome.is_err() {
+            // Ctrl-C ends our children too, and their end may be noticed before the signal is.
+            drop(self.runtime.block_on(async { timeout(LATE, self.noticed()).await }));
+        }
         self.first.borrow().map_or(Ok(()), Err)
     }
 
     /// Returns when a signal comes.
     pub fn wait(&self) {
-        let mut first = self.first.clone();
-        // The senders live as long as the runtime does.
-        drop(self.runtime.block_on(first.wait_for(Option::is_some)));
+        self.runtime.block_on(self.noticed());
+    }
+
+    async fn noticed(&self) {
+        // It cannot fail: the senders live as long as the runtime does.
+        drop(self.first.clone().wait_for(Option::is_some).await);
     }
 }
 
-async fn note(kind: SignalKind, mut signals: Signal, sender: watch::Sender<Option<Interrupted>>) {
+/// From here on the children of this thread are not ended by Ctrl-C either.
+pub fn shield_children() -> Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().context("failed to block signals")
+}
+
+async fn note(kind: SignalKind, mut signals: unix::Signal, sender: watch::Sender<Option<Interrupted>>) {
     while signals.recv().await.is_some() {
         let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
         sender.send_if_modified(|first| {

@@ -1,6 +1,7 @@
 //! The first steps and the last ones: the agent starts, ends, and what it left in the kernel is removed.
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 
 use super::connect;
 use super::screen::Screen;
@@ -30,7 +31,7 @@ pub fn stop(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("kill {process}"))?;
     stage.stop_agent()?;
     connect::spread_over(stage, screen, &port)?;
-    Ok("programs and tables are pinned: an upgrade or a crash of the agent interrupts nobody".to_owned())
+    Ok("programs and tables stay in the kernel: nobody who connects needs the agent for it".to_owned())
 }
 
 /// Nothing is left in the kernel.
@@ -40,6 +41,6 @@ pub fn clean_up(stage: &mut Stage, screen: Screen) -> Result<String> {
     let removed = stage.portmap(&["cleanup"])?.lines().count();
     screen.output(&format!("removed {removed} pins"))?;
     screen.line("client", &format!("connect({})", port.address))?;
-    connect::expect_error(stage, screen, Group::Clients, &port, "ENETUNREACH")?;
+    connect::expect_error(stage, screen, Group::Clients, &port, Errno::ENETUNREACH)?;
     Ok("the address leads nowhere again".to_owned())
 }

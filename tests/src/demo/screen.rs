@@ -101,7 +101,9 @@ impl Screen {
 
     /// The end of a step: it did not.
     pub fn failed(self, reason: &str) -> io::Result<()> {
-        self.print(&format!("{INDENT}{} {reason}", self.paint(Paint::Red, "✗")))
+        let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
+        self.print(&format!("{INDENT}{} {first}", self.paint(Paint::Red, "✗")))?;
+        self.output(rest)
     }
 
     fn paint(self, paint: Paint, text: &str) -> String {

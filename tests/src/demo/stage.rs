@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::examples::Examples;
+use super::interrupt;
 use super::port::{self, Port};
 use super::screen::Screen;
 use super::traces::Traces;
@@ -83,11 +84,12 @@ impl Stage {
 
     /// Ends and removes everything, continuing past errors, and checks that nothing is left on the machine.
     pub fn clear(mut self) -> Result<()> {
+        let shielded = interrupt::shield_children();
         let stopped = self.stop_agent();
         let cleaned = self.portmap(&["cleanup"]);
         let traces = Traces::of(&self.world);
         drop(self);
-        stopped.and(cleaned).and(traces.check())
+        shielded.and(stopped).and(cleaned).and(traces.check())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The agent as a process on the node's own network, where the API server is.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portmap_tests::world::{Group, World, program};
@@ -25,7 +26,11 @@ pub struct Agent {
 impl Agent {
     /// Starts one with the world's pins and the cgroup of its clients, and returns when it is attached.
     pub async fn start(world: &World, kubeconfig: &Path) -> Result<Self> {
-        let log = NamedTempFile::new_in(world.directory()).context("failed to make a log")?;
+        let log = tempfile::Builder::new()
+            .prefix("agent-")
+            .suffix(".log")
+            .tempfile_in(world.directory())
+            .context("failed to make a log")?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).arg("run");
         command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]);
@@ -40,8 +45,8 @@ impl Agent {
     }
 
     /// Everything that this agent has said so far.
-    pub fn log(&self) -> Result<String> {
-        fs::read_to_string(self.log.path()).context("failed to read the agent's log")
+    pub fn log(&self) -> Result<Log> {
+        fs::read_to_string(self.log.path()).map(Log).context("failed to read the agent's log")
     }
 
     /// Waits until the agent has said this.
@@ -51,18 +56,18 @@ impl Agent {
                 self.check_alive()?;
                 self.log()
             },
-            |log| log.contains(text),
+            |log| log.0.contains(text),
         );
         outcome.await.with_context(|| format!("the agent does not say `{text}`"))?;
         Ok(())
     }
 
-    /// Fails with the log of an agent that has ended.
+    /// Fails if the agent has ended.
     pub fn check_alive(&self) -> Result<()> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the agent is gone")?;
         // The state follows the name, which is in brackets. Nobody has collected this child: it would stay as a zombie.
         if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
-            bail!("the agent ended; its log is\n{}", self.log()?);
+            bail!("the agent ended");
         }
         Ok(())
     }
@@ -81,9 +86,7 @@ impl Agent {
     pub fn terminate(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let status = self.child.wait().context("failed to wait for the agent")?;
-        if !status.success() {
-            bail!("the agent ended with {status}; its log is\n{}", self.log()?);
-        }
+        ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     }
 
@@ -100,5 +103,23 @@ impl Drop for Agent {
         if let Err(error) = ended {
             eprintln!("warning: failed to end the agent: {error}");
         }
+        // Shown where the test fails.
+        println!("an agent said:\n{}", self.log().unwrap_or_default());
+    }
+}
+
+/// What an agent said. In errors too it is for reading, line by line.
+#[derive(Default)]
+pub struct Log(pub String);
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
     }
 }

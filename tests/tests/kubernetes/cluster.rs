@@ -15,9 +15,9 @@ use portmap_tests::pod_client::Answers;
 use portmap_tests::world::{self, World};
 
 use crate::agent::Agent;
+use crate::manifest;
 use crate::tables::{self, Row, Status};
 use crate::wait::{eventually, eventually_equal};
-use crate::{manifest, wait};
 
 /// The Node that agent and pods run on.
 pub const NODE: &str = "node-1";
@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// What the tables hold now.
-    pub fn table(&self) -> Result<Vec<Row>> {
+    pub fn table(&self) -> Result<BTreeSet<Row>> {
         tables::services(&self.world)
     }
 
@@ -150,13 +150,13 @@ impl Cluster {
     }
 
     /// Waits until the tables hold these rows and no other.
-    pub async fn await_table(&self, rows: &[Row]) -> Result<()> {
-        eventually_equal(async || self.table(), &rows.to_vec()).await.context("the tables are not as they should be")
+    pub async fn await_table(&self, rows: &BTreeSet<Row>) -> Result<()> {
+        eventually_equal(async || self.table(), rows).await.context("the tables are not as they should be")
     }
 
     /// Waits until the agent has seen everything, and all is well.
     pub async fn await_healthy(&self) -> Result<()> {
-        let outcome = wait::eventually(async || self.status(), |status| status.healthy).await;
+        let outcome = eventually(async || self.status(), |status| status.healthy).await;
         outcome.context("portmap is not healthy")?;
         Ok(())
     }
@@ -177,7 +177,10 @@ impl Cluster {
         let expected = [(error.to_owned(), CONNECTIONS)].into();
         for frontend in frontends {
             let answers = self.connect(*frontend)?;
-            ensure!(answers.replies.is_empty() && answers.errors == expected, "{frontend} leads to\n{answers}and not to {error}");
+            ensure!(
+                answers.replies.is_empty() && answers.errors == expected,
+                "{frontend} leads to\n{answers}and not to {error}"
+            );
         }
         Ok(())
     }
@@ -194,7 +197,7 @@ fn serve(world: &World, name: &str, http: u16) -> Result<Backend> {
 }
 
 /// The rows of a Service that leads to these, one of each family; to none, it refuses.
-pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[Landing<'_>]) -> Vec<Row> {
+pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[Landing<'_>]) -> BTreeSet<Row> {
     let row = |frontend: &SocketAddr| {
         let in_family = |(backend, port): &Landing<'_>| {
             let addresses = backend.addresses().into_iter().filter(|address| address.is_ipv4() == frontend.is_ipv4());

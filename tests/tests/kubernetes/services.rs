@@ -1,5 +1,7 @@
 //! The life of a Service, from its first connection to its last.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use portmap_tests::control_plane::objects::{Readiness, terminate_pod};
 
@@ -82,7 +84,7 @@ async fn pods_come_back(cluster: &Cluster) -> Result<()> {
 async fn the_service_is_deleted(cluster: &Cluster) -> Result<()> {
     let frontends = cluster.frontends(WEB).await?;
     cluster.delete_service(WEB).await?;
-    cluster.await_table(&[]).await?;
+    cluster.await_table(&BTreeSet::new()).await?;
     // Not translated any more, and nobody in this world has a route for it.
     cluster.expect_error(&frontends, "ENETUNREACH")
 }

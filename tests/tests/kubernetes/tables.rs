@@ -1,6 +1,6 @@
 //! What portmap's own commands say about the kernel's tables and the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 const API_SERVER: &str = "default/kubernetes";
 
 /// A frontend as `portmap services` prints it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Row {
     /// `10.96.0.10:80/TCP`
     pub frontend: String,
@@ -26,10 +26,10 @@ pub struct Row {
 }
 
 /// The frontends of all Services but the API server's.
-pub fn services(world: &World) -> Result<Vec<Row>> {
+pub fn services(world: &World) -> Result<BTreeSet<Row>> {
     let output = ask(world, "services")?;
     ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr));
-    let mut rows: Vec<Row> =
+    let mut rows: BTreeSet<Row> =
         serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")?;
     rows.retain(|row| row.service != API_SERVER);
     Ok(rows)

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep};
 
 /// A watch that failed is tried again after some seconds, and again after twice as many.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Looks again and again until it sees what is expected. The error of a wait in vain shows what was seen last.

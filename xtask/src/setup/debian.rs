@@ -1,17 +1,16 @@
 //! Single packages out of a newer Debian, unpacked into a directory instead of installed.
 //!
-//! apt works with a configuration, lists and cache of its own in a temporary directory: nothing under /etc/apt or /var is touched, and
+//! apt works with a configuration, lists and cache of its own in a directory of this workspace: nothing under /etc/apt or /var is touched, and
 //! no root is needed. The mirror is the one that this machine's own apt uses.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::apt;
-use crate::program;
+use crate::{program, workspace};
 
 /// The release whose packages are new enough.
 const SUITE: &str = "forky";
@@ -27,9 +26,12 @@ impl Archive {
     /// Downloads the lists.
     pub fn open() -> Result<Self> {
         let mirror = mirror()?;
-        let archive = Self { dir: env::temp_dir().join(format!("portmap-setup-{}", process::id())) };
+        let archive = Self { dir: workspace::tools_dir()?.join("debian") };
+        // What an interrupted set-up left; only one works here at a time.
+        fs::remove_dir_all(&archive.dir).ok();
         archive.configure(&mirror).with_context(|| format!("failed to prepare {}", archive.dir.display()))?;
-        program::run(archive.apt("apt-get").args(["-q", "update"]))?;
+        let update = program::run(archive.apt("apt-get").args(["-q", "update"]));
+        update.with_context(|| format!("failed to download the package lists of Debian {SUITE}"))?;
         Ok(archive)
     }
 
@@ -40,25 +42,25 @@ impl Archive {
         let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
         let signed_by = keyring.map(|path| format!(" signed-by={path}")).unwrap_or_default();
         fs::write(self.dir.join("sources.list"), format!("deb [target=Packages{signed_by}] {mirror} {SUITE} main\n"))?;
+        fs::write(self.dir.join("apt.conf"), self.apt_conf())?;
         Ok(())
+    }
+
+    /// The rest of the configuration, such as proxies, is the machine's.
+    fn apt_conf(&self) -> String {
+        let dir = self.dir.display();
+        // apt's unprivileged user cannot enter every directory, hence the sandbox.
+        format!(
+            "Dir::Etc::sourcelist \"{dir}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::State::lists \"{dir}/lists\";\nDir::State::status \"{dir}/status\";\nDir::Cache \"{dir}/cache\";\n\
+             APT::Sandbox::User \"root\";\n"
+        )
     }
 
     /// A program of apt's that sees nothing but this archive.
     fn apt(&self, name: &str) -> Command {
         let mut apt = program::command(name);
-        let own = |key: &str, file: &str| format!("{key}={}", self.dir.join(file).display());
-        for option in [
-            own("Dir::Etc::sourcelist", "sources.list"),
-            "Dir::Etc::sourceparts=/dev/null".into(),
-            own("Dir::State::lists", "lists"),
-            own("Dir::State::status", "status"),
-            own("Dir::Cache", "cache"),
-            // apt's unprivileged user cannot enter every temporary directory.
-            "APT::Sandbox::User=root".into(),
-        ] {
-            apt.args(["-o", &option]);
-        }
-        apt.current_dir(&self.dir);
+        apt.env("APT_CONFIG", self.dir.join("apt.conf")).current_dir(&self.dir);
         apt
     }
 
@@ -84,7 +86,7 @@ impl Archive {
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        // In the temporary directory: what cannot be removed now goes with it.
+        // What cannot be removed now is removed by the next one.
         fs::remove_dir_all(&self.dir).ok();
     }
 }

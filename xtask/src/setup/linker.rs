@@ -37,6 +37,5 @@ impl Step for BpfLinker {
     /// Into cargo's own bin directory: a plain `cargo build` must find it too.
     fn install(&self) -> Result<()> {
         program::run(workspace::cargo().args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"]))
-            .context("failed to install bpf-linker (about a minute's work)")
     }
 }

@@ -41,16 +41,23 @@ impl Step for RustSrc {
 
     fn install(&self) -> Result<()> {
         let toolchain = toolchain::chosen().context("needs the nightly first")?;
+        let sysroot = toolchain.sysroot()?;
+        clear(&sysroot)?;
         match from_rustup(&toolchain) {
             Ok(()) => return Ok(()),
             Err(reason) => Screen::Stderr.line(&format!("{reason:#}; trying Debian's package")),
         }
-        from_debian(&toolchain.release, &toolchain.sysroot()?)
+        from_debian(&toolchain.release, &sysroot)
     }
 }
 
 fn library(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust/library")
+}
+
+/// Where sources are unpacked before they are moved to their place: beside it, on the same file system.
+fn partial(sysroot: &Path) -> PathBuf {
+    sysroot.join("lib/rustlib/src/rust.partial")
 }
 
 /// Who the sources came from, if they are whole and belong to this compiler.
@@ -67,29 +74,34 @@ fn check_library(library: &Path, release: &str) -> Result<&'static str> {
     }
 }
 
+/// Removes what would be in the way: sources that an interrupted set-up left half unpacked, and those of an earlier compiler.
+fn clear(sysroot: &Path) -> Result<()> {
+    let (library, partial) = (library(sysroot), partial(sysroot));
+    fs::remove_dir_all(&partial).ok();
+    if library.join(MARKER).exists() {
+        // First out of the way: half removed they could pass for whole.
+        fs::rename(&library, &partial).with_context(|| format!("failed to move {} away", library.display()))?;
+        fs::remove_dir_all(&partial).with_context(|| format!("failed to remove {}", partial.display()))?;
+    }
+    Ok(())
+}
+
 fn from_rustup(toolchain: &Toolchain) -> Result<()> {
     let library = library(&toolchain.sysroot()?);
-    // Neither files that rustup does not know nor a damaged component may be in its way.
-    if library.join(MARKER).exists() {
-        fs::remove_dir_all(&library).with_context(|| format!("failed to remove {}", library.display()))?;
-    }
     let component = |action| {
         let mut rustup = toolchain::rustup();
         rustup.args(["component", action, "rust-src", "--toolchain", &toolchain.name]);
         rustup
     };
+    // A damaged component would pass for an installed one.
     program::output(&mut component("remove")).ok();
     program::run(&mut component("add"))?;
     check_library(&library, &toolchain.release).map(drop)
 }
 
 fn from_debian(release: &str, sysroot: &Path) -> Result<()> {
-    let library = library(sysroot);
-    let rust = library.parent().unwrap_or(sysroot);
-    let partial = rust.with_extension("partial");
-    fs::remove_dir_all(&partial).ok();
-    fs::create_dir_all(rust).with_context(|| format!("failed to create {}", rust.display()))?;
-    let result = unpack(release, &partial, &library);
+    let partial = partial(sysroot);
+    let result = unpack(release, &partial, &library(sysroot));
     fs::remove_dir_all(&partial).ok();
     result
 }
@@ -102,6 +114,7 @@ fn unpack(release: &str, partial: &Path, library: &Path) -> Result<()> {
     let unpacked = partial.join("usr/lib/rustlib/src/rust/library");
     fs::write(unpacked.join(MARKER), release).context("failed to find `library` in Debian's rust-src")?;
     fs::remove_dir_all(library).ok();
+    fs::create_dir_all(library).with_context(|| format!("failed to create {}", library.display()))?;
     fs::rename(&unpacked, library).with_context(|| format!("failed to move the sources to {}", library.display()))
 }
 

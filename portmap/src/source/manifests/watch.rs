@@ -32,7 +32,7 @@ pub fn changes(paths: &[PathBuf]) -> Result<Changes> {
         let directory = if path.is_dir() { path.clone() } else { directory_of(path) };
         watcher
             .watch(&directory, RecursiveMode::NonRecursive)
-            .with_context(|| format!("failed to watch {}", directory.display()))?;
+            .with_context(|| format!("failed to watch {}", path.display()))?;
     }
     Ok(Changes { _watcher: watcher, receiver })
 }

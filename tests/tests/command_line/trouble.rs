@@ -1,0 +1,91 @@
+//! Trouble that an agent lives with: it says what it is, serves the rest, and `status` tells.
+
+use std::fs;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::site::{Agent, Site, service};
+
+/// Nobody listens on port 1 of the node.
+const NOBODY: &str = "
+apiVersion: v1
+kind: Config
+clusters: [{name: nobody, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: nobody, user: {}}]
+contexts: [{name: nobody, context: {cluster: nobody, user: nobody}}]
+current-context: nobody
+";
+
+#[test]
+fn an_api_server_out_of_reach_is_tried_again() -> Result<()> {
+    let site = Site::new("unreachable")?;
+    site.write("web.yaml", &service("web", "10.96.0.10"))?;
+    site.start()?.stop(Signal::SIGTERM)?;
+    let kubeconfig = site.world.directory().join("kubeconfig");
+    fs::write(&kubeconfig, NOBODY)?;
+    let mut agent = Agent::start(site.run(&["--kubeconfig"])?.arg(&kubeconfig))?;
+    let server = agent.await_log("watching")?;
+    assert!(server.contains("http://127.0.0.1:1"), "{server}");
+    let warning = agent.await_log("watch Services")?;
+    assert!(warning.contains("trying again") && warning.contains("Connection refused"), "{warning}");
+    let status = site.ask(&["status"])?.expect(1)?.stdout;
+    assert!(status.lines().any(|line| line.starts_with("synced") && line.contains("NOT OK")), "{status}");
+    // Nothing is concluded from what it does not know.
+    site.await_services(&[("10.96.0.10", "web")])?;
+    let (status, said) = agent.stop(Signal::SIGTERM)?;
+    assert!(status.success(), "{status}: {said}");
+    Ok(())
+}
+
+#[test]
+fn a_full_map_leaves_out_what_has_no_room() -> Result<()> {
+    let site = Site { max_services: 2, ..Site::new("full")? };
+    for number in 1..=3 {
+        let name = format!("web-{number}");
+        site.write(&format!("{name}.yaml"), &service(&name, &format!("10.96.0.{number}")))?;
+    }
+    let mut agent = Agent::start(site.run(&["--manifests"])?.arg(site.manifests()))?;
+    let error = agent.await_log("left out")?;
+    assert!(error.contains("ERROR") && error.contains("default/web-3") && error.contains("--max-services"), "{error}");
+    site.await_services(&[("10.96.0.1", "web-1"), ("10.96.0.2", "web-2")])?;
+    let status = site.ask(&["status"])?.expect(1)?.stdout;
+    assert!(status.lines().any(|line| line.starts_with("room") && line.contains("--max-services")), "{status}");
+    fs::remove_file(site.manifests().join("web-1.yaml"))?;
+    agent.await_log("there is room again")?;
+    site.await_services(&[("10.96.0.2", "web-2"), ("10.96.0.3", "web-3")])?;
+    site.ask(&["status"])?.expect(0).map(drop)
+}
+
+/// The size of pinned maps is what they were made with.
+#[test]
+fn another_size_than_that_of_the_pinned_maps_is_refused() -> Result<()> {
+    let site = Site::new("sizes")?;
+    site.start()?.stop(Signal::SIGTERM)?;
+    let site = Site { max_services: 128, ..site };
+    let manifests = site.manifests();
+    site.run_in_time(&["--manifests", &manifests.to_string_lossy()])?.expect_error(&["64", "128", "portmap cleanup"])
+}
+
+#[test]
+fn bad_objects_are_named_once_and_the_rest_is_served() -> Result<()> {
+    let site = Site::new("bad-objects")?;
+    site.write("broken.yaml", &service("broken", "10.96.0"))?;
+    for (name, day) in [("late", 2), ("early", 1)] {
+        let name_and_time = format!("name: {name}, creationTimestamp: '2024-05-0{day}T10:00:00Z'");
+        let text = service(name, "10.96.0.10").replace(&format!("name: {name}"), &name_and_time);
+        site.write(&format!("{name}.yaml"), &text)?;
+    }
+    let agent = site.start()?;
+    site.await_services(&[("10.96.0.10", "early")])?;
+    site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
+    site.await_services(&[("10.96.0.10", "early"), ("10.96.0.53", "dns")])?;
+    // The loser is next in line.
+    fs::remove_file(site.manifests().join("early.yaml"))?;
+    site.await_services(&[("10.96.0.10", "late"), ("10.96.0.53", "dns")])?;
+    let (_, said) = agent.stop(Signal::SIGTERM)?;
+    let warnings = |part: &str| said.lines().filter(|line| line.contains("WARN") && line.contains(part)).count();
+    assert_eq!(warnings("default/broken"), 1, "{said}");
+    assert_eq!(warnings("default/late"), 1, "{said}");
+    Ok(())
+}

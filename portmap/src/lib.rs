@@ -9,6 +9,7 @@ pub mod datapath;
 pub mod encode;
 pub mod health;
 pub mod maps;
+pub mod message;
 pub mod object;
 pub mod plan;
 pub mod resolve;

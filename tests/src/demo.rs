@@ -85,15 +85,15 @@ pub fn run(options: &Options) -> Result<()> {
     World::sweep();
     let examples = Examples::read(&options.examples)?;
     screen.headline("portmap: a Service port becomes a pod's port, inside connect()")?;
-    screen.print("The kernel, the agent and the connections are real. The pods are network namespaces of this machine;")?;
-    screen.print("no route leads out of them.\n")?;
+    screen::print("The kernel, the agent and the connections are real. The pods are network namespaces of this machine;")?;
+    screen::print("no route leads out of them.\n")?;
     let stage = Stage::set(examples);
     interrupts.check(&stage)?;
     let mut stage = stage?;
     let shown = show(&mut stage, screen, &interrupts, options.ending, started);
     let cleared = stage.clear().context("failed to clean up");
     match (shown, cleared) {
-        (Ok(()), Ok(())) => Ok(screen.print("Nothing of the demo is left on this machine.")?),
+        (Ok(()), Ok(())) => Ok(screen::print("Nothing of the demo is left on this machine.")?),
         (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
         (Err(first), Err(second)) => bail!("{first:#}; and {second:#}"),
     }
@@ -112,7 +112,7 @@ fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, ending: Endi
         interrupts.check(&outcome)?;
         conclude(screen, index + 1, outcome)?;
     }
-    screen.print("")?;
+    screen::print("")?;
     screen.headline(&format!("{} steps, all as expected, in {:.1} s", steps.len(), started.elapsed().as_secs_f64()))?;
     if ending == Ending::Keep {
         keep::explain(stage, screen)?;

@@ -21,6 +21,8 @@ mod permissions;
 mod services;
 #[path = "kubernetes/tables.rs"]
 mod tables;
+#[path = "kubernetes/traffic.rs"]
+mod traffic;
 #[path = "kubernetes/unreachable.rs"]
 mod unreachable;
 #[path = "kubernetes/wait.rs"]

@@ -113,7 +113,7 @@ pub fn warning(text: &str) {
 
 /// Says why it ends.
 pub fn error(error: &anyhow::Error) {
-    message("error", "31", &format!("{error:#}"));
+    message("error", "31", &portmap::message::of_error(error.as_ref()));
 }
 
 fn message(label: &str, color: &str, text: &str) {

@@ -19,7 +19,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{Event, Events, Kind, Object};
-use crate::object::object_name;
+use crate::{message, object::object_name};
 
 /// Services that name another proxy are not ours, and headless ones have nothing to translate.
 const SERVICES: (&str, &str) = ("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None");
@@ -128,7 +128,7 @@ struct Trouble {
 
 impl Trouble {
     fn report(&mut self, kind: Kind, error: &watcher::Error) {
-        let text = causes(error);
+        let text = message::of_error(error);
         if self.last.as_ref() != Some(&text) {
             tracing::warn!("failed to watch {kind}s, trying again; the tables stay as they are: {text}");
             self.last = Some(text);
@@ -140,18 +140,4 @@ impl Trouble {
             tracing::info!("{kind}s are watched again");
         }
     }
-}
-
-/// An error with everything that caused it and is not already part of its text.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -26,9 +26,6 @@ use crate::world::{Client, Group, Pod, World, program};
 /// What the median of TCP connections to a Service may take, against direct ones.
 const AIM: f64 = 1.08;
 
-/// Services that lead to the pod that is there, and that the client connects to in turn.
-const REACHED: u32 = 1000;
-
 /// The last part of the first address that the server gets besides its own; those before are for the pods of the world. What is
 /// left is enough for 155 endpoints: Services with more have only so many that are reached.
 const FIRST_HOST: u8 = 100;
@@ -50,6 +47,9 @@ pub struct Arguments {
     /// Connections that an arm makes in its turn
     #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     per_round: u32,
+    /// Services that the client connects to in turn: with few of them, their entries stay in the CPU's caches
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    in_turn: u32,
     /// Measure connected UDP sockets only, not TCP first
     #[arg(long)]
     udp: bool,
@@ -66,11 +66,12 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
         tokio::task::yield_now().await;
         connect.push(scene.measure(&arguments).await?);
     }
+    let in_turn = arguments.in_turn.min(arguments.size.services);
     let tcp = connect.iter().find(|report| report.protocol == Protocol::Tcp).and_then(|report| report.arms.get(&Arm::Hit));
     let aims = tcp.map(|hit| Aim::at_most("TCP connect() to a Service, p50 against a direct one", AIM, hit.ratio.p50));
     Ok(Report {
         bench: "connect",
-        about: format!("connect() to a pod without portmap (clean), with it (miss), and to {REACHED} Services in turn (hit)"),
+        about: format!("connect() to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),
         machine,
         size: arguments.size,
         connect,
@@ -97,7 +98,7 @@ impl Scene {
         let world = World::new("bench-connect")?;
         let (mut server, client) = (world.pod("server")?, world.client("client")?);
         server.serve(&[Listen { protocol, port: TARGET_PORT }])?;
-        let reached = Reached { pod: more_addresses(&server, size.endpoints)?, services: REACHED };
+        let reached = Reached { pod: more_addresses(&server, size.endpoints)?, services: arguments.in_turn };
         let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
         let tables = Tables::create(&world, cluster.capacity())?;
         let (mut stages, _) = Stages::start(&tables)?;

@@ -10,7 +10,7 @@ use portmap_common::TCP;
 use serde_json::{Value, json};
 
 use super::port::Port;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::stage::{Stage, output};
 
 /// The same entries, as everyone can see them.
@@ -46,7 +46,7 @@ impl Tables {
         self.show("key", &entry["key"], &["address", "port", "protocol"])?;
         self.show("value", &entry["value"], &["service", "check"])?;
         if let others @ 1.. = entries.len() - 1 {
-            self.screen.output(&format!("(and {others} other frontends)"))?;
+            screen::output(&format!("(and {others} other frontends)"))?;
         }
         number(&entry["value"], "service")
     }
@@ -56,7 +56,7 @@ impl Tables {
         let value = self.lookup("SERVICES", service)?;
         let inside = &value["inside"];
         let shown = (named(inside, &["first", "count"]), named(&value, &["id"]));
-        self.screen.output(&format!(r#"value  "inside": {{{}}}, {}"#, shown.0, shown.1))?;
+        screen::output(&format!(r#"value  "inside": {{{}}}, {}"#, shown.0, shown.1))?;
         Ok((number(inside, "first")?, number(inside, "count")?))
     }
 
@@ -86,7 +86,7 @@ impl Tables {
 
     /// Some fields of a key or value, by their names.
     fn show(&self, label: &str, value: &Value, fields: &[&str]) -> Result<()> {
-        Ok(self.screen.output(&format!("{label:<5}  {}", named(value, fields)))?)
+        Ok(screen::output(&format!("{label:<5}  {}", named(value, fields)))?)
     }
 }
 

@@ -7,35 +7,35 @@ use anyhow::Result;
 use portmap::datapath::pin::Pins;
 
 use super::port::Port;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::stage::Stage;
 use crate::agent::Agent;
 use crate::world::{Group, program};
 
 /// Prints commands that work as they stand, from the directory that the demo was started in.
 pub fn explain(stage: &Stage, screen: Screen) -> Result<()> {
-    screen.print("")?;
+    screen::print("")?;
     screen.headline("Everything keeps running until Ctrl-C. From another terminal, as root:")?;
     let (_, web) = stage.examples.port("web")?;
     let (_, api) = stage.examples.port("api")?;
     let curl = |group, port: &Port| as_client(stage, group, &format!("curl -sS http://{}/", port.address));
-    section(screen, "Connect as the client does, in its network namespace and in the cgroup that portmap is attached to:")?;
+    section("Connect as the client does, in its network namespace and in the cgroup that portmap is attached to:")?;
     screen.command(&curl(Group::Clients, &web))?;
     screen.command(&curl(Group::Clients, &api))?;
-    section(screen, "The same outside of that cgroup fails:")?;
+    section("The same outside of that cgroup fails:")?;
     screen.command(&curl(Group::Clean, &web))?;
-    section(screen, "Edit a manifest, and connect again; the agent says what it did:")?;
+    section("Edit a manifest, and connect again; the agent says what it did:")?;
     let manifests = Agent::manifests(&stage.world);
     let named_port = manifests.join("named-port.yaml");
     screen.command(&format!("sed -i 's/targetPort: admin/targetPort: http/' {}", named_port.display()))?;
     screen.command(&format!("tail {}", stage.world.directory().join("agent.log").display()))?;
-    section(screen, "Look at the tables:")?;
+    section("Look at the tables:")?;
     look(stage, screen)?;
-    Ok(screen.print("")?)
+    Ok(screen::print("")?)
 }
 
-fn section(screen: Screen, what: &str) -> Result<()> {
-    Ok(screen.print(&format!("\n   {what}"))?)
+fn section(what: &str) -> Result<()> {
+    Ok(screen::print(&format!("\n   {what}"))?)
 }
 
 fn as_client(stage: &Stage, group: Group, command: &str) -> String {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
 use super::connect;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::stage::Stage;
 use crate::agent::Agent;
 use crate::world::Group;
@@ -13,11 +13,11 @@ use crate::world::Group;
 pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     let world = &stage.world;
     screen.command(&format!("portmap run --manifests {} \\", Agent::manifests(world).display()))?;
-    screen.output(&format!("    --cgroup {} \\", world.cgroup(Group::Clients).display()))?;
-    screen.output(&format!("    --bpffs {}", world.bpffs().display()))?;
+    screen::output(&format!("    --cgroup {} \\", world.cgroup(Group::Clients).display()))?;
+    screen::output(&format!("    --bpffs {}", world.bpffs().display()))?;
     let log = stage.start_agent()?.log();
     let messages: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(" INFO ")?.1.trim())).collect();
-    screen.output(&messages.join("\n"))?;
+    screen::output(&messages.join("\n"))?;
     let synced = messages.iter().find(|message| message.contains("synced"));
     synced.context("expected the agent to log that it is synced")?;
     let ports = stage.examples.all_ports()?.len();
@@ -39,7 +39,7 @@ pub fn clean_up(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     screen.command(&format!("portmap cleanup --bpffs {}", stage.world.bpffs().display()))?;
     let removed = stage.portmap(&["cleanup"])?.lines().count();
-    screen.output(&format!("removed {removed} pins"))?;
+    screen::output(&format!("removed {removed} pins"))?;
     screen.line("client", &format!("connect({})", port.address))?;
     connect::expect_error(stage, screen, Group::Clients, &port, Errno::ENETUNREACH)?;
     Ok("the address leads nowhere again".to_owned())

@@ -39,6 +39,18 @@ impl Paint {
     }
 }
 
+/// Text as it is.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// What a command printed.
+pub fn output(text: &str) -> io::Result<()> {
+    text.trim_end().lines().try_for_each(|line| print(format!("{INDENT}  {line}").trim_end()))
+}
+
 impl Screen {
     /// Looks where standard output goes.
     #[must_use]
@@ -49,24 +61,18 @@ impl Screen {
 
     /// What stands above everything else.
     pub fn headline(self, text: &str) -> io::Result<()> {
-        self.print(&self.paint(Paint::Bold, text))
-    }
-
-    /// Text as it is.
-    pub fn print(self, text: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}")?;
-        stdout.flush()
+        print(&self.paint(Paint::Bold, text))
     }
 
     /// The beginning of a step.
     pub fn step(self, number: usize, title: &str) -> io::Result<()> {
-        self.print(&format!("\n{}{title}", self.paint(Paint::Cyan, &format!("{number:<3}"))))
+        let number = self.paint(Paint::Cyan, &format!("{number:<3}"));
+        print(&format!("\n{number}{}", self.paint(Paint::Bold, title)))
     }
 
     /// A line that says what it is about.
     pub fn line(self, label: &str, text: &str) -> io::Result<()> {
-        self.print(&format!("{INDENT}{}{text}", self.paint(Paint::Dim, &format!("{label:<LABEL$}"))))
+        print(&format!("{INDENT}{}{text}", self.paint(Paint::Dim, &format!("{label:<LABEL$}"))))
     }
 
     /// A line that a file lost, and the one that took its place.
@@ -86,24 +92,19 @@ impl Screen {
 
     /// A command that a person may repeat.
     pub fn command(self, command: &str) -> io::Result<()> {
-        self.print(&format!("{INDENT}{}", self.paint(Paint::Bold, &format!("$ {command}"))))
-    }
-
-    /// What a command printed.
-    pub fn output(self, text: &str) -> io::Result<()> {
-        text.trim_end().lines().try_for_each(|line| self.print(format!("{INDENT}  {line}").trim_end()))
+        print(&format!("{INDENT}{}", self.paint(Paint::Bold, &format!("$ {command}"))))
     }
 
     /// The end of a step: it went as expected.
     pub fn passed(self, conclusion: &str) -> io::Result<()> {
-        self.print(&format!("{INDENT}{} {conclusion}", self.paint(Paint::Green, "✓")))
+        print(&format!("{INDENT}{} {conclusion}", self.paint(Paint::Green, "✓")))
     }
 
     /// The end of a step: it did not.
     pub fn failed(self, reason: &str) -> io::Result<()> {
         let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
-        self.print(&format!("{INDENT}{} {first}", self.paint(Paint::Red, "✗")))?;
-        self.output(rest)
+        print(&format!("{INDENT}{} {first}", self.paint(Paint::Red, "✗")))?;
+        output(rest)
     }
 
     fn paint(self, paint: Paint, text: &str) -> String {

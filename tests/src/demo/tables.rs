@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::stage::{Stage, output};
 use crate::agent::Agent;
 use crate::world::program;
@@ -11,7 +11,7 @@ use crate::world::program;
 /// The tables hold what the manifests ask for.
 pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap services --bpffs {}", stage.world.bpffs().display()))?;
-    screen.output(&stage.portmap(&["services"])?)?;
+    screen::output(&stage.portmap(&["services"])?)?;
     let parse = |text: String| serde_json::from_str::<Value>(&text).context("failed to read JSON");
     let held = parse(stage.portmap(&["services", "-o", "json"])?)?;
     let mut resolve = stage.world.command(program::find("portmap")?);
@@ -24,6 +24,6 @@ pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {
 /// Whether all is well.
 pub fn status(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap status --bpffs {}", stage.world.bpffs().display()))?;
-    screen.output(&stage.portmap(&["status"])?)?;
+    screen::output(&stage.portmap(&["status"])?)?;
     Ok("exit code 0: healthy".to_owned())
 }

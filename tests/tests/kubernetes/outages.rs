@@ -9,6 +9,7 @@ use portmap_tests::control_plane::objects::{Readiness, await_slices};
 use crate::agent::Agent;
 use crate::cluster::{Cluster, Landing, NAMESPACE, rows};
 use crate::tables::Row;
+use crate::traffic::Traffic;
 use crate::wait::PATIENCE;
 
 /// What the agent says, once, when a watch fails.
@@ -26,6 +27,7 @@ async fn connections_go_on_without_the_api_server_and_the_agent() -> Result<()> 
     let mut shop = Shop::open().await?;
     let agent = shop.cluster.agent().await?;
     shop.expect_everything().await.context("at the start")?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
 
     shop.the_api_server_hangs(&agent).await.context("API server frozen")?;
     shop.the_api_server_dies(&agent).await.context("API server killed")?;
@@ -34,6 +36,7 @@ async fn connections_go_on_without_the_api_server_and_the_agent() -> Result<()> 
     shop.the_api_server_comes_back(&agent).await.context("API server back")?;
     shop.the_agent_misses_deletions(&agent).await.context("deletions that the watch missed")?;
     agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")?;
     shop.the_agent_finds_objects_gone().await.context("deletions while there was no agent")
 }
 
@@ -68,7 +71,7 @@ impl Shop {
         self.cluster.expect_landings(&[self.web, self.old].concat(), &self.both())
     }
 
-    /// Nothing has changed, and nothing was there to wait for.
+    /// Nothing has changed, and there is nothing to wait for.
     fn expect_unchanged(&self) -> Result<()> {
         ensure!(self.cluster.table()? == self.rows(), "the tables have changed");
         self.expect_connections()
@@ -127,10 +130,8 @@ impl Shop {
         self.cluster.delete(&self.cluster.b).await?;
         let admin = self.cluster.plane.admin()?;
         await_slices(&admin, NAMESPACE, "web", PATIENCE, |slices| {
-            slices
-                .iter()
-                .flat_map(|slice| slice.endpoints.iter().flatten())
-                .all(|endpoint| endpoint.target_ref.as_ref().and_then(|pod| pod.name.as_deref()) == Some(self.cluster.a.name()))
+            // One of each family.
+            slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).count() == 2
         })
         .await?;
         self.expect_unchanged()?;

@@ -78,7 +78,7 @@ fn agent(pins: &Pins, state: &State) -> Result<Check> {
     let fine = pins.lock()?.is_none();
     let version = encode::text_of(&state.version).unwrap_or_default();
     let text = if fine {
-        format!("version {version} runs as process {} since {}", state.pid, ago(state.started))
+        format!("version {version} runs as process {} for {}", state.pid, ago(state.started))
     } else {
         "none is running: the tables are in force as it left them, and grow old; start it: portmap run".to_owned()
     };

@@ -3,7 +3,7 @@
 //!
 //! There is no kubelet. Pods are network namespaces with a server in them, whose addresses and readiness the tests report as a
 //! kubelet would; the agent is a process beside the API server, attached to nothing but the cgroup of the tests' own client.
-//! What it may do is decided by the ServiceAccount and the role of `deploy/portmap.yaml`, applied as it is shipped.
+//! What it may do is decided by the service account and the role of `deploy/portmap.yaml`, applied as it is shipped.
 //!
 //! Needs: kernel, control plane.
 

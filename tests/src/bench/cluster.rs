@@ -142,7 +142,7 @@ impl Cluster {
         let service = service_name(number);
         let mut metadata = metadata(format!("{service}-{}-{part}", family_name(family).to_lowercase()));
         metadata.labels = Some([(SERVICE_NAME_LABEL.to_owned(), service)].into());
-        let port = EndpointPort {
+        let target = EndpointPort {
             name: Some("main".to_owned()),
             port: Some(TARGET_PORT.into()),
             protocol: Some(self.protocol.to_string()),
@@ -151,7 +151,7 @@ impl Cluster {
         EndpointSlice {
             metadata,
             address_type: family_name(family).to_owned(),
-            ports: Some(vec![port]),
+            ports: Some(vec![target]),
             endpoints: Some(addresses.iter().map(endpoint).collect()),
         }
     }

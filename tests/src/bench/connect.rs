@@ -33,7 +33,7 @@ const FIRST_HOST: u8 = 100;
 /// Connections of a turn that do not count, so that caches and the CPU's predictions are those of the arm.
 const WARM_UP: u32 = 20;
 
-/// Measure what a client pays: connect() through portmap against a direct one
+/// Measure what a client pays for a connection through portmap, against a direct one
 ///
 /// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: what everyone pays who connects to no
 /// Service) and hit (to a Service). The ratios are medians of each round's ratio to its clean arm.
@@ -113,7 +113,7 @@ impl Scene {
         command.stdin(Stdio::null()).kill_on_drop(true);
         let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
         ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
-        self.check(u64::from(rounds * (per_round + WARM_UP)))?;
+        self.check(u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP)))?;
         serde_json::from_slice(&stdout).context("failed to read what portmap-pod bench prints")
     }
 

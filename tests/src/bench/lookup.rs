@@ -30,7 +30,7 @@ const BATCHES: u32 = 10_000;
 /// Measure the programs' walk through the tables by itself, in nanoseconds
 ///
 /// Spread: each look-up is for another of all Services. Hot: the same few over and over, all in the CPU's caches. Each look-up
-/// includes reading the question from a packet and writing the answer to it, which a connect() does not do.
+/// includes reading the question from a packet and writing the answer to it, which a connection does not do.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Arguments {
     #[command(flatten)]

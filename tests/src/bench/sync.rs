@@ -90,7 +90,7 @@ fn measure(cluster: &Cluster, size: Size, measured: &mut Measured) -> Result<()>
 }
 
 fn aims(measured: &Measured) -> Vec<Aim> {
-    let total = figures(&measured.loads, |pass| pass.total(), 1e3);
+    let total = figures(&measured.loads, Pass::total, 1e3);
     let rewrites = measured.restarts.iter().map(|(_, pass)| writes(pass)).fold(0.0, f64::max);
     vec![
         Aim::at_most("everything into empty tables, p50 in ms", AIM, total.p50),

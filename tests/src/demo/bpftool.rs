@@ -43,8 +43,8 @@ impl Tables {
         let entries = dump.as_array().map(Vec::as_slice).unwrap_or_default();
         let entry = entries.iter().map(|entry| &entry["formatted"]).find(|entry| entry["key"] == key);
         let entry = entry.with_context(|| format!("expected an entry with the key {key}"))?;
-        self.show("key", &entry["key"], &["address", "port", "protocol"])?;
-        self.show("value", &entry["value"], &["service", "check"])?;
+        show("key", &entry["key"], &["address", "port", "protocol"])?;
+        show("value", &entry["value"], &["service", "check"])?;
         if let others @ 1.. = entries.len() - 1 {
             screen::output(&format!("(and {others} other frontends)"))?;
         }
@@ -63,7 +63,7 @@ impl Tables {
     /// Where a slot leads.
     fn backend(&self, slot: u64) -> Result<(IpAddr, u64)> {
         let value = self.lookup("BACKENDS_V4", slot)?;
-        self.show("value", &value, &["address", "port", "flags", "endpoint"])?;
+        show("value", &value, &["address", "port", "flags", "endpoint"])?;
         let octets: [u8; 4] = serde_json::from_value(value["address"].clone()).context("expected an address of four bytes")?;
         Ok((Ipv4Addr::from(octets).into(), number(&value, "port")?))
     }
@@ -83,11 +83,11 @@ impl Tables {
             .context("failed to look with bpftool; install it (Debian: apt install bpftool)")?;
         serde_json::from_str(&json).context("failed to read what bpftool prints")
     }
+}
 
-    /// Some fields of a key or value, by their names.
-    fn show(&self, label: &str, value: &Value, fields: &[&str]) -> Result<()> {
-        Ok(screen::output(&format!("{label:<5}  {}", named(value, fields)))?)
-    }
+/// Some fields of a key or value, by their names.
+fn show(label: &str, value: &Value, fields: &[&str]) -> Result<()> {
+    Ok(screen::output(&format!("{label:<5}  {}", named(value, fields)))?)
 }
 
 fn named(value: &Value, fields: &[&str]) -> String {

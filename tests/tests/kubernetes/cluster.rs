@@ -76,7 +76,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the agent, as the ServiceAccount that is shipped.
+    /// Starts the agent, as the service account that is shipped.
     pub async fn agent(&self) -> Result<Agent> {
         Agent::start(&self.world, &self.kubeconfig).await
     }

@@ -71,7 +71,7 @@ pub fn status(world: &World) -> Result<Status> {
     let output = ask(world, "status")?;
     let health: Health = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("portmap status failed: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let expected = if health.healthy { 0 } else { 1 };
+    let expected = i32::from(!health.healthy);
     ensure!(output.status.code() == Some(expected), "healthy: {}, but {}", health.healthy, output.status);
     let checks = health.checks.into_iter().map(|check| (check.name, check.fine)).collect();
     Ok(Status { healthy: health.healthy, checks })

@@ -1,5 +1,5 @@
 //! The datapath on the real kernel: real sockets of real processes, translated by the real agent's tables.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::{
     collections::BTreeMap,
@@ -49,8 +49,9 @@ impl Stage {
 
 fn manifest(pods: &[Pod]) -> String {
     let slice = |family: &str, addresses: Vec<IpAddr>| {
-        let endpoints: String = addresses.iter().map(|address| format!("  - addresses: ['{address}']\n")).collect();
-        let endpoints = if endpoints.is_empty() { "endpoints: []\n".to_owned() } else { format!("endpoints:\n{endpoints}") };
+        let endpoints: Vec<String> = addresses.iter().map(|address| format!("  - addresses: ['{address}']\n")).collect();
+        let endpoints =
+            if endpoints.is_empty() { "endpoints: []\n".to_owned() } else { format!("endpoints:\n{}", endpoints.concat()) };
         format!(
             "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
              metadata: {{name: web-{}, labels: {{kubernetes.io/service-name: web}}}}\naddressType: {family}\n\

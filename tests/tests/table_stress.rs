@@ -1,6 +1,6 @@
 //! The programs' real look-up, run millions of times over tables that the real plan and apply rewrite meanwhile: a reader
 //! must find every frontend that exists, and only its own backends, whole. With the grace period left out it must fail.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 use std::{
     collections::BTreeSet,
@@ -74,7 +74,7 @@ fn no_reader_misses_or_meets_another_service() {
 
 #[test]
 fn without_the_grace_period_the_stress_finds_the_fault() {
-    let (seen, changes) = stress("no-grace", Waiting::Nothing, Duration::from_secs(120));
+    let (seen, changes) = stress("no-grace", Waiting::Nothing, Duration::from_mins(2));
     println!("{changes} changes; {seen:?}");
     assert!(seen.wrong() > 0, "the stress would not notice a missing grace period: {seen:?} in {changes} changes");
 }

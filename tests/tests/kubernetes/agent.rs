@@ -12,10 +12,11 @@ use portmap_tests::world::{Group, World, program};
 use tempfile::NamedTempFile;
 
 use crate::cluster::NODE;
+use crate::tables;
 use crate::wait::eventually;
 
-/// Logged once the agent is attached and has said in the tables that it is there.
-const STARTED: &str = "watching https://";
+/// Logged once the agent is attached, for the first time or in the place of another.
+const ATTACHED: [&str; 2] = ["attached to ", "took over "];
 
 /// `portmap run`: killed when dropped, and by the kernel when the test's thread ends without dropping it.
 pub struct Agent {
@@ -24,7 +25,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one with the world's pins and the cgroup of its clients, and returns when it is attached.
+    /// Starts one with the world's pins and the cgroup of its clients, and returns when the tables say that it is the agent.
     pub async fn start(world: &World, kubeconfig: &Path) -> Result<Self> {
         let log = tempfile::Builder::new()
             .prefix("agent-")
@@ -40,8 +41,15 @@ impl Agent {
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
         let agent = Self { child: child.context("failed to run setpriv (from util-linux)")?, log };
-        agent.await_log(STARTED).await?;
+        agent.await_start(world).await.context("the agent does not start")?;
         Ok(agent)
+    }
+
+    /// What an agent said of itself before this one is in the tables until this one says so.
+    async fn await_start(&self, world: &World) -> Result<()> {
+        self.await_log_of(|log| ATTACHED.iter().any(|text| log.contains(text))).await?;
+        eventually(async || tables::status(world), |status| status.is_agent(self.child.id())).await?;
+        Ok(())
     }
 
     /// Everything that this agent has said so far.
@@ -51,14 +59,15 @@ impl Agent {
 
     /// Waits until the agent has said this.
     pub async fn await_log(&self, text: &str) -> Result<()> {
-        let outcome = eventually(
-            async || {
-                self.check_alive()?;
-                self.log()
-            },
-            |log| log.0.contains(text),
-        );
-        outcome.await.with_context(|| format!("the agent does not say `{text}`"))?;
+        self.await_log_of(|log| log.contains(text)).await.with_context(|| format!("the agent does not say `{text}`"))
+    }
+
+    async fn await_log_of(&self, expected: impl Fn(&str) -> bool) -> Result<()> {
+        let look = async || {
+            self.check_alive()?;
+            self.log()
+        };
+        eventually(look, |log| expected(&log.0)).await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What portmap's own commands say about the kernel's tables and the agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,13 +35,19 @@ pub fn services(world: &World) -> Result<BTreeSet<Row>> {
     Ok(rows)
 }
 
-/// What `portmap status` found.
-#[derive(Debug)]
+/// What `portmap status` prints.
+#[derive(Debug, Deserialize)]
 pub struct Status {
-    /// What the exit code says.
+    /// Whether all checks are fine.
     pub healthy: bool,
-    /// Each check's name, and whether it is fine.
-    checks: BTreeMap<String, bool>,
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Check {
+    name: String,
+    fine: bool,
+    text: String,
 }
 
 impl Status {
@@ -52,29 +58,23 @@ impl Status {
 
     /// Whether a check is there and fine.
     pub fn is_fine(&self, check: &str) -> bool {
-        self.checks.get(check).copied().unwrap_or_default()
+        self.checks.iter().any(|found| found.name == check && found.fine)
+    }
+
+    /// Whether this process is the agent.
+    pub fn is_agent(&self, process: u32) -> bool {
+        self.is_fine("agent") && self.checks.iter().any(|found| found.text.contains(&format!("process {process} ")))
     }
 }
 
 /// Asks for the status.
 pub fn status(world: &World) -> Result<Status> {
-    #[derive(Deserialize)]
-    struct Health {
-        healthy: bool,
-        checks: Vec<Check>,
-    }
-    #[derive(Deserialize)]
-    struct Check {
-        name: String,
-        fine: bool,
-    }
     let output = ask(world, "status")?;
-    let health: Health = serde_json::from_slice(&output.stdout)
+    let status: Status = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("portmap status failed: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let expected = i32::from(!health.healthy);
-    ensure!(output.status.code() == Some(expected), "healthy: {}, but {}", health.healthy, output.status);
-    let checks = health.checks.into_iter().map(|check| (check.name, check.fine)).collect();
-    Ok(Status { healthy: health.healthy, checks })
+    let expected = i32::from(!status.healthy);
+    ensure!(output.status.code() == Some(expected), "healthy: {}, but {}", status.healthy, output.status);
+    Ok(status)
 }
 
 fn ask(world: &World, subcommand: &str) -> Result<Output> {

@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros make undocumented twins of the entry points")]
+#![expect(clippy::needless_pass_by_value, reason = "the macros hand the context over by value")]
+#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use portmap_ebpf::{

@@ -25,11 +25,16 @@ pub use report::Report;
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Size {
     /// Services in the tables, each with one port
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "COUNT", default_value_t = Self::AIMED_AT.services, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub services: u32,
     /// Endpoints of each Service
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", default_value_t = Self::AIMED_AT.endpoints, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub endpoints: u32,
+}
+
+impl Size {
+    /// The size that the project's aims are for.
+    const AIMED_AT: Self = Self { services: 10_000, endpoints: 10 };
 }
 
 /// Says on standard error what takes its time now.

@@ -67,8 +67,9 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
         connect.push(scene.measure(&arguments).await?);
     }
     let in_turn = arguments.in_turn.min(arguments.size.services);
-    let tcp = connect.iter().find(|report| report.protocol == Protocol::Tcp).and_then(|report| report.arms.get(&Arm::Hit));
-    let aims = tcp.map(|hit| Aim::at_most("TCP connect() to a Service, p50 against a direct one", AIM, hit.ratio.p50));
+    let tcp = connect.iter().find(|report| report.protocol == Protocol::Tcp && arguments.size == Size::AIMED_AT);
+    let hit = tcp.and_then(|report| report.arms.get(&Arm::Hit));
+    let aims = hit.map(|hit| Aim::at_most("TCP connect() to a Service, p50 against a direct one", AIM, hit.ratio.p50));
     Ok(Report {
         bench: "connect",
         about: format!("connect() to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),

@@ -40,6 +40,9 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// First and longest wait before a failed apply is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// Between two looks whether our pins are still there.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Where the objects come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -85,8 +88,8 @@ pub async fn run(options: Options) -> Result<()> {
 async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
     Ok(match &options.source {
         Source::Kube(kubeconfig) => {
-            let client = kube::client(kubeconfig.as_deref()).await?;
-            Box::pin(kube::run(client, options.node.clone(), sender))
+            let cluster = kube::client(kubeconfig.as_deref()).await?;
+            Box::pin(kube::run(cluster, options.node.clone(), sender))
         }
         Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone())?.run(sender)),
     })
@@ -164,8 +167,10 @@ impl Agent {
     }
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
+                _ = looks.tick() => self.pins.expect().context("the pins were removed while the agent ran")?,
                 event = events.recv() => {
                     self.store.apply(event.context("the source of objects ended")?);
                     self.take_burst(events).await;

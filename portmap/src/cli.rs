@@ -7,7 +7,7 @@ mod run;
 mod services;
 mod status;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -86,8 +86,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "portmap", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "portmap", &mut script);
+            output::print(&String::from_utf8_lossy(&script)).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {

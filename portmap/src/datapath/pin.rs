@@ -65,14 +65,13 @@ impl Pins {
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .with_context(|| format!("failed to mount a BPF file system on {BPFFS}; as root: mount -t bpf bpf {BPFFS}"))?;
         }
-        let set = self.set();
-        fs::create_dir_all(&set).with_context(|| format!("failed to create {}; run as root", set.display()))?;
         ensure!(
-            is_bpffs(&set),
+            self.root.ancestors().find(|directory| directory.exists()).is_some_and(is_bpffs),
             "{} is not on a BPF file system; mount one there, or give another directory with --bpffs",
             self.root.display()
         );
-        Ok(())
+        let set = self.set();
+        fs::create_dir_all(&set).with_context(|| format!("failed to create {}; run as root", set.display()))
     }
 
     /// Whether the directory of the pins exists.
@@ -82,7 +81,7 @@ impl Pins {
 
     /// Fails, and says what to do, where nothing of this version is pinned.
     pub fn expect(&self) -> Result<()> {
-        if exists(&self.set())? {
+        if exists(&self.set().join("STATE"))? {
             return Ok(());
         }
         bail!("nothing is pinned under {}: no agent has run here; start one with: portmap run", self.root.display())

@@ -27,8 +27,15 @@ const SERVICES: (&str, &str) = ("!service.kubernetes.io/service-proxy-name", "sp
 /// Slices of headless Services carry this label.
 const SLICES: &str = "!service.kubernetes.io/headless";
 
+/// An API server.
+pub struct Cluster {
+    client: Client,
+    /// Its address, for people.
+    server: String,
+}
+
 /// A client of the API server: of a kubeconfig file, else of `$KUBECONFIG`, `~/.kube/config` or the pod's service account.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Cluster> {
     let config = match kubeconfig {
         Some(path) => {
             let file =
@@ -42,24 +49,48 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
             .context("found no cluster: give a kubeconfig with --kubeconfig, or a directory of objects with --manifests")?,
     };
     tracing::info!("watching {}", config.cluster_url);
-    Client::try_from(config).context("failed to make a client of the API server")
+    let server = config.cluster_url.to_string();
+    let client = Client::try_from(config).context("failed to make a client of the API server")?;
+    Ok(Cluster { client, server })
 }
 
 /// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
-pub async fn run(client: Client, node: String, events: Events) -> Result<()> {
+pub async fn run(cluster: Cluster, node: String, events: Events) -> Result<()> {
+    let Cluster { client, server } = cluster;
     let (labels, fields) = SERVICES;
     let services = watcher::Config::default().labels(labels).fields(fields);
     let slices = watcher::Config::default().labels(SLICES);
     tokio::try_join!(
-        watch::<Service>(Api::all(client.clone()), services, Kind::Service, |service| Object::Service(service.into()), &events),
-        watch::<EndpointSlice>(Api::all(client.clone()), slices, Kind::Slice, |slice| Object::Slice(slice.into()), &events),
-        watch_node(Api::all(client), &node),
+        watch::<Service>(
+            Api::all(client.clone()),
+            services,
+            &server,
+            Kind::Service,
+            |service| Object::Service(service.into()),
+            &events
+        ),
+        watch::<EndpointSlice>(
+            Api::all(client.clone()),
+            slices,
+            &server,
+            Kind::Slice,
+            |slice| Object::Slice(slice.into()),
+            &events
+        ),
+        watch_node(Api::all(client), &server, &node),
     )?;
     Ok(())
 }
 
 /// Watches all objects of a kind. Nothing is sent of a list before it is complete.
-async fn watch<K>(api: Api<K>, config: watcher::Config, kind: Kind, convert: fn(K) -> Object, events: &Events) -> Result<()>
+async fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    server: &str,
+    kind: Kind,
+    convert: fn(K) -> Object,
+    events: &Events,
+) -> Result<()>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -70,7 +101,7 @@ where
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                trouble.report(kind, &error);
+                trouble.report(server, &format!("{kind}s"), &error);
                 continue;
             }
         };
@@ -84,7 +115,7 @@ where
                 continue;
             }
             watcher::Event::InitDone => {
-                trouble.end(kind);
+                trouble.end(&format!("{kind}s"));
                 Event::Listed(kind, std::mem::take(&mut listed))
             }
             watcher::Event::Apply(object) => Event::Changed(convert(object)),
@@ -96,10 +127,10 @@ where
 }
 
 /// Watches the own Node: endpoints are recognised as local by its name.
-async fn watch_node(api: Api<Node>, name: &str) -> Result<()> {
+async fn watch_node(api: Api<Node>, server: &str, name: &str) -> Result<()> {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = pin!(watcher(api, config).default_backoff());
-    let (mut exists, mut trouble) = (false, None);
+    let (mut exists, mut trouble) = (false, Trouble::default());
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => exists = false,
@@ -108,13 +139,7 @@ async fn watch_node(api: Api<Node>, name: &str) -> Result<()> {
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
                 tracing::warn!("there is no Node {name}: no endpoint counts as local; give this node's name with --node-name");
             }
-            Err(error) => {
-                let text = error.to_string();
-                if trouble.as_ref() != Some(&text) {
-                    tracing::warn!("failed to watch the Node {name}, trying again: {text}");
-                    trouble = Some(text);
-                }
-            }
+            Err(error) => trouble.report(server, &format!("the Node {name}"), &error),
         }
     }
     bail!("the watch of the Node {name} ended")
@@ -127,17 +152,17 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn report(&mut self, kind: Kind, error: &watcher::Error) {
+    fn report(&mut self, server: &str, what: &str, error: &watcher::Error) {
         let text = message::of_error(error);
         if self.last.as_ref() != Some(&text) {
-            tracing::warn!("failed to watch {kind}s, trying again; the tables stay as they are: {text}");
+            tracing::warn!("failed to watch {what} at {server}, trying again; the tables stay as they are: {text}");
             self.last = Some(text);
         }
     }
 
-    fn end(&mut self, kind: Kind) {
+    fn end(&mut self, what: &str) {
         if self.last.take().is_some() {
-            tracing::info!("{kind}s are watched again");
+            tracing::info!("{what} are watched again");
         }
     }
 }

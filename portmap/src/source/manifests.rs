@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Event, Events, Kind, Object};
 pub use files::STDIN;
@@ -70,7 +70,13 @@ impl Manifests {
 
     fn read_file(&mut self, path: PathBuf, stamp: files::Stamp, warnings: &mut Vec<String>) {
         let name = path.display().to_string();
-        match files::read(&path).and_then(|text| parse::parse(&text, &name, warnings)) {
+        let has_content = self.files.contains_key(&path);
+        let parsed = files::read(&path).and_then(|text| {
+            // A file that is being written is empty at first.
+            ensure!(!(has_content && text.trim().is_empty()), "{name} is empty now");
+            parse::parse(&text, &name, warnings)
+        });
+        match parsed {
             Ok(objects) => {
                 self.files.insert(path, File { stamp, objects });
             }
@@ -107,11 +113,18 @@ impl Watched {
     /// Sends what the files say, now and after each change, until the agent's loop ends.
     pub async fn run(self, events: Events) -> Result<()> {
         let Self { mut manifests, mut changes, first } = self;
+        let mut said = first.warnings.clone();
         send(first, &events).await?;
         loop {
             changes.next().await?;
             match manifests.read() {
-                Ok(reading) => send(reading, &events).await?,
+                Ok(mut reading) => {
+                    // What is still so need not be said again.
+                    let warnings = reading.warnings.clone();
+                    reading.warnings.retain(|warning| !said.contains(warning));
+                    said = warnings;
+                    send(reading, &events).await?;
+                }
                 Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
             }
         }

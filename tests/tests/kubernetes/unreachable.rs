@@ -12,6 +12,8 @@ use serde_json::json;
 use crate::agent::Agent;
 use crate::tables;
 
+const WARNING: &str = "WARN failed to watch Services";
+
 #[tokio::test]
 async fn an_unreachable_api_server_is_named_and_tried_again() -> Result<()> {
     let world = World::new("unreachable")?;
@@ -20,15 +22,16 @@ async fn an_unreachable_api_server_is_named_and_tried_again() -> Result<()> {
     fs::write(&kubeconfig, kubeconfig_of(&format!("https://{address}"))).context("failed to write a kubeconfig")?;
 
     let agent = Agent::start(&world, &kubeconfig).await?;
-    agent.await_log("WARN failed to watch Services").await?;
-    let log = agent.log()?.0;
-    let warning = log.lines().find(|line| line.contains("WARN failed to watch Services")).unwrap_or_default();
-    ensure!(warning.contains(&address), "the warning does not say what could not be reached: {warning}");
+    agent.await_log(WARNING).await?;
     let status = tables::status(&world)?;
     ensure!(!status.healthy && !status.synced() && status.is_fine("programs"), "{status:?}");
 
     listen(&socket, Backlog::new(8)?).context("failed to listen")?;
     accept(TcpListener::from(socket)).await.context("the agent has given up")?;
+
+    let log = agent.log()?.0;
+    let warning = log.lines().find(|line| line.contains(WARNING)).unwrap_or_default();
+    ensure!(warning.contains(&address), "the warning does not say what could not be reached: {warning}");
     agent.terminate()
 }
 

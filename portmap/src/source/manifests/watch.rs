@@ -10,11 +10,12 @@ use super::STDIN;
 
 /// Changes to some files, as long as this lives.
 pub struct Changes {
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
     receiver: mpsc::Receiver<()>,
+    paths: Vec<PathBuf>,
 }
 
-/// Watches the directories of the paths: a file may be replaced, and a directory may come later.
+/// Watches the paths and the directories they lie in: a file or a directory may be replaced as a whole.
 pub fn changes(paths: &[PathBuf]) -> Result<Changes> {
     // One place is enough: whatever happened, all files are looked at.
     let (sender, receiver) = mpsc::channel(1);
@@ -28,19 +29,28 @@ pub fn changes(paths: &[PathBuf]) -> Result<Changes> {
         }
     };
     let mut watcher = notify::recommended_watcher(notice).context("failed to watch files (inotify)")?;
-    for path in paths.iter().filter(|path| *path != Path::new(STDIN)) {
-        let directory = if path.is_dir() { path.clone() } else { directory_of(path) };
-        watcher
-            .watch(&directory, RecursiveMode::NonRecursive)
-            .with_context(|| format!("failed to watch {}", path.display()))?;
+    let paths: Vec<PathBuf> = paths.iter().filter(|path| *path != Path::new(STDIN)).cloned().collect();
+    for path in &paths {
+        let context = || format!("failed to watch {}", path.display());
+        watcher.watch(&directory_of(path), RecursiveMode::NonRecursive).with_context(context)?;
+        if path.is_dir() {
+            watcher.watch(path, RecursiveMode::NonRecursive).with_context(context)?;
+        }
     }
-    Ok(Changes { _watcher: watcher, receiver })
+    Ok(Changes { watcher, receiver, paths })
 }
 
 impl Changes {
     /// Returns when something changed since the last call.
     pub async fn next(&mut self) -> Result<()> {
-        self.receiver.recv().await.context("the watch of the files ended")
+        self.receiver.recv().await.context("the watch of the files ended")?;
+        for path in self.paths.iter().filter(|path| path.is_dir()) {
+            // It may be another directory now. Where it cannot be watched any more, it cannot be read either, which is said.
+            if let Err(error) = self.watcher.watch(path, RecursiveMode::NonRecursive) {
+                tracing::debug!("failed to watch {}: {error}", path.display());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,17 @@ use crate::table::ObjectName;
 /// The label that ties an EndpointSlice to its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// The label of a Service that another proxy serves.
+pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// The label of what belongs to a headless Service.
+pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// Whether an object carries a label.
+pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {
+    metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
+}
+
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {

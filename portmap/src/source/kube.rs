@@ -19,13 +19,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{Event, Events, Kind, Object};
-use crate::{message, object::object_name};
-
-/// Services that name another proxy are not ours, and headless ones have nothing to translate.
-const SERVICES: (&str, &str) = ("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None");
-
-/// Slices of headless Services carry this label.
-const SLICES: &str = "!service.kubernetes.io/headless";
+use crate::{
+    message,
+    object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
+};
 
 /// An API server.
 pub struct Cluster {
@@ -57,9 +54,9 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Cluster> {
 /// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
 pub async fn run(cluster: Cluster, node: String, events: Events) -> Result<()> {
     let Cluster { client, server } = cluster;
-    let (labels, fields) = SERVICES;
-    let services = watcher::Config::default().labels(labels).fields(fields);
-    let slices = watcher::Config::default().labels(SLICES);
+    // Services that name another proxy are not ours, and headless ones have nothing to translate.
+    let services = watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL}")).fields("spec.clusterIP!=None");
+    let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
     tokio::try_join!(
         watch::<Service>(
             Api::all(client.clone()),

@@ -10,7 +10,7 @@ use k8s_openapi::{
 
 use super::{Object, parse::Objects};
 use crate::{
-    object::{self, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort},
+    object::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, is_labelled},
     table::ObjectName,
 };
 
@@ -26,13 +26,16 @@ pub fn complete(objects: Objects) -> Vec<Object> {
         })
         .collect();
     let mut all: Vec<Object> = Vec::new();
-    for (name, service) in services {
+    // What the agent does not ask the API server for.
+    let is_ours = |service: &Service| !is_labelled(&service.metadata, PROXY_NAME_LABEL);
+    for (name, service) in services.into_iter().filter(|(_, service)| is_ours(service)) {
         if !has_slice.contains(&name) {
             all.extend(make_slices(&name, &service, &pods).into_iter().map(Object::Slice));
         }
         all.push(Object::Service(service.into()));
     }
-    all.extend(slices.into_values().map(|slice| Object::Slice(slice.into())));
+    let slices = slices.into_values().filter(|slice| !is_labelled(&slice.metadata, HEADLESS_LABEL));
+    all.extend(slices.map(|slice| Object::Slice(slice.into())));
     all
 }
 
@@ -105,6 +108,7 @@ fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let number = match &port.target_port {
         None | Some(IntOrString::Int(0)) => port.port,
+        Some(IntOrString::String(name)) if name.is_empty() => port.port,
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, &protocol)?,
     };

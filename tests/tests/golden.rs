@@ -2,7 +2,8 @@
 //!
 //! A case is `input.yaml`, `input.json`, or a directory `input` of several files, whose first comment says which rule it shows;
 //! `table.json`, what `-o json` should print; and, where something is wrong with the input, `warnings.txt` with a part of each line
-//! that standard error should have, in order. `UPDATE_CASES=1` rewrites every `table.json`: read the difference before you keep it.
+//! that standard error should have, in order. `arguments.txt`, if there is one, has further arguments, one on each line.
+//! `UPDATE_CASES=1` rewrites every `table.json`: read the difference before you keep it.
 //!
 //! Needs: nothing.
 
@@ -48,7 +49,7 @@ fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
 
 /// What is not as it should be.
 fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
-    let output = resolve(portmap, &input(case)?)?;
+    let output = resolve(portmap, &input(case)?, &optional(&case.join("arguments.txt"))?)?;
     let mut differences = Vec::new();
     if !output.status.success() {
         differences.push(format!("it ended with {}", output.status));
@@ -60,7 +61,7 @@ fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
     let expected = serde_json::from_str(&read(&table)?).context("table.json is not an array")?;
     let printed = serde_json::from_slice(&output.stdout).context("what it prints is not a JSON array")?;
     differences.extend(compare_rows(expected, printed));
-    let expected = if case.join("warnings.txt").exists() { read(&case.join("warnings.txt"))? } else { String::new() };
+    let expected = optional(&case.join("warnings.txt"))?;
     differences.extend(compare_warnings(&expected, &String::from_utf8_lossy(&output.stderr)));
     Ok(differences)
 }
@@ -74,9 +75,9 @@ fn input(case: &Path) -> Result<PathBuf> {
     Ok(input)
 }
 
-fn resolve(portmap: &Path, input: &Path) -> Result<Output> {
+fn resolve(portmap: &Path, input: &Path, arguments: &str) -> Result<Output> {
     let mut command = Command::new(portmap);
-    command.args(["resolve", "--node-name", "node-1", "-o", "json", "--manifests"]).arg(input);
+    command.args(["resolve", "--node-name", "node-1", "-o", "json", "--manifests"]).arg(input).args(arguments.lines());
     command.stdin(Stdio::null()).output().with_context(|| format!("failed to run {}", portmap.display()))
 }
 
@@ -85,6 +86,11 @@ fn read(path: &Path) -> Result<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {}; UPDATE_CASES=1 makes one", path.display()),
         text => text.with_context(|| format!("failed to read {}", path.display())),
     }
+}
+
+/// The text of a file that a case need not have.
+fn optional(path: &Path) -> Result<String> {
+    if path.exists() { read(path) } else { Ok(String::new()) }
 }
 
 /// One line for each row that only one side has; if there is none, the order may still differ.

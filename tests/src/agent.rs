@@ -125,6 +125,11 @@ impl Agent {
 
     /// Sends a signal, and waits for the end.
     pub fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+        self.stop(signal)
+    }
+
+    /// As [`Self::end`], and keeps the handle: to its tables, and for the next agent to take its place.
+    pub fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(Pid::from_raw(i32::try_from(self.process.id())?), signal).context("failed to signal the agent")?;
         self.process.wait().context("failed to wait for the agent")
     }

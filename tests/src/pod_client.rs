@@ -82,12 +82,13 @@ fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<String> {
 }
 
 /// The answer without the peer, which is different every time.
-fn identity(line: &str) -> String {
+pub(crate) fn identity(line: &str) -> String {
     let line = line.trim_end();
     line.split_once(" from ").map_or(line, |(identity, _)| identity).to_owned()
 }
 
-fn name_of(error: &io::Error) -> String {
+/// The error's name, as in `ECONNREFUSED`.
+pub(crate) fn name_of(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => NO_ANSWER.to_owned(),
         Some(errno) => format!("{errno:?}"),

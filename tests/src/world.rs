@@ -31,6 +31,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
+use crate::listen::Listen;
 use bpffs::Pins;
 use cgroup::Cgroups;
 use identity::Identity;
@@ -38,6 +39,7 @@ use namespace::Namespace;
 
 pub use cgroup::Group;
 pub use pod::{Client, Pod};
+pub use server::Server;
 
 const BRIDGE: &str = "pods";
 
@@ -98,7 +100,25 @@ impl World {
     /// For everything that belongs to the node, as the agent does.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        self.land.cgroups.command(Group::Clean, &self.land.node, program.as_ref())
+        self.command_in(Group::Clean, program)
+    }
+
+    /// A program in the node's network namespace, in the given group.
+    #[must_use]
+    pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
+        self.land.cgroups.command(group, &self.land.node, program.as_ref())
+    }
+
+    /// Opens ports of the node that answer with `node`, as long as the result is kept.
+    pub fn serve(&self, listens: &[Listen]) -> Result<Server> {
+        let mut command = self.command(program::find("portmap-pod")?);
+        command.args(server::serve("node", listens));
+        Server::start(command, &self.land.log("node")).context("failed to start a server of the node")
+    }
+
+    /// Runs `ip` commands in the node's network namespace, one a line; all or an error.
+    pub fn ip(&self, script: &str) -> Result<()> {
+        self.land.node.ip(script)
     }
 
     /// The directory of a group of processes.
@@ -135,6 +155,13 @@ impl World {
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(NODE)
+    }
+}
+
+impl Land {
+    /// Where the servers of this name write what goes wrong.
+    fn log(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.log"))
     }
 }
 

@@ -12,7 +12,9 @@ use clap::{Args, Parser};
 use portmap_tests::connect_bench::{self, Plan};
 use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_client::Answers;
-use portmap_tests::pod_server;
+use portmap_tests::pod_dns::{self, Record};
+use portmap_tests::pod_hammer::{self, Targets};
+use portmap_tests::{pod_process, pod_server};
 use serde::Serialize;
 
 /// A pod's application, and its clients
@@ -23,6 +25,12 @@ enum Command {
     Serve(Serve),
     /// Ask an address who answers there
     Connect(Connect),
+    /// Do what standard input says with sockets, a line of JSON each
+    Drive,
+    /// Answer queries for names, until standard input ends
+    Dns(Dns),
+    /// Ask addresses all the time who answers there, until standard input ends
+    Hammer(Hammer),
     /// Measure what portmap adds to connecting
     Bench(Bench),
 }
@@ -60,6 +68,28 @@ struct Connect {
 }
 
 #[derive(Args)]
+struct Dns {
+    /// The pod's name, the TXT record of `who`
+    #[arg(long)]
+    name: String,
+    /// The port for UDP and TCP
+    #[arg(long, default_value_t = 53)]
+    port: u16,
+    /// An address of a name; repeatable
+    #[arg(value_name = "NAME=ADDRESS")]
+    records: Vec<Record>,
+}
+
+#[derive(Args)]
+struct Hammer {
+    /// How many threads ask
+    #[arg(long, default_value_t = 8)]
+    threads: u8,
+    #[command(flatten)]
+    targets: Targets,
+}
+
+#[derive(Args)]
 struct Bench {
     #[command(flatten)]
     plan: Plan,
@@ -78,6 +108,9 @@ fn main() -> Result<()> {
             let answers = Answers::gather(target, protocol(udp), count, Duration::from_millis(timeout));
             print(&answers, json)
         }
+        Command::Drive => pod_process::drive(),
+        Command::Dns(Dns { name, port, records }) => pod_dns::serve(&name, port, records),
+        Command::Hammer(Hammer { threads, targets }) => pod_hammer::hammer(threads, &targets),
         Command::Bench(Bench { plan, udp, json }) => {
             let report = connect_bench::run(&Plan { protocol: protocol(udp), ..plan })?;
             print(&report, json)

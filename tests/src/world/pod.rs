@@ -1,6 +1,6 @@
 //! Pods and clients: a network namespace each, with an address of each family on the node's bridge.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use super::namespace::Namespace;
-use super::server::Server;
+use super::server::{Server, serve};
 use super::{BRIDGE, Group, Land, NODE, identity, ipv4, ipv6, program};
 use crate::listen::{Listen, Protocol};
 use crate::pod_client::Answers;
@@ -72,9 +72,20 @@ impl Pod {
 
     /// Opens ports that answer with the pod's name, on both families; they are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
-        let command = self.command_in(Group::Clean, program::find("portmap-pod")?);
-        let log = self.land.directory.path().join(format!("{}.log", self.name));
-        let server = Server::start(command, &self.name, listens, &log)
+        self.start(&serve(&self.name, listens))
+    }
+
+    /// Opens port 53 for queries, on both protocols and families, for these records ([`crate::pod_dns`]).
+    pub fn serve_dns(&mut self, records: &[(&str, IpAddr)]) -> Result<()> {
+        let mut arguments = ["dns", "--name", &self.name].map(str::to_owned).to_vec();
+        arguments.extend(records.iter().map(|(name, address)| format!("{name}={address}")));
+        self.start(&arguments)
+    }
+
+    fn start(&mut self, arguments: &[String]) -> Result<()> {
+        let mut command = self.command_in(Group::Clean, program::find("portmap-pod")?);
+        command.args(arguments);
+        let server = Server::start(command, &self.land.log(&self.name))
             .with_context(|| format!("failed to start the server of the pod {}", self.name))?;
         self.servers.push(server);
         Ok(())
@@ -107,6 +118,11 @@ impl Pod {
         let output = command.stdin(Stdio::null()).output().context("failed to run portmap-pod connect")?;
         ensure!(output.status.success(), "portmap-pod connect failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
         serde_json::from_slice(&output.stdout).context("failed to read what portmap-pod connect prints")
+    }
+
+    /// Runs `ip` commands in its network namespace, one a line; all or an error.
+    pub fn ip(&self, script: &str) -> Result<()> {
+        self.namespace.ip(script)
     }
 
     /// Sends what is not for another pod through the node, as on a real node; without this there is no route for it.

@@ -1,4 +1,4 @@
-//! A running `portmap-pod serve`.
+//! A running `portmap-pod` that serves somebody.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -13,15 +13,12 @@ use crate::pod_server::READY;
 /// Killed when dropped. It also ends by itself when this process does: it reads from a pipe that is then closed.
 ///
 /// `PR_SET_PDEATHSIG` would not do: it is about the thread that started the child, and a test's world may outlive its thread.
-pub(super) struct Server(Child);
+#[derive(Debug)]
+pub struct Server(Child);
 
 impl Server {
     /// Returns when all ports are open.
-    pub(super) fn start(mut command: Command, name: &str, listens: &[Listen], log: &Path) -> Result<Self> {
-        command.args(["serve", "--name", name]);
-        for listen in listens {
-            command.args(["--listen", &listen.to_string()]);
-        }
+    pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let stderr = File::options().create(true).append(true).open(log).context("failed to open its log")?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn();
         let mut server = Self(child.context("failed to run portmap-pod")?);
@@ -39,6 +36,13 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The arguments for answering with a name, on both families.
+pub(super) fn serve(name: &str, listens: &[Listen]) -> Vec<String> {
+    let mut arguments = ["serve", "--name", name].map(str::to_owned).to_vec();
+    arguments.extend(listens.iter().flat_map(|listen| ["--listen".to_owned(), listen.to_string()]));
+    arguments
 }
 
 impl Drop for Server {

@@ -8,12 +8,14 @@ use super::{Purpose, Step, apt};
 use crate::program;
 
 /// Programs and the Debian packages that have them.
-const PROGRAMS: [(&str, &[&str]); 7] = [
+const PROGRAMS: [(&str, &[&str]); 9] = [
     ("ip", &["iproute2"]),
     ("nsenter", &["util-linux"]),
     ("setpriv", &["util-linux"]),
     ("nft", &["nftables"]),
     ("curl", &["curl"]),
+    ("dig", &["bind9-dnsutils"]),
+    ("python3", &["python3"]),
     ("cc", &["gcc", "libc6-dev"]),
     (BPFTOOL, &[BPFTOOL]),
 ];

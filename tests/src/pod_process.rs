@@ -1,0 +1,112 @@
+//! `portmap-pod drive`: sockets that are driven from outside, one step at a time.
+//!
+//! Each line of standard input is a [`Request`], and is answered with one line, a [`Reply`]. [`crate::process`] is the other side.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::listen::Protocol;
+use crate::pod_client::name_of;
+use crate::pod_socket::{Datagram, Domain, Socket};
+
+/// One system call. Sockets have the numbers that opening them returned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// `socket()`
+    Open(Domain, Protocol),
+    /// `close()`
+    Close(u32),
+    /// `bind()`
+    Bind(u32, SocketAddr),
+    /// `listen()`
+    Listen(u32),
+    /// `accept()`
+    Accept(u32),
+    /// `connect()`
+    Connect(u32, SocketAddr),
+    /// `connect()` to `AF_UNSPEC`
+    Dissolve(u32),
+    /// `send()`, or `sendto()`
+    Send(u32, String, Option<SocketAddr>),
+    /// `sendmmsg()`
+    SendAll(u32, String, Vec<SocketAddr>),
+    /// `recvfrom()`
+    Receive(u32),
+    /// `getpeername()`
+    Peer(u32),
+    /// `getsockname()`
+    Local(u32),
+}
+
+/// What a system call returned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing but success.
+    Done,
+    /// The number of a new socket.
+    Socket(u32),
+    /// How many messages were sent.
+    Count(usize),
+    /// An address.
+    Address(SocketAddr),
+    /// What was received.
+    Datagram(Datagram),
+    /// The error's name, as in `ECONNREFUSED`.
+    Failed(String),
+}
+
+/// Does what standard input says, until it ends.
+pub fn drive() -> Result<()> {
+    let mut sockets = Sockets::default();
+    for line in io::stdin().lines() {
+        let line = line.context("failed to read standard input")?;
+        let request = serde_json::from_str(&line).with_context(|| format!("failed to understand {line}"))?;
+        let reply = sockets.answer(request).unwrap_or_else(|error| Reply::Failed(name_of(&error)));
+        let reply = serde_json::to_string(&reply).context("failed to write JSON")?;
+        writeln!(io::stdout(), "{reply}").context("failed to answer")?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Sockets {
+    open: BTreeMap<u32, Socket>,
+    last: u32,
+}
+
+impl Sockets {
+    fn answer(&mut self, request: Request) -> io::Result<Reply> {
+        let done = |()| Reply::Done;
+        match request {
+            Request::Open(domain, protocol) => Ok(self.keep(Socket::open(domain, protocol)?)),
+            Request::Close(number) => {
+                self.open.remove(&number);
+                Ok(Reply::Done)
+            }
+            Request::Bind(number, address) => self.socket(number)?.bind(address).map(done),
+            Request::Listen(number) => self.socket(number)?.listen().map(done),
+            Request::Accept(number) => self.socket(number)?.accept().map(|socket| self.keep(socket)),
+            Request::Connect(number, address) => self.socket(number)?.connect(address).map(done),
+            Request::Dissolve(number) => self.socket(number)?.dissolve().map(done),
+            Request::Send(number, text, to) => self.socket(number)?.send(&text, to).map(done),
+            Request::SendAll(number, text, to) => self.socket(number)?.send_all(&text, &to).map(Reply::Count),
+            Request::Receive(number) => self.socket(number)?.receive().map(Reply::Datagram),
+            Request::Peer(number) => self.socket(number)?.peer().map(Reply::Address),
+            Request::Local(number) => self.socket(number)?.local().map(Reply::Address),
+        }
+    }
+
+    fn socket(&self, number: u32) -> io::Result<&Socket> {
+        self.open.get(&number).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn keep(&mut self, socket: Socket) -> Reply {
+        self.last += 1;
+        self.open.insert(self.last, socket);
+        Reply::Socket(self.last)
+    }
+}

@@ -1,0 +1,243 @@
+//! Eight threads connect to Services all the time while the manifests are rewritten in a loop, each time with other backends for
+//! every Service. No connection may land on a backend that was not a member at some moment between the start and the end of its
+//! call, and none may fail.
+//!
+//! What is known of the moment of a change is that it lies between the writing of the file and the tables' showing it; the history
+//! here is as generous as that, and no more.
+//!
+//! Needs: kernel.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+#[expect(dead_code, reason = "the other suite uses the rest")]
+#[path = "sockets/objects.rs"]
+mod objects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use objects::{Endpoint, PORT, Service, Via, cluster_ip};
+use portmap_tests::agent::Agent;
+use portmap_tests::listen::{Listen, Protocol};
+use portmap_tests::pod_hammer::{Manner, Visit, now};
+use portmap_tests::world::{Pod, World, program};
+use serde_json::json;
+
+const SERVICES: u8 = 12;
+const PODS: [&str; 4] = ["a", "b", "c", "d"];
+/// Each pod listens on these, so that it is as many endpoints.
+const PORTS: std::ops::Range<u16> = 9000..9008;
+const THREADS: &str = "8";
+
+/// Fewer would not say much, in each second.
+const LEAST_CONNECTIONS: u64 = 400;
+/// As few would come of rewriting in an ordinary day.
+const LEAST_REWRITES: u64 = 2;
+
+/// What a connected UDP socket meets when its backend is removed before it has its answer.
+const DESTROYED: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
+
+/// An endpoint: the index of its pod, and its port.
+type Member = (usize, u16);
+
+/// The backends of a Service for a while, in generous bounds.
+#[derive(Debug)]
+struct Era {
+    members: BTreeSet<Member>,
+    from: Duration,
+    until: Duration,
+}
+
+fn seconds() -> u64 {
+    std::env::var("PORTMAP_STRESS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+#[test]
+fn no_connection_lands_on_a_backend_that_was_no_member() {
+    let time = Duration::from_secs(seconds());
+    let mut field = Field::new();
+    field.change();
+    let mut hammer = Hammer::start(&field.client);
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        field.change();
+    }
+    let visits = hammer.finish();
+    let rewrites = field.rewrites;
+    let mut errors: BTreeMap<(Manner, String), u64> = BTreeMap::new();
+    let mut landed: BTreeMap<Manner, u64> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for visit in &visits {
+        match &visit.answer {
+            Ok(answer) => {
+                *landed.entry(visit.manner).or_default() += 1;
+                wrong.extend(field.complaint(visit, answer));
+            }
+            Err(error) => *errors.entry((visit.manner, error.clone())).or_default() += 1,
+        }
+    }
+    println!("{landed:?} connections during {rewrites} rewrites of {SERVICES} Services; {errors:?}");
+    assert!(
+        wrong.is_empty(),
+        "{} landed where they should not, among them\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
+    errors.retain(|(manner, error), _| *manner != Manner::Connected || !DESTROYED.contains(&error.as_str()));
+    assert!(errors.is_empty(), "connections failed: {errors:?}");
+    let least = LEAST_CONNECTIONS * time.as_secs();
+    assert!(landed.len() == 3 && landed.values().sum::<u64>() >= least, "too few connections to say anything: {landed:?}");
+    assert!(rewrites >= LEAST_REWRITES * time.as_secs(), "too few rewrites to say anything: {rewrites}");
+}
+
+/// Where it happens, and what the tables hold when.
+struct Field {
+    agent: Agent,
+    client: Pod,
+    pods: Vec<Pod>,
+    world: World,
+    history: Vec<Vec<Era>>,
+    random: Random,
+    rewrites: u64,
+}
+
+impl Field {
+    fn new() -> Self {
+        let world = World::new("socket-stress").unwrap();
+        let listens: Vec<Listen> = PORTS.flat_map(|port| [Listen::tcp(port), Listen::udp(port)]).collect();
+        let pod = |name: &&str| {
+            let mut pod = world.pod(name).unwrap();
+            pod.serve(&listens).unwrap();
+            pod
+        };
+        let pods: Vec<Pod> = PODS.iter().map(pod).collect();
+        let client = world.client("client").unwrap();
+        let agent = Agent::start(&world, &[]).unwrap();
+        let history = (0..SERVICES).map(|_| Vec::new()).collect();
+        Self { agent, client, pods, world, history, random: Random(1), rewrites: 0 }
+    }
+
+    /// Gives every Service other backends, and waits until the tables show all of them.
+    fn change(&mut self) {
+        let sets: Vec<BTreeSet<Member>> = (0..SERVICES).map(|service| self.others(service.into())).collect();
+        let objects: Vec<_> = (1..).zip(&sets).flat_map(|(number, set)| self.service(number, set).objects()).collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let from = now();
+        Agent::write(&self.world, "objects.json", &list.to_string()).unwrap();
+        let expected = self.rows(&sets);
+        let shown = |agent: &Agent| {
+            let rows = agent.services()?;
+            let rows = rows.iter().filter_map(|row| Some((row["frontend"].as_str()?.to_owned(), row["backends"].clone())));
+            Ok(rows.collect::<BTreeMap<_, _>>() == expected)
+        };
+        self.agent.wait_until("the tables show the change", shown).unwrap();
+        let until = now();
+        for (eras, members) in self.history.iter_mut().zip(sets) {
+            if let Some(last) = eras.last_mut() {
+                last.until = until;
+            }
+            eras.push(Era { members, from, until: Duration::MAX });
+        }
+        self.rewrites += 1;
+    }
+
+    /// One to six endpoints, none of which the Service has now.
+    fn others(&mut self, service: usize) -> BTreeSet<Member> {
+        let current = self.history[service].last().map(|era| era.members.clone()).unwrap_or_default();
+        let wanted = 1 + self.random.below(6);
+        let mut set = BTreeSet::new();
+        while set.len() < wanted {
+            let port = PORTS.start + u16::try_from(self.random.below(PORTS.len())).unwrap();
+            set.extend(Some((self.random.below(PODS.len()), port)).filter(|member| !current.contains(member)));
+        }
+        set
+    }
+
+    fn service(&self, number: u8, set: &BTreeSet<Member>) -> Service {
+        let endpoints = set.iter().map(|(pod, port)| Endpoint::of(&self.pods[*pod]).port(*port));
+        Service::new(&format!("s{number}"), number).endpoints(endpoints)
+    }
+
+    /// The backends of each frontend as `portmap services` prints them.
+    fn rows(&self, sets: &[BTreeSet<Member>]) -> BTreeMap<String, serde_json::Value> {
+        let rows = (1..).zip(sets).flat_map(|(number, set)| {
+            [Via::V4, Via::V6].into_iter().flat_map(move |via| {
+                let backends = set.iter().map(|(pod, port)| {
+                    let pod = &self.pods[*pod];
+                    let address: IpAddr = if via == Via::V4 { pod.ipv4().into() } else { pod.ipv6().into() };
+                    std::net::SocketAddr::new(address, *port)
+                });
+                let backends: BTreeSet<_> = backends.collect();
+                let backends = json!(backends);
+                [Protocol::Tcp, Protocol::Udp]
+                    .map(|protocol| (format!("{}/{protocol}", cluster_ip(number).at(via, PORT)), backends.clone()))
+            })
+        });
+        rows.collect()
+    }
+
+    /// What is wrong with where a connection landed.
+    fn complaint(&self, visit: &Visit, answer: &str) -> Option<String> {
+        let service = (1..=SERVICES).position(|number| cluster_ip(number).addresses().contains(&visit.target.ip()))?;
+        let (pod, port) = answer.split_once(' ')?;
+        let pod = PODS.iter().position(|name| *name == pod);
+        let port = port.split('/').next().and_then(|port| port.parse().ok());
+        let member = pod.zip(port);
+        let eras = self.history[service].iter().filter(|era| member.is_some_and(|member| era.members.contains(&member)));
+        let times: Vec<_> = eras.map(|era| (era.from, era.until)).collect();
+        let was_member = times.iter().any(|(from, until)| *from <= visit.end && visit.start <= *until);
+        (!was_member).then(|| format!("{visit:?}, which was a member in {times:?}"))
+    }
+}
+
+/// A running `portmap-pod hammer`.
+struct Hammer {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Hammer {
+    fn start(client: &Pod) -> Self {
+        let mut command = client.command(program::find("portmap-pod").unwrap());
+        command.args(["hammer", "--threads", THREADS]);
+        for (number, via) in (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| (number, via))) {
+            let target = cluster_ip(number).at(via, PORT).to_string();
+            command.args(["--tcp", &target, "--connected", &target, "--unconnected", &target]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        Self { child, stdout }
+    }
+
+    fn finish(&mut self) -> Vec<Visit> {
+        drop(self.child.stdin.take());
+        let lines = self.stdout.by_ref().lines();
+        let visits = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        assert!(self.child.wait().unwrap().success());
+        visits
+    }
+}
+
+impl Drop for Hammer {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// A small generator of numbers (xorshift): the same sequence each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}

@@ -13,7 +13,22 @@ pub trait Address: Copy + Eq + Ord + core::hash::Hash + core::fmt::Debug + Send 
 
     /// Splits the address into words, without a branch that the BPF verifier would have to follow.
     fn words(self) -> Self::Words;
+
+    /// The address whatever its family: an IPv4 address as the IPv4-mapped one, `::ffff:a.b.c.d`.
+    fn neutral(self) -> Neutral;
+
+    /// The address of this family in a neutral one, which must have been made from it.
+    fn from_neutral(address: Neutral) -> Self;
+
+    /// Whether the address, with the bits outside the mask taken away, is `prefix`.
+    fn lies_in(self, prefix: Self, mask: Self) -> bool;
 }
+
+/// An address of either family as 32-bit words in memory order: IPv6, or IPv4-mapped.
+pub type Neutral = [u32; 4];
+
+/// `::ffff:0:0/96`, the IPv4-mapped addresses: the three words before the IPv4 address.
+pub const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 
 impl Address for V4 {
     type Words = [u32; 1];
@@ -21,6 +36,22 @@ impl Address for V4 {
     #[inline]
     fn words(self) -> [u32; 1] {
         [u32::from_ne_bytes(self)]
+    }
+
+    #[inline]
+    fn neutral(self) -> Neutral {
+        let [a, b, c] = MAPPED;
+        [a, b, c, u32::from_ne_bytes(self)]
+    }
+
+    #[inline]
+    fn from_neutral([_, _, _, address]: Neutral) -> Self {
+        address.to_ne_bytes()
+    }
+
+    #[inline]
+    fn lies_in(self, prefix: Self, mask: Self) -> bool {
+        u32::from_ne_bytes(self) & u32::from_ne_bytes(mask) == u32::from_ne_bytes(prefix)
     }
 }
 
@@ -31,5 +62,22 @@ impl Address for V6 {
     fn words(self) -> [u32; 4] {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self;
         [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+    }
+
+    #[inline]
+    fn neutral(self) -> Neutral {
+        self.words()
+    }
+
+    #[inline]
+    fn from_neutral([a, b, c, d]: Neutral) -> Self {
+        let [a, b, c, d] = [a, b, c, d].map(u32::to_ne_bytes);
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+    }
+
+    #[inline]
+    fn lies_in(self, prefix: Self, mask: Self) -> bool {
+        let ([a, b, c, d], [p, q, r, s], [k, l, m, n]) = (self.words(), prefix.words(), mask.words());
+        ((a & k) ^ p) | ((b & l) ^ q) | ((c & m) ^ r) | ((d & n) ^ s) == 0
     }
 }

@@ -8,7 +8,14 @@ pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
 
-/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to.
+/// A service number that leads to no entry: the address is a Service's, and the port asked for is not defined.
+pub const UNDEFINED_PORT: u32 = u32::MAX;
+
+/// A service number that leads to no entry: the address is that of a Service which another proxy serves.
+pub const OTHER_PROXY: u32 = u32::MAX - 1;
+
+/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. With port and
+/// protocol 0 it stands for the ports of a ClusterIP that have no key of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Frontend<A> {
@@ -16,7 +23,7 @@ pub struct Frontend<A> {
     pub address: A,
     /// The destination port: the Service port.
     pub port: u16,
-    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`; 0 for all that have no key of their own.
     pub protocol: u8,
     /// Always 0: a hash map compares every byte of its keys.
     pub unused: u8,
@@ -30,6 +37,13 @@ impl<A: Address> Frontend<A> {
     #[inline]
     pub fn new(address: A, port: u16, protocol: u8) -> Self {
         Self { address, port, protocol, unused: 0 }
+    }
+
+    /// The key for the ports of this key's address that have none of their own.
+    #[inline]
+    #[must_use]
+    pub fn of_address(&self) -> Self {
+        Self::new(self.address, 0, 0)
     }
 
     /// A digest of this key together with a service number.
@@ -58,7 +72,7 @@ fn mix(value: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct ServiceRef {
-    /// Index into `SERVICES` and `COUNTERS`.
+    /// Index into `SERVICES` and `COUNTERS`, or [`UNDEFINED_PORT`] or [`OTHER_PROXY`].
     pub service: u32,
     /// [`Frontend::check`] of the key that this value was inserted for.
     pub check: u32,
@@ -84,6 +98,14 @@ impl ServiceRef {
     pub fn from_word(word: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
         Self { service: u32::from_ne_bytes([a, b, c, d]), check: u32::from_ne_bytes([e, f, g, h]) }
+    }
+
+    /// The word that holds this value.
+    #[inline]
+    pub fn to_word(self) -> u64 {
+        let [a, b, c, d] = self.service.to_ne_bytes();
+        let [e, f, g, h] = self.check.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 }
 

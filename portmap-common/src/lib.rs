@@ -7,22 +7,34 @@
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 mod address;
+mod affinity;
 mod backend;
 mod counters;
+mod endpoint;
 mod frontend;
 mod name;
+mod prefix;
 mod probe;
 mod service;
+mod socket;
+mod source;
 mod state;
+mod totals;
 
-pub use address::{Address, V4, V6};
+pub use address::{Address, MAPPED, Neutral, V4, V6};
+pub use affinity::{Affinity, Client, Member};
 pub use backend::{Backend, LOCAL};
 pub use counters::Counters;
-pub use frontend::{Frontend, ServiceRef, TCP, UDP};
+pub use endpoint::Endpoint;
+pub use frontend::{Frontend, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};
+pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
-pub use service::{Choice, Kind, Service, Verdict};
-pub use state::{SYNCED, State};
+pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
+pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, SOCKETS_VERSION, UdpSocket};
+pub use source::{ADDRESSES, Namespace, SourceRange};
+pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
+pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
 pub const ABI_VERSION: u32 = 1;

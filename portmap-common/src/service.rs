@@ -72,6 +72,12 @@ pub enum Kind {
     LoadBalancer = 3,
 }
 
+/// A flag of [`Service`]: only for clients in the host's own network namespace, as a loopback address is.
+pub const HOST_ONLY: u8 = 1;
+
+/// A flag of [`Service`]: only for clients whose address lies in one of the service port's source ranges.
+pub const SOURCE_RANGES: u8 = 2;
+
 /// A value of `SERVICES`: one per frontend, for the frontend's whole life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -86,7 +92,7 @@ pub struct Service {
     pub affinity_timeout: u32,
     /// A [`Kind`].
     pub kind: u8,
-    /// No flag is defined yet.
+    /// [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
     /// Always 0.
     pub unused: [u8; 6],
@@ -103,9 +109,33 @@ impl Service {
         [u64::from_ne_bytes([i, d0, d1, d2, t0, t1, t2, t3]), u64::from_ne_bytes([kind, flags, a, b, c, d, e, f])]
     }
 }
+
+/// What a service entry says beside its choices, as far as programs need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The service port.
+    pub id: u32,
+    /// Session affinity in seconds, 0 for none.
+    pub affinity_timeout: u32,
+    /// [`HOST_ONLY`], [`SOURCE_RANGES`].
+    pub flags: u8,
+}
+
+impl Description {
+    /// The description in the words of [`Service::description`], as read from `SERVICES`.
+    #[inline]
+    pub fn from_words(first: u64, second: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+        let [_kind, flags, ..] = second.to_ne_bytes();
+        Self { id: u32::from_ne_bytes([a, b, c, d]), affinity_timeout: u32::from_ne_bytes([e, f, g, h]), flags }
+    }
+}
+
 // The programs and the agent access the choices as 8-byte words at these offsets.
 const _: () = assert!(core::mem::offset_of!(Service, inside) == 0);
 const _: () = assert!(core::mem::offset_of!(Service, outside) == 8);
+const _: () = assert!(core::mem::offset_of!(Service, id) == 16);
+const _: () = assert!(core::mem::offset_of!(Service, kind) == 24);
 
 #[cfg(test)]
 mod tests {

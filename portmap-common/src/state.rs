@@ -5,6 +5,12 @@ use crate::{TEXT, layout};
 /// A flag of [`State`]: Services and EndpointSlices have been listed completely since the agent started.
 pub const SYNCED: u32 = 1;
 
+/// A flag of [`State`]: hooks can set the error of a call (kernel 5.18 and newer).
+pub const SETS_ERRORS: u32 = 2;
+
+/// A flag of [`State`]: the kernel can destroy sockets for the agent.
+pub const DESTROYS_SOCKETS: u32 = 4;
+
 /// The one value of `STATE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -17,7 +23,7 @@ pub struct State {
     pub last_sync: u64,
     /// The agent's process.
     pub pid: u32,
-    /// [`SYNCED`].
+    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`].
     pub flags: u32,
     /// How many frontends are wanted but not in the tables.
     pub left_out: u32,

@@ -1,9 +1,31 @@
 //! From a destination to a decision: frontend → service → backend.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use portmap_common::{Address, Backend, Choice, Frontend, Verdict};
+use portmap_common::{
+    ALLOCATED, Address, Backend, Choice, Description, Frontend, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
+    Verdict,
+};
 
-use crate::maps::{self, Tables};
+use crate::{
+    affinity,
+    maps::{self, Tables},
+    memory, prefixes,
+    socket::{Call, Socket},
+    sources,
+};
+
+/// Whose a destination is.
+#[derive(Clone, Copy)]
+pub enum Owner {
+    /// The service with this number.
+    Service(u32),
+    /// A Service's address, at a port that it does not define.
+    UndefinedPort,
+    /// An address that Services are given, and none has.
+    Unallocated,
+    /// Not ours.
+    Nobody,
+}
 
 /// What happens to a client's call.
 pub enum Outcome<A> {
@@ -17,35 +39,100 @@ pub enum Outcome<A> {
     Drop,
 }
 
-/// A decision, and the service that made it.
+/// A decision, and on whose behalf it was made.
 pub struct Decision<A> {
-    /// The service's number, unless no frontend matched.
-    pub service: Option<u32>,
+    /// Whose the destination is.
+    pub owner: Owner,
     /// What to do.
     pub outcome: Outcome<A>,
 }
 
 /// Decides what a socket on this node meets at a destination.
 #[inline(always)]
-pub fn decide<A: Tables>(frontend: &Frontend<A>) -> Decision<A> {
-    match maps::service_of(frontend) {
-        None => Decision { service: None, outcome: Outcome::Leave },
-        Some(service) => Decision { service: Some(service), outcome: choose(service) },
+pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call) -> Decision<S::Address> {
+    let owner = find(frontend);
+    let outcome = match owner {
+        Owner::Service(number) => serve(socket, frontend, call, number),
+        // glibc sorts the addresses of a name by connecting a UDP socket to each: refused ones would come last.
+        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Outcome::Leave,
+        Owner::UndefinedPort => Outcome::Refuse,
+        Owner::Unallocated => Outcome::Drop,
+        Owner::Nobody => Outcome::Leave,
+    };
+    Decision { owner, outcome }
+}
+
+/// Whose the destination is: one look-up for a frontend, one for what lies in no prefix, two for the rest.
+#[inline(always)]
+pub fn find<A: Tables>(frontend: &Frontend<A>) -> Owner {
+    if let Some(number) = maps::service_of(frontend) {
+        return Owner::Service(number);
+    }
+    let Some(flags) = prefixes::flags_of(frontend.address) else {
+        return Owner::Nobody;
+    };
+    match maps::service_of(&frontend.of_address()) {
+        Some(UNDEFINED_PORT) => Owner::UndefinedPort,
+        Some(OTHER_PROXY) => Owner::Nobody,
+        _ if flags & ALLOCATED != 0 => Owner::Unallocated,
+        _ => Owner::Nobody,
     }
 }
 
-/// Picks a backend of the service, each equally likely, anew for every call.
+/// What a client gets from a service. A socket that sends datagrams stays with its backend while that serves.
 #[inline(always)]
-fn choose<A: Tables>(service: u32) -> Outcome<A> {
-    let Some(choice) = maps::inside_choice(service) else {
+fn serve<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call, number: u32) -> Outcome<S::Address> {
+    let Some(service) = maps::description(number) else {
         return Outcome::Leave;
     };
-    if choice.count == 0 {
-        return verdict(choice);
+    if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
+        return Outcome::Leave;
     }
-    match A::backend(choice.slot(random())) {
-        Some(backend) => Outcome::Forward(*backend),
-        // The agent never stores a range that leaves the map; the verifier cannot know.
+    if call == Call::Connect {
+        return choose(socket, call, number, &service);
+    }
+    if let Some(backend) = memory::last_backend(socket, frontend, service.id) {
+        return Outcome::Forward(backend);
+    }
+    let outcome = choose(socket, call, number, &service);
+    if let Outcome::Forward(backend) = &outcome {
+        memory::sent(socket, frontend, service.id, backend);
+    }
+    outcome
+}
+
+/// What a client gets from a service that it is new to.
+#[inline(always)]
+fn choose<S: Socket<Address: Tables>>(socket: &S, call: Call, number: u32, service: &Description) -> Outcome<S::Address> {
+    if service.flags & SOURCE_RANGES != 0 && !sources::admit(socket, call, service.id) {
+        return Outcome::Drop;
+    }
+    let Some(choice) = maps::inside_choice(number) else {
+        return Outcome::Leave;
+    };
+    if choice.count != 0 && service.affinity_timeout != 0 {
+        return forward(affinity::choose(socket.namespace(), number, service, choice));
+    }
+    pick(choice)
+}
+
+/// One of the choice's backends, each equally likely, or what it says instead.
+#[inline(always)]
+pub fn pick<A: Tables>(choice: Choice) -> Outcome<A> {
+    if choice.count == 0 { verdict(choice) } else { forward(any(choice)) }
+}
+
+/// Any of the choice's backends, each equally likely.
+#[inline(always)]
+pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
+    A::backend(choice.slot(random())).copied()
+}
+
+/// The agent never stores a range that leaves the map; the verifier cannot know.
+#[inline(always)]
+fn forward<A: Address>(backend: Option<Backend<A>>) -> Outcome<A> {
+    match backend {
+        Some(backend) => Outcome::Forward(backend),
         None => Outcome::Refuse,
     }
 }

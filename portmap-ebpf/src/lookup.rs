@@ -10,10 +10,10 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use portmap_common::{PROBES, Probe, V4, V6};
+use portmap_common::{Frontend, PROBES, Probe, V4, V6};
 use portmap_ebpf::{
-    forward::{self, Outcome},
-    maps::Tables,
+    forward::{self, Outcome, Owner},
+    maps::{self, Tables},
 };
 
 /// Answers IPv4 probes.
@@ -45,7 +45,7 @@ fn answer_all<A: Tables>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
-    let outcome: u32 = match forward::decide::<A>(&frontend).outcome {
+    let outcome: u32 = match decide::<A>(&frontend) {
         Outcome::Leave => 0,
         Outcome::Forward(backend) => {
             context.store(probe + offset_of!(Probe<A>, backend), &backend, 0).ok()?;
@@ -55,4 +55,15 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
         Outcome::Drop => 3,
     };
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
+}
+
+/// What a client meets that nothing is known of, and nothing remembered.
+#[inline(always)]
+fn decide<A: Tables>(frontend: &Frontend<A>) -> Outcome<A> {
+    match forward::find(frontend) {
+        Owner::Service(number) => maps::inside_choice(number).map_or(Outcome::Leave, forward::pick),
+        Owner::UndefinedPort => Outcome::Refuse,
+        Owner::Unallocated => Outcome::Drop,
+        Owner::Nobody => Outcome::Leave,
+    }
 }

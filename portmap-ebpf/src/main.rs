@@ -5,12 +5,17 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand the context over by value")]
 #![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
+};
+use portmap_common::UDP;
 use portmap_ebpf::{
-    forward,
+    forward::{self, Outcome},
     maps::Tables,
-    outcome, report,
-    socket::{Ipv4Socket, Ipv6Socket, Socket},
+    memory, outcome, report, reverse, scope,
+    socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
+    tracking,
 };
 
 /// `connect()` to an IPv4 address.
@@ -29,12 +34,104 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     }
 }
 
+/// A datagram sent to an IPv4 address; of an `AF_INET6` socket too, which was given an IPv4-mapped one.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(context: SockAddrContext) -> i32 {
+    send(&Ipv4Socket::new(&context))
+}
+
+/// A datagram sent to an IPv6 address.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(context: SockAddrContext) -> i32 {
+    send(&Ipv6Socket::new(&context))
+}
+
+/// A datagram received by an `AF_INET` socket that asks for its source.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(context: SockAddrContext) -> i32 {
+    reverse::sender(&Ipv4Socket::new(&context));
+    outcome::PROCEED
+}
+
+/// A datagram received by an `AF_INET6` socket that asks for its source.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(context: SockAddrContext) -> i32 {
+    let socket = Ipv6Socket::new(&context);
+    match socket.mapped() {
+        Some(mapped) => reverse::sender(&mapped),
+        None => reverse::sender(&socket),
+    }
+    outcome::PROCEED
+}
+
+/// `getpeername()` of an `AF_INET` socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(context: SockAddrContext) -> i32 {
+    reverse::peer(&Ipv4Socket::new(&context));
+    outcome::PROCEED
+}
+
+/// `getpeername()` of an `AF_INET6` socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(context: SockAddrContext) -> i32 {
+    let socket = Ipv6Socket::new(&context);
+    match socket.mapped() {
+        Some(mapped) => reverse::peer(&mapped),
+        None => reverse::peer(&socket),
+    }
+    outcome::PROCEED
+}
+
+/// The end of a socket.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(context: SockContext) -> i32 {
+    tracking::closed(&context);
+    outcome::PROCEED
+}
+
 #[inline(always)]
-fn connect<A: Tables, S: Socket<Address = A>>(socket: &S) -> i32 {
+fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
     let Some(frontend) = socket.frontend() else {
         return outcome::PROCEED;
     };
-    let decision = forward::decide(&frontend);
+    if !scope::includes(socket) {
+        return outcome::PROCEED;
+    }
+    let decision = forward::decide(socket, &frontend, Call::Connect);
+    let is_udp = frontend.protocol == UDP;
+    match &decision.outcome {
+        Outcome::Forward(backend) => {
+            memory::connected(socket, &frontend, backend);
+            if is_udp {
+                tracking::begin(socket, backend);
+            }
+        }
+        Outcome::Leave => {
+            if memory::disconnected(socket) && is_udp {
+                tracking::end(socket);
+            }
+        }
+        // The socket stays connected to what it was.
+        Outcome::Refuse | Outcome::Drop => {}
+    }
     report::count(&decision);
-    outcome::carry_out(socket, &decision.outcome)
+    report::log(socket, &frontend, &decision);
+    outcome::carry_out(socket, Call::Connect, &decision.outcome)
+}
+
+#[inline(always)]
+fn send<S: Socket<Address: Tables>>(socket: &S) -> i32 {
+    let Some(frontend) = socket.frontend() else {
+        return outcome::PROCEED;
+    };
+    if !scope::includes(socket) {
+        return outcome::PROCEED;
+    }
+    let decision = forward::decide(socket, &frontend, Call::Send);
+    if let Outcome::Leave = decision.outcome {
+        memory::sent_plainly(socket, &socket.destination());
+    }
+    report::count(&decision);
+    report::log(socket, &frontend, &decision);
+    outcome::carry_out(socket, Call::Send, &decision.outcome)
 }

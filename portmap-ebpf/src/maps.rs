@@ -4,13 +4,21 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie::Key},
     macros::btf_map,
+    programs::SockAddrContext,
 };
-use portmap_common::{Address, Backend, Choice, Counters, Frontend, Name, Service, ServiceRef, State, V4, V6};
+use aya_log_ebpf::macro_support::{Argument, IpFormatter};
+use portmap_common::{
+    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
+    Member, Name, Namespace, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, UdpSocket, V4, V6,
+};
 
 const SERVICES_MAX: usize = 65_536;
+const FRONTENDS_MAX: usize = 2 * SERVICES_MAX;
 const BACKENDS_MAX: usize = 524_288;
+const NAMESPACES_MAX: usize = 4_096;
+const CLIENTS_MAX: usize = 65_536;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -20,11 +28,11 @@ const TRIES: u32 = 4;
 
 /// (address, port, protocol) → service, IPv4.
 #[btf_map]
-pub static FRONTENDS_V4: HashMap<Frontend<V4>, ServiceRef, SERVICES_MAX> = HashMap::new();
+pub static FRONTENDS_V4: HashMap<Frontend<V4>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
 /// (address, port, protocol) → service, IPv6.
 #[btf_map]
-pub static FRONTENDS_V6: HashMap<Frontend<V6>, ServiceRef, SERVICES_MAX> = HashMap::new();
+pub static FRONTENDS_V6: HashMap<Frontend<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
 /// service → which backends.
 #[btf_map]
@@ -54,13 +62,105 @@ pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
+/// The ranges that ClusterIPs lie in, IPv4.
+#[btf_map]
+pub static PREFIXES_V4: Array<Prefixes<V4>, 1, MMAPABLE> = Array::new();
+
+/// The ranges that ClusterIPs lie in, IPv6.
+#[btf_map]
+pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
+
+/// endpoint → pod address and port, IPv4, while it serves: of UDP service ports, and of those with session affinity.
+#[btf_map]
+pub static ENDPOINTS_V4: HashMap<u32, Endpoint<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+
+/// endpoint → pod address and port, IPv6.
+#[btf_map]
+pub static ENDPOINTS_V6: HashMap<u32, Endpoint<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+
+/// (service, endpoint), while the endpoint is in the service's inside choice: of services with session affinity.
+#[btf_map]
+pub static MEMBERS: HashMap<Member, u8, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+
+/// (service port, client) → the endpoint that it was given last.
+#[btf_map]
+pub static AFFINITY: LruHashMap<Client, Affinity, CLIENTS_MAX> = LruHashMap::new();
+
+/// (service port, range) of those whom a load balancer's address admits, IPv4.
+#[btf_map]
+pub static SOURCE_RANGES_V4: LpmTrie<SourceRange<V4>, u8, SERVICES_MAX> = LpmTrie::new();
+
+/// (service port, range) of those whom a load balancer's address admits, IPv6.
+#[btf_map]
+pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTrie::new();
+
+/// network namespace → its addresses.
+#[btf_map]
+pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
+
+/// socket → the backend it is connected to, of UDP.
+#[btf_map]
+pub static UDP_SOCKETS: HashMap<u64, UdpSocket, CLIENTS_MAX> = HashMap::new();
+
+/// What happened that is no service's, per CPU.
+#[btf_map]
+pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
+
+/// What connected sockets asked for.
+#[btf_map]
+pub static SOCKETS: SkStorage<Connected> = SkStorage::new();
+
+/// What sockets that are not connected sent lately.
+#[btf_map]
+pub static DATAGRAMS: SkStorage<Datagrams> = SkStorage::new();
+
+/// Notes on sockets. Each begins as zeroes and ends with its socket.
+pub trait Notes<T> {
+    /// The note on the hook's socket, if there is one.
+    fn find(&self, context: &SockAddrContext) -> Option<&'static mut T>;
+
+    /// The note on the hook's socket, made if there is none; none if the kernel has no memory for it.
+    fn create(&self, context: &SockAddrContext) -> Option<&'static mut T>;
+}
+
+impl<T: 'static> Notes<T> for SkStorage<T> {
+    #[inline(always)]
+    fn find(&self, context: &SockAddrContext) -> Option<&'static mut T> {
+        // SAFETY: the kernel hands the hook a valid socket.
+        let note = unsafe { self.get_ptr_mut(context) };
+        // SAFETY: a note that is not null lives as long as its socket. Threads that share the socket may write it at once:
+        // what must belong together is read as one word.
+        unsafe { note.as_mut() }
+    }
+
+    #[inline(always)]
+    fn create(&self, context: &SockAddrContext) -> Option<&'static mut T> {
+        // SAFETY: the kernel hands the hook a valid socket.
+        let note = unsafe { self.get_or_insert_ptr_mut(context, None) };
+        // SAFETY: as above.
+        unsafe { note.as_mut() }
+    }
+}
+
 /// The address family's own maps.
-pub trait Tables: Address {
+pub trait Tables: Address + IpFormatter + Argument {
     /// The element of FRONTENDS under this key, as a word.
     fn frontend(key: &Frontend<Self>) -> Option<*const u64>;
 
     /// The backend in this slot.
     fn backend(slot: u32) -> Option<&'static Backend<Self>>;
+
+    /// The element of ENDPOINTS under this number.
+    fn endpoint(number: u32) -> Option<*const Endpoint<Self>>;
+
+    /// Which prefixes are in force, and all that there are.
+    fn prefixes() -> Option<(Choice, &'static [Prefix<Self>])>;
+
+    /// Whether a range of the service port holds the address.
+    fn is_admitted(id: u32, address: Self) -> bool;
+
+    /// How many addresses of this family a network namespace has, and as many as were kept.
+    fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
 }
 
 impl Tables for V4 {
@@ -73,6 +173,28 @@ impl Tables for V4 {
     fn backend(slot: u32) -> Option<&'static Backend<V4>> {
         BACKENDS_V4.get(slot)
     }
+
+    #[inline(always)]
+    fn endpoint(number: u32) -> Option<*const Endpoint<V4>> {
+        ENDPOINTS_V4.get_ptr(number)
+    }
+
+    #[inline(always)]
+    fn prefixes() -> Option<(Choice, &'static [Prefix<V4>])> {
+        let table = PREFIXES_V4.get(0)?;
+        Some((active(&table.active), &table.prefixes))
+    }
+
+    #[inline(always)]
+    fn is_admitted(id: u32, address: V4) -> bool {
+        SOURCE_RANGES_V4.get(&Key::new(64, SourceRange { id: id.to_be_bytes(), address })).is_some()
+    }
+
+    #[inline(always)]
+    fn addresses_of(namespace: u64) -> Option<(u32, &'static [V4; ADDRESSES])> {
+        let found = namespace_of(namespace)?;
+        Some((found.count_v4, &found.v4))
+    }
 }
 
 impl Tables for V6 {
@@ -84,6 +206,28 @@ impl Tables for V6 {
     #[inline(always)]
     fn backend(slot: u32) -> Option<&'static Backend<V6>> {
         BACKENDS_V6.get(slot)
+    }
+
+    #[inline(always)]
+    fn endpoint(number: u32) -> Option<*const Endpoint<V6>> {
+        ENDPOINTS_V6.get_ptr(number)
+    }
+
+    #[inline(always)]
+    fn prefixes() -> Option<(Choice, &'static [Prefix<V6>])> {
+        let table = PREFIXES_V6.get(0)?;
+        Some((active(&table.active), &table.prefixes))
+    }
+
+    #[inline(always)]
+    fn is_admitted(id: u32, address: V6) -> bool {
+        SOURCE_RANGES_V6.get(&Key::new(160, SourceRange { id: id.to_be_bytes(), address })).is_some()
+    }
+
+    #[inline(always)]
+    fn addresses_of(namespace: u64) -> Option<(u32, &'static [V6; ADDRESSES])> {
+        let found = namespace_of(namespace)?;
+        Some((found.count_v6, &found.v6))
     }
 }
 
@@ -99,6 +243,49 @@ pub fn service_of<A: Tables>(frontend: &Frontend<A>) -> Option<u32> {
         }
     }
     None
+}
+
+/// What a service entry says beside its choices.
+#[inline(always)]
+pub fn description(service: u32) -> Option<Description> {
+    let entry = SERVICES.get_ptr(service)?.cast::<u64>();
+    // SAFETY: the entry lies in the map and has four words.
+    let first = unsafe { entry.add(2) };
+    // SAFETY: as above.
+    let second = unsafe { entry.add(3) };
+    // SAFETY: as above.
+    let (first, second) = (unsafe { first.read_volatile() }, unsafe { second.read_volatile() });
+    Some(Description::from_words(first, second))
+}
+
+/// The endpoint with this number as a backend, if it serves.
+#[inline(always)]
+pub fn endpoint<A: Tables>(number: u32) -> Option<Backend<A>> {
+    let element = A::endpoint(number)?;
+    // SAFETY: the map returned the element; should it be reused at this moment, its digest tells.
+    let found = unsafe { element.read_volatile() };
+    found.belongs_to(number).then_some(Backend { address: found.address, port: found.port, flags: 0, endpoint: number })
+}
+
+/// Counts something that is no service's.
+#[inline(always)]
+pub fn count(what: impl FnOnce(&mut Totals)) {
+    if let Some(totals) = TOTALS.get_ptr_mut(0) {
+        // SAFETY: the value is this CPU's own, and programs of this type are not interrupted by one another on a CPU.
+        what(unsafe { &mut *totals });
+    }
+}
+
+#[inline(always)]
+fn active(word: &Choice) -> Choice {
+    // SAFETY: a choice is one aligned 8-byte word, here one that lies in a map.
+    Choice::from_word(unsafe { (&raw const *word).cast::<u64>().read_volatile() })
+}
+
+#[inline(always)]
+fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
+    // SAFETY: the agent replaces what it knows of a namespace by inserting it anew; at worst one check sees both.
+    NAMESPACES.get_ptr(cookie).map(|found| unsafe { &*found })
 }
 
 /// What sockets on this node get from a service.

@@ -1,13 +1,17 @@
 //! From a decision to what the client sees. The only place that does.
 
-use portmap_common::Address;
+use portmap_common::{Address, TCP};
 
-use crate::{forward::Outcome, socket::Socket};
+use crate::{
+    forward::Outcome,
+    socket::{Call, Socket},
+    switches::SETS_ERRORS,
+};
 
 /// The hook's answer that lets the call go on.
 pub const PROCEED: i32 = 1;
 
-/// The hook's answer that fails the call, with the error set before.
+/// The hook's answer that fails the call, with the error set before; without one it is `EPERM`.
 const FAIL: i32 = 0;
 
 /// `-ECONNREFUSED`: what a client gets from a host where nobody listens.
@@ -16,22 +20,35 @@ const REFUSED: i32 = -111;
 /// `-ETIMEDOUT`: what a client gets, in the end, from packets that are dropped.
 const TIMED_OUT: i32 = -110;
 
-/// Carries the outcome of a `connect()` out on the socket, and returns the hook's answer.
+/// Carries the outcome of a call out on the socket, and returns the hook's answer.
 #[inline(always)]
-pub fn carry_out<A: Address, S: Socket<Address = A>>(socket: &S, outcome: &Outcome<A>) -> i32 {
+pub fn carry_out<A: Address, S: Socket<Address = A>>(socket: &S, call: Call, outcome: &Outcome<A>) -> i32 {
     match outcome {
         Outcome::Leave => PROCEED,
         Outcome::Forward(backend) => {
             socket.redirect(backend.address, backend.port);
             PROCEED
         }
-        Outcome::Refuse => fail(socket, REFUSED),
+        Outcome::Refuse => refuse(socket, call),
         Outcome::Drop => fail(socket, TIMED_OUT),
+    }
+}
+
+/// Where the error cannot be set, a TCP connection to port 0 of the loopback address is refused by the kernel itself.
+#[inline(always)]
+fn refuse<S: Socket>(socket: &S, call: Call) -> i32 {
+    if SETS_ERRORS.load() == 0 && call == Call::Connect && socket.protocol() == TCP {
+        socket.redirect(S::LOOPBACK, 0);
+        PROCEED
+    } else {
+        fail(socket, REFUSED)
     }
 }
 
 #[inline(always)]
 fn fail<S: Socket>(socket: &S, error: i32) -> i32 {
-    socket.fail_with(error);
+    if SETS_ERRORS.load() != 0 {
+        socket.fail_with(error);
+    }
     FAIL
 }

@@ -1,20 +1,64 @@
-//! What is kept of a decision: the counters of the service.
+//! What is kept of a decision: counters, and, where it was asked for, a line in the agent's log.
+
+use aya_log_ebpf::debug;
+use portmap_common::{Frontend, UDP};
 
 use crate::{
-    forward::{Decision, Outcome},
-    maps,
+    forward::{Decision, Outcome, Owner},
+    maps::{self, Tables},
+    socket::Socket,
 };
 
 /// Counts a call.
 #[inline(always)]
 pub fn count<A>(decision: &Decision<A>) {
-    let Some(counters) = decision.service.and_then(maps::counters) else {
-        return;
-    };
-    match decision.outcome {
-        Outcome::Leave => {}
-        Outcome::Forward(_) => counters.forwarded += 1,
-        Outcome::Refuse => counters.refused += 1,
-        Outcome::Drop => counters.dropped += 1,
+    match (decision.owner, &decision.outcome) {
+        (_, Outcome::Leave) | (Owner::Nobody, _) => {}
+        (Owner::Service(number), outcome) => count_service(number, outcome),
+        (Owner::UndefinedPort, _) => maps::count(|totals| totals.undefined_port += 1),
+        (Owner::Unallocated, _) => maps::count(|totals| totals.unallocated += 1),
+    }
+}
+
+#[inline(always)]
+fn count_service<A>(number: u32, outcome: &Outcome<A>) {
+    if let Some(counters) = maps::counters(number) {
+        match outcome {
+            Outcome::Leave => {}
+            Outcome::Forward(_) => counters.forwarded += 1,
+            Outcome::Refuse => counters.refused += 1,
+            Outcome::Drop => counters.dropped += 1,
+        }
+    }
+}
+
+/// Logs a call: what was asked, what was decided and why. The verifier removes it all where the level is below debug.
+#[inline(always)]
+pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &Frontend<S::Address>, decision: &Decision<S::Address>) {
+    let context = socket.as_context();
+    let (address, port, is_udp) = (asked.address, asked.port, u8::from(asked.protocol == UDP));
+    match (decision.owner, &decision.outcome) {
+        (Owner::Service(_), Outcome::Forward(backend)) => {
+            debug!(&context, "{:i} port {} udp {}: forwarded to {:i} port {}", address, port, is_udp, backend.address, backend.port);
+        }
+        (Owner::Service(_), Outcome::Refuse) => {
+            debug!(&context, "{:i} port {} udp {}: refused, no endpoint can be used", address, port, is_udp);
+        }
+        (Owner::Service(_), Outcome::Drop) => {
+            debug!(&context, "{:i} port {} udp {}: dropped, by a policy or a source range", address, port, is_udp);
+        }
+        (Owner::Service(_), Outcome::Leave) => {
+            debug!(&context, "{:i} port {} udp {}: left alone, as the service says", address, port, is_udp);
+        }
+        (Owner::UndefinedPort, Outcome::Leave) => {
+            debug!(&context, "{:i} port {} udp {}: left alone, a probe of an undefined port", address, port, is_udp);
+        }
+        (Owner::UndefinedPort, _) => {
+            debug!(&context, "{:i} port {} udp {}: refused, the Service has no such port", address, port, is_udp);
+        }
+        (Owner::Unallocated, _) => {
+            debug!(&context, "{:i} port {} udp {}: dropped, no Service has the address", address, port, is_udp);
+        }
+        (Owner::Nobody, _) => {}
     }
 }

@@ -1,15 +1,19 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
+mod clients;
+mod desired;
+mod stale;
 mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     pin::Pin,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -21,15 +25,20 @@ use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
+        load::{LogLevel, Switches},
+        log,
         pin::{Lock, Pins},
     },
-    maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
-    plan::{Full, Planner},
-    resolve,
-    source::{Event, Events, Kind, kube, manifests},
-    store::Store,
-    table::{Frontend, ObjectName, Table},
+    maps::{Item, Maps as _, bpf::BpfMaps, grace::Grace},
+    network::addresses,
+    node_ports::Eligible,
+    plan::{Full, Plan, Planner, Step},
+    source::{Event, Events, Kind, Wanted, kube, manifests},
+    table::{Changes, Frontend},
 };
+use clients::Clients;
+use desired::Desired;
+use stale::Stale;
 
 /// Events that may wait for the loop.
 const QUEUE: usize = 1024;
@@ -40,8 +49,14 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// First and longest wait before a failed apply is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Between two looks whether our pins are still there.
+/// Between two looks whether our pins are still there, and whether unknown clients have come.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The kinds that may be missing are waited for so long.
+const LISTING: Duration = Duration::from_secs(5);
+
+/// The addresses of the Node object are waited for so long.
+const NODE_ADDRESSES: Duration = Duration::from_secs(30);
 
 /// Where the objects come from.
 #[derive(Clone, Debug)]
@@ -57,14 +72,18 @@ pub enum Source {
 pub struct Options {
     /// Where the objects come from.
     pub source: Source,
-    /// This node's name.
-    pub node: String,
+    /// Which of them count.
+    pub wanted: Wanted,
     /// The directory of the pins.
     pub bpffs: PathBuf,
     /// The cgroup to attach to; the root of the hierarchy if not given.
     pub cgroup: Option<PathBuf>,
-    /// The sizes of the maps.
-    pub capacity: Capacity,
+    /// What the programs are told.
+    pub switches: Switches,
+    /// The ranges that ClusterIPs are given from, where no ServiceCIDR says so.
+    pub service_cidrs: Vec<IpNet>,
+    /// On which addresses node ports are served.
+    pub node_port_addresses: Vec<Eligible>,
 }
 
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force.
@@ -72,10 +91,11 @@ pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     // The source first: without one, nothing should be attached.
     let source = open(&options, sender).await?;
-    let (mut agent, _lock) = Agent::start(&options)?;
+    let (mut agent, diagnostics, _lock) = Agent::start(&options)?;
     let source = tokio::spawn(source);
     tokio::select! {
         ended = source => ended.context("the source of objects crashed")?.context("the source of objects ended"),
+        ended = diagnostics => ended.context("the log of the programs ended"),
         ended = agent.serve(&mut events) => ended,
         signal = terminated() => {
             tracing::info!("stopping on {}; what is in the kernel's tables stays in force", signal?);
@@ -89,9 +109,11 @@ async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Ou
     Ok(match &options.source {
         Source::Kube(kubeconfig) => {
             let cluster = kube::client(kubeconfig.as_deref()).await?;
-            Box::pin(kube::run(cluster, options.node.clone(), sender))
+            Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
-        Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone())?.run(sender)),
+        Source::Manifests(paths) => {
+            Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender))
+        }
     })
 }
 
@@ -105,20 +127,26 @@ async fn terminated() -> Result<&'static str> {
     }
 }
 
+/// The programs' diagnostics, being passed on.
+type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
 /// The loop's state.
 struct Agent {
-    node: String,
-    store: Store,
-    table: Table,
+    desired: Desired,
     planner: Planner,
     maps: BpfMaps,
     pins: Pins,
+    started: Instant,
+    address_changes: addresses::Changes,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
+    clients: Clients,
+    stale: Stale,
+    /// What is to be looked at with the next plan.
+    changes: Changes,
     /// The kernel's tables are to be compared as a whole: at the start, and after a failure.
     compare_all: bool,
     retry: Option<Retry>,
-    skipped: BTreeMap<ObjectName, Vec<resolve::Skipped>>,
     left_out: BTreeMap<Frontend, Full>,
 }
 
@@ -129,7 +157,7 @@ struct Retry {
 }
 
 impl Agent {
-    fn start(options: &Options) -> Result<(Self, Lock)> {
+    fn start(options: &Options) -> Result<(Self, Diagnostics, Lock)> {
         let pins = Pins::new(&options.bpffs);
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         pins.create()?;
@@ -141,65 +169,116 @@ impl Agent {
             // At once: until then the tables say that an agent is synced, and mean the one before.
             status::record_start(&mut earlier)?;
         }
-        match attach::attach(&pins, &cgroup, options.capacity)? {
+        let (programs, attached) = attach::attach(&pins, &cgroup, &options.switches)?;
+        match attached {
             Attached::New => tracing::info!("attached to {}", cgroup.path.display()),
             Attached::Replaced => tracing::info!("took over from an earlier agent at {}", cgroup.path.display()),
         }
         let mut maps = BpfMaps::open(&set)?;
         status::record_start(&mut maps)?;
+        status::record_features(&mut maps)?;
         // Programs may still read what an earlier agent had retired when it ended.
         Grace::open(&set)?.wait()?;
-        let planner = Planner::new(maps.capacity(), maps.read()?);
+        // In this order, so that no change is missed between the two.
+        let address_changes = addresses::Changes::listen()?;
+        let mut desired = Desired::new(
+            options.wanted.node.clone(),
+            options.node_port_addresses.clone(),
+            options.service_cidrs.clone(),
+        );
+        let changes = desired.set_local(addresses::local()?);
+        let diagnostics: Diagnostics = match options.switches.log {
+            LogLevel::Off => Box::pin(std::future::pending()),
+            LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => Box::pin(log::run(programs)),
+        };
         let agent = Self {
-            node: options.node.clone(),
-            store: Store::default(),
-            table: Table::default(),
-            planner,
+            desired,
+            planner: Planner::new(maps.capacity(), maps.read()?),
             maps,
             pins,
+            started: Instant::now(),
+            address_changes,
             grace: None,
+            clients: Clients::default(),
+            stale: Stale::default(),
+            changes,
             compare_all: true,
             retry: None,
-            skipped: BTreeMap::new(),
             left_out: BTreeMap::new(),
         };
-        Ok((agent, lock))
+        Ok((agent, diagnostics, lock))
     }
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = looks.tick() => self.pins.expect().context("the pins were removed while the agent ran")?,
+                _ = looks.tick() => self.look().await?,
                 event = events.recv() => {
-                    self.store.apply(event.context("the source of objects ended")?);
+                    self.desired.apply(event.context("the source of objects ended")?);
                     self.take_burst(events).await;
+                }
+                changed = self.address_changes.next() => {
+                    changed?;
+                    let changes = self.desired.set_local(addresses::local()?);
+                    self.changes.extend(changes);
                 }
                 result = finished(&mut self.grace) => {
                     self.grace = None;
                     result?;
                     self.planner.release();
                 }
+                () = self.stale.ended() => {}
                 () = due(self.retry.as_ref()) => {}
             }
-            if self.store.synced() && self.retry.as_ref().is_none_or(|retry| retry.at <= Instant::now()) {
+            if self.may_act() {
                 self.act();
             }
+            self.stale.check(self.pins.set()).await;
         }
+    }
+
+    /// What is looked at from time to time.
+    async fn look(&mut self) -> Result<()> {
+        self.pins.expect().context("the pins were removed while the agent ran")?;
+        if self.desired.is_synced()
+            && (self.desired.store().node().is_none() || self.started.elapsed() >= NODE_ADDRESSES)
+            && let Some(changes) = self.desired.give_up_waiting()
+        {
+            tracing::warn!("no Node object names an address of this node: node ports are served on all that it has");
+            self.changes.extend(changes);
+        }
+        if self.planner.has_source_ranges() {
+            let unknown = self.maps.totals()?.unknown_namespace;
+            self.clients.check(self.pins.set(), unknown).await;
+        }
+        Ok(())
     }
 
     /// Takes in what follows an event within moments.
     async fn take_burst(&mut self, events: &mut mpsc::Receiver<Event>) {
         let until = tokio::time::Instant::now() + COALESCE;
         while let Ok(Some(event)) = timeout_at(until, events.recv()).await {
-            self.store.apply(event);
+            self.desired.apply(event);
         }
+    }
+
+    /// Whether enough is known, and no failure is to be waited out.
+    fn may_act(&self) -> bool {
+        let is_known = self.desired.is_complete() || (self.desired.is_synced() && self.started.elapsed() >= LISTING);
+        is_known && self.retry.as_ref().is_none_or(|retry| retry.at <= Instant::now())
     }
 
     /// Brings the kernel's tables to where the objects say.
     fn act(&mut self) {
-        let changed = self.resolve();
-        if let Err(error) = self.apply(&changed) {
+        let changes = self.desired.resolve();
+        self.changes.extend(changes);
+        if self.compare_all {
+            self.changes.extend(self.desired.table().everything());
+            self.changes.extend(self.planner.everything());
+        }
+        let changes = std::mem::take(&mut self.changes);
+        if let Err(error) = self.apply(&changes) {
             self.retry_later(&error);
             return;
         }
@@ -210,34 +289,10 @@ impl Agent {
         }
     }
 
-    /// Resolves the Services that events concerned; returns the frontends to look at.
-    fn resolve(&mut self) -> BTreeSet<Frontend> {
-        let mut changed = BTreeSet::new();
-        for name in self.store.take_dirty() {
-            let touched = match self.store.service(&name) {
-                Some(service) => {
-                    let resolved = resolve::resolve(service, &self.store.slices_of(&name), &self.node);
-                    self.report_skipped(&name, resolved.skipped);
-                    self.table.replace(&resolved.precedence, resolved.entries)
-                }
-                None => {
-                    self.skipped.remove(&name);
-                    self.table.remove(&name)
-                }
-            };
-            self.report_losers(&touched);
-            changed.extend(touched);
-        }
-        if self.compare_all {
-            changed.extend(self.table.iter().map(|(frontend, _)| *frontend));
-            changed.extend(self.planner.installed());
-        }
-        changed
-    }
-
-    fn apply(&mut self, changed: &BTreeSet<Frontend>) -> Result<()> {
+    fn apply(&mut self, changes: &Changes) -> Result<()> {
         let started = Instant::now();
-        let plan = self.planner.plan(&self.table, changed);
+        self.planner.set_cidrs(&self.desired.cidrs());
+        let plan = self.planner.plan(self.desired.table(), changes);
         for step in &plan.steps {
             tracing::debug!("{step}");
         }
@@ -246,14 +301,17 @@ impl Agent {
         if !plan.steps.is_empty() {
             tracing::info!("applied {} writes in {:.1?}", plan.steps.len(), started.elapsed());
         }
+        if self.compare_all || ends_endpoints(&plan) {
+            self.stale.want();
+        }
         self.report_left_out(plan.left_out);
         if std::mem::take(&mut self.compare_all) {
-            let counts = self.store.counts();
+            let store = self.desired.store();
             tracing::info!(
                 "synced: {} Services, {} EndpointSlices, {} frontends",
-                counts[&Kind::Service],
-                counts[&Kind::Slice],
-                self.table.iter().count()
+                store.count(Kind::Service),
+                store.count(Kind::Slice),
+                self.planner.frontends()
             );
         }
         Ok(())
@@ -275,27 +333,9 @@ impl Agent {
         self.grace = None;
     }
 
-    fn report_skipped(&mut self, name: &ObjectName, skipped: Vec<resolve::Skipped>) {
-        if self.skipped.get(name).map(Vec::as_slice).unwrap_or_default() == skipped {
-            return;
-        }
-        for skipped in &skipped {
-            tracing::warn!("{skipped}");
-        }
-        self.skipped.insert(name.clone(), skipped);
-    }
-
-    fn report_losers(&self, touched: &BTreeSet<Frontend>) {
-        for frontend in touched {
-            for (loser, winner) in self.table.losers(frontend) {
-                tracing::warn!("Service {loser}: {frontend} belongs to the older Service {winner}, and is left to it");
-            }
-        }
-    }
-
     fn report_left_out(&mut self, left_out: BTreeMap<Frontend, Full>) {
         for (frontend, full) in left_out.iter().filter(|(frontend, _)| !self.left_out.contains_key(*frontend)) {
-            let owner = self.table.get(frontend).map(|entry| entry.owner.service.to_string()).unwrap_or_default();
+            let owner = self.desired.table().get(frontend).map(|entry| entry.owner.service.to_string()).unwrap_or_default();
             tracing::error!("Service {owner}: {frontend} is left out: {}", full.advice(self.maps.capacity()));
         }
         if left_out.is_empty() && !self.left_out.is_empty() {
@@ -303,6 +343,11 @@ impl Agent {
         }
         self.left_out = left_out;
     }
+}
+
+/// Whether endpoints end that sockets may be connected to.
+fn ends_endpoints(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Remove(Item::Endpoint(..))))
 }
 
 /// Returns when the task ends; never without one.

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use crate::{
-    maps::Maps,
+    maps::{Item, Maps},
     plan::{Plan, Step},
 };
 
@@ -28,6 +28,9 @@ fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {
         Step::RemoveName(id) => maps.remove_name(*id),
         Step::InsertFrontend(frontend, number) => maps.insert_frontend(frontend, *number),
         Step::RemoveFrontend(frontend) => maps.remove_frontend(frontend),
+        Step::Insert(item) => maps.insert(item),
+        Step::Remove(item) => maps.remove(item),
+        Step::SetPrefixes(family, prefixes) => maps.set_prefixes(*family, prefixes),
     }
 }
 
@@ -51,6 +54,23 @@ impl fmt::Display for Step {
             Self::RemoveName(id) => write!(f, "forget the name of id {id}"),
             Self::InsertFrontend(frontend, number) => write!(f, "lead {frontend} to service {number}"),
             Self::RemoveFrontend(frontend) => write!(f, "end {frontend}"),
+            Self::Insert(item) => write!(f, "insert {item}"),
+            Self::Remove(item) => write!(f, "remove {item}"),
+            Self::SetPrefixes(family, prefixes) => {
+                write!(f, "set PREFIXES_{family:?}:")?;
+                prefixes.iter().try_for_each(|prefix| write!(f, " {}", prefix.range))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address, owner) => write!(f, "the ClusterIP {address} ({owner:?})"),
+            Self::Endpoint(number, endpoint) => write!(f, "endpoint {number}: {endpoint}"),
+            Self::Member(member) => write!(f, "endpoint {} as a member of service {}", member.endpoint, member.service),
+            Self::Range(id, range) => write!(f, "the source range {range} of id {id}"),
         }
     }
 }

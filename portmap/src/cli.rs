@@ -12,6 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use portmap::source::Wanted;
 
 /// The answer is "no", or "unhealthy".
 const NO: u8 = 1;
@@ -59,20 +60,25 @@ struct PinsArguments {
     bpffs: PathBuf,
 }
 
-/// Which node this is.
+/// Which objects count: the same for what resolves them.
 #[derive(Debug, Args)]
-struct NodeArguments {
+struct ObjectArguments {
     /// This node's name, as its Node object has it [default: the host name]
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: Option<String>,
+    /// Serve only Services whose label service.kubernetes.io/service-proxy-name is this [default: those without the label]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    service_proxy_name: Option<String>,
 }
 
-impl NodeArguments {
-    fn name(self) -> Result<String> {
-        match self.node_name.filter(|name| !name.is_empty()) {
-            Some(name) => Ok(name),
-            None => Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned()),
-        }
+impl ObjectArguments {
+    fn wanted(self) -> Result<Wanted> {
+        let node = match self.node_name.filter(|name| !name.is_empty()) {
+            Some(name) => name,
+            // Kubernetes' names are in lower case, and the kubelet registers the host name so.
+            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+        };
+        Ok(Wanted { node: node.into(), proxy_name: self.service_proxy_name })
     }
 }
 

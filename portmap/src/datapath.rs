@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod cgroup;
 pub mod load;
+pub mod log;
 pub mod lookup;
 pub mod pin;
 mod sys;

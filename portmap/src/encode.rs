@@ -1,15 +1,18 @@
 //! The domain types as the kernel's maps hold them, and back. The only place that changes representation.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
-use portmap_common::{Address, Backend, LOCAL, Name, TCP, TEXT, UDP, V4, V6};
+use ipnet::IpNet;
+use portmap_common::{
+    ADDRESSES, ALLOCATED, Address, Backend, Destination, LOCAL, Name, Namespace, Prefix, TCP, TEXT, UDP, V4, V6,
+};
 
 use crate::{
-    maps::Slot,
+    maps::{self, Slot},
     table::{Endpoint, Frontend, ObjectName, Protocol, ServicePort},
 };
 
@@ -69,6 +72,43 @@ pub fn backend<A: IpBytes>(slot: &Slot) -> Option<Backend<A>> {
 pub fn slot_of<A: IpBytes>(backend: &Backend<A>) -> Slot {
     let Backend { address, port, flags, endpoint } = *backend;
     Slot { endpoint: Endpoint { address: address.to_ip(), port, local: flags & LOCAL != 0 }, number: endpoint }
+}
+
+/// A prefix as the maps hold it; `None` if it is of the other family.
+pub fn prefix<A: IpBytes>(prefix: &maps::Prefix) -> Option<Prefix<A>> {
+    let maps::Prefix { range, allocated } = prefix;
+    let flags = if *allocated { ALLOCATED } else { 0 };
+    Some(Prefix { address: A::from_ip(range.network())?, mask: A::from_ip(range.netmask())?, flags })
+}
+
+/// A prefix of the maps; `None` if the agent would not write it.
+pub fn prefix_of<A: IpBytes>(prefix: &Prefix<A>) -> Option<maps::Prefix> {
+    let Prefix { address, mask, flags } = *prefix;
+    let range = IpNet::with_netmask(address.to_ip(), mask.to_ip()).ok()?;
+    Some(maps::Prefix { range, allocated: flags & ALLOCATED != 0 })
+}
+
+/// A network namespace's addresses as a value of NAMESPACES. Of too many, none is kept, and the count says so.
+pub fn namespace(addresses: &[IpAddr]) -> Namespace {
+    let (count_v4, v4) = first_of(addresses);
+    let (count_v6, v6) = first_of(addresses);
+    Namespace { count_v4, count_v6, v4, v6 }
+}
+
+fn first_of<A: IpBytes + Default>(addresses: &[IpAddr]) -> (u32, [A; ADDRESSES]) {
+    let mut kept = [A::default(); ADDRESSES];
+    let of_family = || addresses.iter().filter_map(|address| A::from_ip(*address));
+    for (place, address) in kept.iter_mut().zip(of_family()) {
+        *place = address;
+    }
+    (u32::try_from(of_family().count()).unwrap_or(u32::MAX), kept)
+}
+
+/// A destination as sockets remember it.
+pub fn destination_of(destination: &Destination) -> SocketAddr {
+    let Destination { address, port } = *destination;
+    let address = V6::from_neutral(address).to_ip().to_canonical();
+    SocketAddr::new(address, u16::try_from(port).unwrap_or_default())
 }
 
 /// A service port as a value of NAMES. Kubernetes' own names always fit.

@@ -10,6 +10,8 @@ pub mod encode;
 pub mod health;
 pub mod maps;
 pub mod message;
+pub mod network;
+pub mod node_ports;
 pub mod object;
 pub mod plan;
 pub mod resolve;

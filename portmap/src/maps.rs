@@ -5,10 +5,13 @@ pub mod grace;
 mod mapped;
 pub mod memory;
 
-use anyhow::Result;
-use portmap_common::{Choice, Service};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use crate::table::{Endpoint, Family, Frontend, ServicePort};
+use anyhow::Result;
+use ipnet::IpNet;
+use portmap_common::{Choice, Member, Service};
+
+use crate::table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
 
 /// How many entries each map holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +20,25 @@ pub struct Capacity {
     pub services: u32,
     /// Slots of BACKENDS, for each family.
     pub backends: u32,
+    /// Clients that session affinity remembers.
+    pub affinity_clients: u32,
+}
+
+impl Capacity {
+    /// Entries of FRONTENDS, for each family: those of ClusterIPs as such lie there too.
+    pub fn frontends(self) -> u32 {
+        self.services.saturating_mul(2)
+    }
+
+    /// Entries of each of the maps that hold an [`Item`] of a backend.
+    pub fn items(self) -> u32 {
+        (self.backends / 4).max(1_024)
+    }
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { services: 65_536, backends: 524_288 }
+        Self { services: 65_536, backends: 524_288, affinity_clients: 65_536 }
     }
 }
 
@@ -32,6 +49,28 @@ pub struct Slot {
     pub endpoint: Endpoint,
     /// The number of this incarnation of the endpoint.
     pub number: u32,
+}
+
+/// Something that is in a map or not: inserted once, removed once, never updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// FRONTENDS: whose a ClusterIP is, for the ports that have no frontend.
+    Address(IpAddr, AddressOwner),
+    /// ENDPOINTS: an endpoint that serves, by its number.
+    Endpoint(u32, Endpoint),
+    /// MEMBERS: an endpoint that a service with session affinity chooses from.
+    Member(Member),
+    /// SOURCE_RANGES: whom the load balancer addresses of the service port with this id admit.
+    Range(u32, IpNet),
+}
+
+/// An address range that ClusterIPs lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix {
+    /// The range.
+    pub range: IpNet,
+    /// Whether addresses in it are Services' or nobody's.
+    pub allocated: bool,
 }
 
 /// For whom a [`Choice`] is.
@@ -78,6 +117,15 @@ pub trait Maps {
     /// Ends a frontend.
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()>;
 
+    /// Adds an item that is not there.
+    fn insert(&mut self, item: &Item) -> Result<()>;
+
+    /// Takes an item away.
+    fn remove(&mut self, item: &Item) -> Result<()>;
+
+    /// Replaces the prefixes of a family, all at once. At most [`portmap_common::PREFIXES`].
+    fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()>;
+
     /// Records the numbers given so far, before any of them is used.
     fn set_marks(&mut self, marks: Marks) -> Result<()>;
 
@@ -92,6 +140,10 @@ pub struct Snapshot {
     pub frontends: Vec<(Frontend, Found)>,
     /// Each id that has a name, in order; `None` where the name is not one that the agent would write.
     pub names: Vec<(u32, Option<ServicePort>)>,
+    /// Everything that is in a map or not.
+    pub items: BTreeSet<Item>,
+    /// The prefixes of each family.
+    pub prefixes: PerFamily<Vec<Prefix>>,
     /// Numbers given so far.
     pub marks: Marks,
 }

@@ -4,18 +4,23 @@
 //! The order of the steps is what makes each of them safe: backends before the choice that leads to them, a service entry
 //! before its frontend; and nothing is written to that a program might still read.
 
+mod items;
 mod ports;
+mod prefixes;
 pub mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use portmap_common::{Choice, Service};
+use ipnet::IpNet;
+use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
-    maps::{Capacity, Found, Marks, Side, Slot, Snapshot},
-    table::{Entry, Family, Frontend, ServicePort, Table},
+    maps::{Capacity, Found, Item, Marks, Prefix, Side, Slot, Snapshot},
+    table::{Changes, Entry, Family, Frontend, Kind, ServicePort, Table},
 };
+use items::Items;
 use ports::Ports;
+use prefixes::Prefixes;
 use slots::{Range, Slots};
 
 /// One write.
@@ -39,6 +44,12 @@ pub enum Step {
     InsertFrontend(Frontend, u32),
     /// [`crate::maps::Maps::remove_frontend`]
     RemoveFrontend(Frontend),
+    /// [`crate::maps::Maps::insert`]
+    Insert(Item),
+    /// [`crate::maps::Maps::remove`]
+    Remove(Item),
+    /// [`crate::maps::Maps::set_prefixes`]
+    SetPrefixes(Family, Vec<Prefix>),
 }
 
 /// Why a frontend cannot be served as it should be.
@@ -81,9 +92,14 @@ pub struct Planner {
     numbers: Slots,
     ports: Ports,
     left_out: BTreeMap<Frontend, Full>,
+    items: Items,
+    prefixes: Prefixes,
+    /// Service ports whose endpoints may be others than those in the maps.
+    touched: BTreeSet<u32>,
     /// What was found in the kernel and cannot be built upon.
     stray_frontends: BTreeSet<Frontend>,
     stray_names: BTreeSet<u32>,
+    stray_items: BTreeSet<Item>,
     recorded: Marks,
     room_came: bool,
 }
@@ -95,11 +111,12 @@ struct Installed {
     service: Service,
 }
 
-/// The steps of a plan by phase: what makes room comes first.
+/// The steps of a plan by phase: what makes room comes first, and what programs may still ask for goes last.
 #[derive(Default)]
 struct Phases {
     remove: Vec<Step>,
     write: Vec<Step>,
+    forget: Vec<Step>,
 }
 
 impl Planner {
@@ -112,8 +129,12 @@ impl Planner {
             numbers: Slots::new(capacity.services),
             ports: Ports::new(capacity.backends, found.marks),
             left_out: BTreeMap::new(),
+            items: Items::new(capacity, found.items),
+            prefixes: Prefixes::new(found.prefixes),
+            touched: BTreeSet::new(),
             stray_frontends: BTreeSet::new(),
             stray_names: BTreeSet::new(),
+            stray_items: BTreeSet::new(),
             recorded: found.marks,
             room_came: false,
         };
@@ -125,7 +146,24 @@ impl Planner {
         }
         let used: BTreeSet<u32> = planner.installed.values().map(|installed| installed.service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
+        planner.ports.adopt_endpoints(&planner.items);
+        planner.stray_items = planner.find_stray_items();
         planner
+    }
+
+    fn find_stray_items(&self) -> BTreeSet<Item> {
+        let numbers: BTreeSet<u32> = self.installed.values().map(|installed| installed.number).collect();
+        let is_stray = |item: &&Item| match item {
+            Item::Member(member) => !numbers.contains(&member.service),
+            Item::Range(id, _) => !self.ports.has(*id),
+            Item::Address(..) | Item::Endpoint(..) => false,
+        };
+        self.items.iter().filter(is_stray).copied().collect()
+    }
+
+    /// Sets the ranges that ClusterIPs are given from: other addresses in them are nobody's.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
+        self.prefixes.set_cidrs(cidrs);
     }
 
     fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u32, Option<ServicePort>>) -> Option<()> {
@@ -150,7 +188,7 @@ impl Planner {
         names: &HashMap<u32, Option<ServicePort>>,
     ) -> Option<()> {
         let owner = names.get(&service.id)?.as_ref()?;
-        if !self.ports.adopt(service.id, owner, family) {
+        if !self.ports.adopt(service, owner, family) {
             return None;
         }
         // Sets taken over so far, to be given up again should the other choice be unsound.
@@ -167,14 +205,18 @@ impl Planner {
         is_sound
     }
 
-    /// Plans the writes that make these frontends what the table says.
-    pub fn plan(&mut self, table: &Table, changed: &BTreeSet<Frontend>) -> Plan {
+    /// Plans the writes that make what changed as the table says.
+    pub fn plan(&mut self, table: &Table, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
-        phases.remove.extend(std::mem::take(&mut self.stray_frontends).into_iter().map(Step::RemoveFrontend));
-        phases.remove.extend(std::mem::take(&mut self.stray_names).into_iter().map(Step::RemoveName));
+        self.remove_strays(&mut phases);
+        self.items.lacks_room = false;
+        for address in &changes.addresses {
+            self.set_address(table, address, &mut phases);
+        }
         let retried: Vec<Frontend> =
             if std::mem::take(&mut self.room_came) { self.left_out.keys().copied().collect() } else { Vec::new() };
-        for frontend in changed.iter().chain(retried.iter().filter(|frontend| !changed.contains(frontend))) {
+        let frontends = &changes.frontends;
+        for frontend in frontends.iter().chain(retried.iter().filter(|frontend| !frontends.contains(frontend))) {
             self.left_out.remove(frontend);
             match table.get(frontend) {
                 None => self.remove(frontend, &mut phases),
@@ -185,19 +227,63 @@ impl Planner {
                 }
             }
         }
-        let mut steps = Vec::with_capacity(1 + phases.remove.len() + phases.write.len());
+        for id in std::mem::take(&mut self.touched) {
+            self.ports.settle(id, &mut self.items, &mut phases.forget);
+        }
+        self.ports.forget_unclaimed(&mut self.items, &mut phases.forget);
+        self.prefixes.plan(self.left_out.is_empty() && !self.items.lacks_room, &mut phases.forget);
+        Plan { steps: self.in_order(phases), left_out: self.left_out.clone() }
+    }
+
+    fn remove_strays(&mut self, phases: &mut Phases) {
+        phases.remove.extend(std::mem::take(&mut self.stray_frontends).into_iter().map(Step::RemoveFrontend));
+        phases.remove.extend(std::mem::take(&mut self.stray_names).into_iter().map(Step::RemoveName));
+        for item in std::mem::take(&mut self.stray_items) {
+            self.items.remove(item, &mut phases.remove);
+        }
+    }
+
+    fn in_order(&mut self, phases: Phases) -> Vec<Step> {
+        let Phases { remove, write, forget } = phases;
+        let mut steps = Vec::with_capacity(1 + remove.len() + write.len() + forget.len());
         if self.recorded != self.ports.marks() {
             self.recorded = self.ports.marks();
             steps.push(Step::SetMarks(self.recorded));
         }
-        steps.append(&mut phases.remove);
-        steps.append(&mut phases.write);
-        Plan { steps, left_out: self.left_out.clone() }
+        steps.extend(remove);
+        steps.extend(write);
+        steps.extend(forget);
+        steps
     }
 
-    /// The frontends that the maps hold.
-    pub fn installed(&self) -> impl Iterator<Item = Frontend> {
-        self.installed.keys().copied()
+    /// How many frontends the maps hold.
+    pub fn frontends(&self) -> usize {
+        self.installed.len()
+    }
+
+    /// Whether any load balancer admits only some.
+    pub fn has_source_ranges(&self) -> bool {
+        self.installed.values().any(|installed| installed.service.flags & SOURCE_RANGES != 0)
+    }
+
+    /// Everything that the maps hold.
+    pub fn everything(&self) -> Changes {
+        let addresses = self.items.iter().filter_map(|item| match item {
+            Item::Address(address, _) => Some(*address),
+            Item::Endpoint(..) | Item::Member(_) | Item::Range(..) => None,
+        });
+        Changes { frontends: self.installed.keys().copied().collect(), addresses: addresses.collect() }
+    }
+
+    fn set_address(&mut self, table: &Table, address: &std::net::IpAddr, phases: &mut Phases) {
+        let (before, after) = (self.items.owner(*address), table.owner(address));
+        if let Some(owner) = before.filter(|_| before != after) {
+            self.items.remove(Item::Address(*address, owner), &mut phases.remove);
+        }
+        if let Some(owner) = after {
+            self.items.insert(Item::Address(*address, owner), &mut phases.write);
+            self.prefixes.cover(*address);
+        }
     }
 
     /// Begins to wait for the programs that may read what earlier plans retired, after they were applied. False if nothing
@@ -218,36 +304,48 @@ impl Planner {
     fn set(&mut self, frontend: &Frontend, entry: &Entry, phases: &mut Phases) -> Result<(), Full> {
         let before = self.installed.get(frontend).copied();
         let mut steps = Vec::new();
-        let service = self.build(frontend.family(), entry, &mut steps)?;
+        let service = self.build(frontend, entry, &mut steps)?;
         let number = match before {
-            Some(before) => {
-                self.forget_service(&before.service, &mut phases.remove);
-                update(before, &service, &mut steps);
-                before.number
-            }
+            Some(before) => before.number,
             None => {
                 let Some(range) = self.numbers.allocate(1) else {
                     self.forget_service(&service, &mut Vec::new());
                     return Err(Full::Services);
                 };
-                steps.push(Step::WriteService(range.first, service));
-                steps.push(Step::InsertFrontend(*frontend, range.first));
                 range.first
             }
         };
+        self.set_members(number, &service, &mut steps, &mut phases.forget);
+        match before {
+            Some(before) => {
+                self.forget_service(&before.service, &mut phases.remove);
+                update(before, &service, &mut steps);
+            }
+            None => {
+                steps.push(Step::WriteService(number, service));
+                steps.push(Step::InsertFrontend(*frontend, number));
+            }
+        }
         phases.write.append(&mut steps);
         self.installed.insert(*frontend, Installed { number, service });
         Ok(())
     }
 
     /// The service entry for a table entry, with its id and its backends.
-    fn build(&mut self, family: Family, entry: &Entry, steps: &mut Vec<Step>) -> Result<Service, Full> {
-        let Entry { owner, kind, inside, outside, affinity_timeout } = entry;
-        let id = self.ports.enter(owner, family, steps);
-        let mut service = Service { id, affinity_timeout: *affinity_timeout, kind: *kind as u8, ..Service::default() };
-        let chosen = self.ports.choose(id, inside, steps).and_then(|choice| {
+    fn build(&mut self, frontend: &Frontend, entry: &Entry, steps: &mut Vec<Step>) -> Result<Service, Full> {
+        let Entry { owner: _, kind, inside, outside, affinity_timeout, serving: _, source_ranges: _ } = entry;
+        let id = self.ports.enter(entry, frontend.family(), &mut self.items, steps);
+        self.touched.insert(id);
+        let mut service = Service {
+            id,
+            affinity_timeout: *affinity_timeout,
+            kind: *kind as u8,
+            flags: flags(frontend, entry),
+            ..Service::default()
+        };
+        let chosen = self.ports.choose(id, inside, &mut self.items, steps).and_then(|choice| {
             service.inside = choice;
-            service.outside = self.ports.choose(id, outside, steps)?;
+            service.outside = self.ports.choose(id, outside, &mut self.items, steps)?;
             Ok(())
         });
         match chosen {
@@ -259,22 +357,44 @@ impl Planner {
         }
     }
 
+    /// With session affinity, the endpoints that a service chooses from are its members.
+    fn set_members(&mut self, number: u32, service: &Service, steps: &mut Vec<Step>, forget: &mut Vec<Step>) {
+        let mut members: BTreeSet<Item> = BTreeSet::new();
+        if service.affinity_timeout > 0 {
+            let numbers = self.ports.numbers(service.id, service.inside);
+            members.extend(numbers.map(|endpoint| Item::Member(Member { service: number, endpoint })));
+        }
+        for member in &members {
+            self.items.insert(*member, steps);
+        }
+        self.items.retain(items::members_of(number), |item| members.contains(item), forget);
+    }
+
     fn remove(&mut self, frontend: &Frontend, phases: &mut Phases) {
-        if let Some(installed) = self.installed.remove(frontend) {
+        if let Some(Installed { number, service }) = self.installed.remove(frontend) {
             phases.remove.push(Step::RemoveFrontend(*frontend));
-            self.forget_service(&installed.service, &mut phases.remove);
-            self.numbers.retire(Range { first: installed.number, count: 1 });
+            self.forget_service(&service, &mut phases.remove);
+            self.items.retain(items::members_of(number), |_| false, &mut phases.remove);
+            self.numbers.retire(Range { first: number, count: 1 });
         }
     }
 
     /// Ends the use that a service entry makes of its id and its backends.
     fn forget_service(&mut self, service: &Service, steps: &mut Vec<Step>) {
+        self.touched.insert(service.id);
         self.ports.release(service.id, service.inside);
         self.ports.release(service.id, service.outside);
         if self.ports.leave(service.id) {
             steps.push(Step::RemoveName(service.id));
         }
     }
+}
+
+/// Who may use a frontend.
+fn flags(frontend: &Frontend, entry: &Entry) -> u8 {
+    let is_of_host = frontend.address.is_loopback() || frontend.address.is_unspecified();
+    let is_filtered = entry.kind == Kind::LoadBalancer && entry.source_ranges.is_some();
+    (if is_of_host { HOST_ONLY } else { 0 }) | (if is_filtered { SOURCE_RANGES } else { 0 })
 }
 
 /// Rewrites what differs of a service entry in use.

@@ -4,12 +4,29 @@
 
 mod endpoints;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::{
-    object::{Port, Service, Slice},
-    table::{Entry, Family, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Target, Verdict},
+    object::{self, Policy, Port, Service, ServiceType, Slice},
+    table::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target, Verdict},
 };
+use endpoints::{Sets, Uses};
+
+/// The node that the table is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: endpoints that run on it are local.
+    pub name: Box<str>,
+    /// Its zone, if it is in one.
+    pub zone: Option<Box<str>>,
+}
+
+impl Node {
+    /// A node of this name, and what its Node object says, if there is one.
+    pub fn new(name: &str, object: Option<&object::Node>) -> Self {
+        Self { name: name.into(), zone: object.and_then(|node| node.zone.clone()) }
+    }
+}
 
 /// A Service's part of the table.
 #[derive(Debug)]
@@ -17,7 +34,9 @@ pub struct Resolved {
     /// How it fares against others that claim the same address.
     pub precedence: Precedence,
     /// What it serves.
-    pub entries: Vec<(Frontend, Entry)>,
+    pub entries: Vec<(Place, Entry)>,
+    /// Its ClusterIPs: ports of them that are not among the entries are refused.
+    pub addresses: Vec<IpAddr>,
     /// What it asks for and does not get.
     pub skipped: Vec<Skipped>,
 }
@@ -37,96 +56,128 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// Resolves a Service on the node `node`.
-pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &str) -> Resolved {
-    let precedence = Precedence { created: service.created, service: service.name.clone() };
-    let mut resolved = Resolved { precedence, entries: Vec::new(), skipped: Vec::new() };
-    if is_handled(service) {
-        for family in [Family::V4, Family::V6] {
-            resolve_family(service, slices, node, family, &mut resolved);
+/// Resolves a Service on a node.
+pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &Node) -> Resolved {
+    let mut resolved = Resolved {
+        precedence: Precedence { created: service.created, service: service.name.clone() },
+        entries: Vec::new(),
+        addresses: Vec::new(),
+        skipped: Vec::new(),
+    };
+    // A Service that is only a name has no address to translate, even if one is left over.
+    if service.kind == ServiceType::ExternalName {
+        return resolved;
+    }
+    let faults = service.faults.iter().chain(slices.clone().flat_map(|slice| slice.faults.iter()));
+    resolved.skipped.extend(faults.map(|fault| Skipped { service: service.name.clone(), reason: fault.to_owned() }));
+    for family in Family::ALL {
+        if let Some(address) = *service.cluster_ips.get(family) {
+            resolved.addresses.push(address);
+            for port in &service.ports {
+                resolve_port(service, port, address, slices, node, &mut resolved);
+            }
         }
     }
     resolved
 }
 
-/// Headless Services and those that are only a name have no address to translate, whatever else they say.
-fn is_handled(service: &Service) -> bool {
-    !service.external_name && !matches!(&*service.cluster_ip, "" | "None")
-}
-
-fn resolve_family<'a>(
+/// The entries of one port in the family of the ClusterIP.
+fn resolve_port<'a>(
     service: &Service,
+    port: &Port,
+    cluster_ip: IpAddr,
     slices: &(impl Iterator<Item = &'a Slice> + Clone),
-    node: &str,
-    family: Family,
+    node: &Node,
     resolved: &mut Resolved,
 ) {
-    let address = match cluster_ip(service, family) {
-        Ok(Some(address)) => address,
-        Ok(None) => return,
-        Err(reason) => return resolved.skip(service, reason),
+    let family = Family::of(cluster_ip);
+    let places = places(service, port, cluster_ip);
+    let owner = ServicePort { service: service.name.clone(), port: port.name.clone(), protocol: port.protocol };
+    let is_internal_local = service.internal_policy == Policy::Local;
+    let is_external_local = service.external_policy == Policy::Local && is_external(service);
+    let is_accessible = places.len() > 1;
+    let uses = Uses {
+        cluster: !is_internal_local || is_accessible,
+        local: is_internal_local || (is_external_local && is_accessible),
     };
-    let mut defined = BTreeSet::new();
-    for port in &service.ports {
-        let (number, protocol) = match port_and_protocol(port) {
-            Ok(valid) => valid,
-            Err(reason) => {
-                resolved.skip(service, reason);
-                continue;
-            }
+    let is_remembered = port.protocol == Protocol::Udp || service.affinity_timeout > 0;
+    let sets = endpoints::of_port(slices.clone(), &owner, family, node, uses);
+    let (cluster, local) = (target(&sets, &sets.cluster), target(&sets, &sets.local));
+    let serving: Option<Arc<[Endpoint]>> = is_remembered.then(|| sets.serving.into());
+    for (place, kind) in places {
+        let (inside, outside) = match kind {
+            Kind::ClusterIp if is_internal_local => (&local, &local),
+            Kind::ClusterIp => (&cluster, &cluster),
+            // Clients on this node are not made to depend on where the endpoints run.
+            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if is_external_local => (&cluster, &local),
+            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (&cluster, &cluster),
         };
-        let frontend = Frontend { address, port: number, protocol };
-        if !defined.insert(frontend) {
-            resolved.skip(service, format!("port {number}/{protocol} is defined twice; the first counts"));
-            continue;
+        let entry = Entry {
+            owner: owner.clone(),
+            kind,
+            inside: inside.clone(),
+            outside: outside.clone(),
+            affinity_timeout: service.affinity_timeout,
+            serving: serving.clone(),
+            source_ranges: service.source_ranges.get(family).clone(),
+        };
+        if resolved.entries.iter().any(|(taken, _)| *taken == place) {
+            resolved.skip(service, format!("{place} is defined twice; the first counts"));
+        } else {
+            resolved.entries.push((place, entry));
         }
-        let owner = ServicePort { service: service.name.clone(), port: port.name.clone(), protocol };
-        let target = match endpoints::of_port(slices.clone(), &owner, family, node) {
-            backends if backends.is_empty() => Target::Verdict(Verdict::Refuse),
-            backends => Target::Backends(backends.into()),
-        };
-        let entry = Entry { owner, kind: Kind::ClusterIp, inside: target.clone(), outside: target, affinity_timeout: 0 };
-        resolved.entries.push((frontend, entry));
+    }
+}
+
+/// All places of a port: the ClusterIP first, then its other addresses of the family, and the node port.
+fn places(service: &Service, port: &Port, cluster_ip: IpAddr) -> Vec<(Place, Kind)> {
+    let family = Family::of(cluster_ip);
+    let mut places: Vec<(Place, Kind)> = Vec::with_capacity(1);
+    let mut add = |place: Place, kind| {
+        // An address that is given twice, or as two kinds, is one.
+        if !places.iter().any(|(known, _)| *known == place) {
+            places.push((place, kind));
+        }
+    };
+    let on = |address: IpAddr| Frontend { address, port: port.port, protocol: port.protocol }.into();
+    add(on(cluster_ip), Kind::ClusterIp);
+    for (addresses, kind) in [(&service.load_balancer_ips, Kind::LoadBalancer), (&service.external_ips, Kind::ExternalIp)] {
+        for address in addresses.iter().filter(|address| Family::of(**address) == family) {
+            add(on(*address), kind);
+        }
+    }
+    if let Some(node_port) = port.node_port {
+        add(Place::node_port(family, node_port, port.protocol), Kind::NodePort);
+    }
+    places
+}
+
+/// Whether the type makes it one that clients outside the cluster may use.
+fn is_external(service: &Service) -> bool {
+    match service.kind {
+        ServiceType::LoadBalancer | ServiceType::NodePort => true,
+        ServiceType::ClusterIp => !service.external_ips.is_empty(),
+        ServiceType::ExternalName => false,
+    }
+}
+
+/// Without an endpoint anywhere clients are refused; with some elsewhere only, a policy keeps them away, and they are dropped.
+fn target(sets: &Sets, set: &[Endpoint]) -> Target {
+    if !sets.has_any {
+        Target::Verdict(Verdict::Refuse)
+    } else if set.is_empty() {
+        Target::Verdict(Verdict::Drop)
+    } else {
+        Target::Backends(set.into())
     }
 }
 
 impl Resolved {
     fn skip(&mut self, service: &Service, reason: String) {
         let skipped = Skipped { service: service.name.clone(), reason };
-        // Both families find the same fault with a port.
         if !self.skipped.contains(&skipped) {
             self.skipped.push(skipped);
         }
-    }
-}
-
-/// The ClusterIP of a family: `clusterIPs` and `ipFamilies` go together; without the latter only `clusterIP` counts.
-fn cluster_ip(service: &Service, family: Family) -> Result<Option<IpAddr>, String> {
-    let text = if service.ip_families.is_empty() {
-        Some(&service.cluster_ip)
-    } else {
-        let wanted = match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
-        service.ip_families.iter().position(|name| &**name == wanted).and_then(|index| service.cluster_ips.get(index))
-    };
-    let Some(text) = text else { return Ok(None) };
-    let address: IpAddr =
-        text.parse().map_err(|_| format!("clusterIP {text:?} is not an IP address; the Service is left out"))?;
-    Ok(Some(address).filter(|address| Family::of(*address) == family))
-}
-
-fn port_and_protocol(port: &Port) -> Result<(u16, Protocol), String> {
-    let protocol = match &*port.protocol {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => return Err(format!("port {}/SCTP is left out: sockets of this protocol cannot be translated", port.port)),
-        other => return Err(format!("port {} has the unknown protocol {other:?} and is left out", port.port)),
-    };
-    match u16::try_from(port.port) {
-        Ok(number @ 1..) => Ok((number, protocol)),
-        Ok(0) | Err(_) => Err(format!("port {} is not between 1 and 65535 and is left out", port.port)),
     }
 }
 

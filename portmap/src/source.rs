@@ -3,10 +3,13 @@
 pub mod kube;
 pub mod manifests;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
-    object::{Service, Slice},
+    object::{Node, OtherService, PROXY_NAME_LABEL, Service, Slice},
     table::ObjectName,
 };
 
@@ -17,6 +20,22 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1/EndpointSlice`.
     Slice,
+    /// `v1/Service` that another proxy serves.
+    OtherService,
+    /// `v1/Node`: the own one.
+    Node,
+    /// `networking.k8s.io/v1/ServiceCIDR`.
+    ServiceCidr,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Service, Self::Slice, Self::OtherService, Self::Node, Self::ServiceCidr];
+
+    /// Whether a cluster may be without it.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::ServiceCidr)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -24,6 +43,9 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Service => "Service",
             Self::Slice => "EndpointSlice",
+            Self::OtherService => "Service of other proxies",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         })
     }
 }
@@ -35,6 +57,52 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice.
     Slice(Slice),
+    /// A Service that another proxy serves.
+    OtherService(OtherService),
+    /// The own Node.
+    Node(ObjectName, Node),
+    /// The ranges of a ServiceCIDR.
+    ServiceCidr(ObjectName, Vec<IpNet>),
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::Slice(_) => Kind::Slice,
+            Self::OtherService(_) => Kind::OtherService,
+            Self::Node(..) => Kind::Node,
+            Self::ServiceCidr(..) => Kind::ServiceCidr,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ObjectName {
+        match self {
+            Self::Service(service) => &service.name,
+            Self::Slice(slice) => &slice.name,
+            Self::OtherService(service) => &service.name,
+            Self::Node(name, _) | Self::ServiceCidr(name, _) => name,
+        }
+    }
+}
+
+/// Which objects a source is to send.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The name of the own Node.
+    pub node: Arc<str>,
+    /// Only Services whose proxy-name label is this; without it, only those that have no such label.
+    pub proxy_name: Option<String>,
+}
+
+impl Wanted {
+    /// Whether a Service is to be served here.
+    pub fn is_ours(&self, service: &ObjectMeta) -> bool {
+        let label = service.labels.as_ref().and_then(|labels| labels.get(PROXY_NAME_LABEL));
+        label == self.proxy_name.as_ref()
+    }
 }
 
 /// What a source has to say.

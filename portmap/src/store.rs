@@ -1,44 +1,65 @@
-//! The objects as last heard of, and which Services an event concerns. Between `source` and `resolve`; decides nothing.
+//! The objects as last heard of, and what an event concerns. Between `source` and `resolve`; decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use ipnet::IpNet;
+
 use crate::{
-    object::{Service, Slice},
+    object::{Node, OtherService, Service, Slice},
     source::{Event, Kind, Object},
     table::ObjectName,
 };
 
-/// All Services and EndpointSlices.
+/// All objects that count.
 #[derive(Debug, Default)]
 pub struct Store {
     services: HashMap<ObjectName, Service>,
     slices: HashMap<ObjectName, Slice>,
     /// Service → its slices, in the order of their names. A slice may come before its Service and stay after it.
     slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
-    dirty: BTreeSet<ObjectName>,
+    others: HashMap<ObjectName, OtherService>,
+    nodes: HashMap<ObjectName, Node>,
+    cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
+    dirty: Dirty,
     listed: BTreeSet<Kind>,
+}
+
+/// What events have concerned.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Services to resolve anew.
+    pub services: BTreeSet<ObjectName>,
+    /// Services of other proxies.
+    pub others: BTreeSet<ObjectName>,
+    /// Whether the own Node may be another.
+    pub node: bool,
+    /// Whether the ServiceCIDRs may be others.
+    pub cidrs: bool,
 }
 
 impl Store {
     /// Takes in an event.
     pub fn apply(&mut self, event: Event) {
         match event {
-            Event::Changed(Object::Service(service)) => self.set_service(service),
-            Event::Changed(Object::Slice(slice)) => self.set_slice(slice),
-            Event::Removed(Kind::Service, name) => self.remove_service(&name),
-            Event::Removed(Kind::Slice, name) => self.remove_slice(&name),
+            Event::Changed(object) => self.set(object),
+            Event::Removed(kind, name) => self.remove(kind, &name),
             Event::Listed(kind, objects) => self.replace(kind, objects),
         }
     }
 
-    /// Whether both kinds have been listed completely at least once. Before, nothing may be concluded from an absence.
-    pub fn synced(&self) -> bool {
-        self.listed.contains(&Kind::Service) && self.listed.contains(&Kind::Slice)
+    /// Whether a kind has been listed completely at least once. Before, nothing may be concluded from an absence.
+    pub fn has_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
     }
 
-    /// The Services that events have concerned since the last call, in order.
-    pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
+    /// What events have concerned since the last call.
+    pub fn take_dirty(&mut self) -> Dirty {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Has all Services resolved anew.
+    pub fn mark_all(&mut self) {
+        self.dirty.services.extend(self.services.keys().cloned());
     }
 
     /// A Service.
@@ -46,26 +67,85 @@ impl Store {
         self.services.get(name)
     }
 
+    /// A Service of another proxy.
+    pub fn other(&self, name: &ObjectName) -> Option<&OtherService> {
+        self.others.get(name)
+    }
+
     /// A Service's slices, in the order of their names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
         self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
     }
 
-    /// How many objects are held, by kind.
-    pub fn counts(&self) -> BTreeMap<Kind, usize> {
-        BTreeMap::from([(Kind::Service, self.services.len()), (Kind::Slice, self.slices.len())])
+    /// The own Node.
+    pub fn node(&self) -> Option<&Node> {
+        self.nodes.values().next()
+    }
+
+    /// The ranges of all ServiceCIDRs.
+    pub fn cidrs(&self) -> impl Iterator<Item = IpNet> {
+        self.cidrs.values().flatten().copied()
+    }
+
+    /// How many objects of a kind are held.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::Slice => self.slices.len(),
+            Kind::OtherService => self.others.len(),
+            Kind::Node => self.nodes.len(),
+            Kind::ServiceCidr => self.cidrs.len(),
+        }
+    }
+
+    fn set(&mut self, object: Object) {
+        match object {
+            Object::Service(service) => self.set_service(service),
+            Object::Slice(slice) => self.set_slice(slice),
+            Object::OtherService(service) => {
+                self.dirty.others.insert(service.name.clone());
+                self.others.insert(service.name.clone(), service);
+            }
+            Object::Node(name, node) => {
+                self.dirty.node = true;
+                self.nodes.insert(name, node);
+            }
+            Object::ServiceCidr(name, ranges) => {
+                self.dirty.cidrs = true;
+                self.cidrs.insert(name, ranges);
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, name: &ObjectName) {
+        match kind {
+            Kind::Service => self.remove_service(name),
+            Kind::Slice => self.remove_slice(name),
+            Kind::OtherService => {
+                self.others.remove(name);
+                self.dirty.others.insert(name.clone());
+            }
+            Kind::Node => {
+                self.nodes.remove(name);
+                self.dirty.node = true;
+            }
+            Kind::ServiceCidr => {
+                self.cidrs.remove(name);
+                self.dirty.cidrs = true;
+            }
+        }
     }
 
     fn set_service(&mut self, service: Service) {
         if self.services.get(&service.name) != Some(&service) {
-            self.dirty.insert(service.name.clone());
+            self.dirty.services.insert(service.name.clone());
             self.services.insert(service.name.clone(), service);
         }
     }
 
     fn remove_service(&mut self, name: &ObjectName) {
         if self.services.remove(name).is_some() {
-            self.dirty.insert(name.clone());
+            self.dirty.services.insert(name.clone());
         }
     }
 
@@ -76,7 +156,7 @@ impl Store {
         self.remove_slice(&slice.name);
         if let Some(service) = &slice.service {
             self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
-            self.dirty.insert(service.clone());
+            self.dirty.services.insert(service.clone());
         }
         self.slices.insert(slice.name.clone(), slice);
     }
@@ -91,32 +171,37 @@ impl Store {
                 self.slices_of.remove(&service);
             }
         }
-        self.dirty.insert(service);
+        self.dirty.services.insert(service);
     }
 
     /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
     fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
-        let mut gone: BTreeSet<ObjectName> = match kind {
-            Kind::Service => self.services.keys().cloned().collect(),
-            Kind::Slice => self.slices.keys().cloned().collect(),
-        };
+        let mut gone = self.names(kind);
         for object in objects {
-            gone.remove(match &object {
-                Object::Service(service) => &service.name,
-                Object::Slice(slice) => &slice.name,
-            });
-            self.apply(Event::Changed(object));
+            gone.remove(object.name());
+            self.set(object);
         }
         for name in gone {
-            self.apply(Event::Removed(kind, name));
+            self.remove(kind, &name);
         }
         self.listed.insert(kind);
+    }
+
+    fn names(&self, kind: Kind) -> BTreeSet<ObjectName> {
+        match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::Slice => self.slices.keys().cloned().collect(),
+            Kind::OtherService => self.others.keys().cloned().collect(),
+            Kind::Node => self.nodes.keys().cloned().collect(),
+            Kind::ServiceCidr => self.cidrs.keys().cloned().collect(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{object::Faults, table::Family};
 
     fn name(name: &str) -> ObjectName {
         ObjectName { namespace: "default".into(), name: name.into() }
@@ -126,9 +211,10 @@ mod tests {
         Slice {
             name: name(slice),
             service: Some(name(service)),
-            address_type: "IPv4".into(),
-            ports: Vec::new(),
-            endpoints: Vec::new(),
+            family: Some(Family::V4),
+            ports: Box::default(),
+            endpoints: Box::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -138,9 +224,9 @@ mod tests {
         store.apply(Event::Listed(Kind::Slice, vec![Object::Slice(slice("a", "web")), Object::Slice(slice("b", "db"))]));
         store.take_dirty();
         store.apply(Event::Listed(Kind::Slice, vec![Object::Slice(slice("a", "web"))]));
-        assert_eq!(store.take_dirty(), BTreeSet::from([name("db")]));
+        assert_eq!(store.take_dirty().services, BTreeSet::from([name("db")]));
         assert_eq!(store.slices_of(&name("db")).count(), 0);
-        assert!(!store.synced(), "Services were never listed");
+        assert!(!store.has_listed(Kind::Service), "Services were never listed");
     }
 
     #[test]
@@ -149,7 +235,7 @@ mod tests {
         store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
         store.take_dirty();
         store.apply(Event::Changed(Object::Slice(slice("a", "db"))));
-        assert_eq!(store.take_dirty(), BTreeSet::from([name("web"), name("db")]));
+        assert_eq!(store.take_dirty().services, BTreeSet::from([name("web"), name("db")]));
     }
 
     #[test]
@@ -158,6 +244,6 @@ mod tests {
         store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
         store.take_dirty();
         store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
-        assert!(store.take_dirty().is_empty());
+        assert!(store.take_dirty().services.is_empty());
     }
 }

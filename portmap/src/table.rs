@@ -1,11 +1,16 @@
 //! The domain types: what the tables should say, in Kubernetes' own terms and independent of how the kernel stores it.
 
+mod claims;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+
+use ipnet::IpNet;
+
+pub use claims::{AddressOwner, Changes, Table};
 
 pub use portmap_common::{Kind, Verdict};
 
@@ -59,9 +64,52 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Its name in Kubernetes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// One of a thing for each address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerFamily<T> {
+    /// For IPv4.
+    pub v4: T,
+    /// For IPv6.
+    pub v6: T,
+}
+
+impl<T> PerFamily<T> {
+    /// Makes one for each family.
+    pub fn of(mut make: impl FnMut(Family) -> T) -> Self {
+        Self { v4: make(Family::V4), v6: make(Family::V6) }
+    }
+
+    /// The one of a family.
+    pub fn get(&self, family: Family) -> &T {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// The one of a family.
+    pub fn get_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
     }
 }
 
@@ -86,6 +134,49 @@ impl Frontend {
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", SocketAddr::new(self.address, self.port), self.protocol)
+    }
+}
+
+/// A destination that a Service asks for: a frontend, or a node port, which is one on every eligible address of the node.
+/// Ordered as the command line lists them: family, node ports first, address as a number, port, protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The address family.
+    pub family: Family,
+    /// The address; none for a node port.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl Place {
+    /// A node port.
+    pub fn node_port(family: Family, port: u16, protocol: Protocol) -> Self {
+        Self { family, address: None, port, protocol }
+    }
+
+    /// The frontend that the place is, on this address if it is a node port.
+    pub fn on(self, node: IpAddr) -> Frontend {
+        let Self { family: _, address, port, protocol } = self;
+        Frontend { address: address.unwrap_or(node), port, protocol }
+    }
+}
+
+impl From<Frontend> for Place {
+    fn from(frontend: Frontend) -> Self {
+        let Frontend { address, port, protocol } = frontend;
+        Self { family: frontend.family(), address: Some(address), port, protocol }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => self.on(address).fmt(f),
+            None => write!(f, "*:{}/{}", self.port, self.protocol),
+        }
     }
 }
 
@@ -139,6 +230,11 @@ pub struct Entry {
     pub outside: Target,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
+    /// The service port's endpoints that answer, whether or not they are to get new clients: for the clients that they have.
+    /// Kept where there can be such clients: of UDP, and of session affinity.
+    pub serving: Option<Arc<[Endpoint]>>,
+    /// Whom the service port's load balancer addresses admit; none: everybody.
+    pub source_ranges: Option<Arc<[IpNet]>>,
 }
 
 /// Who wins an address that several Services claim: the oldest, then the first by name.
@@ -148,120 +244,4 @@ pub struct Precedence {
     pub created: i64,
     /// The Service.
     pub service: ObjectName,
-}
-
-/// A Service's claim on a frontend.
-#[derive(Clone, Debug)]
-struct Claim {
-    precedence: Precedence,
-    entry: Entry,
-}
-
-/// The desired table: for each frontend the entry of the Service that wins it.
-#[derive(Debug, Default)]
-pub struct Table {
-    claims: BTreeMap<Frontend, Vec<Claim>>,
-    by_service: BTreeMap<ObjectName, Vec<Frontend>>,
-}
-
-impl Table {
-    /// Replaces everything that a Service claims, and returns the frontends whose entries may have changed.
-    pub fn replace(&mut self, precedence: &Precedence, entries: Vec<(Frontend, Entry)>) -> BTreeSet<Frontend> {
-        let mut touched = self.remove(&precedence.service);
-        let mut claimed = Vec::with_capacity(entries.len());
-        for (frontend, entry) in entries {
-            let claims = self.claims.entry(frontend).or_default();
-            let place = claims.partition_point(|claim| claim.precedence < *precedence);
-            claims.insert(place, Claim { precedence: precedence.clone(), entry });
-            claimed.push(frontend);
-            touched.insert(frontend);
-        }
-        if !claimed.is_empty() {
-            self.by_service.insert(precedence.service.clone(), claimed);
-        }
-        touched
-    }
-
-    /// Takes away everything that a Service claims, and returns the frontends whose entries may have changed.
-    pub fn remove(&mut self, service: &ObjectName) -> BTreeSet<Frontend> {
-        let claimed = self.by_service.remove(service).unwrap_or_default();
-        for frontend in &claimed {
-            self.withdraw(*frontend, service);
-        }
-        claimed.into_iter().collect()
-    }
-
-    fn withdraw(&mut self, frontend: Frontend, service: &ObjectName) {
-        if let Some(claims) = self.claims.get_mut(&frontend) {
-            claims.retain(|claim| claim.precedence.service != *service);
-            if claims.is_empty() {
-                self.claims.remove(&frontend);
-            }
-        }
-    }
-
-    /// The entry that a frontend should have.
-    pub fn get(&self, frontend: &Frontend) -> Option<&Entry> {
-        self.claims.get(frontend).and_then(|claims| claims.first()).map(|claim| &claim.entry)
-    }
-
-    /// All frontends and their entries, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Frontend, &Entry)> {
-        self.claims.iter().filter_map(|(frontend, claims)| Some((frontend, &claims.first()?.entry)))
-    }
-
-    /// The Services that claim a frontend in vain, with the one that has it.
-    pub fn losers(&self, frontend: &Frontend) -> impl Iterator<Item = (&ObjectName, &ObjectName)> {
-        let claims = self.claims.get(frontend).map(Vec::as_slice).unwrap_or_default();
-        let winner = claims.first().map(|claim| &claim.precedence.service);
-        claims.iter().skip(1).filter_map(move |claim| Some((&claim.precedence.service, winner?)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn precedence(created: i64, name: &str) -> Precedence {
-        Precedence { created, service: ObjectName { namespace: "default".into(), name: name.into() } }
-    }
-
-    fn claim(precedence: &Precedence) -> Vec<(Frontend, Entry)> {
-        let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
-        let refuse = Target::Verdict(Verdict::Refuse);
-        let entry = Entry { owner, kind: Kind::ClusterIp, inside: refuse.clone(), outside: refuse, affinity_timeout: 0 };
-        vec![(frontend(), entry)]
-    }
-
-    fn frontend() -> Frontend {
-        Frontend { address: [10, 96, 0, 1].into(), port: 80, protocol: Protocol::Tcp }
-    }
-
-    fn owner(table: &Table) -> Option<&str> {
-        table.get(&frontend()).map(|entry| &*entry.owner.service.name)
-    }
-
-    #[test]
-    fn the_oldest_claim_wins_and_the_next_takes_over() {
-        let (old, new) = (precedence(1, "z"), precedence(2, "a"));
-        let mut table = Table::default();
-        table.replace(&new, claim(&new));
-        assert_eq!(owner(&table), Some("a"));
-        table.replace(&old, claim(&old));
-        assert_eq!(owner(&table), Some("z"));
-        assert_eq!(table.losers(&frontend()).count(), 1);
-        assert_eq!(table.replace(&old, Vec::new()).len(), 1);
-        assert_eq!(owner(&table), Some("a"));
-        table.replace(&new, Vec::new());
-        assert_eq!(owner(&table), None);
-    }
-
-    #[test]
-    fn of_one_age_the_first_name_wins() {
-        let (a, b) = (precedence(1, "a"), precedence(1, "b"));
-        let mut table = Table::default();
-        table.replace(&b, claim(&b));
-        table.replace(&a, claim(&a));
-        assert_eq!(owner(&table), Some("a"));
-    }
 }

@@ -1,21 +1,27 @@
 //! The table as people and other programs see it: the JSON contract of `resolve` and `services`, and the same as a table.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use portmap_common::{Choice, Kind, Verdict};
 use serde::Serialize;
 
 use crate::{
-    maps::{Found, Slot, Snapshot},
-    table::{Endpoint, Entry, Frontend, ServicePort, Table, Target},
+    maps::{Found, Item, Slot, Snapshot},
+    table::{Endpoint, Entry, Family, Place, ServicePort, Table, Target},
 };
 
 /// One frontend. The names and texts of its JSON are a stable contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// `10.96.0.10:80/TCP`, `[fd00::1]:80/TCP`.
+    /// `10.96.0.10:80/TCP`, `[fd00::1]:80/TCP`, `*:30080/TCP` for a node port.
     pub frontend: String,
+    /// `IPv4` or `IPv6`, of a node port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
     /// `namespace/name`.
     pub service: String,
     /// The name of the Service port, empty if it has none.
@@ -29,6 +35,9 @@ pub struct Row {
     /// Session affinity in seconds, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity_seconds: Option<u32>,
+    /// Whom a load balancer's address admits, if not everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ranges: Option<Vec<String>>,
     /// What clients outside the node get, where it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_backends: Option<External>,
@@ -46,52 +55,78 @@ pub enum External {
 
 /// The rows of a desired table, in order.
 pub fn of_table(table: &Table) -> Vec<Row> {
-    table.iter().map(|(frontend, entry)| of_entry(frontend, entry)).collect()
+    table.iter().map(|(place, entry)| of_entry(place, entry)).collect()
 }
 
-fn of_entry(frontend: &Frontend, entry: &Entry) -> Row {
-    let Entry { owner, kind, inside, outside, affinity_timeout } = entry;
-    row(frontend, owner, kind_name(*kind as u8), side_of_target(inside), side_of_target(outside), *affinity_timeout)
+fn of_entry(place: &Place, entry: &Entry) -> Row {
+    let Entry { owner, kind, inside, outside, affinity_timeout, serving: _, source_ranges } = entry;
+    let ranges = source_ranges.as_ref().filter(|_| *kind == Kind::LoadBalancer);
+    Sides { inside: side_of_target(inside), outside: side_of_target(outside) }.row(
+        place,
+        owner,
+        *kind as u8,
+        *affinity_timeout,
+        ranges.map(|ranges| ranges.iter().map(ToString::to_string).collect()),
+    )
 }
 
-/// The rows of what the kernel's maps hold, in order. Entries that the agent would not write are left out: it repairs them.
+/// The rows of what the kernel's maps hold, in order. A node port is one row, on however many addresses it is served. Entries
+/// that the agent would not write are left out: it repairs them.
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
-    let names: std::collections::BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
-    let rows = snapshot.frontends.iter().filter_map(|(frontend, found)| {
-        let Found { number: _, service, inside, outside } = found;
-        let service = (*service)?;
-        let owner = names.get(&service.id)?.as_ref()?;
-        let inside = side_of_choice(service.inside, inside.as_deref()?);
-        let outside = side_of_choice(service.outside, outside.as_deref()?);
-        Some(row(frontend, owner, kind_name(service.kind), inside, outside, service.affinity_timeout))
+    let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
+    let mut rows = BTreeMap::new();
+    for (frontend, found) in &snapshot.frontends {
+        let Found { number: _, service: Some(service), inside: Some(inside), outside: Some(outside) } = found else { continue };
+        let Some(Some(owner)) = names.get(&service.id) else { continue };
+        let place = match service.kind {
+            NODE_PORT => Place::node_port(frontend.family(), frontend.port, frontend.protocol),
+            _ => Place::from(*frontend),
+        };
+        let sides =
+            Sides { inside: side_of_choice(service.inside, inside), outside: side_of_choice(service.outside, outside) };
+        let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
+        let ranges = is_filtered.then(|| ranges_of(service.id, &snapshot.items));
+        rows.insert(place, sides.row(&place, owner, service.kind, service.affinity_timeout, ranges));
+    }
+    rows.into_values().collect()
+}
+
+fn ranges_of(id: u32, items: &BTreeSet<Item>) -> Vec<String> {
+    let ranges = items.iter().filter_map(|item| match item {
+        Item::Range(of, range) if *of == id => Some(range.to_string()),
+        Item::Range(..) | Item::Address(..) | Item::Endpoint(..) | Item::Member(_) => None,
     });
-    rows.collect()
+    ranges.collect()
 }
 
 type SideView = (&'static str, Vec<String>);
 
-fn row(
-    frontend: &Frontend,
-    owner: &ServicePort,
-    kind: &'static str,
+/// What clients inside and outside get.
+struct Sides {
     inside: SideView,
     outside: SideView,
-    affinity: u32,
-) -> Row {
-    let external_backends = (inside != outside).then_some(match outside {
-        ("forward", backends) => External::Backends(backends),
-        (action, _) => External::Action(action),
-    });
-    let (action, backends) = inside;
-    Row {
-        frontend: frontend.to_string(),
-        service: owner.service.to_string(),
-        port: owner.port.to_string(),
-        kind,
-        action,
-        backends,
-        affinity_seconds: Some(affinity).filter(|seconds| *seconds > 0),
-        external_backends,
+}
+
+impl Sides {
+    fn row(self, place: &Place, owner: &ServicePort, kind: u8, affinity: u32, source_ranges: Option<Vec<String>>) -> Row {
+        let Self { inside, outside } = self;
+        let external_backends = (inside != outside).then_some(match outside {
+            ("forward", backends) => External::Backends(backends),
+            (action, _) => External::Action(action),
+        });
+        let (action, backends) = inside;
+        Row {
+            frontend: place.to_string(),
+            family: place.address.is_none().then(|| Family::name(place.family)),
+            service: owner.service.to_string(),
+            port: owner.port.to_string(),
+            kind: kind_name(kind),
+            action,
+            backends,
+            affinity_seconds: Some(affinity).filter(|seconds| *seconds > 0),
+            source_ranges,
+            external_backends,
+        }
     }
 }
 
@@ -128,10 +163,11 @@ fn action_name(verdict: u32) -> &'static str {
     }
 }
 
+const NODE_PORT: u8 = Kind::NodePort as u8;
+const EXTERNAL_IP: u8 = Kind::ExternalIp as u8;
+const LOAD_BALANCER: u8 = Kind::LoadBalancer as u8;
+
 fn kind_name(kind: u8) -> &'static str {
-    const NODE_PORT: u8 = Kind::NodePort as u8;
-    const EXTERNAL_IP: u8 = Kind::ExternalIp as u8;
-    const LOAD_BALANCER: u8 = Kind::LoadBalancer as u8;
     match kind {
         NODE_PORT => "NodePort",
         EXTERNAL_IP => "ExternalIP",

@@ -3,9 +3,14 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use portmap_common::SYNCED;
+use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED};
 
-use crate::{datapath::pin::Pins, encode, maps::bpf::BpfMaps};
+use crate::{
+    datapath::{load, pin::Pins},
+    encode,
+    maps::bpf::BpfMaps,
+    network::sock_diag,
+};
 
 /// Records that this process is the agent now.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
@@ -17,6 +22,22 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
         state.started = now;
         state.flags &= !SYNCED;
     })
+}
+
+/// Records what the kernel can do, and says what it cannot.
+pub fn record_features(maps: &mut BpfMaps) -> Result<()> {
+    let mut flags = 0;
+    if load::sets_errors()? {
+        flags |= SETS_ERRORS;
+    } else {
+        tracing::warn!("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM");
+    }
+    match sock_diag::is_supported() {
+        Ok(true) => flags |= DESTROYS_SOCKETS,
+        Ok(false) => tracing::warn!("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end"),
+        Err(error) => tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end"),
+    }
+    maps.set_state(|state| state.flags = state.flags & !(SETS_ERRORS | DESTROYS_SOCKETS) | flags)
 }
 
 /// Records that tables and objects agree, but for what was left out.

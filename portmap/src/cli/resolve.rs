@@ -5,15 +5,18 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use portmap::{
-    resolve,
-    source::{Event, Kind, Object, manifests::Manifests},
+    resolve::{self, Node},
+    source::{
+        Object,
+        manifests::{self, Manifests},
+    },
     store::Store,
     table::Table,
     view,
 };
 
 use super::{
-    NO, NodeArguments,
+    NO, ObjectArguments,
     output::{self, Format},
 };
 
@@ -23,7 +26,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", required = true)]
     manifests: Vec<PathBuf>,
     #[command(flatten)]
-    node: NodeArguments,
+    objects: ObjectArguments,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -34,13 +37,14 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let reading = Manifests::new(self.manifests).read()?;
+        let wanted = self.objects.wanted()?;
+        let reading = Manifests::new(self.manifests, wanted.clone()).read()?;
         let mut warnings = reading.warnings;
         let is_usable = reading.objects.iter().any(|object| matches!(object, Object::Service(_)));
         if !is_usable {
             warnings.push("no Service was given: nothing to resolve".to_owned());
         }
-        let table = resolve_all(reading.objects, &self.node.name()?, &mut warnings);
+        let table = resolve_all(reading.objects, &wanted.node, &mut warnings);
         for warning in &warnings {
             output::warning(warning);
         }
@@ -52,21 +56,22 @@ impl Arguments {
 
 fn resolve_all(objects: Vec<Object>, node: &str, warnings: &mut Vec<String>) -> Table {
     let mut store = Store::default();
-    let (services, slices) = objects.into_iter().partition(|object| matches!(object, Object::Service(_)));
-    store.apply(Event::Listed(Kind::Service, services));
-    store.apply(Event::Listed(Kind::Slice, slices));
+    for event in manifests::listed(objects) {
+        store.apply(event);
+    }
+    let node = Node::new(node, store.node());
     let mut table = Table::default();
-    for name in store.take_dirty() {
+    for name in store.take_dirty().services {
         if let Some(service) = store.service(&name) {
-            let resolved = resolve::resolve(service, &store.slices_of(&name), node);
+            let resolved = resolve::resolve(service, &store.slices_of(&name), &node);
             warnings.extend(resolved.skipped.iter().map(ToString::to_string));
             table.replace(&resolved.precedence, resolved.entries);
         }
     }
-    for (frontend, _) in table.iter() {
-        let losers = table.losers(frontend);
+    for (place, _) in table.iter() {
+        let losers = table.losers(place);
         warnings.extend(
-            losers.map(|(loser, winner)| format!("Service {loser}: {frontend} belongs to Service {winner}, and is left to it")),
+            losers.map(|(loser, winner)| format!("Service {loser}: {place} belongs to Service {winner}, and is left to it")),
         );
     }
     table

@@ -4,12 +4,15 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ipnet::IpNet;
 use portmap::{
     agent::{self, Options, Source},
+    datapath::load::{LogLevel, Scope, Switches},
     maps::Capacity,
+    node_ports::Eligible,
 };
 
-use super::{NodeArguments, PinsArguments};
+use super::{ObjectArguments, PinsArguments};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -20,29 +23,81 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    node: NodeArguments,
+    objects: ObjectArguments,
     #[command(flatten)]
     pins: PinsArguments,
     /// The cgroup v2 directory whose processes are served [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
+    /// Translate only for processes in this network namespace, the host's: not for pods that have their own
+    #[arg(long)]
+    only_host: bool,
+    /// Leave processes in or below this cgroup v2 directory alone; repeatable, up to 8 times
+    #[arg(long, value_name = "DIR", conflicts_with = "only_host")]
+    exclude_cgroup: Vec<PathBuf>,
+    /// A range that ClusterIPs are given from: connections to an address in it that no Service has fail at once. Repeatable;
+    /// counts where the cluster has no ServiceCIDR objects
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    service_cidr: Vec<IpNet>,
+    /// Serve node ports on these addresses of the node: primary (those of its Node object), localhost, all, or CIDRs
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
+    nodeport_addresses: Vec<Eligible>,
+    /// Show the programs' decisions in the log; chosen when they are loaded, so that what is off costs nothing
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = DatapathLog::Off)]
+    datapath_log: DatapathLog,
     /// Room for this many frontends: a Service port on one address
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
     /// Room for this many backends of each address family: an endpoint of a service port
     #[arg(long, value_name = "N", default_value_t = Capacity::default().backends, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_backends: u32,
+    /// Room for this many clients of Services with session affinity; beyond, those unseen for longest are forgotten
+    #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    max_affinity_clients: u32,
+}
+
+/// How much the programs say.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum DatapathLog {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<DatapathLog> for LogLevel {
+    fn from(level: DatapathLog) -> Self {
+        match level {
+            DatapathLog::Off => Self::Off,
+            DatapathLog::Error => Self::Error,
+            DatapathLog::Warn => Self::Warn,
+            DatapathLog::Info => Self::Info,
+            DatapathLog::Debug => Self::Debug,
+        }
+    }
 }
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
+        let capacity = Capacity {
+            services: self.max_services,
+            backends: self.max_backends,
+            affinity_clients: self.max_affinity_clients,
+        };
         let options = Options {
             source,
-            node: self.node.name()?,
+            wanted: self.objects.wanted()?,
             bpffs: self.pins.bpffs,
             cgroup: self.cgroup,
-            capacity: Capacity { services: self.max_services, backends: self.max_backends },
+            switches: Switches {
+                capacity,
+                scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
+                log: self.datapath_log.into(),
+            },
+            service_cidrs: self.service_cidr.iter().map(IpNet::trunc).collect(),
+            node_port_addresses: self.nodeport_addresses,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.context("failed to start the runtime")?.block_on(agent::run(options))?;

@@ -7,22 +7,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
+    programs::{CgroupAttachMode, Program, links::FdLink},
 };
 
 use super::{
     cgroup::Cgroup,
-    load,
+    load::{self, Switches},
     pin::{Pin, Pins},
     sys,
 };
-use crate::maps::Capacity;
 
-/// The programs of the datapath. Each attaches to the hook of its name.
-pub const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
+/// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
+/// is shown the Service from the first moment on.
+pub const PROGRAMS: [&str; 9] = [
+    "sock_release",
+    "getpeername4",
+    "getpeername6",
+    "recvmsg4",
+    "recvmsg6",
+    "sendmsg4",
+    "sendmsg6",
+    "connect4",
+    "connect6",
+];
 
 /// How an attachment came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +44,10 @@ pub enum Attached {
 }
 
 /// Loads the programs onto the pinned maps, which are created where there are none, and attaches them.
-pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity) -> Result<Attached> {
-    let mut programs = load::load(load::DATAPATH, pins, capacity)?;
+pub fn attach(pins: &Pins, cgroup: &Cgroup, switches: &Switches) -> Result<(Ebpf, Attached)> {
+    let mut programs = load::load_datapath(pins, switches)?;
     for name in PROGRAMS {
-        let program = program(&mut programs, name)?;
-        program.load().with_context(|| format!("the kernel rejected the program {name}"))?;
+        load_one(program(&mut programs, name)?).with_context(|| format!("the kernel rejected the program {name}"))?;
     }
     let mut made = Vec::new();
     for name in PROGRAMS {
@@ -54,7 +63,7 @@ pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity) -> Result<Attach
             }
         }
     }
-    Ok(if made.is_empty() { Attached::Replaced } else { Attached::New })
+    Ok((programs, if made.is_empty() { Attached::Replaced } else { Attached::New }))
 }
 
 /// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
@@ -85,12 +94,35 @@ pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
     Ok((removed, failed))
 }
 
-fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
-    let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
-    program.try_into().with_context(|| format!("the program {name} is not for socket addresses"))
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
 }
 
-fn attach_one(program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
+fn load_one(program: &mut Program) -> Result<()> {
+    match program {
+        Program::CgroupSockAddr(program) => Ok(program.load()?),
+        Program::CgroupSock(program) => Ok(program.load()?),
+        _ => bail!("it is of an unexpected type"),
+    }
+}
+
+/// A new link to the cgroup.
+fn link(program: &mut Program, cgroup: &Cgroup) -> Result<FdLink> {
+    let (directory, mode) = (&cgroup.directory, CgroupAttachMode::Single);
+    Ok(match program {
+        Program::CgroupSockAddr(program) => {
+            let attached = program.attach(directory, mode)?;
+            program.take_link(attached)?.try_into()?
+        }
+        Program::CgroupSock(program) => {
+            let attached = program.attach(directory, mode)?;
+            program.take_link(attached)?.try_into()?
+        }
+        _ => bail!("it is of an unexpected type"),
+    })
+}
+
+fn attach_one(program: &mut Program, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
     if let Some(link) = open(pin)? {
         let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
         if info.cgroup == cgroup.id {
@@ -101,11 +133,10 @@ fn attach_one(program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Resu
         // It keeps a program on another cgroup, or on one that is gone.
         detach(pin)?;
     }
-    let attached = program.attach(&cgroup.directory, CgroupAttachMode::Single).context(
+    let link = link(program, cgroup).context(
         "the kernel refused; with EPERM, a program that was attached without BPF_F_ALLOW_MULTI keeps the hook for itself \
          (bpftool cgroup tree shows it)",
     )?;
-    let link: FdLink = program.take_link(attached)?.try_into()?;
     link.pin(pin).with_context(|| format!("failed to pin the link at {}", pin.display()))?;
     Ok(Attached::New)
 }

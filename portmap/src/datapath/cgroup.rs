@@ -37,6 +37,14 @@ impl Cgroup {
         let id = directory.metadata().with_context(|| format!("failed to look at {}", path.display()))?.ino();
         Ok(Self { path, directory, id })
     }
+
+    /// How far it is below the root of the hierarchy, which is at 0.
+    pub fn level(&self) -> Result<u32> {
+        let path = self.path.canonicalize().with_context(|| format!("failed to look at {}", self.path.display()))?;
+        let is_cgroup = |directory: &&Path| statfs(*directory).is_ok_and(|info| info.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        // The directory that the hierarchy is mounted on is not below the root.
+        Ok(u32::try_from(path.ancestors().take_while(is_cgroup).count())?.saturating_sub(1))
+    }
 }
 
 /// The mount point of the cgroup v2 hierarchy in a mount table.

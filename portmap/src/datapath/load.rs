@@ -1,29 +1,143 @@
 //! Loads the programs, onto pinned maps where there are any.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapInfo};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::MapInfo,
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
 
-use super::pin::Pins;
-use crate::maps::Capacity;
+use super::{cgroup::Cgroup, pin::Pins};
+use crate::{maps::Capacity, network::namespaces};
 
 /// The programs that are attached.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
+/// Cgroups that can be excluded.
+pub const EXCLUDED: usize = 8;
+
+/// The map that diagnostics pass through. It ends with the agent, and so it is not pinned.
+const LOGS: &str = "AYA_LOGS";
+
 /// Maps whose size is the number of services.
-const SIZED_BY_SERVICES: [&str; 5] = ["FRONTENDS_V4", "FRONTENDS_V6", "SERVICES", "COUNTERS", "NAMES"];
+const SIZED_BY_SERVICES: [&str; 5] = ["SERVICES", "COUNTERS", "NAMES", "SOURCE_RANGES_V4", "SOURCE_RANGES_V6"];
+
+/// Maps whose size is the number of frontends.
+const SIZED_BY_FRONTENDS: [&str; 2] = ["FRONTENDS_V4", "FRONTENDS_V6"];
 
 /// Maps whose size is the number of backends.
 const SIZED_BY_BACKENDS: [&str; 2] = ["BACKENDS_V4", "BACKENDS_V6"];
 
+/// Maps of what is kept of some backends.
+const SIZED_BY_ITEMS: [&str; 3] = ["ENDPOINTS_V4", "ENDPOINTS_V6", "MEMBERS"];
+
+/// What the programs are told before they are verified.
+#[derive(Clone, Debug, Default)]
+pub struct Switches {
+    /// The sizes of the maps.
+    pub capacity: Capacity,
+    /// Whose calls are translated.
+    pub scope: Scope,
+    /// Which diagnostics the programs write.
+    pub log: LogLevel,
+}
+
+/// Whose calls are translated.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Only those of processes in the host's network namespace: the agent's.
+    pub only_host: bool,
+    /// Not those of processes in or below these cgroups.
+    pub excluded: Vec<PathBuf>,
+}
+
+/// How much the programs say, in the words of aya-log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LogLevel {
+    /// Nothing, at no cost.
+    #[default]
+    Off = 0,
+    /// What must not be.
+    Error = 1,
+    /// What is odd.
+    Warn = 2,
+    /// What is rare.
+    Info = 3,
+    /// Every decision.
+    Debug = 4,
+}
+
+/// The constants of the programs.
+pub(super) struct Constants {
+    sets_errors: u8,
+    only_host: u8,
+    host_namespace: u64,
+    excluded: u32,
+    excluded_ids: [u64; EXCLUDED],
+    excluded_levels: [u32; EXCLUDED],
+    log: u8,
+}
+
+impl Constants {
+    fn new(switches: &Switches) -> Result<Self> {
+        let Switches { capacity: _, scope: Scope { only_host, excluded }, log } = switches;
+        ensure!(excluded.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", excluded.len());
+        let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
+        for ((path, id), level) in excluded.iter().zip(&mut excluded_ids).zip(&mut excluded_levels) {
+            let cgroup = Cgroup::open(Some(path))?;
+            (*id, *level) = (cgroup.id, cgroup.level()?);
+        }
+        Ok(Self {
+            sets_errors: u8::from(sets_errors()?),
+            only_host: u8::from(*only_host),
+            // Older kernels do not tell; then the host's namespace has to be the initial one.
+            host_namespace: namespaces::cookie().unwrap_or(0),
+            excluded: u32::try_from(excluded.len())?,
+            excluded_ids,
+            excluded_levels,
+            log: *log as u8,
+        })
+    }
+}
+
+impl Constants {
+    fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        let Self { sets_errors, only_host, host_namespace, excluded, excluded_ids, excluded_levels, log } = self;
+        loader
+            .override_global("SETS_ERRORS", sets_errors, true)
+            .override_global("ONLY_HOST", only_host, true)
+            .override_global("HOST_NAMESPACE", host_namespace, true)
+            .override_global("EXCLUDED", excluded, true)
+            .override_global("EXCLUDED_IDS", excluded_ids.as_slice(), true)
+            .override_global("EXCLUDED_LEVELS", excluded_levels.as_slice(), true)
+            .override_global(aya_log::LEVEL, log, true);
+    }
+}
+
+/// Whether hooks can set the error of a call: kernel 5.18 and newer.
+pub fn sets_errors() -> Result<bool> {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)
+        .context("failed to ask the kernel for its features; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
+}
+
+/// Loads the datapath: its maps are those pinned, or are created and pinned.
+pub(super) fn load_datapath(pins: &Pins, switches: &Switches) -> Result<Ebpf> {
+    load(DATAPATH, pins, switches.capacity, Some(&Constants::new(switches)?))
+}
+
 /// Loads an object: its maps are those pinned, or are created and pinned.
-pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Ebpf> {
-    let directory = pins.set();
-    let names = compare(object, &directory, capacity)?;
+pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Option<&Constants>) -> Result<Ebpf> {
+    let names = compare(object, pins, capacity)?;
     let mut loader = EbpfLoader::new();
+    if let Some(constants) = constants {
+        constants.set(&mut loader);
+    }
     for name in &names {
-        loader.map_pin_path(name, directory.join(name));
+        loader.map_pin_path(name, pins.map(name));
         if let Some(size) = size(name, capacity) {
             loader.map_max_entries(name, size);
         }
@@ -32,12 +146,12 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Ebp
 }
 
 /// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.
-fn compare(object: &[u8], directory: &Path, capacity: Capacity) -> Result<Vec<String>> {
+fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(object).context("failed to parse the BPF object")?;
-    let mut names: Vec<String> = object.maps.keys().cloned().collect();
+    let mut names: Vec<String> = object.maps.keys().filter(|name| !is_private(name)).cloned().collect();
     names.sort();
-    for (name, map) in &object.maps {
-        let path = directory.join(name);
+    for (name, map) in object.maps.iter().filter(|(name, _)| !is_private(name)) {
+        let path = pins.map(name);
         if !path.exists() {
             continue;
         }
@@ -61,11 +175,22 @@ fn compare(object: &[u8], directory: &Path, capacity: Capacity) -> Result<Vec<St
     Ok(names)
 }
 
+/// Whether a map belongs to one load of the object: its constants, and the diagnostics.
+fn is_private(name: &str) -> bool {
+    name.starts_with('.') || name == LOGS
+}
+
 fn size(name: &str, capacity: Capacity) -> Option<u32> {
     if SIZED_BY_SERVICES.contains(&name) {
         Some(capacity.services)
+    } else if SIZED_BY_FRONTENDS.contains(&name) {
+        Some(capacity.frontends())
     } else if SIZED_BY_BACKENDS.contains(&name) {
         Some(capacity.backends)
+    } else if SIZED_BY_ITEMS.contains(&name) {
+        Some(capacity.items())
+    } else if name == "AFFINITY" {
+        Some(capacity.affinity_clients)
     } else {
         None
     }

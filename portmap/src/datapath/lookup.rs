@@ -35,7 +35,7 @@ impl Probed for V6 {
 impl Lookup {
     /// Loads the programs onto the pinned maps.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
-        let mut programs = load::load(LOOKUP, pins, capacity)?;
+        let mut programs = load::load(LOOKUP, pins, capacity, None)?;
         for name in [V4::PROGRAM, V6::PROGRAM] {
             let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
             let program: &mut SchedClassifier = program.try_into()?;

@@ -12,7 +12,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use portmap_common::ABI_VERSION;
+use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
 
 /// The directory of our pins, unless told otherwise.
 pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
@@ -25,6 +25,9 @@ const SET: &str = "0";
 
 /// Prefix of the links' names, so that they are told from the maps.
 const LINK: &str = "link_";
+
+/// The maps of what sockets remember.
+const NOTES: [&str; 2] = ["SOCKETS", "DATAGRAMS"];
 
 /// The pins of one agent.
 #[derive(Clone, Debug)]
@@ -54,6 +57,11 @@ impl Pins {
         self.root.join(ABI_VERSION.to_string()).join(SET)
     }
 
+    /// The pin of a map. What sockets remember has a version, and a directory, of its own: it outlives the tables.
+    pub fn map(&self, name: &str) -> PathBuf {
+        if NOTES.contains(&name) { self.root.join(format!("sockets-{SOCKETS_VERSION}")).join(name) } else { self.set().join(name) }
+    }
+
     /// The pin of a program's link.
     pub fn link(&self, program: &str) -> PathBuf {
         self.set().join(format!("{LINK}{program}"))
@@ -70,8 +78,11 @@ impl Pins {
             "{} is not on a BPF file system; mount one there, or give another directory with --bpffs",
             self.root.display()
         );
-        let set = self.set();
-        fs::create_dir_all(&set).with_context(|| format!("failed to create {}; run as root", set.display()))
+        let directories = [Some(self.set()), self.map(NOTES[0]).parent().map(Path::to_owned)];
+        for directory in directories.into_iter().flatten() {
+            fs::create_dir_all(&directory).with_context(|| format!("failed to create {}; run as root", directory.display()))?;
+        }
+        Ok(())
     }
 
     /// Whether the directory of the pins exists.
@@ -100,31 +111,40 @@ impl Pins {
     /// Everything pinned, links before maps: the order in which to remove it.
     pub fn list(&self) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
-        for directory in self.sets()? {
-            for entry in read_dir(&directory)? {
-                let is_link = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK));
-                pins.push(if is_link { Pin::Link(entry) } else { Pin::Map(entry) });
+        walk(&self.root, &mut |path, is_directory| {
+            let is_link = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK));
+            if !is_directory {
+                pins.push(if is_link { Pin::Link(path) } else { Pin::Map(path) });
             }
-        }
+        })?;
         pins.sort();
         Ok(pins)
     }
 
     /// The directories to remove once they are empty, inner before outer.
     pub fn directories(&self) -> Result<Vec<PathBuf>> {
-        let sets = self.sets()?;
-        let mut versions: Vec<PathBuf> = sets.iter().filter_map(|set| set.parent().map(Path::to_owned)).collect();
-        versions.dedup();
-        Ok(sets.into_iter().chain(versions).chain([self.root.clone()]).collect())
+        let mut directories = vec![self.root.clone()];
+        walk(&self.root, &mut |path, is_directory| {
+            if is_directory {
+                directories.push(path);
+            }
+        })?;
+        directories.sort();
+        directories.reverse();
+        Ok(directories)
     }
+}
 
-    fn sets(&self) -> Result<Vec<PathBuf>> {
-        let mut sets = Vec::new();
-        for version in read_dir(&self.root)? {
-            sets.extend(read_dir(&version)?);
+/// Visits everything below a directory, what is in a directory before the directory itself.
+fn walk(directory: &Path, visit: &mut impl FnMut(PathBuf, bool)) -> Result<()> {
+    for path in read_dir(directory)? {
+        let is_directory = path.is_dir();
+        if is_directory {
+            walk(&path, visit)?;
         }
-        Ok(sets)
+        visit(path, is_directory);
     }
+    Ok(())
 }
 
 /// Something pinned.

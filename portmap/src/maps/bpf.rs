@@ -1,6 +1,14 @@
 //! The kernel's maps, opened from their pins.
 
-use std::{collections::BTreeMap, mem::offset_of, path::Path, sync::atomic::Ordering};
+mod items;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::atomic::Ordering,
+};
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -8,13 +16,16 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use portmap_common::{Backend, Choice, Counters, Name, Service, ServiceRef, State, V4, V6};
+use portmap_common::{
+    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Service, ServiceRef, State, Totals, UdpSocket, V4, V6,
+};
 
-use super::{Capacity, Found, Maps, Marks, Side, Slot, Snapshot, mapped::Mapped};
+use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
 use crate::{
     encode::{self, IpBytes},
-    table::{Family, Frontend, ServicePort},
+    table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
+use items::{FamilyItems, Members};
 
 /// `BPF_NOEXIST`: a frontend is never updated in place.
 const NEW_ONLY: u64 = 1;
@@ -36,6 +47,24 @@ pub struct BpfMaps {
     counters: PerCpuArray<MapData, Counters>,
     names: HashMap<MapData, u32, Name>,
     state: Mapped<State>,
+    totals: PerCpuArray<MapData, Totals>,
+    items_v4: FamilyItems<V4>,
+    items_v6: FamilyItems<V6>,
+    members: Members,
+    namespaces: HashMap<MapData, u64, Namespace>,
+    udp_sockets: HashMap<MapData, u64, UdpSocket>,
+    affinity: HashMap<MapData, Client, Affinity>,
+    affinity_clients: u32,
+}
+
+/// What is found under the keys of FRONTENDS.
+enum Value {
+    /// A service number.
+    Service(u32),
+    /// The key stands for a ClusterIP, which is this one's.
+    Owner(AddressOwner),
+    /// What the agent would not write.
+    Foreign,
 }
 
 /// The maps of one address family.
@@ -59,12 +88,24 @@ impl BpfMaps {
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
             names: HashMap::try_from(Map::HashMap(open(pins, "NAMES")?))?,
             state: mapped(pins, "STATE")?,
+            totals: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "TOTALS")?))?,
+            items_v4: FamilyItems::open(pins, "V4")?,
+            items_v6: FamilyItems::open(pins, "V6")?,
+            members: Members::open(pins)?,
+            namespaces: HashMap::try_from(Map::HashMap(open(pins, "NAMESPACES")?))?,
+            udp_sockets: HashMap::try_from(Map::HashMap(open(pins, "UDP_SOCKETS")?))?,
+            affinity: HashMap::try_from(Map::LruHashMap(open(pins, "AFFINITY")?))?,
+            affinity_clients: open(pins, "AFFINITY")?.info()?.max_entries(),
         })
     }
 
     /// The sizes that the maps were created with.
     pub fn capacity(&self) -> Capacity {
-        Capacity { services: self.services.len(), backends: self.v4.backends.len() }
+        Capacity {
+            services: self.services.len(),
+            backends: self.v4.backends.len(),
+            affinity_clients: self.affinity_clients,
+        }
     }
 
     /// What the agent last said of itself.
@@ -87,6 +128,61 @@ impl BpfMaps {
             refused: sum.refused + counters.refused,
             dropped: sum.dropped + counters.dropped,
         }))
+    }
+
+    /// What happened that is no service's, summed over all CPUs.
+    pub fn totals(&self) -> Result<Totals> {
+        let per_cpu = self.totals.get(&0, 0)?;
+        Ok(per_cpu.iter().fold(Totals::default(), |sum, totals| Totals {
+            undefined_port: sum.undefined_port + totals.undefined_port,
+            unallocated: sum.unallocated + totals.unallocated,
+            unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
+            forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
+            untracked_sockets: sum.untracked_sockets + totals.untracked_sockets,
+            affinity_clients: sum.affinity_clients + totals.affinity_clients,
+        }))
+    }
+
+    /// Replaces what is known of the network namespaces.
+    pub fn set_namespaces(&mut self, found: &BTreeMap<u64, Vec<IpAddr>>) -> Result<()> {
+        let known: Vec<u64> = self.namespaces.keys().collect::<Result<_, _>>()?;
+        for gone in known.iter().filter(|cookie| !found.contains_key(cookie)) {
+            self.namespaces.remove(gone)?;
+        }
+        for (cookie, addresses) in found {
+            let namespace = encode::namespace(addresses);
+            if self.namespaces.get(cookie, 0).ok() != Some(namespace) {
+                self.namespaces.insert(cookie, namespace, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connected UDP sockets whose endpoint serves no more: cookie, its namespace's cookie, and peer.
+    pub fn stale_sockets(&self) -> Result<Vec<(u64, u64, SocketAddr)>> {
+        let mut items = BTreeSet::new();
+        self.items_v4.read(&mut items)?;
+        self.items_v6.read(&mut items)?;
+        let serving: BTreeSet<u32> = items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Endpoint(number, _) => Some(*number),
+                Item::Address(..) | Item::Member(_) | Item::Range(..) => None,
+            })
+            .collect();
+        let mut stale = Vec::new();
+        for element in &self.udp_sockets {
+            let (cookie, socket) = element?;
+            if !serving.contains(&socket.endpoint) {
+                stale.push((cookie, socket.namespace, encode::destination_of(&socket.given)));
+            }
+        }
+        Ok(stale)
+    }
+
+    /// How many clients session affinity remembers.
+    pub fn affinity_clients(&self) -> Result<usize> {
+        Ok(self.affinity.keys().collect::<Result<Vec<Client>, _>>()?.len())
     }
 
     /// Follows a service entry to its backends. The agent may be at work meanwhile: a choice that changed under the reader's
@@ -150,16 +246,29 @@ where
         Ok(self.frontends.remove(&encode::frontend(frontend).context("it is of the other family")?)?)
     }
 
-    /// All frontends, and the service number of each; `None` where the value was inserted under another key.
-    fn list(&self) -> Result<Vec<(Frontend, Option<u32>)>> {
-        let mut list = Vec::new();
+    fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
+        let key = address_key(address)?;
+        Ok(self.frontends.insert(key, ServiceRef::new(&key, items::owner_number(owner)), NEW_ONLY)?)
+    }
+
+    fn remove_address(&mut self, address: IpAddr) -> Result<()> {
+        Ok(self.frontends.remove(&address_key(address)?)?)
+    }
+
+    /// All frontends and ClusterIPs, and what each leads to.
+    fn list(&self, found: &mut impl FnMut(Key, Value) -> Result<()>) -> Result<()> {
         for element in &self.frontends {
             let (key, value) = element?;
-            if let Some(frontend) = encode::frontend_of(&key) {
-                list.push((frontend, value.belongs_to(&key).then_some(value.service)));
+            let is_own = value.belongs_to(&key);
+            if key == key.of_address() {
+                if let Some(owner) = items::owner_of(value).filter(|_| is_own) {
+                    found(Key::Address(key.address.to_ip()), Value::Owner(owner))?;
+                }
+            } else if let Some(frontend) = encode::frontend_of(&key) {
+                found(Key::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
             }
         }
-        Ok(list)
+        Ok(())
     }
 }
 
@@ -211,19 +320,73 @@ impl Maps for BpfMaps {
         }
     }
 
+    fn insert(&mut self, item: &Item) -> Result<()> {
+        match *item {
+            Item::Address(address, owner) => match Family::of(address) {
+                Family::V4 => self.v4.insert_address(address, owner),
+                Family::V6 => self.v6.insert_address(address, owner),
+            },
+            Item::Endpoint(number, endpoint) => match Family::of(endpoint.address) {
+                Family::V4 => self.items_v4.insert_endpoint(number, &endpoint),
+                Family::V6 => self.items_v6.insert_endpoint(number, &endpoint),
+            },
+            Item::Member(member) => self.members.insert(member),
+            Item::Range(id, range) => match Family::of(range.addr()) {
+                Family::V4 => self.items_v4.insert_range(id, &range),
+                Family::V6 => self.items_v6.insert_range(id, &range),
+            },
+        }
+    }
+
+    fn remove(&mut self, item: &Item) -> Result<()> {
+        match *item {
+            Item::Address(address, _) => match Family::of(address) {
+                Family::V4 => self.v4.remove_address(address),
+                Family::V6 => self.v6.remove_address(address),
+            },
+            Item::Endpoint(number, Endpoint { address, .. }) => match Family::of(address) {
+                Family::V4 => self.items_v4.remove_endpoint(number),
+                Family::V6 => self.items_v6.remove_endpoint(number),
+            },
+            Item::Member(member) => self.members.remove(member),
+            Item::Range(id, range) => match Family::of(range.addr()) {
+                Family::V4 => self.items_v4.remove_range(id, &range),
+                Family::V6 => self.items_v6.remove_range(id, &range),
+            },
+        }
+    }
+
+    fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()> {
+        match family {
+            Family::V4 => self.items_v4.set_prefixes(prefixes),
+            Family::V6 => self.items_v6.set_prefixes(prefixes),
+        }
+    }
+
     fn set_marks(&mut self, marks: Marks) -> Result<()> {
         self.set_state(|state| (state.next_id, state.next_endpoint) = (marks.id, marks.endpoint))
     }
 
     fn read(&self) -> Result<Snapshot> {
-        let mut frontends = BTreeMap::new();
-        for (frontend, number) in self.v4.list()?.into_iter().chain(self.v6.list()?) {
-            let found = match number.filter(|number| *number < self.services.len()) {
-                Some(number) => self.follow(frontend.family(), number)?,
-                None => Found { number: 0, service: None, inside: None, outside: None },
-            };
-            frontends.insert(frontend, found);
-        }
+        let (mut frontends, mut items) = (BTreeMap::new(), BTreeSet::new());
+        let mut take = |key, value| {
+            match (key, value) {
+                (Key::Address(address), Value::Owner(owner)) => drop(items.insert(Item::Address(address, owner))),
+                (Key::Frontend(frontend), Value::Service(number)) if number < self.services.len() => {
+                    frontends.insert(frontend, self.follow(frontend.family(), number)?);
+                }
+                (Key::Frontend(frontend), _) => {
+                    frontends.insert(frontend, Found { number: 0, service: None, inside: None, outside: None });
+                }
+                (Key::Address(_), _) => {}
+            }
+            Ok(())
+        };
+        self.v4.list(&mut take)?;
+        self.v6.list(&mut take)?;
+        self.items_v4.read(&mut items)?;
+        self.items_v6.read(&mut items)?;
+        self.members.read(&mut items)?;
         let mut names = BTreeMap::new();
         for element in &self.names {
             let (id, name) = element?;
@@ -233,9 +396,23 @@ impl Maps for BpfMaps {
         Ok(Snapshot {
             frontends: frontends.into_iter().collect(),
             names: names.into_iter().collect(),
+            items,
+            prefixes: PerFamily { v4: self.items_v4.prefixes()?, v6: self.items_v6.prefixes()? },
             marks: Marks { id: next_id, endpoint: next_endpoint },
         })
     }
+}
+
+/// A key of FRONTENDS.
+enum Key {
+    /// With a port.
+    Frontend(Frontend),
+    /// For all ports of a ClusterIP that have no key of their own.
+    Address(IpAddr),
+}
+
+fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::Frontend<A>> {
+    Ok(portmap_common::Frontend::new(A::from_ip(address).context("it is of the other family")?, 0, 0))
 }
 
 fn mapped<T: Pod>(pins: &Path, name: &str) -> Result<Mapped<T>> {

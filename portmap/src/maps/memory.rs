@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use portmap_common::{Choice, Service};
 
-use super::{Capacity, Found, Maps, Marks, Side, Slot, Snapshot};
-use crate::table::{Endpoint, Family, Frontend, ServicePort, Verdict};
+use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
+use crate::table::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
 /// What a client of the tables would meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct MemoryMaps {
     services: BTreeMap<u32, Service>,
     slots: BTreeMap<(Family, u32), Slot>,
     names: BTreeMap<u32, ServicePort>,
+    items: BTreeSet<Item>,
+    prefixes: PerFamily<Vec<Prefix>>,
     marks: Marks,
     guarded: Guarded,
 }
@@ -143,6 +145,25 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
+    fn insert(&mut self, item: &Item) -> Result<()> {
+        if let Item::Endpoint(number, _) = item {
+            ensure!(*number < self.marks.endpoint, "endpoint {number} was not recorded as given");
+        }
+        ensure!(self.items.insert(*item), "{item:?} is there already");
+        Ok(())
+    }
+
+    fn remove(&mut self, item: &Item) -> Result<()> {
+        ensure!(self.items.remove(item), "{item:?} is not there");
+        Ok(())
+    }
+
+    fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()> {
+        ensure!(prefixes.len() <= portmap_common::PREFIXES, "{} prefixes are too many", prefixes.len());
+        *self.prefixes.get_mut(family) = prefixes.to_vec();
+        Ok(())
+    }
+
     fn set_marks(&mut self, marks: Marks) -> Result<()> {
         ensure!(marks.id >= self.marks.id && marks.endpoint >= self.marks.endpoint, "numbers would be given twice");
         self.marks = marks;
@@ -159,6 +180,8 @@ impl Maps for MemoryMaps {
         Ok(Snapshot {
             frontends: self.frontends.iter().map(found).collect(),
             names: self.names.iter().map(|(id, owner)| (*id, Some(owner.clone()))).collect(),
+            items: self.items.clone(),
+            prefixes: self.prefixes.clone(),
             marks: self.marks,
         })
     }

@@ -1,35 +1,53 @@
 //! Service ports in the tables: their ids, and the sets of backends that their frontends share.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
+use ipnet::IpNet;
 use portmap_common::Choice;
 
 use super::{
     Full, Step,
+    items::{self, Items},
     slots::{Range, Slots},
 };
 use crate::{
-    maps::{Marks, Slot},
-    table::{Endpoint, Family, ServicePort, Target},
+    maps::{Item, Marks, Slot},
+    table::{Endpoint, Entry, Family, Protocol, ServicePort, Target},
 };
 
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
 pub struct Ports {
-    ids: HashMap<(ServicePort, Family), u32>,
+    ids: HashMap<Key, u32>,
     by_id: HashMap<u32, Port>,
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
+    /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
+    unclaimed: BTreeMap<u32, Endpoint>,
+}
+
+/// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    owner: ServicePort,
+    family: Family,
+    has_affinity: bool,
 }
 
 /// A service port in one family.
 #[derive(Debug)]
 struct Port {
-    owner: ServicePort,
-    family: Family,
+    key: Key,
     frontends: u32,
     sets: Vec<Set>,
+    /// The numbers of its endpoints that are in ENDPOINTS.
+    remembered: BTreeMap<u32, Endpoint>,
+    serving: Option<Arc<[Endpoint]>>,
+    source_ranges: Option<Arc<[IpNet]>>,
 }
 
 /// Backends in consecutive slots.
@@ -48,6 +66,7 @@ impl Ports {
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             marks,
+            unclaimed: BTreeMap::new(),
         }
     }
 
@@ -64,21 +83,26 @@ impl Ports {
         }
     }
 
-    /// Adds a frontend to a service port and returns the port's id; a new port is given one, and named.
-    pub fn enter(&mut self, owner: &ServicePort, family: Family, steps: &mut Vec<Step>) -> u32 {
-        let key = (owner.clone(), family);
+    /// Adds a frontend to its service port and returns the port's id; a new port is given one, and named.
+    pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u32 {
+        let key = Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 };
         let id = match self.ids.get(&key) {
             Some(id) => *id,
             None => {
                 let id = self.marks.id;
                 self.marks.id += 1;
-                steps.push(Step::InsertName(id, owner.clone()));
+                steps.push(Step::InsertName(id, entry.owner.clone()));
                 self.insert(id, key);
                 id
             }
         };
         if let Some(port) = self.by_id.get_mut(&id) {
             port.frontends += 1;
+            port.serving.clone_from(&entry.serving);
+            port.source_ranges.clone_from(&entry.source_ranges);
+        }
+        for range in entry.source_ranges.iter().flat_map(|ranges| ranges.iter()) {
+            items.insert(Item::Range(id, *range), steps);
         }
         id
     }
@@ -91,33 +115,80 @@ impl Ports {
             return false;
         }
         if let Some(port) = self.by_id.remove(&id) {
-            self.ids.remove(&(port.owner, port.family));
+            self.ids.remove(&port.key);
+            self.unclaimed.extend(port.remembered);
         }
         true
     }
 
     /// The choice that leads to a target, its backends written where no set of the port has them already.
-    pub fn choose(&mut self, id: u32, target: &Target, steps: &mut Vec<Step>) -> Result<Choice, Full> {
+    pub fn choose(&mut self, id: u32, target: &Target, items: &mut Items, steps: &mut Vec<Step>) -> Result<Choice, Full> {
         let endpoints = match target {
             Target::Verdict(verdict) => return Ok(Choice::verdict(*verdict)),
             Target::Backends(endpoints) => endpoints,
         };
         let Some(port) = self.by_id.get_mut(&id) else { return Err(Full::Services) };
-        if let Some(set) = port.sets.iter_mut().find(|set| set.holds(endpoints)) {
-            set.users += 1;
-            return Ok(set.choice());
-        }
-        let slots = match port.family {
-            Family::V4 => &mut self.slots_v4,
-            Family::V6 => &mut self.slots_v6,
+        let known = port.sets.iter().position(|set| set.holds(endpoints));
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let slots = match port.key.family {
+                    Family::V4 => &mut self.slots_v4,
+                    Family::V6 => &mut self.slots_v6,
+                };
+                let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+                let range = slots.allocate(count).ok_or(Full::Backends(port.key.family))?;
+                let set = Set { range, slots: port.number(endpoints, &mut self.marks), users: 0 };
+                steps.push(Step::WriteBackends(port.key.family, range.first, set.slots.clone()));
+                port.sets.push(set);
+                port.sets.len() - 1
+            }
         };
-        let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-        let range = slots.allocate(count).ok_or(Full::Backends(port.family))?;
-        let set = Set { range, slots: port.number(endpoints, &mut self.marks), users: 1 };
-        steps.push(Step::WriteBackends(port.family, range.first, set.slots.clone()));
-        let choice = set.choice();
-        port.sets.push(set);
-        Ok(choice)
+        port.remember(index, items, steps);
+        let Some(set) = port.sets.get_mut(index) else { return Err(Full::Services) };
+        set.users += 1;
+        Ok(set.choice())
+    }
+
+    /// The numbers of the endpoints of a choice.
+    pub fn numbers(&self, id: u32, choice: Choice) -> impl Iterator<Item = u32> {
+        let port = self.by_id.get(&id);
+        let set = port.and_then(|port| port.sets.get(port.position(choice)?));
+        set.into_iter().flat_map(|set| set.slots.iter().map(|slot| slot.number))
+    }
+
+    /// Forgets the endpoints of a service port that serve no more, and the source ranges that are not its own any more.
+    pub fn settle(&mut self, id: u32, items: &mut Items, steps: &mut Vec<Step>) {
+        let Some(port) = self.by_id.get_mut(&id) else {
+            return items.retain(items::ranges_of(id), |_| false, steps);
+        };
+        let ranges: &[IpNet] = port.source_ranges.as_deref().unwrap_or_default();
+        items.retain(items::ranges_of(id), |item| matches!(item, Item::Range(_, range) if ranges.contains(range)), steps);
+        if port.serving.is_some() && !self.unclaimed.is_empty() {
+            let claimed: Vec<_> = self.unclaimed.extract_if(.., |_, endpoint| port.serves(endpoint)).collect();
+            port.remembered.extend(claimed);
+        }
+        let chosen: BTreeSet<u32> = port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| slot.number)).collect();
+        let is_wanted = |number: &u32, endpoint: &Endpoint, port: &Port| {
+            port.serving.is_some() && (chosen.contains(number) || port.serves(endpoint))
+        };
+        let gone: Vec<(u32, Endpoint)> = port
+            .remembered
+            .iter()
+            .filter(|(number, endpoint)| !is_wanted(number, endpoint, port))
+            .map(|(number, endpoint)| (*number, *endpoint))
+            .collect();
+        for (number, endpoint) in gone {
+            port.remembered.remove(&number);
+            items.remove(Item::Endpoint(number, endpoint), steps);
+        }
+    }
+
+    /// Forgets the endpoints that no port has claimed, after all have been planned.
+    pub fn forget_unclaimed(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
+        for (number, endpoint) in std::mem::take(&mut self.unclaimed) {
+            items.remove(Item::Endpoint(number, endpoint), steps);
+        }
     }
 
     /// Ends one use of a choice; the slots of a set that nobody uses any more are retired.
@@ -131,18 +202,19 @@ impl Ports {
             }
         }
         let set = port.sets.swap_remove(index);
-        let family = port.family;
+        let family = port.key.family;
         self.slots(family).retire(set.range);
     }
 
     /// Takes over a frontend's port as found in the kernel. False if the id is already another's.
-    pub fn adopt(&mut self, id: u32, owner: &ServicePort, family: Family) -> bool {
-        let key = (owner.clone(), family);
+    pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
+        let id = service.id;
+        let key = Key { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
         if self.ids.get(&key).is_some_and(|known| *known != id) {
             return false;
         }
         match self.by_id.get_mut(&id) {
-            Some(port) if port.owner != key.0 || port.family != family => return false,
+            Some(port) if port.key != key => return false,
             Some(_) => {}
             None => self.insert(id, key),
         }
@@ -151,6 +223,27 @@ impl Ports {
         }
         self.marks.id = self.marks.id.max(id.saturating_add(1));
         true
+    }
+
+    /// Takes over the endpoints found in the kernel, after the choices that lead to them.
+    pub fn adopt_endpoints(&mut self, items: &Items) {
+        let mut owners: HashMap<u32, u32> = HashMap::new();
+        for (id, port) in &self.by_id {
+            owners.extend(port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| (slot.number, *id))));
+        }
+        for item in items.iter() {
+            let Item::Endpoint(number, endpoint) = item else { continue };
+            self.marks.endpoint = self.marks.endpoint.max(number.saturating_add(1));
+            match owners.get(number).and_then(|id| self.by_id.get_mut(id)) {
+                Some(port) => port.remembered.insert(*number, *endpoint),
+                None => self.unclaimed.insert(*number, *endpoint),
+            };
+        }
+    }
+
+    /// Whether an id is in use.
+    pub fn has(&self, id: u32) -> bool {
+        self.by_id.contains_key(&id)
     }
 
     /// Takes over a choice as found in the kernel. False if its slots are already another's.
@@ -164,7 +257,7 @@ impl Ports {
             return true;
         }
         let range = Range { first: choice.first, count: choice.count };
-        let family = port.family;
+        let family = port.key.family;
         if !self.slots(family).reserve(range) {
             return false;
         }
@@ -176,14 +269,39 @@ impl Ports {
         true
     }
 
-    fn insert(&mut self, id: u32, key: (ServicePort, Family)) {
-        let (owner, family) = key.clone();
-        self.ids.insert(key, id);
-        self.by_id.insert(id, Port { owner, family, frontends: 0, sets: Vec::new() });
+    fn insert(&mut self, id: u32, key: Key) {
+        self.ids.insert(key.clone(), id);
+        let (sets, remembered) = (Vec::new(), BTreeMap::new());
+        self.by_id.insert(id, Port { key, frontends: 0, sets, remembered, serving: None, source_ranges: None });
     }
 }
 
 impl Port {
+    /// Whether sockets or session affinity may remember its endpoints.
+    fn has_memory(&self) -> bool {
+        self.key.has_affinity || self.key.owner.protocol == Protocol::Udp
+    }
+
+    /// Whether an endpoint, chosen or not, still answers the clients that it has.
+    fn serves(&self, endpoint: &Endpoint) -> bool {
+        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+        self.serving.as_deref().is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
+    }
+
+    /// Puts the endpoints of a set where they are remembered.
+    fn remember(&mut self, set: usize, items: &mut Items, steps: &mut Vec<Step>) {
+        if !self.has_memory() {
+            return;
+        }
+        for slot in self.sets.get(set).map(|set| set.slots.as_slice()).unwrap_or_default() {
+            // Whether it is local does not count there.
+            let endpoint = Endpoint { local: false, ..slot.endpoint };
+            if !self.remembered.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
+                self.remembered.insert(slot.number, endpoint);
+            }
+        }
+    }
+
     fn position(&self, choice: Choice) -> Option<usize> {
         self.sets.iter().position(|set| set.choice() == choice)
     }

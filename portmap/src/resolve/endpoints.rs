@@ -1,11 +1,32 @@
-//! From EndpointSlices to the backends of one service port.
+//! From EndpointSlices to the endpoints of one service port that clients are spread over.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
+use super::Node;
 use crate::{
-    object::{Slice, SliceEndpoint, SlicePort},
+    object::{Hints, Slice, SliceEndpoint, SlicePort},
     table::{Endpoint, Family, ServicePort},
 };
+
+/// Which sets a service port uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Uses {
+    /// Endpoints anywhere.
+    pub cluster: bool,
+    /// Those on this node.
+    pub local: bool,
+}
+
+/// The endpoints of a service port. Each set is sorted, with each address and port once.
+#[derive(Debug, Default)]
+pub struct Sets {
+    /// For clients that may go anywhere; empty if not used.
+    pub cluster: Vec<Endpoint>,
+    /// For clients that a policy keeps on this node; empty if not used.
+    pub local: Vec<Endpoint>,
+    /// All that answer, whether or not they are to get new clients.
+    pub serving: Vec<Endpoint>,
+    /// Whether any endpoint could be used, on whatever node.
+    pub has_any: bool,
+}
 
 /// An endpoint of the port, and the slice entry that speaks for it.
 struct Candidate<'a> {
@@ -13,16 +34,97 @@ struct Candidate<'a> {
     entry: &'a SliceEndpoint,
 }
 
-/// The backends that clients of a service port are spread over: the ready endpoints; if none is ready, those that still
-/// answer while they terminate. Sorted, each address and port once; empty if there are none.
-pub fn of_port<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family: Family, node: &str) -> Vec<Endpoint> {
-    let candidates = join(slices, port, family, node);
-    let ready = select(&candidates, |entry| entry.ready);
-    if ready.is_empty() { select(&candidates, |entry| entry.serving && entry.terminating) } else { ready }
+/// Which endpoints the controller's hints mean for this node.
+#[derive(Clone, Copy)]
+enum Topology<'a> {
+    /// Those with this node among their hints.
+    Node(&'a str),
+    /// Those with this zone among their hints.
+    Zone(&'a str),
+    /// All.
+    None,
 }
 
-fn select(candidates: &BTreeMap<(IpAddr, u16), Candidate<'_>>, is_wanted: impl Fn(&SliceEndpoint) -> bool) -> Vec<Endpoint> {
-    candidates.values().filter(|candidate| is_wanted(candidate.entry)).map(|candidate| candidate.endpoint).collect()
+/// The sets of a service port: ready endpoints, as the topology has it; where none is ready, those that still answer while
+/// they terminate. The two sets fall back each for itself, and topology never keeps clients from the endpoints of their node.
+pub fn of_port<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+    port: &ServicePort,
+    family: Family,
+    node: &Node,
+    uses: Uses,
+) -> Sets {
+    let candidates = join(slices, port, family, node);
+    let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
+    let mut sets = Sets {
+        has_any: candidates.iter().any(|candidate| candidate.entry.ready || is_last_resort(candidate)),
+        serving: select(&candidates, |candidate| candidate.entry.serving),
+        ..Sets::default()
+    };
+    if uses.cluster {
+        let topology = topology(&candidates, node);
+        sets.cluster = select(&candidates, |candidate| candidate.entry.ready && topology.allows(candidate));
+        if sets.cluster.is_empty() {
+            sets.cluster = select(&candidates, is_last_resort);
+        }
+    }
+    if uses.local {
+        sets.local = select(&candidates, |candidate| candidate.entry.ready && candidate.endpoint.local);
+        if sets.local.is_empty() {
+            sets.local = select(&candidates, |candidate| is_last_resort(candidate) && candidate.endpoint.local);
+        }
+    }
+    sets
+}
+
+fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bool) -> Vec<Endpoint> {
+    candidates.iter().filter(|candidate| is_wanted(candidate)).map(|candidate| candidate.endpoint).collect()
+}
+
+/// Hints count only if every ready endpoint has them and one of them means this node.
+fn topology<'a>(candidates: &[Candidate<'_>], node: &'a Node) -> Topology<'a> {
+    let possible = [Topology::Node(&node.name), Topology::Zone(node.zone.as_deref().unwrap_or_default())];
+    let ready = || candidates.iter().filter(|candidate| candidate.entry.ready);
+    let counts = |topology: &Topology<'_>| {
+        topology.is_known()
+            && ready().all(|candidate| topology.is_hinted(candidate))
+            && ready().any(|candidate| topology.allows(candidate))
+    };
+    possible.into_iter().find(counts).unwrap_or(Topology::None)
+}
+
+impl Topology<'_> {
+    /// Whether it is known which node, or which zone, this is.
+    fn is_known(self) -> bool {
+        match self {
+            Self::Node(name) | Self::Zone(name) => !name.is_empty(),
+            Self::None => true,
+        }
+    }
+
+    /// Whether the endpoint has hints of this kind.
+    fn is_hinted(self, candidate: &Candidate<'_>) -> bool {
+        self.hints(candidate).is_some_and(|hints| !hints.is_empty())
+    }
+
+    /// Whether the endpoint is for clients of this node.
+    fn allows(self, candidate: &Candidate<'_>) -> bool {
+        match self {
+            Self::Node(name) | Self::Zone(name) => {
+                self.hints(candidate).is_some_and(|hints| hints.iter().any(|hint| **hint == *name))
+            }
+            Self::None => true,
+        }
+    }
+
+    fn hints<'a>(self, candidate: &Candidate<'a>) -> Option<&'a [Box<str>]> {
+        let Hints { zones, nodes } = candidate.entry.hints.as_deref()?;
+        match self {
+            Self::Node(_) => Some(nodes),
+            Self::Zone(_) => Some(zones),
+            Self::None => None,
+        }
+    }
 }
 
 /// Joins slices to the service port by (port name, protocol): the targetPort is already resolved in them, per slice.
@@ -33,36 +135,29 @@ fn join<'a>(
     slices: impl Iterator<Item = &'a Slice>,
     port: &ServicePort,
     family: Family,
-    node: &str,
-) -> BTreeMap<(IpAddr, u16), Candidate<'a>> {
-    let mut candidates = BTreeMap::new();
-    for slice in slices.filter(|slice| is_of_family(slice, family)) {
+    node: &Node,
+) -> Vec<Candidate<'a>> {
+    let mut candidates: Vec<Candidate<'a>> = Vec::new();
+    for slice in slices.filter(|slice| slice.family == Some(family)) {
         for slice_port in slice.ports.iter().filter(|slice_port| matches(slice_port, port)) {
-            for entry in &slice.endpoints {
-                let Ok(address) = entry.address.parse::<IpAddr>() else { continue };
-                if Family::of(address) != family {
-                    continue;
-                }
-                let key = (address, slice_port.port);
-                if entry.terminating && candidates.contains_key(&key) {
-                    continue;
-                }
-                let local = !node.is_empty() && entry.node.as_deref() == Some(node);
-                let endpoint = Endpoint { address, port: slice_port.port, local };
-                candidates.insert(key, Candidate { endpoint, entry });
-            }
+            candidates.extend(slice.endpoints.iter().map(|entry| {
+                let local = !node.name.is_empty() && entry.node.as_deref() == Some(&*node.name);
+                Candidate { endpoint: Endpoint { address: entry.address, port: slice_port.port, local }, entry }
+            }));
         }
     }
+    let key = |candidate: &Candidate<'_>| (candidate.endpoint.address, candidate.endpoint.port);
+    candidates.sort_by_key(key);
+    candidates.dedup_by(|later, kept| {
+        let is_same = key(later) == key(kept);
+        if is_same && !later.entry.terminating {
+            std::mem::swap(later, kept);
+        }
+        is_same
+    });
     candidates
 }
 
-fn is_of_family(slice: &Slice, family: Family) -> bool {
-    match family {
-        Family::V4 => &*slice.address_type == "IPv4",
-        Family::V6 => &*slice.address_type == "IPv6",
-    }
-}
-
 fn matches(slice_port: &SlicePort, port: &ServicePort) -> bool {
-    slice_port.name == port.port && *slice_port.protocol == *port.protocol.name()
+    slice_port.protocol == port.protocol && slice_port.name == port.port
 }

@@ -1,37 +1,43 @@
 use super::*;
-use crate::object::{SliceEndpoint, SlicePort};
+use crate::{
+    object::{Faults, SliceEndpoint, SlicePort},
+    table::Family,
+};
 
 fn name(name: &str) -> ObjectName {
     ObjectName { namespace: "default".into(), name: name.into() }
 }
 
 fn service(ports: &[(&str, &str, i32)]) -> Service {
-    Service {
-        name: name("web"),
-        created: 0,
-        external_name: false,
-        cluster_ip: "10.96.0.10".into(),
-        cluster_ips: vec!["10.96.0.10".into()],
-        ip_families: vec!["IPv4".into()],
-        ports: ports
-            .iter()
-            .map(|(name, protocol, port)| Port { name: (*name).into(), protocol: (*protocol).into(), port: *port })
-            .collect(),
-    }
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|(name, protocol, port)| serde_json::json!({ "name": name, "protocol": protocol, "port": port }))
+        .collect();
+    let object = serde_json::json!({
+        "metadata": { "name": "web" },
+        "spec": { "clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"], "ports": ports },
+    });
+    serde_json::from_value::<k8s_openapi::api::core::v1::Service>(object).expect("a Service").into()
+}
+
+fn node() -> Node {
+    Node::new("node", None)
 }
 
 fn slice(slice: &str, port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
     Slice {
         name: name(slice),
         service: Some(name("web")),
-        address_type: "IPv4".into(),
-        ports: vec![SlicePort { name: "http".into(), protocol: "TCP".into(), port }],
-        endpoints,
+        family: Some(Family::V4),
+        ports: [SlicePort { name: "http".into(), protocol: Protocol::Tcp, port }].into(),
+        endpoints: endpoints.into(),
+        faults: Faults::default(),
     }
 }
 
 fn ready(address: &str) -> SliceEndpoint {
-    SliceEndpoint { address: address.into(), ready: true, serving: true, terminating: false, node: None }
+    let address = address.parse().expect("an address");
+    SliceEndpoint { address, ready: true, serving: true, terminating: false, node: None, hints: None }
 }
 
 fn terminating(address: &str) -> SliceEndpoint {
@@ -39,7 +45,7 @@ fn terminating(address: &str) -> SliceEndpoint {
 }
 
 fn backends(slices: &[Slice]) -> Vec<String> {
-    let resolved = resolve(&service(&[("http", "TCP", 80)]), &slices.iter(), "node");
+    let resolved = resolve(&service(&[("http", "TCP", 80)]), &slices.iter(), &node());
     let [(_, entry)] = resolved.entries.as_slice() else { return vec![format!("{} entries", resolved.entries.len())] };
     match &entry.inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
@@ -76,13 +82,13 @@ fn nothing_to_serve_is_refused() {
 #[test]
 fn a_bad_port_costs_only_itself() {
     let bad = service(&[("http", "TCP", 80), ("zero", "TCP", 0), ("odd", "ICMP", 1), ("s", "SCTP", 2), ("again", "TCP", 80)]);
-    let resolved = resolve(&bad, &[].iter(), "node");
+    let resolved = resolve(&bad, &[].iter(), &node());
     assert_eq!(resolved.entries.len(), 1);
     assert_eq!(resolved.skipped.len(), 4, "{:?}", resolved.skipped);
 }
 
 #[test]
 fn tcp_and_udp_share_a_number() {
-    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[].iter(), "node");
+    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[].iter(), &node());
     assert_eq!(resolved.entries.len(), 2);
 }

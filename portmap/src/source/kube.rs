@@ -1,4 +1,4 @@
-//! The API server as a source: lists and watches Services, EndpointSlices and the own Node.
+//! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the own Node.
 
 use std::{fmt::Debug, path::Path, pin::pin};
 
@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Config, Resource,
@@ -18,10 +19,10 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Event, Events, Kind, Object};
+use super::{Event, Events, Kind, Object, Wanted};
 use crate::{
     message,
-    object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
+    object::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
 
 /// An API server.
@@ -52,94 +53,92 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Cluster> {
 }
 
 /// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
-pub async fn run(cluster: Cluster, node: String, events: Events) -> Result<()> {
+pub async fn run(cluster: Cluster, wanted: Wanted, events: Events) -> Result<()> {
     let Cluster { client, server } = cluster;
-    // Services that name another proxy are not ours, and headless ones have nothing to translate.
-    let services = watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL}")).fields("spec.clusterIP!=None");
+    let watch = Watch { server: &server, events: &events };
+    let (ours, others) = match &wanted.proxy_name {
+        Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
+        None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
+    };
+    // Headless Services have nothing to translate.
+    let with_address = || watcher::Config::default().fields("spec.clusterIP!=None");
     let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
+    let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
+    let of_services = || Api::<Service>::all(client.clone());
+    let cidrs = Api::<ServiceCIDR>::all(client.clone());
     tokio::try_join!(
-        watch::<Service>(
-            Api::all(client.clone()),
-            services,
-            &server,
-            Kind::Service,
-            |service| Object::Service(service.into()),
-            &events
-        ),
-        watch::<EndpointSlice>(
-            Api::all(client.clone()),
-            slices,
-            &server,
-            Kind::Slice,
-            |slice| Object::Slice(slice.into()),
-            &events
-        ),
-        watch_node(Api::all(client), &server, &node),
+        watch.run(of_services(), with_address().labels(&ours), Kind::Service, |service| Object::Service(service.into())),
+        watch.run(of_services(), with_address().labels(&others), Kind::OtherService, |service| {
+            Object::OtherService(service.into())
+        }),
+        watch.run(Api::<EndpointSlice>::all(client.clone()), slices, Kind::Slice, |slice| Object::Slice(slice.into())),
+        watch.run(Api::<Node>::all(client.clone()), node, Kind::Node, |node| {
+            Object::Node(object_name(node.metadata.clone()), node.into())
+        }),
+        watch.run(cidrs, watcher::Config::default(), Kind::ServiceCidr, |cidr| {
+            Object::ServiceCidr(object_name(cidr.metadata.clone()), object::cidrs(cidr))
+        }),
     )?;
     Ok(())
 }
 
-/// Watches all objects of a kind. Nothing is sent of a list before it is complete.
-async fn watch<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    server: &str,
-    kind: Kind,
-    convert: fn(K) -> Object,
-    events: &Events,
-) -> Result<()>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let mut stream = pin!(watcher(api, config).default_backoff());
-    let mut listed = Vec::new();
-    let mut trouble = Trouble::default();
-    while let Some(event) = stream.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                trouble.report(server, &format!("{kind}s"), &error);
-                continue;
-            }
-        };
-        let event = match event {
-            watcher::Event::Init => {
-                listed.clear();
-                continue;
-            }
-            watcher::Event::InitApply(object) => {
-                listed.push(convert(object));
-                continue;
-            }
-            watcher::Event::InitDone => {
-                trouble.end(&format!("{kind}s"));
-                Event::Listed(kind, std::mem::take(&mut listed))
-            }
-            watcher::Event::Apply(object) => Event::Changed(convert(object)),
-            watcher::Event::Delete(object) => Event::Removed(kind, object_name(object.meta().clone())),
-        };
-        events.send(event).await.context("the agent's loop ended")?;
-    }
-    bail!("the watch of {kind}s ended")
+/// Where watches watch, and what hears of it.
+#[derive(Clone, Copy)]
+struct Watch<'a> {
+    server: &'a str,
+    events: &'a Events,
 }
 
-/// Watches the own Node: endpoints are recognised as local by its name.
-async fn watch_node(api: Api<Node>, server: &str, name: &str) -> Result<()> {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut stream = pin!(watcher(api, config).default_backoff());
-    let (mut exists, mut trouble) = (false, Trouble::default());
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(watcher::Event::Init) => exists = false,
-            Ok(watcher::Event::InitApply(_) | watcher::Event::Apply(_)) => exists = true,
-            Ok(watcher::Event::InitDone) if exists => tracing::info!("this is Node {name}"),
-            Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
-                tracing::warn!("there is no Node {name}: no endpoint counts as local; give this node's name with --node-name");
-            }
-            Err(error) => trouble.report(server, &format!("the Node {name}"), &error),
+impl Watch<'_> {
+    /// Watches all objects of a kind. Nothing is sent of a list before it is complete.
+    async fn run<K>(self, api: Api<K>, config: watcher::Config, kind: Kind, convert: fn(K) -> Object) -> Result<()>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let Self { server, events } = self;
+        let mut stream = pin!(watcher(api, config).default_backoff());
+        let mut listed = Vec::new();
+        let mut trouble = Trouble::default();
+        while let Some(event) = stream.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    let is_new = trouble.report(server, kind, &error);
+                    if is_new && kind.is_optional() && is_unknown(&error) {
+                        // An older cluster does not have the kind: that is as good as none of it.
+                        events.send(Event::Listed(kind, Vec::new())).await.context("the agent's loop ended")?;
+                    }
+                    continue;
+                }
+            };
+            let event = match event {
+                watcher::Event::Init => {
+                    listed.clear();
+                    continue;
+                }
+                watcher::Event::InitApply(object) => {
+                    listed.push(convert(object));
+                    continue;
+                }
+                watcher::Event::InitDone => {
+                    trouble.end(kind);
+                    Event::Listed(kind, std::mem::take(&mut listed))
+                }
+                watcher::Event::Apply(object) => Event::Changed(convert(object)),
+                watcher::Event::Delete(object) => Event::Removed(kind, object_name(object.meta().clone())),
+            };
+            events.send(event).await.context("the agent's loop ended")?;
         }
+        bail!("the watch of {kind}s ended")
     }
-    bail!("the watch of the Node {name} ended")
+}
+
+/// Whether the API server does not know the kind, or does not let us see it.
+fn is_unknown(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+        _ => false,
+    }
 }
 
 /// What is wrong with a watch, said once.
@@ -149,17 +148,20 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn report(&mut self, server: &str, what: &str, error: &watcher::Error) {
+    /// True if it was not said just before.
+    fn report(&mut self, server: &str, kind: Kind, error: &watcher::Error) -> bool {
         let text = message::of_error(error);
-        if self.last.as_ref() != Some(&text) {
-            tracing::warn!("failed to watch {what} at {server}, trying again; the tables stay as they are: {text}");
-            self.last = Some(text);
+        if self.last.as_ref() == Some(&text) {
+            return false;
         }
+        tracing::warn!("failed to watch {kind}s at {server}, trying again; the tables stay as they are: {text}");
+        self.last = Some(text);
+        true
     }
 
-    fn end(&mut self, what: &str) {
+    fn end(&mut self, kind: Kind) {
         if self.last.take().is_some() {
-            tracing::info!("{what} are watched again");
+            tracing::info!("{kind}s are watched again");
         }
     }
 }

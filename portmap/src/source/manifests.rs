@@ -14,7 +14,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Event, Events, Kind, Object};
+use super::{Event, Events, Kind, Object, Wanted};
+use crate::object::{self, HEADLESS_LABEL, is_labelled};
 pub use files::STDIN;
 use parse::Objects;
 
@@ -22,6 +23,7 @@ use parse::Objects;
 #[derive(Debug)]
 pub struct Manifests {
     paths: Vec<PathBuf>,
+    wanted: Wanted,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, File>,
     stdin: Option<Objects>,
@@ -37,7 +39,7 @@ struct File {
 /// What a reading of the files brought.
 #[derive(Debug)]
 pub struct Reading {
-    /// All Services and EndpointSlices, those made from Pods included.
+    /// All objects that count, slices made from Pods included.
     pub objects: Vec<Object>,
     /// What is wrong, each with the file or object it is about.
     pub warnings: Vec<String>,
@@ -45,8 +47,8 @@ pub struct Reading {
 
 impl Manifests {
     /// These files, directories of files (`*.yaml`, `*.yml`, `*.json`, not those below), or `-` for standard input.
-    pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, files: BTreeMap::new(), stdin: None }
+    pub fn new(paths: Vec<PathBuf>, wanted: Wanted) -> Self {
+        Self { paths, wanted, files: BTreeMap::new(), stdin: None }
     }
 
     /// Reads what is new or changed. A file that no longer parses keeps its last good content; only one that is gone takes
@@ -64,7 +66,7 @@ impl Manifests {
             self.stdin = Some(parse::parse(&files::read_stdin()?, STDIN, &mut warnings)?);
         }
         let all = self.files.values().map(|file| &file.objects).chain(&self.stdin);
-        let objects = pods::complete(Objects::merge(all, &mut warnings));
+        let objects = select(Objects::merge(all, &mut warnings), &self.wanted);
         Ok(Reading { objects, warnings })
     }
 
@@ -93,6 +95,22 @@ impl Manifests {
     }
 }
 
+/// What the API server would be asked for, of all that the files hold.
+fn select(mut objects: Objects, wanted: &Wanted) -> Vec<Object> {
+    let services = std::mem::take(&mut objects.services);
+    let (ours, others) = services.into_iter().partition(|(_, service)| wanted.is_ours(&service.metadata));
+    let mut all = pods::slices(&ours, &objects);
+    let Objects { services: _, slices, pods: _, nodes, cidrs } = objects;
+    all.extend(ours.into_values().map(|service| Object::Service(service.into())));
+    all.extend(others.into_values().map(|service| Object::OtherService(service.into())));
+    let slices = slices.into_values().filter(|slice| !is_labelled(&slice.metadata, HEADLESS_LABEL));
+    all.extend(slices.map(|slice| Object::Slice(slice.into())));
+    let own = nodes.into_iter().filter(|(name, _)| name.name == wanted.node);
+    all.extend(own.map(|(name, node)| Object::Node(name, node.into())));
+    all.extend(cidrs.into_iter().map(|(name, cidr)| Object::ServiceCidr(name, object::cidrs(cidr))));
+    all
+}
+
 /// Files that are read again whenever one changes.
 pub struct Watched {
     manifests: Manifests,
@@ -102,10 +120,10 @@ pub struct Watched {
 
 impl Watched {
     /// Reads the files for the first time. Fails if a path cannot be read at all: that is no change to wait for.
-    pub fn start(paths: Vec<PathBuf>) -> Result<Self> {
+    pub fn start(paths: Vec<PathBuf>, wanted: Wanted) -> Result<Self> {
         // In this order, so that no change is missed between the two.
         let changes = watch::changes(&paths)?;
-        let mut manifests = Manifests::new(paths);
+        let mut manifests = Manifests::new(paths, wanted);
         let first = manifests.read()?;
         Ok(Self { manifests, changes, first })
     }
@@ -135,9 +153,17 @@ async fn send(reading: Reading, events: &Events) -> Result<()> {
     for warning in reading.warnings {
         tracing::warn!("{warning}");
     }
-    let (services, slices) = reading.objects.into_iter().partition(|object| matches!(object, Object::Service(_)));
-    for (kind, objects) in [(Kind::Service, services), (Kind::Slice, slices)] {
-        events.send(Event::Listed(kind, objects)).await?;
+    for event in listed(reading.objects) {
+        events.send(event).await?;
     }
     Ok(())
+}
+
+/// Objects as complete lists of every kind.
+pub fn listed(objects: Vec<Object>) -> impl Iterator<Item = Event> {
+    let mut kinds: BTreeMap<Kind, Vec<Object>> = Kind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
+    for object in objects {
+        kinds.entry(object.kind()).or_default().push(object);
+    }
+    kinds.into_iter().map(|(kind, objects)| Event::Listed(kind, objects))
 }

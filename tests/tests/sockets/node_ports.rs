@@ -18,6 +18,11 @@ fn second() -> Both {
     Both { v4: Ipv4Addr::new(10, 244, 0, 250), v6: "fd00:10:244::fa".parse().unwrap_or(std::net::Ipv6Addr::UNSPECIFIED) }
 }
 
+fn add_second(world: &World) -> Result<()> {
+    let [v4, v6] = second().addresses();
+    world.ip(&format!("addr add {v4}/24 dev pods\naddr add {v6}/64 dev pods nodad"))
+}
+
 fn first(world: &World) -> Both {
     Both { v4: world.ipv4(), v6: world.ipv6() }
 }
@@ -35,13 +40,13 @@ struct Node {
 
 impl Node {
     fn new(name: &str, arguments: &[&str]) -> Result<Self> {
-        let stage = Stage::with_objects(name, &["a"], arguments, |world| vec![node(&first(world).addresses())])?;
-        Self::complete(stage)
+        let world = World::new(name)?;
+        add_second(&world)?;
+        let objects = vec![node(&first(&world).addresses())];
+        Self::complete(Stage::in_world(world, &["a"], arguments, objects)?)
     }
 
     fn complete(mut stage: Stage) -> Result<Self> {
-        let [v4, v6] = second().addresses();
-        stage.world.ip(&format!("addr add {v4}/24 dev pods\naddr add {v6}/64 dev pods nodad"))?;
         let own = stage.world.serve(&listens())?;
         stage.apply(&[Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods))])?;
         Ok(Self { stage, _own: own })
@@ -78,7 +83,9 @@ fn without_a_node_object_they_are_on_all_addresses_but_loopback() -> Result<()> 
     node.expect(first(&node.stage.world), [POD, POD])?;
     let process = Process::on_node(&node.stage.world)?;
     assert_eq!(Node::met(&process, LOCALHOST), [Ok(OWN.to_owned()), Ok(OWN.to_owned())]);
-    // The second address is new to the agent.
+    assert_eq!(Node::met(&process, first(&node.stage.world)), [Ok(POD.to_owned()), Ok(POD.to_owned())]);
+    // One that the agent has not seen when it started.
+    add_second(&node.stage.world)?;
     eventually("the new address has NodePorts", || {
         Ok((Node::met(&process, second()) == [Ok(POD.to_owned()), Ok(POD.to_owned())]).then_some(()))
     })?;
@@ -153,7 +160,9 @@ fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
 /// A NodePort, and a Service's port, are nothing that a server could not have.
 #[test]
 fn binding_and_listening_on_these_numbers_is_never_touched() -> Result<()> {
-    let mut stage = Stage::with_objects("bind", &["a"], &[], |world| vec![node(&first(world).addresses())])?;
+    let world = World::new("bind")?;
+    let objects = vec![node(&first(&world).addresses())];
+    let mut stage = Stage::in_world(world, &["a"], &[], objects)?;
     stage.apply(&[
         Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods)),
         Service::new("empty", 2).exposed(81),
@@ -197,7 +206,7 @@ fn they_come_and_go_with_their_service() -> Result<()> {
 /// The rest is served meanwhile.
 #[test]
 fn a_node_without_an_address_is_waited_for() -> Result<()> {
-    let mut stage = Stage::with_objects("no-address", &["a"], &[], |_| vec![node(&[])])?;
+    let mut stage = Stage::in_world(World::new("no-address")?, &["a"], &[], vec![node(&[])])?;
     let services = [Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods))];
     stage.apply(&services)?;
     let process = stage.process()?;

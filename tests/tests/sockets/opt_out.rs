@@ -97,7 +97,7 @@ fn excluded_cgroups_are_left_alone() -> Result<()> {
         fs::create_dir_all(cgroup)?;
     }
     let arguments = ["--exclude-cgroup", &mesh.to_string_lossy(), "--exclude-cgroup", &vm.to_string_lossy()].map(str::to_owned);
-    let mut stage = Stage::in_world(world, &["a"], &arguments.each_ref().map(String::as_str))?;
+    let mut stage = Stage::in_world(world, &["a"], &arguments.each_ref().map(String::as_str), Vec::new())?;
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods)), Service::new("empty", 2)])?;
     for (path, expected) in [
         ("mesh", untouched()),

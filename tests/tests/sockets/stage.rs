@@ -32,27 +32,11 @@ pub struct Stage {
 impl Stage {
     /// With pods of these names, each of which serves, and an agent with these arguments that knows no Service yet.
     pub fn new(name: &str, pods: &[&str], arguments: &[&str]) -> Result<Self> {
-        Self::with_objects(name, pods, arguments, |_| Vec::new())
+        Self::in_world(World::new(name)?, pods, arguments, Vec::new())
     }
 
-    /// As [`Self::new`], with objects that are there all the time.
-    pub fn with_objects(
-        name: &str,
-        pods: &[&str],
-        arguments: &[&str],
-        objects: impl FnOnce(&World) -> Vec<Value>,
-    ) -> Result<Self> {
-        let world = World::new(name)?;
-        let objects = objects(&world);
-        Self::complete(world, pods, arguments, objects)
-    }
-
-    /// As [`Self::new`], in a world that is there already.
-    pub fn in_world(world: World, pods: &[&str], arguments: &[&str]) -> Result<Self> {
-        Self::complete(world, pods, arguments, Vec::new())
-    }
-
-    fn complete(world: World, pods: &[&str], arguments: &[&str], objects: Vec<Value>) -> Result<Self> {
+    /// As [`Self::new`], in a world that is there already, with objects that are there all the time.
+    pub fn in_world(world: World, pods: &[&str], arguments: &[&str], objects: Vec<Value>) -> Result<Self> {
         let pods = pods.iter().map(|name| serving(&world, name)).collect::<Result<Vec<_>>>()?;
         let client = world.client("client")?;
         write(&world, &objects)?;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,16 +22,22 @@ pub struct Objects {
     pub slices: BTreeMap<ObjectName, EndpointSlice>,
     /// Pods.
     pub pods: BTreeMap<ObjectName, Pod>,
+    /// Nodes.
+    pub nodes: BTreeMap<ObjectName, Node>,
+    /// ServiceCIDRs.
+    pub cidrs: BTreeMap<ObjectName, ServiceCIDR>,
 }
 
 impl Objects {
     /// All objects of several files. Of one that is given twice the last counts, which is said.
     pub fn merge<'a>(files: impl Iterator<Item = &'a Self>, warnings: &mut Vec<String>) -> Self {
         let mut all = Self::default();
-        for Self { services, slices, pods } in files.cloned() {
+        for Self { services, slices, pods, nodes, cidrs } in files.cloned() {
             extend("Service", &mut all.services, services, warnings);
             extend("EndpointSlice", &mut all.slices, slices, warnings);
             extend("Pod", &mut all.pods, pods, warnings);
+            extend("Node", &mut all.nodes, nodes, warnings);
+            extend("ServiceCIDR", &mut all.cidrs, cidrs, warnings);
         }
         all
     }
@@ -79,6 +86,10 @@ fn take(document: Value, file: &str, objects: &mut Objects, warnings: &mut Vec<S
     match (version.as_str(), kind.as_str()) {
         ("v1", "Service") => insert(document, &kind, file, &mut objects.services, warnings, |service| service.metadata.clone()),
         ("v1", "Pod") => insert(document, &kind, file, &mut objects.pods, warnings, |pod| pod.metadata.clone()),
+        ("v1", "Node") => insert(document, &kind, file, &mut objects.nodes, warnings, |node| node.metadata.clone()),
+        ("networking.k8s.io/v1" | "networking.k8s.io/v1beta1", "ServiceCIDR") => {
+            insert(document, &kind, file, &mut objects.cidrs, warnings, |cidr| cidr.metadata.clone());
+        }
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             insert(document, &kind, file, &mut objects.slices, warnings, |slice| slice.metadata.clone());
         }

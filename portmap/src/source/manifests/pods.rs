@@ -1,7 +1,10 @@
 //! EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller: so that plain Service and Pod files work
 //! where no controller runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec, Service, ServicePort},
@@ -10,14 +13,14 @@ use k8s_openapi::{
 
 use super::{Object, parse::Objects};
 use crate::{
-    object::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, is_labelled},
-    table::ObjectName,
+    object::{self, Faults, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort},
+    table::{Family, ObjectName, Protocol},
 };
 
-/// The Services and EndpointSlices of some files, with slices made for the Services that have a selector and no slice.
-pub fn complete(objects: Objects) -> Vec<Object> {
-    let Objects { services, slices, pods } = objects;
-    let has_slice: BTreeSet<ObjectName> = slices
+/// The slices for Services that have a selector and no slice.
+pub fn slices(services: &BTreeMap<ObjectName, Service>, objects: &Objects) -> Vec<Object> {
+    let has_slice: BTreeSet<ObjectName> = objects
+        .slices
         .values()
         .filter_map(|slice| {
             let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
@@ -25,24 +28,14 @@ pub fn complete(objects: Objects) -> Vec<Object> {
             Some(ObjectName { namespace, name: service.as_str().into() })
         })
         .collect();
-    let mut all: Vec<Object> = Vec::new();
-    // What the agent does not ask the API server for.
-    let is_ours = |service: &Service| !is_labelled(&service.metadata, PROXY_NAME_LABEL);
-    for (name, service) in services.into_iter().filter(|(_, service)| is_ours(service)) {
-        if !has_slice.contains(&name) {
-            all.extend(make_slices(&name, &service, &pods).into_iter().map(Object::Slice));
-        }
-        all.push(Object::Service(service.into()));
-    }
-    let slices = slices.into_values().filter(|slice| !is_labelled(&slice.metadata, HEADLESS_LABEL));
-    all.extend(slices.map(|slice| Object::Slice(slice.into())));
-    all
+    let lacking = services.iter().filter(|(name, _)| !has_slice.contains(name));
+    lacking.flat_map(|(name, service)| make_slices(name, service, &objects.pods)).map(Object::Slice).collect()
 }
 
 /// What the endpoints of one slice have in common.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
-    v6: bool,
+    family: Family,
     ports: Vec<SlicePort>,
 }
 
@@ -58,16 +51,17 @@ fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName,
         }
         let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
         for address in addresses(pod) {
-            let shape = Shape { v6: address.contains(':'), ports: ports.clone() };
-            slices.entry(shape).or_default().push(endpoint(pod, &address, publish));
+            let shape = Shape { family: Family::of(address), ports: ports.clone() };
+            slices.entry(shape).or_default().push(endpoint(pod, address, publish));
         }
     }
     let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| Slice {
         name: ObjectName { namespace: name.namespace.clone(), name: format!("{}-from-pods-{index}", name.name).into() },
         service: Some(name.clone()),
-        address_type: if shape.v6 { "IPv6" } else { "IPv4" }.into(),
-        ports: shape.ports,
-        endpoints,
+        family: Some(shape.family),
+        ports: shape.ports.into(),
+        endpoints: endpoints.into(),
+        faults: Faults::default(),
     };
     slices.into_iter().enumerate().map(slice).collect()
 }
@@ -82,38 +76,44 @@ fn is_finished(pod: &Pod) -> bool {
 }
 
 /// `status.podIPs`, else `status.podIP`.
-fn addresses(pod: &Pod) -> Vec<String> {
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
-    match &status.pod_ips {
-        Some(ips) if !ips.is_empty() => ips.iter().map(|ip| ip.ip.clone()).collect(),
-        Some(_) | None => status.pod_ip.iter().filter(|ip| !ip.is_empty()).cloned().collect(),
-    }
+    let texts: Vec<&String> = match &status.pod_ips {
+        Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
+        Some(_) | None => status.pod_ip.iter().collect(),
+    };
+    texts.into_iter().filter_map(|text| Faults::default().address("podIP", text)).collect()
 }
 
-fn endpoint(pod: &Pod, address: &str, publish_not_ready: bool) -> SliceEndpoint {
+fn endpoint(pod: &Pod, address: IpAddr, publish_not_ready: bool) -> SliceEndpoint {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let serving = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let terminating = pod.metadata.deletion_timestamp.is_some();
     SliceEndpoint {
-        address: address.into(),
+        address,
         ready: publish_not_ready || (serving && !terminating),
         serving,
         terminating,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
+        hints: None,
     }
 }
 
 /// A Service port's name and protocol, and its number on this pod; none if the pod has no port of the name it targets.
 fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
-    let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    let protocol = match port.protocol.as_deref() {
+        Some("TCP" | "") | None => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some(_) => return None,
+    };
     let number = match &port.target_port {
         None | Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::String(name)) if name.is_empty() => port.port,
         Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, &protocol)?,
+        Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, protocol.name())?,
     };
     let number = u16::try_from(number).ok().filter(|number| *number != 0)?;
-    Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol: protocol.into(), port: number })
+    Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol, port: number })
 }
 
 /// The number of a container port by name and protocol; sidecars (restartable init containers) are containers too.

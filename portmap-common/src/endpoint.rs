@@ -1,0 +1,39 @@
+//! Endpoints that serve, for what is remembered of them: by sockets that send datagrams, and by session affinity.
+
+use crate::{Address, Frontend, V4, V6, layout};
+
+/// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: there while the endpoint serves, and never updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Endpoint<A> {
+    /// The pod's address.
+    pub address: A,
+    /// The port that the pod listens on.
+    pub port: u16,
+    /// Always 0.
+    pub unused: u16,
+    /// A digest of the endpoint's number, address and port: who reads a value that is just being replaced notices it.
+    pub check: u32,
+}
+
+layout!(Endpoint<V4>, 12);
+layout!(Endpoint<V6>, 24);
+
+impl<A: Address> Endpoint<A> {
+    /// The value for an endpoint.
+    #[inline]
+    pub fn new(number: u32, address: A, port: u16) -> Self {
+        Self { address, port, unused: 0, check: digest(number, address, port) }
+    }
+
+    /// Whether this value was inserted under this number.
+    #[inline]
+    pub fn belongs_to(&self, number: u32) -> bool {
+        self.check == digest(number, self.address, self.port)
+    }
+}
+
+#[inline]
+fn digest<A: Address>(number: u32, address: A, port: u16) -> u32 {
+    Frontend::new(address, port, 0).check(number)
+}

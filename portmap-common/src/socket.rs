@@ -1,0 +1,92 @@
+//! What is remembered on a socket: what it asked for, and what it was given.
+//!
+//! This layout has a version of its own: the storage of sockets that are open outlives a change of the tables.
+
+use crate::{Neutral, ServiceRef, layout};
+
+/// The version of this file's layouts.
+pub const SOCKETS_VERSION: u32 = 1;
+
+/// How many destinations a socket that is not connected remembers.
+pub const DESTINATIONS: usize = 8;
+
+/// A destination of either family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Destination {
+    /// The address.
+    pub address: Neutral,
+    /// The port, in host order.
+    pub port: u32,
+}
+
+layout!(Destination, 20);
+
+impl Destination {
+    /// Whether both are the same, without a branch per word.
+    #[inline]
+    pub fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [k, l, m, n]) = (self.address, other.address);
+        (a ^ k) | (b ^ l) | (c ^ m) | (d ^ n) | (self.port ^ other.port) == 0
+    }
+}
+
+/// A value of `SOCKETS`: what a connected socket asked for, and the backend that it is connected to instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Connected {
+    /// The frontend.
+    pub asked: Destination,
+    /// The backend. Port 0: the socket is connected to no backend of ours.
+    pub given: Destination,
+}
+
+layout!(Connected, 40);
+
+/// A frontend that a socket sent datagrams to, and the backend that they went to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// The endpoint's number, and a digest of the frontend, that number and the service port's `id`: read as one word, it says
+    /// whether what else is here belongs together.
+    pub endpoint: ServiceRef,
+    /// The frontend.
+    pub asked: Destination,
+    /// The backend.
+    pub given: Destination,
+    /// When the socket last sent this way, by the clock of [`Datagrams`]. 0 if it has sent to the backend's own address since:
+    /// then answers are not the frontend's.
+    pub used: u32,
+    /// Always 0.
+    pub unused: u32,
+}
+
+layout!(Flow, 56);
+
+/// A value of `DATAGRAMS`: what a socket that is not connected sent to Services lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Datagrams {
+    /// Counts the socket's calls.
+    pub clock: u32,
+    /// Always 0.
+    pub unused: u32,
+    /// The flows; the longest unused one gives way to a new one.
+    pub flows: [Flow; DESTINATIONS],
+}
+
+layout!(Datagrams, 456);
+
+/// A value of `UDP_SOCKETS` under a socket's cookie: a connected UDP socket, to be destroyed when its backend ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UdpSocket {
+    /// The cookie of its network namespace.
+    pub namespace: u64,
+    /// The endpoint's number.
+    pub endpoint: u32,
+    /// The backend.
+    pub given: Destination,
+}
+
+layout!(UdpSocket, 32);

@@ -1,0 +1,23 @@
+//! What happened that is no service's.
+
+use crate::layout;
+
+/// The one value of `TOTALS`, per CPU: events since the maps were created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Totals {
+    /// Calls to a port that a Service's address does not have, refused.
+    pub undefined_port: u64,
+    /// Calls to an address that no Service has, inside a `ServiceCIDR`, dropped.
+    pub unallocated: u64,
+    /// Calls dropped because of source ranges, from a network namespace whose addresses the agent did not know.
+    pub unknown_namespace: u64,
+    /// Calls translated without a note on the socket, because the kernel had no memory for one.
+    pub forgotten_sockets: u64,
+    /// Connected UDP sockets that will not be destroyed when their backend ends, because `UDP_SOCKETS` was full.
+    pub untracked_sockets: u64,
+    /// Clients that session affinity has begun to remember.
+    pub affinity_clients: u64,
+}
+
+layout!(Totals, 48);

@@ -1,0 +1,152 @@
+//! What sockets remember: what they asked for, so that they are shown it again, and which backend their datagrams go to.
+//!
+//! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
+
+use portmap_common::{Address, Backend, Connected, Datagrams, Destination, Flow, Frontend, ServiceRef};
+
+use crate::{
+    maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
+    socket::Socket,
+};
+
+/// Notes what a socket asked for and is connected to.
+#[inline(always)]
+pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, backend: &Backend<S::Address>) {
+    match SOCKETS.create(&socket.as_context()) {
+        Some(note) => *note = Connected { asked: asked(frontend), given: given(backend) },
+        None => maps::count(|totals| totals.forgotten_sockets += 1),
+    }
+}
+
+/// Notes that a socket is connected to something else. True if it was connected to a backend before.
+#[inline(always)]
+pub fn disconnected<S: Socket>(socket: &S) -> bool {
+    match SOCKETS.find(&socket.as_context()) {
+        Some(note) if note.given.port != 0 => {
+            note.given.port = 0;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// What a connected socket asked for, if this is the backend that it is connected to.
+#[inline(always)]
+pub fn asked_of_peer<S: Socket>(socket: &S, peer: &Destination) -> Option<Destination> {
+    let note = SOCKETS.find(&socket.as_context())?;
+    note.given.is(peer).then_some(note.asked)
+}
+
+/// The backend that the socket's last datagram to this frontend went to, if it still serves.
+#[inline(always)]
+pub fn last_backend<S: Socket<Address: Tables>>(
+    socket: &S,
+    frontend: &Frontend<S::Address>,
+    id: u32,
+) -> Option<Backend<S::Address>> {
+    let notes = DATAGRAMS.find(&socket.as_context())?;
+    let asked = asked(frontend);
+    let clock = tick(notes);
+    let flow = notes.flows.iter_mut().find(|flow| flow.asked.is(&asked))?;
+    let endpoint = read(flow);
+    if endpoint.check != proof(frontend, endpoint.service, id).check {
+        return None;
+    }
+    let backend = maps::endpoint(endpoint.service)?;
+    flow.used = clock;
+    Some(backend)
+}
+
+/// Notes that the socket sends to this backend for this frontend from now on.
+#[inline(always)]
+pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
+    let Some(notes) = DATAGRAMS.create(&socket.as_context()) else {
+        return maps::count(|totals| totals.forgotten_sockets += 1);
+    };
+    let asked = asked(frontend);
+    let clock = tick(notes);
+    if let Some(flow) = place(notes, &asked) {
+        // Another thread that reads meanwhile must not take the old endpoint for the new frontend's, or the reverse.
+        write(flow, ServiceRef { service: 0, check: !proof(frontend, 0, id).check });
+        flow.used = clock;
+        flow.asked = asked;
+        flow.given = given(backend);
+        write(flow, proof(frontend, backend.endpoint, id));
+    }
+}
+
+/// Notes that the socket sends to this destination itself: what comes from there is shown as it is.
+#[inline(always)]
+pub fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
+    if let Some(notes) = DATAGRAMS.find(&socket.as_context()) {
+        for flow in &mut notes.flows {
+            if flow.given.is(destination) {
+                flow.used = 0;
+            }
+        }
+    }
+}
+
+/// What the socket asked for when it last sent to this backend.
+#[inline(always)]
+pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<Destination> {
+    let notes = DATAGRAMS.find(&socket.as_context())?;
+    let (mut used, mut asked) = (0, None);
+    for flow in &notes.flows {
+        if flow.used > used && flow.given.is(sender) {
+            used = flow.used;
+            asked = Some(flow.asked);
+        }
+    }
+    asked
+}
+
+/// The flow to this frontend, else the one unused for longest.
+#[inline(always)]
+fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Flow> {
+    let (mut best, mut longest) = (None, u32::MAX);
+    for flow in &mut notes.flows {
+        let used = if flow.asked.is(asked) { 0 } else { flow.used.saturating_add(1) };
+        if used < longest || best.is_none() {
+            longest = used;
+            best = Some(flow);
+        }
+    }
+    best
+}
+
+#[inline(always)]
+fn tick(notes: &mut Datagrams) -> u32 {
+    notes.clock = notes.clock.wrapping_add(1).max(1);
+    notes.clock
+}
+
+/// What ties an endpoint to the frontend and service port that it was chosen for.
+#[inline(always)]
+fn proof<A: Address>(frontend: &Frontend<A>, endpoint: u32, id: u32) -> ServiceRef {
+    ServiceRef { service: endpoint, check: frontend.check(endpoint) ^ id }
+}
+
+#[inline(always)]
+fn read(flow: &Flow) -> ServiceRef {
+    let word = (&raw const flow.endpoint).cast::<u64>();
+    // SAFETY: the field is one aligned 8-byte word.
+    ServiceRef::from_word(unsafe { word.read_volatile() })
+}
+
+#[inline(always)]
+fn write(flow: &mut Flow, endpoint: ServiceRef) {
+    let word = (&raw mut flow.endpoint).cast::<u64>();
+    // SAFETY: the field is one aligned 8-byte word.
+    unsafe { word.write_volatile(endpoint.to_word()) };
+}
+
+#[inline(always)]
+fn asked<A: Address>(frontend: &Frontend<A>) -> Destination {
+    Destination { address: frontend.address.neutral(), port: u32::from(frontend.port) }
+}
+
+#[inline(always)]
+fn given<A: Address>(backend: &Backend<A>) -> Destination {
+    Destination { address: backend.address.neutral(), port: u32::from(backend.port) }
+}

@@ -1,0 +1,26 @@
+//! Who may use a load balancer's address: `loadBalancerSourceRanges` for clients on this node.
+
+use portmap_common::ADDRESSES;
+
+use crate::{
+    maps::{self, Tables},
+    socket::{Call, Socket},
+};
+
+/// Whether the service port admits the client: by the address that it is bound to, else by all that it might be given.
+///
+/// When a hook runs, a socket that is not bound has no address yet. A client whose addresses are not known is not admitted.
+#[inline(always)]
+pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, id: u32) -> bool {
+    if let Some(address) = socket.source(call) {
+        return S::Address::is_admitted(id, address);
+    }
+    let Some((count, addresses)) = S::Address::addresses_of(socket.namespace()) else {
+        maps::count(|totals| totals.unknown_namespace += 1);
+        return false;
+    };
+    if count == 0 || count as usize > ADDRESSES {
+        return false;
+    }
+    addresses.iter().take(count as usize).all(|address| S::Address::is_admitted(id, *address))
+}

@@ -1,0 +1,30 @@
+//! What the loader decides before the programs are verified: constants, so that what is switched off costs nothing.
+
+use aya_ebpf::Global;
+
+/// Excluded cgroups that there is room for.
+pub const EXCLUDED_MAX: usize = 8;
+
+/// Whether the kernel has `bpf_set_retval` for these hooks (5.18).
+#[unsafe(no_mangle)]
+pub static SETS_ERRORS: Global<u8> = Global::new(1);
+
+/// Whether only processes in the host's network namespace are served.
+#[unsafe(no_mangle)]
+pub static ONLY_HOST: Global<u8> = Global::new(0);
+
+/// The cookie of the host's network namespace; 0 for the initial one of the kernel.
+#[unsafe(no_mangle)]
+pub static HOST_NAMESPACE: Global<u64> = Global::new(0);
+
+/// How many cgroups are excluded.
+#[unsafe(no_mangle)]
+pub static EXCLUDED: Global<u32> = Global::new(0);
+
+/// The ids of the excluded cgroups.
+#[unsafe(no_mangle)]
+pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_MAX]);
+
+/// How far below the root of the hierarchy each of them is.
+#[unsafe(no_mangle)]
+pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_MAX]);

@@ -1,0 +1,65 @@
+//! Which addresses the clients on this node have, for the source ranges of load balancers.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
+
+use crate::{maps::bpf::BpfMaps, network::namespaces};
+
+/// Addresses change rarely without a new namespace: they are looked up anew this often.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// What the last look at the namespaces found.
+#[derive(Default)]
+pub struct Clients {
+    look: Option<JoinHandle<Result<()>>>,
+    last: Option<Instant>,
+    unknown: u64,
+    failed: bool,
+}
+
+impl Clients {
+    /// Looks at the namespaces again if a client came out of one that is not known, or it was long ago.
+    pub async fn check(&mut self, pins: PathBuf, unknown: u64) {
+        self.finish().await;
+        let is_due = self.unknown != unknown || self.last.is_none_or(|last| last.elapsed() >= REFRESH);
+        if self.look.is_none() && is_due {
+            (self.unknown, self.last) = (unknown, Some(Instant::now()));
+            self.look = Some(tokio::task::spawn_blocking(move || look(&pins)));
+        }
+    }
+
+    async fn finish(&mut self) {
+        let Some(look) = self.look.take_if(|look| look.is_finished()) else { return };
+        match look.await.context("the look at network namespaces crashed").flatten() {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                tracing::warn!("{error:#}; clients that source ranges apply to are admitted by the address they are bound to only");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Lists the namespaces, and writes what is new of them.
+fn look(pins: &std::path::Path) -> Result<()> {
+    // A kernel that does not tell the cookie of our own does not tell others'.
+    namespaces::cookie()?;
+    let mut found: BTreeMap<u64, Vec<IpAddr>> = BTreeMap::new();
+    for namespace in namespaces::all()? {
+        // One that is on its way in has no address yet, and one on its way out no name: neither has clients.
+        if let Ok((cookie, addresses)) = namespace.describe()
+            && !addresses.is_empty()
+        {
+            found.insert(cookie, addresses);
+        }
+    }
+    BpfMaps::open(pins)?.set_namespaces(&found)
+}

@@ -1,0 +1,169 @@
+//! What the tables should say: objects and addresses in, changes of the desired table out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    node_ports::{self, Eligible},
+    resolve::{self, Node, Skipped},
+    source::{Event, Kind},
+    store::Store,
+    table::{AddressOwner, Changes, Family, ObjectName, Table},
+};
+
+/// The kinds without which nothing may be concluded.
+const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
+
+/// The objects, and the table that follows from them.
+pub struct Desired {
+    store: Store,
+    table: Table,
+    name: Arc<str>,
+    node: Node,
+    eligible: Vec<Eligible>,
+    /// The ranges of the command line, which count as long as there is no ServiceCIDR.
+    cidrs: Vec<IpNet>,
+    local: Vec<IpAddr>,
+    /// Whether the Node object's addresses are waited for no longer.
+    is_impatient: bool,
+    skipped: BTreeMap<ObjectName, Vec<Skipped>>,
+}
+
+impl Desired {
+    /// Of a node of this name.
+    pub fn new(name: Arc<str>, eligible: Vec<Eligible>, cidrs: Vec<IpNet>) -> Self {
+        Self {
+            store: Store::default(),
+            table: Table::default(),
+            node: Node::new(&name, None),
+            name,
+            eligible,
+            cidrs,
+            local: Vec::new(),
+            is_impatient: false,
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in an event.
+    pub fn apply(&mut self, event: Event) {
+        self.store.apply(event);
+    }
+
+    /// Whether Services and EndpointSlices have been listed.
+    pub fn is_synced(&self) -> bool {
+        REQUIRED.iter().all(|kind| self.store.has_listed(*kind))
+    }
+
+    /// Whether every kind has been listed.
+    pub fn is_complete(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.store.has_listed(*kind))
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The ranges that ClusterIPs are given from, as far as it is known who else has one.
+    pub fn cidrs(&self) -> Vec<IpNet> {
+        if !self.store.has_listed(Kind::OtherService) {
+            return Vec::new();
+        }
+        let listed: Vec<IpNet> = self.store.cidrs().collect();
+        if listed.is_empty() { self.cidrs.clone() } else { listed }
+    }
+
+    /// Sets the addresses of the node's interfaces.
+    pub fn set_local(&mut self, addresses: Vec<IpAddr>) -> Changes {
+        self.local = addresses;
+        self.place_node_ports()
+    }
+
+    /// Waits for the Node object's addresses no longer: node ports are served on all. None if they are there.
+    pub fn give_up_waiting(&mut self) -> Option<Changes> {
+        let is_waiting = !self.is_impatient && self.node_addresses().is_none();
+        is_waiting.then(|| {
+            self.is_impatient = true;
+            self.place_node_ports()
+        })
+    }
+
+    /// Resolves what events have concerned.
+    pub fn resolve(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let mut dirty = self.store.take_dirty();
+        if dirty.node {
+            let node = Node::new(&self.name, self.store.node());
+            if self.node != node {
+                self.node = node;
+                self.store.mark_all();
+                dirty.services.extend(self.store.take_dirty().services);
+            }
+            changes.extend(self.place_node_ports());
+        }
+        for name in &dirty.services {
+            changes.extend(self.resolve_service(name));
+            self.report_losers(name);
+        }
+        for name in &dirty.others {
+            let addresses = self.store.other(name).map(|service| service.cluster_ips).unwrap_or_default();
+            let addresses = Family::ALL.iter().filter_map(|family| *addresses.get(*family)).collect();
+            changes.extend(self.table.set_addresses(AddressOwner::OtherProxy, name, addresses));
+        }
+        changes
+    }
+
+    fn resolve_service(&mut self, name: &ObjectName) -> Changes {
+        let Some(service) = self.store.service(name) else {
+            self.skipped.remove(name);
+            return self.table.remove(name);
+        };
+        let resolved = resolve::resolve(service, &self.store.slices_of(name), &self.node);
+        let mut changes = self.table.replace(&resolved.precedence, resolved.entries);
+        changes.extend(self.table.set_addresses(AddressOwner::Served, name, resolved.addresses));
+        self.report_skipped(name, resolved.skipped);
+        changes
+    }
+
+    fn place_node_ports(&mut self) -> Changes {
+        match self.node_addresses() {
+            Some(addresses) => self.table.set_node_addresses(addresses),
+            None => Changes::default(),
+        }
+    }
+
+    /// The addresses that node ports are served on, if they are known.
+    fn node_addresses(&self) -> Option<BTreeSet<IpAddr>> {
+        let addresses = node_ports::addresses(&self.eligible, self.store.node(), &self.local);
+        addresses.or_else(|| self.is_impatient.then(|| node_ports::addresses(&[Eligible::All], None, &self.local)).flatten())
+    }
+
+    fn report_skipped(&mut self, name: &ObjectName, skipped: Vec<Skipped>) {
+        if self.skipped.get(name).map(Vec::as_slice).unwrap_or_default() == skipped {
+            return;
+        }
+        for skipped in &skipped {
+            tracing::warn!("{skipped}");
+        }
+        self.skipped.insert(name.clone(), skipped);
+    }
+
+    fn report_losers(&self, service: &ObjectName) {
+        for place in self.table.places_of(service) {
+            for (loser, winner) in self.table.losers(place) {
+                tracing::warn!("Service {loser}: {place} belongs to the older Service {winner}, and is left to it");
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What the agent sees and does in network namespaces: its own addresses, those of pods, and sockets that have to end.
+
+pub mod addresses;
+pub mod namespaces;
+pub mod sock_diag;

@@ -1,0 +1,254 @@
+//! `v1/Service`.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+
+use super::{Faults, object_name};
+use crate::table::{Family, ObjectName, PerFamily, Protocol};
+
+/// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
+const AFFINITY_TIMEOUT: u32 = 10_800;
+
+/// The longest that it admits: a day.
+const LONGEST_AFFINITY: u32 = 86_400;
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ObjectName,
+    /// `metadata.creationTimestamp` in seconds since 1970, 0 if absent.
+    pub created: i64,
+    /// `spec.type`.
+    pub kind: ServiceType,
+    /// The ClusterIP of each family. None of either for a headless Service.
+    pub cluster_ips: PerFamily<Option<IpAddr>>,
+    /// `spec.externalIPs`, of both families.
+    pub external_ips: Box<[IpAddr]>,
+    /// The addresses of `status.loadBalancer.ingress` that are to be served here: not those whose `ipMode` is `Proxy`.
+    pub load_balancer_ips: Box<[IpAddr]>,
+    /// Whom `spec.loadBalancerSourceRanges` admits, collapsed; none: everybody.
+    pub source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: Policy,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: Policy,
+    /// The timeout of `spec.sessionAffinity: ClientIP` in seconds, else 0.
+    pub affinity_timeout: u32,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_node_port: Option<u16>,
+    /// `spec.ports`, but for those that cannot be served.
+    pub ports: Box<[Port]>,
+    /// What is wrong with it.
+    pub faults: Faults,
+}
+
+/// `spec.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// `ClusterIP`, and what is not known.
+    ClusterIp,
+    /// `NodePort`.
+    NodePort,
+    /// `LoadBalancer`.
+    LoadBalancer,
+    /// `ExternalName`.
+    ExternalName,
+}
+
+/// A traffic policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// All endpoints.
+    Cluster,
+    /// Those of this node.
+    Local,
+}
+
+/// An entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port's name, empty if it has none.
+    pub name: Arc<str>,
+    /// `TCP` if not given.
+    pub protocol: Protocol,
+    /// The Service port.
+    pub port: u16,
+    /// `nodePort`, if any.
+    pub node_port: Option<u16>,
+}
+
+/// A Service that another proxy serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherService {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its ClusterIPs.
+    pub cluster_ips: PerFamily<Option<IpAddr>>,
+}
+
+impl From<core::Service> for OtherService {
+    fn from(service: core::Service) -> Self {
+        let mut spec = service.spec.unwrap_or_default();
+        Self { name: object_name(service.metadata), cluster_ips: cluster_ips(&mut spec, &mut Faults::default()) }
+    }
+}
+
+impl From<core::Service> for Service {
+    fn from(service: core::Service) -> Self {
+        let mut faults = Faults::default();
+        let mut spec = service.spec.unwrap_or_default();
+        let ingress = service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+        let kind = service_type(spec.type_.as_deref(), &mut faults);
+        Self {
+            created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            name: object_name(service.metadata),
+            kind,
+            cluster_ips: cluster_ips(&mut spec, &mut faults),
+            external_ips: external_ips(spec.external_ips.unwrap_or_default(), &mut faults),
+            load_balancer_ips: load_balancer_ips(ingress.unwrap_or_default(), &mut faults),
+            source_ranges: source_ranges(spec.load_balancer_source_ranges.unwrap_or_default(), &mut faults),
+            internal_policy: policy("internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), &mut faults),
+            external_policy: policy("externalTrafficPolicy", spec.external_traffic_policy.as_deref(), &mut faults),
+            affinity_timeout: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config, &mut faults),
+            health_check_node_port: faults.port("healthCheckNodePort", spec.health_check_node_port),
+            ports: spec.ports.unwrap_or_default().into_iter().filter_map(|port| service_port(port, &mut faults)).collect(),
+            faults,
+        }
+    }
+}
+
+fn service_type(name: Option<&str>, faults: &mut Faults) -> ServiceType {
+    match name {
+        Some("NodePort") => ServiceType::NodePort,
+        Some("LoadBalancer") => ServiceType::LoadBalancer,
+        Some("ExternalName") => ServiceType::ExternalName,
+        Some("ClusterIP" | "") | None => ServiceType::ClusterIp,
+        Some(unknown) => {
+            faults.add(format_args!("the type {unknown:?} is not known, and taken for ClusterIP"));
+            ServiceType::ClusterIp
+        }
+    }
+}
+
+/// As the API server would complete them: one of `clusterIP` and `clusterIPs` implies the other. `clusterIPs` and `ipFamilies`
+/// go together; without the latter only `clusterIP` counts.
+fn cluster_ips(spec: &mut core::ServiceSpec, faults: &mut Faults) -> PerFamily<Option<IpAddr>> {
+    let mut all = std::mem::take(&mut spec.cluster_ips).unwrap_or_default();
+    let first = spec.cluster_ip.take().or_else(|| all.first().cloned()).unwrap_or_default();
+    if all.is_empty() {
+        all.push(first.clone());
+    }
+    let mut found = PerFamily::default();
+    if matches!(first.as_str(), "" | "None") {
+        return found;
+    }
+    let families = spec.ip_families.take().unwrap_or_default();
+    let wanted: Vec<(Option<&str>, &str)> = if families.is_empty() {
+        vec![(None, &first)]
+    } else {
+        families.iter().map(|family| Some(family.as_str())).zip(all.iter().map(String::as_str)).collect()
+    };
+    for (family, text) in wanted {
+        let Some(address) = faults.address("clusterIP", text) else { continue };
+        let place = found.get_mut(Family::of(address));
+        if place.is_none() && family.is_none_or(|name| name == Family::of(address).name()) {
+            *place = Some(address);
+        }
+    }
+    found
+}
+
+fn external_ips(texts: Vec<String>, faults: &mut Faults) -> Box<[IpAddr]> {
+    texts.iter().filter_map(|text| faults.routed_address("externalIP", text)).collect()
+}
+
+fn load_balancer_ips(ingress: Vec<core::LoadBalancerIngress>, faults: &mut Faults) -> Box<[IpAddr]> {
+    let mut addresses = Vec::new();
+    for entry in ingress {
+        let Some(text) = entry.ip.filter(|ip| !ip.is_empty()) else { continue };
+        match entry.ip_mode.as_deref() {
+            Some("Proxy") => continue,
+            Some("VIP" | "") | None => {}
+            Some(unknown) => faults.add(format_args!("the ipMode {unknown:?} is not known, and taken for VIP")),
+        }
+        addresses.extend(faults.routed_address("load balancer IP", &text));
+    }
+    addresses.into()
+}
+
+/// A zero CIDR, or no range of a family, means everybody of that family. A list of which nothing can be read means nobody:
+/// somebody wanted a filter.
+fn source_ranges(texts: Vec<String>, faults: &mut Faults) -> PerFamily<Option<Arc<[IpNet]>>> {
+    let ranges: Vec<IpNet> = texts.iter().filter_map(|text| faults.range("loadBalancerSourceRange", text)).collect();
+    if ranges.is_empty() && !texts.is_empty() {
+        return PerFamily { v4: Some([].into()), v6: Some([].into()) };
+    }
+    PerFamily::of(|family| {
+        let of_family: Vec<IpNet> = ranges.iter().filter(|range| Family::of(range.addr()) == family).copied().collect();
+        let is_filter = !of_family.is_empty() && of_family.iter().all(|range| range.prefix_len() > 0);
+        is_filter.then(|| {
+            let mut collapsed = IpNet::aggregate(&of_family);
+            collapsed.sort();
+            collapsed.into()
+        })
+    })
+}
+
+fn policy(field: &str, name: Option<&str>, faults: &mut Faults) -> Policy {
+    match name {
+        Some("Local") => Policy::Local,
+        Some("Cluster" | "") | None => Policy::Cluster,
+        Some(unknown) => {
+            faults.add(format_args!("the {field} {unknown:?} is not known, and taken for Cluster"));
+            Policy::Cluster
+        }
+    }
+}
+
+fn affinity(name: Option<&str>, config: Option<core::SessionAffinityConfig>, faults: &mut Faults) -> u32 {
+    match name {
+        Some("ClientIP") => {}
+        Some("None" | "") | None => return 0,
+        Some(unknown) => {
+            faults.add(format_args!("the sessionAffinity {unknown:?} is not known, and taken for None"));
+            return 0;
+        }
+    }
+    let Some(seconds) = config.and_then(|config| config.client_ip).and_then(|client| client.timeout_seconds) else {
+        return AFFINITY_TIMEOUT;
+    };
+    match u32::try_from(seconds) {
+        Ok(seconds @ 1..=LONGEST_AFFINITY) => seconds,
+        Ok(_) | Err(_) => {
+            faults.add(format_args!(
+                "the timeoutSeconds {seconds} are not between 1 and {LONGEST_AFFINITY}; {AFFINITY_TIMEOUT} are taken"
+            ));
+            AFFINITY_TIMEOUT
+        }
+    }
+}
+
+fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
+    let number = port.port;
+    let protocol = match port.protocol.as_deref() {
+        Some("TCP" | "") | None => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => {
+            faults.add(format_args!("port {number}/SCTP is left out: sockets of this protocol cannot be translated"));
+            return None;
+        }
+        Some(unknown) => {
+            faults.add(format_args!("port {number} has the unknown protocol {unknown:?} and is left out"));
+            return None;
+        }
+    };
+    let Some(valid) = u16::try_from(number).ok().filter(|number| *number != 0) else {
+        faults.add(format_args!("port {number} is not between 1 and 65535 and is left out"));
+        return None;
+    };
+    let node_port = faults.port("nodePort", port.node_port);
+    Some(Port { name: port.name.unwrap_or_default().into(), protocol, port: valid, node_port })
+}

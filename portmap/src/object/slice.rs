@@ -1,0 +1,135 @@
+//! `discovery.k8s.io/v1/EndpointSlice`.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use super::{Faults, SERVICE_NAME_LABEL, object_name};
+use crate::table::{Family, ObjectName, Protocol};
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its name.
+    pub name: ObjectName,
+    /// The Service it belongs to; none if the label is missing or empty.
+    pub service: Option<ObjectName>,
+    /// The family of its addresses; none for types that are ignored.
+    pub family: Option<Family>,
+    /// The ports that count: named (if only by the empty name) and numbered, of a protocol that is served.
+    pub ports: Box<[SlicePort]>,
+    /// The endpoints that have an address of the family.
+    pub endpoints: Box<[SliceEndpoint]>,
+    /// What is wrong with it.
+    pub faults: Faults,
+}
+
+/// An entry of a slice's `ports`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlicePort {
+    /// The name of the Service port.
+    pub name: Arc<str>,
+    /// `TCP` if not given.
+    pub protocol: Protocol,
+    /// The number that the pods of this slice listen on.
+    pub port: u16,
+}
+
+/// An entry of a slice's `endpoints`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// The first address.
+    pub address: IpAddr,
+    /// Whether new connections are wanted: `conditions.ready`, true if not given.
+    pub ready: bool,
+    /// Whether the pod answers: `conditions.serving`, true if not given.
+    pub serving: bool,
+    /// Whether the pod is being deleted: `conditions.terminating`, false if not given.
+    pub terminating: bool,
+    /// The node it runs on.
+    pub node: Option<Arc<str>>,
+    /// For whom it is meant, if the controller says so.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// `hints` of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `forZones`
+    pub zones: Box<[Box<str>]>,
+    /// `forNodes`
+    pub nodes: Box<[Box<str>]>,
+}
+
+impl From<discovery::EndpointSlice> for Slice {
+    fn from(slice: discovery::EndpointSlice) -> Self {
+        let mut faults = Faults::default();
+        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)).cloned();
+        let name = object_name(slice.metadata);
+        let family = match slice.address_type.as_str() {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            _ => None,
+        };
+        Self {
+            service: service
+                .filter(|service| !service.is_empty())
+                .map(|service| ObjectName { namespace: name.namespace.clone(), name: service.into() }),
+            family,
+            ports: slice.ports.unwrap_or_default().into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
+            endpoints: match family {
+                Some(family) => endpoints(slice.endpoints.unwrap_or_default(), family, &name, &mut faults),
+                None => Box::default(),
+            },
+            name,
+            faults,
+        }
+    }
+}
+
+/// A port without a name or number stands for "all ports", which no Service port joins.
+fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
+    let port_number = faults.port("the port of an EndpointSlice", port.port)?;
+    let protocol = match port.protocol.as_deref() {
+        Some("TCP" | "") | None => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some(_) => return None,
+    };
+    Some(SlicePort { name: port.name?.into(), protocol, port: port_number })
+}
+
+fn endpoints(
+    endpoints: Vec<discovery::Endpoint>,
+    family: Family,
+    slice: &ObjectName,
+    faults: &mut Faults,
+) -> Box<[SliceEndpoint]> {
+    let field = format!("the endpoint of EndpointSlice {slice},");
+    endpoints
+        .into_iter()
+        .filter_map(|endpoint| {
+            let address = faults.address(&field, endpoint.addresses.first()?)?;
+            if Family::of(address) != family {
+                faults.add(format_args!("{field} {address} is no {} address, and is left out", family.name()));
+                return None;
+            }
+            Some(slice_endpoint(address, endpoint))
+        })
+        .collect()
+}
+
+fn slice_endpoint(address: IpAddr, endpoint: discovery::Endpoint) -> SliceEndpoint {
+    let conditions = endpoint.conditions.unwrap_or_default();
+    let hints = endpoint.hints.map(|hints| Hints {
+        zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name.into()).collect(),
+        nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name.into()).collect(),
+    });
+    SliceEndpoint {
+        address,
+        ready: conditions.ready.unwrap_or(true),
+        serving: conditions.serving.unwrap_or(true),
+        terminating: conditions.terminating.unwrap_or(false),
+        node: endpoint.node_name.map(Into::into),
+        hints: hints.filter(|hints| *hints != Hints::default()).map(Box::new),
+    }
+}

@@ -1,0 +1,116 @@
+//! What is in the maps that things are in or not: compared with what should be, and changed by the difference.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem::{Discriminant, discriminant},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portmap_common::Member;
+
+use super::Step;
+use crate::{
+    maps::{Capacity, Item},
+    table::{AddressOwner, Endpoint, Family},
+};
+
+/// The model of those maps.
+#[derive(Debug)]
+pub struct Items {
+    present: BTreeSet<Item>,
+    counts: HashMap<(Discriminant<Item>, Family), u32>,
+    capacity: Capacity,
+    /// Whether something found no room. What is remembered of clients, or refused, is less than it should be then.
+    pub lacks_room: bool,
+}
+
+impl Items {
+    /// A model of the maps as they are.
+    pub fn new(capacity: Capacity, present: BTreeSet<Item>) -> Self {
+        let mut counts = HashMap::new();
+        for item in &present {
+            *counts.entry(kind(item)).or_default() += 1;
+        }
+        Self { present, counts, capacity, lacks_room: false }
+    }
+
+    /// Everything that is there.
+    pub fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.present.iter()
+    }
+
+    /// Plans to add an item, unless it is there. False if there is no room.
+    pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
+        if self.present.contains(&item) {
+            return true;
+        }
+        let count = self.counts.entry(kind(&item)).or_default();
+        if *count >= room(&item, self.capacity) {
+            self.lacks_room = true;
+            return false;
+        }
+        *count += 1;
+        self.present.insert(item);
+        steps.push(Step::Insert(item));
+        true
+    }
+
+    /// Plans to take an item away, if it is there.
+    pub fn remove(&mut self, item: Item, steps: &mut Vec<Step>) {
+        if self.present.remove(&item) {
+            if let Some(count) = self.counts.get_mut(&kind(&item)) {
+                *count -= 1;
+            }
+            steps.push(Step::Remove(item));
+        }
+    }
+
+    /// Plans to take away what lies in a range of items and is not wanted.
+    pub fn retain(&mut self, range: RangeInclusive<Item>, is_wanted: impl Fn(&Item) -> bool, steps: &mut Vec<Step>) {
+        let unwanted: Vec<Item> = self.present.range(range).filter(|item| !is_wanted(item)).copied().collect();
+        for item in unwanted {
+            self.remove(item, steps);
+        }
+    }
+
+    /// Whose an address is, by what is there.
+    pub fn owner(&self, address: IpAddr) -> Option<AddressOwner> {
+        let owners = [AddressOwner::Served, AddressOwner::OtherProxy];
+        owners.into_iter().find(|owner| self.present.contains(&Item::Address(address, *owner)))
+    }
+}
+
+/// All members of a service.
+pub fn members_of(service: u32) -> RangeInclusive<Item> {
+    let member = |endpoint| Item::Member(Member { service, endpoint });
+    member(u32::MIN)..=member(u32::MAX)
+}
+
+/// All source ranges of a service port.
+pub fn ranges_of(id: u32) -> RangeInclusive<Item> {
+    Item::Range(id, IpNet::V4(Ipv4Net::default()))..=Item::Range(id, IpNet::V6(LAST))
+}
+
+/// No range comes after this one in order.
+const LAST: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::from_bits(u128::MAX), 128);
+
+/// The map that an item is in.
+fn kind(item: &Item) -> (Discriminant<Item>, Family) {
+    let family = match item {
+        Item::Address(address, _) | Item::Endpoint(_, Endpoint { address, .. }) => Family::of(*address),
+        Item::Range(_, range) => Family::of(range.addr()),
+        Item::Member(_) => Family::V4,
+    };
+    (discriminant(item), family)
+}
+
+fn room(item: &Item, capacity: Capacity) -> u32 {
+    match item {
+        // The rest of FRONTENDS is for frontends.
+        Item::Address(..) => capacity.frontends() - capacity.services,
+        Item::Range(..) => capacity.services,
+        Item::Endpoint(..) | Item::Member(_) => capacity.items(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Which destinations are worth a second look: those in the ServiceCIDRs, and near ClusterIPs that lie outside of them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portmap_common::PREFIXES;
+
+use super::Step;
+use crate::{
+    maps::Prefix,
+    table::{Family, PerFamily},
+};
+
+/// ServiceCIDRs that are kept of each family; the rest is room for covers.
+const CIDRS: usize = 6;
+
+/// The model of the prefixes.
+#[derive(Debug)]
+pub struct Prefixes {
+    recorded: PerFamily<Vec<Prefix>>,
+    /// Ranges around ClusterIPs outside of the ServiceCIDRs. They only grow: one that is too large costs a look-up.
+    covers: PerFamily<Vec<IpNet>>,
+    cidrs: PerFamily<Vec<IpNet>>,
+}
+
+impl Prefixes {
+    /// A model of the maps as they are.
+    pub fn new(recorded: PerFamily<Vec<Prefix>>) -> Self {
+        let covers = PerFamily::of(|family| {
+            let covers = recorded.get(family).iter().filter(|prefix| !prefix.allocated);
+            covers.map(|prefix| prefix.range).collect()
+        });
+        Self { recorded, covers, cidrs: PerFamily::default() }
+    }
+
+    /// Sets the ranges that ClusterIPs are given from.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
+        self.cidrs = PerFamily::of(|family| {
+            let mut of_family: Vec<IpNet> = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family).copied().collect();
+            of_family.sort();
+            of_family.dedup();
+            of_family.truncate(CIDRS);
+            of_family
+        });
+    }
+
+    /// Sees to it that a ClusterIP lies in a prefix.
+    pub fn cover(&mut self, address: IpAddr) {
+        let family = Family::of(address);
+        let room = PREFIXES - self.cidrs.get(family).len();
+        let covers = self.covers.get_mut(family);
+        if self.cidrs.get(family).iter().chain(&*covers).any(|range| range.contains(&address)) {
+            return;
+        }
+        if covers.len() < room {
+            return covers.push(around(address));
+        }
+        let nearest = covers.iter_mut().max_by_key(|cover| common_bits(cover.addr(), address).min(cover.prefix_len()));
+        if let Some(cover) = nearest {
+            *cover = widened(*cover, address);
+        }
+    }
+
+    /// Plans the prefixes of both families. Unless every Service is in the tables, nothing is known to be nobody's.
+    pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
+        for family in Family::ALL {
+            let cidrs = self.cidrs.get(family);
+            let covers = self.covers.get(family).iter().filter(|cover| !cidrs.iter().any(|cidr| cidr.contains(*cover)));
+            let prefixes: Vec<Prefix> = cidrs
+                .iter()
+                .map(|range| Prefix { range: *range, allocated: is_complete })
+                .chain(covers.map(|range| Prefix { range: *range, allocated: false }))
+                .take(PREFIXES)
+                .collect();
+            if *self.recorded.get(family) != prefixes {
+                self.recorded.get_mut(family).clone_from(&prefixes);
+                steps.push(Step::SetPrefixes(family, prefixes));
+            }
+        }
+    }
+}
+
+/// A range that other ClusterIPs of the cluster probably lie in too.
+fn around(address: IpAddr) -> IpNet {
+    let bits = if address.is_ipv4() { 20 } else { 112 };
+    IpNet::new(address, bits).map_or_else(|_| IpNet::from(address), |range| range.trunc())
+}
+
+fn widened(cover: IpNet, address: IpAddr) -> IpNet {
+    let bits = common_bits(cover.addr(), address).min(cover.prefix_len());
+    IpNet::new(address, bits).map_or(cover, |range| range.trunc())
+}
+
+/// How many leading bits two addresses of one family share.
+fn common_bits(one: IpAddr, other: IpAddr) -> u8 {
+    let bits = match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+    };
+    u8::try_from(bits).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(prefixes: &mut Prefixes) -> Vec<String> {
+        let mut steps = Vec::new();
+        prefixes.plan(true, &mut steps);
+        let texts = prefixes.recorded.get(Family::V4).iter();
+        texts.map(|prefix| format!("{}{}", prefix.range, if prefix.allocated { "!" } else { "" })).collect()
+    }
+
+    #[test]
+    fn every_cluster_ip_lies_in_one_of_a_handful() {
+        let mut prefixes = Prefixes::new(PerFamily::default());
+        prefixes.set_cidrs(&["10.96.0.0/16".parse().expect("a range")]);
+        let addresses: Vec<IpAddr> = (0..40_u8).map(|number| IpAddr::from([10, 90 + number, number, 1])).collect();
+        for address in &addresses {
+            prefixes.cover(*address);
+        }
+        let planned = planned(&mut prefixes);
+        assert!(planned.len() <= PREFIXES, "{planned:?}");
+        assert!(planned.contains(&"10.96.0.0/16!".to_owned()), "{planned:?}");
+        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().map(|prefix| prefix.range).collect();
+        assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
+    }
+
+    #[test]
+    fn what_is_in_force_is_not_planned_again() {
+        let mut prefixes = Prefixes::new(PerFamily::default());
+        prefixes.cover([10, 96, 0, 1].into());
+        assert_eq!(planned(&mut prefixes), ["10.96.0.0/20"]);
+        let mut again = Prefixes::new(prefixes.recorded.clone());
+        again.cover([10, 96, 0, 2].into());
+        let mut steps = Vec::new();
+        again.plan(true, &mut steps);
+        assert!(steps.is_empty(), "{steps:?}");
+    }
+}

@@ -7,7 +7,7 @@ pub type V4 = [u8; 4];
 pub type V6 = [u8; 16];
 
 /// What the tables need to know of an address family, so that all code over them is written once.
-pub trait Address: Copy + Eq + Ord + core::hash::Hash + core::fmt::Debug + Send + Sync + 'static {
+pub trait Address: Copy + Default + Eq + Ord + core::hash::Hash + core::fmt::Debug + Send + Sync + 'static {
     /// The address as 32-bit words, in memory order.
     type Words: IntoIterator<Item = u32>;
 

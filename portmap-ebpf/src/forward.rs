@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Whose a destination is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The service with this number.
-    Service(u32),
+    /// A service's.
+    Service,
     /// A Service's address, at a port that it does not define.
     UndefinedPort,
     /// An address that Services are given, and none has.
@@ -28,75 +28,123 @@ pub enum Owner {
 }
 
 /// What happens to a client's call.
-pub enum Outcome<A> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Action {
     /// Not ours, or left to another: the call goes on as it is.
     Leave,
-    /// The call goes on to this backend.
-    Forward(Backend<A>),
+    /// The call goes on to a backend.
+    Forward,
     /// The call fails as if nobody listened.
     Refuse,
     /// The call fails as if nobody answered.
     Drop,
 }
 
+/// Whose a destination is, and the number of the service.
+///
+/// This and [`Outcome`] are no enums with fields: of those, the compiler copies the fields of the other variants as well, and the
+/// verifier does not let a program copy what it has not set.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Whose.
+    pub owner: Owner,
+    /// The service's number; 0 of others.
+    pub service: u32,
+}
+
+/// What happens to a client's call, and where it goes on.
+#[derive(Clone, Copy)]
+pub struct Outcome<A> {
+    /// What.
+    pub action: Action,
+    /// The backend to forward to; zeroes otherwise.
+    pub backend: Backend<A>,
+}
+
 /// A decision, and on whose behalf it was made.
 pub struct Decision<A> {
     /// Whose the destination is.
-    pub owner: Owner,
+    pub found: Found,
     /// What to do.
     pub outcome: Outcome<A>,
+}
+
+impl<A: Address> Outcome<A> {
+    /// Anything but forwarding.
+    #[inline(always)]
+    pub fn of(action: Action) -> Self {
+        Self { action, backend: Backend::default() }
+    }
+
+    /// Forwarding.
+    #[inline(always)]
+    pub fn forward(backend: Backend<A>) -> Self {
+        Self { action: Action::Forward, backend }
+    }
+}
+
+impl Found {
+    #[inline(always)]
+    fn of(owner: Owner) -> Self {
+        Self { owner, service: 0 }
+    }
 }
 
 /// Decides what a socket on this node meets at a destination.
 #[inline(always)]
 pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call) -> Decision<S::Address> {
-    let owner = find(frontend);
-    let outcome = match owner {
-        Owner::Service(number) => serve(socket, frontend, call, number),
+    let found = find(frontend);
+    let outcome = match found.owner {
+        Owner::Service => serve(socket, frontend, call, found.service),
         // glibc sorts the addresses of a name by connecting a UDP socket to each: refused ones would come last.
-        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Outcome::Leave,
-        Owner::UndefinedPort => Outcome::Refuse,
-        Owner::Unallocated => Outcome::Drop,
-        Owner::Nobody => Outcome::Leave,
+        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Outcome::of(Action::Leave),
+        Owner::UndefinedPort => Outcome::of(Action::Refuse),
+        Owner::Unallocated => Outcome::of(Action::Drop),
+        Owner::Nobody => Outcome::of(Action::Leave),
     };
-    Decision { owner, outcome }
+    Decision { found, outcome }
 }
 
 /// Whose the destination is: one look-up for a frontend, one for what lies in no prefix, two for the rest.
 #[inline(always)]
-pub fn find<A: Tables>(frontend: &Frontend<A>) -> Owner {
+pub fn find<A: Tables>(frontend: &Frontend<A>) -> Found {
     if let Some(number) = maps::service_of(frontend) {
-        return Owner::Service(number);
+        return Found { owner: Owner::Service, service: number };
     }
     let Some(flags) = prefixes::flags_of(frontend.address) else {
-        return Owner::Nobody;
+        return Found::of(Owner::Nobody);
     };
-    match maps::service_of(&frontend.of_address()) {
+    Found::of(match maps::service_of(&frontend.of_address()) {
         Some(UNDEFINED_PORT) => Owner::UndefinedPort,
         Some(OTHER_PROXY) => Owner::Nobody,
         _ if flags & ALLOCATED != 0 => Owner::Unallocated,
         _ => Owner::Nobody,
-    }
+    })
 }
 
 /// What a client gets from a service. A socket that sends datagrams stays with its backend while that serves.
 #[inline(always)]
-fn serve<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call, number: u32) -> Outcome<S::Address> {
+fn serve<S: Socket<Address: Tables>>(
+    socket: &S,
+    frontend: &Frontend<S::Address>,
+    call: Call,
+    number: u32,
+) -> Outcome<S::Address> {
     let Some(service) = maps::description(number) else {
-        return Outcome::Leave;
+        return Outcome::of(Action::Leave);
     };
     if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
-        return Outcome::Leave;
+        return Outcome::of(Action::Leave);
     }
     if call == Call::Connect {
         return choose(socket, call, number, &service);
     }
     if let Some(backend) = memory::last_backend(socket, frontend, service.id) {
-        return Outcome::Forward(backend);
+        return Outcome::forward(backend);
     }
     let outcome = choose(socket, call, number, &service);
-    if let Outcome::Forward(backend) = &outcome {
-        memory::sent(socket, frontend, service.id, backend);
+    if outcome.action == Action::Forward {
+        memory::sent(socket, frontend, service.id, &outcome.backend);
     }
     outcome
 }
@@ -105,10 +153,10 @@ fn serve<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>
 #[inline(always)]
 fn choose<S: Socket<Address: Tables>>(socket: &S, call: Call, number: u32, service: &Description) -> Outcome<S::Address> {
     if service.flags & SOURCE_RANGES != 0 && !sources::admit(socket, call, service.id) {
-        return Outcome::Drop;
+        return Outcome::of(Action::Drop);
     }
     let Some(choice) = maps::inside_choice(number) else {
-        return Outcome::Leave;
+        return Outcome::of(Action::Leave);
     };
     if choice.count != 0 && service.affinity_timeout != 0 {
         return forward(affinity::choose(socket.namespace(), number, service, choice));
@@ -132,8 +180,8 @@ pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
 #[inline(always)]
 fn forward<A: Address>(backend: Option<Backend<A>>) -> Outcome<A> {
     match backend {
-        Some(backend) => Outcome::Forward(backend),
-        None => Outcome::Refuse,
+        Some(backend) => Outcome::forward(backend),
+        None => Outcome::of(Action::Refuse),
     }
 }
 
@@ -142,11 +190,11 @@ fn forward<A: Address>(backend: Option<Backend<A>>) -> Outcome<A> {
 fn verdict<A: Address>(choice: Choice) -> Outcome<A> {
     const REFUSE: u32 = Verdict::Refuse as u32;
     const DROP: u32 = Verdict::Drop as u32;
-    match choice.first {
-        REFUSE => Outcome::Refuse,
-        DROP => Outcome::Drop,
-        _ => Outcome::Leave,
-    }
+    Outcome::of(match choice.first {
+        REFUSE => Action::Refuse,
+        DROP => Action::Drop,
+        _ => Action::Leave,
+    })
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use core::mem::offset_of;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use portmap_common::{Frontend, PROBES, Probe, V4, V6};
 use portmap_ebpf::{
-    forward::{self, Outcome, Owner},
+    forward::{self, Action, Outcome, Owner},
     maps::{self, Tables},
 };
 
@@ -45,14 +45,15 @@ fn answer_all<A: Tables>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
-    let outcome: u32 = match decide::<A>(&frontend) {
-        Outcome::Leave => 0,
-        Outcome::Forward(backend) => {
-            context.store(probe + offset_of!(Probe<A>, backend), &backend, 0).ok()?;
+    let decided = decide::<A>(&frontend);
+    let outcome: u32 = match decided.action {
+        Action::Leave => 0,
+        Action::Forward => {
+            context.store(probe + offset_of!(Probe<A>, backend), &decided.backend, 0).ok()?;
             1
         }
-        Outcome::Refuse => 2,
-        Outcome::Drop => 3,
+        Action::Refuse => 2,
+        Action::Drop => 3,
     };
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
 }
@@ -60,10 +61,11 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
 /// What a client meets that nothing is known of, and nothing remembered.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &Frontend<A>) -> Outcome<A> {
-    match forward::find(frontend) {
-        Owner::Service(number) => maps::inside_choice(number).map_or(Outcome::Leave, forward::pick),
-        Owner::UndefinedPort => Outcome::Refuse,
-        Owner::Unallocated => Outcome::Drop,
-        Owner::Nobody => Outcome::Leave,
+    let found = forward::find(frontend);
+    match found.owner {
+        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), forward::pick),
+        Owner::UndefinedPort => Outcome::of(Action::Refuse),
+        Owner::Unallocated => Outcome::of(Action::Drop),
+        Owner::Nobody => Outcome::of(Action::Leave),
     }
 }

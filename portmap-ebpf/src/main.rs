@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use portmap_common::UDP;
 use portmap_ebpf::{
-    forward::{self, Outcome},
+    forward::{self, Action},
     maps::Tables,
     memory, outcome, report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
@@ -99,20 +99,20 @@ fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
     }
     let decision = forward::decide(socket, &frontend, Call::Connect);
     let is_udp = frontend.protocol == UDP;
-    match &decision.outcome {
-        Outcome::Forward(backend) => {
-            memory::connected(socket, &frontend, backend);
+    match decision.outcome.action {
+        Action::Forward => {
+            memory::connected(socket, &frontend, &decision.outcome.backend);
             if is_udp {
-                tracking::begin(socket, backend);
+                tracking::begin(socket, &decision.outcome.backend);
             }
         }
-        Outcome::Leave => {
+        Action::Leave => {
             if memory::disconnected(socket) && is_udp {
                 tracking::end(socket);
             }
         }
         // The socket stays connected to what it was.
-        Outcome::Refuse | Outcome::Drop => {}
+        Action::Refuse | Action::Drop => {}
     }
     report::count(&decision);
     report::log(socket, &frontend, &decision);
@@ -128,7 +128,7 @@ fn send<S: Socket<Address: Tables>>(socket: &S) -> i32 {
         return outcome::PROCEED;
     }
     let decision = forward::decide(socket, &frontend, Call::Send);
-    if let Outcome::Leave = decision.outcome {
+    if decision.outcome.action == Action::Leave {
         memory::sent_plainly(socket, &socket.destination());
     }
     report::count(&decision);

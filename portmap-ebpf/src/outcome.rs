@@ -3,7 +3,7 @@
 use portmap_common::{Address, TCP};
 
 use crate::{
-    forward::Outcome,
+    forward::{Action, Outcome},
     socket::{Call, Socket},
     switches::SETS_ERRORS,
 };
@@ -23,14 +23,14 @@ const TIMED_OUT: i32 = -110;
 /// Carries the outcome of a call out on the socket, and returns the hook's answer.
 #[inline(always)]
 pub fn carry_out<A: Address, S: Socket<Address = A>>(socket: &S, call: Call, outcome: &Outcome<A>) -> i32 {
-    match outcome {
-        Outcome::Leave => PROCEED,
-        Outcome::Forward(backend) => {
-            socket.redirect(backend.address, backend.port);
+    match outcome.action {
+        Action::Leave => PROCEED,
+        Action::Forward => {
+            socket.redirect(outcome.backend.address, outcome.backend.port);
             PROCEED
         }
-        Outcome::Refuse => refuse(socket, call),
-        Outcome::Drop => fail(socket, TIMED_OUT),
+        Action::Refuse => refuse(socket, call),
+        Action::Drop => fail(socket, TIMED_OUT),
     }
 }
 

@@ -4,7 +4,7 @@ use aya_log_ebpf::debug;
 use portmap_common::{Frontend, UDP};
 
 use crate::{
-    forward::{Decision, Outcome, Owner},
+    forward::{Action, Decision, Owner},
     maps::{self, Tables},
     socket::Socket,
 };
@@ -12,22 +12,22 @@ use crate::{
 /// Counts a call.
 #[inline(always)]
 pub fn count<A>(decision: &Decision<A>) {
-    match (decision.owner, &decision.outcome) {
-        (_, Outcome::Leave) | (Owner::Nobody, _) => {}
-        (Owner::Service(number), outcome) => count_service(number, outcome),
+    match (decision.found.owner, decision.outcome.action) {
+        (_, Action::Leave) | (Owner::Nobody, _) => {}
+        (Owner::Service, action) => count_service(decision.found.service, action),
         (Owner::UndefinedPort, _) => maps::count(|totals| totals.undefined_port += 1),
         (Owner::Unallocated, _) => maps::count(|totals| totals.unallocated += 1),
     }
 }
 
 #[inline(always)]
-fn count_service<A>(number: u32, outcome: &Outcome<A>) {
+fn count_service(number: u32, action: Action) {
     if let Some(counters) = maps::counters(number) {
-        match outcome {
-            Outcome::Leave => {}
-            Outcome::Forward(_) => counters.forwarded += 1,
-            Outcome::Refuse => counters.refused += 1,
-            Outcome::Drop => counters.dropped += 1,
+        match action {
+            Action::Leave => {}
+            Action::Forward => counters.forwarded += 1,
+            Action::Refuse => counters.refused += 1,
+            Action::Drop => counters.dropped += 1,
         }
     }
 }
@@ -37,20 +37,24 @@ fn count_service<A>(number: u32, outcome: &Outcome<A>) {
 pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &Frontend<S::Address>, decision: &Decision<S::Address>) {
     let context = socket.as_context();
     let (address, port, is_udp) = (asked.address, asked.port, u8::from(asked.protocol == UDP));
-    match (decision.owner, &decision.outcome) {
-        (Owner::Service(_), Outcome::Forward(backend)) => {
-            debug!(&context, "{:i} port {} udp {}: forwarded to {:i} port {}", address, port, is_udp, backend.address, backend.port);
+    let backend = &decision.outcome.backend;
+    match (decision.found.owner, decision.outcome.action) {
+        (Owner::Service, Action::Forward) => {
+            debug!(
+                &context,
+                "{:i} port {} udp {}: forwarded to {:i} port {}", address, port, is_udp, backend.address, backend.port
+            );
         }
-        (Owner::Service(_), Outcome::Refuse) => {
+        (Owner::Service, Action::Refuse) => {
             debug!(&context, "{:i} port {} udp {}: refused, no endpoint can be used", address, port, is_udp);
         }
-        (Owner::Service(_), Outcome::Drop) => {
+        (Owner::Service, Action::Drop) => {
             debug!(&context, "{:i} port {} udp {}: dropped, by a policy or a source range", address, port, is_udp);
         }
-        (Owner::Service(_), Outcome::Leave) => {
+        (Owner::Service, Action::Leave) => {
             debug!(&context, "{:i} port {} udp {}: left alone, as the service says", address, port, is_udp);
         }
-        (Owner::UndefinedPort, Outcome::Leave) => {
+        (Owner::UndefinedPort, Action::Leave) => {
             debug!(&context, "{:i} port {} udp {}: left alone, a probe of an undefined port", address, port, is_udp);
         }
         (Owner::UndefinedPort, _) => {

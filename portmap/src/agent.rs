@@ -1,7 +1,6 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
-mod desired;
 mod stale;
 mod status;
 
@@ -29,6 +28,7 @@ use crate::{
         log,
         pin::{Lock, Pins},
     },
+    desired::Desired,
     maps::{Item, Maps as _, bpf::BpfMaps, grace::Grace},
     network::addresses,
     node_ports::Eligible,
@@ -37,7 +37,6 @@ use crate::{
     table::{Changes, Frontend},
 };
 use clients::Clients;
-use desired::Desired;
 use stale::Stale;
 
 /// Events that may wait for the loop.
@@ -111,9 +110,7 @@ async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Ou
             let cluster = kube::client(kubeconfig.as_deref()).await?;
             Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
-        Source::Manifests(paths) => {
-            Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender))
-        }
+        Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender)),
     })
 }
 
@@ -181,11 +178,8 @@ impl Agent {
         Grace::open(&set)?.wait()?;
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
-        let mut desired = Desired::new(
-            options.wanted.node.clone(),
-            options.node_port_addresses.clone(),
-            options.service_cidrs.clone(),
-        );
+        let mut desired =
+            Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone());
         let changes = desired.set_local(addresses::local()?);
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),

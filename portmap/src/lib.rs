@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod apply;
 pub mod datapath;
+pub mod desired;
 pub mod encode;
 pub mod health;
 pub mod maps;

@@ -11,9 +11,9 @@ mod slice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::table::ObjectName;
+pub use cidr::cidrs;
 pub use faults::Faults;
 pub use node::Node;
-pub use cidr::cidrs;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
 pub use slice::{Hints, Slice, SliceEndpoint, SlicePort};
 

@@ -96,10 +96,8 @@ fn resolve_port<'a>(
     let is_internal_local = service.internal_policy == Policy::Local;
     let is_external_local = service.external_policy == Policy::Local && is_external(service);
     let is_accessible = places.len() > 1;
-    let uses = Uses {
-        cluster: !is_internal_local || is_accessible,
-        local: is_internal_local || (is_external_local && is_accessible),
-    };
+    let uses =
+        Uses { cluster: !is_internal_local || is_accessible, local: is_internal_local || (is_external_local && is_accessible) };
     let is_remembered = port.protocol == Protocol::Udp || service.affinity_timeout > 0;
     let sets = endpoints::of_port(slices.clone(), &owner, family, node, uses);
     let (cluster, local) = (target(&sets, &sets.cluster), target(&sets, &sets.local));

@@ -82,8 +82,7 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
             NODE_PORT => Place::node_port(frontend.family(), frontend.port, frontend.protocol),
             _ => Place::from(*frontend),
         };
-        let sides =
-            Sides { inside: side_of_choice(service.inside, inside), outside: side_of_choice(service.outside, outside) };
+        let sides = Sides { inside: side_of_choice(service.inside, inside), outside: side_of_choice(service.outside, outside) };
         let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
         let ranges = is_filtered.then(|| ranges_of(service.id, &snapshot.items));
         rows.insert(place, sides.row(&place, owner, service.kind, service.affinity_timeout, ranges));

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 use std::{
-    collections::BTreeSet,
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
@@ -17,7 +16,7 @@ use portmap::{
     datapath::{lookup::Lookup, pin::Pins},
     maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
     plan::Planner,
-    table::{Endpoint, Entry, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Table, Target},
+    table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Table, Target},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::world::World;
@@ -29,7 +28,7 @@ const STEADY: u16 = 256;
 const FLEETING: u16 = 256;
 
 /// Small, so that slots are used again soon.
-const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192 };
+const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192, affinity_clients: 1 };
 
 /// More readers than processors, so that some are interrupted in the middle of a look-up.
 const READERS: usize = 4;
@@ -212,9 +211,17 @@ impl Writer {
         });
         let target = Target::Backends(endpoints.collect());
         let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
-        let entry = Entry { owner, kind: Kind::ClusterIp, inside: target.clone(), outside: target, affinity_timeout: 0 };
+        let entry = Entry {
+            owner,
+            kind: Kind::ClusterIp,
+            inside: target.clone(),
+            outside: target,
+            affinity_timeout: 0,
+            serving: None,
+            source_ranges: None,
+        };
         let frontend = Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp };
-        let changed = self.table.replace(&precedence, vec![(frontend, entry)]);
+        let changed = self.table.replace(&precedence, vec![(frontend.into(), entry)]);
         self.apply(&changed);
     }
 
@@ -223,7 +230,7 @@ impl Writer {
         self.apply(&changed);
     }
 
-    fn apply(&mut self, changed: &BTreeSet<Frontend>) {
+    fn apply(&mut self, changed: &Changes) {
         match self.waiting {
             Waiting::Nothing => {
                 self.planner.seal();
@@ -238,7 +245,7 @@ impl Writer {
             self.passed.recv().unwrap();
             self.is_waiting = false;
             self.planner.release();
-            self.apply(&BTreeSet::new());
+            self.apply(&Changes::default());
         }
     }
 

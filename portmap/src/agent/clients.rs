@@ -41,7 +41,9 @@ impl Clients {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                tracing::warn!("{error:#}; clients that source ranges apply to are admitted by the address they are bound to only");
+                tracing::warn!(
+                    "{error:#}; clients that source ranges apply to are admitted by the address they are bound to only"
+                );
             }
             Err(_) => {}
         }

@@ -32,7 +32,9 @@ impl Stale {
         if let Some(search) = self.search.take_if(|search| search.is_finished()) {
             match search.await.context("the search for stale UDP sockets crashed").flatten() {
                 Ok(0) => {}
-                Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended"),
+                Ok(destroyed) => {
+                    tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended")
+                }
                 Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
             }
         }
@@ -44,9 +46,11 @@ impl Stale {
     /// Returns when a search ends; never without one.
     pub async fn ended(&mut self) {
         match &mut self.search {
-            Some(search) => while !search.is_finished() {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            },
+            Some(search) => {
+                while !search.is_finished() {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
             None => std::future::pending().await,
         }
     }

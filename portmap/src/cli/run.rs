@@ -81,11 +81,8 @@ impl From<DatapathLog> for LogLevel {
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
-        let capacity = Capacity {
-            services: self.max_services,
-            backends: self.max_backends,
-            affinity_clients: self.max_affinity_clients,
-        };
+        let capacity =
+            Capacity { services: self.max_services, backends: self.max_backends, affinity_clients: self.max_affinity_clients };
         let options = Options {
             source,
             wanted: self.objects.wanted()?,

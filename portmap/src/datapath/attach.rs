@@ -22,17 +22,8 @@ use super::{
 
 /// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
 /// is shown the Service from the first moment on.
-pub const PROGRAMS: [&str; 9] = [
-    "sock_release",
-    "getpeername4",
-    "getpeername6",
-    "recvmsg4",
-    "recvmsg6",
-    "sendmsg4",
-    "sendmsg6",
-    "connect4",
-    "connect6",
-];
+pub const PROGRAMS: [&str; 9] =
+    ["sock_release", "getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
 
 /// How an attachment came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,7 +59,11 @@ impl Pins {
 
     /// The pin of a map. What sockets remember has a version, and a directory, of its own: it outlives the tables.
     pub fn map(&self, name: &str) -> PathBuf {
-        if NOTES.contains(&name) { self.root.join(format!("sockets-{SOCKETS_VERSION}")).join(name) } else { self.set().join(name) }
+        if NOTES.contains(&name) {
+            self.root.join(format!("sockets-{SOCKETS_VERSION}")).join(name)
+        } else {
+            self.set().join(name)
+        }
     }
 
     /// The pin of a program's link.

@@ -101,11 +101,7 @@ impl BpfMaps {
 
     /// The sizes that the maps were created with.
     pub fn capacity(&self) -> Capacity {
-        Capacity {
-            services: self.services.len(),
-            backends: self.v4.backends.len(),
-            affinity_clients: self.affinity_clients,
-        }
+        Capacity { services: self.services.len(), backends: self.v4.backends.len(), affinity_clients: self.affinity_clients }
     }
 
     /// What the agent last said of itself.

@@ -85,14 +85,19 @@ impl Namespace {
 
 /// The cookie of the thread's network namespace: the number by which programs know it. Kernel 5.14 and newer.
 pub fn cookie() -> Result<u64> {
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context("failed to open a socket")?;
+    let socket =
+        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context("failed to open a socket")?;
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>())?;
     // SAFETY: the socket is open, and the option's value and its length are valid for writing.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()).context("failed to ask for the cookie of a network namespace") }
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error()).context("failed to ask for the cookie of a network namespace")
+    }
 }
 
 fn is_global(address: IpAddr) -> bool {

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_UDP},
@@ -31,7 +33,9 @@ pub fn destroy_udp(sockets: &BTreeMap<u64, SocketAddr>) -> Result<usize> {
     for family in [AF_INET, AF_INET6] {
         for id in connected(&mut netlink, family)? {
             let peer = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
-            if sockets.get(&u64::from_ne_bytes(id.cookie)) == Some(&peer) && destroy(&mut netlink, family, id)? == Outcome::Destroyed {
+            if sockets.get(&u64::from_ne_bytes(id.cookie)) == Some(&peer)
+                && destroy(&mut netlink, family, id)? == Outcome::Destroyed
+            {
                 destroyed += 1;
             }
         }
@@ -61,7 +65,8 @@ fn connected(netlink: &mut Socket, family: u8) -> Result<Vec<SocketId>> {
         let (answer, _) = netlink.recv_from_full().context("failed to list UDP sockets")?;
         let mut rest = answer.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).context("failed to read a list of UDP sockets")?;
+            let message =
+                NetlinkMessage::<SockDiagMessage>::deserialize(rest).context("failed to read a list of UDP sockets")?;
             let length = (message.header.length as usize).next_multiple_of(4).max(1);
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(found),
@@ -78,7 +83,8 @@ fn destroy(netlink: &mut Socket, family: u8, id: SocketId) -> Result<Outcome> {
     let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request(family, id)));
     send(netlink, NLM_F_REQUEST | NLM_F_ACK, message.into())?;
     let (answer, _) = netlink.recv_from_full().context("failed to destroy a socket")?;
-    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(&answer).context("failed to read the answer to SOCK_DESTROY")?;
+    let answer =
+        NetlinkMessage::<SockDiagMessage>::deserialize(&answer).context("failed to read the answer to SOCK_DESTROY")?;
     let NetlinkPayload::Error(error) = answer.payload else { bail!("SOCK_DESTROY was answered by something else") };
     match error.to_io().raw_os_error() {
         _ if error.code.is_none() => Ok(Outcome::Destroyed),

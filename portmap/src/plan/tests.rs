@@ -1,6 +1,6 @@
 //! Any sequence of changes, applied step by step to maps in memory: what a reader sees between any two writes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -11,11 +11,15 @@ use crate::{
         Maps as _,
         memory::{Answer, MemoryMaps},
     },
-    table::{Endpoint, Kind, ObjectName, Precedence, Protocol, Target, Verdict},
+    table::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Target, Verdict},
 };
 
 const SERVICES: u8 = 6;
-const ROOM: Capacity = Capacity { services: 64, backends: 256 };
+const ROOM: Capacity = capacity(64, 256);
+
+const fn capacity(services: u32, backends: u32) -> Capacity {
+    Capacity { services, backends, affinity_clients: 16 }
+}
 
 /// What a Service looks like at some moment: which addresses it has, and which endpoints.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ struct Shape {
     inside: Vec<u8>,
     outside: Vec<u8>,
     v6: bool,
+    protocol: Protocol,
+    affinity_timeout: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -37,12 +43,18 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let endpoints = || prop::collection::btree_set(0..40_u8, 0..12).prop_map(|set| set.into_iter().collect::<Vec<_>>());
     let addresses = prop::collection::btree_set(0..10_u8, 1..4).prop_map(|set| set.into_iter().collect());
-    let shape = (addresses, endpoints(), endpoints(), any::<bool>()).prop_map(|(addresses, inside, outside, v6)| Shape {
-        addresses,
-        inside,
-        outside,
-        v6,
-    });
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let affinity = prop_oneof![3 => Just(0), 1 => Just(60), 1 => Just(90)];
+    let shape = (addresses, endpoints(), endpoints(), any::<bool>(), protocol, affinity).prop_map(
+        |(addresses, inside, outside, v6, protocol, affinity_timeout)| Shape {
+            addresses,
+            inside,
+            outside,
+            v6,
+            protocol,
+            affinity_timeout,
+        },
+    );
     prop_oneof![
         8 => (0..SERVICES, shape).prop_map(|(service, shape)| Event::Set(service, shape)),
         3 => (0..SERVICES).prop_map(Event::Remove),
@@ -64,18 +76,34 @@ fn target(v6: bool, endpoints: &[u8]) -> Target {
     if endpoints.is_empty() {
         return Target::Verdict(Verdict::Refuse);
     }
-    let endpoint = |last: &u8| Endpoint { address: address(v6, *last), port: 8080, local: last.is_multiple_of(2) };
-    Target::Backends(endpoints.iter().map(endpoint).collect())
+    Target::Backends(self::endpoints(v6, endpoints))
 }
 
-fn entries(service: u8, shape: &Shape) -> Vec<(Frontend, Entry)> {
-    let owner = ServicePort { service: precedence(service).service, port: "http".into(), protocol: Protocol::Tcp };
+fn endpoints(v6: bool, endpoints: &[u8]) -> Arc<[Endpoint]> {
+    let endpoint = |last: &u8| Endpoint { address: address(v6, *last), port: 8080, local: last.is_multiple_of(2) };
+    endpoints.iter().map(endpoint).collect()
+}
+
+fn entries(service: u8, shape: &Shape) -> Vec<(Place, Entry)> {
+    let Shape { addresses, inside, outside, v6, protocol, affinity_timeout } = shape;
+    let owner = ServicePort { service: precedence(service).service, port: "http".into(), protocol: *protocol };
+    let serving: BTreeSet<u8> = inside.iter().chain(outside).copied().collect();
+    let is_remembered = *protocol == Protocol::Udp || *affinity_timeout > 0;
+    let serving = is_remembered.then(|| endpoints(*v6, &serving.into_iter().collect::<Vec<_>>()));
     let entry = |last: &u8| {
-        let frontend = Frontend { address: address(shape.v6, *last), port: 80, protocol: Protocol::Tcp };
-        let (inside, outside) = (target(shape.v6, &shape.inside), target(shape.v6, &shape.outside));
-        (frontend, Entry { owner: owner.clone(), kind: Kind::ClusterIp, inside, outside, affinity_timeout: 0 })
+        let frontend = Frontend { address: address(*v6, *last), port: 80, protocol: *protocol };
+        let entry = Entry {
+            owner: owner.clone(),
+            kind: Kind::ClusterIp,
+            inside: target(*v6, inside),
+            outside: target(*v6, outside),
+            affinity_timeout: *affinity_timeout,
+            serving: serving.clone(),
+            source_ranges: None,
+        };
+        (Place::from(frontend), entry)
     };
-    shape.addresses.iter().map(entry).collect()
+    addresses.iter().map(entry).collect()
 }
 
 fn answer(target: &Target) -> Answer {
@@ -83,6 +111,23 @@ fn answer(target: &Target) -> Answer {
         Target::Backends(backends) => Answer::Backends(backends.to_vec()),
         Target::Verdict(verdict) => Answer::Verdict(*verdict),
     }
+}
+
+/// What should be remembered of the endpoints that the tables lead to.
+fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
+    let mut items = BTreeSet::new();
+    for (frontend, found) in &snapshot.frontends {
+        let service = found.service.expect("a service");
+        if frontend.protocol == Protocol::Udp || service.affinity_timeout > 0 {
+            let slots = found.inside.iter().chain(&found.outside).flatten();
+            items.extend(slots.map(|slot| Item::Endpoint(slot.number, Endpoint { local: false, ..slot.endpoint })));
+        }
+        if service.affinity_timeout > 0 {
+            let slots = found.inside.iter().flatten();
+            items.extend(slots.map(|slot| Item::Member(Member { service: found.number, endpoint: slot.number })));
+        }
+    }
+    items
 }
 
 /// The agent in small, without a kernel.
@@ -104,10 +149,10 @@ impl Agent {
 
     /// Applies the change step by step; between any two, a reader of any frontend meets what it met before, or what it will
     /// meet after: whole.
-    fn change(&mut self, changed: &BTreeSet<Frontend>) -> Result<(), TestCaseError> {
+    fn change(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
         let plan = self.planner.plan(&self.table, changed);
         let watched: BTreeSet<Frontend> =
-            self.table.iter().map(|(frontend, _)| *frontend).chain(changed.iter().copied()).collect();
+            self.table.everything().frontends.into_iter().chain(changed.frontends.iter().copied()).collect();
         let before: BTreeMap<Frontend, [Option<Answer>; 2]> =
             watched.iter().map(|frontend| (*frontend, self.see(frontend))).collect();
         let mut after = self.maps.clone();
@@ -134,7 +179,7 @@ impl Agent {
             self.maps.grace();
             self.planner.release();
         }
-        self.change(&BTreeSet::new())
+        self.change(&Changes::default())
     }
 
     fn restart(&mut self) -> Result<(), TestCaseError> {
@@ -146,8 +191,10 @@ impl Agent {
         Ok(())
     }
 
-    fn everything(&self) -> BTreeSet<Frontend> {
-        self.table.iter().map(|(frontend, _)| *frontend).chain(self.planner.installed()).collect()
+    fn everything(&self) -> Changes {
+        let mut everything = self.table.everything();
+        everything.extend(self.planner.everything());
+        everything
     }
 
     fn step(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -181,11 +228,13 @@ proptest! {
         }
         agent.grace()?;
         prop_assert!(agent.planner.left_out.is_empty());
-        for (frontend, entry) in agent.table.iter() {
-            prop_assert_eq!(agent.see(frontend), [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
+        for (place, entry) in agent.table.iter() {
+            let frontend = place.on(place.address.expect("no node port"));
+            prop_assert_eq!(agent.see(&frontend), [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
         }
         let snapshot = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         prop_assert_eq!(snapshot.frontends.len(), agent.table.iter().count());
+        prop_assert_eq!(&snapshot.items, &remembered(&snapshot));
         for service in 0..SERVICES {
             agent.step(&Event::Remove(service))?;
         }
@@ -193,7 +242,7 @@ proptest! {
         prop_assert_eq!(agent.planner.numbers.used(), 0);
         prop_assert_eq!(agent.planner.ports.slots(Family::V4).used() + agent.planner.ports.slots(Family::V6).used(), 0);
         let empty = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-        prop_assert!(empty.frontends.is_empty() && empty.names.is_empty(), "{empty:?}");
+        prop_assert!(empty.frontends.is_empty() && empty.names.is_empty() && empty.items.is_empty(), "{empty:?}");
     }
 
     #[test]
@@ -217,14 +266,21 @@ proptest! {
     }
 }
 
-fn one(service: u8, endpoints: &[u8]) -> (Precedence, Vec<(Frontend, Entry)>) {
-    let shape = Shape { addresses: vec![service], inside: endpoints.to_vec(), outside: endpoints.to_vec(), v6: false };
+fn one(service: u8, endpoints: &[u8]) -> (Precedence, Vec<(Place, Entry)>) {
+    let shape = Shape {
+        addresses: vec![service],
+        inside: endpoints.to_vec(),
+        outside: endpoints.to_vec(),
+        v6: false,
+        protocol: Protocol::Tcp,
+        affinity_timeout: 0,
+    };
     (precedence(service), entries(service, &shape))
 }
 
 #[test]
 fn what_worked_keeps_working_when_the_maps_are_full() {
-    let mut agent = Agent::new(Capacity { services: 2, backends: 8 });
+    let mut agent = Agent::new(capacity(2, 8));
     for service in 0..3 {
         let (precedence, entries) = one(service, &[1, 2]);
         let changed = agent.table.replace(&precedence, entries);
@@ -241,8 +297,15 @@ fn what_worked_keeps_working_when_the_maps_are_full() {
 
 #[test]
 fn frontends_of_one_service_port_share_their_backends() {
-    let mut agent = Agent::new(Capacity { services: 8, backends: 3 });
-    let shape = Shape { addresses: vec![1, 2, 3], inside: vec![1, 2, 3], outside: vec![1, 2, 3], v6: false };
+    let mut agent = Agent::new(capacity(8, 3));
+    let shape = Shape {
+        addresses: vec![1, 2, 3],
+        inside: vec![1, 2, 3],
+        outside: vec![1, 2, 3],
+        v6: false,
+        protocol: Protocol::Tcp,
+        affinity_timeout: 0,
+    };
     let changed = agent.table.replace(&precedence(0), entries(0, &shape));
     agent.change(&changed).expect("applies");
     assert!(agent.planner.left_out.is_empty());

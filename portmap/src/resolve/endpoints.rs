@@ -131,12 +131,7 @@ impl Topology<'_> {
 ///
 /// Of entries with one address and port the first counts, unless a later one is not terminating: so an endpoint may move
 /// between slices, and a pod may take over the address of one that terminates.
-fn join<'a>(
-    slices: impl Iterator<Item = &'a Slice>,
-    port: &ServicePort,
-    family: Family,
-    node: &Node,
-) -> Vec<Candidate<'a>> {
+fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family: Family, node: &Node) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     for slice in slices.filter(|slice| slice.family == Some(family)) {
         for slice_port in slice.ports.iter().filter(|slice_port| matches(slice_port, port)) {

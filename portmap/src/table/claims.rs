@@ -198,7 +198,15 @@ mod tests {
     fn claim(precedence: &Precedence) -> Vec<(Place, Entry)> {
         let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
         let refuse = Target::Verdict(Verdict::Refuse);
-        let entry = Entry { owner, kind: Kind::ClusterIp, inside: refuse.clone(), outside: refuse, affinity_timeout: 0, serving: None, source_ranges: None };
+        let entry = Entry {
+            owner,
+            kind: Kind::ClusterIp,
+            inside: refuse.clone(),
+            outside: refuse,
+            affinity_timeout: 0,
+            serving: None,
+            source_ranges: None,
+        };
         vec![(frontend().into(), entry)]
     }
 

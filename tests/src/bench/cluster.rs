@@ -70,10 +70,11 @@ impl Cluster {
     pub fn capacity(&self) -> Capacity {
         let Size { services, endpoints } = self.size;
         let families = if self.families.len() > 1 { 2 } else { 1 };
-        let Capacity { services: least_services, backends: least_backends } = Capacity::default();
+        let least = Capacity::default();
         Capacity {
-            services: least_services.max(2 * services * families),
-            backends: least_backends.max(2 * services * endpoints),
+            services: least.services.max(2 * services * families),
+            backends: least.backends.max(2 * services * endpoints),
+            ..least
         }
     }
 

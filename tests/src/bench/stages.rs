@@ -2,17 +2,16 @@
 //!
 //! It is what `portmap::agent` does between an event and the kernel, without its queue, its log and the wait for more events.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use portmap::apply;
+use portmap::desired::Desired;
+use portmap::maps::Maps as _;
 use portmap::maps::bpf::BpfMaps;
-use portmap::maps::{Capacity, Maps as _};
 use portmap::plan::Planner;
 use portmap::source::Event;
-use portmap::store::Store;
-use portmap::table::{Frontend, Table};
-use portmap::{apply, resolve};
+use portmap::table::Changes;
 
 use super::tables::Tables;
 
@@ -21,8 +20,7 @@ const NODE: &str = "this-node";
 
 /// What the agent has between two events.
 pub struct Stages {
-    store: Store,
-    table: Table,
+    desired: Desired,
     planner: Planner,
     maps: BpfMaps,
 }
@@ -85,25 +83,24 @@ impl Stages {
         let read = clock.lap();
         let planner = Planner::new(maps.capacity(), found);
         let takeover = Takeover { open, wait, read, adopt: clock.lap() };
-        Ok((Self { store: Store::default(), table: Table::default(), planner, maps }, takeover))
+        Ok((Self { desired: Desired::new(NODE.into(), Vec::new(), Vec::new()), planner, maps }, takeover))
     }
 
     /// Brings the maps to where the events say.
     pub fn pass(&mut self, events: Vec<Event>, scope: Scope) -> Result<Pass> {
         let mut clock = Clock::start();
         for event in events {
-            self.store.apply(event);
+            self.desired.apply(event);
         }
         let store = clock.lap();
-        let changed = self.resolve(scope);
+        let changes = self.resolve(scope);
         let resolve = clock.lap();
-        let plan = self.planner.plan(&self.table, &changed);
+        let plan = self.planner.plan(self.desired.table(), &changes);
         let planned = clock.lap();
         apply::apply(&mut self.maps, &plan)?;
         let applied = clock.lap();
-        let Capacity { services, backends } = self.maps.capacity();
         let left_out = plan.left_out.len();
-        ensure!(left_out == 0, "{left_out} frontends did not fit into maps of {services} services and {backends} backends");
+        ensure!(left_out == 0, "{left_out} frontends did not fit into the maps: {:?}", self.maps.capacity());
         Ok(Pass { store, resolve, plan: planned, apply: applied, writes: plan.steps.len() })
     }
 
@@ -113,23 +110,13 @@ impl Stages {
         &self.maps
     }
 
-    fn resolve(&mut self, scope: Scope) -> BTreeSet<Frontend> {
-        let mut changed = BTreeSet::new();
-        for name in self.store.take_dirty() {
-            let touched = match self.store.service(&name) {
-                Some(service) => {
-                    let resolved = resolve::resolve(service, &self.store.slices_of(&name), NODE);
-                    self.table.replace(&resolved.precedence, resolved.entries)
-                }
-                None => self.table.remove(&name),
-            };
-            changed.extend(touched);
-        }
+    fn resolve(&mut self, scope: Scope) -> Changes {
+        let mut changes = self.desired.resolve();
         if scope == Scope::Everything {
-            changed.extend(self.table.iter().map(|(frontend, _)| *frontend));
-            changed.extend(self.planner.installed());
+            changes.extend(self.desired.table().everything());
+            changes.extend(self.planner.everything());
         }
-        changed
+        changes
     }
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use portmap::datapath::attach;
 use portmap::datapath::cgroup::Cgroup;
+use portmap::datapath::load::Switches;
 use portmap::datapath::pin::{Lock, Pins};
 use portmap::maps::Capacity;
 use portmap::maps::bpf::BpfMaps;
@@ -26,7 +27,8 @@ impl Tables {
         pins.create()?;
         let lock = pins.lock()?.context("another process writes to the maps")?;
         let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
-        attach::attach(&tables.pins, &Cgroup::open(Some(&world.cgroup(Group::Clients)))?, capacity)?;
+        let switches = Switches { capacity, ..Switches::default() };
+        attach::attach(&tables.pins, &Cgroup::open(Some(&world.cgroup(Group::Clients)))?, &switches)?;
         Ok(tables)
     }
 

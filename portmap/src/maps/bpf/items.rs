@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::atomic::Ordering};
 use anyhow::{Context, Result};
 use aya::{
     Pod,
-    maps::{
-        HashMap, LpmTrie, Map, MapData,
-        lpm_trie::Key,
-    },
+    maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use portmap_common::{Choice, Endpoint, Member, OTHER_PROXY, PREFIXES, Prefixes, ServiceRef, SourceRange, UNDEFINED_PORT};
 

@@ -1,4 +1,4 @@
-//! What the tables should say: objects and addresses in, changes of the desired table out.
+//! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

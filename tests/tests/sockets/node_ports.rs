@@ -1,6 +1,6 @@
 //! `NodePorts`: on which addresses of the node they are, from where, and what they leave alone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 use portmap_tests::listen::{Listen, Protocol};
@@ -11,11 +11,13 @@ use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, node, node
 use crate::stage::{Stage, Transport, eventually, reach, serving, who};
 
 const NUMBER: u8 = 80;
-const LOCALHOST: Both = Both { v4: Ipv4Addr::LOCALHOST, v6: std::net::Ipv6Addr::LOCALHOST };
+/// `connect()` takes it for [`LOCALHOST`].
+const UNSPECIFIED: Both = Both { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
+const LOCALHOST: Both = Both { v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
 
 /// A second address of the node.
 fn second() -> Both {
-    Both { v4: Ipv4Addr::new(10, 244, 0, 250), v6: "fd00:10:244::fa".parse().unwrap_or(std::net::Ipv6Addr::UNSPECIFIED) }
+    Both { v4: Ipv4Addr::new(10, 244, 0, 250), v6: "fd00:10:244::fa".parse().unwrap_or(Ipv6Addr::UNSPECIFIED) }
 }
 
 fn add_second(world: &World) -> Result<()> {
@@ -116,7 +118,9 @@ fn loopback_is_the_nodes() -> Result<()> {
     let mut node = Node::new("localhost", &["--nodeport-addresses", "primary,localhost"])?;
     node.stage.client.serve(&listens())?;
     let [on_node, in_pod] = [Process::on_node(&node.stage.world)?, node.stage.process()?];
-    assert_eq!(Node::met(&on_node, LOCALHOST)[0], Ok(POD.to_owned()));
+    for address in [LOCALHOST, UNSPECIFIED] {
+        assert_eq!(Node::met(&on_node, address)[0], Ok(POD.to_owned()), "{address:?}");
+    }
     let own = "client 30080/TCP".to_owned();
     assert_eq!(Node::met(&in_pod, LOCALHOST), [Ok(own.clone()), Ok(own)]);
     node.expect(first(&node.stage.world), [POD, POD])?;
@@ -133,8 +137,7 @@ fn loopback_is_the_nodes() -> Result<()> {
 fn without_being_asked_for_loopback_is_left_alone() -> Result<()> {
     let node = Node::new("no-localhost", &[])?;
     let process = Process::on_node(&node.stage.world)?;
-    let unspecified = Both { v4: Ipv4Addr::UNSPECIFIED, v6: std::net::Ipv6Addr::UNSPECIFIED };
-    for address in [LOCALHOST, unspecified] {
+    for address in [LOCALHOST, UNSPECIFIED] {
         assert_eq!(Node::met(&process, address), [Ok(OWN.to_owned()), Ok(OWN.to_owned())], "{address:?}");
     }
     Ok(())
@@ -167,7 +170,7 @@ fn binding_and_listening_on_these_numbers_is_never_touched() -> Result<()> {
         Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods)),
         Service::new("empty", 2).exposed(81),
     ])?;
-    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let (on_node, in_pod) = (Process::on_node(&stage.world)?, stage.process()?);
     for (process, own) in [(&on_node, first(&stage.world)), (&in_pod, Both::of(&stage.client))] {
         for (address, port) in own

@@ -230,7 +230,7 @@ impl Planner {
         for id in std::mem::take(&mut self.touched) {
             self.ports.settle(id, &mut self.items, &mut phases.forget);
         }
-        self.ports.forget_unclaimed(&mut self.items, &mut phases.forget);
+        self.ports.forget_rest(&mut self.items, &mut phases.forget);
         self.prefixes.plan(self.left_out.is_empty() && !self.items.lacks_room, &mut phases.forget);
         Plan { steps: self.in_order(phases), left_out: self.left_out.clone() }
     }

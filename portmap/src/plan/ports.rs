@@ -28,6 +28,8 @@ pub struct Ports {
     marks: Marks,
     /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
     unclaimed: BTreeMap<u32, Endpoint>,
+    /// Endpoints of ports that have ended.
+    ended: BTreeMap<u32, Endpoint>,
 }
 
 /// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
@@ -67,6 +69,7 @@ impl Ports {
             slots_v6: Slots::new(backends),
             marks,
             unclaimed: BTreeMap::new(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Ports {
         }
         if let Some(port) = self.by_id.remove(&id) {
             self.ids.remove(&port.key);
-            self.unclaimed.extend(port.remembered);
+            self.ended.extend(port.remembered);
         }
         true
     }
@@ -184,9 +187,10 @@ impl Ports {
         }
     }
 
-    /// Forgets the endpoints that no port has claimed, after all have been planned.
-    pub fn forget_unclaimed(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
-        for (number, endpoint) in std::mem::take(&mut self.unclaimed) {
+    /// Forgets the endpoints of ports that have ended, and those that no port has claimed, after all have been planned.
+    pub fn forget_rest(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
+        let unclaimed = std::mem::take(&mut self.unclaimed);
+        for (number, endpoint) in std::mem::take(&mut self.ended).into_iter().chain(unclaimed) {
             items.remove(Item::Endpoint(number, endpoint), steps);
         }
     }

@@ -134,6 +134,8 @@ struct Agent {
     maps: BpfMaps,
     pins: Pins,
     started: Instant,
+    /// Whether a Node object is to be expected.
+    waits_for_node: bool,
     address_changes: addresses::Changes,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
@@ -191,6 +193,7 @@ impl Agent {
             maps,
             pins,
             started: Instant::now(),
+            waits_for_node: matches!(options.source, Source::Kube(_)),
             address_changes,
             grace: None,
             clients: Clients::default(),
@@ -235,11 +238,12 @@ impl Agent {
     /// What is looked at from time to time.
     async fn look(&mut self) -> Result<()> {
         self.pins.expect().context("the pins were removed while the agent ran")?;
+        let has_waited = !self.waits_for_node || self.started.elapsed() >= NODE_ADDRESSES;
         if self.desired.is_synced()
-            && (self.desired.store().node().is_none() || self.started.elapsed() >= NODE_ADDRESSES)
+            && has_waited
             && let Some(changes) = self.desired.give_up_waiting()
         {
-            tracing::warn!("no Node object names an address of this node: node ports are served on all that it has");
+            self.report_lacking_address();
             self.changes.extend(changes);
         }
         if self.planner.has_source_ranges() {
@@ -247,6 +251,18 @@ impl Agent {
             self.clients.check(self.pins.set(), unknown).await;
         }
         Ok(())
+    }
+
+    fn report_lacking_address(&self) {
+        let consequence = "node ports are served on all addresses that it has";
+        match self.desired.store().node() {
+            None if !self.waits_for_node => tracing::info!("no Node object is given for this node: {consequence}"),
+            None => tracing::warn!(
+                "there is no Node {}: no endpoint counts as local, and {consequence}; give this node's name with --node-name",
+                self.desired.node_name()
+            ),
+            Some(_) => tracing::warn!("the Node {} has no address yet: {consequence}", self.desired.node_name()),
+        }
     }
 
     /// Takes in what follows an event within moments.

@@ -65,6 +65,11 @@ impl Desired {
         Kind::ALL.iter().all(|kind| self.store.has_listed(*kind))
     }
 
+    /// The name of this node.
+    pub fn node_name(&self) -> &str {
+        &self.name
+    }
+
     /// The table.
     pub fn table(&self) -> &Table {
         &self.table

@@ -35,13 +35,15 @@ impl Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Connected {
+    /// As in [`Flow`].
+    pub endpoint: ServiceRef,
     /// The frontend.
     pub asked: Destination,
     /// The backend. Port 0: the socket is connected to no backend of ours.
     pub given: Destination,
 }
 
-layout!(Connected, 40);
+layout!(Connected, 48);
 
 /// A frontend that a socket sent datagrams to, and the backend that they went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

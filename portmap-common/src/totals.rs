@@ -12,6 +12,8 @@ pub struct Totals {
     pub unallocated: u64,
     /// Calls dropped because of source ranges, from a network namespace whose addresses the agent did not know.
     pub unknown_namespace: u64,
+    /// Calls dropped because of source ranges, by the addresses that the agent knew of the client's network namespace.
+    pub not_admitted: u64,
     /// Calls translated without a note on the socket, because the kernel had no memory for one.
     pub forgotten_sockets: u64,
     /// Connected UDP sockets that will not be destroyed when their backend ends, because `UDP_SOCKETS` was full.
@@ -20,4 +22,4 @@ pub struct Totals {
     pub affinity_clients: u64,
 }
 
-layout!(Totals, 48);
+layout!(Totals, 56);

@@ -122,7 +122,7 @@ pub fn find<A: Tables>(frontend: &Frontend<A>) -> Found {
     })
 }
 
-/// What a client gets from a service. A socket that sends datagrams stays with its backend while that serves.
+/// What a client gets from a service, noted on its socket. One that sends datagrams stays with its backend while that serves.
 #[inline(always)]
 fn serve<S: Socket<Address: Tables>>(
     socket: &S,
@@ -137,12 +137,19 @@ fn serve<S: Socket<Address: Tables>>(
         return Outcome::of(Action::Leave);
     }
     if call == Call::Connect {
-        return choose(socket, call, number, &service);
+        let outcome = choose(socket, call, number, &service);
+        if outcome.action == Action::Forward {
+            memory::connected(socket, frontend, service.id, &outcome.backend);
+        }
+        return outcome;
     }
     if let Some(backend) = memory::last_backend(socket, frontend, service.id) {
         return Outcome::forward(backend);
     }
-    let outcome = choose(socket, call, number, &service);
+    let outcome = match memory::former_backend(socket, frontend, service.id) {
+        Some(backend) => Outcome::forward(backend),
+        None => choose(socket, call, number, &service),
+    };
     if outcome.action == Action::Forward {
         memory::sent(socket, frontend, service.id, &outcome.backend);
     }

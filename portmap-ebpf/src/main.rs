@@ -101,7 +101,6 @@ fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
     let is_udp = frontend.protocol == UDP;
     match decision.outcome.action {
         Action::Forward => {
-            memory::connected(socket, &frontend, &decision.outcome.backend);
             if is_udp {
                 tracking::begin(socket, &decision.outcome.backend);
             }

@@ -11,9 +11,12 @@ use crate::{
 
 /// Notes what a socket asked for and is connected to.
 #[inline(always)]
-pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, backend: &Backend<S::Address>) {
+pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
     match SOCKETS.create(&socket.as_context()) {
-        Some(note) => *note = Connected { asked: asked(frontend), given: given(backend) },
+        Some(note) => {
+            *note =
+                Connected { endpoint: proof(frontend, backend.endpoint, id), asked: asked(frontend), given: given(backend) };
+        }
         None => maps::count(|totals| totals.forgotten_sockets += 1),
     }
 }
@@ -48,13 +51,33 @@ pub fn last_backend<S: Socket<Address: Tables>>(
     let asked = asked(frontend);
     let clock = tick(notes);
     let flow = notes.flows.iter_mut().find(|flow| flow.asked.is(&asked))?;
-    let endpoint = read(flow);
+    let backend = serving(frontend, id, read(&flow.endpoint))?;
+    flow.used = clock;
+    Some(backend)
+}
+
+/// The backend that the socket was connected to for this frontend before it was dissolved, if it still serves. Of such a
+/// socket of IPv6 the kernel goes on to receive from that peer only.
+#[inline(always)]
+pub fn former_backend<S: Socket<Address: Tables>>(
+    socket: &S,
+    frontend: &Frontend<S::Address>,
+    id: u32,
+) -> Option<Backend<S::Address>> {
+    let note = SOCKETS.find(&socket.as_context())?;
+    if note.given.port == 0 || !note.asked.is(&asked(frontend)) {
+        return None;
+    }
+    serving(frontend, id, note.endpoint)
+}
+
+/// The backend of an endpoint that was chosen for this frontend of this service port, if it still serves.
+#[inline(always)]
+fn serving<A: Tables>(frontend: &Frontend<A>, id: u32, endpoint: ServiceRef) -> Option<Backend<A>> {
     if endpoint.check != proof(frontend, endpoint.service, id).check {
         return None;
     }
-    let backend = maps::endpoint(endpoint.service)?;
-    flow.used = clock;
-    Some(backend)
+    maps::endpoint(endpoint.service)
 }
 
 /// Notes that the socket sends to this backend for this frontend from now on.
@@ -128,8 +151,8 @@ fn proof<A: Address>(frontend: &Frontend<A>, endpoint: u32, id: u32) -> ServiceR
 }
 
 #[inline(always)]
-fn read(flow: &Flow) -> ServiceRef {
-    let word = (&raw const flow.endpoint).cast::<u64>();
+fn read(endpoint: &ServiceRef) -> ServiceRef {
+    let word = (&raw const *endpoint).cast::<u64>();
     // SAFETY: the field is one aligned 8-byte word.
     ServiceRef::from_word(unsafe { word.read_volatile() })
 }

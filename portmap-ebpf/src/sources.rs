@@ -19,8 +19,11 @@ pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, id: u32) -> boo
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     };
-    if count == 0 || count as usize > ADDRESSES {
-        return false;
+    let is_admitted = count != 0
+        && count as usize <= ADDRESSES
+        && addresses.iter().take(count as usize).all(|address| S::Address::is_admitted(id, *address));
+    if !is_admitted {
+        maps::count(|totals| totals.not_admitted += 1);
     }
-    addresses.iter().take(count as usize).all(|address| S::Address::is_admitted(id, *address))
+    is_admitted
 }

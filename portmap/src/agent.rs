@@ -24,12 +24,12 @@ use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
-        load::{LogLevel, Switches},
+        load::{Constants, LogLevel, Switches},
         log,
         pin::{Lock, Pins},
     },
     desired::Desired,
-    maps::{Item, Maps as _, bpf::BpfMaps, grace::Grace},
+    maps::{Capacity, Item, Maps as _, bpf::BpfMaps, grace::Grace},
     network::addresses,
     node_ports::Eligible,
     plan::{Full, Plan, Planner, Step},
@@ -77,6 +77,8 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// The cgroup to attach to; the root of the hierarchy if not given.
     pub cgroup: Option<PathBuf>,
+    /// The sizes of the maps.
+    pub capacity: Capacity,
     /// What the programs are told.
     pub switches: Switches,
     /// The ranges that ClusterIPs are given from, where no ServiceCIDR says so.
@@ -159,6 +161,7 @@ impl Agent {
     fn start(options: &Options) -> Result<(Self, Diagnostics, Lock)> {
         let pins = Pins::new(&options.bpffs);
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
+        let constants = Constants::new(&options.switches, &cgroup)?;
         pins.create()?;
         let Some(lock) = pins.lock()? else {
             bail!("another agent{} writes to {}", status::holder(&pins), pins.root().display());
@@ -168,7 +171,7 @@ impl Agent {
             // At once: until then the tables say that an agent is synced, and mean the one before.
             status::record_start(&mut earlier)?;
         }
-        let (programs, attached) = attach::attach(&pins, &cgroup, &options.switches)?;
+        let (programs, attached) = attach::attach(&pins, &cgroup, options.capacity, &constants)?;
         match attached {
             Attached::New => tracing::info!("attached to {}", cgroup.path.display()),
             Attached::Replaced => tracing::info!("took over from an earlier agent at {}", cgroup.path.display()),
@@ -229,6 +232,7 @@ impl Agent {
                 () = due(self.retry.as_ref()) => {}
             }
             if self.may_act() {
+                self.place_node_ports();
                 self.act();
             }
             self.stale.check(self.pins.set()).await;
@@ -238,19 +242,19 @@ impl Agent {
     /// What is looked at from time to time.
     async fn look(&mut self) -> Result<()> {
         self.pins.expect().context("the pins were removed while the agent ran")?;
+        if self.planner.has_source_ranges() {
+            self.clients.check(self.pins.set(), &self.maps.totals()?).await;
+        }
+        Ok(())
+    }
+
+    /// Serves node ports on all addresses where no Node object names one, or none is to be expected.
+    fn place_node_ports(&mut self) {
         let has_waited = !self.waits_for_node || self.started.elapsed() >= NODE_ADDRESSES;
-        if self.desired.is_synced()
-            && has_waited
-            && let Some(changes) = self.desired.give_up_waiting()
-        {
+        if has_waited && let Some(changes) = self.desired.give_up_waiting() {
             self.report_lacking_address();
             self.changes.extend(changes);
         }
-        if self.planner.has_source_ranges() {
-            let unknown = self.maps.totals()?.unknown_namespace;
-            self.clients.check(self.pins.set(), unknown).await;
-        }
-        Ok(())
     }
 
     fn report_lacking_address(&self) {

@@ -8,29 +8,32 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use portmap_common::Totals;
 use tokio::task::JoinHandle;
 
 use crate::{maps::bpf::BpfMaps, network::namespaces};
 
 /// Addresses change rarely without a new namespace: they are looked up anew this often.
-const REFRESH: Duration = Duration::from_secs(30);
+const REFRESH: Duration = Duration::from_secs(5);
 
 /// What the last look at the namespaces found.
 #[derive(Default)]
 pub struct Clients {
     look: Option<JoinHandle<Result<()>>>,
     last: Option<Instant>,
-    unknown: u64,
+    kept_out: u64,
     failed: bool,
 }
 
 impl Clients {
-    /// Looks at the namespaces again if a client came out of one that is not known, or it was long ago.
-    pub async fn check(&mut self, pins: PathBuf, unknown: u64) {
+    /// Looks at the namespaces again if a client was kept out, or it was long ago: the one may have an address that is not known
+    /// yet, or lack one that it had.
+    pub async fn check(&mut self, pins: PathBuf, totals: &Totals) {
         self.finish().await;
-        let is_due = self.unknown != unknown || self.last.is_none_or(|last| last.elapsed() >= REFRESH);
+        let kept_out = totals.unknown_namespace + totals.not_admitted;
+        let is_due = self.kept_out != kept_out || self.last.is_none_or(|last| last.elapsed() >= REFRESH);
         if self.look.is_none() && is_due {
-            (self.unknown, self.last) = (unknown, Some(Instant::now()));
+            (self.kept_out, self.last) = (kept_out, Some(Instant::now()));
             self.look = Some(tokio::task::spawn_blocking(move || look(&pins)));
         }
     }

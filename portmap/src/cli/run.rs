@@ -88,8 +88,8 @@ impl Arguments {
             wanted: self.objects.wanted()?,
             bpffs: self.pins.bpffs,
             cgroup: self.cgroup,
+            capacity,
             switches: Switches {
-                capacity,
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
                 log: self.datapath_log.into(),
             },

@@ -15,10 +15,11 @@ use aya::{
 
 use super::{
     cgroup::Cgroup,
-    load::{self, Switches},
+    load::{self, Constants},
     pin::{Pin, Pins},
     sys,
 };
+use crate::maps::Capacity;
 
 /// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
 /// is shown the Service from the first moment on.
@@ -35,8 +36,8 @@ pub enum Attached {
 }
 
 /// Loads the programs onto the pinned maps, which are created where there are none, and attaches them.
-pub fn attach(pins: &Pins, cgroup: &Cgroup, switches: &Switches) -> Result<(Ebpf, Attached)> {
-    let mut programs = load::load_datapath(pins, switches)?;
+pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity, constants: &Constants) -> Result<(Ebpf, Attached)> {
+    let mut programs = load::load_datapath(pins, capacity, constants)?;
     for name in PROGRAMS {
         load_one(program(&mut programs, name)?).with_context(|| format!("the kernel rejected the program {name}"))?;
     }

@@ -38,6 +38,12 @@ impl Cgroup {
         Ok(Self { path, directory, id })
     }
 
+    /// Whether it is another cgroup or lies below it.
+    pub fn is_within(&self, other: &Self) -> Result<bool> {
+        let canonical = |path: &Path| path.canonicalize().with_context(|| format!("failed to look at {}", path.display()));
+        Ok(canonical(&self.path)?.starts_with(canonical(&other.path)?))
+    }
+
     /// How far it is below the root of the hierarchy, which is at 0.
     pub fn level(&self) -> Result<u32> {
         let path = self.path.canonicalize().with_context(|| format!("failed to look at {}", self.path.display()))?;

@@ -37,8 +37,6 @@ const SIZED_BY_ITEMS: [&str; 3] = ["ENDPOINTS_V4", "ENDPOINTS_V6", "MEMBERS"];
 /// What the programs are told before they are verified.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
-    /// The sizes of the maps.
-    pub capacity: Capacity,
     /// Whose calls are translated.
     pub scope: Scope,
     /// Which diagnostics the programs write.
@@ -72,7 +70,8 @@ pub enum LogLevel {
 }
 
 /// The constants of the programs.
-pub(super) struct Constants {
+#[derive(Debug)]
+pub struct Constants {
     sets_errors: u8,
     only_host: u8,
     host_namespace: u64,
@@ -83,12 +82,14 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    fn new(switches: &Switches) -> Result<Self> {
-        let Switches { capacity: _, scope: Scope { only_host, excluded }, log } = switches;
+    /// The switches in the kernel's terms, for programs on this cgroup.
+    pub fn new(switches: &Switches, attached: &Cgroup) -> Result<Self> {
+        let Switches { scope: Scope { only_host, excluded }, log } = switches;
         ensure!(excluded.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", excluded.len());
         let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
         for ((path, id), level) in excluded.iter().zip(&mut excluded_ids).zip(&mut excluded_levels) {
-            let cgroup = Cgroup::open(Some(path))?;
+            let cgroup = Cgroup::open(Some(path)).context("failed to exclude a cgroup")?;
+            ensure!(!attached.is_within(&cgroup)?, "excluding {} leaves nothing to translate for", path.display());
             (*id, *level) = (cgroup.id, cgroup.level()?);
         }
         Ok(Self {
@@ -125,8 +126,8 @@ pub fn sets_errors() -> Result<bool> {
 }
 
 /// Loads the datapath: its maps are those pinned, or are created and pinned.
-pub(super) fn load_datapath(pins: &Pins, switches: &Switches) -> Result<Ebpf> {
-    load(DATAPATH, pins, switches.capacity, Some(&Constants::new(switches)?))
+pub(super) fn load_datapath(pins: &Pins, capacity: Capacity, constants: &Constants) -> Result<Ebpf> {
+    load(DATAPATH, pins, capacity, Some(constants))
 }
 
 /// Loads an object: its maps are those pinned, or are created and pinned.

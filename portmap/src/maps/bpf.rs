@@ -133,6 +133,7 @@ impl BpfMaps {
             undefined_port: sum.undefined_port + totals.undefined_port,
             unallocated: sum.unallocated + totals.unallocated,
             unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
+            not_admitted: sum.not_admitted + totals.not_admitted,
             forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
             untracked_sockets: sum.untracked_sockets + totals.untracked_sockets,
             affinity_clients: sum.affinity_clients + totals.affinity_clients,

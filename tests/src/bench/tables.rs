@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use portmap::datapath::attach;
 use portmap::datapath::cgroup::Cgroup;
-use portmap::datapath::load::Switches;
+use portmap::datapath::load::{Constants, Switches};
 use portmap::datapath::pin::{Lock, Pins};
 use portmap::maps::Capacity;
 use portmap::maps::bpf::BpfMaps;
@@ -27,8 +27,8 @@ impl Tables {
         pins.create()?;
         let lock = pins.lock()?.context("another process writes to the maps")?;
         let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
-        let switches = Switches { capacity, ..Switches::default() };
-        attach::attach(&tables.pins, &Cgroup::open(Some(&world.cgroup(Group::Clients)))?, &switches)?;
+        let cgroup = Cgroup::open(Some(&world.cgroup(Group::Clients)))?;
+        attach::attach(&tables.pins, &cgroup, capacity, &Constants::new(&Switches::default(), &cgroup)?)?;
         Ok(tables)
     }
 

@@ -175,15 +175,21 @@ fn a_dissolved_socket_speaks_to_anybody() -> Result<()> {
     for via in Via::ALL {
         let service = cluster_ip(1).at(via, PORT);
         let socket = process.connected(service, Protocol::Udp)?;
-        socket.ask()?;
+        let text = socket.ask()?;
         socket.dissolve()?;
         assert!(socket.peer().is_err(), "{service}: it is connected no more");
         for pod in &stage.pods {
             let plain = Both::of(pod).at(via, TARGET_PORT);
             let expected = Datagram { text: answer(pod.name(), Transport::UdpConnected), source: Some(plain) };
-            assert_eq!(socket.ask_at(plain), Ok(expected));
+            // The kernel (6.18) still takes only what comes from the last IPv6 peer.
+            if via != Via::V6 || expected.text == text {
+                assert_eq!(socket.ask_at(plain), Ok(expected));
+            }
         }
-        assert_eq!(socket.ask_at(service)?.source, Some(service));
+        // So it had better stay with that peer, as a socket that is not connected does anyway.
+        for _ in 0..5 {
+            assert_eq!(socket.ask_at(service), Ok(Datagram { text: text.clone(), source: Some(service) }));
+        }
         socket.connect(service)?;
         assert_eq!(socket.peer(), Ok(service));
     }

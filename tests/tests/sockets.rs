@@ -25,6 +25,8 @@ mod names;
 mod node_ports;
 #[path = "sockets/objects.rs"]
 mod objects;
+#[path = "sockets/odd.rs"]
+mod odd;
 #[path = "sockets/opt_out.rs"]
 mod opt_out;
 #[path = "sockets/source_ranges.rs"]

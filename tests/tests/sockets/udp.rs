@@ -145,8 +145,13 @@ fn a_socket_is_connected_to_one_service_after_another() -> Result<()> {
             let expected = Datagram { text: answer(pod, Transport::UdpConnected), source: Some(address) };
             assert_eq!(socket.receive()?, expected, "{address}");
         }
-        // What fails changes nothing.
+        // What fails changes nothing: the kernel keeps the connection that it had.
         assert_eq!(socket.connect(nobody), left_alone());
+        assert_eq!(
+            (socket.peer(), socket.ask()),
+            (Ok(two), Ok(answer("b", Transport::UdpConnected))),
+            "after a failed connect"
+        );
     }
     Ok(())
 }

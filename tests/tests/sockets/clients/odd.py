@@ -1,0 +1,58 @@
+"""Sockets that few clients make. Prints what the peer is called, and what it says; or the error's name."""
+
+import errno
+import socket
+import sys
+
+UDPLITE = 136
+
+
+def fastopen(family, address):
+    """The first data goes with the connection, and no connect() is called."""
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.sendto(b"who\n", socket.MSG_FASTOPEN, address)
+    return client.getpeername()[:2], client.recv(512)
+
+
+def mptcp(family, address):
+    client = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+    client.connect(address)
+    client.send(b"who\n")
+    return client.getpeername()[:2], client.recv(512)
+
+
+def ping(family, address):
+    """An echo request, as ping sends it without being root."""
+    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
+    client = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    client.connect(address)
+    return client.getpeername()[:2], b""
+
+
+def raw(family, address):
+    client = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    client.connect((address[0], 0))
+    return client.getpeername()[:2], b""
+
+
+def udplite(family, address):
+    client = socket.socket(family, socket.SOCK_DGRAM, UDPLITE)
+    client.connect(address)
+    return client.getpeername()[:2], b""
+
+
+def blocked(family, address):
+    """A receive that waits in the kernel when its socket is destroyed."""
+    client = socket.socket(family, socket.SOCK_DGRAM)
+    client.connect(address)
+    print("connected", flush=True)
+    return client.getpeername()[:2], client.recv(512)
+
+
+kind, host, port = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+try:
+    (name, number), answer = globals()[kind](family, (host, int(port)))
+    print(name, number, answer.decode().strip())
+except OSError as error:
+    print(errno.errorcode.get(error.errno, error))

@@ -1,0 +1,90 @@
+//! Sockets that few clients make: TCP that is opened with its first data, Multipath TCP, and those that are neither TCP nor UDP.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
+use crate::stage::Stage;
+
+const PYTHON: &str = include_str!("clients/odd.py");
+
+fn stage(name: &str) -> Result<Stage> {
+    let mut stage = Stage::new(name, &["a", "b"], &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
+    let web = Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]));
+    stage.apply(&[web, Service::new("empty", 2)])?;
+    fs::write(stage.world.directory().join("odd.py"), PYTHON)?;
+    Ok(stage)
+}
+
+fn command(stage: &Stage, kind: &str, number: u8, via: Via) -> Command {
+    let mut command = stage.client.command("timeout");
+    let address = cluster_ip(number).at(via, PORT);
+    command.args(["20", "python3"]).arg(stage.world.directory().join("odd.py"));
+    command.args([kind, &address.ip().to_string(), &address.port().to_string()]);
+    command
+}
+
+fn output(stage: &Stage, kind: &str, number: u8, via: Via) -> Result<String> {
+    let output = command(stage, kind, number, via).output().context("failed to run python3")?;
+    ensure!(output.status.success(), "python3 failed: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+#[test]
+fn tcp_fast_open_is_a_connect() -> Result<()> {
+    let stage = stage("fastopen")?;
+    for via in Via::ALL {
+        let address = cluster_ip(1).at(via, PORT);
+        let text = output(&stage, "fastopen", 1, via)?;
+        assert!(text.starts_with(&format!("{} {PORT} a 8080/TCP from ", address.ip())), "{text}");
+        assert_eq!(output(&stage, "fastopen", 2, via)?, "ECONNREFUSED", "{via:?}");
+        assert_eq!(output(&stage, "fastopen", 9, via)?, "ETIMEDOUT", "{via:?}");
+    }
+    Ok(())
+}
+
+/// It gets where it wants. Which name its peer is shown by depends on the kernel.
+#[test]
+fn multipath_tcp_is_translated() -> Result<()> {
+    let stage = stage("mptcp")?;
+    for via in Via::ALL {
+        let text = output(&stage, "mptcp", 1, via)?;
+        assert!(text.contains(" a 8080/TCP from "), "{via:?}: {text}");
+        assert_eq!(output(&stage, "mptcp", 2, via)?, "ECONNREFUSED", "{via:?}");
+        assert_eq!(output(&stage, "mptcp", 9, via)?, "ETIMEDOUT", "{via:?}");
+    }
+    Ok(())
+}
+
+/// A Service has nothing to say of them: not even where it drops.
+#[test]
+fn what_is_neither_tcp_nor_udp_is_left_alone() -> Result<()> {
+    let stage = stage("neither")?;
+    let groups = stage.client.command("sysctl").args(["-q", "-w", "net.ipv4.ping_group_range=0 2147483647"]).status()?;
+    ensure!(groups.success(), "sysctl failed");
+    for (kind, number) in ["ping", "raw", "udplite"].into_iter().flat_map(|kind| [1, 2, 9].map(|number| (kind, number))) {
+        for via in [Via::V4, Via::V6] {
+            assert_eq!(output(&stage, kind, number, via)?, "ENETUNREACH", "{kind} {number} {via:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Who waits for an answer of a backend that is gone need not wait any longer.
+#[test]
+fn a_receive_that_waits_is_woken() -> Result<()> {
+    let mut stage = stage("blocked")?;
+    for via in Via::ALL {
+        stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;
+        let mut child = command(&stage, "blocked", 1, via).stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        assert_eq!(lines.next().transpose()?.as_deref(), Some("connected"));
+        stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[1..]))])?;
+        assert_eq!(lines.next().transpose()?.as_deref(), Some("ECONNABORTED"), "{via:?}");
+        child.wait()?;
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod apply;
+mod collections;
 pub mod datapath;
 pub mod desired;
 pub mod encode;

@@ -9,12 +9,13 @@ mod ports;
 mod prefixes;
 pub mod slots;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
+    collections::HashMap,
     maps::{Capacity, Found, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entry, Family, Frontend, Kind, ServicePort, Table},
 };
@@ -125,7 +126,7 @@ impl Planner {
     /// The caller waits for a grace period before it applies a plan: programs may still read what an earlier agent retired.
     pub fn new(capacity: Capacity, found: Snapshot) -> Self {
         let mut planner = Self {
-            installed: HashMap::new(),
+            installed: HashMap::default(),
             numbers: Slots::new(capacity.services),
             ports: Ports::new(capacity.backends, found.marks),
             left_out: BTreeMap::new(),

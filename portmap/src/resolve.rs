@@ -10,7 +10,7 @@ use crate::{
     object::{self, Policy, Port, Service, ServiceType, Slice},
     table::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target, Verdict},
 };
-use endpoints::{Sets, Uses};
+use endpoints::Uses;
 
 /// The node that the table is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,11 +96,14 @@ fn resolve_port<'a>(
     let is_internal_local = service.internal_policy == Policy::Local;
     let is_external_local = service.external_policy == Policy::Local && is_external(service);
     let is_accessible = places.len() > 1;
-    let uses =
-        Uses { cluster: !is_internal_local || is_accessible, local: is_internal_local || (is_external_local && is_accessible) };
     let is_remembered = port.protocol == Protocol::Udp || service.affinity_timeout > 0;
+    let uses = Uses {
+        cluster: !is_internal_local || is_accessible,
+        local: is_internal_local || (is_external_local && is_accessible),
+        serving: is_remembered,
+    };
     let sets = endpoints::of_port(slices.clone(), &owner, family, node, uses);
-    let (cluster, local) = (target(&sets, &sets.cluster), target(&sets, &sets.local));
+    let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
     let serving: Option<Arc<[Endpoint]>> = is_remembered.then(|| sets.serving.into());
     for (place, kind) in places {
         let (inside, outside) = match kind {
@@ -160,8 +163,8 @@ fn is_external(service: &Service) -> bool {
 }
 
 /// Without an endpoint anywhere clients are refused; with some elsewhere only, a policy keeps them away, and they are dropped.
-fn target(sets: &Sets, set: &[Endpoint]) -> Target {
-    if !sets.has_any {
+fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
+    if !has_any {
         Target::Verdict(Verdict::Refuse)
     } else if set.is_empty() {
         Target::Verdict(Verdict::Drop)

@@ -1,10 +1,11 @@
 //! The objects as last heard of, and what an event concerns. Between `source` and `resolve`; decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use crate::{
+    collections::HashMap,
     object::{Node, OtherService, Service, Slice},
     source::{Event, Kind, Object},
     table::ObjectName,

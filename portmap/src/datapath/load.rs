@@ -89,7 +89,12 @@ impl Constants {
         let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
         for ((path, id), level) in excluded.iter().zip(&mut excluded_ids).zip(&mut excluded_levels) {
             let cgroup = Cgroup::open(Some(path)).context("failed to exclude a cgroup")?;
-            ensure!(!attached.is_within(&cgroup)?, "excluding {} leaves nothing to translate for", path.display());
+            ensure!(
+                !attached.is_within(&cgroup)?,
+                "--exclude-cgroup {} contains all of --cgroup {}: nothing would be translated; give one below it",
+                path.display(),
+                attached.path.display()
+            );
             (*id, *level) = (cgroup.id, cgroup.level()?);
         }
         Ok(Self {

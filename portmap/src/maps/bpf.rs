@@ -55,6 +55,8 @@ pub struct BpfMaps {
     udp_sockets: HashMap<MapData, u64, UdpSocket>,
     affinity: HashMap<MapData, Client, Affinity>,
     affinity_clients: u32,
+    /// Counters from this service on were never counted in.
+    counted: u32,
 }
 
 /// What is found under the keys of FRONTENDS.
@@ -81,13 +83,17 @@ where
 impl BpfMaps {
     /// Opens the maps under the pins' directory.
     pub fn open(pins: &Path) -> Result<Self> {
+        let state: Mapped<State> = mapped(pins, "STATE")?;
+        // Before the first id is given there was no service.
+        let counted = if state.read(0)?.next_id == 0 { 0 } else { u32::MAX };
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
             services: mapped(pins, "SERVICES")?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
             names: HashMap::try_from(Map::HashMap(open(pins, "NAMES")?))?,
-            state: mapped(pins, "STATE")?,
+            state,
+            counted,
             totals: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "TOTALS")?))?,
             items_v4: FamilyItems::open(pins, "V4")?,
             items_v6: FamilyItems::open(pins, "V6")?,
@@ -278,10 +284,11 @@ impl Maps for BpfMaps {
     }
 
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()> {
-        if self.counters(number)? != Counters::default() {
+        if number < self.counted && self.counters(number)? != Counters::default() {
             let zero = PerCpuValues::try_from(vec![Counters::default(); nr_cpus().map_err(|(_, error)| error)?])?;
             self.counters.set(number, zero, 0)?;
         }
+        self.counted = self.counted.max(number + 1);
         self.services.write(number, *service)
     }
 

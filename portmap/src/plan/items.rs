@@ -1,7 +1,7 @@
 //! What is in the maps that things are in or not: compared with what should be, and changed by the difference.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     mem::{Discriminant, discriminant},
     net::IpAddr,
     ops::RangeInclusive,
@@ -12,6 +12,7 @@ use portmap_common::Member;
 
 use super::Step;
 use crate::{
+    collections::HashMap,
     maps::{Capacity, Item},
     table::{AddressOwner, Endpoint, Family},
 };
@@ -29,7 +30,7 @@ pub struct Items {
 impl Items {
     /// A model of the maps as they are.
     pub fn new(capacity: Capacity, present: BTreeSet<Item>) -> Self {
-        let mut counts = HashMap::new();
+        let mut counts = HashMap::default();
         for item in &present {
             *counts.entry(kind(item)).or_default() += 1;
         }

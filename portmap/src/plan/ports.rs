@@ -1,7 +1,7 @@
 //! Service ports in the tables: their ids, and the sets of backends that their frontends share.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -14,6 +14,7 @@ use super::{
     slots::{Range, Slots},
 };
 use crate::{
+    collections::HashMap,
     maps::{Item, Marks, Slot},
     table::{Endpoint, Entry, Family, Protocol, ServicePort, Target},
 };
@@ -63,8 +64,8 @@ struct Set {
 impl Ports {
     pub fn new(backends: u32, marks: Marks) -> Self {
         Self {
-            ids: HashMap::new(),
-            by_id: HashMap::new(),
+            ids: HashMap::default(),
+            by_id: HashMap::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             marks,
@@ -231,7 +232,7 @@ impl Ports {
 
     /// Takes over the endpoints found in the kernel, after the choices that lead to them.
     pub fn adopt_endpoints(&mut self, items: &Items) {
-        let mut owners: HashMap<u32, u32> = HashMap::new();
+        let mut owners: HashMap<u32, u32> = HashMap::default();
         for (id, port) in &self.by_id {
             owners.extend(port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| (slot.number, *id))));
         }

@@ -13,6 +13,8 @@ pub struct Uses {
     pub cluster: bool,
     /// Those on this node.
     pub local: bool,
+    /// Those that answer the clients that they have.
+    pub serving: bool,
 }
 
 /// The endpoints of a service port. Each set is sorted, with each address and port once.
@@ -22,7 +24,7 @@ pub struct Sets {
     pub cluster: Vec<Endpoint>,
     /// For clients that a policy keeps on this node; empty if not used.
     pub local: Vec<Endpoint>,
-    /// All that answer, whether or not they are to get new clients.
+    /// All that answer, whether or not they are to get new clients; empty if not used.
     pub serving: Vec<Endpoint>,
     /// Whether any endpoint could be used, on whatever node.
     pub has_any: bool,
@@ -58,9 +60,11 @@ pub fn of_port<'a>(
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
     let mut sets = Sets {
         has_any: candidates.iter().any(|candidate| candidate.entry.ready || is_last_resort(candidate)),
-        serving: select(&candidates, |candidate| candidate.entry.serving),
         ..Sets::default()
     };
+    if uses.serving {
+        sets.serving = select(&candidates, |candidate| candidate.entry.serving);
+    }
     if uses.cluster {
         let topology = topology(&candidates, node);
         sets.cluster = select(&candidates, |candidate| candidate.entry.ready && topology.allows(candidate));
@@ -83,6 +87,9 @@ fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bo
 
 /// Hints count only if every ready endpoint has them and one of them means this node.
 fn topology<'a>(candidates: &[Candidate<'_>], node: &'a Node) -> Topology<'a> {
+    if candidates.iter().all(|candidate| candidate.entry.hints.is_none()) {
+        return Topology::None;
+    }
     let possible = [Topology::Node(&node.name), Topology::Zone(node.zone.as_deref().unwrap_or_default())];
     let ready = || candidates.iter().filter(|candidate| candidate.entry.ready);
     let counts = |topology: &Topology<'_>| {
@@ -142,7 +149,9 @@ fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family:
         }
     }
     let key = |candidate: &Candidate<'_>| (candidate.endpoint.address, candidate.endpoint.port);
-    candidates.sort_by_key(key);
+    if !candidates.is_sorted_by(|one, next| key(one) < key(next)) {
+        candidates.sort_by_key(key);
+    }
     candidates.dedup_by(|later, kept| {
         let is_same = key(later) == key(kept);
         if is_same && !later.entry.terminating {

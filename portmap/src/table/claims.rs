@@ -1,9 +1,11 @@
 //! The desired table: who claims which destination, and who wins it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
+
+use crate::collections::HashMap;
 
 use super::{Entry, Family, Frontend, ObjectName, Place, Precedence};
 
@@ -45,7 +47,8 @@ impl Changes {
 pub struct Table {
     claims: BTreeMap<Place, Vec<Claim>>,
     by_service: HashMap<ObjectName, Box<[Place]>>,
-    addresses: HashMap<IpAddr, BTreeSet<(AddressOwner, ObjectName)>>,
+    /// ClusterIP → those who have it, in order.
+    addresses: HashMap<IpAddr, Vec<(AddressOwner, ObjectName)>>,
     addresses_of: HashMap<(AddressOwner, ObjectName), Box<[IpAddr]>>,
     /// Where node ports are served.
     node_addresses: BTreeSet<IpAddr>,
@@ -57,7 +60,8 @@ impl Table {
         let mut touched = self.withdraw_all(&precedence.service);
         let mut claimed = Vec::with_capacity(entries.len());
         for (place, entry) in entries {
-            let claims = self.claims.entry(place).or_default();
+            // Nearly every place is claimed once.
+            let claims = self.claims.entry(place).or_insert_with(|| Vec::with_capacity(1));
             let index = claims.partition_point(|claim| claim.precedence < *precedence);
             claims.insert(index, Claim { precedence: precedence.clone(), entry });
             claimed.push(place);
@@ -78,14 +82,16 @@ impl Table {
         let before = self.addresses_of.remove(&key).unwrap_or_default();
         for address in &before {
             if let Some(owners) = self.addresses.get_mut(address) {
-                owners.remove(&key);
+                owners.retain(|owner| *owner != key);
                 if owners.is_empty() {
                     self.addresses.remove(address);
                 }
             }
         }
         for address in &addresses {
-            self.addresses.entry(*address).or_default().insert(key.clone());
+            let owners = self.addresses.entry(*address).or_insert_with(|| Vec::with_capacity(1));
+            let index = owners.partition_point(|owner| *owner < key);
+            owners.insert(index, key.clone());
         }
         let touched = before.iter().chain(&addresses).copied().collect();
         if !addresses.is_empty() {

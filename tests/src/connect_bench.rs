@@ -1,4 +1,4 @@
-//! `portmap-pod bench`: what portmap adds to one `connect()`, measured in one run.
+//! `portmap-pod bench`: what portmap adds to a call, measured in one run.
 //!
 //! Three arms take turns in blocks of connections, in an order that is shuffled in every round, so that whatever the machine
 //! does meanwhile falls on all of them. A socket belongs to the cgroup that its process was in when it was made, hence one
@@ -14,10 +14,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::listen::Protocol;
 use measure::Arms;
 use statistics::Dice;
 
@@ -50,9 +49,48 @@ pub struct Plan {
     /// The order of the arms follows from it
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// What is connected: a TCP connection, or a UDP socket
-    #[arg(skip = Protocol::Tcp)]
-    pub protocol: Protocol,
+    /// What is timed
+    #[arg(long, value_enum, default_value_t = Work::TcpConnect)]
+    pub work: Work,
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// `connect()` of a new TCP socket.
+    TcpConnect,
+    /// `connect()` of a new UDP socket.
+    UdpConnect,
+    /// `connect()` of a new UDP socket, a request, and its answer.
+    UdpConnected,
+    /// A request by an unconnected UDP socket that is kept, and its answer with its source.
+    UdpUnconnected,
+    /// `getpeername()` of a connected TCP socket.
+    Getpeername,
+}
+
+impl Work {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::TcpConnect, Self::UdpConnect, Self::UdpConnected, Self::UdpUnconnected, Self::Getpeername];
+
+    /// Whether the server has to speak UDP.
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::UdpConnect | Self::UdpConnected | Self::UdpUnconnected)
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TcpConnect => "TCP connect()",
+            Self::UdpConnect => "UDP connect()",
+            Self::UdpConnected => "UDP connect(), send() and recv()",
+            Self::UdpUnconnected => "UDP sendto() and recvfrom()",
+            Self::Getpeername => "getpeername()",
+        })
+    }
 }
 
 /// What a block of connections goes through.
@@ -85,8 +123,8 @@ impl fmt::Display for Arm {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What was connected.
-    pub protocol: Protocol,
+    /// What was timed.
+    pub work: Work,
     /// How often every arm had its turn.
     pub rounds: u32,
     /// Connections per turn.
@@ -97,7 +135,7 @@ pub struct Report {
     pub arms: BTreeMap<Arm, Figures>,
 }
 
-/// What one arm took, in nanoseconds per `connect()`.
+/// What one arm took, in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
@@ -139,14 +177,14 @@ fn report(plan: &Plan, rounds: &BTreeMap<Arm, Vec<Vec<u32>>>) -> Report {
         };
         (*arm, figures)
     };
-    let Plan { rounds: count, per_round, seed, protocol, .. } = *plan;
-    Report { protocol, rounds: count, per_round, seed, arms: rounds.iter().map(figures).collect() }
+    let Plan { rounds: count, per_round, seed, work, .. } = *plan;
+    Report { work, rounds: count, per_round, seed, arms: rounds.iter().map(figures).collect() }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, rounds, per_round, seed, arms } = self;
-        writeln!(f, "{protocol} connect() in µs, {rounds} rounds of {per_round} per arm, seed {seed}")?;
+        let Self { work, rounds, per_round, seed, arms } = self;
+        writeln!(f, "{work} in µs, {rounds} rounds of {per_round} per arm, seed {seed}")?;
         writeln!(f, "{:<6}{:>8}{:>8}{:>8}{:>8}{:>11}{:>11}", "arm", "p50", "p90", "p99", "mean", "p50 ratio", "p99 ratio")?;
         for (arm, Figures { all, ratio, .. }) in arms {
             write!(f, "{arm:<6}")?;

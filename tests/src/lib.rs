@@ -13,6 +13,7 @@ pub mod pod_dns;
 pub mod pod_hammer;
 pub mod pod_process;
 pub mod pod_server;
+pub mod pod_share;
 pub mod pod_socket;
 pub mod process;
 pub mod world;

@@ -12,17 +12,22 @@
 #[path = "sockets/objects.rs"]
 mod objects;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::IpAddr;
-use std::process::{Child, Stdio};
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use portmap_tests::agent::Agent;
 use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_hammer::{Manner, Visit, now};
+use portmap_tests::pod_share::Heard;
+use portmap_tests::process::{Process, Socket};
 use portmap_tests::world::{Pod, World, program};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 const SERVICES: u8 = 12;
@@ -59,12 +64,12 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
     let time = Duration::from_secs(seconds());
     let mut field = Field::new();
     field.change();
-    let mut hammer = Hammer::start(&field.client);
+    let mut hammer = Worker::hammer(&field.client);
     let until = Instant::now() + time;
     while Instant::now() < until {
         field.change();
     }
-    let visits = hammer.finish();
+    let visits: Vec<Visit> = hammer.finish();
     let rewrites = field.rewrites;
     let mut errors: BTreeMap<(Manner, String), u64> = BTreeMap::new();
     let mut landed: BTreeMap<Manner, u64> = BTreeMap::new();
@@ -90,6 +95,105 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
     let least = LEAST_CONNECTIONS * time.as_secs();
     assert!(landed.len() == 3 && landed.values().sum::<u64>() >= least, "too few connections to say anything: {landed:?}");
     assert!(rewrites >= LEAST_REWRITES * time.as_secs(), "too few rewrites to say anything: {rewrites}");
+}
+
+/// However unfortunate the moment at which it was connected: a socket that is not destroyed has a backend that is one.
+#[test]
+fn no_connected_socket_stays_with_a_backend_that_is_gone() {
+    const HOLDERS: usize = 4;
+    let time = Duration::from_secs(seconds());
+    let mut field = Field::new();
+    field.change();
+    let processes: Vec<Process> = (0..HOLDERS).map(|_| Process::in_pod(&field.client).unwrap()).collect();
+    let last = &OnceLock::new();
+    let held = thread::scope(|scope| {
+        let holders: Vec<_> =
+            (1..).zip(processes).map(|(seed, process)| scope.spawn(move || hold(&process, Random(seed), last))).collect();
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            field.change();
+        }
+        last.set(field.answers()).unwrap();
+        holders.into_iter().map(|holder| holder.join().unwrap()).collect::<Vec<_>>()
+    });
+    let connections: u64 = held.iter().map(|(connections, _)| connections).sum();
+    let stale: Vec<&String> = held.iter().flat_map(|(_, stale)| stale).collect();
+    println!("{connections} connected sockets during {} rewrites", field.rewrites);
+    assert!(
+        stale.is_empty(),
+        "{} sockets are connected to backends that are gone: {stale:?}\n{}",
+        stale.len(),
+        field.agent.log()
+    );
+    assert!(connections >= LEAST_CONNECTIONS * time.as_secs(), "too few connections to say anything: {connections}");
+}
+
+/// Connects, and keeps the latest, until it is known what the last backends are. Returns how many there were, and the answers of those
+/// that still speak to others.
+fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<String>>>) -> (u64, Vec<String>) {
+    const KEPT: usize = 64;
+    let mut held: VecDeque<(usize, Socket<'_>)> = VecDeque::new();
+    let mut connections = 0;
+    let last = loop {
+        if let Some(last) = last.get() {
+            break last;
+        }
+        let service = random.below(usize::from(SERVICES));
+        let via = [Via::V4, Via::V6, Via::Mapped][random.below(3)];
+        let address = cluster_ip(u8::try_from(service).unwrap() + 1).at(via, PORT);
+        held.push_back((service, process.connected(address, Protocol::Udp).unwrap()));
+        connections += 1;
+        if held.len() > KEPT {
+            held.pop_front();
+        }
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    let stale = held.iter().filter_map(|(service, socket)| {
+        loop {
+            // One that was destroyed says so.
+            let answer = socket.ask().ok().filter(|answer| !last[*service].contains(answer))?;
+            if Instant::now() > until {
+                return Some(format!("{answer} of s{}", service + 1));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    (connections, stale.collect())
+}
+
+/// Threads that share a socket, and speak to more Services than it can remember: what is remembered must not be mixed up.
+#[test]
+fn a_socket_that_threads_share_is_never_told_of_another_service() {
+    let world = World::new("shared").unwrap();
+    let mut pod = world.pod("a").unwrap();
+    let ports = 9001..=9020;
+    pod.serve(&ports.clone().map(Listen::udp).collect::<Vec<_>>()).unwrap();
+    let services = (1..)
+        .zip(ports.clone())
+        .map(|(number, port)| Service::new(&format!("s{number}"), number).endpoints([Endpoint::of(&pod).port(port)]));
+    let objects: Vec<_> = services.flat_map(|service| service.objects()).collect();
+    Agent::write(&world, "objects.json", &json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
+    let _agent = Agent::start(&world, &[]).unwrap();
+    let client = world.client("client").unwrap();
+    let targets: Vec<SocketAddr> = (1..=20).map(|number| cluster_ip(number).at(Via::V4, PORT)).collect();
+    let arguments = ["share", "--threads", "4"].map(str::to_owned).into_iter().chain(targets.iter().map(ToString::to_string));
+    let mut worker = Worker::start(&client, arguments);
+    thread::sleep(Duration::from_secs(seconds() / 2));
+    let heard: Vec<Heard> = worker.finish();
+    let is_right = |heard: &&Heard| {
+        let port: u16 = heard.answer.trim_start_matches("a ").trim_end_matches("/UDP").parse().unwrap();
+        // What was forgotten is shown as what it is.
+        let service = targets.get(usize::from(port - ports.start()));
+        Some(&heard.source) == service || heard.source == SocketAddr::new(pod.ipv4().into(), port)
+    };
+    let (right, wrong): (Vec<&Heard>, Vec<&Heard>) = heard.iter().partition(is_right);
+    let total: u64 = right.iter().map(|heard| heard.count).sum();
+    println!("{total} answers");
+    assert!(
+        wrong.is_empty(),
+        "answers of one backend that were shown as another Service's, beside {total} right ones: {wrong:?}"
+    );
+    assert!(total >= LEAST_CONNECTIONS * seconds(), "too few answers to say anything: {heard:?}");
 }
 
 /// Where it happens, and what the tables hold when.
@@ -167,7 +271,7 @@ impl Field {
                 let backends = set.iter().map(|(pod, port)| {
                     let pod = &self.pods[*pod];
                     let address: IpAddr = if via == Via::V4 { pod.ipv4().into() } else { pod.ipv6().into() };
-                    std::net::SocketAddr::new(address, *port)
+                    SocketAddr::new(address, *port)
                 });
                 let backends: BTreeSet<_> = backends.collect();
                 let backends = json!(backends);
@@ -176,6 +280,12 @@ impl Field {
             })
         });
         rows.collect()
+    }
+
+    /// The answers of the backends that each Service has now.
+    fn answers(&self) -> Vec<BTreeSet<String>> {
+        let answer = |(pod, port): &Member| format!("{} {port}/UDP", PODS[*pod]);
+        self.history.iter().map(|eras| eras.last().unwrap().members.iter().map(answer).collect()).collect()
     }
 
     /// What is wrong with where a connection landed.
@@ -192,37 +302,44 @@ impl Field {
     }
 }
 
-/// A running `portmap-pod hammer`.
-struct Hammer {
+/// A `portmap-pod` that works until its standard input ends, and then says what it saw.
+struct Worker {
     child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
-impl Hammer {
-    fn start(client: &Pod) -> Self {
+impl Worker {
+    fn hammer(client: &Pod) -> Self {
+        let targets = (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| cluster_ip(number).at(via, PORT)));
+        let arguments = targets.map(|target| target.to_string()).flat_map(|target| {
+            [
+                ["--tcp".to_owned(), target.clone()],
+                ["--connected".to_owned(), target.clone()],
+                ["--unconnected".to_owned(), target],
+            ]
+        });
+        Self::start(client, ["hammer", "--threads", THREADS].map(str::to_owned).into_iter().chain(arguments.flatten()))
+    }
+
+    fn start(client: &Pod, arguments: impl IntoIterator<Item = String>) -> Self {
         let mut command = client.command(program::find("portmap-pod").unwrap());
-        command.args(["hammer", "--threads", THREADS]);
-        for (number, via) in (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| (number, via))) {
-            let target = cluster_ip(number).at(via, PORT).to_string();
-            command.args(["--tcp", &target, "--connected", &target, "--unconnected", &target]);
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         stdout.read_line(&mut ready).unwrap();
         Self { child, stdout }
     }
 
-    fn finish(&mut self) -> Vec<Visit> {
+    fn finish<T: DeserializeOwned>(&mut self) -> Vec<T> {
         drop(self.child.stdin.take());
         let lines = self.stdout.by_ref().lines();
-        let visits = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        let found = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
         assert!(self.child.wait().unwrap().success());
-        visits
+        found
     }
 }
 
-impl Drop for Hammer {
+impl Drop for Worker {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
             self.child.wait().ok();

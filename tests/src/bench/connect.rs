@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use portmap::maps::Maps as _;
 use portmap::table::Family;
 use tokio::process::Command;
@@ -16,15 +16,21 @@ use tokio::process::Command;
 use super::cluster::{Cluster, PORT, Reached, TARGET_PORT, service_address};
 use super::figures::Aim;
 use super::machine::Machine;
+use super::programs::{ProgramTime, Statistics};
 use super::stages::{Scope, Stages};
 use super::tables::Tables;
 use super::{Report, Size, progress};
-use crate::connect_bench::{self, Arm};
+use crate::connect_bench::{self, Arm, Work};
 use crate::listen::{Listen, Protocol};
 use crate::world::{Client, Group, Pod, World, program};
 
-/// What the median of TCP connections to a Service may take, against direct ones.
-const AIM: f64 = 1.08;
+/// What the median may be, against direct: of what, in which arm.
+const AIMS: [(Work, Arm, f64); 4] = [
+    (Work::TcpConnect, Arm::Hit, 1.05),
+    (Work::TcpConnect, Arm::Miss, 1.02),
+    (Work::UdpConnected, Arm::Hit, 1.05),
+    (Work::UdpUnconnected, Arm::Hit, 1.10),
+];
 
 /// The last part of the first address that the server gets besides its own; those before are for the pods of the world. What is
 /// left is enough for 155 endpoints: Services with more have only so many that are reached.
@@ -50,34 +56,45 @@ pub struct Arguments {
     /// Services that the client connects to in turn: with few of them, their entries stay in the CPU's caches
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_turn: u32,
-    /// Measure connected UDP sockets only, not TCP first
-    #[arg(long)]
-    udp: bool,
+    /// What to measure; everything if not given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    work: Vec<Work>,
 }
 
 /// Measures. Dropping the future removes everything that it made.
 pub async fn run(arguments: Arguments) -> Result<Report> {
     let machine = Machine::look();
-    let protocols: &[Protocol] = if arguments.udp { &[Protocol::Udp] } else { &[Protocol::Tcp, Protocol::Udp] };
-    let mut connect = Vec::new();
-    for protocol in protocols {
-        let scene = Scene::set(&arguments, *protocol)?;
-        // A moment in which a signal is noticed.
-        tokio::task::yield_now().await;
-        connect.push(scene.measure(&arguments).await?);
+    let works: &[Work] = if arguments.work.is_empty() { &Work::ALL } else { &arguments.work };
+    let (mut connect, mut programs) = (Vec::new(), Vec::new());
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let of_protocol = || works.iter().filter(|work| work.is_udp() == (protocol == Protocol::Udp));
+        if of_protocol().next().is_none() {
+            continue;
+        }
+        let scene = Scene::set(&arguments, protocol)?;
+        for work in of_protocol() {
+            // A moment in which a signal is noticed.
+            tokio::task::yield_now().await;
+            connect.push(scene.measure(&arguments, *work).await?);
+        }
+        // Apart from the rest: the kernel's own statistics cost time.
+        programs.extend(scene.programs(&arguments, of_protocol().copied()).await?);
     }
     let in_turn = arguments.in_turn.min(arguments.size.services);
-    let tcp = connect.iter().find(|report| report.protocol == Protocol::Tcp && arguments.size == Size::AIMED_AT);
-    let hit = tcp.and_then(|report| report.arms.get(&Arm::Hit));
-    let aims = hit.map(|hit| Aim::at_most("TCP connect() to a Service, p50 against a direct one", AIM, hit.ratio.p50));
+    let aims = AIMS.iter().filter(|_| arguments.size == Size::AIMED_AT).filter_map(|(work, arm, limit)| {
+        let report = connect.iter().find(|report| report.work == *work)?;
+        let measured = report.arms.get(arm)?.ratio.p50;
+        Some(Aim::at_most(&format!("{work}, {arm} against clean, p50"), *limit, measured))
+    });
     Ok(Report {
         bench: "connect",
-        about: format!("connect() to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),
+        about: format!("calls to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),
         machine,
         size: arguments.size,
+        aims: aims.collect(),
         connect,
+        programs,
         sections: Vec::new(),
-        aims: aims.into_iter().collect(),
     })
 }
 
@@ -86,7 +103,7 @@ struct Scene {
     protocol: Protocol,
     cluster: Cluster,
     stages: Stages,
-    _tables: Tables,
+    tables: Tables,
     client: Client,
     server: Pod,
     world: World,
@@ -104,21 +121,35 @@ impl Scene {
         let tables = Tables::create(&world, cluster.capacity())?;
         let (mut stages, _) = Stages::start(&tables)?;
         stages.pass(cluster.events(), Scope::Everything)?;
-        Ok(Self { protocol, cluster, stages, _tables: tables, client, server, world })
+        Ok(Self { protocol, cluster, stages, tables, client, server, world })
     }
 
-    async fn measure(&self, arguments: &Arguments) -> Result<connect_bench::Report> {
+    async fn measure(&self, arguments: &Arguments, work: Work) -> Result<connect_bench::Report> {
         let Arguments { rounds, per_round, .. } = arguments;
-        progress(&format!("measuring {}: {rounds} rounds of 3 × {per_round} connections", self.protocol));
-        let mut command = Command::from(self.command(arguments)?);
+        progress(&format!("measuring {work}: {rounds} rounds of 3 × {per_round}"));
+        let before = self.forwarded()?;
+        let mut command = Command::from(self.command(arguments, work)?);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
         ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
-        self.check(u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP)))?;
+        // The programs' own counters: every call of the arm `hit` was translated, and nothing else was.
+        let hits = u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP));
+        let forwarded = self.forwarded()? - before;
+        ensure!(forwarded == hits, "{hits} calls were made to Services, but {forwarded} were translated");
         serde_json::from_slice(&stdout).context("failed to read what portmap-pod bench prints")
     }
 
-    fn command(&self, arguments: &Arguments) -> Result<std::process::Command> {
+    /// The mean time of each program, as the kernel counts it, while a tenth of the work is done once more.
+    async fn programs(&self, arguments: &Arguments, works: impl Iterator<Item = Work>) -> Result<Vec<ProgramTime>> {
+        let arguments = Arguments { rounds: arguments.rounds.div_ceil(10), ..arguments.clone() };
+        let statistics = Statistics::of(&self.tables)?;
+        for work in works {
+            self.measure(&arguments, work).await?;
+        }
+        statistics.read(self.protocol)
+    }
+
+    fn command(&self, arguments: &Arguments, work: Work) -> Result<std::process::Command> {
         let direct = SocketAddr::from((self.server.ipv4(), TARGET_PORT)).to_string();
         let services =
             self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
@@ -128,21 +159,18 @@ impl Scene {
         command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
         command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);
         command.args(["--warm-up", &WARM_UP.to_string()]);
-        if self.protocol == Protocol::Udp {
-            command.arg("--udp");
-        }
+        let name = work.to_possible_value().context("it has no name")?;
+        command.args(["--work", name.get_name()]);
         Ok(command)
     }
 
-    /// The programs' own counters: every connection of the arm `hit` was translated, and nothing else was.
-    fn check(&self, hits: u64) -> Result<()> {
+    fn forwarded(&self) -> Result<u64> {
         let maps = self.stages.maps();
         let mut forwarded = 0;
         for (_, found) in maps.read()?.frontends {
             forwarded += maps.counters(found.number)?.forwarded;
         }
-        ensure!(forwarded == hits, "{hits} connections were made to Services, but {forwarded} were translated");
-        Ok(())
+        Ok(forwarded)
     }
 }
 

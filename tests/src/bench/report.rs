@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Size;
 use super::figures::{Aim, Figures};
 use super::machine::Machine;
+use super::programs::ProgramTime;
 use crate::connect_bench;
 
 /// The result of one run.
@@ -20,9 +21,12 @@ pub struct Report {
     pub machine: Machine,
     /// With how much in the tables.
     pub size: Size,
-    /// Times of connections, by protocol.
+    /// Times of calls, by what was timed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<connect_bench::Report>,
+    /// Times of the programs themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramTime>,
     /// Everything else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
@@ -63,10 +67,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bench: _, about, machine, size, connect, sections, aims } = self;
+        let Self { bench: _, about, machine, size, connect, programs, sections, aims } = self;
         writeln!(f, "{about}\n{} Services × {} endpoints; {machine}", size.services, size.endpoints)?;
         for connect in connect {
             write!(f, "\n{connect}")?;
+        }
+        if !programs.is_empty() {
+            writeln!(f, "\nEach program, with hits and misses alike\n{:<14}{:>5}{:>10}{:>10}", "", "", "runs", "mean ns")?;
+            programs.iter().try_for_each(|program| writeln!(f, "{program}"))?;
         }
         for section in sections {
             write!(f, "\n{section}")?;

@@ -64,6 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
         machine,
         size,
         connect: Vec::new(),
+        programs: Vec::new(),
         aims: aims(size, &measured),
         sections: sections(&measured),
     })

@@ -14,7 +14,7 @@ use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_client::Answers;
 use portmap_tests::pod_dns::{self, Record};
 use portmap_tests::pod_hammer::{self, Targets};
-use portmap_tests::{pod_process, pod_server};
+use portmap_tests::{pod_process, pod_server, pod_share};
 use serde::Serialize;
 
 /// A pod's application, and its clients
@@ -31,6 +31,8 @@ enum Command {
     Dns(Dns),
     /// Ask addresses all the time who answers there, until standard input ends
     Hammer(Hammer),
+    /// Ask addresses all the time through one UDP socket, until standard input ends
+    Share(Share),
     /// Measure what portmap adds to connecting
     Bench(Bench),
 }
@@ -90,12 +92,19 @@ struct Hammer {
 }
 
 #[derive(Args)]
+struct Share {
+    /// How many threads ask
+    #[arg(long, default_value_t = 4)]
+    threads: u8,
+    /// Who is asked
+    #[arg(value_name = "ADDR:PORT", required = true)]
+    targets: Vec<SocketAddr>,
+}
+
+#[derive(Args)]
 struct Bench {
     #[command(flatten)]
     plan: Plan,
-    /// Connect UDP sockets instead of TCP connections
-    #[arg(long)]
-    udp: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -111,10 +120,8 @@ fn main() -> Result<()> {
         Command::Drive => pod_process::drive(),
         Command::Dns(Dns { name, port, records }) => pod_dns::serve(&name, port, records),
         Command::Hammer(Hammer { threads, targets }) => pod_hammer::hammer(threads, &targets),
-        Command::Bench(Bench { plan, udp, json }) => {
-            let report = connect_bench::run(&Plan { protocol: protocol(udp), ..plan })?;
-            print(&report, json)
-        }
+        Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),
+        Command::Bench(Bench { plan, json }) => print(&connect_bench::run(&plan)?, json),
     }
 }
 

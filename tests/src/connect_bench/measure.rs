@@ -1,21 +1,30 @@
-//! Blocks of timed `connect()` calls, each in the cgroup of its arm.
+//! Blocks of timed calls, each in the cgroup of its arm.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 
-use super::{Arm, Plan};
-use crate::listen::Protocol;
+use super::{Arm, Plan, Work};
+
+/// An answer that takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The three arms, ready to be measured in any order.
 pub(super) struct Arms<'p> {
     plan: &'p Plan,
     next_service: usize,
+}
+
+/// What the samples of one block have in common. A socket is the arm's in whose cgroup it was made.
+struct Block {
+    arm: Arm,
+    datagrams: Option<UdpSocket>,
 }
 
 impl<'p> Arms<'p> {
@@ -29,22 +38,39 @@ impl<'p> Arms<'p> {
             Arm::Clean => &self.plan.cgroup_clean,
             Arm::Miss | Arm::Hit => &self.plan.cgroup_portmap,
         })?;
+        let datagrams = (self.plan.work == Work::UdpUnconnected).then(datagram_socket).transpose()?;
+        let block = Block { arm, datagrams };
+        // A socket that stays does so with the Services that it speaks to.
+        let first = self.next_service;
         for _ in 0..self.plan.warm_up {
-            self.sample(arm)?;
+            self.sample(&block)?;
         }
-        (0..self.plan.per_round).map(|_| self.sample(arm)).collect()
+        if block.datagrams.is_some() {
+            self.next_service = first;
+        }
+        (0..self.plan.per_round).map(|_| self.sample(&block)).collect()
     }
 
-    fn sample(&mut self, arm: Arm) -> Result<u32> {
-        let address = match arm {
+    fn sample(&mut self, block: &Block) -> Result<u32> {
+        let address = match block.arm {
             Arm::Clean | Arm::Miss => self.plan.direct,
             Arm::Hit => {
-                self.next_service += 1;
+                if block.datagrams.is_none() {
+                    self.next_service += 1;
+                }
                 self.plan.service[self.next_service % self.plan.service.len()]
             }
         };
-        time_connect(address, self.plan.protocol)
-            .with_context(|| format!("failed to connect to {address}/{}", self.plan.protocol))
+        let time = match (self.plan.work, &block.datagrams) {
+            (Work::TcpConnect, _) => time_connect(address, SockType::Stream),
+            (Work::UdpConnect, _) => time_connect(address, SockType::Datagram),
+            (Work::UdpConnected, _) => time_connected(address),
+            (Work::Getpeername, _) => time_getpeername(address),
+            (Work::UdpUnconnected, Some(socket)) => time_datagram(socket, address),
+            (Work::UdpUnconnected, None) => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let time = time.with_context(|| format!("failed to measure {} with {address}", self.plan.work))?;
+        Ok(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX))
     }
 }
 
@@ -52,20 +78,48 @@ fn enter(cgroup: &Path) -> Result<()> {
     fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("failed to enter the cgroup {}", cgroup.display()))
 }
 
-/// Only the call itself is timed. More than four seconds count as four.
-fn time_connect(address: SocketAddr, protocol: Protocol) -> nix::Result<u32> {
+/// Only the call itself is timed.
+fn time_connect(address: SocketAddr, kind: SockType) -> io::Result<Duration> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = match protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-    };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    if protocol == Protocol::Tcp {
+    if kind == SockType::Stream {
         // Closing resets the connection: no TIME_WAIT piles up and no port is used up.
         setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     }
     let address = SockaddrStorage::from(address);
     let start = Instant::now();
     connect(socket.as_raw_fd(), &address)?;
-    Ok(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX))
+    Ok(start.elapsed())
+}
+
+fn time_connected(address: SocketAddr) -> io::Result<Duration> {
+    let socket = datagram_socket()?;
+    let mut answer = [0; 64];
+    let start = Instant::now();
+    socket.connect(address)?;
+    socket.send(b"?")?;
+    socket.recv(&mut answer)?;
+    Ok(start.elapsed())
+}
+
+fn time_datagram(socket: &UdpSocket, address: SocketAddr) -> io::Result<Duration> {
+    let mut answer = [0; 64];
+    let start = Instant::now();
+    socket.send_to(b"?", address)?;
+    socket.recv_from(&mut answer)?;
+    Ok(start.elapsed())
+}
+
+fn time_getpeername(address: SocketAddr) -> io::Result<Duration> {
+    let stream = TcpStream::connect(address)?;
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    let start = Instant::now();
+    stream.peer_addr()?;
+    Ok(start.elapsed())
+}
+
+fn datagram_socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }

@@ -151,6 +151,18 @@ fn an_explicit_bind_decides_by_itself() -> Result<()> {
     Ok(())
 }
 
+/// As nodes and gateways have.
+#[test]
+fn a_client_may_have_many_addresses() -> Result<()> {
+    let mut stage = stage("ranges-many", &[])?;
+    let more = (200..220)
+        .map(|host| format!("addr add 10.244.0.{host}/24 dev eth0\naddr add fd00:10:244::{host}/64 dev eth0 nodad\n"));
+    stage.client.ip(&more.collect::<String>())?;
+    admit(&mut stage, &["10.244.0.0/24".into(), "fd00:10:244::/64".into()])?;
+    let process = stage.process()?;
+    eventually("the client's namespace is known", || Ok((met(&process) == admitted()).then_some(())))
+}
+
 /// A namespace that has no name anywhere, made while the agent runs, that took over the client's interface.
 fn nameless(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");

@@ -1,0 +1,78 @@
+//! `portmap-pod share`: one UDP socket that several threads send through, to many addresses, as servers do that ask others.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use crate::listen::Protocol;
+use crate::pod_client::{identity, name_of};
+use crate::pod_server::READY;
+use crate::pod_socket::{Domain, Socket};
+
+/// Answers that are alike. On standard output each is a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Where the kernel said that they came from.
+    pub source: SocketAddr,
+    /// Who answered, as in `pod-a 8080/UDP`.
+    pub answer: String,
+    /// How many there were.
+    pub count: u64,
+}
+
+/// Asks all targets in so many threads until standard input ends, then prints what was [`Heard`].
+pub fn share(threads: u8, targets: &[SocketAddr]) -> Result<()> {
+    let first = targets.first().context("there is nobody to ask")?;
+    let socket = Socket::open(Domain::of(*first), Protocol::Udp).context("failed to open a socket")?;
+    let stop = AtomicBool::new(false);
+    let heard = thread::scope(|scope| {
+        let (socket, stop) = (&socket, &stop);
+        let senders: Vec<_> = (0..threads).map(|number| scope.spawn(move || ask(socket, number, targets, stop))).collect();
+        let receiver = scope.spawn(|| listen(socket, stop));
+        writeln!(io::stdout(), "{READY}")?;
+        let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        stop.store(true, Ordering::Relaxed);
+        for sender in senders {
+            sender.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        ended.context("failed to read standard input")?;
+        receiver.join().map_err(|_| anyhow!("a thread panicked"))?
+    })?;
+    for ((source, answer), count) in heard {
+        let line = serde_json::to_string(&Heard { source, answer, count }).context("failed to write JSON")?;
+        writeln!(io::stdout(), "{line}").context("failed to print")?;
+    }
+    Ok(())
+}
+
+/// Each thread goes through the targets in steps of its own.
+fn ask(socket: &Socket, number: u8, targets: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
+    let mut at = usize::from(number);
+    while !stop.load(Ordering::Relaxed) {
+        at += 1 + 2 * usize::from(number);
+        if let Some(target) = targets.get(at % targets.len()) {
+            socket.send("who", Some(*target)).with_context(|| format!("failed to send to {target}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Until nothing comes any more.
+fn listen(socket: &Socket, stop: &AtomicBool) -> Result<BTreeMap<(SocketAddr, String), u64>> {
+    let mut heard = BTreeMap::new();
+    loop {
+        match socket.receive() {
+            Ok(datagram) => {
+                let source = datagram.source.context("a datagram came from nowhere")?;
+                *heard.entry((source, identity(&datagram.text))).or_default() += 1;
+            }
+            Err(_) if stop.load(Ordering::Relaxed) => return Ok(heard),
+            Err(error) => return Err(anyhow!("failed to receive: {}", name_of(&error))),
+        }
+    }
+}

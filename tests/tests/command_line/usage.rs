@@ -19,7 +19,25 @@ fn the_version_is_said() -> Result<()> {
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
     const FLAGS: [(&str, &[&str]); 6] = [
-        ("run", &["--manifests", "--kubeconfig", "--node-name", "--bpffs", "--cgroup", "--max-services", "--max-backends"]),
+        (
+            "run",
+            &[
+                "--manifests",
+                "--kubeconfig",
+                "--node-name",
+                "--bpffs",
+                "--cgroup",
+                "--max-services",
+                "--max-backends",
+                "--service-cidr",
+                "--nodeport-addresses",
+                "--only-host",
+                "--exclude-cgroup",
+                "--max-affinity-clients",
+                "--datapath-log",
+                "--service-proxy-name",
+            ],
+        ),
         ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("status", &["--bpffs", "-o, --output"]),

@@ -10,6 +10,7 @@ mod examples;
 mod interrupt;
 mod keep;
 mod lifecycle;
+mod pod;
 mod port;
 mod screen;
 mod spread;

@@ -35,7 +35,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// The number of the service entry that a frontend leads to. Other frontends are not shown.
+    /// The number of the service entry that a frontend leads to. Other entries are not shown.
     fn frontend(&self, port: &Port) -> Result<u64> {
         let dump = self.bpftool("dump", "FRONTENDS_V4", None)?;
         let IpAddr::V4(address) = port.address.ip() else { bail!("{} is not IPv4", port.address) };
@@ -46,7 +46,7 @@ impl Tables {
         show("key", &entry["key"], &["address", "port", "protocol"])?;
         show("value", &entry["value"], &["service", "check"])?;
         if let others @ 1.. = entries.len() - 1 {
-            screen::output(&format!("(and {others} other frontends)"))?;
+            screen::output(&format!("(and {others} other entries)"))?;
         }
         number(&entry["value"], "service")
     }

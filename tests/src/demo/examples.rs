@@ -6,9 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use portmap::table::Family;
+use portmap_common::Kind;
 use serde_json::Value;
 
-use super::port::{self, Port};
+use super::pod;
+use super::port::Port;
 
 /// What separates the objects of a file.
 const SEPARATOR: &str = "\n---\n";
@@ -58,9 +61,9 @@ impl Examples {
         for (file, text) in &files {
             examples.take(file, text).with_context(|| format!("failed to read {file}"))?;
         }
-        let addresses = examples.pods.iter().map(port::address).collect::<Result<Vec<_>>>()?;
+        let addresses = examples.pods.iter().map(pod::addresses).collect::<Result<Vec<_>>>()?;
         let mut pods: Vec<_> = addresses.into_iter().zip(examples.pods).collect();
-        pods.sort_by_key(|(address, _)| *address);
+        pods.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(Self { files, pods: pods.into_iter().map(|(_, pod)| pod).collect(), services: examples.services })
     }
 
@@ -87,13 +90,13 @@ impl Examples {
         &self.pods
     }
 
-    /// The ports of all Services.
+    /// The ports of all Services, at all of their addresses.
     pub fn all_ports(&self) -> Result<Vec<Port>> {
         let ports = self.services.iter().map(|(_, service)| Port::all(service, &self.pods));
         Ok(ports.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// The ports of a Service, and the file that it is in.
+    /// The ports of a Service at all of its addresses, and the file that it is in.
     pub fn ports(&self, service: &str) -> Result<(&str, Vec<Port>)> {
         let found = self.services.iter().find(|(_, candidate)| candidate.metadata.name.as_deref() == Some(service));
         let (file, found) = found.with_context(|| format!("the examples have no Service {service}"))?;
@@ -101,10 +104,18 @@ impl Examples {
         Ok((file, ports))
     }
 
-    /// The first port of a Service, and the file that it is in.
+    /// The first port of a Service at its clusterIP, and the file that it is in.
     pub fn port(&self, service: &str) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().next().with_context(|| format!("Service {service} has no port"))?;
+        Ok((file, port))
+    }
+
+    /// The first port of a Service at an address of this kind and family, and the file that it is in.
+    pub fn port_at(&self, service: &str, kind: Kind, family: Family) -> Result<(&str, Port)> {
+        let (file, ports) = self.ports(service)?;
+        let port = ports.into_iter().find(|port| port.kind == kind && Family::of(port.address.ip()) == family);
+        let port = port.with_context(|| format!("Service {service} has no {} {kind:?}", family.name()))?;
         Ok((file, port))
     }
 

@@ -1,6 +1,6 @@
 //! The first steps and the last ones: the agent starts, ends, and what it left in the kernel is removed.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 
 use super::connect;
@@ -19,9 +19,10 @@ pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     let messages: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(" INFO ")?.1.trim())).collect();
     screen::output(&messages.join("\n"))?;
     let synced = messages.iter().find(|message| message.contains("synced"));
-    synced.context("expected the agent to log that it is synced")?;
-    let ports = stage.examples.all_ports()?.len();
-    Ok(format!("the tables agree with the manifests: {ports} Service ports"))
+    let synced = synced.context("expected the agent to log that it is synced")?;
+    let frontends = format!("{} frontends", stage.examples.all_ports()?.len());
+    ensure!(synced.ends_with(&format!(", {frontends}")), "expected {frontends}");
+    Ok(format!("the tables agree with the manifests: {frontends}, each a Service port at one address"))
 }
 
 /// The agent ends, and connections go on.

@@ -47,6 +47,8 @@ fn fair(total: u32, ways: usize) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use portmap_common::Kind;
+
     use super::*;
     use crate::listen::{Listen, Protocol};
 
@@ -57,7 +59,14 @@ mod tests {
         };
         let backends = pods.iter().map(backend).collect::<Result<_>>()?;
         let address = "10.96.0.10:80".parse()?;
-        Ok(Port { service: "web".into(), address, protocol: Protocol::Tcp, target: "8080".into(), backends })
+        Ok(Port {
+            service: "web".into(),
+            kind: Kind::ClusterIp,
+            address,
+            protocol: Protocol::Tcp,
+            target: "8080".into(),
+            backends,
+        })
     }
 
     fn answers(counts: &[(&str, u32)]) -> Answers {

@@ -1,5 +1,6 @@
 //! The world of the demo: the pods that the manifests speak of, a client, and the real agent.
 
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::examples::Examples;
 use super::interrupt;
-use super::port::{self, Port};
+use super::pod;
+use super::port::Port;
 use super::screen::Screen;
 use super::traces::Traces;
 use crate::agent::Agent;
@@ -42,10 +44,10 @@ impl Stage {
     /// Who is there.
     pub fn introduce(&self, screen: Screen) -> Result<()> {
         for (pod, manifest) in self.pods.iter().zip(self.examples.pods()) {
-            let listens: Vec<String> = port::listens(manifest)?.iter().map(ToString::to_string).collect();
-            screen.line(pod.name(), &format!("{:<12} listens on {}", pod.ipv4(), listens.join(", ")))?;
+            let (addresses, listens) = (list(&pod::addresses(manifest)?), list(&pod::listens(manifest)?));
+            screen.line(pod.name(), &format!("{addresses:<28} listens on {listens}"))?;
         }
-        screen.line(self.client.name(), &format!("{:<12} connects", self.client.ipv4()))?;
+        screen.line(self.client.name(), &format!("{:<28} connects", list(&addresses(&self.client))))?;
         Ok(())
     }
 
@@ -93,18 +95,28 @@ impl Stage {
     }
 }
 
-/// The address is not ours to choose: a world gives them in order.
+/// The addresses are not ours to choose: a world gives them in order.
 fn make(world: &World, manifest: &k8s_openapi::api::core::v1::Pod) -> Result<Pod> {
-    let name = port::name(manifest);
+    let name = pod::name(manifest);
     let mut pod = world.pod(name)?;
-    let (wanted, given) = (port::address(manifest)?, pod.ipv4());
+    let (wanted, given) = (pod::addresses(manifest)?, addresses(&pod));
     ensure!(
-        wanted == given,
-        "Pod {name}: status.podIP is {wanted}, but in the demo's world it is {given}; number the pods of all files from \
-         10.244.0.2 without gaps"
+        wanted.iter().all(|address| given.contains(address)),
+        "Pod {name}: its status says {}, but in the demo's world it has {}; number the pods of all files from 10.244.0.2 and \
+         fd00:10:244::2 without gaps",
+        list(&wanted),
+        list(&given)
     );
-    pod.serve(&port::listens(manifest)?)?;
+    pod.serve(&pod::listens(manifest)?)?;
     Ok(pod)
+}
+
+fn addresses(pod: &Pod) -> [IpAddr; 2] {
+    [pod.ipv4().into(), pod.ipv6().into()]
+}
+
+fn list(members: &[impl ToString]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a program prints, if it succeeds.

@@ -10,6 +10,7 @@ mod examples;
 mod interrupt;
 mod keep;
 mod lifecycle;
+mod outside;
 mod pod;
 mod port;
 mod screen;
@@ -56,7 +57,7 @@ struct Step {
     act: fn(&mut Stage, Screen) -> Result<String>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 15] = [
     Step { title: "The agent brings the manifests into the kernel", act: lifecycle::start },
     Step { title: "A Service port leads to a targetPort", act: connect::one },
     Step { title: "Every connection chooses a pod", act: connect::many },
@@ -64,6 +65,9 @@ const STEPS: [Step; 12] = [
     Step { title: "A targetPort by name is another number on each pod", act: connect::named },
     Step { title: "UDP and TCP on one number are two ports", act: connect::protocols },
     Step { title: "A Service without endpoints refuses", act: connect::refused },
+    Step { title: "A node port answers at the node's own addresses", act: outside::node_port },
+    Step { title: "A load balancer's address, from inside", act: outside::load_balancer },
+    Step { title: "The same over IPv6", act: outside::ipv6 },
     Step { title: "A pod that is not ready gets no new connections", act: change::readiness },
     Step { title: "Another targetPort", act: change::target_port },
     Step { title: "What the kernel's tables hold", act: tables::services },

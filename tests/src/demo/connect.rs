@@ -35,8 +35,7 @@ pub fn many(stage: &mut Stage, screen: Screen) -> Result<String> {
 /// Without portmap the address leads nowhere.
 pub fn without(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
-    screen.line("client", &format!("connect({}), outside of the cgroup that portmap is attached to", port.address))?;
-    expect_error(stage, screen, Group::Clean, &port, Errno::ENETUNREACH)?;
+    untranslated(stage, screen, &port)?;
     Ok("no route, no NAT rule, no proxy knows the address: only the program in connect() does".to_owned())
 }
 
@@ -75,6 +74,12 @@ pub fn spread_over(stage: &Stage, screen: Screen, port: &Port) -> Result<()> {
     spread::show(screen, &stage.ask(Group::Clients, port, MANY)?, port)
 }
 
+/// Connects once without portmap, which should find no route.
+pub fn untranslated(stage: &Stage, screen: Screen, port: &Port) -> Result<()> {
+    screen.line("client", &format!("connect({}), outside of the cgroup that portmap is attached to", port.address))?;
+    expect_error(stage, screen, Group::Clean, port, Errno::ENETUNREACH)
+}
+
 /// Connects once, which should fail with the given error.
 pub fn expect_error(stage: &Stage, screen: Screen, group: Group, port: &Port, expected: Errno) -> Result<()> {
     let answers = stage.ask(group, port, 1)?;
@@ -84,12 +89,16 @@ pub fn expect_error(stage: &Stage, screen: Screen, group: Group, port: &Port, ex
 }
 
 /// Says what the manifests ask for.
-fn ask_for(stage: &Stage, screen: Screen, service: &str) -> Result<Port> {
-    let (file, port) = stage.examples.port(service)?;
+pub fn asked(screen: Screen, file: &str, port: &Port) -> Result<()> {
     let pods = match port.backends.as_slice() {
         [] => "no pod matches".to_owned(),
         backends => format!("of {}", backends.iter().map(|backend| &*backend.pod).collect::<Vec<_>>().join(", ")),
     };
-    screen.line("asked", &format!("{file}: Service {port}, {pods}"))?;
+    Ok(screen.line("asked", &format!("{file}: Service {port}, {pods}"))?)
+}
+
+fn ask_for(stage: &Stage, screen: Screen, service: &str) -> Result<Port> {
+    let (file, port) = stage.examples.port(service)?;
+    asked(screen, file, &port)?;
     Ok(port)
 }

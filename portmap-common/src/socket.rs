@@ -58,9 +58,7 @@ pub struct Flow {
     pub given: Destination,
     /// When the socket last sent this way, by the clock of [`Datagrams`]. 0 if it has sent to the backend's own address since:
     /// then answers are not the frontend's.
-    pub used: u32,
-    /// Always 0.
-    pub unused: u32,
+    pub used: u64,
 }
 
 layout!(Flow, 56);
@@ -70,9 +68,7 @@ layout!(Flow, 56);
 #[repr(C)]
 pub struct Datagrams {
     /// Counts the socket's calls.
-    pub clock: u32,
-    /// Always 0.
-    pub unused: u32,
+    pub clock: u64,
     /// The flows; the longest unused one gives way to a new one.
     pub flows: [Flow; DESTINATIONS],
 }

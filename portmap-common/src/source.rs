@@ -16,7 +16,7 @@ layout!(SourceRange<V4>, 8);
 layout!(SourceRange<V6>, 20);
 
 /// How many addresses of each family are kept of a network namespace.
-pub const ADDRESSES: usize = 8;
+pub const ADDRESSES: usize = 32;
 
 /// A value of `NAMESPACES` under a network namespace's cookie: its global addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,4 +32,4 @@ pub struct Namespace {
     pub v6: [V6; ADDRESSES],
 }
 
-layout!(Namespace, 168);
+layout!(Namespace, 648);

@@ -106,7 +106,7 @@ fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
             }
         }
         Action::Leave => {
-            if memory::disconnected(socket) && is_udp {
+            if memory::connected_plainly(socket) && is_udp {
                 tracking::end(socket);
             }
         }

@@ -21,11 +21,13 @@ pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32
     }
 }
 
-/// Notes that a socket is connected to something else. True if it was connected to a backend before.
+/// Notes that a socket is being connected to an address that is no Service's. True if that is the backend it had been given:
+/// from now on it is the socket's own choice. Other notes may stay, since they are held against the peer: the call may fail yet,
+/// and then the old connection stays.
 #[inline(always)]
-pub fn disconnected<S: Socket>(socket: &S) -> bool {
+pub fn connected_plainly<S: Socket>(socket: &S) -> bool {
     match SOCKETS.find(&socket.as_context()) {
-        Some(note) if note.given.port != 0 => {
+        Some(note) if note.given.is(&socket.destination()) => {
             note.given.port = 0;
             true
         }
@@ -116,9 +118,14 @@ pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<De
     let notes = DATAGRAMS.find(&socket.as_context())?;
     let (mut used, mut asked) = (0, None);
     for flow in &notes.flows {
+        let before = read(&flow.endpoint);
         if flow.used > used && flow.given.is(sender) {
-            used = flow.used;
-            asked = Some(flow.asked);
+            let found = flow.asked;
+            // Another thread may have put another flow in its place meanwhile.
+            if read(&flow.endpoint) == before {
+                used = flow.used;
+                asked = Some(found);
+            }
         }
     }
     asked
@@ -127,7 +134,7 @@ pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<De
 /// The flow to this frontend, else the one unused for longest.
 #[inline(always)]
 fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Flow> {
-    let (mut best, mut longest) = (None, u32::MAX);
+    let (mut best, mut longest) = (None, u64::MAX);
     for flow in &mut notes.flows {
         let used = if flow.asked.is(asked) { 0 } else { flow.used.saturating_add(1) };
         if used < longest || best.is_none() {
@@ -139,8 +146,8 @@ fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Fl
 }
 
 #[inline(always)]
-fn tick(notes: &mut Datagrams) -> u32 {
-    notes.clock = notes.clock.wrapping_add(1).max(1);
+fn tick(notes: &mut Datagrams) -> u64 {
+    notes.clock = notes.clock.wrapping_add(1);
     notes.clock
 }
 

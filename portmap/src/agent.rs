@@ -48,7 +48,7 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// First and longest wait before a failed apply is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Between two looks whether our pins are still there, and whether unknown clients have come.
+/// Between two looks whether our pins are still there, clients were kept out, or sockets went stale.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The kinds that may be missing are waited for so long.
@@ -213,7 +213,7 @@ impl Agent {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = looks.tick() => self.look().await?,
+                _ = looks.tick() => self.pins.expect().context("the pins were removed while the agent ran")?,
                 event = events.recv() => {
                     self.desired.apply(event.context("the source of objects ended")?);
                     self.take_burst(events).await;
@@ -235,17 +235,11 @@ impl Agent {
                 self.place_node_ports();
                 self.act();
             }
-            self.stale.check(self.pins.set()).await;
+            if self.planner.has_source_ranges() {
+                self.clients.check(self.pins.set(), &self.maps.totals()?).await;
+            }
+            self.stale.check(self.pins.set());
         }
-    }
-
-    /// What is looked at from time to time.
-    async fn look(&mut self) -> Result<()> {
-        self.pins.expect().context("the pins were removed while the agent ran")?;
-        if self.planner.has_source_ranges() {
-            self.clients.check(self.pins.set(), &self.maps.totals()?).await;
-        }
-        Ok(())
     }
 
     /// Serves node ports on all addresses where no Node object names one, or none is to be expected.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use portmap_common::{SYNCED, State};
+use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State, Totals};
 use serde::Serialize;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         pin::Pins,
     },
     encode,
-    maps::{Maps as _, Snapshot, bpf::BpfMaps},
+    maps::{Item, Maps as _, Snapshot, bpf::BpfMaps},
     table::Family,
 };
 
@@ -24,6 +24,8 @@ pub struct Health {
     pub healthy: bool,
     /// What was looked at.
     pub checks: Vec<Check>,
+    /// What is worth knowing, and no trouble of the agent's.
+    pub notes: Vec<String>,
     /// How full the maps are.
     pub maps: Vec<Fullness>,
 }
@@ -55,7 +57,12 @@ pub fn look(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(&pins.set())?;
     let state = maps.state()?;
     let checks = vec![programs(pins)?, agent(pins, &state)?, synced(&state), room(&state)];
-    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, maps: fullness(&maps, &maps.read()?) })
+    Ok(Health {
+        healthy: checks.iter().all(|check| check.fine),
+        checks,
+        notes: notes(&maps, &state)?,
+        maps: fullness(&maps, &maps.read()?)?,
+    })
 }
 
 fn programs(pins: &Pins) -> Result<Check> {
@@ -105,10 +112,50 @@ fn room(state: &State) -> Check {
     Check { name: "room", fine, text }
 }
 
-fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Vec<Fullness> {
+/// What the kernel cannot do, and what happened that somebody may wonder about.
+fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if state.flags & SETS_ERRORS == 0 {
+        notes.push("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM".to_owned());
+    }
+    if state.flags & DESTROYS_SOCKETS == 0 {
+        notes.push("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end".to_owned());
+    }
+    let Totals {
+        undefined_port,
+        unallocated,
+        unknown_namespace,
+        not_admitted,
+        forgotten_sockets,
+        untracked_sockets,
+        affinity_clients,
+    } = maps.totals()?;
+    let forgotten_clients = affinity_clients.saturating_sub(maps.affinity_clients()? as u64);
+    let counts = [
+        (undefined_port, "calls to ports that a Service does not define were refused"),
+        (unallocated, "calls to addresses that no Service has were dropped"),
+        (unknown_namespace, "calls were dropped by source ranges before the client's network namespace was known"),
+        (not_admitted, "calls were dropped by source ranges"),
+        (
+            forgotten_sockets,
+            "calls were translated without a note on the socket: the kernel had no memory (net.core.optmem_max)",
+        ),
+        (untracked_sockets, "connected UDP sockets are not known, because UDP_SOCKETS was full"),
+        (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
+    ];
+    notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    Ok(notes)
+}
+
+fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Result<Vec<Fullness>> {
     let capacity = maps.capacity();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let frontends = |family| count(snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family).count());
+    let addresses = |family| {
+        let is_of = |item: &&Item| matches!(item, Item::Address(address, _) if Family::of(*address) == family);
+        snapshot.items.iter().filter(is_of).count()
+    };
+    let ports = |family| snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family).count();
+    let frontends = |family| count(ports(family) + addresses(family));
     let backends = |family| {
         // Frontends of one service port share their backends, and the two sides of a frontend often do.
         let of_family = snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family);
@@ -117,13 +164,14 @@ fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Vec<Fullness> {
         distinct.into_iter().map(|(_, count)| count).sum()
     };
     let map = |name, used, capacity| Fullness { name, used, capacity };
-    vec![
-        map("FRONTENDS_V4", frontends(Family::V4), capacity.services),
-        map("FRONTENDS_V6", frontends(Family::V6), capacity.services),
+    Ok(vec![
+        map("FRONTENDS_V4", frontends(Family::V4), capacity.frontends()),
+        map("FRONTENDS_V6", frontends(Family::V6), capacity.frontends()),
         map("SERVICES", count(snapshot.frontends.len()), capacity.services),
         map("BACKENDS_V4", backends(Family::V4), capacity.backends),
         map("BACKENDS_V6", backends(Family::V6), capacity.backends),
-    ]
+        map("AFFINITY", count(maps.affinity_clients()?), capacity.affinity_clients),
+    ])
 }
 
 /// How long ago a moment was, in the largest unit that is not 0.

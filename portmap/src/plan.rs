@@ -264,7 +264,7 @@ impl Planner {
 
     /// Whether any load balancer admits only some.
     pub fn has_source_ranges(&self) -> bool {
-        self.installed.values().any(|installed| installed.service.flags & SOURCE_RANGES != 0)
+        self.items.has_ranges()
     }
 
     /// Everything that the maps hold.

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod figures;
 pub mod lookup;
 pub mod machine;
+pub mod programs;
 pub mod report;
 pub mod stages;
 pub mod sync;

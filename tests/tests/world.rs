@@ -171,7 +171,7 @@ fn connects_are_measured_in_both_cgroups() -> Result<()> {
     let world = World::new("bench")?;
     let (mut pod, client) = (world.pod("pod-a")?, world.client("client")?);
     pod.serve(&[Listen::tcp(80), Listen::udp(80)])?;
-    for (address, protocol) in addresses(&pod).into_iter().zip([&[][..], &["--udp"]]) {
+    for (address, protocol) in addresses(&pod).into_iter().zip([&[][..], &["--work", "udp-connected"]]) {
         let target = SocketAddr::new(address, 80).to_string();
         let mut bench = client.command_in(Group::Clean, program::find("portmap-pod")?);
         bench.arg("bench").arg("--cgroup-clean").arg(world.cgroup(Group::Clean));

@@ -16,6 +16,9 @@ use crate::{maps::bpf::BpfMaps, network::namespaces};
 /// Addresses change rarely without a new namespace: they are looked up anew this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// Between two looks, however many clients are kept out.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What the last look at the namespaces found.
 #[derive(Default)]
 pub struct Clients {
@@ -31,7 +34,8 @@ impl Clients {
     pub async fn check(&mut self, pins: PathBuf, totals: &Totals) {
         self.finish().await;
         let kept_out = totals.unknown_namespace + totals.not_admitted;
-        let is_due = self.kept_out != kept_out || self.last.is_none_or(|last| last.elapsed() >= REFRESH);
+        let wait = if self.kept_out == kept_out { REFRESH } else { AGAIN };
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= wait);
         if self.look.is_none() && is_due {
             (self.kept_out, self.last) = (kept_out, Some(Instant::now()));
             self.look = Some(tokio::task::spawn_blocking(move || look(&pins)));

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -14,44 +15,41 @@ use crate::{
     network::{namespaces, sock_diag},
 };
 
+/// Between the two searches after endpoints ended: a client may be on its way through `connect()` during the first.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The search for such sockets.
 #[derive(Default)]
 pub struct Stale {
     search: Option<JoinHandle<Result<usize>>>,
-    is_wanted: bool,
+    /// How many searches are still to be made.
+    wanted: u8,
+    last: Option<Instant>,
 }
 
 impl Stale {
-    /// Has the sockets searched for.
+    /// Has the sockets searched for: at once, and once more.
     pub fn want(&mut self) {
-        self.is_wanted = true;
+        (self.wanted, self.last) = (2, None);
     }
 
-    /// Begins a search that is wanted, and reports one that has ended.
-    pub async fn check(&mut self, pins: PathBuf) {
-        if let Some(search) = self.search.take_if(|search| search.is_finished()) {
-            match search.await.context("the search for stale UDP sockets crashed").flatten() {
-                Ok(0) => {}
-                Ok(destroyed) => {
-                    tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended")
-                }
-                Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
-            }
-        }
-        if self.search.is_none() && std::mem::take(&mut self.is_wanted) {
+    /// Begins a search that is due.
+    pub fn check(&mut self, pins: PathBuf) {
+        if self.search.is_none() && self.wanted > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
+            (self.wanted, self.last) = (self.wanted - 1, Some(Instant::now()));
             self.search = Some(tokio::task::spawn_blocking(move || search(&pins)));
         }
     }
 
-    /// Returns when a search ends; never without one.
+    /// Returns when a search has ended, and was reported; never without one.
     pub async fn ended(&mut self) {
-        match &mut self.search {
-            Some(search) => {
-                while !search.is_finished() {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-                }
-            }
-            None => std::future::pending().await,
+        let Some(search) = &mut self.search else { return std::future::pending().await };
+        let result = search.await.context("the search for stale UDP sockets crashed").flatten();
+        self.search = None;
+        match result {
+            Ok(0) => {}
+            Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended"),
+            Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
         }
     }
 }
@@ -67,16 +65,24 @@ fn search(pins: &Path) -> Result<usize> {
     if sockets.is_empty() {
         return Ok(0);
     }
-    let mut destroyed = 0;
+    let (mut destroyed, mut failure) = (0, None);
     for namespace in namespaces::all()? {
         // Where the kernel does not tell a namespace's cookie, the sockets' own have to do: they are told apart by them alone.
         let of_namespace = match namespace.cookie() {
             Ok(cookie) => sockets.get(&cookie).cloned().unwrap_or_default(),
             Err(_) => sockets.values().flatten().map(|(cookie, peer)| (*cookie, *peer)).collect(),
         };
-        if !of_namespace.is_empty() {
-            destroyed += namespace.enter(|| sock_diag::destroy_udp(&of_namespace))?;
+        if of_namespace.is_empty() {
+            continue;
+        }
+        match namespace.enter(|| sock_diag::destroy_udp(&of_namespace)) {
+            Ok(count) => destroyed += count,
+            // The other namespaces' sockets have nothing to do with it.
+            Err(error) => failure = Some(error),
         }
     }
-    Ok(destroyed)
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(destroyed),
+    }
 }

@@ -42,6 +42,9 @@ fn print_table(health: &Health) -> Result<()> {
         let (word, color) = if check.fine { ("ok", Color::Green) } else { ("NOT OK", Color::Red) };
         table.add_row([Cell::new(check.name), Cell::new(word).fg(color), Cell::new(&check.text)]);
     }
+    for note in &health.notes {
+        table.add_row([Cell::new("note"), Cell::new(""), Cell::new(note)]);
+    }
     output::print_table(&table)?;
     let mut maps = output::new_table(&["MAP", "USED", "CAPACITY", "FULL"]);
     for map in &health.maps {

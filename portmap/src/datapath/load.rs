@@ -72,7 +72,6 @@ pub enum LogLevel {
 /// The constants of the programs.
 #[derive(Debug)]
 pub struct Constants {
-    sets_errors: u8,
     only_host: u8,
     host_namespace: u64,
     excluded: u32,
@@ -98,7 +97,6 @@ impl Constants {
             (*id, *level) = (cgroup.id, cgroup.level()?);
         }
         Ok(Self {
-            sets_errors: u8::from(sets_errors()?),
             only_host: u8::from(*only_host),
             // Older kernels do not tell; then the host's namespace has to be the initial one.
             host_namespace: namespaces::cookie().unwrap_or(0),
@@ -112,9 +110,8 @@ impl Constants {
 
 impl Constants {
     fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { sets_errors, only_host, host_namespace, excluded, excluded_ids, excluded_levels, log } = self;
+        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, log } = self;
         loader
-            .override_global("SETS_ERRORS", sets_errors, true)
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)
             .override_global("EXCLUDED", excluded, true)
@@ -139,7 +136,9 @@ pub(super) fn load_datapath(pins: &Pins, capacity: Capacity, constants: &Constan
 pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Option<&Constants>) -> Result<Ebpf> {
     let names = compare(object, pins, capacity)?;
     let mut loader = EbpfLoader::new();
+    let sets_errors = u8::from(sets_errors()?);
     if let Some(constants) = constants {
+        loader.override_global("SETS_ERRORS", &sets_errors, true);
         constants.set(&mut loader);
     }
     for name in &names {

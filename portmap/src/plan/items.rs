@@ -42,6 +42,12 @@ impl Items {
         self.present.iter()
     }
 
+    /// Whether any source range is there.
+    pub fn has_ranges(&self) -> bool {
+        let any = Item::Range(0, IpNet::V4(Ipv4Net::default()));
+        Family::ALL.iter().any(|family| self.counts.get(&(discriminant(&any), *family)).is_some_and(|count| *count > 0))
+    }
+
     /// Plans to add an item, unless it is there. False if there is no room.
     pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
         if self.present.contains(&item) {

@@ -248,7 +248,7 @@ proptest! {
     #[test]
     fn numbers_are_never_given_twice(events in prop::collection::vec(event(), 1..40)) {
         let mut agent = Agent::new(ROOM);
-        let mut owners: HashMap<u32, Endpoint> = HashMap::new();
+        let mut owners: HashMap<u32, Endpoint> = HashMap::default();
         let mut gone: BTreeSet<u32> = BTreeSet::new();
         for event in &events {
             agent.step(event)?;

@@ -116,7 +116,12 @@ impl Scene {
         let world = World::new("bench-connect")?;
         let (mut server, client) = (world.pod("server")?, world.client("client")?);
         server.serve(&[Listen { protocol, port: TARGET_PORT }])?;
-        let reached = Reached { pod: more_addresses(&server, size.endpoints)?, services: arguments.in_turn };
+        let pod = match protocol {
+            Protocol::Tcp => more_addresses(&server, size.endpoints)?,
+            // One socket answers datagrams from one address, whichever they were sent to.
+            Protocol::Udp => vec![server.ipv4().into()],
+        };
+        let reached = Reached { pod, services: arguments.in_turn };
         let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
         let tables = Tables::create(&world, cluster.capacity())?;
         let (mut stages, _) = Stages::start(&tables)?;

@@ -32,7 +32,7 @@ impl Figures {
 #[derive(Clone, Debug, Serialize)]
 pub struct Aim {
     /// What is limited.
-    pub what: &'static str,
+    pub what: String,
     /// The limit.
     pub limit: f64,
     /// What was measured.
@@ -44,8 +44,8 @@ pub struct Aim {
 impl Aim {
     /// At most `limit`.
     #[must_use]
-    pub fn at_most(what: &'static str, limit: f64, measured: f64) -> Self {
-        Self { what, limit, measured, met: measured <= limit }
+    pub fn at_most(what: &str, limit: f64, measured: f64) -> Self {
+        Self { what: what.to_owned(), limit, measured, met: measured <= limit }
     }
 }
 

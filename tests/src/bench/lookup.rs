@@ -1,6 +1,8 @@
 //! The programs' walk from a destination to a backend, run by itself (`BPF_PROG_TEST_RUN`): what of a `connect()` is portmap's
 //! own, without the socket around it.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use portmap::datapath::lookup::Lookup;
@@ -52,19 +54,22 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
     let ask4 = |probes: &mut [Probe<V4>], repeat| lookup.ask(probes, repeat);
     let ask6 = |probes: &mut [Probe<V6>], repeat| lookup.ask(probes, repeat);
     let mut sections = Vec::new();
-    for (name, title, port, outcome) in
-        [("hit", "To a Service", PORT, FORWARDED), ("miss", "To an address with another port", PORT + 1, LEFT_ALONE)]
-    {
+    for (name, title, port, address, outcome) in [
+        ("hit", "To a Service", PORT, service_address as fn(Family, u32) -> IpAddr, FORWARDED),
+        ("miss", "To an address that is no Service's", PORT, elsewhere, LEFT_ALONE),
+        ("undefined", "To a Service's address, at a port that it does not have", PORT + 1, service_address, REFUSED),
+    ] {
         let mut rows = Vec::new();
-        rows.extend(measure(["IPv4 spread", "IPv4 hot"], &Questions { family: Family::V4, size, port, outcome }, ask4)?);
+        let questions = |family| Questions { family, size, port, address, outcome };
+        rows.extend(measure(["IPv4 spread", "IPv4 hot"], &questions(Family::V4), ask4)?);
         // Moments in which a signal is noticed.
         tokio::task::yield_now().await;
-        rows.extend(measure(["IPv6 spread", "IPv6 hot"], &Questions { family: Family::V6, size, port, outcome }, ask6)?);
+        rows.extend(measure(["IPv6 spread", "IPv6 hot"], &questions(Family::V6), ask6)?);
         tokio::task::yield_now().await;
         sections.push(Section { name, title: title.to_owned(), unit: "ns", rows });
     }
     let about = "look-ups in the programs' tables, by the programs' own code".to_owned();
-    Ok(Report { bench: "lookup", about, machine, size, connect: Vec::new(), sections, aims: Vec::new() })
+    Ok(Report { bench: "lookup", about, machine, size, connect: Vec::new(), programs: Vec::new(), sections, aims: Vec::new() })
 }
 
 /// `outcome` of a [`Probe`]: no Service has this destination.
@@ -73,11 +78,23 @@ const LEFT_ALONE: u32 = 0;
 /// `outcome` of a [`Probe`]: a backend was chosen.
 const FORWARDED: u32 = 1;
 
+/// `outcome` of a [`Probe`]: the call is refused.
+const REFUSED: u32 = 2;
+
+/// An address that lies near no Service's: where almost all connections go.
+fn elsewhere(family: Family, number: u32) -> IpAddr {
+    match service_address(family, number) {
+        IpAddr::V4(address) => (address.to_bits() ^ 1 << 31).to_be_bytes().into(),
+        IpAddr::V6(address) => (address.to_bits() ^ 1 << 127).to_be_bytes().into(),
+    }
+}
+
 /// What is asked, and what the answer should be.
 struct Questions {
     family: Family,
     size: Size,
     port: u16,
+    address: fn(Family, u32) -> IpAddr,
     outcome: u32,
 }
 
@@ -108,7 +125,7 @@ impl Questions {
     }
 
     fn probe<A: IpBytes + Default>(&self, service: u32) -> Result<Probe<A>> {
-        let address = service_address(self.family, service);
+        let address = (self.address)(self.family, service);
         let frontend = table::Frontend { address, port: self.port, protocol: table::Protocol::Tcp };
         let frontend = encode::frontend(&frontend).context("the address is of the other family")?;
         Ok(Probe { frontend, outcome: u32::MAX, backend: Backend::default() })

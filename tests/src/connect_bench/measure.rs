@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,15 +38,11 @@ impl<'p> Arms<'p> {
             Arm::Clean => &self.plan.cgroup_clean,
             Arm::Miss | Arm::Hit => &self.plan.cgroup_portmap,
         })?;
-        let datagrams = (self.plan.work == Work::UdpUnconnected).then(datagram_socket).transpose()?;
+        let datagrams = (self.plan.work == Work::UdpUnconnected).then(|| datagram_socket(self.plan.direct)).transpose()?;
         let block = Block { arm, datagrams };
-        // A socket that stays does so with the Services that it speaks to.
-        let first = self.next_service;
+        self.next_service += 1;
         for _ in 0..self.plan.warm_up {
             self.sample(&block)?;
-        }
-        if block.datagrams.is_some() {
-            self.next_service = first;
         }
         (0..self.plan.per_round).map(|_| self.sample(&block)).collect()
     }
@@ -55,6 +51,7 @@ impl<'p> Arms<'p> {
         let address = match block.arm {
             Arm::Clean | Arm::Miss => self.plan.direct,
             Arm::Hit => {
+                // A socket that stays does so with its Service.
                 if block.datagrams.is_none() {
                     self.next_service += 1;
                 }
@@ -93,7 +90,7 @@ fn time_connect(address: SocketAddr, kind: SockType) -> io::Result<Duration> {
 }
 
 fn time_connected(address: SocketAddr) -> io::Result<Duration> {
-    let socket = datagram_socket()?;
+    let socket = datagram_socket(address)?;
     let mut answer = [0; 64];
     let start = Instant::now();
     socket.connect(address)?;
@@ -118,8 +115,10 @@ fn time_getpeername(address: SocketAddr) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn datagram_socket() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+/// Of the address's family.
+fn datagram_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

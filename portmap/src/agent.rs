@@ -138,6 +138,8 @@ struct Agent {
     started: Instant,
     /// Whether a Node object is to be expected.
     waits_for_node: bool,
+    /// Whether there is one, as far as was said.
+    has_node: Option<bool>,
     address_changes: addresses::Changes,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
@@ -197,6 +199,7 @@ impl Agent {
             pins,
             started: Instant::now(),
             waits_for_node: matches!(options.source, Source::Kube(_)),
+            has_node: None,
             address_changes,
             grace: None,
             clients: Clients::default(),
@@ -252,14 +255,29 @@ impl Agent {
     }
 
     fn report_lacking_address(&self) {
-        let consequence = "node ports are served on all addresses that it has";
-        match self.desired.store().node() {
-            None if !self.waits_for_node => tracing::info!("no Node object is given for this node: {consequence}"),
-            None => tracing::warn!(
-                "there is no Node {}: no endpoint counts as local, and {consequence}; give this node's name with --node-name",
-                self.desired.node_name()
-            ),
-            Some(_) => tracing::warn!("the Node {} has no address yet: {consequence}", self.desired.node_name()),
+        let consequence = "node ports are served on all addresses that this host has";
+        if self.waits_for_node {
+            tracing::warn!("the Node {} has no address: {consequence}", self.desired.node_name());
+        } else {
+            tracing::info!("no address of this node is given: {consequence}");
+        }
+    }
+
+    /// Says once whether there is a Node object, where one is to be expected.
+    fn report_node(&mut self) {
+        let store = self.desired.store();
+        let has_node = store.has_listed(Kind::Node).then(|| store.node().is_some());
+        if !self.waits_for_node || self.has_node == has_node {
+            return;
+        }
+        self.has_node = has_node;
+        let name = self.desired.node_name();
+        match has_node {
+            Some(true) => tracing::info!("this is Node {name}"),
+            Some(false) => {
+                tracing::warn!("there is no Node {name}: no endpoint counts as local; give this node's name with --node-name");
+            }
+            None => {}
         }
     }
 
@@ -280,6 +298,7 @@ impl Agent {
     /// Brings the kernel's tables to where the objects say.
     fn act(&mut self) {
         let changes = self.desired.resolve();
+        self.report_node();
         self.changes.extend(changes);
         if self.compare_all {
             self.changes.extend(self.desired.table().everything());

@@ -38,14 +38,15 @@ impl Kind {
     }
 }
 
+/// In the plural.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Service => "Service",
-            Self::Slice => "EndpointSlice",
-            Self::OtherService => "Service of other proxies",
-            Self::Node => "Node",
-            Self::ServiceCidr => "ServiceCIDR",
+            Self::Service => "Services",
+            Self::Slice => "EndpointSlices",
+            Self::OtherService => "Services of other proxies",
+            Self::Node => "Nodes",
+            Self::ServiceCidr => "ServiceCIDRs",
         })
     }
 }

@@ -129,7 +129,7 @@ impl Watch<'_> {
             };
             events.send(event).await.context("the agent's loop ended")?;
         }
-        bail!("the watch of {kind}s ended")
+        bail!("the watch of {kind} ended")
     }
 }
 
@@ -154,14 +154,14 @@ impl Trouble {
         if self.last.as_ref() == Some(&text) {
             return false;
         }
-        tracing::warn!("failed to watch {kind}s at {server}, trying again; the tables stay as they are: {text}");
+        tracing::warn!("failed to watch {kind} at {server}, trying again; the tables stay as they are: {text}");
         self.last = Some(text);
         true
     }
 
     fn end(&mut self, kind: Kind) {
         if self.last.take().is_some() {
-            tracing::info!("{kind}s are watched again");
+            tracing::info!("{kind} are watched again");
         }
     }
 }

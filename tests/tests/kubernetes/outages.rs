@@ -144,7 +144,7 @@ impl Shop {
         let landings = [(&self.cluster.a, self.cluster.a.http)];
         self.cluster.await_table(&rows("web", "http", &self.web, &landings)).await?;
         self.cluster.expect_landings(&self.web, &landings)?;
-        self.cluster.expect_error(&self.old, "ENETUNREACH")
+        self.cluster.expect_error(&self.old, "ETIMEDOUT")
     }
 
     async fn the_agent_finds_objects_gone(&self) -> Result<()> {
@@ -155,6 +155,6 @@ impl Shop {
 
         let _agent = self.cluster.agent().await?;
         self.cluster.await_table(&BTreeSet::new()).await?;
-        self.cluster.expect_error(&self.web, "ENETUNREACH")
+        self.cluster.expect_error(&self.web, "ETIMEDOUT")
     }
 }

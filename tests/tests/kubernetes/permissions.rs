@@ -108,7 +108,7 @@ async fn permission_is_needed(cluster: &Cluster, permission: &Permission) -> Res
     let Permission { resource, verb, .. } = permission;
     agent.await_log(&format!("cannot {verb} resource \"{resource}\"")).await?;
     // Without a list of both there is no telling what should be in the tables.
-    if verb == "list" && resource != "nodes" {
+    if verb == "list" && ["services", "endpointslices"].contains(&resource.as_str()) {
         ensure!(!cluster.status()?.synced(), "the agent says that it is synced, and cannot be");
     }
     apply_role(cluster, &manifest::document("ClusterRole")?).await?;

@@ -221,10 +221,10 @@ impl Agent {
                     self.desired.apply(event.context("the source of objects ended")?);
                     self.take_burst(events).await;
                 }
-                changed = self.address_changes.next() => {
-                    changed?;
-                    let changes = self.desired.set_local(addresses::local()?);
-                    self.changes.extend(changes);
+                word = self.address_changes.next() => {
+                    word?;
+                    let moved = self.desired.set_local(addresses::local()?);
+                    self.changes.extend(moved);
                 }
                 result = finished(&mut self.grace) => {
                     self.grace = None;

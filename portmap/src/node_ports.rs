@@ -115,19 +115,19 @@ mod tests {
         addresses(&eligible, Some(&node), &local).map(|addresses| addresses.iter().map(ToString::to_string).collect())
     }
 
-    fn these(texts: &[&str]) -> Option<Vec<String>> {
-        Some(texts.iter().map(|text| (*text).to_owned()).collect())
+    fn these(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
     #[test]
     fn words_and_ranges_may_be_combined() {
-        assert_eq!(chosen(&["primary"], Some("192.168.1.5")), these(&["192.168.1.5"]));
+        assert_eq!(chosen(&["primary"], Some("192.168.1.5")), Some(these(&["192.168.1.5"])));
         assert_eq!(chosen(&["primary"], None), None);
-        assert_eq!(chosen(&["all"], None), these(&["10.0.0.1", "192.168.1.5", "fd00::5"]));
-        assert_eq!(chosen(&["localhost"], None), these(&["0.0.0.0", "127.0.0.1"]));
-        assert_eq!(chosen(&["192.168.0.0/16"], None), these(&["192.168.1.5", "fd00::5"]));
-        assert_eq!(chosen(&["192.168.0.0/16", "fd01::/16"], None), these(&["192.168.1.5"]));
-        assert_eq!(chosen(&["0.0.0.0/0", "fd00::/16"], None), these(&["10.0.0.1", "192.168.1.5", "fd00::5"]));
-        assert_eq!(chosen(&["primary", "10.0.0.0/8"], Some("192.168.1.5")), these(&["10.0.0.1", "192.168.1.5"]));
+        assert_eq!(chosen(&["all"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
+        assert_eq!(chosen(&["localhost"], None), Some(these(&["0.0.0.0", "127.0.0.1"])));
+        assert_eq!(chosen(&["192.168.0.0/16"], None), Some(these(&["192.168.1.5", "fd00::5"])));
+        assert_eq!(chosen(&["192.168.0.0/16", "fd01::/16"], None), Some(these(&["192.168.1.5"])));
+        assert_eq!(chosen(&["0.0.0.0/0", "fd00::/16"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
+        assert_eq!(chosen(&["primary", "10.0.0.0/8"], Some("192.168.1.5")), Some(these(&["10.0.0.1", "192.168.1.5"])));
     }
 }

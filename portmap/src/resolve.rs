@@ -108,10 +108,9 @@ fn resolve_port<'a>(
     for (place, kind) in places {
         let (inside, outside) = match kind {
             Kind::ClusterIp if is_internal_local => (&local, &local),
-            Kind::ClusterIp => (&cluster, &cluster),
             // Clients on this node are not made to depend on where the endpoints run.
             Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if is_external_local => (&cluster, &local),
-            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (&cluster, &cluster),
+            Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (&cluster, &cluster),
         };
         let entry = Entry {
             owner: owner.clone(),

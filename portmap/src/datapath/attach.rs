@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, Program, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSock, Program, links::FdLink},
 };
 
 use super::{
@@ -91,27 +91,23 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
 }
 
 fn load_one(program: &mut Program) -> Result<()> {
-    match program {
-        Program::CgroupSockAddr(program) => Ok(program.load()?),
-        Program::CgroupSock(program) => Ok(program.load()?),
-        _ => bail!("it is of an unexpected type"),
+    if let Program::CgroupSockAddr(program) = program {
+        return Ok(program.load()?);
     }
+    let program: &mut CgroupSock = program.try_into()?;
+    Ok(program.load()?)
 }
 
 /// A new link to the cgroup.
 fn link(program: &mut Program, cgroup: &Cgroup) -> Result<FdLink> {
     let (directory, mode) = (&cgroup.directory, CgroupAttachMode::Single);
-    Ok(match program {
-        Program::CgroupSockAddr(program) => {
-            let attached = program.attach(directory, mode)?;
-            program.take_link(attached)?.try_into()?
-        }
-        Program::CgroupSock(program) => {
-            let attached = program.attach(directory, mode)?;
-            program.take_link(attached)?.try_into()?
-        }
-        _ => bail!("it is of an unexpected type"),
-    })
+    if let Program::CgroupSockAddr(program) = program {
+        let attached = program.attach(directory, mode)?;
+        return Ok(program.take_link(attached)?.try_into()?);
+    }
+    let program: &mut CgroupSock = program.try_into()?;
+    let attached = program.attach(directory, mode)?;
+    Ok(program.take_link(attached)?.try_into()?)
 }
 
 fn attach_one(program: &mut Program, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {

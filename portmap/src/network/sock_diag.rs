@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
@@ -68,11 +68,14 @@ fn connected(netlink: &mut Socket, family: u8) -> Result<Vec<SocketId>> {
             let message =
                 NetlinkMessage::<SockDiagMessage>::deserialize(rest).context("failed to read a list of UDP sockets")?;
             let length = (message.header.length as usize).next_multiple_of(4).max(1);
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => found.push(response.header.socket_id),
-                NetlinkPayload::Error(error) if error.code.is_some() => bail!("failed to list UDP sockets: {}", error.to_io()),
-                _ => {}
+            if let NetlinkPayload::Done(_) = message.payload {
+                return Ok(found);
+            }
+            if let NetlinkPayload::Error(error) = &message.payload {
+                ensure!(error.code.is_none(), "failed to list UDP sockets: {}", error.to_io());
+            }
+            if let NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) = message.payload {
+                found.push(response.header.socket_id);
             }
             rest = rest.get(length..).unwrap_or_default();
         }

@@ -107,9 +107,9 @@ impl From<core::Service> for Service {
             name: object_name(service.metadata),
             kind,
             cluster_ips: cluster_ips(&mut spec, &mut faults),
-            external_ips: external_ips(spec.external_ips.unwrap_or_default(), &mut faults),
+            external_ips: external_ips(&spec.external_ips.unwrap_or_default(), &mut faults),
             load_balancer_ips: load_balancer_ips(ingress.unwrap_or_default(), &mut faults),
-            source_ranges: source_ranges(spec.load_balancer_source_ranges.unwrap_or_default(), &mut faults),
+            source_ranges: source_ranges(&spec.load_balancer_source_ranges.unwrap_or_default(), &mut faults),
             internal_policy: policy("internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), &mut faults),
             external_policy: policy("externalTrafficPolicy", spec.external_traffic_policy.as_deref(), &mut faults),
             affinity_timeout: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config, &mut faults),
@@ -161,7 +161,7 @@ fn cluster_ips(spec: &mut core::ServiceSpec, faults: &mut Faults) -> PerFamily<O
     found
 }
 
-fn external_ips(texts: Vec<String>, faults: &mut Faults) -> Box<[IpAddr]> {
+fn external_ips(texts: &[String], faults: &mut Faults) -> Box<[IpAddr]> {
     texts.iter().filter_map(|text| faults.routed_address("externalIP", text)).collect()
 }
 
@@ -181,7 +181,7 @@ fn load_balancer_ips(ingress: Vec<core::LoadBalancerIngress>, faults: &mut Fault
 
 /// A zero CIDR, or no range of a family, means everybody of that family. A list of which nothing can be read means nobody:
 /// somebody wanted a filter.
-fn source_ranges(texts: Vec<String>, faults: &mut Faults) -> PerFamily<Option<Arc<[IpNet]>>> {
+fn source_ranges(texts: &[String], faults: &mut Faults) -> PerFamily<Option<Arc<[IpNet]>>> {
     let ranges: Vec<IpNet> = texts.iter().filter_map(|text| faults.range("loadBalancerSourceRange", text)).collect();
     if ranges.is_empty() && !texts.is_empty() {
         return PerFamily { v4: Some([].into()), v6: Some([].into()) };

@@ -135,10 +135,8 @@ impl Watch<'_> {
 
 /// Whether the API server does not know the kind, or does not let us see it.
 fn is_unknown(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
-        _ => false,
-    }
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    matches!(status.code, 403 | 404)
 }
 
 /// What is wrong with a watch, said once.

@@ -102,9 +102,9 @@ impl Port {
 fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(Kind, SocketAddr)>> {
     let spec = service.spec.clone().unwrap_or_default();
     let status = service.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();
-    let cluster = parse(spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect()), "spec.clusterIPs")?;
-    let ingress = status.ingress.into_iter().flatten().filter_map(|ingress| ingress.ip).collect();
-    let balancers = parse(ingress, "status.loadBalancer.ingress")?;
+    let cluster = parse(&spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect()), "spec.clusterIPs")?;
+    let ingress: Vec<String> = status.ingress.into_iter().flatten().filter_map(|ingress| ingress.ip).collect();
+    let balancers = parse(&ingress, "status.loadBalancer.ingress")?;
     let nodes: Vec<IpAddr> = cluster.iter().map(|ip| any(Family::of(*ip))).collect();
     let ways = [
         (Kind::ClusterIp, cluster, Some(port.port)),
@@ -120,7 +120,7 @@ fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(Kind, SocketA
     Ok(frontends)
 }
 
-fn parse(texts: Vec<String>, field: &str) -> Result<Vec<IpAddr>> {
+fn parse(texts: &[String], field: &str) -> Result<Vec<IpAddr>> {
     texts.iter().map(|text| text.parse().with_context(|| format!("`{text}` in {field} is not an address"))).collect()
 }
 

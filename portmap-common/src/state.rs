@@ -31,8 +31,8 @@ pub struct State {
     pub next_id: u32,
     /// The next number of an endpoint: all below were given.
     pub next_endpoint: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// How many addresses and ports several Services claim.
+    pub contested: u32,
 }
 
 layout!(State, 104);

@@ -1,4 +1,4 @@
-//! What happened that is no service's.
+//! What happened, whichever service's, and what is none's.
 
 use crate::layout;
 
@@ -6,6 +6,12 @@ use crate::layout;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Totals {
+    /// Calls sent on to a backend, of any service.
+    pub forwarded: u64,
+    /// Calls that a service refused.
+    pub refused: u64,
+    /// Calls that a service dropped.
+    pub dropped: u64,
     /// Calls to a port that a Service's address does not have, refused.
     pub undefined_port: u64,
     /// Calls to an address that no Service has, inside a `ServiceCIDR`, dropped.
@@ -22,4 +28,4 @@ pub struct Totals {
     pub affinity_clients: u64,
 }
 
-layout!(Totals, 56);
+layout!(Totals, 80);

@@ -271,7 +271,7 @@ pub fn endpoint<A: Tables>(number: u32) -> Option<Backend<A>> {
 #[inline(always)]
 pub fn count(what: impl FnOnce(&mut Totals)) {
     if let Some(totals) = TOTALS.get_ptr_mut(0) {
-        // SAFETY: the value is this CPU's own, and programs of this type are not interrupted by one another on a CPU.
+        // SAFETY: as of the counters.
         what(unsafe { &mut *totals });
     }
 }
@@ -300,6 +300,6 @@ pub fn inside_choice(service: u32) -> Option<Choice> {
 #[inline(always)]
 pub fn counters(service: u32) -> Option<&'static mut Counters> {
     let counters = COUNTERS.get_ptr_mut(service)?;
-    // SAFETY: the value is this CPU's own, and programs of this type are not interrupted by one another on a CPU.
+    // SAFETY: the value is this CPU's own. Where a program can be preempted by another, a count may be lost.
     Some(unsafe { &mut *counters })
 }

@@ -30,6 +30,12 @@ fn count_service(number: u32, action: Action) {
             Action::Drop => counters.dropped += 1,
         }
     }
+    maps::count(|totals| match action {
+        Action::Leave => {}
+        Action::Forward => totals.forwarded += 1,
+        Action::Refuse => totals.refused += 1,
+        Action::Drop => totals.dropped += 1,
+    });
 }
 
 /// Logs a call: what was asked, what was decided and why. The verifier removes it all where the level is below debug.

@@ -1,6 +1,7 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
+mod own_node;
 mod stale;
 mod status;
 
@@ -8,6 +9,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -33,10 +35,13 @@ use crate::{
     network::addresses,
     node_ports::Eligible,
     plan::{Full, Plan, Planner, Step},
+    resolve::Traffic,
+    serve::{self, Facts, Metrics, Sync},
     source::{Event, Events, Kind, Wanted, kube, manifests},
-    table::{Changes, Frontend},
+    table::{Changes, Family, Frontend, ObjectName},
 };
 use clients::Clients;
+use own_node::OwnNode;
 use stale::Stale;
 
 /// Events that may wait for the loop.
@@ -53,9 +58,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The kinds that may be missing are waited for so long.
 const LISTING: Duration = Duration::from_secs(5);
-
-/// The addresses of the Node object are waited for so long.
-const NODE_ADDRESSES: Duration = Duration::from_secs(30);
 
 /// Where the objects come from.
 #[derive(Clone, Debug)]
@@ -85,6 +87,8 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// On which addresses node ports are served.
     pub node_port_addresses: Vec<Eligible>,
+    /// Where to answer over HTTP.
+    pub serve: serve::Addresses,
 }
 
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force.
@@ -94,7 +98,9 @@ pub async fn run(options: Options) -> Result<()> {
     let source = open(&options, sender).await?;
     let (mut agent, diagnostics, _lock) = Agent::start(&options)?;
     let source = tokio::spawn(source);
+    let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
     tokio::select! {
+        ended = servers => ended.context("an HTTP server crashed")?.context("an HTTP server ended"),
         ended = source => ended.context("the source of objects crashed")?.context("the source of objects ended"),
         ended = diagnostics => ended.context("the log of the programs ended"),
         ended = agent.serve(&mut events) => ended,
@@ -136,21 +142,26 @@ struct Agent {
     maps: BpfMaps,
     pins: Pins,
     started: Instant,
-    /// Whether a Node object is to be expected.
-    waits_for_node: bool,
-    /// Whether there is one, as far as was said.
-    has_node: Option<bool>,
+    own_node: OwnNode,
+    /// Whether the tables have been brought to where the objects say once.
+    is_initialized: bool,
     address_changes: addresses::Changes,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
     clients: Clients,
     stale: Stale,
+    facts: Arc<Facts>,
+    metrics: Arc<Metrics>,
+    /// Services without a server at their `healthCheckNodePort`, which is another's.
+    check_losers: Vec<ObjectName>,
     /// What is to be looked at with the next plan.
     changes: Changes,
     /// The kernel's tables are to be compared as a whole: at the start, and after a failure.
     compare_all: bool,
     retry: Option<Retry>,
     left_out: BTreeMap<Frontend, Full>,
+    /// How much else found no room.
+    without_room: usize,
 }
 
 /// When a failed apply is tried again.
@@ -187,6 +198,7 @@ impl Agent {
         let address_changes = addresses::Changes::listen()?;
         let mut desired =
             Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone());
+        desired.note_triggers();
         let changes = desired.set_local(addresses::local()?);
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),
@@ -198,16 +210,20 @@ impl Agent {
             maps,
             pins,
             started: Instant::now(),
-            waits_for_node: matches!(options.source, Source::Kube(_)),
-            has_node: None,
+            own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
+            is_initialized: false,
             address_changes,
             grace: None,
             clients: Clients::default(),
             stale: Stale::default(),
+            facts: Arc::default(),
+            metrics: Arc::default(),
+            check_losers: Vec::new(),
             changes,
             compare_all: true,
             retry: None,
             left_out: BTreeMap::new(),
+            without_room: 0,
         };
         Ok((agent, diagnostics, lock))
     }
@@ -216,9 +232,9 @@ impl Agent {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = looks.tick() => self.pins.expect().context("the pins were removed while the agent ran")?,
+                _ = looks.tick() => self.look()?,
                 event = events.recv() => {
-                    self.desired.apply(event.context("the source of objects ended")?);
+                    self.take(event.context("the source of objects ended")?);
                     self.take_burst(events).await;
                 }
                 word = self.address_changes.next() => {
@@ -235,7 +251,8 @@ impl Agent {
                 () = due(self.retry.as_ref()) => {}
             }
             if self.may_act() {
-                self.place_node_ports();
+                let moved = self.own_node.place_node_ports(&mut self.desired, self.started.elapsed());
+                self.changes.extend(moved);
                 self.act();
             }
             if self.planner.has_source_ranges() {
@@ -245,48 +262,44 @@ impl Agent {
         }
     }
 
-    /// Serves node ports on all addresses where no Node object names one, or none is to be expected.
-    fn place_node_ports(&mut self) {
-        let has_waited = !self.waits_for_node || self.started.elapsed() >= NODE_ADDRESSES;
-        if has_waited && let Some(changes) = self.desired.give_up_waiting() {
-            self.report_lacking_address();
-            self.changes.extend(changes);
-        }
-    }
-
-    fn report_lacking_address(&self) {
-        let consequence = "node ports are served on all addresses that this host has";
-        if self.waits_for_node {
-            tracing::warn!("the Node {} has no address: {consequence}", self.desired.node_name());
-        } else {
-            tracing::info!("no address of this node is given: {consequence}");
-        }
-    }
-
-    /// Says once whether there is a Node object, where one is to be expected.
-    fn report_node(&mut self) {
-        let store = self.desired.store();
-        let has_node = store.has_listed(Kind::Node).then(|| store.node().is_some());
-        if !self.waits_for_node || self.has_node == has_node {
-            return;
-        }
-        self.has_node = has_node;
-        let name = self.desired.node_name();
-        match has_node {
-            Some(true) => tracing::info!("this is Node {name}"),
-            Some(false) => {
-                tracing::warn!("there is no Node {name}: no endpoint counts as local; give this node's name with --node-name");
-            }
-            None => {}
-        }
+    /// What is looked at from time to time.
+    fn look(&self) -> Result<()> {
+        self.pins.expect().context("the pins were removed while the agent ran")?;
+        self.metrics.set_totals(&self.maps.totals()?);
+        Ok(())
     }
 
     /// Takes in what follows an event within moments.
     async fn take_burst(&mut self, events: &mut mpsc::Receiver<Event>) {
         let until = tokio::time::Instant::now() + COALESCE;
         while let Ok(Some(event)) = timeout_at(until, events.recv()).await {
-            self.desired.apply(event);
+            self.take(event);
         }
+    }
+
+    fn take(&mut self, event: Event) {
+        self.metrics.queued(event.kind() != Kind::Slice);
+        if self.is_initialized {
+            self.facts.queued();
+        }
+        self.desired.apply(event);
+    }
+
+    /// Tells those who ask over HTTP what is in the tables now.
+    fn publish(&mut self) {
+        self.facts.synced();
+        self.facts.set_eligible(self.own_node.is_eligible(&self.desired));
+        let losers: Vec<ObjectName> = self.facts.set_checks(self.desired.health_checks()).into_iter().cloned().collect();
+        for loser in losers.iter().filter(|loser| !self.check_losers.contains(loser)) {
+            tracing::warn!("Service {loser}: its healthCheckNodePort is another Service's, and is left to it");
+        }
+        self.check_losers = losers;
+        for family in Family::ALL {
+            self.metrics.set_lacking(family, "internal", self.desired.lacking(family, Traffic::Internal));
+            self.metrics.set_lacking(family, "external", self.desired.lacking(family, Traffic::External));
+        }
+        self.metrics.set_trouble(self.left_out.len(), self.desired.table().contested());
+        self.metrics.set_usage(&self.planner.usage());
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -298,7 +311,7 @@ impl Agent {
     /// Brings the kernel's tables to where the objects say.
     fn act(&mut self) {
         let changes = self.desired.resolve();
-        self.report_node();
+        self.own_node.report(&self.desired);
         self.changes.extend(changes);
         if self.compare_all {
             self.changes.extend(self.desired.table().everything());
@@ -310,6 +323,8 @@ impl Agent {
             return;
         }
         self.retry = None;
+        self.is_initialized = true;
+        self.publish();
         if self.grace.is_none() && self.planner.seal() {
             let set = self.pins.set();
             self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&set)?.wait()));
@@ -324,11 +339,15 @@ impl Agent {
             tracing::debug!("{step}");
         }
         apply::apply(&mut self.maps, &plan)?;
-        status::record_sync(&mut self.maps, plan.left_out.len())?;
+        status::record_sync(&mut self.maps, plan.left_out.len(), self.desired.table().contested())?;
+        let kind = if self.compare_all { Sync::Full } else { Sync::Partial };
+        self.metrics.synced(kind, started.elapsed(), &self.desired.take_triggers());
         if !plan.steps.is_empty() {
             tracing::info!("applied {} writes in {:.1?}", plan.steps.len(), started.elapsed());
         }
-        if self.compare_all || ends_endpoints(&plan) {
+        self.report_lacking_room(plan.without_room);
+        // An endpoint that found no room in the map of those that serve would look like one that ended.
+        if plan.without_room == 0 && (self.compare_all || ends_endpoints(&plan)) {
             self.stale.want();
         }
         self.report_left_out(plan.left_out);
@@ -351,6 +370,8 @@ impl Agent {
         tracing::error!("{error:#}; trying again in {wait:?}");
         self.retry = Some(Retry { at: Instant::now() + wait, wait });
         self.compare_all = true;
+        self.metrics.failed();
+        self.facts.failed();
         let read = Grace::open(&self.pins.set()).and_then(|mut grace| grace.wait()).and_then(|()| self.maps.read());
         match read {
             Ok(snapshot) => self.planner = Planner::new(self.maps.capacity(), snapshot),
@@ -358,6 +379,16 @@ impl Agent {
         }
         // It freed nothing of the new model.
         self.grace = None;
+    }
+
+    fn report_lacking_room(&mut self, without_room: usize) {
+        if without_room > 0 && self.without_room == 0 {
+            tracing::error!(
+                "{without_room} endpoints, source ranges or ClusterIPs are not in their maps, which are full: UDP sockets may \
+                 change their backend, and clients be kept out; raise --max-backends and --max-services (needs: portmap cleanup)"
+            );
+        }
+        self.without_room = without_room;
     }
 
     fn report_left_out(&mut self, left_out: BTreeMap<Frontend, Full>) {

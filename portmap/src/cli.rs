@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node agent: keep the kernel's tables equal to what the objects say
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Print the table that objects in files should lead to; needs no privileges and no kernel
     Resolve(resolve::Arguments),
     /// Print what the kernel's tables hold now

@@ -7,13 +7,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use crate::{
     node_ports::{self, Eligible},
-    resolve::{self, Node, Skipped},
+    resolve::{self, HealthCheck, Node, Skipped, Traffic},
     source::{Event, Kind},
     store::Store,
-    table::{AddressOwner, Changes, Family, ObjectName, Table},
+    table::{AddressOwner, Changes, Family, ObjectName, Place, Table},
 };
 
 /// The kinds without which nothing may be concluded.
@@ -32,6 +33,10 @@ pub struct Desired {
     /// Whether the Node object's addresses are waited for no longer.
     is_impatient: bool,
     skipped: BTreeMap<ObjectName, Vec<Skipped>>,
+    /// Who claims a place in vain, as far as was said.
+    losers: BTreeMap<Place, Vec<ObjectName>>,
+    health_checks: BTreeMap<ObjectName, HealthCheck>,
+    lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
 }
 
 impl Desired {
@@ -47,6 +52,9 @@ impl Desired {
             local: Vec::new(),
             is_impatient: false,
             skipped: BTreeMap::new(),
+            losers: BTreeMap::new(),
+            health_checks: BTreeMap::new(),
+            lacking: BTreeMap::new(),
         }
     }
 
@@ -95,13 +103,35 @@ impl Desired {
         self.place_node_ports()
     }
 
-    /// Waits for the Node object's addresses no longer: node ports are served on all. None if they are there.
-    pub fn give_up_waiting(&mut self) -> Option<Changes> {
-        let is_waiting = !self.is_impatient && self.node_addresses().is_none();
-        is_waiting.then(|| {
-            self.is_impatient = true;
-            self.place_node_ports()
-        })
+    /// Whether node ports wait for the Node object to name an address.
+    pub fn lacks_address(&self) -> bool {
+        self.node_addresses().is_none()
+    }
+
+    /// Waits for the Node object's addresses no longer: node ports are served on all.
+    pub fn give_up_waiting(&mut self) -> Changes {
+        self.is_impatient = true;
+        self.place_node_ports()
+    }
+
+    /// What load balancers are to be told that ask at a `healthCheckNodePort`.
+    pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
+        &self.health_checks
+    }
+
+    /// How many service ports a policy keeps on this node where there is no endpoint, while there are some elsewhere.
+    pub fn lacking(&self, family: Family, traffic: Traffic) -> usize {
+        self.lacking.values().flatten().filter(|lacking| **lacking == (family, traffic)).count()
+    }
+
+    /// Notes from now on when the changes happened that are taken in.
+    pub fn note_triggers(&mut self) {
+        self.store.note_triggers(Timestamp::now());
+    }
+
+    /// When the changes happened that have been taken in since the last call.
+    pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
+        self.store.take_triggers()
     }
 
     /// Resolves what events have concerned.
@@ -132,11 +162,22 @@ impl Desired {
     fn resolve_service(&mut self, name: &ObjectName) -> Changes {
         let Some(service) = self.store.service(name) else {
             self.skipped.remove(name);
+            self.health_checks.remove(name);
+            self.lacking.remove(name);
             return self.table.remove(name);
         };
         let resolved = resolve::resolve(service, &self.store.slices_of(name), &self.node);
         let mut changes = self.table.replace(&resolved.precedence, resolved.entries);
         changes.extend(self.table.set_addresses(AddressOwner::Served, name, resolved.addresses));
+        match resolved.health_check {
+            Some(check) => drop(self.health_checks.insert(name.clone(), check)),
+            None => drop(self.health_checks.remove(name)),
+        }
+        if resolved.lacking.is_empty() {
+            self.lacking.remove(name);
+        } else {
+            self.lacking.insert(name.clone(), resolved.lacking);
+        }
         self.report_skipped(name, resolved.skipped);
         changes
     }
@@ -164,10 +205,18 @@ impl Desired {
         self.skipped.insert(name.clone(), skipped);
     }
 
-    fn report_losers(&self, service: &ObjectName) {
+    /// Says once who claims a place in vain.
+    fn report_losers(&mut self, service: &ObjectName) {
         for place in self.table.places_of(service) {
-            for (loser, winner) in self.table.losers(place) {
+            let losers: Vec<ObjectName> = self.table.losers(place).map(|(loser, _)| loser.clone()).collect();
+            let said = self.losers.get(place).map(Vec::as_slice).unwrap_or_default();
+            for (loser, winner) in self.table.losers(place).filter(|(loser, _)| !said.contains(loser)) {
                 tracing::warn!("Service {loser}: {place} belongs to the older Service {winner}, and is left to it");
+            }
+            if losers.is_empty() {
+                self.losers.remove(place);
+            } else {
+                self.losers.insert(*place, losers);
             }
         }
     }

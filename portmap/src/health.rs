@@ -122,6 +122,9 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         notes.push("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end".to_owned());
     }
     let Totals {
+        forwarded: _,
+        refused: _,
+        dropped: _,
         undefined_port,
         unallocated,
         unknown_namespace,
@@ -130,8 +133,10 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         untracked_sockets,
         affinity_clients,
     } = maps.totals()?;
+    let contested = u64::from(state.contested);
     let forgotten_clients = affinity_clients.saturating_sub(maps.affinity_clients()? as u64);
     let counts = [
+        (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to addresses that no Service has were dropped"),
         (unknown_namespace, "calls were dropped by source ranges before the client's network namespace was known"),

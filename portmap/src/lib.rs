@@ -17,6 +17,7 @@ pub mod node_ports;
 pub mod object;
 pub mod plan;
 pub mod resolve;
+pub mod serve;
 pub mod source;
 pub mod store;
 pub mod table;

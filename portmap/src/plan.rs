@@ -17,6 +17,7 @@ use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 use crate::{
     collections::HashMap,
     maps::{Capacity, Found, Item, Marks, Prefix, Side, Slot, Snapshot},
+    serve::Usage,
     table::{Changes, Entry, Family, Frontend, Kind, ServicePort, Table},
 };
 use items::Items;
@@ -84,6 +85,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Frontends that did not fit, now or in an earlier plan: they keep what they had, and are tried again when there is room.
     pub left_out: BTreeMap<Frontend, Full>,
+    /// How much of what is remembered, admitted or refused beside frontends did not fit.
+    pub without_room: usize,
 }
 
 /// The model of the maps.
@@ -210,7 +213,6 @@ impl Planner {
     pub fn plan(&mut self, table: &Table, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
         self.remove_strays(&mut phases);
-        self.items.lacks_room = false;
         for address in &changes.addresses {
             self.set_address(table, address, &mut phases);
         }
@@ -232,8 +234,8 @@ impl Planner {
             self.ports.settle(id, &mut self.items, &mut phases.forget);
         }
         self.ports.forget_rest(&mut self.items, &mut phases.forget);
-        self.prefixes.plan(self.left_out.is_empty() && !self.items.lacks_room, &mut phases.forget);
-        Plan { steps: self.in_order(phases), left_out: self.left_out.clone() }
+        self.prefixes.plan(self.left_out.is_empty() && self.items.without_room() == 0, &mut phases.forget);
+        Plan { steps: self.in_order(phases), left_out: self.left_out.clone(), without_room: self.items.without_room() }
     }
 
     fn remove_strays(&mut self, phases: &mut Phases) {
@@ -255,6 +257,18 @@ impl Planner {
         steps.extend(write);
         steps.extend(forget);
         steps
+    }
+
+    /// How full the maps are.
+    pub fn usage(&mut self) -> Vec<Usage> {
+        let services = (self.numbers.used(), self.numbers.capacity());
+        let mut usage = vec![Usage { map: "SERVICES", used: services.0, capacity: services.1 }];
+        for (map, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {
+            let slots = self.ports.slots(family);
+            usage.push(Usage { map, used: slots.used(), capacity: slots.capacity() });
+        }
+        usage.extend(self.items.usage());
+        usage
     }
 
     /// How many frontends the maps hold.

@@ -4,11 +4,14 @@
 
 mod endpoints;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use crate::{
-    object::{self, Policy, Port, Service, ServiceType, Slice},
-    table::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target, Verdict},
+    object::{self, Policy, Port, Service, ServiceType, Slice, SliceEndpoint},
+    table::{
+        Endpoint, Entry, Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, ServicePort, Target,
+        Verdict,
+    },
 };
 use endpoints::Uses;
 
@@ -37,8 +40,30 @@ pub struct Resolved {
     pub entries: Vec<(Place, Entry)>,
     /// Its ClusterIPs: ports of them that are not among the entries are refused.
     pub addresses: Vec<IpAddr>,
+    /// What a load balancer is to be told that asks at its `healthCheckNodePort`, if it has one.
+    pub health_check: Option<HealthCheck>,
+    /// Service ports that a policy keeps on this node, where there is no endpoint while there are some elsewhere.
+    pub lacking: Vec<(Family, Traffic)>,
     /// What it asks for and does not get.
     pub skipped: Vec<Skipped>,
+}
+
+/// Whose traffic a policy is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// `internalTrafficPolicy`.
+    Internal,
+    /// `externalTrafficPolicy`.
+    External,
+}
+
+/// The answer at a `healthCheckNodePort`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port.
+    pub port: u16,
+    /// How many addresses on this node are ready, over all ports of the Service; of each family that it has.
+    pub ready: PerFamily<Option<usize>>,
 }
 
 /// Something that an object asks for and does not get, and why.
@@ -62,6 +87,8 @@ pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> 
         precedence: Precedence { created: service.created, service: service.name.clone() },
         entries: Vec::new(),
         addresses: Vec::new(),
+        health_check: None,
+        lacking: Vec::new(),
         skipped: Vec::new(),
     };
     // A Service that is only a name has no address to translate, even if one is left over.
@@ -70,6 +97,7 @@ pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> 
     }
     let faults = service.faults.iter().chain(slices.clone().flat_map(|slice| slice.faults.iter()));
     resolved.skipped.extend(faults.map(|fault| Skipped { service: service.name.clone(), reason: fault.to_owned() }));
+    resolved.health_check = health_check(service, slices, node);
     for family in Family::ALL {
         if let Some(address) = *service.cluster_ips.get(family) {
             resolved.addresses.push(address);
@@ -103,6 +131,10 @@ fn resolve_port<'a>(
         serving: is_remembered,
     };
     let sets = endpoints::of_port(slices.clone(), &owner, family, node, uses);
+    if sets.has_any && uses.local && sets.local.is_empty() {
+        let policies = [(is_internal_local, Traffic::Internal), (is_external_local && is_accessible, Traffic::External)];
+        resolved.lacking.extend(policies.iter().filter(|(applies, _)| *applies).map(|(_, traffic)| (family, *traffic)));
+    }
     let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
     let serving: Option<Arc<[Endpoint]>> = is_remembered.then(|| sets.serving.into());
     for (place, kind) in places {
@@ -127,6 +159,20 @@ fn resolve_port<'a>(
             resolved.entries.push((place, entry));
         }
     }
+}
+
+/// Only load balancers that keep clients on the node ask; what terminates does not count, even if it still serves.
+fn health_check<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &Node) -> Option<HealthCheck> {
+    let is_asked = service.kind == ServiceType::LoadBalancer && service.external_policy == Policy::Local;
+    let port = service.health_check_node_port.filter(|_| is_asked)?;
+    let ready = PerFamily::of(|family| {
+        service.cluster_ips.get(family).as_ref()?;
+        let endpoints = slices.clone().filter(|slice| slice.family == Some(family)).flat_map(|slice| &slice.endpoints);
+        let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && endpoints::is_local(endpoint, node);
+        let addresses: BTreeSet<IpAddr> = endpoints.filter(is_ready).map(|endpoint| endpoint.address).collect();
+        Some(addresses.len())
+    });
+    Some(HealthCheck { port, ready })
 }
 
 /// All places of a port: the ClusterIP first, then its other addresses of the family, and the node port.

@@ -117,5 +117,15 @@ pub enum Event {
     Listed(Kind, Vec<Object>),
 }
 
+impl Event {
+    /// The kind that it is about.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Changed(object) => object.kind(),
+            Self::Removed(kind, _) | Self::Listed(kind, _) => *kind,
+        }
+    }
+}
+
 /// The way events take to the agent's loop.
 pub type Events = tokio::sync::mpsc::Sender<Event>;

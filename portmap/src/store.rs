@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use crate::{
     collections::HashMap,
     object::{Node, OtherService, Service, Slice},
     source::{Event, Kind, Object},
-    table::ObjectName,
+    table::{Family, ObjectName},
 };
 
 /// All objects that count.
@@ -22,6 +23,10 @@ pub struct Store {
     nodes: HashMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
     dirty: Dirty,
+    /// When the changes happened that slices were written for, of each Service.
+    triggers: HashMap<ObjectName, Vec<(Family, Timestamp)>>,
+    /// Older ones are those of an agent before.
+    since: Option<Timestamp>,
     listed: BTreeSet<Kind>,
 }
 
@@ -56,6 +61,16 @@ impl Store {
     /// What events have concerned since the last call.
     pub fn take_dirty(&mut self) -> Dirty {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Notes from now on when the changes happened that slices are written for.
+    pub fn note_triggers(&mut self, since: Timestamp) {
+        self.since = Some(since);
+    }
+
+    /// When the changes happened that slices were written for since the last call.
+    pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
+        std::mem::take(&mut self.triggers).into_values().flatten().collect()
     }
 
     /// Has all Services resolved anew.
@@ -154,25 +169,36 @@ impl Store {
         if self.slices.get(&slice.name) == Some(&slice) {
             return;
         }
-        self.remove_slice(&slice.name);
+        self.unlink_slice(&slice.name);
         if let Some(service) = &slice.service {
+            if let (Some(family), Some(triggered), Some(since)) = (slice.family, slice.triggered, self.since)
+                && triggered > since
+            {
+                self.triggers.entry(service.clone()).or_default().push((family, triggered));
+            }
             self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
             self.dirty.services.insert(service.clone());
         }
         self.slices.insert(slice.name.clone(), slice);
     }
 
+    /// What a slice was written for that is gone does not count any more.
     fn remove_slice(&mut self, name: &ObjectName) {
-        let Some(service) = self.slices.remove(name).and_then(|slice| slice.service) else {
-            return;
-        };
+        if let Some(service) = self.unlink_slice(name) {
+            self.triggers.remove(&service);
+        }
+    }
+
+    fn unlink_slice(&mut self, name: &ObjectName) -> Option<ObjectName> {
+        let service = self.slices.remove(name).and_then(|slice| slice.service)?;
         if let Some(slices) = self.slices_of.get_mut(&service) {
             slices.remove(name);
             if slices.is_empty() {
                 self.slices_of.remove(&service);
             }
         }
-        self.dirty.services.insert(service);
+        self.dirty.services.insert(service.clone());
+        Some(service)
     }
 
     /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
@@ -202,7 +228,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{object::Faults, table::Family};
+    use crate::object::Faults;
 
     fn name(name: &str) -> ObjectName {
         ObjectName { namespace: "default".into(), name: name.into() }
@@ -215,6 +241,7 @@ mod tests {
             family: Some(Family::V4),
             ports: Box::default(),
             endpoints: Box::default(),
+            triggered: None,
             faults: Faults::default(),
         }
     }

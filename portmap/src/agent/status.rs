@@ -41,12 +41,13 @@ pub fn record_features(maps: &mut BpfMaps) -> Result<()> {
 }
 
 /// Records that tables and objects agree, but for what was left out.
-pub fn record_sync(maps: &mut BpfMaps, left_out: usize) -> Result<()> {
+pub fn record_sync(maps: &mut BpfMaps, left_out: usize, contested: usize) -> Result<()> {
     let now = now();
     maps.set_state(|state| {
         state.last_sync = now;
         state.flags |= SYNCED;
         state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+        state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
     })
 }
 

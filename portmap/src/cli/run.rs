@@ -1,6 +1,10 @@
 //! `portmap run`: the node agent.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,6 +14,7 @@ use portmap::{
     datapath::load::{LogLevel, Scope, Switches},
     maps::Capacity,
     node_ports::Eligible,
+    serve::Addresses,
 };
 
 use super::{ObjectArguments, PinsArguments};
@@ -42,6 +47,12 @@ pub struct Arguments {
     /// Serve node ports on these addresses of the node: primary (those of its Node object), localhost, all, or CIDRs
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
     nodeport_addresses: Vec<Eligible>,
+    /// Where to answer /healthz, /livez and /readyz, or none [default: 0.0.0.0:10256 with a cluster, none with --manifests]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
+    healthz_bind_address: Option<Bind>,
+    /// Where to answer /metrics, or none [default: 127.0.0.1:10249 with a cluster, none with --manifests]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
+    metrics_bind_address: Option<Bind>,
     /// Show the programs' decisions in the log; chosen when they are loaded, so that what is off costs nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = DatapathLog::Off)]
     datapath_log: DatapathLog,
@@ -54,6 +65,17 @@ pub struct Arguments {
     /// Room for this many clients of Services with session affinity; beyond, those unseen for longest are forgotten
     #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_affinity_clients: u32,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct Bind(Option<SocketAddr>);
+
+fn bind_address(text: &str) -> Result<Bind, String> {
+    match text {
+        "none" => Ok(Bind(None)),
+        _ => text.parse().map(|address| Bind(Some(address))).map_err(|_| "expected ADDRESS:PORT or none".to_owned()),
+    }
 }
 
 /// How much the programs say.
@@ -80,6 +102,9 @@ impl From<DatapathLog> for LogLevel {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
+        let default = |port, address: Ipv4Addr| Bind(self.manifests.is_empty().then(|| (address, port).into()));
+        let health = self.healthz_bind_address.unwrap_or_else(|| default(10_256, Ipv4Addr::UNSPECIFIED));
+        let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST));
         let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
         let capacity =
             Capacity { services: self.max_services, backends: self.max_backends, affinity_clients: self.max_affinity_clients };
@@ -95,6 +120,7 @@ impl Arguments {
             },
             service_cidrs: self.service_cidr.iter().map(IpNet::trunc).collect(),
             node_port_addresses: self.nodeport_addresses,
+            serve: Addresses { health: health.0, metrics: metrics.0 },
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.context("failed to start the runtime")?.block_on(agent::run(options))?;

@@ -136,6 +136,9 @@ impl BpfMaps {
     pub fn totals(&self) -> Result<Totals> {
         let per_cpu = self.totals.get(&0, 0)?;
         Ok(per_cpu.iter().fold(Totals::default(), |sum, totals| Totals {
+            forwarded: sum.forwarded + totals.forwarded,
+            refused: sum.refused + totals.refused,
+            dropped: sum.dropped + totals.dropped,
             undefined_port: sum.undefined_port + totals.undefined_port,
             unallocated: sum.unallocated + totals.unallocated,
             unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
@@ -163,6 +166,8 @@ impl BpfMaps {
 
     /// The connected UDP sockets whose endpoint serves no more: cookie, its namespace's cookie, and peer.
     pub fn stale_sockets(&self) -> Result<Vec<(u64, u64, SocketAddr)>> {
+        // In this order: an endpoint that comes meanwhile is found, should a socket be connected to it already.
+        let sockets: Vec<(u64, UdpSocket)> = self.udp_sockets.iter().collect::<Result<_, _>>()?;
         let mut items = BTreeSet::new();
         self.items_v4.read(&mut items)?;
         self.items_v6.read(&mut items)?;
@@ -173,14 +178,8 @@ impl BpfMaps {
                 Item::Address(..) | Item::Member(_) | Item::Range(..) => None,
             })
             .collect();
-        let mut stale = Vec::new();
-        for element in &self.udp_sockets {
-            let (cookie, socket) = element?;
-            if !serving.contains(&socket.endpoint) {
-                stale.push((cookie, socket.namespace, encode::destination_of(&socket.given)));
-            }
-        }
-        Ok(stale)
+        let stale = sockets.iter().filter(|(_, socket)| !serving.contains(&socket.endpoint));
+        Ok(stale.map(|(cookie, socket)| (*cookie, socket.namespace, encode::destination_of(&socket.given))).collect())
     }
 
     /// How many clients session affinity remembers.

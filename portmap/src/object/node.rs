@@ -10,6 +10,9 @@ use crate::table::{Family, PerFamily};
 /// The label that says which zone a node is in.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
+/// The taint that the cluster autoscaler puts on a node before it deletes it.
+const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// A Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -17,10 +20,14 @@ pub struct Node {
     pub zone: Option<Box<str>>,
     /// Its address of each family: the first `InternalIP`, else the first `ExternalIP`.
     pub addresses: PerFamily<Option<IpAddr>>,
+    /// Whether it is about to vanish: load balancers should send it nothing new.
+    pub is_leaving: bool,
 }
 
 impl From<core::Node> for Node {
     fn from(node: core::Node) -> Self {
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        let is_leaving = node.metadata.deletion_timestamp.is_some() || taints.iter().any(|taint| taint.key == LEAVING_TAINT);
         let zone = node.metadata.labels.and_then(|mut labels| labels.remove(ZONE_LABEL)).filter(|zone| !zone.is_empty());
         let listed = node.status.and_then(|status| status.addresses).unwrap_or_default();
         let mut addresses: PerFamily<Option<IpAddr>> = PerFamily::default();
@@ -31,6 +38,6 @@ impl From<core::Node> for Node {
                 }
             }
         }
-        Self { zone: zone.map(Into::into), addresses }
+        Self { zone: zone.map(Into::into), addresses, is_leaving }
     }
 }

@@ -2,10 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::{Faults, SERVICE_NAME_LABEL, object_name};
 use crate::table::{Family, ObjectName, Protocol};
+
+/// Says when the change of a pod or Service happened that made the controller write the slice, in RFC 3339.
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// An EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Slice {
     pub ports: Box<[SlicePort]>,
     /// The endpoints that have an address of the family.
     pub endpoints: Box<[SliceEndpoint]>,
+    /// When the change happened that the controller last wrote it for, if it says so.
+    pub triggered: Option<Timestamp>,
     /// What is wrong with it.
     pub faults: Faults,
 }
@@ -65,6 +71,8 @@ impl From<discovery::EndpointSlice> for Slice {
     fn from(slice: discovery::EndpointSlice) -> Self {
         let mut faults = Faults::default();
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)).cloned();
+        let annotations = slice.metadata.annotations.as_ref();
+        let triggered = annotations.and_then(|annotations| annotations.get(TRIGGER_ANNOTATION)?.parse().ok());
         let name = object_name(slice.metadata);
         let family = match slice.address_type.as_str() {
             "IPv4" => Some(Family::V4),
@@ -82,6 +90,7 @@ impl From<discovery::EndpointSlice> for Slice {
                 None => Box::default(),
             },
             name,
+            triggered,
             faults,
         }
     }

@@ -14,6 +14,7 @@ use super::Step;
 use crate::{
     collections::HashMap,
     maps::{Capacity, Item},
+    serve::Usage,
     table::{AddressOwner, Endpoint, Family},
 };
 
@@ -23,8 +24,8 @@ pub struct Items {
     present: BTreeSet<Item>,
     counts: HashMap<(Discriminant<Item>, Family), u32>,
     capacity: Capacity,
-    /// Whether something found no room. What is remembered of clients, or refused, is less than it should be then.
-    pub lacks_room: bool,
+    /// What found no room. What is remembered of clients, or refused, is less than it should be then.
+    without_room: BTreeSet<Item>,
 }
 
 impl Items {
@@ -34,12 +35,32 @@ impl Items {
         for item in &present {
             *counts.entry(kind(item)).or_default() += 1;
         }
-        Self { present, counts, capacity, lacks_room: false }
+        Self { present, counts, capacity, without_room: BTreeSet::new() }
+    }
+
+    /// How much found no room.
+    pub fn without_room(&self) -> usize {
+        self.without_room.len()
     }
 
     /// Everything that is there.
     pub fn iter(&self) -> impl Iterator<Item = &Item> {
         self.present.iter()
+    }
+
+    /// How full the maps of endpoints and members are.
+    pub fn usage(&self) -> impl Iterator<Item = Usage> {
+        let endpoint = |address: IpAddr| Item::Endpoint(0, Endpoint { address, port: 0, local: false });
+        let member = Item::Member(Member { service: 0, endpoint: 0 });
+        let of = [
+            ("ENDPOINTS_V4", endpoint(std::net::Ipv4Addr::UNSPECIFIED.into())),
+            ("ENDPOINTS_V6", endpoint(std::net::Ipv6Addr::UNSPECIFIED.into())),
+            ("MEMBERS", member),
+        ];
+        of.into_iter().map(|(map, item)| {
+            let used = self.counts.get(&kind(&item)).copied().unwrap_or_default();
+            Usage { map, used, capacity: room(&item, self.capacity) }
+        })
     }
 
     /// Whether any source range is there.
@@ -55,10 +76,11 @@ impl Items {
         }
         let count = self.counts.entry(kind(&item)).or_default();
         if *count >= room(&item, self.capacity) {
-            self.lacks_room = true;
+            self.without_room.insert(item);
             return false;
         }
         *count += 1;
+        self.without_room.remove(&item);
         self.present.insert(item);
         steps.push(Step::Insert(item));
         true
@@ -66,6 +88,7 @@ impl Items {
 
     /// Plans to take an item away, if it is there.
     pub fn remove(&mut self, item: Item, steps: &mut Vec<Step>) {
+        self.without_room.remove(&item);
         if self.present.remove(&item) {
             if let Some(count) = self.counts.get_mut(&kind(&item)) {
                 *count -= 1;
@@ -76,7 +99,8 @@ impl Items {
 
     /// Plans to take away what lies in a range of items and is not wanted.
     pub fn retain(&mut self, range: RangeInclusive<Item>, is_wanted: impl Fn(&Item) -> bool, steps: &mut Vec<Step>) {
-        let unwanted: Vec<Item> = self.present.range(range).filter(|item| !is_wanted(item)).copied().collect();
+        let lacking = self.without_room.range(range.clone());
+        let unwanted: Vec<Item> = self.present.range(range).chain(lacking).filter(|item| !is_wanted(item)).copied().collect();
         for item in unwanted {
             self.remove(item, steps);
         }

@@ -42,6 +42,14 @@ impl Prefixes {
             of_family.truncate(CIDRS);
             of_family
         });
+        for family in Family::ALL {
+            let room = PREFIXES - self.cidrs.get(family).len();
+            while self.covers.get(family).len() > room {
+                if let Some(cover) = self.covers.get_mut(family).pop() {
+                    widen_nearest(self.covers.get_mut(family), cover.addr(), cover.prefix_len());
+                }
+            }
+        }
     }
 
     /// Sees to it that a ClusterIP lies in a prefix.
@@ -55,10 +63,7 @@ impl Prefixes {
         if covers.len() < room {
             return covers.push(around(address));
         }
-        let nearest = covers.iter_mut().max_by_key(|cover| common_bits(cover.addr(), address).min(cover.prefix_len()));
-        if let Some(cover) = nearest {
-            *cover = widened(*cover, address);
-        }
+        widen_nearest(covers, address, u8::MAX);
     }
 
     /// Plans the prefixes of both families. Unless every Service is in the tables, nothing is known to be nobody's.
@@ -86,9 +91,12 @@ fn around(address: IpAddr) -> IpNet {
     IpNet::new(address, bits).map_or_else(|_| IpNet::from(address), |range| range.trunc())
 }
 
-fn widened(cover: IpNet, address: IpAddr) -> IpNet {
-    let bits = common_bits(cover.addr(), address).min(cover.prefix_len());
-    IpNet::new(address, bits).map_or(cover, |range| range.trunc())
+/// Has the nearest cover take in as many bits of an address as given.
+fn widen_nearest(covers: &mut [IpNet], address: IpAddr, bits: u8) {
+    let common = |cover: &IpNet| common_bits(cover.addr(), address).min(cover.prefix_len()).min(bits);
+    if let Some(cover) = covers.iter_mut().max_by_key(|cover| common(cover)) {
+        *cover = IpNet::new(address, common(cover)).map_or(*cover, |range| range.trunc());
+    }
 }
 
 /// How many leading bits two addresses of one family share.
@@ -123,6 +131,20 @@ mod tests {
         let planned = planned(&mut prefixes);
         assert!(planned.len() <= PREFIXES, "{planned:?}");
         assert!(planned.contains(&"10.96.0.0/16!".to_owned()), "{planned:?}");
+        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().map(|prefix| prefix.range).collect();
+        assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
+    }
+
+    #[test]
+    fn ranges_that_come_later_leave_no_cluster_ip_uncovered() {
+        let mut prefixes = Prefixes::new(PerFamily::default());
+        let addresses: Vec<IpAddr> = (0..8_u8).map(|number| IpAddr::from([20 + number, 1, 1, 1])).collect();
+        for address in &addresses {
+            prefixes.cover(*address);
+        }
+        let cidrs = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(|range| range.parse().expect("a range"));
+        prefixes.set_cidrs(&cidrs);
+        assert!(planned(&mut prefixes).len() <= PREFIXES);
         let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().map(|prefix| prefix.range).collect();
         assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
     }

@@ -160,7 +160,7 @@ impl Agent {
         apply::apply(&mut after, &plan).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         self.maps.guard();
         for step in plan.steps.clone() {
-            let one = Plan { steps: vec![step], left_out: BTreeMap::new() };
+            let one = Plan { steps: vec![step], ..Plan::default() };
             apply::apply(&mut self.maps, &one).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
             for frontend in &watched {
                 for (side, seen) in [Side::Inside, Side::Outside].into_iter().zip(self.see(frontend)) {

@@ -143,7 +143,7 @@ fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family:
     for slice in slices.filter(|slice| slice.family == Some(family)) {
         for slice_port in slice.ports.iter().filter(|slice_port| matches(slice_port, port)) {
             candidates.extend(slice.endpoints.iter().map(|entry| {
-                let local = !node.name.is_empty() && entry.node.as_deref() == Some(&*node.name);
+                let local = is_local(entry, node);
                 Candidate { endpoint: Endpoint { address: entry.address, port: slice_port.port, local }, entry }
             }));
         }
@@ -160,6 +160,11 @@ fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family:
         is_same
     });
     candidates
+}
+
+/// Whether the endpoint is known to run on the node.
+pub fn is_local(entry: &SliceEndpoint, node: &Node) -> bool {
+    !node.name.is_empty() && entry.node.as_deref() == Some(&*node.name)
 }
 
 fn matches(slice_port: &SlicePort, port: &ServicePort) -> bool {

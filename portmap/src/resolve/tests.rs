@@ -31,6 +31,7 @@ fn slice(slice: &str, port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
         family: Some(Family::V4),
         ports: [SlicePort { name: "http".into(), protocol: Protocol::Tcp, port }].into(),
         endpoints: endpoints.into(),
+        triggered: None,
         faults: Faults::default(),
     }
 }

@@ -50,6 +50,8 @@ pub struct Table {
     /// ClusterIP → those who have it, in order.
     addresses: HashMap<IpAddr, Vec<(AddressOwner, ObjectName)>>,
     addresses_of: HashMap<(AddressOwner, ObjectName), Box<[IpAddr]>>,
+    /// Places that several Services claim.
+    contested: BTreeSet<Place>,
     /// Where node ports are served.
     node_addresses: BTreeSet<IpAddr>,
 }
@@ -64,6 +66,9 @@ impl Table {
             let claims = self.claims.entry(place).or_insert_with(|| Vec::with_capacity(1));
             let index = claims.partition_point(|claim| claim.precedence < *precedence);
             claims.insert(index, Claim { precedence: precedence.clone(), entry });
+            if claims.len() > 1 {
+                self.contested.insert(place);
+            }
             claimed.push(place);
         }
         if !claimed.is_empty() {
@@ -134,6 +139,11 @@ impl Table {
         self.addresses.get(address)?.first().map(|(owner, _)| *owner)
     }
 
+    /// How many places several Services claim.
+    pub fn contested(&self) -> usize {
+        self.contested.len()
+    }
+
     /// The places that a Service claims, in vain or not.
     pub fn places_of(&self, service: &ObjectName) -> &[Place] {
         self.by_service.get(service).map(AsRef::as_ref).unwrap_or_default()
@@ -181,6 +191,9 @@ impl Table {
         for place in &claimed {
             if let Some(claims) = self.claims.get_mut(place) {
                 claims.retain(|claim| claim.precedence.service != *service);
+                if claims.len() < 2 {
+                    self.contested.remove(place);
+                }
                 if claims.is_empty() {
                     self.claims.remove(place);
                 }

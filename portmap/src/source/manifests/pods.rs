@@ -61,6 +61,7 @@ fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName,
         family: Some(shape.family),
         ports: shape.ports.into(),
         endpoints: endpoints.into(),
+        triggered: None,
         faults: Faults::default(),
     };
     slices.into_iter().enumerate().map(slice).collect()

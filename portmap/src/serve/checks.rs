@@ -1,0 +1,91 @@
+//! A server at each `healthCheckNodePort`, which load balancers ask whether to send a Service's connections to this node.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use axum::{
+    Json, Router,
+    extract::ConnectInfo,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde::Serialize;
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    Facts, ServiceHealth,
+    listen::{self, Place},
+};
+use crate::table::{Family, PerFamily};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    service: Name,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
+struct Name {
+    namespace: String,
+    name: String,
+}
+
+/// Keeps a server at every port that there is.
+pub async fn run(facts: Arc<Facts>) -> Result<()> {
+    let mut checks = facts.checks();
+    let mut servers: BTreeMap<u16, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let wanted: Vec<u16> = checks.borrow_and_update().keys().copied().collect();
+        servers.retain(|port, server| {
+            let is_wanted = wanted.contains(port);
+            if !is_wanted {
+                server.abort();
+            }
+            is_wanted
+        });
+        for port in wanted {
+            servers.entry(port).or_insert_with(|| tokio::spawn(serve(port, facts.clone())));
+        }
+        checks.changed().await.context("the agent's loop ended")?;
+    }
+}
+
+async fn serve(port: u16, facts: Arc<Facts>) {
+    let checks = facts.checks();
+    let what = match checks.borrow().get(&port) {
+        Some(health) => format!("health checks of Service {} on port {port}", health.service),
+        None => return,
+    };
+    let listener = listen::bind(&what, Place::Everywhere(port)).await;
+    let router = Router::new().fallback(move |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
+        answer(port, client.ip(), &checks, &facts)
+    });
+    if let Err(error) = listen::serve(listener, router).await {
+        tracing::warn!("{what} ended: {error:#}");
+    }
+}
+
+fn answer(port: u16, client: IpAddr, checks: &watch::Receiver<BTreeMap<u16, ServiceHealth>>, facts: &Facts) -> Response {
+    let Some(ServiceHealth { service, check }) = checks.borrow().get(&port).cloned() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let ready = ready(&check.ready, client);
+    let is_healthy = facts.is_healthy();
+    let status = if ready > 0 && is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let headers = [("X-Content-Type-Options", "nosniff".to_owned()), ("X-Load-Balancing-Endpoint-Weight", ready.to_string())];
+    let name = Name { namespace: service.namespace.to_string(), name: service.name.to_string() };
+    let body = Answer { service: name, local_endpoints: ready, service_proxy_healthy: is_healthy };
+    (status, headers, Json(body)).into_response()
+}
+
+/// The endpoints of the family that the load balancer speaks; of a Service that has the other only, of that.
+fn ready(counts: &PerFamily<Option<usize>>, client: IpAddr) -> usize {
+    let asked = *counts.get(Family::of(client.to_canonical()));
+    asked.or(counts.v4).or(counts.v6).unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! What the loop knows of itself, for those who ask over HTTP.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{resolve::HealthCheck, table::ObjectName};
+
+/// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Shared by the loop, which writes, and the servers, which read.
+#[derive(Debug)]
+pub struct Facts {
+    inner: Mutex<Inner>,
+    checks: watch::Sender<BTreeMap<u16, ServiceHealth>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Since when the oldest change waits that is not in the tables.
+    pending_since: Option<Instant>,
+    last_sync: Timestamp,
+    is_ready: bool,
+    is_eligible: bool,
+}
+
+/// What a `healthCheckNodePort` answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceHealth {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its endpoints on this node.
+    pub check: HealthCheck,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        let inner = Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_eligible: true };
+        Self { inner: Mutex::new(inner), checks: watch::Sender::new(BTreeMap::new()) }
+    }
+}
+
+impl Facts {
+    /// A change has come in. Returns whether it is the first that waits.
+    pub fn queued(&self) -> bool {
+        let mut inner = self.lock();
+        let is_first = inner.pending_since.is_none();
+        inner.pending_since.get_or_insert_with(Instant::now);
+        is_first
+    }
+
+    /// All changes are in the tables.
+    pub fn synced(&self) {
+        let mut inner = self.lock();
+        (inner.pending_since, inner.last_sync, inner.is_ready) = (None, Timestamp::now(), true);
+    }
+
+    /// The tables could not be written.
+    pub fn failed(&self) {
+        self.lock().is_ready = false;
+    }
+
+    /// Whether load balancers may send new connections to this node.
+    pub fn set_eligible(&self, is_eligible: bool) {
+        self.lock().is_eligible = is_eligible;
+    }
+
+    /// Sets the answers at all `healthCheckNodePort`s. Of two Services with one port the first by name has it; the others are
+    /// returned.
+    pub fn set_checks<'a>(&self, checks: &'a BTreeMap<ObjectName, HealthCheck>) -> Vec<&'a ObjectName> {
+        let (mut ports, mut losers) = (BTreeMap::new(), Vec::new());
+        for (service, check) in checks {
+            let health = ServiceHealth { service: service.clone(), check: *check };
+            match ports.entry(check.port) {
+                Entry::Vacant(place) => drop(place.insert(health)),
+                Entry::Occupied(_) => losers.push(service),
+            }
+        }
+        self.checks.send_if_modified(|current| {
+            let is_other = *current != ports;
+            *current = ports;
+            is_other
+        });
+        losers
+    }
+
+    /// The answers at all `healthCheckNodePort`s, and word of their changes.
+    pub fn checks(&self) -> watch::Receiver<BTreeMap<u16, ServiceHealth>> {
+        self.checks.subscribe()
+    }
+
+    /// No change waits for too long. Never false merely for idleness, nor because the API server is gone.
+    pub fn is_healthy(&self) -> bool {
+        self.lock().pending_since.is_none_or(|since| since.elapsed() <= PATIENCE)
+    }
+
+    /// Everything has been listed, and what was last applied was applied cleanly.
+    pub fn is_ready(&self) -> bool {
+        self.lock().is_ready
+    }
+
+    /// Whether load balancers may send new connections to this node.
+    pub fn is_eligible(&self) -> bool {
+        self.lock().is_eligible
+    }
+
+    /// When tables and objects last agreed.
+    pub fn last_sync(&self) -> Timestamp {
+        self.lock().last_sync
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

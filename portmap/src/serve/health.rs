@@ -1,0 +1,99 @@
+//! `/healthz`, `/livez` and `/readyz`, as kube-proxy has them.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Facts, Metrics};
+
+/// The answer of `/healthz` and `/livez`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    last_updated: Timestamp,
+    current_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    status: Families,
+}
+
+/// Both families are written by one loop: what holds of one holds of the other.
+#[derive(Serialize)]
+struct Families {
+    #[serde(rename = "IPv4")]
+    v4: FamilyHealth,
+    #[serde(rename = "IPv6")]
+    v6: FamilyHealth,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FamilyHealth {
+    last_updated: Timestamp,
+    healthy: bool,
+}
+
+/// The server of `--healthz-bind-address`.
+pub fn router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {
+    let (live, ready, live_metrics) = (facts.clone(), facts.clone(), metrics.clone());
+    Router::new()
+        // Load balancers ask this one: a node that is about to vanish should get no new connections.
+        .route(
+            "/healthz",
+            get(move || async move {
+                let answer = answer(&facts, Some(facts.is_eligible()));
+                metrics.answered_healthz(answer.status().as_u16());
+                answer
+            }),
+        )
+        // The kubelet asks this one: the node's fate is no reason to restart the agent.
+        .route(
+            "/livez",
+            get(move || async move {
+                let answer = answer(&live, None);
+                live_metrics.answered_livez(answer.status().as_u16());
+                answer
+            }),
+        )
+        .route("/readyz", get(move || async move { readiness(&ready) }))
+}
+
+/// `/healthz` and `/readyz` beside the metrics.
+pub fn plain_router(facts: Arc<Facts>) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&facts) }))
+}
+
+fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
+    let (is_healthy, last_sync, now) = (facts.is_healthy(), facts.last_sync(), Timestamp::now());
+    let healthy = is_healthy && node_eligible != Some(false);
+    let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
+    let answer = Answer {
+        // Consumers once compared the two times: a healthy agent is always up to date.
+        last_updated: if healthy { now } else { last_sync },
+        current_time: now,
+        node_eligible,
+        healthy,
+        status: Families { v4: family, v6: family },
+    };
+    (status(healthy), [("X-Content-Type-Options", "nosniff")], Json(answer)).into_response()
+}
+
+fn readiness(facts: &Facts) -> Response {
+    if facts.is_ready() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not everything has been listed and applied\n").into_response()
+    }
+}
+
+fn status(is_fine: bool) -> StatusCode {
+    if is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

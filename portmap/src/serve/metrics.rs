@@ -1,0 +1,343 @@
+//! Metrics for Prometheus: kube-proxy's names where the meaning is the same, ours under `portmap_`.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use jiff::Timestamp;
+use portmap_common::Totals;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family as Metric, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::table::Family;
+
+/// Seconds, in a gauge.
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFamily {
+    ip_family: IpFamily,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum IpFamily {
+    IPv4,
+    IPv6,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPolicy {
+    ip_family: IpFamily,
+    traffic_policy: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMap {
+    map: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfEvent {
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCode {
+    code: u16,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Its name.
+    pub map: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries in all.
+    pub capacity: u32,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
+    full_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
+    partial_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
+    programming: Metric<OfFamily, Histogram, fn() -> Histogram>,
+    last_sync: Metric<OfFamily, Seconds>,
+    last_queued: Metric<OfFamily, Seconds>,
+    lacking: Metric<OfPolicy, Gauge>,
+    service_changes: Counter,
+    endpoint_changes: Counter,
+    pending_services: Gauge,
+    pending_endpoints: Gauge,
+    entries: Metric<OfMap, Gauge>,
+    capacity: Metric<OfMap, Gauge>,
+    left_out: Gauge,
+    contested: Gauge,
+    failures: Counter,
+    calls: Metric<OfOutcome, Counter>,
+    events: Metric<OfEvent, Counter>,
+    healthz: Metric<OfCode, Counter>,
+    livez: Metric<OfCode, Counter>,
+}
+
+/// Which kind of sync it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Everything was compared.
+    Full,
+    /// What changed.
+    Partial,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let durations = || Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)));
+        let latencies = || {
+            let by_5 = (60..=115).step_by(5).map(f64::from);
+            let by_30 = (120..=300).step_by(30).map(f64::from);
+            Histogram::new([0.25, 0.5].into_iter().chain((1..60).map(f64::from)).chain(by_5).chain(by_30))
+        };
+        let metrics = Self {
+            registry: Mutex::default(),
+            sync_duration: Metric::new_with_constructor(durations),
+            full_sync_duration: Metric::new_with_constructor(durations),
+            partial_sync_duration: Metric::new_with_constructor(durations),
+            programming: Metric::new_with_constructor(latencies),
+            last_sync: Metric::default(),
+            last_queued: Metric::default(),
+            lacking: Metric::default(),
+            service_changes: Counter::default(),
+            endpoint_changes: Counter::default(),
+            pending_services: Gauge::default(),
+            pending_endpoints: Gauge::default(),
+            entries: Metric::default(),
+            capacity: Metric::default(),
+            left_out: Gauge::default(),
+            contested: Gauge::default(),
+            failures: Counter::default(),
+            calls: Metric::default(),
+            events: Metric::default(),
+            healthz: Metric::default(),
+            livez: Metric::default(),
+        };
+        let mut registry = Registry::default();
+        metrics.register_of_kube_proxy(&mut registry);
+        metrics.register_own(&mut registry);
+        Self { registry: Mutex::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    fn register_of_kube_proxy(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("kubeproxy");
+        registry.register("sync_proxy_rules_duration_seconds", "How long a sync took", self.sync_duration.clone());
+        registry.register(
+            "sync_full_proxy_rules_duration_seconds",
+            "How long a full sync took",
+            self.full_sync_duration.clone(),
+        );
+        registry.register(
+            "sync_partial_proxy_rules_duration_seconds",
+            "How long a sync of what changed took",
+            self.partial_sync_duration.clone(),
+        );
+        registry.register(
+            "network_programming_duration_seconds",
+            "From the change of a pod or Service to the tables",
+            self.programming.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_last_timestamp_seconds",
+            "When tables and objects last agreed",
+            self.last_sync.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_last_queued_timestamp_seconds",
+            "When a change last came in",
+            self.last_queued.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "Service ports that a policy keeps on this node, where there is no endpoint while there are some elsewhere",
+            self.lacking.clone(),
+        );
+        registry.register("sync_proxy_rules_service_changes", "Changes of Services", self.service_changes.clone());
+        registry.register("sync_proxy_rules_endpoint_changes", "Changes of EndpointSlices", self.endpoint_changes.clone());
+        registry.register(
+            "sync_proxy_rules_service_changes_pending",
+            "Changes of Services that are not in the tables",
+            self.pending_services.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_endpoint_changes_pending",
+            "Changes of EndpointSlices that are not in the tables",
+            self.pending_endpoints.clone(),
+        );
+        registry.register("proxy_healthz", "Answers of /healthz", self.healthz.clone());
+        registry.register("proxy_livez", "Answers of /livez", self.livez.clone());
+    }
+
+    fn register_own(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("portmap");
+        registry.register("map_entries", "Entries of a BPF map in use", self.entries.clone());
+        registry.register("map_capacity", "Entries that a BPF map has room for", self.capacity.clone());
+        registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
+        registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
+        registry.register("repairs", "Times that the tables were read and planned anew after a failure", self.failures.clone());
+        registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
+        registry.register("events", "What happened that is no service's, since the maps were created", self.events.clone());
+    }
+
+    /// A change has come in.
+    pub fn queued(&self, is_service: bool) {
+        let (changes, pending) = if is_service {
+            (&self.service_changes, &self.pending_services)
+        } else {
+            (&self.endpoint_changes, &self.pending_endpoints)
+        };
+        changes.inc();
+        pending.inc();
+        for family in Family::ALL {
+            self.last_queued.get_or_create(&of(family)).set(seconds(Timestamp::now()));
+        }
+    }
+
+    /// A sync is done.
+    pub fn synced(&self, kind: Sync, took: Duration, triggers: &[(Family, Timestamp)]) {
+        let now = Timestamp::now();
+        self.pending_services.set(0);
+        self.pending_endpoints.set(0);
+        for family in Family::ALL {
+            let label = of(family);
+            self.sync_duration.get_or_create(&label).observe(took.as_secs_f64());
+            let of_kind = match kind {
+                Sync::Full => &self.full_sync_duration,
+                Sync::Partial => &self.partial_sync_duration,
+            };
+            of_kind.get_or_create(&label).observe(took.as_secs_f64());
+            self.last_sync.get_or_create(&label).set(seconds(now));
+        }
+        for (family, triggered) in triggers {
+            let latency = seconds(now) - seconds(*triggered);
+            self.programming.get_or_create(&of(*family)).observe(latency.max(0.0));
+        }
+    }
+
+    /// The tables could not be written.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    /// How many service ports lack an endpoint on this node that a policy wants.
+    pub fn set_lacking(&self, family: Family, traffic_policy: &'static str, count: usize) {
+        let label = OfPolicy { ip_family: ip_family(family), traffic_policy };
+        self.lacking.get_or_create(&label).set(gauge(count));
+    }
+
+    /// What found no place.
+    pub fn set_trouble(&self, left_out: usize, contested: usize) {
+        self.left_out.set(gauge(left_out));
+        self.contested.set(gauge(contested));
+    }
+
+    /// How full the maps are.
+    pub fn set_usage(&self, usage: &[Usage]) {
+        for Usage { map, used, capacity } in usage {
+            self.entries.get_or_create(&OfMap { map }).set(i64::from(*used));
+            self.capacity.get_or_create(&OfMap { map }).set(i64::from(*capacity));
+        }
+    }
+
+    /// What the programs have counted.
+    pub fn set_totals(&self, totals: &Totals) {
+        let Totals {
+            forwarded,
+            refused,
+            dropped,
+            undefined_port,
+            unallocated,
+            unknown_namespace,
+            not_admitted,
+            forgotten_sockets,
+            untracked_sockets,
+            affinity_clients,
+        } = *totals;
+        // The programs count: what they have counted is taken over.
+        let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
+        for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
+            store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
+        }
+        for (event, count) in [
+            ("undefined_port", undefined_port),
+            ("unallocated_address", unallocated),
+            ("unknown_namespace", unknown_namespace),
+            ("not_admitted", not_admitted),
+            ("forgotten_socket", forgotten_sockets),
+            ("untracked_socket", untracked_sockets),
+            ("affinity_client", affinity_clients),
+        ] {
+            store(&self.events.get_or_create(&OfEvent { event }), count);
+        }
+    }
+
+    /// `/healthz` was answered.
+    pub fn answered_healthz(&self, code: u16) {
+        self.healthz.get_or_create(&OfCode { code }).inc();
+    }
+
+    /// `/livez` was answered.
+    pub fn answered_livez(&self, code: u16) {
+        self.livez.get_or_create(&OfCode { code }).inc();
+    }
+
+    /// The answer to `/metrics`.
+    pub fn answer(&self) -> Response {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match encode(&mut text, &registry) {
+            Ok(()) => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                ([(CONTENT_TYPE, kind)], text).into_response()
+            }
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    }
+}
+
+fn of(family: Family) -> OfFamily {
+    OfFamily { ip_family: ip_family(family) }
+}
+
+fn ip_family(family: Family) -> IpFamily {
+    match family {
+        Family::V4 => IpFamily::IPv4,
+        Family::V6 => IpFamily::IPv6,
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.as_duration().as_secs_f64()
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,6 +1,6 @@
 //! Loads the programs, onto pinned maps where there are any.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -153,9 +153,9 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
 /// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.
 fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(object).context("failed to parse the BPF object")?;
-    let mut names: Vec<String> = object.maps.keys().filter(|name| !is_private(name)).cloned().collect();
-    names.sort();
-    for (name, map) in object.maps.iter().filter(|(name, _)| !is_private(name)) {
+    // In order, so that the same difference is always told of the same map.
+    let shared: BTreeMap<_, _> = object.maps.iter().filter(|(name, _)| !is_private(name)).collect();
+    for (name, map) in &shared {
         let path = pins.map(name);
         if !path.exists() {
             continue;
@@ -177,7 +177,7 @@ fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>
             );
         }
     }
-    Ok(names)
+    Ok(shared.into_keys().cloned().collect())
 }
 
 /// Whether a map belongs to one load of the object: its constants, and the diagnostics.

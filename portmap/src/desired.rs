@@ -221,3 +221,6 @@ impl Desired {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,7 +256,7 @@ impl Agent {
                 self.act();
             }
             if self.planner.has_source_ranges() {
-                self.clients.check(self.pins.set(), &self.maps.totals()?).await;
+                self.clients.check(self.pins.set(), &self.maps).await?;
             }
             self.stale.check(self.pins.set());
         }
@@ -299,7 +299,7 @@ impl Agent {
             self.metrics.set_lacking(family, "external", self.desired.lacking(family, Traffic::External));
         }
         self.metrics.set_trouble(self.left_out.len(), self.desired.table().contested());
-        self.metrics.set_usage(&self.planner.usage());
+        self.metrics.set_fullness(&self.planner.fullness());
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -340,8 +340,13 @@ impl Agent {
         }
         apply::apply(&mut self.maps, &plan)?;
         status::record_sync(&mut self.maps, plan.left_out.len(), self.desired.table().contested())?;
-        let kind = if self.compare_all { Sync::Full } else { Sync::Partial };
-        self.metrics.synced(kind, started.elapsed(), &self.desired.take_triggers());
+        self.metrics.settled();
+        let triggers = self.desired.take_triggers();
+        // The loop also looks without a change: that is no sync.
+        if self.compare_all || !changes.is_empty() {
+            let kind = if self.compare_all { Sync::Full } else { Sync::Partial };
+            self.metrics.synced(kind, started.elapsed(), &triggers);
+        }
         if !plan.steps.is_empty() {
             tracing::info!("applied {} writes in {:.1?}", plan.steps.len(), started.elapsed());
         }

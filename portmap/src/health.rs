@@ -12,7 +12,7 @@ use crate::{
         pin::Pins,
     },
     encode,
-    maps::{Item, Maps as _, Snapshot, bpf::BpfMaps},
+    maps::{Fullness, Item, Maps as _, Snapshot, bpf::BpfMaps},
     table::Family,
 };
 
@@ -39,17 +39,6 @@ pub struct Check {
     pub fine: bool,
     /// What was seen.
     pub text: String,
-}
-
-/// How full a map is.
-#[derive(Clone, Debug, Serialize)]
-pub struct Fullness {
-    /// The map's name.
-    pub name: &'static str,
-    /// Entries in use.
-    pub used: u32,
-    /// Entries in all.
-    pub capacity: u32,
 }
 
 /// Looks at everything pinned.

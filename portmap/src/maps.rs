@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Result;
 use ipnet::IpNet;
 use portmap_common::{Choice, Member, Service};
+use serde::Serialize;
 
 use crate::table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
 
@@ -49,6 +50,17 @@ pub struct Slot {
     pub endpoint: Endpoint,
     /// The number of this incarnation of the endpoint.
     pub number: u32,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fullness {
+    /// The map's name.
+    pub name: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries in all.
+    pub capacity: u32,
 }
 
 /// Something that is in a map or not: inserted once, removed once, never updated.

@@ -16,8 +16,7 @@ use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
     collections::HashMap,
-    maps::{Capacity, Found, Item, Marks, Prefix, Side, Slot, Snapshot},
-    serve::Usage,
+    maps::{Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entry, Family, Frontend, Kind, ServicePort, Table},
 };
 use items::Items;
@@ -260,15 +259,14 @@ impl Planner {
     }
 
     /// How full the maps are.
-    pub fn usage(&mut self) -> Vec<Usage> {
-        let services = (self.numbers.used(), self.numbers.capacity());
-        let mut usage = vec![Usage { map: "SERVICES", used: services.0, capacity: services.1 }];
-        for (map, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {
+    pub fn fullness(&mut self) -> Vec<Fullness> {
+        let mut maps = vec![Fullness { name: "SERVICES", used: self.numbers.used(), capacity: self.numbers.capacity() }];
+        for (name, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {
             let slots = self.ports.slots(family);
-            usage.push(Usage { map, used: slots.used(), capacity: slots.capacity() });
+            maps.push(Fullness { name, used: slots.used(), capacity: slots.capacity() });
         }
-        usage.extend(self.items.usage());
-        usage
+        maps.extend(self.items.fullness());
+        maps
     }
 
     /// How many frontends the maps hold.

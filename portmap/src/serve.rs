@@ -15,7 +15,7 @@ use axum::{Router, routing::get};
 
 pub use facts::{Facts, ServiceHealth};
 use listen::Place;
-pub use metrics::{Metrics, Sync, Usage};
+pub use metrics::{Metrics, Sync};
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, Default)]

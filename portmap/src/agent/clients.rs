@@ -31,15 +31,19 @@ pub struct Clients {
 impl Clients {
     /// Looks at the namespaces again if a client was kept out, or it was long ago: the one may have an address that is not known
     /// yet, or lack one that it had.
-    pub async fn check(&mut self, pins: PathBuf, totals: &Totals) {
+    pub async fn check(&mut self, pins: PathBuf, maps: &BpfMaps) -> Result<()> {
         self.finish().await;
-        let kept_out = totals.unknown_namespace + totals.not_admitted;
-        let wait = if self.kept_out == kept_out { REFRESH } else { AGAIN };
-        let is_due = self.last.is_none_or(|last| last.elapsed() >= wait);
-        if self.look.is_none() && is_due {
+        let since_last = self.last.map(|last| last.elapsed());
+        if self.look.is_some() || since_last.is_some_and(|since| since < AGAIN) {
+            return Ok(());
+        }
+        let Totals { unknown_namespace, not_admitted, .. } = maps.totals()?;
+        let kept_out = unknown_namespace + not_admitted;
+        if self.kept_out != kept_out || since_last.is_none_or(|since| since >= REFRESH) {
             (self.kept_out, self.last) = (kept_out, Some(Instant::now()));
             self.look = Some(tokio::task::spawn_blocking(move || look(&pins)));
         }
+        Ok(())
     }
 
     async fn finish(&mut self) {

@@ -13,8 +13,7 @@ use portmap_common::Member;
 use super::Step;
 use crate::{
     collections::HashMap,
-    maps::{Capacity, Item},
-    serve::Usage,
+    maps::{Capacity, Fullness, Item},
     table::{AddressOwner, Endpoint, Family},
 };
 
@@ -49,7 +48,7 @@ impl Items {
     }
 
     /// How full the maps of endpoints and members are.
-    pub fn usage(&self) -> impl Iterator<Item = Usage> {
+    pub fn fullness(&self) -> impl Iterator<Item = Fullness> {
         let endpoint = |address: IpAddr| Item::Endpoint(0, Endpoint { address, port: 0, local: false });
         let member = Item::Member(Member { service: 0, endpoint: 0 });
         let of = [
@@ -57,9 +56,9 @@ impl Items {
             ("ENDPOINTS_V6", endpoint(std::net::Ipv6Addr::UNSPECIFIED.into())),
             ("MEMBERS", member),
         ];
-        of.into_iter().map(|(map, item)| {
+        of.into_iter().map(|(name, item)| {
             let used = self.counts.get(&kind(&item)).copied().unwrap_or_default();
-            Usage { map, used, capacity: room(&item, self.capacity) }
+            Fullness { name, used, capacity: room(&item, self.capacity) }
         })
     }
 

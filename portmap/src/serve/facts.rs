@@ -47,12 +47,9 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// A change has come in. Returns whether it is the first that waits.
-    pub fn queued(&self) -> bool {
-        let mut inner = self.lock();
-        let is_first = inner.pending_since.is_none();
-        inner.pending_since.get_or_insert_with(Instant::now);
-        is_first
+    /// A change has come in.
+    pub fn queued(&self) {
+        self.lock().pending_since.get_or_insert_with(Instant::now);
     }
 
     /// All changes are in the tables.

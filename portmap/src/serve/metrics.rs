@@ -20,7 +20,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::table::Family;
+use crate::{maps::Fullness, table::Family};
 
 /// Seconds, in a gauge.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -60,17 +60,6 @@ struct OfEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfCode {
     code: u16,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// Its name.
-    pub map: &'static str,
-    /// Entries in use.
-    pub used: u32,
-    /// Entries in all.
-    pub capacity: u32,
 }
 
 /// Everything that is counted.
@@ -221,11 +210,15 @@ impl Metrics {
         }
     }
 
+    /// No change waits any more.
+    pub fn settled(&self) {
+        self.pending_services.set(0);
+        self.pending_endpoints.set(0);
+    }
+
     /// A sync is done.
     pub fn synced(&self, kind: Sync, took: Duration, triggers: &[(Family, Timestamp)]) {
         let now = Timestamp::now();
-        self.pending_services.set(0);
-        self.pending_endpoints.set(0);
         for family in Family::ALL {
             let label = of(family);
             self.sync_duration.get_or_create(&label).observe(took.as_secs_f64());
@@ -260,8 +253,8 @@ impl Metrics {
     }
 
     /// How full the maps are.
-    pub fn set_usage(&self, usage: &[Usage]) {
-        for Usage { map, used, capacity } in usage {
+    pub fn set_fullness(&self, maps: &[Fullness]) {
+        for Fullness { name: map, used, capacity } in maps {
             self.entries.get_or_create(&OfMap { map }).set(i64::from(*used));
             self.capacity.get_or_create(&OfMap { map }).set(i64::from(*capacity));
         }

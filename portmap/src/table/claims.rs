@@ -35,6 +35,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether nothing may have changed.
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty() && self.addresses.is_empty()
+    }
+
     /// Adds other changes.
     pub fn extend(&mut self, other: Self) {
         self.frontends.extend(other.frontends);

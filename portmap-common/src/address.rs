@@ -20,6 +20,9 @@ pub trait Address: Copy + Default + Eq + Ord + core::hash::Hash + core::fmt::Deb
     /// The address of this family in a neutral one, which must have been made from it.
     fn from_neutral(address: Neutral) -> Self;
 
+    /// Whether a neutral address was made from one of this family.
+    fn is_family_of(address: Neutral) -> bool;
+
     /// Whether the address, with the bits outside the mask taken away, is `prefix`.
     fn lies_in(self, prefix: Self, mask: Self) -> bool;
 }
@@ -50,6 +53,11 @@ impl Address for V4 {
     }
 
     #[inline]
+    fn is_family_of(address: Neutral) -> bool {
+        is_mapped(address)
+    }
+
+    #[inline]
     fn lies_in(self, prefix: Self, mask: Self) -> bool {
         u32::from_ne_bytes(self) & u32::from_ne_bytes(mask) == u32::from_ne_bytes(prefix)
     }
@@ -76,8 +84,18 @@ impl Address for V6 {
     }
 
     #[inline]
+    fn is_family_of(address: Neutral) -> bool {
+        !is_mapped(address)
+    }
+
+    #[inline]
     fn lies_in(self, prefix: Self, mask: Self) -> bool {
         let ([a, b, c, d], [p, q, r, s], [k, l, m, n]) = (self.words(), prefix.words(), mask.words());
         ((a & k) ^ p) | ((b & l) ^ q) | ((c & m) ^ r) | ((d & n) ^ s) == 0
     }
+}
+
+#[inline]
+fn is_mapped([a, b, c, _]: Neutral) -> bool {
+    [a, b, c] == MAPPED
 }

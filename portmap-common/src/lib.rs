@@ -31,7 +31,7 @@ pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
-pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, SOCKETS_VERSION, UdpSocket};
+pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, SOCKETS_VERSION, Stale, UNSETTLED};
 pub use source::{ADDRESSES, Namespace, SourceRange};
 pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;

@@ -5,7 +5,7 @@
 use crate::{Neutral, ServiceRef, layout};
 
 /// The version of this file's layouts.
-pub const SOCKETS_VERSION: u32 = 1;
+pub const SOCKETS_VERSION: u32 = 2;
 
 /// How many destinations a socket that is not connected remembers.
 pub const DESTINATIONS: usize = 8;
@@ -41,9 +41,16 @@ pub struct Connected {
     pub asked: Destination,
     /// The backend. Port 0: the socket is connected to no backend of ours.
     pub given: Destination,
+    /// The cookie of a UDP socket, which is destroyed when its backend ends; 0 of others.
+    pub cookie: u64,
+    /// The cookie of its network namespace; 0 of others than UDP sockets.
+    pub namespace: u64,
 }
 
-layout!(Connected, 48);
+layout!(Connected, 64);
+
+/// The endpoint of a note that is being written.
+pub const UNSETTLED: ServiceRef = ServiceRef { service: u32::MAX, check: 0 };
 
 /// A frontend that a socket sent datagrams to, and the backend that they went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +82,18 @@ pub struct Datagrams {
 
 layout!(Datagrams, 456);
 
-/// A value of `UDP_SOCKETS` under a socket's cookie: a connected UDP socket, to be destroyed when its backend ends.
+/// What the program `stale` tells of a UDP socket that is connected to an endpoint which serves no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct UdpSocket {
+pub struct Stale {
+    /// The socket's cookie.
+    pub cookie: u64,
     /// The cookie of its network namespace.
     pub namespace: u64,
-    /// The endpoint's number.
-    pub endpoint: u32,
-    /// The backend.
+    /// The backend that it was given.
     pub given: Destination,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(UdpSocket, 32);
+layout!(Stale, 40);

@@ -22,10 +22,8 @@ pub struct Totals {
     pub not_admitted: u64,
     /// Calls translated without a note on the socket, because the kernel had no memory for one.
     pub forgotten_sockets: u64,
-    /// Connected UDP sockets that will not be destroyed when their backend ends, because `UDP_SOCKETS` was full.
-    pub untracked_sockets: u64,
     /// Clients that session affinity has begun to remember.
     pub affinity_clients: u64,
 }
 
-layout!(Totals, 80);
+layout!(Totals, 72);

@@ -19,7 +19,6 @@ pub mod scope;
 pub mod socket;
 pub mod sources;
 pub mod switches;
-pub mod tracking;
 
 /// The BPF target cannot unwind, and the programs have no panicking path that the verifier would accept anyway.
 #[cfg(target_arch = "bpf")]

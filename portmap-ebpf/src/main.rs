@@ -5,17 +5,12 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand the context over by value")]
 #![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
 
-use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr},
-    programs::{SockAddrContext, SockContext},
-};
-use portmap_common::UDP;
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use portmap_ebpf::{
     forward::{self, Action},
     maps::Tables,
     memory, outcome, report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
-    tracking,
 };
 
 /// `connect()` to an IPv4 address.
@@ -82,13 +77,6 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
     outcome::PROCEED
 }
 
-/// The end of a socket.
-#[cgroup_sock(sock_release)]
-pub fn sock_release(context: SockContext) -> i32 {
-    tracking::closed(&context);
-    outcome::PROCEED
-}
-
 #[inline(always)]
 fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
     let Some(frontend) = socket.frontend() else {
@@ -98,20 +86,8 @@ fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
         return outcome::PROCEED;
     }
     let decision = forward::decide(socket, &frontend, Call::Connect);
-    let is_udp = frontend.protocol == UDP;
-    match decision.outcome.action {
-        Action::Forward => {
-            if is_udp {
-                tracking::begin(socket, &decision.outcome.backend);
-            }
-        }
-        Action::Leave => {
-            if memory::connected_plainly(socket) && is_udp {
-                tracking::end(socket);
-            }
-        }
-        // The socket stays connected to what it was.
-        Action::Refuse | Action::Drop => {}
+    if decision.outcome.action == Action::Leave {
+        memory::connected_plainly(socket);
     }
     report::count(&decision);
     report::log(socket, &frontend, &decision);

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
     ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
-    Member, Name, Namespace, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, UdpSocket, V4, V6,
+    Member, Name, Namespace, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, V4, V6,
 };
 
 const SERVICES_MAX: usize = 65_536;
@@ -97,10 +97,6 @@ pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTri
 /// network namespace → its addresses.
 #[btf_map]
 pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
-
-/// socket → the backend it is connected to, of UDP.
-#[btf_map]
-pub static UDP_SOCKETS: HashMap<u64, UdpSocket, CLIENTS_MAX> = HashMap::new();
 
 /// What happened that is no service's, per CPU.
 #[btf_map]

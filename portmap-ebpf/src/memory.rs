@@ -2,36 +2,40 @@
 //!
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
-use portmap_common::{Address, Backend, Connected, Datagrams, Destination, Flow, Frontend, ServiceRef};
+use portmap_common::{Address, Backend, Datagrams, Destination, Flow, Frontend, ServiceRef, UDP, UNSETTLED};
 
 use crate::{
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
     socket::Socket,
 };
 
-/// Notes what a socket asked for and is connected to.
+/// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
+/// its backend ends: the agent destroys it then.
 #[inline(always)]
 pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
-    match SOCKETS.create(&socket.as_context()) {
-        Some(note) => {
-            *note =
-                Connected { endpoint: proof(frontend, backend.endpoint, id), asked: asked(frontend), given: given(backend) };
-        }
-        None => maps::count(|totals| totals.forgotten_sockets += 1),
+    let Some(note) = SOCKETS.create(&socket.as_context()) else {
+        return maps::count(|totals| totals.forgotten_sockets += 1);
+    };
+    // Who lists the notes meanwhile must not take the new backend for the old endpoint's.
+    write(&mut note.endpoint, UNSETTLED);
+    note.asked = asked(frontend);
+    note.given = given(backend);
+    if frontend.protocol == UDP {
+        note.cookie = socket.cookie();
+        note.namespace = socket.namespace();
     }
+    write(&mut note.endpoint, proof(frontend, backend.endpoint, id));
 }
 
-/// Notes that a socket is being connected to an address that is no Service's. True if that is the backend it had been given:
-/// from now on it is the socket's own choice. Other notes may stay, since they are held against the peer: the call may fail yet,
-/// and then the old connection stays.
+/// Notes that a socket is being connected to an address that is no Service's. If that is the backend it had been given, it is the
+/// socket's own choice from now on. Other notes may stay, since they are held against the peer: the call may fail yet, and then
+/// the old connection stays.
 #[inline(always)]
-pub fn connected_plainly<S: Socket>(socket: &S) -> bool {
-    match SOCKETS.find(&socket.as_context()) {
-        Some(note) if note.given.is(&socket.destination()) => {
-            note.given.port = 0;
-            true
-        }
-        _ => false,
+pub fn connected_plainly<S: Socket>(socket: &S) {
+    if let Some(note) = SOCKETS.find(&socket.as_context())
+        && note.given.is(&socket.destination())
+    {
+        note.given.port = 0;
     }
 }
 
@@ -92,11 +96,11 @@ pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, bac
     let clock = tick(notes);
     if let Some(flow) = place(notes, &asked) {
         // Another thread that reads meanwhile must not take the old endpoint for the new frontend's, or the reverse.
-        write(flow, ServiceRef { service: 0, check: !proof(frontend, 0, id).check });
+        write(&mut flow.endpoint, ServiceRef { service: 0, check: !proof(frontend, 0, id).check });
         flow.used = clock;
         flow.asked = asked;
         flow.given = given(backend);
-        write(flow, proof(frontend, backend.endpoint, id));
+        write(&mut flow.endpoint, proof(frontend, backend.endpoint, id));
     }
 }
 
@@ -157,16 +161,17 @@ fn proof<A: Address>(frontend: &Frontend<A>, endpoint: u32, id: u32) -> ServiceR
     ServiceRef { service: endpoint, check: frontend.check(endpoint) ^ id }
 }
 
+/// An endpoint as one word: it may be written at this moment.
 #[inline(always)]
-fn read(endpoint: &ServiceRef) -> ServiceRef {
+pub fn read(endpoint: &ServiceRef) -> ServiceRef {
     let word = (&raw const *endpoint).cast::<u64>();
     // SAFETY: the field is one aligned 8-byte word.
     ServiceRef::from_word(unsafe { word.read_volatile() })
 }
 
 #[inline(always)]
-fn write(flow: &mut Flow, endpoint: ServiceRef) {
-    let word = (&raw mut flow.endpoint).cast::<u64>();
+fn write(place: &mut ServiceRef, endpoint: ServiceRef) {
+    let word = (&raw mut *place).cast::<u64>();
     // SAFETY: the field is one aligned 8-byte word.
     unsafe { word.write_volatile(endpoint.to_word()) };
 }

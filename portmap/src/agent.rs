@@ -191,7 +191,8 @@ impl Agent {
         }
         let mut maps = BpfMaps::open(&set)?;
         status::record_start(&mut maps)?;
-        status::record_features(&mut maps)?;
+        let stale = Stale::new(&pins, maps.capacity());
+        status::record_features(&mut maps, stale.is_supported())?;
         // Programs may still read what an earlier agent had retired when it ended.
         Grace::open(&set)?.wait()?;
         // In this order, so that no change is missed between the two.
@@ -215,7 +216,7 @@ impl Agent {
             address_changes,
             grace: None,
             clients: Clients::default(),
-            stale: Stale::default(),
+            stale,
             facts: Arc::default(),
             metrics: Arc::default(),
             check_losers: Vec::new(),

@@ -6,4 +6,5 @@ pub mod load;
 pub mod log;
 pub mod lookup;
 pub mod pin;
+pub mod stale;
 mod sys;

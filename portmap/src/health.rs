@@ -119,7 +119,6 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         unknown_namespace,
         not_admitted,
         forgotten_sockets,
-        untracked_sockets,
         affinity_clients,
     } = maps.totals()?;
     let contested = u64::from(state.contested);
@@ -134,7 +133,6 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
             forgotten_sockets,
             "calls were translated without a note on the socket: the kernel had no memory (net.core.optmem_max)",
         ),
-        (untracked_sockets, "connected UDP sockets are not known, because UDP_SOCKETS was full"),
         (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
     ];
     notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));

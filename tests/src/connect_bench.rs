@@ -31,9 +31,9 @@ pub struct Plan {
     /// The cgroup that portmap is attached to
     #[arg(long, value_name = "DIR")]
     pub cgroup_portmap: PathBuf,
-    /// A pod's own address and port
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub direct: SocketAddr,
+    /// Pods' own addresses and ports, taken in turns
+    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
+    pub direct: Vec<SocketAddr>,
     /// Addresses and ports of Services, taken in turns
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub service: Vec<SocketAddr>,

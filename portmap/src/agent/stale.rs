@@ -4,14 +4,19 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::task::JoinHandle;
 
 use crate::{
-    maps::{bpf::BpfMaps, grace::Grace},
+    datapath::{
+        pin::Pins,
+        stale::{StaleSocket, StaleSockets},
+    },
+    maps::{Capacity, grace::Grace},
     network::{namespaces, sock_diag},
 };
 
@@ -19,8 +24,9 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The search for such sockets.
-#[derive(Default)]
 pub struct Stale {
+    /// None where the kernel cannot find or destroy them.
+    sockets: Option<Arc<StaleSockets>>,
     search: Option<JoinHandle<Result<usize>>>,
     /// How many searches are still to be made.
     wanted: u8,
@@ -28,6 +34,20 @@ pub struct Stale {
 }
 
 impl Stale {
+    /// Prepares for searches; says so where they cannot be.
+    pub fn new(pins: &Pins, capacity: Capacity) -> Self {
+        let sockets = prepare(pins, capacity);
+        if let Err(error) = &sockets {
+            tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end");
+        }
+        Self { sockets: sockets.ok().map(Arc::new), search: None, wanted: 0, last: None }
+    }
+
+    /// Whether such sockets are destroyed here.
+    pub fn is_supported(&self) -> bool {
+        self.sockets.is_some()
+    }
+
     /// Has the sockets searched for: at once, and once more.
     pub fn want(&mut self) {
         (self.wanted, self.last) = (2, None);
@@ -35,9 +55,11 @@ impl Stale {
 
     /// Begins a search that is due.
     pub fn check(&mut self, pins: PathBuf) {
+        let Some(sockets) = &self.sockets else { return };
         if self.search.is_none() && self.wanted > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
             (self.wanted, self.last) = (self.wanted - 1, Some(Instant::now()));
-            self.search = Some(tokio::task::spawn_blocking(move || search(&pins)));
+            let sockets = sockets.clone();
+            self.search = Some(tokio::task::spawn_blocking(move || search(&pins, &sockets)));
         }
     }
 
@@ -54,12 +76,17 @@ impl Stale {
     }
 }
 
+fn prepare(pins: &Pins, capacity: Capacity) -> Result<StaleSockets> {
+    ensure!(sock_diag::is_supported()?, "this kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)");
+    StaleSockets::load(pins, capacity)
+}
+
 /// Destroys the sockets of ended endpoints in their namespaces.
-fn search(pins: &Path) -> Result<usize> {
-    // Programs that chose such an endpoint have written down its socket then.
+fn search(pins: &Path, stale: &StaleSockets) -> Result<usize> {
+    // Programs that chose such an endpoint have noted it on the socket then.
     Grace::open(pins)?.wait()?;
     let mut sockets: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
-    for (cookie, namespace, peer) in BpfMaps::open(pins)?.stale_sockets()? {
+    for StaleSocket { cookie, namespace, peer } in stale.list()? {
         sockets.entry(namespace).or_default().insert(cookie, peer);
     }
     if sockets.is_empty() {

@@ -9,7 +9,6 @@ use crate::{
     datapath::{load, pin::Pins},
     encode,
     maps::bpf::BpfMaps,
-    network::sock_diag,
 };
 
 /// Records that this process is the agent now.
@@ -25,17 +24,12 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
 }
 
 /// Records what the kernel can do, and says what it cannot.
-pub fn record_features(maps: &mut BpfMaps) -> Result<()> {
-    let mut flags = 0;
+pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()> {
+    let mut flags = if destroys_sockets { DESTROYS_SOCKETS } else { 0 };
     if load::sets_errors()? {
         flags |= SETS_ERRORS;
     } else {
         tracing::warn!("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM");
-    }
-    match sock_diag::is_supported() {
-        Ok(true) => flags |= DESTROYS_SOCKETS,
-        Ok(false) => tracing::warn!("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end"),
-        Err(error) => tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end"),
     }
     maps.set_state(|state| state.flags = state.flags & !(SETS_ERRORS | DESTROYS_SOCKETS) | flags)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, CgroupSock, Program, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
 
 use super::{
@@ -23,8 +23,8 @@ use crate::maps::Capacity;
 
 /// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
 /// is shown the Service from the first moment on.
-pub const PROGRAMS: [&str; 9] =
-    ["sock_release", "getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
+pub const PROGRAMS: [&str; 8] =
+    ["getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
 
 /// How an attachment came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Attached {
 pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity, constants: &Constants) -> Result<(Ebpf, Attached)> {
     let mut programs = load::load_datapath(pins, capacity, constants)?;
     for name in PROGRAMS {
-        load_one(program(&mut programs, name)?).with_context(|| format!("the kernel rejected the program {name}"))?;
+        program(&mut programs, name)?.load().with_context(|| format!("the kernel rejected the program {name}"))?;
     }
     let mut made = Vec::new();
     for name in PROGRAMS {
@@ -86,31 +86,18 @@ pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
     Ok((removed, failed))
 }
 
-fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
-    programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
-}
-
-fn load_one(program: &mut Program) -> Result<()> {
-    if let Program::CgroupSockAddr(program) = program {
-        return Ok(program.load()?);
-    }
-    let program: &mut CgroupSock = program.try_into()?;
-    Ok(program.load()?)
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
+    Ok(program.try_into()?)
 }
 
 /// A new link to the cgroup.
-fn link(program: &mut Program, cgroup: &Cgroup) -> Result<FdLink> {
-    let (directory, mode) = (&cgroup.directory, CgroupAttachMode::Single);
-    if let Program::CgroupSockAddr(program) = program {
-        let attached = program.attach(directory, mode)?;
-        return Ok(program.take_link(attached)?.try_into()?);
-    }
-    let program: &mut CgroupSock = program.try_into()?;
-    let attached = program.attach(directory, mode)?;
+fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
+    let attached = program.attach(&cgroup.directory, CgroupAttachMode::Single)?;
     Ok(program.take_link(attached)?.try_into()?)
 }
 
-fn attach_one(program: &mut Program, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
+fn attach_one(program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
     if let Some(link) = open(pin)? {
         let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
         if info.cgroup == cgroup.id {

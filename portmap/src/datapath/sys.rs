@@ -1,7 +1,8 @@
-//! The few commands of `bpf(2)` that aya has no call for: everything about links that exist already.
+//! The few commands of `bpf(2)` that aya has no call for: about links that exist already, and iterators over a map.
 
 use std::{
     ffi::CString,
+    fs::File,
     io, mem,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -10,7 +11,8 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya::Pod;
+use aya_obj::generated::{bpf_attr, bpf_attach_type, bpf_cmd, bpf_link_info};
 
 /// What a link to a cgroup is attached to, and what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,40 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: every member of the union is made of integers, and the kernel filled in this one.
     let cgroup = unsafe { info.__bindgen_anon_1.cgroup };
     Ok(LinkInfo { cgroup: cgroup.cgroup_id, program: info.prog_id })
+}
+
+/// A link that has an iterator program run over the elements of a map.
+pub fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // The kernel's `union bpf_iter_link_info`, as far as it is about maps.
+    let target = map.as_raw_fd();
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = (&raw const target) as u64;
+    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len =
+        u32::try_from(size_of_val(&target)).map_err(io::Error::other)?;
+    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What an iterator's link gives to read: one pass over the map.
+pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
+    let mut attr = zeroed();
+    attr.iter_create.link_fd = link.as_raw_fd().cast_unsigned();
+    let fd = bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The value that these bytes, which a program wrote, are. Short of bytes, it ends with zeroes.
+pub fn value_of<T: Pod>(bytes: &[u8]) -> T {
+    // SAFETY: any bytes are a value of a `Pod`.
+    let mut value: T = unsafe { mem::zeroed() };
+    let length = bytes.len().min(size_of::<T>());
+    // SAFETY: both are valid for so many bytes, and do not overlap: one of them is a new variable.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), length) };
+    value
 }
 
 fn zeroed() -> bpf_attr {

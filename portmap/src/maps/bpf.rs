@@ -5,7 +5,7 @@ mod items;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::Path,
     sync::atomic::Ordering,
 };
@@ -17,7 +17,7 @@ use aya::{
     util::nr_cpus,
 };
 use portmap_common::{
-    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Service, ServiceRef, State, Totals, UdpSocket, V4, V6,
+    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Service, ServiceRef, State, Totals, V4, V6,
 };
 
 use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
@@ -52,7 +52,6 @@ pub struct BpfMaps {
     items_v6: FamilyItems<V6>,
     members: Members,
     namespaces: HashMap<MapData, u64, Namespace>,
-    udp_sockets: HashMap<MapData, u64, UdpSocket>,
     affinity: HashMap<MapData, Client, Affinity>,
     affinity_clients: u32,
     /// Counters from this service on were never counted in.
@@ -99,7 +98,6 @@ impl BpfMaps {
             items_v6: FamilyItems::open(pins, "V6")?,
             members: Members::open(pins)?,
             namespaces: HashMap::try_from(Map::HashMap(open(pins, "NAMESPACES")?))?,
-            udp_sockets: HashMap::try_from(Map::HashMap(open(pins, "UDP_SOCKETS")?))?,
             affinity: HashMap::try_from(Map::LruHashMap(open(pins, "AFFINITY")?))?,
             affinity_clients: open(pins, "AFFINITY")?.info()?.max_entries(),
         })
@@ -144,7 +142,6 @@ impl BpfMaps {
             unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
             not_admitted: sum.not_admitted + totals.not_admitted,
             forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
-            untracked_sockets: sum.untracked_sockets + totals.untracked_sockets,
             affinity_clients: sum.affinity_clients + totals.affinity_clients,
         }))
     }
@@ -162,24 +159,6 @@ impl BpfMaps {
             }
         }
         Ok(())
-    }
-
-    /// The connected UDP sockets whose endpoint serves no more: cookie, its namespace's cookie, and peer.
-    pub fn stale_sockets(&self) -> Result<Vec<(u64, u64, SocketAddr)>> {
-        // In this order: an endpoint that comes meanwhile is found, should a socket be connected to it already.
-        let sockets: Vec<(u64, UdpSocket)> = self.udp_sockets.iter().collect::<Result<_, _>>()?;
-        let mut items = BTreeSet::new();
-        self.items_v4.read(&mut items)?;
-        self.items_v6.read(&mut items)?;
-        let serving: BTreeSet<u32> = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Endpoint(number, _) => Some(*number),
-                Item::Address(..) | Item::Member(_) | Item::Range(..) => None,
-            })
-            .collect();
-        let stale = sockets.iter().filter(|(_, socket)| !serving.contains(&socket.endpoint));
-        Ok(stale.map(|(cookie, socket)| (*cookie, socket.namespace, encode::destination_of(&socket.given))).collect())
     }
 
     /// How many clients session affinity remembers.

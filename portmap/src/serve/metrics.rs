@@ -271,7 +271,6 @@ impl Metrics {
             unknown_namespace,
             not_admitted,
             forgotten_sockets,
-            untracked_sockets,
             affinity_clients,
         } = *totals;
         // The programs count: what they have counted is taken over.
@@ -285,7 +284,6 @@ impl Metrics {
             ("unknown_namespace", unknown_namespace),
             ("not_admitted", not_admitted),
             ("forgotten_socket", forgotten_sockets),
-            ("untracked_socket", untracked_sockets),
             ("affinity_client", affinity_clients),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);

@@ -1,8 +1,7 @@
 //! What portmap adds to one `connect()`, with all Services in the tables: `portmap-pod bench` in a world of its own.
 //!
 //! The client and the server are two network namespaces on one bridge: the clean path, with no kube-proxy, no packet filter and
-//! no connection tracking between them. The client takes many Services in turn, so that no entry is found in a cache merely
-//! because the connection before was to the same Service.
+//! no connection tracking between them. The client takes some Services in turn, and without Services the same pods.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
@@ -53,8 +52,8 @@ pub struct Arguments {
     /// Connections that an arm makes in its turn
     #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     per_round: u32,
-    /// Services that the client connects to in turn: with few of them, their entries stay in the CPU's caches
-    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    /// Services that the client connects to in turn: with many of them, no entry is left in the CPU's caches
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_turn: u32,
     /// What to measure; everything if not given
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -105,7 +104,10 @@ struct Scene {
     stages: Stages,
     tables: Tables,
     client: Client,
-    server: Pod,
+    /// Keeps serving.
+    _server: Pod,
+    /// Its addresses.
+    pod: Vec<IpAddr>,
     world: World,
 }
 
@@ -121,12 +123,12 @@ impl Scene {
             // One socket answers datagrams from one address, whichever they were sent to.
             Protocol::Udp => vec![server.ipv4().into()],
         };
-        let reached = Reached { pod, services: arguments.in_turn };
+        let reached = Reached { pod: pod.clone(), services: arguments.in_turn };
         let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
         let tables = Tables::create(&world, cluster.capacity())?;
         let (mut stages, _) = Stages::start(&tables)?;
         stages.pass(cluster.events(), Scope::Everything)?;
-        Ok(Self { protocol, cluster, stages, tables, client, server, world })
+        Ok(Self { protocol, cluster, stages, tables, client, _server: server, pod, world })
     }
 
     async fn measure(&self, arguments: &Arguments, work: Work) -> Result<connect_bench::Report> {
@@ -155,11 +157,11 @@ impl Scene {
     }
 
     fn command(&self, arguments: &Arguments, work: Work) -> Result<std::process::Command> {
-        let direct = SocketAddr::from((self.server.ipv4(), TARGET_PORT)).to_string();
+        let direct = self.pod.iter().map(|address| SocketAddr::new(*address, TARGET_PORT).to_string());
         let services =
             self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
         let mut command = self.client.command_in(Group::Clean, program::find("portmap-pod")?);
-        command.args(["bench", "--json", "--direct", &direct, "--service", &services.collect::<Vec<_>>().join(",")]);
+        command.args(["bench", "--json", "--direct", &direct.collect::<Vec<_>>().join(","), "--service", &services.collect::<Vec<_>>().join(",")]);
         command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
         command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
         command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);

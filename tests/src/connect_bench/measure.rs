@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The three arms, ready to be measured in any order.
 pub(super) struct Arms<'p> {
     plan: &'p Plan,
-    next_service: usize,
+    /// Counts the turns.
+    turn: usize,
 }
 
 /// What the samples of one block have in common. A socket is the arm's in whose cgroup it was made.
@@ -29,7 +30,7 @@ struct Block {
 
 impl<'p> Arms<'p> {
     pub(super) fn new(plan: &'p Plan) -> Self {
-        Self { plan, next_service: 0 }
+        Self { plan, turn: 0 }
     }
 
     /// The times of one block in nanoseconds, in the order in which they were taken.
@@ -38,9 +39,9 @@ impl<'p> Arms<'p> {
             Arm::Clean => &self.plan.cgroup_clean,
             Arm::Miss | Arm::Hit => &self.plan.cgroup_portmap,
         })?;
-        let datagrams = (self.plan.work == Work::UdpUnconnected).then(|| datagram_socket(self.plan.direct)).transpose()?;
+        self.turn += 1;
+        let datagrams = (self.plan.work == Work::UdpUnconnected).then(|| datagram_socket(self.address(arm)?)).transpose()?;
         let block = Block { arm, datagrams };
-        self.next_service += 1;
         for _ in 0..self.plan.warm_up {
             self.sample(&block)?;
         }
@@ -48,16 +49,11 @@ impl<'p> Arms<'p> {
     }
 
     fn sample(&mut self, block: &Block) -> Result<u32> {
-        let address = match block.arm {
-            Arm::Clean | Arm::Miss => self.plan.direct,
-            Arm::Hit => {
-                // A socket that stays does so with its Service.
-                if block.datagrams.is_none() {
-                    self.next_service += 1;
-                }
-                self.plan.service[self.next_service % self.plan.service.len()]
-            }
-        };
+        // A socket that stays does so with its destination.
+        if block.datagrams.is_none() {
+            self.turn += 1;
+        }
+        let address = self.address(block.arm)?;
         let time = match (self.plan.work, &block.datagrams) {
             (Work::TcpConnect, _) => time_connect(address, SockType::Stream),
             (Work::UdpConnect, _) => time_connect(address, SockType::Datagram),
@@ -68,6 +64,16 @@ impl<'p> Arms<'p> {
         };
         let time = time.with_context(|| format!("failed to measure {} with {address}", self.plan.work))?;
         Ok(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX))
+    }
+
+    /// Whose turn it is.
+    fn address(&self, arm: Arm) -> io::Result<SocketAddr> {
+        let addresses = match arm {
+            Arm::Clean | Arm::Miss => &self.plan.direct,
+            Arm::Hit => &self.plan.service,
+        };
+        let index = self.turn.checked_rem(addresses.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        addresses.get(index).copied().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 }
 

@@ -14,8 +14,7 @@ use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::{Stage, Transport, answer, left_alone, who};
 
 /// As bpftool calls them.
-const HOOKS: [&str; 9] = [
-    "cgroup_inet_sock_release",
+const HOOKS: [&str; 8] = [
     "cgroup_inet4_connect",
     "cgroup_inet6_connect",
     "cgroup_udp4_sendmsg",
@@ -39,7 +38,6 @@ fn attached(cgroup: &Path) -> Result<Vec<String>> {
 /// bpftool has had short names too, until 5.19.
 fn kernel_name(attach_type: &str) -> String {
     match attach_type {
-        "sock_release" => "cgroup_inet_sock_release".into(),
         "connect4" | "connect6" | "getpeername4" | "getpeername6" | "sendmsg4" | "sendmsg6" | "recvmsg4" | "recvmsg6" => {
             let (name, family) = attach_type.split_at(attach_type.len() - 1);
             let prefix = if name.ends_with("msg") { "udp" } else { "inet" };

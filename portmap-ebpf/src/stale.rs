@@ -1,0 +1,64 @@
+//! Lists the connected UDP sockets whose backend serves no more, from the notes on all sockets: a BPF iterator, which runs when
+//! the agent reads from it, and costs a connection nothing.
+#![no_std]
+#![no_main]
+#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
+
+use core::ffi::c_void;
+
+use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+use portmap_common::{Connected, Stale, UNSETTLED, V4, V6};
+use portmap_ebpf::{
+    maps::{self, Tables},
+    memory,
+};
+
+/// The kernel's `struct bpf_iter__bpf_sk_storage_map`: one element of a socket storage map. Every pointer takes 8 bytes.
+#[repr(C)]
+pub struct Element {
+    meta: *const Meta,
+    map: *const c_void,
+    socket: *const c_void,
+    note: *const Connected,
+}
+
+/// The kernel's `struct bpf_iter_meta`.
+#[repr(C)]
+struct Meta {
+    output: *mut seq_file,
+}
+
+/// Writes a [`Stale`] for the element, if it is one. Returns 0: the next element, please.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/stale")]
+pub extern "C" fn stale(element: *const Element) -> i32 {
+    // SAFETY: the kernel hands the iterator a valid element.
+    let (meta, note) = unsafe { ((*element).meta, (*element).note) };
+    // SAFETY: the note is null, or lives until the program returns.
+    if let Some(found) = unsafe { note.as_ref() }.and_then(judge) {
+        // SAFETY: the kernel hands every iterator valid metadata.
+        let output = unsafe { (*meta).output };
+        // SAFETY: the record lies on the stack and has that size. Without room the kernel asks for the element again.
+        unsafe { bpf_seq_write(output, (&raw const found).cast(), size_of::<Stale>() as u32) };
+    }
+    0
+}
+
+/// What to tell of a note; none if its socket is not connected by UDP, or to an endpoint that serves.
+#[inline(always)]
+fn judge(note: &Connected) -> Option<Stale> {
+    let endpoint = memory::read(&note.endpoint);
+    let found = Stale { cookie: note.cookie, namespace: note.namespace, given: note.given, unused: 0 };
+    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.service != UNSETTLED.service;
+    if !is_tracked || serves::<V4>(&found, endpoint.service) || serves::<V6>(&found, endpoint.service) {
+        return None;
+    }
+    // The socket may be connected anew at this moment: then the backend is not that endpoint's.
+    (memory::read(&note.endpoint) == endpoint).then_some(found)
+}
+
+/// Whether the endpoint is one of this family that serves.
+#[inline(always)]
+fn serves<A: Tables>(found: &Stale, endpoint: u32) -> bool {
+    A::is_family_of(found.given.address) && maps::endpoint::<A>(endpoint).is_some()
+}

@@ -31,13 +31,13 @@ pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
-pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, SOCKETS_VERSION, Stale, UNSETTLED};
+pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
 pub use source::{ADDRESSES, Namespace, SourceRange};
 pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
 macro_rules! layout {

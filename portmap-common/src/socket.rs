@@ -82,7 +82,19 @@ pub struct Datagrams {
 
 layout!(Datagrams, 456);
 
-/// What the program `stale` tells of a UDP socket that is connected to an endpoint which serves no more.
+/// The one value of `NUMBERS`: numbers that are given once, also by tables that come after these. Sockets remember them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Numbers {
+    /// The next `id` of a service port: all below were given.
+    pub next_id: u32,
+    /// The next number of an endpoint: all below were given.
+    pub next_endpoint: u32,
+}
+
+layout!(Numbers, 8);
+
+/// What the program `stale` tells of a connected UDP socket whose endpoint is not in `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stale {
@@ -90,10 +102,10 @@ pub struct Stale {
     pub cookie: u64,
     /// The cookie of its network namespace.
     pub namespace: u64,
+    /// The frontend that it asked for.
+    pub asked: Destination,
     /// The backend that it was given.
     pub given: Destination,
-    /// Always 0.
-    pub unused: u32,
 }
 
-layout!(Stale, 40);
+layout!(Stale, 56);

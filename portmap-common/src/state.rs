@@ -27,12 +27,10 @@ pub struct State {
     pub flags: u32,
     /// How many frontends are wanted but not in the tables.
     pub left_out: u32,
-    /// The next `id` of a service port: all below were given.
-    pub next_id: u32,
-    /// The next number of an endpoint: all below were given.
-    pub next_endpoint: u32,
     /// How many addresses and ports several Services claim.
     pub contested: u32,
+    /// How many writes undid what somebody else had changed in the tables, since they were made.
+    pub repairs: u64,
 }
 
 layout!(State, 104);

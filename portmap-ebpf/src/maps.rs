@@ -11,7 +11,7 @@ use aya_ebpf::{
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
     ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
-    Member, Name, Namespace, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, V4, V6,
+    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, V4, V6,
 };
 
 const SERVICES_MAX: usize = 65_536;
@@ -101,6 +101,10 @@ pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = Ha
 /// What happened that is no service's, per CPU.
 #[btf_map]
 pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
+
+/// Numbers that are given once. For the agent: no program reads it.
+#[btf_map]
+pub static NUMBERS: Array<Numbers, 1, MMAPABLE> = Array::new();
 
 /// What connected sockets asked for.
 #[btf_map]

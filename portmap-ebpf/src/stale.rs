@@ -1,5 +1,5 @@
-//! Lists the connected UDP sockets whose backend serves no more, from the notes on all sockets: a BPF iterator, which runs when
-//! the agent reads from it, and costs a connection nothing.
+//! Lists the connected UDP sockets whose endpoint is not among those that serve, from the notes on all sockets: a BPF iterator, which
+//! runs when the agent reads from it, and costs a connection nothing.
 #![no_std]
 #![no_main]
 #![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
@@ -48,7 +48,7 @@ pub extern "C" fn stale(element: *const Element) -> i32 {
 #[inline(always)]
 fn judge(note: &Connected) -> Option<Stale> {
     let endpoint = memory::read(&note.endpoint);
-    let found = Stale { cookie: note.cookie, namespace: note.namespace, given: note.given, unused: 0 };
+    let found = Stale { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
     let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.service != UNSETTLED.service;
     if !is_tracked || serves::<V4>(&found, endpoint.service) || serves::<V6>(&found, endpoint.service) {
         return None;

@@ -1,19 +1,21 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
+mod kernel;
 mod own_node;
+mod repair;
+mod report;
 mod stale;
 mod status;
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ipnet::IpNet;
 use tokio::{
     sync::mpsc,
@@ -24,24 +26,26 @@ use tokio::{
 use crate::{
     apply,
     datapath::{
-        attach::{self, Attached},
-        cgroup::Cgroup,
-        load::{Constants, LogLevel, Switches},
+        attach,
+        load::{LogLevel, Switches},
         log,
-        pin::{Lock, Pins},
+        pin::Mounting,
     },
     desired::Desired,
-    maps::{Capacity, Item, Maps as _, bpf::BpfMaps, grace::Grace},
+    maps::{Capacity, Item, Maps as _, grace::Grace},
     network::addresses,
     node_ports::Eligible,
-    plan::{Full, Plan, Planner, Step},
+    plan::{Plan, Planner, Step},
     resolve::Traffic,
     serve::{self, Facts, Metrics, Sync},
     source::{Event, Events, Kind, Wanted, kube, manifests},
-    table::{Changes, Family, Frontend, ObjectName},
+    table::{Changes, Family, ObjectName},
 };
 use clients::Clients;
+use kernel::Kernel;
 use own_node::OwnNode;
+use repair::Comparison;
+use report::Report;
 use stale::Stale;
 
 /// Events that may wait for the loop.
@@ -53,7 +57,7 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// First and longest wait before a failed apply is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Between two looks whether our pins are still there, clients were kept out, or sockets went stale.
+/// Between two looks whether our pins and programs are still there, clients were kept out, or sockets went stale.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The kinds that may be missing are waited for so long.
@@ -68,6 +72,24 @@ pub enum Source {
     Manifests(Vec<PathBuf>),
 }
 
+/// What to do while another agent writes to the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Fail.
+    No,
+    /// Wait for its end.
+    ForLock,
+}
+
+/// What to leave behind at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// The tables and programs, in force.
+    Datapath,
+    /// Nothing.
+    Nothing,
+}
+
 /// What `portmap run` was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -77,6 +99,16 @@ pub struct Options {
     pub wanted: Wanted,
     /// The directory of the pins.
     pub bpffs: PathBuf,
+    /// The ABI version of the maps: this build's, but in tests of upgrades.
+    pub abi: u32,
+    /// Whether a missing BPF file system is mounted.
+    pub mounting: Mounting,
+    /// What to do while another agent writes to the tables.
+    pub waiting: Waiting,
+    /// What to leave behind after SIGTERM or SIGINT.
+    pub leaving: Leaving,
+    /// How often the kernel's tables are compared with what they should hold; none: never.
+    pub compare_every: Option<Duration>,
     /// The cgroup to attach to; the root of the hierarchy if not given.
     pub cgroup: Option<PathBuf>,
     /// The sizes of the maps.
@@ -91,24 +123,30 @@ pub struct Options {
     pub serve: serve::Addresses,
 }
 
-/// Runs until a signal, or until a part of it fails. What is pinned stays in force.
+/// Runs until a signal, or until a part of it fails. What is pinned stays in force, unless it was asked for otherwise.
 pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     // The source first: without one, nothing should be attached.
     let source = open(&options, sender).await?;
-    let (mut agent, diagnostics, _lock) = Agent::start(&options)?;
+    let (mut agent, diagnostics) = Agent::start(&options).await?;
     let source = tokio::spawn(source);
     let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
-    tokio::select! {
-        ended = servers => ended.context("an HTTP server crashed")?.context("an HTTP server ended"),
-        ended = source => ended.context("the source of objects crashed")?.context("the source of objects ended"),
-        ended = diagnostics => ended.context("the log of the programs ended"),
-        ended = agent.serve(&mut events) => ended,
-        signal = terminated() => {
-            tracing::info!("stopping on {}; what is in the kernel's tables stays in force", signal?);
-            Ok(())
+    let signal = tokio::select! {
+        ended = servers => return ended.context("an HTTP server crashed")?.context("an HTTP server ended"),
+        ended = source => return ended.context("the source of objects crashed")?.context("the source of objects ended"),
+        ended = diagnostics => return ended.context("the log of the programs ended"),
+        ended = agent.serve(&mut events) => return ended,
+        signal = terminated() => signal?,
+    };
+    match options.leaving {
+        Leaving::Datapath => tracing::info!("stopping on {signal}; what is in the kernel's tables stays in force"),
+        Leaving::Nothing => {
+            tracing::info!("stopping on {signal}; taking everything out of the kernel");
+            let (_, failed) = attach::clean_up(&agent.kernel.pins)?;
+            failed.into_iter().map(Err).collect::<Result<()>>()?;
         }
     }
+    Ok(())
 }
 
 /// What will send the events.
@@ -139,8 +177,7 @@ type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Agent {
     desired: Desired,
     planner: Planner,
-    maps: BpfMaps,
-    pins: Pins,
+    kernel: Kernel,
     started: Instant,
     own_node: OwnNode,
     /// Whether the tables have been brought to where the objects say once.
@@ -150,18 +187,27 @@ struct Agent {
     grace: Option<JoinHandle<Result<()>>>,
     clients: Clients,
     stale: Stale,
+    comparison: Comparison,
+    /// How many plans wrote something.
+    applied: u64,
     facts: Arc<Facts>,
     metrics: Arc<Metrics>,
-    /// Services without a server at their `healthCheckNodePort`, which is another's.
-    check_losers: Vec<ObjectName>,
+    report: Report,
     /// What is to be looked at with the next plan.
     changes: Changes,
-    /// The kernel's tables are to be compared as a whole: at the start, and after a failure.
-    compare_all: bool,
+    compare: Compare,
     retry: Option<Retry>,
-    left_out: BTreeMap<Frontend, Full>,
-    /// How much else found no room.
-    without_room: usize,
+}
+
+/// Whether the next plan is about the tables as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compare {
+    /// Only what changed.
+    Changes,
+    /// All: at the start, and after a failure.
+    All,
+    /// All, and whatever has to be written was changed by somebody else.
+    Repair,
 }
 
 /// When a failed apply is tried again.
@@ -171,30 +217,10 @@ struct Retry {
 }
 
 impl Agent {
-    fn start(options: &Options) -> Result<(Self, Diagnostics, Lock)> {
-        let pins = Pins::new(&options.bpffs);
-        let cgroup = Cgroup::open(options.cgroup.as_deref())?;
-        let constants = Constants::new(&options.switches, &cgroup)?;
-        pins.create()?;
-        let Some(lock) = pins.lock()? else {
-            bail!("another agent{} writes to {}", status::holder(&pins), pins.root().display());
-        };
-        let set = pins.set();
-        if let Ok(mut earlier) = BpfMaps::open(&set) {
-            // At once: until then the tables say that an agent is synced, and mean the one before.
-            status::record_start(&mut earlier)?;
-        }
-        let (programs, attached) = attach::attach(&pins, &cgroup, options.capacity, &constants)?;
-        match attached {
-            Attached::New => tracing::info!("attached to {}", cgroup.path.display()),
-            Attached::Replaced => tracing::info!("took over from an earlier agent at {}", cgroup.path.display()),
-        }
-        let mut maps = BpfMaps::open(&set)?;
-        status::record_start(&mut maps)?;
-        let stale = Stale::new(&pins, maps.capacity());
-        status::record_features(&mut maps, stale.is_supported())?;
-        // Programs may still read what an earlier agent had retired when it ended.
-        Grace::open(&set)?.wait()?;
+    async fn start(options: &Options) -> Result<(Self, Diagnostics)> {
+        let mut kernel = Kernel::start(options).await?;
+        let stale = Stale::new(&kernel.pins, options.capacity);
+        status::record_features(&mut kernel.maps, stale.is_supported())?;
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
         let mut desired =
@@ -203,13 +229,12 @@ impl Agent {
         let changes = desired.set_local(addresses::local()?);
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),
-            LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => Box::pin(log::run(programs)),
+            LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => Box::pin(log::run(kernel.diagnostics()?)),
         };
         let agent = Self {
             desired,
-            planner: Planner::new(maps.capacity(), maps.read()?),
-            maps,
-            pins,
+            planner: Planner::new(kernel.maps.capacity(), kernel.maps.read()?),
+            kernel,
             started: Instant::now(),
             own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
             is_initialized: false,
@@ -217,16 +242,16 @@ impl Agent {
             grace: None,
             clients: Clients::default(),
             stale,
+            comparison: Comparison::new(options.compare_every),
+            applied: 0,
             facts: Arc::default(),
             metrics: Arc::default(),
-            check_losers: Vec::new(),
+            report: Report::default(),
             changes,
-            compare_all: true,
+            compare: Compare::All,
             retry: None,
-            left_out: BTreeMap::new(),
-            without_room: 0,
         };
-        Ok((agent, diagnostics, lock))
+        Ok((agent, diagnostics))
     }
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
@@ -248,25 +273,33 @@ impl Agent {
                     result?;
                     self.planner.release();
                 }
-                () = self.stale.ended() => {}
+                sockets = self.stale.found() => {
+                    let ended = sockets.into_iter().filter(|socket| !self.desired.serves(&socket.asked, socket.peer));
+                    self.stale.destroy(ended.collect());
+                }
+                tables = self.comparison.ended(self.applied) => self.compare_with(tables),
                 () = due(self.retry.as_ref()) => {}
             }
             if self.may_act() {
                 let moved = self.own_node.place_node_ports(&mut self.desired, self.started.elapsed());
                 self.changes.extend(moved);
-                self.act();
+                self.act()?;
             }
             if self.planner.has_source_ranges() {
-                self.clients.check(self.pins.set(), &self.maps).await?;
+                self.clients.check(&self.kernel).await?;
             }
-            self.stale.check(self.pins.set());
+            self.stale.check(&self.kernel.pins);
+            if self.is_initialized && self.retry.is_none() {
+                self.comparison.check(&self.kernel.pins, self.applied);
+            }
         }
     }
 
     /// What is looked at from time to time.
-    fn look(&self) -> Result<()> {
-        self.pins.expect().context("the pins were removed while the agent ran")?;
-        self.metrics.set_totals(&self.maps.totals()?);
+    fn look(&mut self) -> Result<()> {
+        self.kernel.pins.expect().context("the pins were removed while the agent ran")?;
+        self.kernel.keep_attached();
+        self.metrics.set_totals(&self.kernel.maps.totals()?);
         Ok(())
     }
 
@@ -286,21 +319,30 @@ impl Agent {
         self.desired.apply(event);
     }
 
+    /// Builds on the tables as they were found in the kernel, instead of as they should be there.
+    fn compare_with(&mut self, tables: Option<Planner>) {
+        if let Some(tables) = tables.filter(|_| self.retry.is_none() && self.changes.is_empty()) {
+            self.planner = tables;
+            // It freed nothing of the new model, in which nothing is retired.
+            self.grace = None;
+            self.compare = Compare::Repair;
+        }
+    }
+
     /// Tells those who ask over HTTP what is in the tables now.
     fn publish(&mut self) {
         self.facts.synced();
         self.facts.set_eligible(self.own_node.is_eligible(&self.desired));
         let losers: Vec<ObjectName> = self.facts.set_checks(self.desired.health_checks()).into_iter().cloned().collect();
-        for loser in losers.iter().filter(|loser| !self.check_losers.contains(loser)) {
-            tracing::warn!("Service {loser}: its healthCheckNodePort is another Service's, and is left to it");
-        }
-        self.check_losers = losers;
+        self.report.check_losers(losers);
         for family in Family::ALL {
             self.metrics.set_lacking(family, "internal", self.desired.lacking(family, Traffic::Internal));
             self.metrics.set_lacking(family, "external", self.desired.lacking(family, Traffic::External));
         }
-        self.metrics.set_trouble(self.left_out.len(), self.desired.table().contested());
-        self.metrics.set_fullness(&self.planner.fullness());
+        self.metrics.set_trouble(self.report.left_out(), self.desired.table().contested());
+        let fullness = self.planner.fullness();
+        self.metrics.set_fullness(&fullness);
+        self.report.fullness(&fullness);
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -310,26 +352,28 @@ impl Agent {
     }
 
     /// Brings the kernel's tables to where the objects say.
-    fn act(&mut self) {
+    fn act(&mut self) -> Result<()> {
         let changes = self.desired.resolve();
         self.own_node.report(&self.desired);
         self.changes.extend(changes);
-        if self.compare_all {
+        if self.compare != Compare::Changes {
             self.changes.extend(self.desired.table().everything());
             self.changes.extend(self.planner.everything());
         }
         let changes = std::mem::take(&mut self.changes);
         if let Err(error) = self.apply(&changes) {
             self.retry_later(&error);
-            return;
+            return Ok(());
         }
         self.retry = None;
+        self.kernel.take_over()?;
         self.is_initialized = true;
         self.publish();
         if self.grace.is_none() && self.planner.seal() {
-            let set = self.pins.set();
-            self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&set)?.wait()));
+            let pins = self.kernel.pins.clone();
+            self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait()));
         }
+        Ok(())
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<()> {
@@ -339,25 +383,40 @@ impl Agent {
         for step in &plan.steps {
             tracing::debug!("{step}");
         }
-        apply::apply(&mut self.maps, &plan)?;
-        status::record_sync(&mut self.maps, plan.left_out.len(), self.desired.table().contested())?;
+        self.applied += u64::from(!plan.steps.is_empty());
+        apply::apply(&mut self.kernel.maps, &plan)?;
+        let repaired = if self.compare == Compare::Repair { plan.steps.len() } else { 0 };
+        status::record_sync(&mut self.kernel.maps, &plan, self.desired.table().contested(), repaired)?;
         self.metrics.settled();
         let triggers = self.desired.take_triggers();
         // The loop also looks without a change: that is no sync.
-        if self.compare_all || !changes.is_empty() {
-            let kind = if self.compare_all { Sync::Full } else { Sync::Partial };
-            self.metrics.synced(kind, started.elapsed(), &triggers);
+        match self.compare {
+            Compare::All | Compare::Repair => self.metrics.synced(Sync::Full, started.elapsed(), &triggers),
+            Compare::Changes if changes.is_empty() => {}
+            Compare::Changes => self.metrics.synced(Sync::Partial, started.elapsed(), &triggers),
         }
-        if !plan.steps.is_empty() {
-            tracing::info!("applied {} writes in {:.1?}", plan.steps.len(), started.elapsed());
-        }
-        self.report_lacking_room(plan.without_room);
+        self.metrics.repaired(repaired);
+        self.say(&plan, started.elapsed());
         // An endpoint that found no room in the map of those that serve would look like one that ended.
-        if plan.without_room == 0 && (self.compare_all || ends_endpoints(&plan)) {
+        if plan.without_room == 0 && (self.compare == Compare::All || ends_endpoints(&plan)) {
             self.stale.want();
         }
-        self.report_left_out(plan.left_out);
-        if std::mem::take(&mut self.compare_all) {
+        self.report.plan(plan, self.desired.table(), self.kernel.maps.capacity());
+        self.compare = Compare::Changes;
+        Ok(())
+    }
+
+    /// Logs what was done.
+    fn say(&self, plan: &Plan, took: Duration) {
+        let count = plan.steps.len();
+        match (self.compare, plan.steps.first()) {
+            (Compare::Repair, Some(first)) => {
+                tracing::warn!("somebody else had changed the tables: repaired by {count} writes; the first: {first}");
+            }
+            (Compare::Changes | Compare::All, Some(_)) => tracing::info!("applied {count} writes in {took:.1?}"),
+            (_, None) => {}
+        }
+        if self.compare == Compare::All {
             let store = self.desired.store();
             tracing::info!(
                 "synced: {} Services, {} EndpointSlices, {} frontends",
@@ -366,7 +425,6 @@ impl Agent {
                 self.planner.frontends()
             );
         }
-        Ok(())
     }
 
     /// After a failure only the kernel knows what the tables hold: they are read again, and all is compared.
@@ -375,37 +433,17 @@ impl Agent {
         let wait = self.retry.as_ref().map_or(first, |retry| (retry.wait * 2).min(longest));
         tracing::error!("{error:#}; trying again in {wait:?}");
         self.retry = Some(Retry { at: Instant::now() + wait, wait });
-        self.compare_all = true;
+        self.compare = Compare::All;
         self.metrics.failed();
         self.facts.failed();
-        let read = Grace::open(&self.pins.set()).and_then(|mut grace| grace.wait()).and_then(|()| self.maps.read());
+        let maps = &self.kernel.maps;
+        let read = Grace::open(&self.kernel.pins).and_then(|mut grace| grace.wait()).and_then(|()| maps.read());
         match read {
-            Ok(snapshot) => self.planner = Planner::new(self.maps.capacity(), snapshot),
+            Ok(snapshot) => self.planner = Planner::new(maps.capacity(), snapshot),
             Err(error) => tracing::error!("failed to read the tables: {error:#}"),
         }
         // It freed nothing of the new model.
         self.grace = None;
-    }
-
-    fn report_lacking_room(&mut self, without_room: usize) {
-        if without_room > 0 && self.without_room == 0 {
-            tracing::error!(
-                "{without_room} endpoints, source ranges or ClusterIPs are not in their maps, which are full: UDP sockets may \
-                 change their backend, and clients be kept out; raise --max-backends and --max-services (needs: portmap cleanup)"
-            );
-        }
-        self.without_room = without_room;
-    }
-
-    fn report_left_out(&mut self, left_out: BTreeMap<Frontend, Full>) {
-        for (frontend, full) in left_out.iter().filter(|(frontend, _)| !self.left_out.contains_key(*frontend)) {
-            let owner = self.desired.table().get(frontend).map(|entry| entry.owner.service.to_string()).unwrap_or_default();
-            tracing::error!("Service {owner}: {frontend} is left out: {}", full.advice(self.maps.capacity()));
-        }
-        if left_out.is_empty() && !self.left_out.is_empty() {
-            tracing::info!("there is room again for all frontends");
-        }
-        self.left_out = left_out;
     }
 }
 

@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use portmap::source::Wanted;
+use portmap::{datapath::pin::Pins, source::Wanted};
 
 /// The answer is "no", or "unhealthy".
 const NO: u8 = 1;
@@ -58,6 +58,15 @@ struct PinsArguments {
     /// The directory of portmap's pins, on a BPF file system
     #[arg(long, value_name = "DIR", default_value = portmap::datapath::pin::DEFAULT)]
     bpffs: PathBuf,
+    /// Go by another ABI version of the maps: for tests of upgrades
+    #[arg(long, hide = true, env = "PORTMAP_ABI_VERSION", default_value_t = portmap_common::ABI_VERSION)]
+    abi_version: u32,
+}
+
+impl PinsArguments {
+    fn open(&self) -> Pins {
+        Pins::of_version(&self.bpffs, self.abi_version)
+    }
 }
 
 /// Which objects count: the same for what resolves them.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     resolve::{self, HealthCheck, Node, Skipped, Traffic},
     source::{Event, Kind},
     store::Store,
-    table::{AddressOwner, Changes, Family, ObjectName, Place, Table},
+    table::{AddressOwner, Changes, Family, Frontend, ObjectName, Place, Table},
 };
 
 /// The kinds without which nothing may be concluded.
@@ -117,6 +117,12 @@ impl Desired {
     /// What load balancers are to be told that ask at a `healthCheckNodePort`.
     pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
         &self.health_checks
+    }
+
+    /// Whether what a client asked for is still served at this address, if only for the clients that it has.
+    pub fn serves(&self, asked: &Frontend, given: SocketAddr) -> bool {
+        let serving = self.table.get(asked).and_then(|entry| entry.serving.as_ref());
+        serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
     }
 
     /// How many service ports a policy keeps on this node where there is no endpoint, while there are some elsewhere.

@@ -43,15 +43,14 @@ pub struct Check {
 
 /// Looks at everything pinned.
 pub fn look(pins: &Pins) -> Result<Health> {
-    let maps = BpfMaps::open(&pins.set())?;
+    let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let checks = vec![programs(pins)?, agent(pins, &state)?, synced(&state), room(&state)];
-    Ok(Health {
-        healthy: checks.iter().all(|check| check.fine),
-        checks,
-        notes: notes(&maps, &state)?,
-        maps: fullness(&maps, &maps.read()?)?,
-    })
+    let fullness = fullness(&maps, &maps.read()?)?;
+    let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
+    let mut notes: Vec<String> = nearly_full.map(|map| format!("{map}; {} makes room", map.flag())).collect();
+    notes.extend(self::notes(&maps, &state)?);
+    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, maps: fullness })
 }
 
 fn programs(pins: &Pins) -> Result<Check> {
@@ -96,7 +95,7 @@ fn room(state: &State) -> Check {
     let text = if fine {
         "every frontend is in the tables".to_owned()
     } else {
-        format!("{} frontends are left out; the agent's log names them; raise --max-services or --max-backends", state.left_out)
+        format!("{} frontends are left out; the agent's log names them; restart it with a larger --max-services or --max-backends", state.left_out)
     };
     Check { name: "room", fine, text }
 }
@@ -122,9 +121,11 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         affinity_clients,
     } = maps.totals()?;
     let contested = u64::from(state.contested);
+    let repairs = state.repairs;
     let forgotten_clients = affinity_clients.saturating_sub(maps.affinity_clients()? as u64);
     let counts = [
         (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
+        (repairs, "writes undid what somebody else had changed in the tables"),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to addresses that no Service has were dropped"),
         (unknown_namespace, "calls were dropped by source ranges before the client's network namespace was known"),

@@ -5,7 +5,7 @@ pub mod grace;
 mod mapped;
 pub mod memory;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -61,6 +61,36 @@ pub struct Fullness {
     pub used: u32,
     /// Entries in all.
     pub capacity: u32,
+}
+
+/// From so many percent on a map counts as nearly full.
+const NEARLY_FULL: u64 = 80;
+
+impl Fullness {
+    /// How full, in percent.
+    pub fn percent(&self) -> u64 {
+        u64::from(self.used) * 100 / u64::from(self.capacity.max(1))
+    }
+
+    /// Whether more may soon find no room.
+    pub fn is_nearly_full(&self) -> bool {
+        self.percent() >= NEARLY_FULL
+    }
+
+    /// The flag that decides the map's size.
+    pub fn flag(&self) -> &'static str {
+        match self.name {
+            "AFFINITY" => "--max-affinity-clients",
+            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => "--max-backends",
+            _ => "--max-services",
+        }
+    }
+}
+
+impl fmt::Display for Fullness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {} % full ({} of {} entries)", self.name, self.percent(), self.used, self.capacity)
+    }
 }
 
 /// Something that is in a map or not: inserted once, removed once, never updated.

@@ -67,10 +67,10 @@ impl Full {
     pub fn advice(self, capacity: Capacity) -> String {
         match self {
             Self::Services => {
-                format!("SERVICES is full with {} entries; raise --max-services (needs: portmap cleanup)", capacity.services)
+                format!("SERVICES is full with {} entries; restart with a larger --max-services", capacity.services)
             }
             Self::Backends(family) => format!(
-                "BACKENDS_{family:?} has no room among its {} slots; raise --max-backends (needs: portmap cleanup)",
+                "BACKENDS_{family:?} has no room among its {} slots; restart with a larger --max-backends",
                 capacity.backends
             ),
         }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -11,7 +10,8 @@ use anyhow::{Context, Result};
 use portmap_common::Totals;
 use tokio::task::JoinHandle;
 
-use crate::{maps::bpf::BpfMaps, network::namespaces};
+use super::kernel::Kernel;
+use crate::{datapath::pin::Pins, maps::bpf::BpfMaps, network::namespaces};
 
 /// Addresses change rarely without a new namespace: they are looked up anew this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -31,16 +31,17 @@ pub struct Clients {
 impl Clients {
     /// Looks at the namespaces again if a client was kept out, or it was long ago: the one may have an address that is not known
     /// yet, or lack one that it had.
-    pub async fn check(&mut self, pins: PathBuf, maps: &BpfMaps) -> Result<()> {
+    pub async fn check(&mut self, kernel: &Kernel) -> Result<()> {
         self.finish().await;
         let since_last = self.last.map(|last| last.elapsed());
         if self.look.is_some() || since_last.is_some_and(|since| since < AGAIN) {
             return Ok(());
         }
-        let Totals { unknown_namespace, not_admitted, .. } = maps.totals()?;
+        let Totals { unknown_namespace, not_admitted, .. } = kernel.maps.totals()?;
         let kept_out = unknown_namespace + not_admitted;
         if self.kept_out != kept_out || since_last.is_none_or(|since| since >= REFRESH) {
             (self.kept_out, self.last) = (kept_out, Some(Instant::now()));
+            let pins = kernel.pins.clone();
             self.look = Some(tokio::task::spawn_blocking(move || look(&pins)));
         }
         Ok(())
@@ -62,7 +63,7 @@ impl Clients {
 }
 
 /// Lists the namespaces, and writes what is new of them.
-fn look(pins: &std::path::Path) -> Result<()> {
+fn look(pins: &Pins) -> Result<()> {
     // A kernel that does not tell the cookie of our own does not tell others'.
     namespaces::cookie()?;
     let mut found: BTreeMap<u64, Vec<IpAddr>> = BTreeMap::new();

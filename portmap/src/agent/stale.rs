@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,11 +22,12 @@ use crate::{
 /// Between the two searches after endpoints ended: a client may be on its way through `connect()` during the first.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The search for such sockets.
+/// The search for such sockets, and their destruction.
 pub struct Stale {
     /// None where the kernel cannot find or destroy them.
     sockets: Option<Arc<StaleSockets>>,
-    search: Option<JoinHandle<Result<usize>>>,
+    search: Option<JoinHandle<Result<Vec<StaleSocket>>>>,
+    destruction: Option<JoinHandle<Result<usize>>>,
     /// How many searches are still to be made.
     wanted: u8,
     last: Option<Instant>,
@@ -40,7 +40,7 @@ impl Stale {
         if let Err(error) = &sockets {
             tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end");
         }
-        Self { sockets: sockets.ok().map(Arc::new), search: None, wanted: 0, last: None }
+        Self { sockets: sockets.ok().map(Arc::new), search: None, destruction: None, wanted: 0, last: None }
     }
 
     /// Whether such sockets are destroyed here.
@@ -54,20 +54,43 @@ impl Stale {
     }
 
     /// Begins a search that is due.
-    pub fn check(&mut self, pins: PathBuf) {
+    pub fn check(&mut self, pins: &Pins) {
         let Some(sockets) = &self.sockets else { return };
-        if self.search.is_none() && self.wanted > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
+        let is_idle = self.search.is_none() && self.destruction.is_none();
+        if is_idle && self.wanted > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
             (self.wanted, self.last) = (self.wanted - 1, Some(Instant::now()));
-            let sockets = sockets.clone();
+            let (pins, sockets) = (pins.clone(), sockets.clone());
             self.search = Some(tokio::task::spawn_blocking(move || search(&pins, &sockets)));
         }
     }
 
-    /// Returns when a search has ended, and was reported; never without one.
-    pub async fn ended(&mut self) {
+    /// Returns when a search has ended, the sockets whose endpoints are not in ENDPOINTS; or when a destruction has, none. Never
+    /// without either.
+    pub async fn found(&mut self) -> Vec<StaleSocket> {
+        if self.destruction.is_some() {
+            self.destroyed().await;
+            return Vec::new();
+        }
         let Some(search) = &mut self.search else { return std::future::pending().await };
-        let result = search.await.context("the search for stale UDP sockets crashed").flatten();
+        let found = search.await.context("the search for stale UDP sockets crashed").flatten();
         self.search = None;
+        found.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended");
+            Vec::new()
+        })
+    }
+
+    /// Begins to destroy sockets.
+    pub fn destroy(&mut self, sockets: Vec<StaleSocket>) {
+        if !sockets.is_empty() {
+            self.destruction = Some(tokio::task::spawn_blocking(move || destroy(sockets)));
+        }
+    }
+
+    async fn destroyed(&mut self) {
+        let Some(destruction) = &mut self.destruction else { return };
+        let result = destruction.await.context("the destruction of stale UDP sockets crashed").flatten();
+        self.destruction = None;
         match result {
             Ok(0) => {}
             Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended"),
@@ -81,23 +104,24 @@ fn prepare(pins: &Pins, capacity: Capacity) -> Result<StaleSockets> {
     StaleSockets::load(pins, capacity)
 }
 
-/// Destroys the sockets of ended endpoints in their namespaces.
-fn search(pins: &Path, stale: &StaleSockets) -> Result<usize> {
-    // Programs that chose such an endpoint have noted it on the socket then.
+fn search(pins: &Pins, sockets: &StaleSockets) -> Result<Vec<StaleSocket>> {
+    // Programs that chose an ended endpoint have noted it on the socket then.
     Grace::open(pins)?.wait()?;
-    let mut sockets: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
-    for StaleSocket { cookie, namespace, peer } in stale.list()? {
-        sockets.entry(namespace).or_default().insert(cookie, peer);
-    }
-    if sockets.is_empty() {
-        return Ok(0);
+    sockets.list()
+}
+
+/// Destroys sockets in their namespaces.
+fn destroy(sockets: Vec<StaleSocket>) -> Result<usize> {
+    let mut by_namespace: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
+    for StaleSocket { cookie, namespace, asked: _, peer } in sockets {
+        by_namespace.entry(namespace).or_default().insert(cookie, peer);
     }
     let (mut destroyed, mut failure) = (0, None);
     for namespace in namespaces::all()? {
         // Where the kernel does not tell a namespace's cookie, the sockets' own have to do: they are told apart by them alone.
         let of_namespace = match namespace.cookie() {
-            Ok(cookie) => sockets.get(&cookie).cloned().unwrap_or_default(),
-            Err(_) => sockets.values().flatten().map(|(cookie, peer)| (*cookie, *peer)).collect(),
+            Ok(cookie) => by_namespace.get(&cookie).cloned().unwrap_or_default(),
+            Err(_) => by_namespace.values().flatten().map(|(cookie, peer)| (*cookie, *peer)).collect(),
         };
         if of_namespace.is_empty() {
             continue;
@@ -108,8 +132,5 @@ fn search(pins: &Path, stale: &StaleSockets) -> Result<usize> {
             Err(error) => failure = Some(error),
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(destroyed),
-    }
+    failure.map_or(Ok(destroyed), Err)
 }

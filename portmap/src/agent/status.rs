@@ -9,6 +9,7 @@ use crate::{
     datapath::{load, pin::Pins},
     encode,
     maps::bpf::BpfMaps,
+    plan::Plan,
 };
 
 /// Records that this process is the agent now.
@@ -35,19 +36,21 @@ pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()>
 }
 
 /// Records that tables and objects agree, but for what was left out.
-pub fn record_sync(maps: &mut BpfMaps, left_out: usize, contested: usize) -> Result<()> {
+pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: usize) -> Result<()> {
     let now = now();
+    let left_out = plan.left_out.len();
     maps.set_state(|state| {
         state.last_sync = now;
         state.flags |= SYNCED;
         state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
+        state.repairs += repaired as u64;
     })
 }
 
 /// Who holds the lock, as far as the tables tell.
 pub fn holder(pins: &Pins) -> String {
-    let state = BpfMaps::open(&pins.set()).and_then(|maps| maps.state());
+    let state = BpfMaps::open(pins).and_then(|maps| maps.state());
     state.map(|state| format!(" (process {})", state.pid)).unwrap_or_default()
 }
 

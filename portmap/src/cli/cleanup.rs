@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use portmap::datapath::{attach, pin::Pins};
+use portmap::datapath::attach;
 
 use super::{NO, PinsArguments, output};
 
@@ -19,7 +19,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = Pins::new(&self.pins.bpffs);
+        let pins = self.pins.open();
         let root = pins.root().display();
         if !pins.root_exists()? {
             output::print(&format!("nothing is pinned under {root}\n"))?;

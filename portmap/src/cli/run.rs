@@ -4,14 +4,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use ipnet::IpNet;
 use portmap::{
-    agent::{self, Options, Source},
-    datapath::load::{LogLevel, Scope, Switches},
+    agent::{self, Leaving, Options, Source, Waiting},
+    datapath::{
+        load::{LogLevel, Scope, Switches},
+        pin::Mounting,
+    },
     maps::Capacity,
     node_ports::Eligible,
     serve::Addresses,
@@ -31,6 +35,18 @@ pub struct Arguments {
     objects: ObjectArguments,
     #[command(flatten)]
     pins: PinsArguments,
+    /// Do not mount a BPF file system where none is mounted at /sys/fs/bpf
+    #[arg(long)]
+    no_mount_bpffs: bool,
+    /// While another agent writes to the tables, wait for its end
+    #[arg(long)]
+    wait: bool,
+    /// Take everything out of the kernel when stopped by SIGTERM or SIGINT: connections to Services then fail
+    #[arg(long)]
+    cleanup_on_exit: bool,
+    /// Compare the kernel's tables with what they should hold this often, and repair them; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    compare_interval: u64,
     /// The cgroup v2 directory whose processes are served [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -111,7 +127,12 @@ impl Arguments {
         let options = Options {
             source,
             wanted: self.objects.wanted()?,
+            abi: self.pins.abi_version,
             bpffs: self.pins.bpffs,
+            mounting: if self.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
+            waiting: if self.wait { Waiting::ForLock } else { Waiting::No },
+            leaving: if self.cleanup_on_exit { Leaving::Nothing } else { Leaving::Datapath },
+            compare_every: (self.compare_interval > 0).then(|| Duration::from_secs(self.compare_interval)),
             cgroup: self.cgroup,
             capacity,
             switches: Switches {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use portmap::{
-    datapath::pin::Pins,
     maps::{Maps as _, bpf::BpfMaps},
     view,
 };
@@ -26,9 +25,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = Pins::new(&self.pins.bpffs);
+        let pins = self.pins.open();
         pins.expect()?;
-        let snapshot = BpfMaps::open(&pins.set())?.read()?;
+        let snapshot = BpfMaps::open(&pins)?.read()?;
         output::print_rows(&view::of_snapshot(&snapshot), self.output)?;
         Ok(ExitCode::SUCCESS)
     }

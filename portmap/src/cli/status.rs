@@ -5,10 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
-use portmap::{
-    datapath::pin::Pins,
-    health::{self, Health},
-};
+use portmap::health::{self, Health};
 
 use super::{
     NO, PinsArguments,
@@ -26,7 +23,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = Pins::new(&self.pins.bpffs);
+        let pins = self.pins.open();
         pins.expect()?;
         let health = health::look(&pins)?;
         if !output::print_data(&health, self.output)? {

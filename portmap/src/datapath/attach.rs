@@ -35,15 +35,21 @@ pub enum Attached {
     Replaced,
 }
 
-/// Loads the programs onto the pinned maps, which are created where there are none, and attaches them.
-pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity, constants: &Constants) -> Result<(Ebpf, Attached)> {
+/// Loads the programs onto the pinned maps, which are created where there are none.
+pub fn load(pins: &Pins, capacity: Capacity, constants: &Constants) -> Result<Ebpf> {
     let mut programs = load::load_datapath(pins, capacity, constants)?;
     for name in PROGRAMS {
         program(&mut programs, name)?.load().with_context(|| format!("the kernel rejected the program {name}"))?;
     }
+    Ok(programs)
+}
+
+/// Attaches the programs. Where a link to the cgroup exists, in this set or another, it is taken over: there is no moment
+/// without a program, and none with two.
+pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
     let mut made = Vec::new();
     for name in PROGRAMS {
-        match attach_one(program(&mut programs, name)?, &pins.link(name), cgroup) {
+        match attach_one(program(programs, name)?, name, pins, cgroup) {
             Ok(Attached::New) => made.push(pins.link(name)),
             Ok(Attached::Replaced) => {}
             Err(error) => {
@@ -55,7 +61,30 @@ pub fn attach(pins: &Pins, cgroup: &Cgroup, capacity: Capacity, constants: &Cons
             }
         }
     }
-    Ok((programs, if made.is_empty() { Attached::Replaced } else { Attached::New }))
+    Ok(if made.is_empty() { Attached::Replaced } else { Attached::New })
+}
+
+/// Removes a set, and detaches what it keeps attached. Continues past errors, and returns them.
+pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
+    let mut failed = match set.list() {
+        Ok(found) => remove_all(found).1,
+        Err(error) => vec![error],
+    };
+    let directory = set.set();
+    if let Err(error) = fs::remove_dir(&directory) {
+        failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
+    }
+    // The directory of its version, if this was the last set in it.
+    if let Some(version) = directory.parent() {
+        drop(fs::remove_dir(version));
+    }
+    failed
+}
+
+/// Programs that are not attached to the cgroup, as somebody else has seen to.
+pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Vec<&'static str> {
+    let is_attached = |program: &&str| matches!(attachment(pins, program), Ok(Some((id, _))) if id == cgroup.id);
+    PROGRAMS.into_iter().filter(|program| !is_attached(program)).collect()
 }
 
 /// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
@@ -65,10 +94,21 @@ pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
     Ok(Some((info.cgroup, info.program)))
 }
 
-/// Detaches everything pinned, and removes the pins. Continues past errors, and returns what was removed and what failed.
+/// Detaches everything pinned, and removes the pins, of all sets. Continues past errors, and returns what was removed and what
+/// failed.
 pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
+    let (removed, mut failed) = remove_all(pins.list_all()?);
+    for directory in pins.directories()? {
+        if let Err(error) = fs::remove_dir(&directory) {
+            failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
+        }
+    }
+    Ok((removed, failed))
+}
+
+fn remove_all(pins: Vec<Pin>) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    for pin in pins.list()? {
+    for pin in pins {
         let (path, result) = match pin {
             Pin::Link(path) => (path.clone(), detach(&path)),
             Pin::Map(path) => (path.clone(), remove(&path)),
@@ -78,12 +118,7 @@ pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
             Err(error) => failed.push(error),
         }
     }
-    for directory in pins.directories()? {
-        if let Err(error) = fs::remove_dir(&directory) {
-            failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
-        }
-    }
-    Ok((removed, failed))
+    (removed, failed)
 }
 
 fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
@@ -97,22 +132,29 @@ fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
     Ok(program.take_link(attached)?.try_into()?)
 }
 
-fn attach_one(program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<Attached> {
-    if let Some(link) = open(pin)? {
+fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
+    let own = pins.link(name);
+    for pin in std::iter::once(own.clone()).chain(pins.others().iter().map(|other| other.link(name))) {
+        let Some(link) = open(&pin)? else { continue };
         let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
         if info.cgroup == cgroup.id {
             sys::update_link(link.as_fd(), program.fd()?.as_fd())
                 .context("failed to replace the program of the pinned link")?;
+            if pin != own {
+                fs::rename(&pin, &own).with_context(|| format!("failed to move {} to {}", pin.display(), own.display()))?;
+            }
             return Ok(Attached::Replaced);
         }
-        // It keeps a program on another cgroup, or on one that is gone.
-        detach(pin)?;
+        if pin == own {
+            // It keeps a program on another cgroup, or on one that is gone.
+            detach(&pin)?;
+        }
     }
     let link = link(program, cgroup).context(
         "the kernel refused; with EPERM, a program that was attached without BPF_F_ALLOW_MULTI keeps the hook for itself \
          (bpftool cgroup tree shows it)",
     )?;
-    link.pin(pin).with_context(|| format!("failed to pin the link at {}", pin.display()))?;
+    link.pin(&own).with_context(|| format!("failed to pin the link at {}", own.display()))?;
     Ok(Attached::New)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::MapInfo,
@@ -150,12 +150,25 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
     loader.load(object).context("failed to load the BPF object; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
 }
 
+/// What stands against using the pinned maps, if anything does: a map of another size, or one that somebody else put there.
+pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
+    let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
+    Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, what)| what))
+}
+
 /// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.
 fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(object).context("failed to parse the BPF object")?;
-    // In order, so that the same difference is always told of the same map.
-    let shared: BTreeMap<_, _> = object.maps.iter().filter(|(name, _)| !is_private(name)).collect();
-    for (name, map) in &shared {
+    if let Some((_, what)) = differences(&object, pins, capacity)?.into_iter().next() {
+        bail!("{what}; remove what is not portmap's, or start anew after: portmap cleanup");
+    }
+    Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
+}
+
+/// The pinned maps that are not of the shape of the object's, in the order of their names, and how they differ.
+fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Result<BTreeMap<String, String>> {
+    let mut different = BTreeMap::new();
+    for (name, map) in object.maps.iter().filter(|(name, _)| !is_private(name)) {
         let path = pins.map(name);
         if !path.exists() {
             continue;
@@ -169,15 +182,11 @@ fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>
             ("flags", found.map_flags(), map.map_flags()),
             ("size", found.max_entries(), size(name, capacity).unwrap_or(map.max_entries())),
         ];
-        for (what, is, should) in wanted {
-            ensure!(
-                is == should,
-                "the pinned map {} has {what} {is}, not {should}; start with the same flags as before, or run: portmap cleanup",
-                path.display()
-            );
+        if let Some((what, is, should)) = wanted.into_iter().find(|(_, is, should)| is != should) {
+            different.insert(name.clone(), format!("the pinned map {} has {what} {is}, not {should}", path.display()));
         }
     }
-    Ok(shared.into_keys().cloned().collect())
+    Ok(different)
 }
 
 /// Whether a map belongs to one load of the object: its constants, and the diagnostics.

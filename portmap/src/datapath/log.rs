@@ -17,9 +17,13 @@ const MOST: u32 = 50;
 /// How long a period is.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Reads the diagnostics of these programs until it fails. They end with the task.
-pub async fn run(mut programs: Ebpf) -> Result<()> {
-    let logger = EbpfLogger::init_with_logger(&mut programs, Limited::default()).context("failed to read the programs' log")?;
+/// The diagnostics of these programs, to be read.
+pub fn open(programs: &mut Ebpf) -> Result<Logger> {
+    Ok(Logger(EbpfLogger::init_with_logger(programs, Limited::default()).context("failed to read the programs' log")?))
+}
+
+/// Reads the diagnostics until it fails.
+pub async fn run(Logger(logger): Logger) -> Result<()> {
     // SAFETY: the logger owns its descriptor for as long as it lives, and is not replaced within the registration.
     let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
     let mut logger = logger.context("failed to wait for the programs' log")?;
@@ -30,13 +34,17 @@ pub async fn run(mut programs: Ebpf) -> Result<()> {
     }
 }
 
+/// Where the programs' diagnostics arrive.
+pub struct Logger(EbpfLogger<Limited>);
+
 /// Passes on so many records per second.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Limited {
     period: Mutex<Option<Period>>,
 }
 
 /// What was passed on lately.
+#[derive(Debug)]
 struct Period {
     began: Instant,
     seen: u32,

@@ -1,4 +1,7 @@
 //! Where the maps and links live while no agent runs: `<--bpffs>/<abi version>/<set>/` on a BPF file system.
+//!
+//! Usually there is one set. A second one is made where the first cannot be used on: its maps have another size, or another
+//! layout (ABI version). It is filled, then it takes the links over, and the first one goes: see `attach`.
 
 use std::{
     fs::{self, File},
@@ -20,19 +23,27 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
 /// Where a BPF file system is usually mounted.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The only set of maps so far. A resize will need two at a time.
-const SET: &str = "0";
-
 /// Prefix of the links' names, so that they are told from the maps.
 const LINK: &str = "link_";
 
-/// The maps of what sockets remember.
-const NOTES: [&str; 2] = ["SOCKETS", "DATAGRAMS"];
+/// The maps that what sockets remember depends on. They outlive the tables.
+const NOTES: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
 
-/// The pins of one agent.
-#[derive(Clone, Debug)]
+/// The pins of one set of maps, and of the links to the programs that read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     root: PathBuf,
+    abi: u32,
+    set: u32,
+}
+
+/// Whether a missing BPF file system is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounting {
+    /// Where one is usually mounted.
+    Allowed,
+    /// Not at all.
+    Forbidden,
 }
 
 /// Held by the one agent that writes. Released when the process ends, however it does.
@@ -42,9 +53,38 @@ pub struct Lock {
 }
 
 impl Pins {
-    /// The pins under this directory, whether they exist or not.
+    /// The set in use under this directory, of this build's ABI version; the first one to be made if there is none.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self::of_version(root, ABI_VERSION)
+    }
+
+    /// As [`Self::new`], of another ABI version.
+    pub fn of_version(root: &Path, abi: u32) -> Self {
+        let first = Self { root: root.to_owned(), abi, set: 0 };
+        let sets: Vec<Self> = first.sets().into_iter().filter(|pins| pins.abi == abi).collect();
+        // Of two, the later one was about to take over, and is complete.
+        let in_use = sets.iter().rev().find(|pins| pins.has_links()).or_else(|| sets.last());
+        in_use.cloned().unwrap_or(first)
+    }
+
+    /// A set that is not there yet.
+    pub fn next(&self) -> Self {
+        let last = self.sets().iter().filter(|pins| pins.abi == self.abi).map(|pins| pins.set).max();
+        Self { set: last.map_or(0, |last| last + 1), ..self.clone() }
+    }
+
+    /// The other sets under the same directory, of whatever ABI version.
+    pub fn others(&self) -> Vec<Self> {
+        self.sets().into_iter().filter(|pins| pins != self).collect()
+    }
+
+    /// All sets under the directory, in order. What cannot be read is not there.
+    fn sets(&self) -> Vec<Self> {
+        let mut sets = Vec::new();
+        for (abi, directory) in numbered(&self.root) {
+            sets.extend(numbered(&directory).into_iter().map(|(set, _)| Self { root: self.root.clone(), abi, set }));
+        }
+        sets
     }
 
     /// The directory given by `--bpffs`.
@@ -54,7 +94,7 @@ impl Pins {
 
     /// The directory of the maps and links.
     pub fn set(&self) -> PathBuf {
-        self.root.join(ABI_VERSION.to_string()).join(SET)
+        self.root.join(self.abi.to_string()).join(self.set.to_string())
     }
 
     /// The pin of a map. What sockets remember has a version, and a directory, of its own: it outlives the tables.
@@ -66,27 +106,39 @@ impl Pins {
         }
     }
 
+    /// Whether a map is this set's own, and not kept for the next one.
+    pub fn owns(name: &str) -> bool {
+        !NOTES.contains(&name)
+    }
+
     /// The pin of a program's link.
     pub fn link(&self, program: &str) -> PathBuf {
         self.set().join(format!("{LINK}{program}"))
     }
 
-    /// Makes the directories, and mounts a BPF file system where one is usually mounted if there is none yet.
-    pub fn create(&self) -> Result<()> {
-        if self.root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
+    /// Whether any program is attached through this set.
+    pub fn has_links(&self) -> bool {
+        read_dir(&self.set()).is_ok_and(|entries| entries.iter().any(|path| is_link(path)))
+    }
+
+    /// Makes the directory of all sets, and mounts a BPF file system where one is usually mounted if there is none yet.
+    pub fn create_root(&self, mounting: Mounting) -> Result<()> {
+        if mounting == Mounting::Allowed && self.root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .with_context(|| format!("failed to mount a BPF file system on {BPFFS}; as root: mount -t bpf bpf {BPFFS}"))?;
         }
         ensure!(
             self.root.ancestors().find(|directory| directory.exists()).is_some_and(is_bpffs),
-            "{} is not on a BPF file system; mount one there, or give another directory with --bpffs",
+            "{} is not on a BPF file system; mount one there (mount -t bpf bpf {BPFFS}), or give another directory with --bpffs",
             self.root.display()
         );
-        let directories = [Some(self.set()), self.map(NOTES[0]).parent().map(Path::to_owned)];
-        for directory in directories.into_iter().flatten() {
-            fs::create_dir_all(&directory).with_context(|| format!("failed to create {}; run as root", directory.display()))?;
-        }
-        Ok(())
+        create_dir(&self.root)
+    }
+
+    /// Makes the directories of this set.
+    pub fn create(&self) -> Result<()> {
+        create_dir(&self.set())?;
+        self.map(NOTES[0]).parent().map_or(Ok(()), create_dir)
     }
 
     /// Whether the directory of the pins exists.
@@ -96,33 +148,49 @@ impl Pins {
 
     /// Fails, and says what to do, where nothing of this version is pinned.
     pub fn expect(&self) -> Result<()> {
-        if exists(&self.set().join("STATE"))? {
+        if exists(&self.map("STATE"))? {
             return Ok(());
         }
-        bail!("nothing is pinned under {}: no agent has run here; start one with: portmap run", self.root.display())
+        let root = self.root.display();
+        if let Some(other) = self.sets().iter().find(|pins| pins.abi != self.abi && pins.has_links()) {
+            bail!(
+                "what is pinned under {root} is another version's (ABI {}, this is {}): look with that version's portmap, or let \
+                 this one take over: portmap run",
+                other.abi,
+                self.abi
+            );
+        }
+        bail!("nothing is pinned under {root}: no agent has run here; start one with: portmap run")
     }
 
     /// Becomes the one that writes; `None` if another process is.
     pub fn lock(&self) -> Result<Option<Lock>> {
-        let directory = File::open(&self.root).with_context(|| format!("failed to open {}", self.root.display()))?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(self.open_root()?, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(Lock { _file: file })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", self.root.display())),
         }
     }
 
-    /// Everything pinned, links before maps: the order in which to remove it.
+    /// Becomes the one that writes, as soon as no other process is. Blocks.
+    pub fn wait_for_lock(&self) -> Result<Lock> {
+        let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
+        let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;
+        Ok(Lock { _file: file })
+    }
+
+    fn open_root(&self) -> Result<File> {
+        File::open(&self.root).with_context(|| format!("failed to open {}", self.root.display()))
+    }
+
+    /// Everything pinned in this set, links before maps: the order in which to remove it.
     pub fn list(&self) -> Result<Vec<Pin>> {
-        let mut pins = Vec::new();
-        walk(&self.root, &mut |path, is_directory| {
-            let is_link = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK));
-            if !is_directory {
-                pins.push(if is_link { Pin::Link(path) } else { Pin::Map(path) });
-            }
-        })?;
-        pins.sort();
-        Ok(pins)
+        list(&self.set())
+    }
+
+    /// Everything pinned under the directory, whichever set's, in the same order.
+    pub fn list_all(&self) -> Result<Vec<Pin>> {
+        list(&self.root)
     }
 
     /// The directories to remove once they are empty, inner before outer.
@@ -137,6 +205,30 @@ impl Pins {
         directories.reverse();
         Ok(directories)
     }
+}
+
+fn create_dir(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("failed to create {}; run as root", directory.display()))
+}
+
+fn list(directory: &Path) -> Result<Vec<Pin>> {
+    let mut pins = Vec::new();
+    walk(directory, &mut |path, is_directory| {
+        if !is_directory {
+            pins.push(if is_link(&path) { Pin::Link(path) } else { Pin::Map(path) });
+        }
+    })?;
+    pins.sort();
+    Ok(pins)
+}
+
+/// The subdirectories whose name is a number, in the order of the numbers.
+fn numbered(directory: &Path) -> Vec<(u32, PathBuf)> {
+    let entries = read_dir(directory).unwrap_or_default().into_iter();
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+    let mut numbered: Vec<(u32, PathBuf)> = entries.filter_map(|path| Some((number(&path)?, path))).collect();
+    numbered.sort();
+    numbered
 }
 
 /// Visits everything below a directory, what is in a directory before the directory itself.
@@ -158,6 +250,10 @@ pub enum Pin {
     Link(PathBuf),
     /// A map.
     Map(PathBuf),
+}
+
+fn is_link(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK))
 }
 
 /// Tells absence from lack of permission.

@@ -11,18 +11,24 @@ use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter};
 use portmap_common::Stale;
 
 use super::{load, pin::Pins, sys};
-use crate::{encode, maps::Capacity};
+use crate::{
+    encode,
+    maps::Capacity,
+    table::{Frontend, Protocol},
+};
 
 static STALE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stale"));
 
-/// A connected UDP socket whose endpoint serves no more.
+/// A connected UDP socket whose endpoint is not in ENDPOINTS: it serves no more, or its number was another set's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleSocket {
     /// Its cookie.
     pub cookie: u64,
     /// The cookie of its network namespace.
     pub namespace: u64,
-    /// What it was connected to.
+    /// The frontend that it asked for.
+    pub asked: Frontend,
+    /// What it was connected to instead.
     pub peer: SocketAddr,
 }
 
@@ -57,6 +63,12 @@ impl StaleSockets {
 }
 
 fn stale_socket(found: &Stale) -> StaleSocket {
-    let Stale { cookie, namespace, given, unused: _ } = found;
-    StaleSocket { cookie: *cookie, namespace: *namespace, peer: encode::destination_of(given) }
+    let Stale { cookie, namespace, asked, given } = found;
+    let asked = encode::destination_of(asked);
+    StaleSocket {
+        cookie: *cookie,
+        namespace: *namespace,
+        asked: Frontend { address: asked.ip(), port: asked.port(), protocol: Protocol::Udp },
+        peer: encode::destination_of(given),
+    }
 }

@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
     net::IpAddr,
-    path::Path,
     sync::atomic::Ordering,
 };
 
@@ -17,11 +16,12 @@ use aya::{
     util::nr_cpus,
 };
 use portmap_common::{
-    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Service, ServiceRef, State, Totals, V4, V6,
+    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Numbers, Service, ServiceRef, State, Totals, V4, V6,
 };
 
 use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
 use crate::{
+    datapath::pin::Pins,
     encode::{self, IpBytes},
     table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
@@ -34,8 +34,8 @@ const NEW_ONLY: u64 = 1;
 const TRIES: usize = 100;
 
 /// Opens a pinned map.
-pub fn open(pins: &Path, name: &str) -> Result<MapData> {
-    let path = pins.join(name);
+pub fn open(pins: &Pins, name: &str) -> Result<MapData> {
+    let path = pins.map(name);
     MapData::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))
 }
 
@@ -47,6 +47,7 @@ pub struct BpfMaps {
     counters: PerCpuArray<MapData, Counters>,
     names: HashMap<MapData, u32, Name>,
     state: Mapped<State>,
+    numbers: Mapped<Numbers>,
     totals: PerCpuArray<MapData, Totals>,
     items_v4: FamilyItems<V4>,
     items_v6: FamilyItems<V6>,
@@ -80,11 +81,11 @@ where
 }
 
 impl BpfMaps {
-    /// Opens the maps under the pins' directory.
-    pub fn open(pins: &Path) -> Result<Self> {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins) -> Result<Self> {
         let state: Mapped<State> = mapped(pins, "STATE")?;
-        // Before the first id is given there was no service.
-        let counted = if state.read(0)?.next_id == 0 { 0 } else { u32::MAX };
+        // Before the first agent there was no service.
+        let counted = if state.read(0)?.started == 0 { 0 } else { u32::MAX };
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
@@ -92,6 +93,7 @@ impl BpfMaps {
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
             names: HashMap::try_from(Map::HashMap(open(pins, "NAMES")?))?,
             state,
+            numbers: mapped(pins, "NUMBERS")?,
             counted,
             totals: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "TOTALS")?))?,
             items_v4: FamilyItems::open(pins, "V4")?,
@@ -196,7 +198,7 @@ where
     portmap_common::Frontend<A>: Pod,
     Backend<A>: Pod,
 {
-    fn open(pins: &Path, frontends: &str, backends: &str) -> Result<Self> {
+    fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
         let frontends = HashMap::try_from(Map::HashMap(open(pins, frontends)?))?;
         Ok(Self { frontends, backends: mapped(pins, backends)? })
     }
@@ -346,7 +348,7 @@ impl Maps for BpfMaps {
     }
 
     fn set_marks(&mut self, marks: Marks) -> Result<()> {
-        self.set_state(|state| (state.next_id, state.next_endpoint) = (marks.id, marks.endpoint))
+        self.numbers.write(0, Numbers { next_id: marks.id, next_endpoint: marks.endpoint })
     }
 
     fn read(&self) -> Result<Snapshot> {
@@ -374,7 +376,7 @@ impl Maps for BpfMaps {
             let (id, name) = element?;
             names.insert(id, encode::owner_of(&name));
         }
-        let State { next_id, next_endpoint, .. } = self.state()?;
+        let Numbers { next_id, next_endpoint } = self.numbers.read(0)?;
         Ok(Snapshot {
             frontends: frontends.into_iter().collect(),
             names: names.into_iter().collect(),
@@ -397,7 +399,7 @@ fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::Frontend<A
     Ok(portmap_common::Frontend::new(A::from_ip(address).context("it is of the other family")?, 0, 0))
 }
 
-fn mapped<T: Pod>(pins: &Path, name: &str) -> Result<Mapped<T>> {
+fn mapped<T: Pod>(pins: &Pins, name: &str) -> Result<Mapped<T>> {
     Mapped::new(&open(pins, name)?).with_context(|| format!("failed to map {name} into memory"))
 }
 

@@ -1,11 +1,9 @@
 //! Waiting until no program can still read what was retired: an RCU grace period.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 
-use crate::maps::bpf::open;
+use crate::{datapath::pin::Pins, maps::bpf::open};
 
 /// The map that is kept for waiting.
 pub struct Grace {
@@ -14,8 +12,8 @@ pub struct Grace {
 }
 
 impl Grace {
-    /// Opens the map under the pins' directory.
-    pub fn open(pins: &Path) -> Result<Self> {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self> {
         let outer = ArrayOfMaps::try_from(Map::ArrayOfMaps(open(pins, "GRACE")?)).context("GRACE is not an array of maps")?;
         let inner = Array::create(1, 0).context("failed to create the map that GRACE holds")?;
         Ok(Self { outer, inner })

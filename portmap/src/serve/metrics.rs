@@ -82,6 +82,7 @@ pub struct Metrics {
     left_out: Gauge,
     contested: Gauge,
     failures: Counter,
+    repairs: Counter,
     calls: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
@@ -123,6 +124,7 @@ impl Default for Metrics {
             left_out: Gauge::default(),
             contested: Gauge::default(),
             failures: Counter::default(),
+            repairs: Counter::default(),
             calls: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
@@ -191,7 +193,8 @@ impl Metrics {
         registry.register("map_capacity", "Entries that a BPF map has room for", self.capacity.clone());
         registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
-        registry.register("repairs", "Times that the tables were read and planned anew after a failure", self.failures.clone());
+        registry.register("sync_failures", "Times that the tables could not be written, and were read and planned anew", self.failures.clone());
+        registry.register("repairs", "Writes that undid what somebody else had changed in the tables", self.repairs.clone());
         registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
         registry.register("events", "What happened that is no service's, since the maps were created", self.events.clone());
     }
@@ -238,6 +241,11 @@ impl Metrics {
     /// The tables could not be written.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// What somebody else had changed in the tables was undone by so many writes.
+    pub fn repaired(&self, writes: usize) {
+        self.repairs.inc_by(u64::try_from(writes).unwrap_or(u64::MAX));
     }
 
     /// How many service ports lack an endpoint on this node that a policy wants.

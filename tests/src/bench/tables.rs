@@ -28,7 +28,8 @@ impl Tables {
         let lock = pins.lock()?.context("another process writes to the maps")?;
         let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
         let cgroup = Cgroup::open(Some(&world.cgroup(Group::Clients)))?;
-        attach::attach(&tables.pins, &cgroup, capacity, &Constants::new(&Switches::default(), &cgroup)?)?;
+        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(&Switches::default(), &cgroup)?)?;
+        attach::attach(&mut programs, &tables.pins, &cgroup)?;
         Ok(tables)
     }
 
@@ -46,12 +47,12 @@ impl Tables {
 
     /// Opens the maps.
     pub fn maps(&self) -> Result<BpfMaps> {
-        BpfMaps::open(&self.pins.set())
+        BpfMaps::open(&self.pins)
     }
 
     /// Waits until no program reads what is not in use any more.
     pub fn wait_for_readers(&self) -> Result<()> {
-        Grace::open(&self.pins.set())?.wait()
+        Grace::open(&self.pins)?.wait()
     }
 }
 

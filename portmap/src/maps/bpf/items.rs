@@ -1,6 +1,6 @@
 //! The maps that things are in or not, and the prefixes.
 
-use std::{collections::BTreeSet, path::Path, sync::atomic::Ordering};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -11,6 +11,7 @@ use portmap_common::{Choice, Endpoint, Member, OTHER_PROXY, PREFIXES, Prefixes, 
 
 use super::{mapped, open};
 use crate::{
+    datapath::pin::Pins,
     encode::{self, IpBytes},
     maps::{Item, Prefix, mapped::Mapped},
     table::AddressOwner,
@@ -37,8 +38,8 @@ where
     SourceRange<A>: Pod,
     Prefixes<A>: Pod,
 {
-    /// Opens the maps under the pins' directory; `family` is the end of their names.
-    pub fn open(pins: &Path, family: &str) -> Result<Self> {
+    /// Opens the pinned maps; `family` is the end of their names.
+    pub fn open(pins: &Pins, family: &str) -> Result<Self> {
         let open_one = |name: &str| open(pins, &format!("{name}_{family}"));
         Ok(Self {
             endpoints: HashMap::try_from(Map::HashMap(open_one("ENDPOINTS")?))?,
@@ -114,8 +115,8 @@ where
 pub struct Members(HashMap<MapData, Member, u8>);
 
 impl Members {
-    /// Opens the map under the pins' directory.
-    pub fn open(pins: &Path) -> Result<Self> {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self> {
         Ok(Self(HashMap::try_from(Map::HashMap(open(pins, "MEMBERS")?))?))
     }
 

@@ -1,0 +1,67 @@
+//! The periodic comparison of the kernel's tables with what they should hold: somebody else may have changed them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
+
+use crate::{
+    datapath::pin::Pins,
+    maps::{Maps as _, bpf::BpfMaps, grace::Grace},
+    plan::Planner,
+};
+
+/// When the tables are compared, and what was read of them.
+pub struct Comparison {
+    /// Between two of them; none: never.
+    every: Option<Duration>,
+    last: Instant,
+    reading: Option<Reading>,
+}
+
+/// The tables being read beside the loop.
+struct Reading {
+    /// How many plans had been applied before.
+    applied: u64,
+    task: JoinHandle<Result<Planner>>,
+}
+
+impl Comparison {
+    /// The first one is due after the first interval.
+    pub fn new(every: Option<Duration>) -> Self {
+        Self { every, last: Instant::now(), reading: None }
+    }
+
+    /// Begins to read the tables, if it is time.
+    pub fn check(&mut self, pins: &Pins, applied: u64) {
+        let is_due = self.every.is_some_and(|every| self.last.elapsed() >= every);
+        if is_due && self.reading.is_none() {
+            self.last = Instant::now();
+            let pins = pins.clone();
+            self.reading = Some(Reading { applied, task: tokio::task::spawn_blocking(move || read(&pins)) });
+        }
+    }
+
+    /// Returns when the tables have been read: a model of them, unless a plan was applied meanwhile. Never without a reading.
+    pub async fn ended(&mut self, applied: u64) -> Option<Planner> {
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let read = (&mut reading.task).await.context("the comparison of the tables crashed").flatten();
+        let is_current = reading.applied == applied;
+        self.reading = None;
+        match read {
+            Ok(planner) => is_current.then_some(planner),
+            Err(error) => {
+                tracing::warn!("failed to compare the tables: {error:#}");
+                None
+            }
+        }
+    }
+}
+
+/// A model of the tables as they are. What was retired before is free in it: a grace period passes after the reading.
+fn read(pins: &Pins) -> Result<Planner> {
+    let maps = BpfMaps::open(pins)?;
+    let snapshot = maps.read()?;
+    Grace::open(pins)?.wait()?;
+    Ok(Planner::new(maps.capacity(), snapshot))
+}

@@ -13,11 +13,21 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use portmap::{
+    datapath::pin::Pins,
+    maps::{Maps as _, bpf::BpfMaps},
+    view,
+};
+use portmap_common::ABI_VERSION;
 
+use crate::usage::Usage;
 use crate::world::{Group, World, program};
 
 /// How long the agent may take for anything that is awaited.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The argument that stands for a build of another ABI version.
+const ABI: &str = "--abi-version";
 
 /// Between two looks at what is awaited.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -28,6 +38,7 @@ pub struct Agent {
     process: Child,
     log: PathBuf,
     bpffs: PathBuf,
+    abi: u32,
 }
 
 impl Agent {
@@ -57,12 +68,17 @@ impl Agent {
     pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
         let manifests = Self::manifests(world);
         fs::create_dir_all(&manifests).with_context(|| format!("failed to create {}", manifests.display()))?;
+        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
+        Self::spawn_in_cluster(world, &[&["--manifests", manifests], arguments].concat())
+    }
+
+    /// As [`Self::spawn`], an agent that does not read the world's manifests.
+    pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
         let log = world.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
         let process = world
             .command(program::find("portmap")?)
-            .args(["run", "--node-name", "node", "--manifests"])
-            .arg(manifests)
+            .args(["run", "--node-name", "node"])
             .arg("--cgroup")
             .arg(world.cgroup(Group::Clients))
             .arg("--bpffs")
@@ -73,20 +89,22 @@ impl Agent {
             .stderr(output)
             .spawn()
             .context("failed to start portmap run")?;
-        Ok(Self { process, log, bpffs: world.bpffs().to_owned() })
+        let version = arguments.iter().skip_while(|argument| **argument != ABI).nth(1);
+        let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is no number")?;
+        Ok(Self { process, log, bpffs: world.bpffs().to_owned(), abi })
     }
 
     /// Runs a subcommand on the agent's pins.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(program::find("portmap")?);
-        command.args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
+        command.env("PORTMAP_ABI_VERSION", self.abi.to_string()).args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
     }
 
-    /// What the kernel's tables hold, as `portmap services -o json` prints it.
+    /// What the kernel's tables hold, as `portmap services -o json` prints it; read at once, without a process for it.
     pub fn services(&self) -> Result<Vec<serde_json::Value>> {
-        let output = self.portmap(&["services", "-o", "json"])?;
-        ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
-        serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")
+        let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, self.abi))?.read()?;
+        let rows = view::of_snapshot(&snapshot);
+        rows.iter().map(|row| serde_json::to_value(row).context("failed to make JSON of a row")).collect()
     }
 
     /// Waits until a frontend has these backends.
@@ -121,6 +139,11 @@ impl Agent {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// What it has used of the machine.
+    pub fn usage(&self) -> Result<Usage> {
+        Usage::of(self.id())
     }
 
     /// Sends a signal, and waits for the end.

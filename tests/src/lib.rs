@@ -16,4 +16,7 @@ pub mod pod_server;
 pub mod pod_share;
 pub mod pod_socket;
 pub mod process;
+pub mod random;
+pub mod usage;
+pub mod worker;
 pub mod world;

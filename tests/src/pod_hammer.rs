@@ -2,6 +2,7 @@
 //!
 //! The times are those of the system's monotonic clock: whoever changed the tables meanwhile can compare them with its own.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,13 +59,51 @@ pub struct Visit {
     pub answer: Result<String, String>,
 }
 
+/// How often a target was asked in a manner with the same outcome. On standard output each is a line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tally {
+    /// How it was asked.
+    pub manner: Manner,
+    /// Who was asked.
+    pub target: SocketAddr,
+    /// Who answered, or the name of the error, as in a [`Visit`].
+    pub answer: Result<String, String>,
+    /// How often.
+    pub count: u64,
+}
+
+/// A way to ask, and a target.
+type Asked = (Manner, SocketAddr);
+
 /// Asks in so many threads until standard input ends, then prints every [`Visit`] as a line of JSON.
 pub fn hammer(threads: u8, targets: &Targets) -> Result<()> {
+    work_until_told(threads, targets, |visits| visits.map(|(_, visit)| visit).collect())
+}
+
+/// As [`hammer`], but prints each [`Tally`], so that it can go on for long.
+pub fn tally(threads: u8, targets: &Targets) -> Result<()> {
+    work_until_told(threads, targets, |visits| {
+        let mut counts: BTreeMap<(Asked, Result<String, String>), u64> = BTreeMap::new();
+        for (asked, visit) in visits {
+            *counts.entry((asked, visit.answer)).or_default() += 1;
+        }
+        let tally = |(((manner, target), answer), count)| Tally { manner, target, answer, count };
+        counts.into_iter().map(tally).collect()
+    })
+}
+
+/// Each thread makes visits until standard input ends, and something printable of them.
+fn work_until_told<T: Serialize + Send>(
+    threads: u8,
+    targets: &Targets,
+    digest: impl Fn(&mut dyn Iterator<Item = (Asked, Visit)>) -> Vec<T> + Sync,
+) -> Result<()> {
     let stop = AtomicBool::new(false);
     let targets = targets.all();
     let visits = thread::scope(|scope| {
-        let (targets, stop) = (&targets, &stop);
-        let workers: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number, targets, stop))).collect();
+        let (targets, stop, digest) = (&targets, &stop, &digest);
+        let work = move |number| digest(&mut visits(number, targets, stop));
+        let workers: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number))).collect();
         writeln!(io::stdout(), "{READY}")?;
         let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
         stop.store(true, Ordering::Relaxed);
@@ -82,7 +121,7 @@ pub fn hammer(threads: u8, targets: &Targets) -> Result<()> {
 }
 
 impl Targets {
-    fn all(&self) -> Vec<(Manner, SocketAddr)> {
+    fn all(&self) -> Vec<Asked> {
         let Self { tcp, connected, unconnected } = self;
         let manners = [(Manner::Tcp, tcp), (Manner::Connected, connected), (Manner::Unconnected, unconnected)];
         manners.into_iter().flat_map(|(manner, targets)| targets.iter().map(move |target| (manner, *target))).collect()
@@ -90,16 +129,10 @@ impl Targets {
 }
 
 /// All targets in turn; each thread begins elsewhere, and goes in steps of its own.
-fn work(number: u8, targets: &[(Manner, SocketAddr)], stop: &AtomicBool) -> Vec<Visit> {
-    let mut visits = Vec::new();
-    let mut at = usize::from(number);
-    while !stop.load(Ordering::Relaxed) {
-        at += 1 + usize::from(number);
-        if let Some((manner, target)) = targets.get(at % targets.len().max(1)) {
-            visits.push(visit(*manner, *target));
-        }
-    }
-    visits
+fn visits<'a>(number: u8, targets: &'a [Asked], stop: &'a AtomicBool) -> impl Iterator<Item = (Asked, Visit)> + 'a {
+    let order = (usize::from(number)..).step_by(1 + usize::from(number));
+    let asked = order.filter_map(|at| targets.get(at.checked_rem(targets.len())?).copied());
+    asked.take_while(|_| !stop.load(Ordering::Relaxed)).map(|(manner, target)| ((manner, target), visit(manner, target)))
 }
 
 fn visit(manner: Manner, target: SocketAddr) -> Visit {

@@ -13,9 +13,7 @@
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, ChildStdout, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +24,9 @@ use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_hammer::{Manner, Visit, now};
 use portmap_tests::pod_share::Heard;
 use portmap_tests::process::{Process, Socket};
-use portmap_tests::world::{Pod, World, program};
-use serde::de::DeserializeOwned;
+use portmap_tests::random::Random;
+use portmap_tests::worker::Worker;
+use portmap_tests::world::{Pod, World};
 use serde_json::json;
 
 const SERVICES: u8 = 12;
@@ -64,12 +63,12 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
     let time = Duration::from_secs(seconds());
     let mut field = Field::new();
     field.change();
-    let mut hammer = Worker::hammer(&field.client);
+    let mut hammer = hammer(&field.client);
     let until = Instant::now() + time;
     while Instant::now() < until {
         field.change();
     }
-    let visits: Vec<Visit> = hammer.finish();
+    let visits: Vec<Visit> = hammer.finish().unwrap();
     let rewrites = field.rewrites;
     let mut errors: BTreeMap<(Manner, String), u64> = BTreeMap::new();
     let mut landed: BTreeMap<Manner, u64> = BTreeMap::new();
@@ -84,6 +83,7 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
         }
     }
     println!("{landed:?} connections during {rewrites} rewrites of {SERVICES} Services; {errors:?}");
+    println!("{} endpoint changes a second; the agent: {}", field.changes_per_second(time), field.agent.usage().unwrap());
     assert!(
         wrong.is_empty(),
         "{} landed where they should not, among them\n{}",
@@ -108,7 +108,7 @@ fn no_connected_socket_stays_with_a_backend_that_is_gone() {
     let last = &OnceLock::new();
     let held = thread::scope(|scope| {
         let holders: Vec<_> =
-            (1..).zip(processes).map(|(seed, process)| scope.spawn(move || hold(&process, Random(seed), last))).collect();
+            (1..).zip(processes).map(|(seed, process)| scope.spawn(move || hold(&process, Random::new(seed), last))).collect();
         let until = Instant::now() + time;
         while Instant::now() < until {
             field.change();
@@ -177,9 +177,9 @@ fn a_socket_that_threads_share_is_never_told_of_another_service() {
     let client = world.client("client").unwrap();
     let targets: Vec<SocketAddr> = (1..=20).map(|number| cluster_ip(number).at(Via::V4, PORT)).collect();
     let arguments = ["share", "--threads", "4"].map(str::to_owned).into_iter().chain(targets.iter().map(ToString::to_string));
-    let mut worker = Worker::start(&client, arguments);
+    let mut worker = Worker::start(&client, arguments).unwrap();
     thread::sleep(Duration::from_secs(seconds() / 2));
-    let heard: Vec<Heard> = worker.finish();
+    let heard: Vec<Heard> = worker.finish().unwrap();
     let is_right = |heard: &&Heard| {
         let port: u16 = heard.answer.trim_start_matches("a ").trim_end_matches("/UDP").parse().unwrap();
         // What was forgotten is shown as what it is.
@@ -220,7 +220,7 @@ impl Field {
         let client = world.client("client").unwrap();
         let agent = Agent::start(&world, &[]).unwrap();
         let history = (0..SERVICES).map(|_| Vec::new()).collect();
-        Self { agent, client, pods, world, history, random: Random(1), rewrites: 0 }
+        Self { agent, client, pods, world, history, random: Random::new(1), rewrites: 0 }
     }
 
     /// Gives every Service other backends, and waits until the tables show all of them.
@@ -245,6 +245,11 @@ impl Field {
             eras.push(Era { members, from, until: Duration::MAX });
         }
         self.rewrites += 1;
+    }
+
+    /// Each rewrite changes the slices of both families.
+    fn changes_per_second(&self, time: Duration) -> u64 {
+        self.rewrites * 2 * u64::from(SERVICES) / time.as_secs().max(1)
     }
 
     /// One to six endpoints, none of which the Service has now.
@@ -302,59 +307,12 @@ impl Field {
     }
 }
 
-/// A `portmap-pod` that works until its standard input ends, and then says what it saw.
-struct Worker {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    fn hammer(client: &Pod) -> Self {
-        let targets = (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| cluster_ip(number).at(via, PORT)));
-        let arguments = targets.map(|target| target.to_string()).flat_map(|target| {
-            [
-                ["--tcp".to_owned(), target.clone()],
-                ["--connected".to_owned(), target.clone()],
-                ["--unconnected".to_owned(), target],
-            ]
-        });
-        Self::start(client, ["hammer", "--threads", THREADS].map(str::to_owned).into_iter().chain(arguments.flatten()))
-    }
-
-    fn start(client: &Pod, arguments: impl IntoIterator<Item = String>) -> Self {
-        let mut command = client.command(program::find("portmap-pod").unwrap());
-        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = String::new();
-        stdout.read_line(&mut ready).unwrap();
-        Self { child, stdout }
-    }
-
-    fn finish<T: DeserializeOwned>(&mut self) -> Vec<T> {
-        drop(self.child.stdin.take());
-        let lines = self.stdout.by_ref().lines();
-        let found = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
-        assert!(self.child.wait().unwrap().success());
-        found
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
-            self.child.wait().ok();
-        }
-    }
-}
-
-/// A small generator of numbers (xorshift): the same sequence each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
+/// Threads that connect to every Service, in every manner.
+fn hammer(client: &Pod) -> Worker {
+    let targets = (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| cluster_ip(number).at(via, PORT)));
+    let arguments = targets.map(|target| target.to_string()).flat_map(|target| {
+        [["--tcp".to_owned(), target.clone()], ["--connected".to_owned(), target.clone()], ["--unconnected".to_owned(), target]]
+    });
+    let arguments = ["hammer", "--threads", THREADS].map(str::to_owned).into_iter().chain(arguments.flatten());
+    Worker::start(client, arguments).unwrap()
 }

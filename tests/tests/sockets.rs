@@ -31,12 +31,16 @@ mod objects;
 mod odd;
 #[path = "sockets/opt_out.rs"]
 mod opt_out;
+#[path = "sockets/repair.rs"]
+mod repair;
 #[path = "sockets/source_ranges.rs"]
 mod source_ranges;
 #[path = "sockets/stage.rs"]
 mod stage;
 #[path = "sockets/stale.rs"]
 mod stale;
+#[path = "sockets/takeover.rs"]
+mod takeover;
 #[path = "sockets/udp.rs"]
 mod udp;
 #[path = "sockets/verdicts.rs"]

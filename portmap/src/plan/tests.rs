@@ -1,5 +1,7 @@
 //! Any sequence of changes, applied step by step to maps in memory: what a reader sees between any two writes.
 
+mod crash;
+
 use std::{net::IpAddr, sync::Arc};
 
 use proptest::prelude::*;

@@ -87,6 +87,9 @@ struct Hammer {
     /// How many threads ask
     #[arg(long, default_value_t = 8)]
     threads: u8,
+    /// Only count what comes of it
+    #[arg(long)]
+    tally: bool,
     #[command(flatten)]
     targets: Targets,
 }
@@ -119,7 +122,8 @@ fn main() -> Result<()> {
         }
         Command::Drive => pod_process::drive(),
         Command::Dns(Dns { name, port, records }) => pod_dns::serve(&name, port, records),
-        Command::Hammer(Hammer { threads, targets }) => pod_hammer::hammer(threads, &targets),
+        Command::Hammer(Hammer { threads, tally: false, targets }) => pod_hammer::hammer(threads, &targets),
+        Command::Hammer(Hammer { threads, tally: true, targets }) => pod_hammer::tally(threads, &targets),
         Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),
         Command::Bench(Bench { plan, json }) => print(&connect_bench::run(&plan)?, json),
     }

@@ -26,7 +26,7 @@ const HOOKS: [&str; 8] = [
 ];
 
 /// The attach types of what is attached to a cgroup and those below it, once for each program.
-fn attached(cgroup: &Path) -> Result<Vec<String>> {
+pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
     let output =
         Command::new("bpftool").args(["-j", "cgroup", "tree"]).arg(cgroup).output().context("failed to run bpftool")?;
     ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -47,11 +47,11 @@ fn kernel_name(attach_type: &str) -> String {
     }
 }
 
-fn expect_all(world: &World) -> Result<()> {
+/// Fails unless all programs are attached, each once.
+pub fn expect_all(world: &World) -> Result<()> {
     let found = attached(&world.cgroup(Group::Clients))?;
     let names: BTreeSet<&str> = found.iter().map(String::as_str).collect();
-    assert_eq!(names, HOOKS.into());
-    assert_eq!(found.len(), HOOKS.len(), "each once: {found:?}");
+    ensure!(names == HOOKS.into() && found.len() == HOOKS.len(), "not each once: {found:?}");
     Ok(())
 }
 

@@ -1,0 +1,87 @@
+//! The agent ends between any two writes of a plan, stores to memory included: what it leaves is valid, and the next one
+//! completes it.
+
+use super::*;
+
+/// The stores that a step is made of: each leaves the maps in another state.
+fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
+    match step {
+        Step::WriteBackends(family, first, slots) => {
+            (*first..).zip(slots).map(|(slot, backend)| Step::WriteBackends(*family, slot, vec![*backend])).collect()
+        }
+        Step::DescribeService(number, service) => {
+            let snapshot = maps.read().expect("reads");
+            let found = snapshot.frontends.iter().find(|(_, found)| found.number == *number);
+            let before = found.and_then(|(_, found)| found.service).expect("a service in use");
+            let Service { kind, flags, .. } = before;
+            vec![Step::DescribeService(*number, Service { kind, flags, ..*service }), step.clone()]
+        }
+        step => vec![step.clone()],
+    }
+}
+
+fn apply_one(maps: &mut MemoryMaps, step: Step) -> Result<(), TestCaseError> {
+    let plan = Plan { steps: vec![step], ..Plan::default() };
+    apply::apply(maps, &plan).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+}
+
+/// Another agent starts on the maps, and brings them to where the table says.
+fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
+    let snapshot = maps.read().expect("reads");
+    let mut planner = Planner::new(ROOM, snapshot);
+    maps.grace();
+    maps.guard();
+    let mut everything = table.everything();
+    everything.extend(planner.everything());
+    for step in planner.plan(table, &everything).steps {
+        apply_one(&mut maps, step)?;
+    }
+    prop_assert!(planner.left_out.is_empty(), "there is room for two of everything");
+    let snapshot = maps.read().expect("reads");
+    prop_assert_eq!(snapshot.frontends.len(), table.iter().count());
+    for (place, entry) in table.iter() {
+        let frontend = place.on(place.address.expect("no node port"));
+        let seen = [Side::Inside, Side::Outside].map(|side| maps.look_up(&frontend, side));
+        prop_assert_eq!(seen, [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
+    }
+    let ids: BTreeSet<u32> = snapshot.frontends.iter().filter_map(|(_, found)| Some(found.service?.id)).collect();
+    prop_assert_eq!(snapshot.names.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), ids);
+    prop_assert_eq!(&snapshot.items, &remembered(&snapshot));
+    Ok(())
+}
+
+impl Agent {
+    /// Applies a change store by store, with a crash after each.
+    fn change_with_crashes(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
+        let plan = self.planner.plan(&self.table, changed);
+        recover(&self.table, self.maps.clone())?;
+        for step in &plan.steps {
+            for store in stores(&self.maps, step) {
+                apply_one(&mut self.maps, store)?;
+                recover(&self.table, self.maps.clone())?;
+            }
+        }
+        if self.planner.seal() {
+            self.maps.grace();
+            self.planner.release();
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_crash_at_any_write_is_completed_by_the_next_start(events in prop::collection::vec(event(), 1..12)) {
+        let mut agent = Agent::new(ROOM);
+        for event in &events {
+            let changed = match event {
+                Event::Set(service, shape) => agent.table.replace(&precedence(*service), entries(*service, shape)),
+                Event::Remove(service) => agent.table.replace(&precedence(*service), Vec::new()),
+                Event::Grace | Event::Restart => continue,
+            };
+            agent.change_with_crashes(&changed)?;
+        }
+    }
+}

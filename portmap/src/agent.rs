@@ -224,7 +224,8 @@ impl Agent {
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
         let mut desired =
-            Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone());
+            Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone())
+                .allowing(options.wanted.external_ips.clone());
         desired.note_triggers();
         let changes = desired.set_local(addresses::local()?);
         let diagnostics: Diagnostics = match options.switches.log {

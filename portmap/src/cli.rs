@@ -12,6 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use ipnet::IpNet;
 use portmap::{datapath::pin::Pins, source::Wanted};
 
 /// The answer is "no", or "unhealthy".
@@ -78,6 +79,9 @@ struct ObjectArguments {
     /// Serve only Services whose label service.kubernetes.io/service-proxy-name is this [default: those without the label]
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     service_proxy_name: Option<String>,
+    /// Serve external IPs of Services in these ranges only; whoever may write a Service may claim any address by them
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    allowed_external_ips: Option<Vec<IpNet>>,
 }
 
 impl ObjectArguments {
@@ -87,7 +91,7 @@ impl ObjectArguments {
             // Kubernetes' names are in lower case, and the kubelet registers the host name so.
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
         };
-        Ok(Wanted { node: node.into(), proxy_name: self.service_proxy_name })
+        Ok(Wanted { node: node.into(), proxy_name: self.service_proxy_name, external_ips: self.allowed_external_ips.map(Into::into) })
     }
 }
 

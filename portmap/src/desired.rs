@@ -11,10 +11,10 @@ use jiff::Timestamp;
 
 use crate::{
     node_ports::{self, Eligible},
-    resolve::{self, HealthCheck, Node, Skipped, Traffic},
+    resolve::{self, HealthCheck, Node, Resolved, Skipped, Traffic},
     source::{Event, Kind},
     store::Store,
-    table::{AddressOwner, Changes, Family, Frontend, ObjectName, Place, Table},
+    table::{self, AddressOwner, Changes, Family, Frontend, ObjectName, Place, Table},
 };
 
 /// The kinds without which nothing may be concluded.
@@ -26,6 +26,8 @@ pub struct Desired {
     table: Table,
     name: Arc<str>,
     node: Node,
+    /// The ranges that external IPs are served in; none: wherever they are.
+    external_ips: Option<Arc<[IpNet]>>,
     eligible: Vec<Eligible>,
     /// The ranges of the command line, which count as long as there is no ServiceCIDR.
     cidrs: Vec<IpNet>,
@@ -35,6 +37,8 @@ pub struct Desired {
     skipped: BTreeMap<ObjectName, Vec<Skipped>>,
     /// Who claims a place in vain, as far as was said.
     losers: BTreeMap<Place, Vec<ObjectName>>,
+    /// Whose external IP is an address of this node, as far as was said.
+    on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
 }
@@ -46,6 +50,7 @@ impl Desired {
             store: Store::default(),
             table: Table::default(),
             node: Node::new(&name, None),
+            external_ips: None,
             name,
             eligible,
             cidrs,
@@ -53,9 +58,16 @@ impl Desired {
             is_impatient: false,
             skipped: BTreeMap::new(),
             losers: BTreeMap::new(),
+            on_node: BTreeMap::new(),
             health_checks: BTreeMap::new(),
             lacking: BTreeMap::new(),
         }
+    }
+
+    /// Serves external IPs in these ranges only, if any are given.
+    #[must_use]
+    pub fn allowing(self, external_ips: Option<Arc<[IpNet]>>) -> Self {
+        Self { node: self.node.allowing(external_ips.clone()), external_ips, ..self }
     }
 
     /// Takes in an event.
@@ -145,7 +157,7 @@ impl Desired {
         let mut changes = Changes::default();
         let mut dirty = self.store.take_dirty();
         if dirty.node {
-            let node = Node::new(&self.name, self.store.node());
+            let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone());
             if self.node != node {
                 self.node = node;
                 self.store.mark_all();
@@ -170,9 +182,12 @@ impl Desired {
             self.skipped.remove(name);
             self.health_checks.remove(name);
             self.lacking.remove(name);
+            self.on_node.remove(name);
             return self.table.remove(name);
         };
         let resolved = resolve::resolve(service, &self.store.slices_of(name), &self.node);
+        let said = self.on_node.remove(name);
+        self.on_node.extend(report_on_node(name, &resolved, &self.local, said));
         let mut changes = self.table.replace(&resolved.precedence, resolved.entries);
         changes.extend(self.table.set_addresses(AddressOwner::Served, name, resolved.addresses));
         match resolved.health_check {
@@ -226,6 +241,21 @@ impl Desired {
             }
         }
     }
+}
+
+/// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
+fn report_on_node(
+    name: &ObjectName,
+    resolved: &Resolved,
+    local: &[IpAddr],
+    said: Option<BTreeSet<IpAddr>>,
+) -> Option<(ObjectName, BTreeSet<IpAddr>)> {
+    let external = resolved.entries.iter().filter(|(_, entry)| entry.kind == table::Kind::ExternalIp);
+    let own: BTreeSet<IpAddr> = external.filter_map(|(place, _)| place.address).filter(|it| local.contains(it)).collect();
+    for address in own.iter().filter(|address| said.as_ref().is_none_or(|said| !said.contains(address))) {
+        tracing::warn!("Service {name}: its external IP {address} is this node's own address: its ports lead to the Service");
+    }
+    (!own.is_empty()).then(|| (name.clone(), own))
 }
 
 #[cfg(test)]

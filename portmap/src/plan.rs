@@ -142,16 +142,36 @@ impl Planner {
             room_came: false,
         };
         let names: HashMap<u32, Option<ServicePort>> = found.names.into_iter().collect();
+        let mut strays = Vec::new();
         for (frontend, found) in found.frontends {
             if planner.adopt(frontend, &found, &names).is_none() {
-                planner.stray_frontends.insert(frontend);
+                strays.push((frontend, found));
             }
         }
+        planner.set_strays(strays);
         let used: BTreeSet<u32> = planner.installed.values().map(|installed| installed.service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
         planner.ports.adopt_endpoints(&planner.items);
         planner.stray_items = planner.find_stray_items();
         planner
+    }
+
+    /// Frontends that will be removed: programs may read what they lead to until a grace period after that.
+    fn set_strays(&mut self, strays: Vec<(Frontend, Found)>) {
+        for (frontend, found) in strays {
+            let Found { number, service, inside: _, outside: _ } = found;
+            let number = Range { first: number, count: 1 };
+            if self.numbers.reserve(number) {
+                self.numbers.retire(number);
+            }
+            for Choice { first, count } in service.into_iter().flat_map(|service| [service.inside, service.outside]) {
+                let (range, slots) = (Range { first, count }, self.ports.slots(frontend.family()));
+                if count > 0 && slots.reserve(range) {
+                    slots.retire(range);
+                }
+            }
+            self.stray_frontends.insert(frontend);
+        }
     }
 
     fn find_stray_items(&self) -> BTreeSet<Item> {
@@ -331,7 +351,8 @@ impl Planner {
         self.set_members(number, &service, &mut steps, &mut phases.forget);
         match before {
             Some(before) => {
-                self.forget_service(&before.service, &mut phases.remove);
+                // Last: an agent that starts on tables half way through finds the entry's old id or its new one, and a name for it.
+                self.forget_service(&before.service, &mut phases.forget);
                 update(before, &service, &mut steps);
             }
             None => {

@@ -6,6 +6,8 @@ mod endpoints;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 use crate::{
     object::{self, Policy, Port, Service, ServiceType, Slice, SliceEndpoint},
     table::{
@@ -22,12 +24,23 @@ pub struct Node {
     pub name: Box<str>,
     /// Its zone, if it is in one.
     pub zone: Option<Box<str>>,
+    /// The ranges that external IPs are served in; none: wherever they are.
+    pub external_ips: Option<Arc<[IpNet]>>,
 }
 
 impl Node {
     /// A node of this name, and what its Node object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
-        Self { name: name.into(), zone: object.and_then(|node| node.zone.clone()) }
+        Self { name: name.into(), zone: object.and_then(|node| node.zone.clone()), external_ips: None }
+    }
+
+    /// Serves external IPs in these ranges only, if any are given.
+    pub fn allowing(self, external_ips: Option<Arc<[IpNet]>>) -> Self {
+        Self { external_ips, ..self }
+    }
+
+    fn allows(&self, external_ip: IpAddr) -> bool {
+        self.external_ips.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(&external_ip)))
     }
 }
 
@@ -97,6 +110,9 @@ pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> 
     }
     let faults = service.faults.iter().chain(slices.clone().flat_map(|slice| slice.faults.iter()));
     resolved.skipped.extend(faults.map(|fault| Skipped { service: service.name.clone(), reason: fault.to_owned() }));
+    for address in service.external_ips.iter().filter(|address| !node.allows(**address)) {
+        resolved.skip(service, format!("the external IP {address} is in none of --allowed-external-ips, and is left out"));
+    }
     resolved.health_check = health_check(service, slices, node);
     for family in Family::ALL {
         if let Some(address) = *service.cluster_ips.get(family) {
@@ -119,7 +135,7 @@ fn resolve_port<'a>(
     resolved: &mut Resolved,
 ) {
     let family = Family::of(cluster_ip);
-    let places = places(service, port, cluster_ip);
+    let places = places(service, port, cluster_ip, node);
     let owner = ServicePort { service: service.name.clone(), port: port.name.clone(), protocol: port.protocol };
     let is_internal_local = service.internal_policy == Policy::Local;
     let is_external_local = service.external_policy == Policy::Local && is_external(service);
@@ -176,7 +192,7 @@ fn health_check<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice>
 }
 
 /// All places of a port: the ClusterIP first, then its other addresses of the family, and the node port.
-fn places(service: &Service, port: &Port, cluster_ip: IpAddr) -> Vec<(Place, Kind)> {
+fn places(service: &Service, port: &Port, cluster_ip: IpAddr, node: &Node) -> Vec<(Place, Kind)> {
     let family = Family::of(cluster_ip);
     let mut places: Vec<(Place, Kind)> = Vec::with_capacity(1);
     let mut add = |place: Place, kind| {
@@ -187,10 +203,11 @@ fn places(service: &Service, port: &Port, cluster_ip: IpAddr) -> Vec<(Place, Kin
     };
     let on = |address: IpAddr| Frontend { address, port: port.port, protocol: port.protocol }.into();
     add(on(cluster_ip), Kind::ClusterIp);
-    for (addresses, kind) in [(&service.load_balancer_ips, Kind::LoadBalancer), (&service.external_ips, Kind::ExternalIp)] {
-        for address in addresses.iter().filter(|address| Family::of(**address) == family) {
-            add(on(*address), kind);
-        }
+    let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, Kind::LoadBalancer));
+    let allowed = service.external_ips.iter().filter(|address| node.allows(**address));
+    let external = load_balancers.chain(allowed.map(|address| (*address, Kind::ExternalIp)));
+    for (address, kind) in external.filter(|(address, _)| Family::of(*address) == family) {
+        add(on(address), kind);
     }
     if let Some(node_port) = port.node_port {
         add(Place::node_port(family, node_port, port.protocol), Kind::NodePort);

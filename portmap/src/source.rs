@@ -96,6 +96,8 @@ pub struct Wanted {
     pub node: Arc<str>,
     /// Only Services whose proxy-name label is this; without it, only those that have no such label.
     pub proxy_name: Option<String>,
+    /// The ranges that external IPs are served in; none: wherever they are.
+    pub external_ips: Option<Arc<[IpNet]>>,
 }
 
 impl Wanted {

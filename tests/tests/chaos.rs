@@ -69,7 +69,7 @@ fn no_connection_is_lost_whatever_the_agent_suffers() {
 
 /// Whether the answer is one of the Service's pods', on the Service's own port.
 fn is_right(tally: &Tally) -> bool {
-    let service = (1..=SERVICES).find(|number| cluster_ip(*number).addresses().contains(&tally.target.ip()));
+    let service = (1..=SERVICES).find(|number| cluster_ip(*number).addresses().contains(&tally.target.ip().to_canonical()));
     let port = PORTS + u16::from(service.unwrap());
     let protocol = if tally.manner == Manner::Tcp { "TCP" } else { "UDP" };
     let is_pods = |answer: &String| PODS.iter().any(|pod| *answer == format!("{pod} {port}/{protocol}"));

@@ -7,7 +7,7 @@ use clap::Args;
 use portmap::{
     resolve::{self, Node},
     source::{
-        Object,
+        Object, Wanted,
         manifests::{self, Manifests},
     },
     store::Store,
@@ -44,7 +44,7 @@ impl Arguments {
         if !is_usable {
             warnings.push("no Service was given: nothing to resolve".to_owned());
         }
-        let table = resolve_all(reading.objects, &wanted.node, &mut warnings);
+        let table = resolve_all(reading.objects, &wanted, &mut warnings);
         for warning in &warnings {
             output::warning(warning);
         }
@@ -54,12 +54,12 @@ impl Arguments {
     }
 }
 
-fn resolve_all(objects: Vec<Object>, node: &str, warnings: &mut Vec<String>) -> Table {
+fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>) -> Table {
     let mut store = Store::default();
     for event in manifests::listed(objects) {
         store.apply(event);
     }
-    let node = Node::new(node, store.node());
+    let node = Node::new(&wanted.node, store.node()).allowing(wanted.external_ips.clone());
     let mut table = Table::default();
     for name in store.take_dirty().services {
         if let Some(service) = store.service(&name) {

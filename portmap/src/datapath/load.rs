@@ -23,10 +23,10 @@ pub const EXCLUDED: usize = 8;
 const LOGS: &str = "AYA_LOGS";
 
 /// Maps whose size is the number of services.
-const SIZED_BY_SERVICES: [&str; 5] = ["SERVICES", "COUNTERS", "NAMES", "SOURCE_RANGES_V4", "SOURCE_RANGES_V6"];
+const SIZED_BY_SERVICES: [&str; 4] = ["SERVICES", "COUNTERS", "SOURCE_RANGES_V4", "SOURCE_RANGES_V6"];
 
-/// Maps whose size is the number of frontends.
-const SIZED_BY_FRONTENDS: [&str; 2] = ["FRONTENDS_V4", "FRONTENDS_V6"];
+/// Maps whose size is the number of frontends; a service port that gets another id has both names for a moment.
+const SIZED_BY_FRONTENDS: [&str; 3] = ["FRONTENDS_V4", "FRONTENDS_V6", "NAMES"];
 
 /// Maps whose size is the number of backends.
 const SIZED_BY_BACKENDS: [&str; 2] = ["BACKENDS_V4", "BACKENDS_V6"];

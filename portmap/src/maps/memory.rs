@@ -123,7 +123,7 @@ impl Maps for MemoryMaps {
     }
 
     fn insert_name(&mut self, id: u32, owner: &ServicePort) -> Result<()> {
-        ensure!(self.names.len() < self.capacity.services as usize, "NAMES is full");
+        ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
         ensure!(id < self.marks.id, "id {id} was not recorded as given");
         self.names.insert(id, owner.clone());
         Ok(())

@@ -31,6 +31,8 @@ pub struct Ports {
     unclaimed: BTreeMap<u32, Endpoint>,
     /// Endpoints of ports that have ended.
     ended: BTreeMap<u32, Endpoint>,
+    /// Endpoints that were found in sets of several ports: an agent ended while a frontend passed from one to another.
+    shared: BTreeSet<u32>,
 }
 
 /// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
@@ -71,6 +73,7 @@ impl Ports {
             marks,
             unclaimed: BTreeMap::new(),
             ended: BTreeMap::new(),
+            shared: BTreeSet::new(),
         }
     }
 
@@ -169,7 +172,9 @@ impl Ports {
         let ranges: &[IpNet] = port.source_ranges.as_deref().unwrap_or_default();
         items.retain(items::ranges_of(id), |item| matches!(item, Item::Range(_, range) if ranges.contains(range)), steps);
         if port.serving.is_some() && !self.unclaimed.is_empty() {
-            let claimed: Vec<_> = self.unclaimed.extract_if(.., |_, endpoint| port.serves(endpoint)).collect();
+            // One that has another number by now was left by an agent that ended before it put the endpoint to use.
+            let is_claimed = |_: &u32, endpoint: &mut Endpoint| port.serves(endpoint) && !port.chooses(endpoint);
+            let claimed: Vec<_> = self.unclaimed.extract_if(.., is_claimed).collect();
             port.remembered.extend(claimed);
         }
         let chosen: BTreeSet<u32> = port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| slot.number)).collect();
@@ -182,17 +187,25 @@ impl Ports {
             .filter(|(number, endpoint)| !is_wanted(number, endpoint, port))
             .map(|(number, endpoint)| (*number, *endpoint))
             .collect();
-        for (number, endpoint) in gone {
-            port.remembered.remove(&number);
-            items.remove(Item::Endpoint(number, endpoint), steps);
+        for (number, _) in &gone {
+            port.remembered.remove(number);
         }
+        self.forget(gone, items, steps);
     }
 
     /// Forgets the endpoints of ports that have ended, and those that no port has claimed, after all have been planned.
     pub fn forget_rest(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
         let unclaimed = std::mem::take(&mut self.unclaimed);
-        for (number, endpoint) in std::mem::take(&mut self.ended).into_iter().chain(unclaimed) {
-            items.remove(Item::Endpoint(number, endpoint), steps);
+        let gone = std::mem::take(&mut self.ended).into_iter().chain(unclaimed);
+        self.forget(gone, items, steps);
+        self.shared.clear();
+    }
+
+    fn forget(&self, gone: impl IntoIterator<Item = (u32, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {
+        for (number, endpoint) in gone {
+            if !self.shared.contains(&number) || !self.by_id.values().any(|port| port.has(number)) {
+                items.remove(Item::Endpoint(number, endpoint), steps);
+            }
         }
     }
 
@@ -234,7 +247,11 @@ impl Ports {
     pub fn adopt_endpoints(&mut self, items: &Items) {
         let mut owners: HashMap<u32, u32> = HashMap::default();
         for (id, port) in &self.by_id {
-            owners.extend(port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| (slot.number, *id))));
+            for slot in port.sets.iter().flat_map(|set| &set.slots) {
+                if owners.insert(slot.number, *id).is_some_and(|other| other != *id) {
+                    self.shared.insert(slot.number);
+                }
+            }
         }
         for item in items.iter() {
             let Item::Endpoint(number, endpoint) = item else { continue };
@@ -291,6 +308,17 @@ impl Port {
     fn serves(&self, endpoint: &Endpoint) -> bool {
         let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
         self.serving.as_deref().is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
+    }
+
+    /// Whether the endpoint of a number is in one of its sets.
+    fn has(&self, number: u32) -> bool {
+        self.sets.iter().flat_map(|set| &set.slots).any(|slot| slot.number == number)
+    }
+
+    /// Whether an endpoint is in one of its sets.
+    fn chooses(&self, endpoint: &Endpoint) -> bool {
+        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+        self.sets.iter().flat_map(|set| &set.slots).any(|slot| key(&slot.endpoint) == key(endpoint))
     }
 
     /// Puts the endpoints of a set where they are remembered.

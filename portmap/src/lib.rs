@@ -16,6 +16,7 @@ pub mod network;
 pub mod node_ports;
 pub mod object;
 pub mod plan;
+mod privileges;
 pub mod resolve;
 pub mod serve;
 pub mod source;

@@ -74,10 +74,25 @@ impl Agent {
 
     /// As [`Self::spawn`], an agent that does not read the world's manifests.
     pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
+        Self::spawn_by(world.command(program::find("portmap")?), world, arguments)
+    }
+
+    /// As [`Self::spawn`], an agent that has no capabilities but these, in the words of `setpriv` (`bpf`, `net_admin`).
+    pub fn spawn_with(world: &World, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
+        let manifests = Self::manifests(world);
+        fs::create_dir_all(&manifests).with_context(|| format!("failed to create {}", manifests.display()))?;
+        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
+        let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
+        let mut command = world.command("setpriv");
+        command.arg("--bounding-set").arg(format!("-all{}", bounds.concat())).arg("--inh-caps=-all");
+        command.arg(program::find("portmap")?);
+        Self::spawn_by(command, world, &[&["--manifests", manifests], arguments].concat())
+    }
+
+    fn spawn_by(mut command: Command, world: &World, arguments: &[&str]) -> Result<Self> {
         let log = world.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
-        let process = world
-            .command(program::find("portmap")?)
+        let process = command
             .args(["run", "--node-name", "node"])
             .arg("--cgroup")
             .arg(world.cgroup(Group::Clients))

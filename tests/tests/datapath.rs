@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use portmap::datapath::pin::Pins;
 use portmap_tests::{
     agent::Agent,
     listen::{Listen, Protocol},
@@ -162,7 +163,7 @@ fn the_tables_outlive_the_agent_and_the_next_one_writes_nothing() {
 #[test]
 fn bpftool_shows_named_fields() {
     let stage = Stage::new("bpftool");
-    let pinned = stage.world.bpffs().join("1/0/FRONTENDS_V4");
+    let pinned = Pins::new(stage.world.bpffs()).map("FRONTENDS_V4");
     let output = Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(pinned).output().unwrap();
     let entries: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let ports: Vec<u64> =

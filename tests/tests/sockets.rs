@@ -31,6 +31,8 @@ mod objects;
 mod odd;
 #[path = "sockets/opt_out.rs"]
 mod opt_out;
+#[path = "sockets/privileges.rs"]
+mod privileges;
 #[path = "sockets/repair.rs"]
 mod repair;
 #[path = "sockets/source_ranges.rs"]

@@ -16,6 +16,7 @@ use crate::{
         pin::{Lock, Pins},
     },
     maps::{bpf::BpfMaps, grace::Grace},
+    privileges,
 };
 
 /// The maps and programs of this agent.
@@ -37,6 +38,7 @@ impl Kernel {
     /// Loads the programs onto the maps, and attaches them unless another set's still serve.
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
+        privileges::check()?;
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup)?;
         find().create_root(options.mounting)?;

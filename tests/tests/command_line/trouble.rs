@@ -59,15 +59,6 @@ fn a_full_map_leaves_out_what_has_no_room() -> Result<()> {
 
 /// The size of pinned maps is what they were made with.
 #[test]
-fn another_size_than_that_of_the_pinned_maps_is_refused() -> Result<()> {
-    let site = Site::new("sizes")?;
-    site.start()?.stop(Signal::SIGTERM)?;
-    let site = Site { max_services: 128, ..site };
-    let manifests = site.manifests();
-    site.run_in_time(&["--manifests", &manifests.to_string_lossy()])?.expect_error(&["64", "128", "portmap cleanup"])
-}
-
-#[test]
 fn bad_objects_are_named_once_and_the_rest_is_served() -> Result<()> {
     let site = Site::new("bad-objects")?;
     site.write("broken.yaml", &service("broken", "10.96.0"))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use portmap::datapath::pin::Pins;
 use portmap_tests::listen::{Listen, Protocol};
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ type Counts = BTreeMap<String, u64>;
 
 /// The sums of the fields of a map, over its entries and processors; those that are 0 are left out.
 fn counts(stage: &Stage, map: &str) -> Result<Counts> {
-    let pin = stage.world.bpffs().join("1/0").join(map);
+    let pin = Pins::new(stage.world.bpffs()).map(map);
     let output =
         Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(pin).output().context("failed to run bpftool")?;
     ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,0 +1,78 @@
+//! The agent with some capabilities only: what it needs is enough, what is missing is named.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use portmap_tests::agent::Agent;
+use portmap_tests::listen::Protocol;
+use portmap_tests::world::World;
+use serde_json::json;
+
+use crate::attach::expect_all;
+use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
+use crate::stage::{Stage, Transport, answer, dropped, eventually, serving, who};
+
+const NEEDED: [&str; 3] = ["bpf", "net_admin", "perfmon"];
+const FOR_NAMESPACES: [&str; 2] = ["sys_admin", "sys_ptrace"];
+
+/// A stage whose agent has been replaced by one with these capabilities.
+fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
+    let mut stage = Stage::new(name, &["a", "b"], &[])?;
+    stage.agent.stop(nix::sys::signal::Signal::SIGTERM)?;
+    stage.agent = Agent::spawn_with(&stage.world, capabilities, &[])?;
+    stage.agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    Ok(stage)
+}
+
+#[test]
+fn three_capabilities_are_enough_to_translate() -> Result<()> {
+    let mut stage = stage("three-capabilities", &NEEDED)?;
+    assert!(stage.agent.log().contains("without CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{}", stage.agent.log());
+    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;
+    let process = stage.process()?;
+    for via in Via::ALL {
+        for transport in Transport::ALL {
+            assert_eq!(who(&process, transport, cluster_ip(1).at(via, PORT)), Ok(answer("a", transport)));
+        }
+    }
+    expect_all(&stage.world)
+}
+
+/// What the other two are for.
+#[test]
+fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
+    let mut stage = stage("five-capabilities", &[&NEEDED[..], &FOR_NAMESPACES].concat())?;
+    let client = stage.client.ipv4();
+    let ranged = Service::new("ranged", 2).exposed(2).spec(json!({"loadBalancerSourceRanges": [format!("{client}/32")]}));
+    let web = |pod: usize| Service::new("web", 1).endpoints([Endpoint::of(&stage.pods[pod])]);
+    let (first, second) = (web(0), web(1));
+    let to_a = ranged.endpoints(endpoints(&stage.pods[..1]));
+    stage.apply(&[first, to_a])?;
+    let process = stage.process()?;
+    let address = load_balancer_ip(2).at(Via::V4, PORT);
+    eventually("the client's address is known", || {
+        let met = who(&process, Transport::Tcp, address);
+        ensure!(met == dropped() || met == Ok(answer("a", Transport::Tcp)), "{met:?}");
+        Ok(met.ok())
+    })?;
+    let socket = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
+    assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
+    stage.apply(&[second])?;
+    eventually("the socket is destroyed", || Ok(socket.ask().err())).map(drop)
+}
+
+#[test]
+fn each_capability_that_is_missing_is_named() -> Result<()> {
+    let world = World::new("no-capability")?;
+    serving(&world, "a")?;
+    for missing in NEEDED {
+        let held: Vec<&str> = NEEDED.into_iter().filter(|name| *name != missing).collect();
+        let mut agent = Agent::spawn_with(&world, &held, &[])?;
+        let error = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}")).err().unwrap_or_default();
+        let name = format!("lacks CAP_{}", missing.to_uppercase());
+        assert!(error.contains("the agent ended") && error.contains(&name), "{error}");
+    }
+    let left = Command::new("find").arg(world.bpffs()).args(["-name", "link_*"]).output()?;
+    assert!(left.stdout.is_empty(), "nothing is attached: {left:?}");
+    Ok(())
+}

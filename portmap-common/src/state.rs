@@ -33,6 +33,12 @@ pub struct State {
     pub next_endpoint: u32,
     /// How many addresses and ports several Services claim.
     pub contested: u32,
+    /// Since when the source has been silent on some kind of objects, in seconds since 1970; 0 if it is not.
+    pub silent_since: u64,
+    /// On which kinds: one bit each.
+    pub silent_on: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(State, 104);
+layout!(State, 120);

@@ -37,7 +37,7 @@ use crate::{
     plan::{Full, Plan, Planner, Step},
     resolve::Traffic,
     serve::{self, Facts, Metrics, Sync},
-    source::{Event, Events, Kind, Wanted, kube, manifests},
+    source::{Event, Events, Kind, Wanted, Watches, kube, manifests},
     table::{Changes, Family, Frontend, ObjectName},
 };
 use clients::Clients;
@@ -94,9 +94,10 @@ pub struct Options {
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force.
 pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
+    let watches = Arc::new(Watches::default());
     // The source first: without one, nothing should be attached.
-    let source = open(&options, sender).await?;
-    let (mut agent, diagnostics, _lock) = Agent::start(&options)?;
+    let source = open(&options, sender, watches.clone()).await?;
+    let (mut agent, diagnostics, _lock) = Agent::start(&options, watches)?;
     let source = tokio::spawn(source);
     let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
     tokio::select! {
@@ -112,10 +113,14 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// What will send the events.
-async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
+async fn open(
+    options: &Options,
+    sender: Events,
+    watches: Arc<Watches>,
+) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
     Ok(match &options.source {
         Source::Kube(kubeconfig) => {
-            let cluster = kube::client(kubeconfig.as_deref()).await?;
+            let cluster = kube::open(kubeconfig.as_deref(), watches).await?;
             Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
         Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender)),
@@ -171,7 +176,7 @@ struct Retry {
 }
 
 impl Agent {
-    fn start(options: &Options) -> Result<(Self, Diagnostics, Lock)> {
+    fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics, Lock)> {
         let pins = Pins::new(&options.bpffs);
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup)?;
@@ -216,7 +221,7 @@ impl Agent {
             grace: None,
             clients: Clients::default(),
             stale: Stale::default(),
-            facts: Arc::default(),
+            facts: Arc::new(Facts::new(watches)),
             metrics: Arc::default(),
             check_losers: Vec::new(),
             changes,
@@ -263,8 +268,11 @@ impl Agent {
     }
 
     /// What is looked at from time to time.
-    fn look(&self) -> Result<()> {
+    fn look(&mut self) -> Result<()> {
         self.pins.expect().context("the pins were removed while the agent ran")?;
+        let outage = self.facts.outage();
+        status::record_outage(&mut self.maps, outage.as_ref())?;
+        self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.maps.totals()?);
         Ok(())
     }

@@ -20,7 +20,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{maps::Fullness, table::Family};
+use crate::{
+    maps::Fullness,
+    source::{Kind, Outage},
+    table::Family,
+};
 
 /// Seconds, in a gauge.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -62,6 +66,11 @@ struct OfCode {
     code: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: String,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -82,6 +91,7 @@ pub struct Metrics {
     left_out: Gauge,
     contested: Gauge,
     failures: Counter,
+    failing_watches: Metric<OfKind, Gauge>,
     calls: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
@@ -123,6 +133,7 @@ impl Default for Metrics {
             left_out: Gauge::default(),
             contested: Gauge::default(),
             failures: Counter::default(),
+            failing_watches: Metric::default(),
             calls: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
@@ -192,6 +203,11 @@ impl Metrics {
         registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
         registry.register("repairs", "Times that the tables were read and planned anew after a failure", self.failures.clone());
+        registry.register(
+            "watch_failing",
+            "1 while nothing is heard of a kind of objects, and the tables grow old",
+            self.failing_watches.clone(),
+        );
         registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
         registry.register("events", "What happened that is no service's, since the maps were created", self.events.clone());
     }
@@ -238,6 +254,14 @@ impl Metrics {
     /// The tables could not be written.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// Which watches fail.
+    pub fn set_outage(&self, outage: Option<&Outage>) {
+        for kind in Kind::ALL {
+            let is_failing = outage.is_some_and(|outage| outage.kinds.contains(&kind));
+            self.failing_watches.get_or_create(&OfKind { kind: kind.to_string() }).set(i64::from(is_failing));
+        }
     }
 
     /// How many service ports lack an endpoint on this node that a policy wants.

@@ -175,7 +175,12 @@ impl Watch<'_> {
 fn verdict(error: &watcher::Error) -> Verdict {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Verdict::Relist,
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => Verdict::Unserved,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 404 =>
+        {
+            Verdict::Unserved
+        }
         watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => Verdict::Forbidden,
         watcher::Error::WatchStartFailed(_)
         | watcher::Error::InitialListFailed(_)

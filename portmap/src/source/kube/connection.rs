@@ -16,7 +16,10 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
 use tower::service_fn;
 
 use crate::source::{Kind, Watches};
@@ -43,6 +46,8 @@ pub struct Cluster {
 struct Way {
     client: Client,
     is_doubted: bool,
+    /// Until then the server does not want to be asked.
+    rest: Instant,
 }
 
 impl Cluster {
@@ -51,7 +56,7 @@ impl Cluster {
         let config = configuration(kubeconfig).await?;
         tracing::info!("watching {}", config.cluster_url);
         let server = config.cluster_url.to_string();
-        let way = Mutex::new(Way { client: new_client(config)?, is_doubted: false });
+        let way = Mutex::new(Way { client: new_client(config)?, is_doubted: false, rest: Instant::now() });
         Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, way, watches }))
     }
 
@@ -76,6 +81,8 @@ impl Cluster {
     }
 
     async fn send(&self, kind: Kind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+        let rest = self.way.lock().await.rest;
+        sleep_until(rest).await;
         let outcome = self.client_now().await.send(request).await;
         let Ok(response) = outcome else {
             self.doubt().await;
@@ -87,8 +94,9 @@ impl Cluster {
         if response.status() == StatusCode::UNAUTHORIZED {
             self.doubt().await;
         }
-        let wait = wanted_wait(response.headers());
-        tokio::time::sleep(wait).await;
+        if let Some(wait) = wanted_wait(response.headers()) {
+            self.way.lock().await.rest = Instant::now() + wait;
+        }
         Ok(response)
     }
 
@@ -131,9 +139,9 @@ fn new_client(mut config: Config) -> Result<Client> {
 }
 
 /// How long a server that turned a request away wants not to be asked.
-fn wanted_wait(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    seconds.map(Duration::from_secs).unwrap_or_default().min(LONGEST_WAIT)
+fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -143,9 +151,9 @@ mod tests {
     #[test]
     fn a_server_is_given_the_time_it_asks_for() {
         let wait = |text: &'static str| wanted_wait(&[(RETRY_AFTER, text.parse().expect("a header"))].into_iter().collect());
-        assert_eq!(wait("7"), Duration::from_secs(7));
-        assert_eq!(wait("86400"), LONGEST_WAIT);
-        assert_eq!(wait("Wed, 21 Oct 2026 07:28:00 GMT"), Duration::ZERO);
-        assert_eq!(wanted_wait(&HeaderMap::new()), Duration::ZERO);
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("86400"), Some(LONGEST_WAIT));
+        assert_eq!(wait("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        assert_eq!(wanted_wait(&HeaderMap::new()), None);
     }
 }

@@ -90,9 +90,15 @@ impl Cluster {
         vec![Event::Listed(Kind::Service, services), Event::Listed(Kind::Slice, slices)]
     }
 
-    /// All its Services.
+    /// All its Services, with addresses for the API server to choose: it has a Service of its own.
     pub fn all_services(&self) -> impl Iterator<Item = Service> {
-        (0..self.size.services).map(|number| self.service(number))
+        (0..self.size.services).map(|number| {
+            let mut service = self.service(number);
+            if let Some(spec) = &mut service.spec {
+                (spec.cluster_ip, spec.cluster_ips) = (None, None);
+            }
+            service
+        })
     }
 
     /// The slices of all its Services.

@@ -27,8 +27,8 @@ const OF_THE_OLD_VERSION: &str = "10.98.99.99:80";
 const LEFT_ALONE: &str = "ENETUNREACH";
 const DROPPED: &str = "ETIMEDOUT";
 
-/// Without the resource the API server is never ready: it gives out no ClusterIPs. It serves everything that there is.
-const WITHOUT: &str = "--runtime-config=networking.k8s.io/v1/servicecidrs=false";
+/// Without the group the API server is never ready: it gives out no ClusterIPs. It serves everything else.
+const WITHOUT: &str = "--runtime-config=networking.k8s.io/v1=false";
 
 #[tokio::test]
 async fn service_ranges_are_known_from_objects_else_from_the_flag() -> Result<()> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// A watch that failed is tried again after some seconds, and again after twice as many.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A watch that failed is tried again after some seconds, and again after twice as many; so are those of Kubernetes' controllers.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// A watch that has failed for long is tried again at most every minute; silence is noticed after a minute and a half.
 pub const MINUTES: Duration = Duration::from_mins(4);
 const INTERVAL: Duration = Duration::from_millis(20);

@@ -31,6 +31,14 @@ pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {
     metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
+/// The most bytes of a label.
+const LONGEST_LABEL: usize = 63;
+
+/// Whether a name is short enough for a label, and can be shown. The API server asks for more; files need not.
+pub fn is_label(name: &str) -> bool {
+    name.len() <= LONGEST_LABEL && !name.contains(char::is_control)
+}
+
 /// An object's name; without a namespace, as kubectl has it, in `default`.
 pub fn object_name(metadata: ObjectMeta) -> ObjectName {
     ObjectName {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Faults, object_name};
+use super::{Faults, is_label, object_name};
 use crate::table::{Family, ObjectName, PerFamily, Protocol};
 
 /// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -249,6 +249,11 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
         faults.add(format_args!("port {number} is not between 1 and 65535 and is left out"));
         return None;
     };
+    let name = port.name.unwrap_or_default();
+    if !is_label(&name) {
+        faults.add(format_args!("port {number} is left out: no API server would take the name {name:?}"));
+        return None;
+    }
     let node_port = faults.port("nodePort", port.node_port);
-    Some(Port { name: port.name.unwrap_or_default().into(), protocol, port: valid, node_port })
+    Some(Port { name: name.into(), protocol, port: valid, node_port })
 }

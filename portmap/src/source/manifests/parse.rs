@@ -148,7 +148,8 @@ fn insert<T: DeserializeOwned>(
         return warnings.push(format!("{file}: a {kind} has no metadata.name, and is left out"));
     }
     if !(is_label(&name.namespace) && is_name(&name.name, kind)) {
-        return warnings.push(format!("{file}: {kind} {:?} is left out: no API server would take such a name", name.to_string()));
+        return warnings
+            .push(format!("{file}: {kind} {:?} is left out: no API server would take such a name", name.to_string()));
     }
     if objects.insert(name.clone(), object).is_some() {
         warnings.push(format!("{file}: {kind} {name} is given twice; the last one counts"));

@@ -6,6 +6,7 @@ mod cidr;
 mod faults;
 mod node;
 mod service;
+mod shared;
 mod slice;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,6 +16,7 @@ pub use cidr::cidrs;
 pub use faults::Faults;
 pub use node::Node;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
+use shared::shared;
 pub use slice::{Hints, Slice, SliceEndpoint, SlicePort};
 
 /// The label that ties an EndpointSlice to its Service.
@@ -42,7 +44,7 @@ pub fn is_label(name: &str) -> bool {
 /// An object's name; without a namespace, as kubectl has it, in `default`.
 pub fn object_name(metadata: ObjectMeta) -> ObjectName {
     ObjectName {
-        namespace: metadata.namespace.map_or_else(|| "default".into(), Into::into),
+        namespace: shared(metadata.namespace.as_deref().unwrap_or("default")),
         name: metadata.name.unwrap_or_default().into(),
     }
 }

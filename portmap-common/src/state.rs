@@ -31,6 +31,12 @@ pub struct State {
     pub contested: u32,
     /// How many writes undid what somebody else had changed in the tables, since they were made.
     pub repairs: u64,
+    /// Since when the source has been silent on some kind of objects, in seconds since 1970; 0 if it is not.
+    pub silent_since: u64,
+    /// On which kinds: one bit each.
+    pub silent_on: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(State, 104);
+layout!(State, 120);

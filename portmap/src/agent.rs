@@ -38,7 +38,7 @@ use crate::{
     plan::{Plan, Planner, Step},
     resolve::Traffic,
     serve::{self, Facts, Metrics, Sync},
-    source::{Event, Events, Kind, Wanted, kube, manifests},
+    source::{Event, Events, Kind, Wanted, Watches, kube, manifests},
     table::{Changes, Family, ObjectName},
 };
 use clients::Clients;
@@ -126,9 +126,10 @@ pub struct Options {
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force, unless it was asked for otherwise.
 pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
+    let watches = Arc::new(Watches::default());
     // The source first: without one, nothing should be attached.
-    let source = open(&options, sender).await?;
-    let (mut agent, diagnostics) = Agent::start(&options).await?;
+    let source = open(&options, sender, watches.clone()).await?;
+    let (mut agent, diagnostics) = Agent::start(&options, watches).await?;
     let source = tokio::spawn(source);
     let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
     let signal = tokio::select! {
@@ -150,10 +151,14 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// What will send the events.
-async fn open(options: &Options, sender: Events) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
+async fn open(
+    options: &Options,
+    sender: Events,
+    watches: Arc<Watches>,
+) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
     Ok(match &options.source {
         Source::Kube(kubeconfig) => {
-            let cluster = kube::client(kubeconfig.as_deref()).await?;
+            let cluster = kube::open(kubeconfig.as_deref(), watches).await?;
             Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
         Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender)),
@@ -217,7 +222,7 @@ struct Retry {
 }
 
 impl Agent {
-    async fn start(options: &Options) -> Result<(Self, Diagnostics)> {
+    async fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics)> {
         let mut kernel = Kernel::start(options).await?;
         let stale = Stale::new(&kernel.pins, options.capacity);
         status::record_features(&mut kernel.maps, stale.is_supported())?;
@@ -245,7 +250,7 @@ impl Agent {
             stale,
             comparison: Comparison::new(options.compare_every),
             applied: 0,
-            facts: Arc::default(),
+            facts: Arc::new(Facts::new(watches)),
             metrics: Arc::default(),
             report: Report::default(),
             changes,
@@ -300,6 +305,9 @@ impl Agent {
     fn look(&mut self) -> Result<()> {
         self.kernel.pins.expect().context("the pins were removed while the agent ran")?;
         self.kernel.keep_attached();
+        let outage = self.facts.outage();
+        status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
+        self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
         Ok(())
     }

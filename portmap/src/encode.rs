@@ -13,6 +13,7 @@ use portmap_common::{
 
 use crate::{
     maps::{self, Slot},
+    source::Kind,
     table::{Endpoint, Frontend, ObjectName, Protocol, ServicePort},
 };
 
@@ -142,6 +143,26 @@ pub fn text(text: &str) -> Result<[u8; TEXT]> {
 pub fn text_of(bytes: &[u8; TEXT]) -> Option<Arc<str>> {
     let length = bytes.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(bytes.get(..length)?).ok().map(Into::into)
+}
+
+/// Kinds of objects, one bit each.
+pub fn kinds(kinds: &[Kind]) -> u32 {
+    kinds.iter().fold(0, |bits, kind| bits | bit(*kind))
+}
+
+/// The kinds whose bits are set.
+pub fn kinds_of(bits: u32) -> Vec<Kind> {
+    Kind::ALL.into_iter().filter(|kind| bits & bit(*kind) != 0).collect()
+}
+
+fn bit(kind: Kind) -> u32 {
+    match kind {
+        Kind::Service => 1,
+        Kind::Slice => 2,
+        Kind::OtherService => 4,
+        Kind::Node => 8,
+        Kind::ServiceCidr => 16,
+    }
 }
 
 fn protocol_number(protocol: Protocol) -> u8 {

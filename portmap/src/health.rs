@@ -13,6 +13,7 @@ use crate::{
     },
     encode,
     maps::{Fullness, Item, Maps as _, Snapshot, bpf::BpfMaps},
+    source::nothing_heard_of,
     table::Family,
 };
 
@@ -45,7 +46,7 @@ pub struct Check {
 pub fn look(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
-    let checks = vec![programs(pins)?, agent(pins, &state)?, synced(&state), room(&state)];
+    let checks = vec![programs(pins)?, agent(pins, &state)?, source(&state), synced(&state), room(&state)];
     let fullness = fullness(&maps, &maps.read()?)?;
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
     let mut notes: Vec<String> = nearly_full.map(|map| format!("{map}; {} makes room", map.flag())).collect();
@@ -78,6 +79,22 @@ fn agent(pins: &Pins, state: &State) -> Result<Check> {
         "none is running: the tables are in force as it left them, and grow old; start it: portmap run".to_owned()
     };
     Ok(Check { name: "agent", fine, text })
+}
+
+/// That changes are heard of; the API server may be away, or not let the agent in.
+fn source(state: &State) -> Check {
+    let silent_on = encode::kinds_of(state.silent_on);
+    let fine = silent_on.is_empty();
+    let text = if fine {
+        "changes of objects are heard of".to_owned()
+    } else {
+        format!(
+            "{} for {}: the tables are in force, and grow old; the agent's log says why",
+            nothing_heard_of(&silent_on),
+            ago(state.silent_since)
+        )
+    };
+    Check { name: "source", fine, text }
 }
 
 fn synced(state: &State) -> Check {

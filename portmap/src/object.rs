@@ -6,6 +6,7 @@ mod cidr;
 mod faults;
 mod node;
 mod service;
+mod shared;
 mod slice;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,6 +16,7 @@ pub use cidr::cidrs;
 pub use faults::Faults;
 pub use node::Node;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
+use shared::shared;
 pub use slice::{Hints, Slice, SliceEndpoint, SlicePort};
 
 /// The label that ties an EndpointSlice to its Service.
@@ -31,10 +33,18 @@ pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {
     metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
+/// The most bytes of a label.
+const LONGEST_LABEL: usize = 63;
+
+/// Whether a name is short enough for a label, and can be shown. The API server asks for more; files need not.
+pub fn is_label(name: &str) -> bool {
+    name.len() <= LONGEST_LABEL && !name.contains(char::is_control)
+}
+
 /// An object's name; without a namespace, as kubectl has it, in `default`.
 pub fn object_name(metadata: ObjectMeta) -> ObjectName {
     ObjectName {
-        namespace: metadata.namespace.map_or_else(|| "default".into(), Into::into),
+        namespace: shared(metadata.namespace.as_deref().unwrap_or("default")),
         name: metadata.name.unwrap_or_default().into(),
     }
 }

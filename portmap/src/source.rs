@@ -2,6 +2,7 @@
 
 pub mod kube;
 pub mod manifests;
+mod watches;
 
 use std::{fmt, sync::Arc};
 
@@ -12,6 +13,7 @@ use crate::{
     object::{Node, OtherService, PROXY_NAME_LABEL, Service, Slice},
     table::ObjectName,
 };
+pub use watches::{Outage, Watches, nothing_heard_of};
 
 /// The kinds of objects that decide the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,10 +15,12 @@ use crate::{
 /// All objects that count.
 #[derive(Debug, Default)]
 pub struct Store {
-    services: HashMap<ObjectName, Service>,
-    slices: HashMap<ObjectName, Slice>,
-    /// Service → its slices, in the order of their names. A slice may come before its Service and stay after it.
-    slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    // In boxes: a hash map of tens of thousands may be as good as half empty.
+    services: HashMap<ObjectName, Box<Service>>,
+    slices: HashMap<ObjectName, Box<Slice>>,
+    /// Service → its slices, in the order of their names; nearly every one has few. A slice may come before its Service and stay
+    /// after it.
+    slices_of: HashMap<ObjectName, Vec<ObjectName>>,
     others: HashMap<ObjectName, OtherService>,
     nodes: HashMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
@@ -80,7 +82,7 @@ impl Store {
 
     /// A Service.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(AsRef::as_ref)
     }
 
     /// A Service of another proxy.
@@ -90,7 +92,7 @@ impl Store {
 
     /// A Service's slices, in the order of their names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
-        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name)).map(AsRef::as_ref)
     }
 
     /// The own Node.
@@ -153,9 +155,9 @@ impl Store {
     }
 
     fn set_service(&mut self, service: Service) {
-        if self.services.get(&service.name) != Some(&service) {
+        if self.services.get(&service.name).is_none_or(|known| **known != service) {
             self.dirty.services.insert(service.name.clone());
-            self.services.insert(service.name.clone(), service);
+            self.services.insert(service.name.clone(), Box::new(service));
         }
     }
 
@@ -166,7 +168,7 @@ impl Store {
     }
 
     fn set_slice(&mut self, slice: Slice) {
-        if self.slices.get(&slice.name) == Some(&slice) {
+        if self.slices.get(&slice.name).is_some_and(|known| **known == slice) {
             return;
         }
         self.unlink_slice(&slice.name);
@@ -176,10 +178,13 @@ impl Store {
             {
                 self.triggers.entry(service.clone()).or_default().push((family, triggered));
             }
-            self.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
+            let all = self.slices_of.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
+            if let Err(index) = all.binary_search(&slice.name) {
+                all.insert(index, slice.name.clone());
+            }
             self.dirty.services.insert(service.clone());
         }
-        self.slices.insert(slice.name.clone(), slice);
+        self.slices.insert(slice.name.clone(), Box::new(slice));
     }
 
     /// What a slice was written for that is gone does not count any more.
@@ -192,7 +197,7 @@ impl Store {
     fn unlink_slice(&mut self, name: &ObjectName) -> Option<ObjectName> {
         let service = self.slices.remove(name).and_then(|slice| slice.service)?;
         if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.remove(name);
+            slices.retain(|slice| slice != name);
             if slices.is_empty() {
                 self.slices_of.remove(&service);
             }

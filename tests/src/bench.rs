@@ -1,7 +1,7 @@
 //! `portmap-bench`: what portmap costs, measured on this machine.
 //!
-//! [`connect`] measures what a client pays, [`sync`] what the agent does, and [`lookup`] the programs' walk through the tables.
-//! All three fill the real tables from a made-up [`cluster`] with the agent's own [`stages`], and end in a [`Report`]. What they
+//! [`connect`] measures what a client pays, [`sync`] what the agent does, [`lookup`] the programs' walk through the tables, and
+//! [`memory`] what the agent keeps of a real API server's objects. The first three fill the real tables from a made-up [`cluster`] with the agent's own [`stages`], and end in a [`Report`]. What they
 //! make is theirs, and goes when their future is dropped: [`tables`] and [`crate::world`] see to that.
 //!
 //! The figures mean something beside others of the same run, and little beside those of another machine.
@@ -11,6 +11,7 @@ pub mod connect;
 pub mod figures;
 pub mod lookup;
 pub mod machine;
+pub mod memory;
 pub mod programs;
 pub mod report;
 pub mod stages;

@@ -7,7 +7,11 @@
 
 mod access;
 mod binaries;
+mod certificates;
+pub mod detour;
 mod flags;
+pub mod gate;
+pub mod load;
 mod manifests;
 pub mod objects;
 mod port;
@@ -43,8 +47,11 @@ pub struct ControlPlane {
     _etcd: Process,
     _controller_port: Port,
     api_port: Port,
+    /// Flags of the API server beside the usual ones.
+    flags: Vec<String>,
     access: Access,
     admin: Config,
+    admin_token: String,
     admin_kubeconfig: PathBuf,
     binaries: Binaries,
     home: TempDir,
@@ -53,6 +60,12 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts one, building its programs if need be, and returns when all of them are ready.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Self::start`], with further flags of the API server.
+    pub async fn start_with(flags: &[&str]) -> Result<Self> {
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
         let binaries = tokio::task::spawn_blocking(binaries).await.context("failed to build the control plane")??;
         let home = temporary_directory()?;
         let files = Files(home.path());
@@ -61,7 +74,7 @@ impl ControlPlane {
 
         let etcd = start_etcd(&binaries, &files).await?;
         let api_port = Port::reserve()?;
-        let mut api_server = spawn_api_server(&binaries, &files, &api_port)?;
+        let mut api_server = spawn_api_server(&binaries, &files, &api_port, &flags)?;
         // The server makes its certificate when it starts: until then there is nothing to trust.
         let connect = async || {
             let access = Access::new(api_port.number(), &files.certificate())?;
@@ -80,8 +93,10 @@ impl ControlPlane {
             _etcd: etcd,
             _controller_port: controller_port,
             api_port,
+            flags,
             access,
             admin,
+            admin_token: token,
             admin_kubeconfig: kubeconfig,
             binaries,
             home,
@@ -113,8 +128,44 @@ impl ControlPlane {
 
     /// Obtains a token for a service account that exists, and writes a kubeconfig file with it.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
-        let token = access::service_account_token(self.admin()?, namespace, name).await?;
+        let token = access::service_account_token(self.admin()?, namespace, name, None).await?;
         self.kubeconfig(&format!("system:serviceaccount:{namespace}:{name}"), &token)
+    }
+
+    /// As [`Self::service_account_kubeconfig`], for whoever goes to the API server another way: by a [`gate::Gate`] or a
+    /// [`detour::Detour`].
+    pub async fn service_account_kubeconfig_by(&self, url: &str, namespace: &str, name: &str) -> Result<PathBuf> {
+        let token = access::service_account_token(self.admin()?, namespace, name, None).await?;
+        let port = url.rsplit(':').next().unwrap_or_default();
+        self.access.by(url).write_kubeconfig(self.home.path(), &format!("{name}-by-{port}"), &token)
+    }
+
+    /// Writes a kubeconfig for a service account that reads its token from a file, as a pod does, and that file. The token ends
+    /// with the Secret of its name, which is made here.
+    pub async fn token_file_kubeconfig(&self, url: &str, namespace: &str, name: &str) -> Result<TokenFile> {
+        let file =
+            TokenFile { path: self.home.path().join("token"), kubeconfig: self.home.path().join("kubeconfig-token-file") };
+        self.access.by(url).write_token_file_kubeconfig(&file, name)?;
+        self.renew_token(&file, namespace, name, "first").await?;
+        Ok(file)
+    }
+
+    /// Puts another token into the file.
+    pub async fn renew_token(&self, file: &TokenFile, namespace: &str, name: &str, secret: &str) -> Result<()> {
+        let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
+        std::fs::write(&file.path, token).with_context(|| format!("failed to write {}", file.path.display()))
+    }
+
+    /// Where the API server listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, self.api_port.number()).into()
+    }
+
+    /// A client that says of itself what its requests say, and nothing else.
+    pub fn anonymous(&self) -> Result<Client> {
+        let mut config = self.admin.clone();
+        config.auth_info = kube::config::AuthInfo::default();
+        Client::try_from(config).context("failed to make a client for the API server")
     }
 
     /// Stops the API server in its tracks: connections stay open and nothing answers, as when its machine hangs.
@@ -135,9 +186,53 @@ impl ControlPlane {
     /// Starts the API server again, on the same port and the same data, and returns when it is ready. Tokens stay valid; the
     /// history of changes is gone, so that a watch that missed any is told "410 Gone" and has to list anew.
     pub async fn restart_api_server(&mut self) -> Result<()> {
-        self.kill_api_server()?;
-        self.api_server = spawn_api_server(&self.binaries, &Files(self.home.path()), &self.api_port)?;
+        self.respawn_api_server()?;
         self.api_server.ready(async || access::check(&self.admin, "readyz").await).await
+    }
+
+    /// Starts the API server again with these further flags, and returns when it answers: without some of its parts it is never
+    /// ready.
+    pub async fn restart_api_server_with(&mut self, flags: &[&str]) -> Result<()> {
+        self.flags = flags.iter().copied().map(str::to_owned).collect();
+        self.respawn_api_server()?;
+        self.api_server.ready(async || access::check(&self.admin, "version").await).await
+    }
+
+    /// Starts the API server again with a certificate of another authority. Who trusts the old one alone does not get in any
+    /// more, the controller manager included; tokens stay valid.
+    pub async fn renew_certificate(&mut self) -> Result<()> {
+        certificates::forget(&Files(self.home.path()))?;
+        self.respawn_api_server()?;
+        let (port, token, files) = (self.api_port.number(), self.admin_token.clone(), Files(self.home.path()));
+        let connect = async || {
+            let access = Access::new(port, &files.certificate())?;
+            let admin = access.config("admin", &token).await?;
+            access::check(&admin, "readyz").await?;
+            Ok((access, admin))
+        };
+        (self.access, self.admin) = self.api_server.ready(connect).await?;
+        Ok(())
+    }
+
+    fn respawn_api_server(&mut self) -> Result<()> {
+        self.kill_api_server()?;
+        self.api_server = spawn_api_server(&self.binaries, &Files(self.home.path()), &self.api_port, &self.flags)?;
+        Ok(())
+    }
+}
+
+/// A token that is read from a file, and the kubeconfig that says so.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    /// For programs.
+    pub kubeconfig: PathBuf,
+}
+
+impl TokenFile {
+    /// The token in it now.
+    pub fn token(&self) -> Result<String> {
+        std::fs::read_to_string(&self.path).with_context(|| format!("failed to read {}", self.path.display()))
     }
 }
 
@@ -156,8 +251,9 @@ async fn start_etcd(binaries: &Binaries, files: &Files<'_>) -> Result<Process> {
     Ok(etcd)
 }
 
-fn spawn_api_server(binaries: &Binaries, files: &Files<'_>, port: &Port) -> Result<Process> {
-    Process::spawn("kube-apiserver", &binaries.api_server, &files.api_server(port.number()), files.0)
+fn spawn_api_server(binaries: &Binaries, files: &Files<'_>, port: &Port, flags: &[String]) -> Result<Process> {
+    let arguments = [files.api_server(port.number()), flags.to_vec()].concat();
+    Process::spawn("kube-apiserver", &binaries.api_server, &arguments, files.0)
 }
 
 async fn start_controller_manager(binaries: &Binaries, files: &Files<'_>, port: &Port, kubeconfig: &Path) -> Result<Process> {

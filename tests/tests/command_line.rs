@@ -12,6 +12,8 @@ mod bad_start;
 mod files;
 #[path = "command_line/harness.rs"]
 mod harness;
+#[path = "command_line/large.rs"]
+mod large;
 #[path = "command_line/resolve.rs"]
 mod resolve;
 #[path = "command_line/site.rs"]

@@ -9,20 +9,40 @@
 
 #[path = "kubernetes/agent.rs"]
 mod agent;
+#[path = "kubernetes/answer.rs"]
+mod answer;
+#[path = "kubernetes/cidrs.rs"]
+mod cidrs;
 #[path = "kubernetes/cluster.rs"]
 mod cluster;
+#[path = "kubernetes/credentials.rs"]
+mod credentials;
+#[path = "kubernetes/endpoints.rs"]
+mod endpoints;
+#[path = "kubernetes/health_check.rs"]
+mod health_check;
+#[path = "kubernetes/labels.rs"]
+mod labels;
 #[path = "kubernetes/manifest.rs"]
 mod manifest;
 #[path = "kubernetes/outages.rs"]
 mod outages;
 #[path = "kubernetes/permissions.rs"]
 mod permissions;
+#[path = "kubernetes/relist.rs"]
+mod relist;
 #[path = "kubernetes/services.rs"]
 mod services;
+#[path = "kubernetes/silence.rs"]
+mod silence;
 #[path = "kubernetes/tables.rs"]
 mod tables;
+#[path = "kubernetes/topology.rs"]
+mod topology;
 #[path = "kubernetes/traffic.rs"]
 mod traffic;
+#[path = "kubernetes/trouble.rs"]
+mod trouble;
 #[path = "kubernetes/unreachable.rs"]
 mod unreachable;
 #[path = "kubernetes/wait.rs"]

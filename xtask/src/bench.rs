@@ -10,7 +10,7 @@ use crate::launch;
 /// Measure portmap on this machine
 ///
 /// NAME is `connect` (what clients pay for calls through portmap, against direct ones), `sync` (from objects in memory to the
-/// kernel's tables) or `lookup` (one look-up of the programs). What follows it goes to the measurement; `cargo xtask bench NAME --help` shows its options. Needs root.
+/// kernel's tables), `lookup` (one look-up of the programs) or `memory` (what the agent keeps of a real API server's objects). What follows it goes to the measurement; `cargo xtask bench NAME --help` shows its options. Needs root.
 #[derive(clap::Args)]
 #[command(override_usage = "cargo xtask bench <NAME> [ARGS]...")]
 pub struct Args {

@@ -10,6 +10,7 @@ use crate::{
     encode,
     maps::bpf::BpfMaps,
     plan::Plan,
+    source::Outage,
 };
 
 /// Records that this process is the agent now.
@@ -21,6 +22,7 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
         state.pid = std::process::id();
         state.started = now;
         state.flags &= !SYNCED;
+        (state.silent_since, state.silent_on) = (0, 0);
     })
 }
 
@@ -48,6 +50,15 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     })
 }
 
+/// Records of what the source has not said anything for too long.
+pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> {
+    let (since, kinds) = match outage {
+        Some(outage) => (seconds(outage.since), encode::kinds(&outage.kinds)),
+        None => (0, 0),
+    };
+    maps.set_state(|state| (state.silent_since, state.silent_on) = (since, kinds))
+}
+
 /// Who holds the lock, as far as the tables tell.
 pub fn holder(pins: &Pins) -> String {
     let state = BpfMaps::open(pins).and_then(|maps| maps.state());
@@ -55,5 +66,9 @@ pub fn holder(pins: &Pins) -> String {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
 }

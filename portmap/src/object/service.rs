@@ -3,9 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
-use super::{Faults, object_name};
+use super::{Faults, is_label, object_name, shared::shared};
 use crate::table::{Family, ObjectName, PerFamily, Protocol};
 
 /// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -104,7 +104,7 @@ impl From<core::Service> for Service {
         let kind = service_type(spec.type_.as_deref(), &mut faults);
         Self {
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            name: object_name(service.metadata),
+            name: service_name(service.metadata),
             kind,
             cluster_ips: cluster_ips(&mut spec, &mut faults),
             external_ips: external_ips(&spec.external_ips.unwrap_or_default(), &mut faults),
@@ -118,6 +118,12 @@ impl From<core::Service> for Service {
             faults,
         }
     }
+}
+
+/// The slices have it too.
+fn service_name(metadata: ObjectMeta) -> ObjectName {
+    let name = object_name(metadata);
+    ObjectName { name: shared(&name.name), ..name }
 }
 
 fn service_type(name: Option<&str>, faults: &mut Faults) -> ServiceType {
@@ -249,6 +255,11 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
         faults.add(format_args!("port {number} is not between 1 and 65535 and is left out"));
         return None;
     };
+    let name = port.name.unwrap_or_default();
+    if !is_label(&name) {
+        faults.add(format_args!("port {number} is left out: no API server would take the name {name:?}"));
+        return None;
+    }
     let node_port = faults.port("nodePort", port.node_port);
-    Some(Port { name: port.name.unwrap_or_default().into(), protocol, port: valid, node_port })
+    Some(Port { name: shared(&name), protocol, port: valid, node_port })
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;
 
-use super::{Faults, SERVICE_NAME_LABEL, object_name};
+use super::{Faults, SERVICE_NAME_LABEL, object_name, shared::shared};
 use crate::table::{Family, ObjectName, Protocol};
 
 /// Says when the change of a pod or Service happened that made the controller write the slice, in RFC 3339.
@@ -82,7 +82,7 @@ impl From<discovery::EndpointSlice> for Slice {
         Self {
             service: service
                 .filter(|service| !service.is_empty())
-                .map(|service| ObjectName { namespace: name.namespace.clone(), name: service.into() }),
+                .map(|service| ObjectName { namespace: name.namespace.clone(), name: shared(&service) }),
             family,
             ports: slice.ports.unwrap_or_default().into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
             endpoints: match family {
@@ -104,7 +104,7 @@ fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<Slic
         Some("UDP") => Protocol::Udp,
         Some(_) => return None,
     };
-    Some(SlicePort { name: port.name?.into(), protocol, port: port_number })
+    Some(SlicePort { name: shared(&port.name?), protocol, port: port_number })
 }
 
 fn endpoints(
@@ -138,7 +138,7 @@ fn slice_endpoint(address: IpAddr, endpoint: discovery::Endpoint) -> SliceEndpoi
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        node: endpoint.node_name.map(Into::into),
+        node: endpoint.node_name.as_deref().map(shared),
         hints: hints.filter(|hints| *hints != Hints::default()).map(Box::new),
     }
 }

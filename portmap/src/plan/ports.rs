@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Ports {
     ids: HashMap<Key, u32>,
-    by_id: HashMap<u32, Port>,
+    by_id: HashMap<u32, Box<Port>>,
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
@@ -147,6 +147,7 @@ impl Ports {
                 let range = slots.allocate(count).ok_or(Full::Backends(port.key.family))?;
                 let set = Set { range, slots: port.number(endpoints, &mut self.marks), users: 0 };
                 steps.push(Step::WriteBackends(port.key.family, range.first, set.slots.clone()));
+                port.sets.reserve_exact(1);
                 port.sets.push(set);
                 port.sets.len() - 1
             }
@@ -294,7 +295,8 @@ impl Ports {
     fn insert(&mut self, id: u32, key: Key) {
         self.ids.insert(key.clone(), id);
         let (sets, remembered) = (Vec::new(), BTreeMap::new());
-        self.by_id.insert(id, Port { key, frontends: 0, sets, remembered, serving: None, source_ranges: None });
+        let port = Port { key, frontends: 0, sets, remembered, serving: None, source_ranges: None };
+        self.by_id.insert(id, Box::new(port));
     }
 }
 

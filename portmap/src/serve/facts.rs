@@ -2,14 +2,18 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::{resolve::HealthCheck, table::ObjectName};
+use crate::{
+    resolve::HealthCheck,
+    source::{Outage, Watches},
+    table::ObjectName,
+};
 
 /// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -18,6 +22,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Facts {
     inner: Mutex<Inner>,
+    watches: Arc<Watches>,
     checks: watch::Sender<BTreeMap<u16, ServiceHealth>>,
 }
 
@@ -39,14 +44,13 @@ pub struct ServiceHealth {
     pub check: HealthCheck,
 }
 
-impl Default for Facts {
-    fn default() -> Self {
-        let inner = Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_eligible: true };
-        Self { inner: Mutex::new(inner), checks: watch::Sender::new(BTreeMap::new()) }
-    }
-}
-
 impl Facts {
+    /// Before anything is known.
+    pub fn new(watches: Arc<Watches>) -> Self {
+        let inner = Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_eligible: true };
+        Self { inner: Mutex::new(inner), watches, checks: watch::Sender::new(BTreeMap::new()) }
+    }
+
     /// A change has come in.
     pub fn queued(&self) {
         self.lock().pending_since.get_or_insert_with(Instant::now);
@@ -100,6 +104,11 @@ impl Facts {
     /// Everything has been listed, and what was last applied was applied cleanly.
     pub fn is_ready(&self) -> bool {
         self.lock().is_ready
+    }
+
+    /// What has not been heard of for too long.
+    pub fn outage(&self) -> Option<Outage> {
+        self.watches.outage()
     }
 
     /// Whether load balancers may send new connections to this node.

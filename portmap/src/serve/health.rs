@@ -87,11 +87,12 @@ fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
 }
 
 fn readiness(facts: &Facts) -> Response {
-    if facts.is_ready() {
-        (StatusCode::OK, "ok\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not everything has been listed and applied\n").into_response()
-    }
+    let trouble = match facts.outage() {
+        Some(outage) => Some(format!("{outage}\n")),
+        None if facts.is_ready() => None,
+        None => Some("not everything has been listed and applied\n".to_owned()),
+    };
+    (status(trouble.is_none()), trouble.unwrap_or_else(|| "ok\n".to_owned())).into_response()
 }
 
 fn status(is_fine: bool) -> StatusCode {

@@ -20,7 +20,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{maps::Fullness, table::Family};
+use crate::{
+    maps::Fullness,
+    source::{Kind, Outage},
+    table::Family,
+};
 
 /// Seconds, in a gauge.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -62,6 +66,11 @@ struct OfCode {
     code: u16,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: String,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -83,6 +92,7 @@ pub struct Metrics {
     contested: Gauge,
     failures: Counter,
     repairs: Counter,
+    failing_watches: Metric<OfKind, Gauge>,
     calls: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
@@ -125,6 +135,7 @@ impl Default for Metrics {
             contested: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
+            failing_watches: Metric::default(),
             calls: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
@@ -195,6 +206,11 @@ impl Metrics {
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
         registry.register("sync_failures", "Times that the tables could not be written, and were read and planned anew", self.failures.clone());
         registry.register("repairs", "Writes that undid what somebody else had changed in the tables", self.repairs.clone());
+        registry.register(
+            "watch_failing",
+            "1 while nothing is heard of a kind of objects, and the tables grow old",
+            self.failing_watches.clone(),
+        );
         registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
         registry.register("events", "What happened that is no service's, since the maps were created", self.events.clone());
     }
@@ -246,6 +262,14 @@ impl Metrics {
     /// What somebody else had changed in the tables was undone by so many writes.
     pub fn repaired(&self, writes: usize) {
         self.repairs.inc_by(u64::try_from(writes).unwrap_or(u64::MAX));
+    }
+
+    /// Which watches fail.
+    pub fn set_outage(&self, outage: Option<&Outage>) {
+        for kind in Kind::ALL {
+            let is_failing = outage.is_some_and(|outage| outage.kinds.contains(&kind));
+            self.failing_watches.get_or_create(&OfKind { kind: kind.to_string() }).set(i64::from(is_failing));
+        }
     }
 
     /// How many service ports lack an endpoint on this node that a policy wants.

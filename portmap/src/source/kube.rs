@@ -1,61 +1,45 @@
 //! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the own Node.
 
-use std::{fmt::Debug, path::Path, pin::pin};
+mod connection;
+
+use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
-    networking::v1::ServiceCIDR,
+    networking::v1::ServiceCIDRSpec,
 };
 use kube::{
-    Api, Client, Config, Resource,
-    config::{KubeConfigOptions, Kubeconfig},
+    Api, Resource,
+    api::{ApiResource, NotUsed},
+    core::{GroupVersionKind, object::Object as Manifest},
     runtime::{
-        WatchStreamExt as _,
-        watcher::{self, watcher},
+        utils::Backoff as _,
+        watcher::{self, DefaultBackoff, watcher},
     },
 };
 use serde::de::DeserializeOwned;
 
-use super::{Event, Events, Kind, Object, Wanted};
+use super::{Event, Events, Kind, Object, Wanted, Watches};
 use crate::{
     message,
     object::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
+use connection::Cluster;
 
-/// An API server.
-pub struct Cluster {
-    client: Client,
-    /// Its address, for people.
-    server: String,
-}
+/// The versions of ServiceCIDR, the newest first. An API server has one, or neither.
+const CIDR_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// A client of the API server: of a kubeconfig file, else of `$KUBECONFIG`, `~/.kube/config` or the pod's service account.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Cluster> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file =
-                Kubeconfig::read_from(path).with_context(|| format!("failed to read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("failed to use the kubeconfig {}", path.display()))?
-        }
-        None => Config::infer()
-            .await
-            .context("found no cluster: give a kubeconfig with --kubeconfig, or a directory of objects with --manifests")?,
-    };
-    tracing::info!("watching {}", config.cluster_url);
-    let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("failed to make a client of the API server")?;
-    Ok(Cluster { client, server })
+/// Finds the API server of a kubeconfig file, else of `$KUBECONFIG`, `~/.kube/config` or the pod's service account.
+pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Cluster>> {
+    Cluster::open(kubeconfig, watches).await
 }
 
 /// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
-pub async fn run(cluster: Cluster, wanted: Wanted, events: Events) -> Result<()> {
-    let Cluster { client, server } = cluster;
-    let watch = Watch { server: &server, events: &events };
+pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Result<()> {
+    let watch = |kind| Watch { cluster: &cluster, events: &events, kind };
     let (ours, others) = match &wanted.proxy_name {
         Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
         None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
@@ -64,85 +48,153 @@ pub async fn run(cluster: Cluster, wanted: Wanted, events: Events) -> Result<()>
     let with_address = || watcher::Config::default().fields("spec.clusterIP!=None");
     let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
     let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
-    let of_services = || Api::<Service>::all(client.clone());
-    let cidrs = Api::<ServiceCIDR>::all(client.clone());
     tokio::try_join!(
-        watch.run(of_services(), with_address().labels(&ours), Kind::Service, |service| Object::Service(service.into())),
-        watch.run(of_services(), with_address().labels(&others), Kind::OtherService, |service| {
-            Object::OtherService(service.into())
-        }),
-        watch.run(Api::<EndpointSlice>::all(client.clone()), slices, Kind::Slice, |slice| Object::Slice(slice.into())),
-        watch.run(Api::<Node>::all(client.clone()), node, Kind::Node, |node| {
-            Object::Node(object_name(node.metadata.clone()), node.into())
-        }),
-        watch.run(cidrs, watcher::Config::default(), Kind::ServiceCidr, |cidr| {
-            Object::ServiceCidr(object_name(cidr.metadata.clone()), object::cidrs(cidr))
-        }),
+        watch(Kind::Service).run(with_address().labels(&ours), |service: Service| Object::Service(service.into())),
+        watch(Kind::OtherService).run(with_address().labels(&others), |service: Service| Object::OtherService(service.into())),
+        watch(Kind::Slice).run(slices, |slice: EndpointSlice| Object::Slice(slice.into())),
+        watch(Kind::Node).run(node, |node: Node| Object::Node(object_name(node.metadata.clone()), node.into())),
+        watch(Kind::ServiceCidr).run_service_cidrs(),
     )?;
     Ok(())
 }
 
-/// Where watches watch, and what hears of it.
+/// The watch of a kind, and what hears of it.
 #[derive(Clone, Copy)]
 struct Watch<'a> {
-    server: &'a str,
+    cluster: &'a Arc<Cluster>,
     events: &'a Events,
+    kind: Kind,
+}
+
+/// What an error means for a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is tried again from where it was.
+    Retry,
+    /// What it would go on from is forgotten: everything is listed anew.
+    Relist,
+    /// The API server does not have the kind.
+    Unserved,
+    /// The API server does not let us see the kind.
+    Forbidden,
 }
 
 impl Watch<'_> {
-    /// Watches all objects of a kind. Nothing is sent of a list before it is complete.
-    async fn run<K>(self, api: Api<K>, config: watcher::Config, kind: Kind, convert: fn(K) -> Object) -> Result<()>
+    /// Watches all objects of a kind. What has to be listed anew is.
+    async fn run<K>(self, config: watcher::Config, convert: fn(K) -> Object) -> Result<()>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let api = Api::all(self.cluster.client(self.kind));
+        let mut trouble = Trouble::default();
+        loop {
+            self.follow(&api, &config, convert, &mut trouble).await?;
+        }
+    }
+
+    /// As [`Self::run`], in the version that the API server has.
+    async fn run_service_cidrs(self) -> Result<()> {
+        let convert = |cidr: Manifest<ServiceCIDRSpec, NotUsed>| {
+            Object::ServiceCidr(object_name(cidr.metadata), object::cidrs(cidr.spec))
+        };
+        let mut trouble = Trouble::default();
+        for version in CIDR_VERSIONS.into_iter().cycle() {
+            let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", version, "ServiceCIDR"));
+            let api = Api::all_with(self.cluster.client(self.kind), &kind);
+            self.follow(&api, &watcher::Config::default(), convert, &mut trouble).await?;
+        }
+        bail!("there is no version of {}", self.kind)
+    }
+
+    /// Follows one watch until it has to begin anew, or the API server does not have the kind. Nothing is sent of a list before it
+    /// is complete.
+    async fn follow<K>(
+        self,
+        api: &Api<K>,
+        config: &watcher::Config,
+        convert: fn(K) -> Object,
+        trouble: &mut Trouble,
+    ) -> Result<()>
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let Self { server, events } = self;
-        let mut stream = pin!(watcher(api, config).default_backoff());
+        let mut stream = pin!(watcher(api.clone(), config.clone()));
         let mut listed = Vec::new();
-        let mut trouble = Trouble::default();
         while let Some(event) = stream.next().await {
             let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    let is_new = trouble.report(server, kind, &error);
-                    if is_new && kind.is_optional() && is_unknown(&error) {
-                        // An older cluster does not have the kind: that is as good as none of it.
-                        events.send(Event::Listed(kind, Vec::new())).await.context("the agent's loop ended")?;
-                    }
-                    continue;
-                }
-            };
-            let event = match event {
-                watcher::Event::Init => {
+                Ok(watcher::Event::Init) => {
                     listed.clear();
                     continue;
                 }
-                watcher::Event::InitApply(object) => {
+                Ok(watcher::Event::InitApply(object)) => {
                     listed.push(convert(object));
                     continue;
                 }
-                watcher::Event::InitDone => {
-                    trouble.end(kind);
-                    Event::Listed(kind, std::mem::take(&mut listed))
+                Ok(watcher::Event::InitDone) => {
+                    trouble.end();
+                    Event::Listed(self.kind, std::mem::take(&mut listed))
                 }
-                watcher::Event::Apply(object) => Event::Changed(convert(object)),
-                watcher::Event::Delete(object) => Event::Removed(kind, object_name(object.meta().clone())),
+                Ok(watcher::Event::Apply(object)) => {
+                    trouble.calm();
+                    Event::Changed(convert(object))
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    trouble.calm();
+                    Event::Removed(self.kind, object_name(object.meta().clone()))
+                }
+                Err(error) => match self.fail(&error, trouble).await? {
+                    Verdict::Retry | Verdict::Forbidden => continue,
+                    Verdict::Relist | Verdict::Unserved => return Ok(()),
+                },
             };
-            events.send(event).await.context("the agent's loop ended")?;
+            self.send(event).await?;
         }
-        bail!("the watch of {kind} ended")
+        bail!("the watch of {} ended", self.kind)
+    }
+
+    /// Says what is wrong, and waits.
+    async fn fail(self, error: &watcher::Error, trouble: &mut Trouble) -> Result<Verdict> {
+        let verdict = verdict(error);
+        let is_missing = self.kind.is_optional() && matches!(verdict, Verdict::Unserved | Verdict::Forbidden);
+        let is_new = trouble.report(self.cluster.server(), self.kind, error);
+        if !is_missing {
+            self.cluster.watches().fails(self.kind);
+        } else if is_new {
+            // That is as good as none of it.
+            self.send(Event::Listed(self.kind, Vec::new())).await?;
+        }
+        trouble.wait().await;
+        Ok(verdict)
+    }
+
+    async fn send(self, event: Event) -> Result<()> {
+        self.events.send(event).await.context("the agent's loop ended")
     }
 }
 
-/// Whether the API server does not know the kind, or does not let us see it.
-fn is_unknown(error: &watcher::Error) -> bool {
-    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
-    matches!(status.code, 403 | 404)
+fn verdict(error: &watcher::Error) -> Verdict {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Verdict::Relist,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 404 =>
+        {
+            Verdict::Unserved
+        }
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => Verdict::Forbidden,
+        watcher::Error::WatchStartFailed(_)
+        | watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchError(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => Verdict::Retry,
+    }
 }
 
-/// What is wrong with a watch, said once.
+/// What is wrong with a watch, said once, and how long to wait before it is tried again.
 #[derive(Default)]
 struct Trouble {
     last: Option<String>,
+    backoff: DefaultBackoff,
 }
 
 impl Trouble {
@@ -157,9 +209,19 @@ impl Trouble {
         true
     }
 
-    fn end(&mut self, kind: Kind) {
-        if self.last.take().is_some() {
-            tracing::info!("{kind} are watched again");
+    async fn wait(&mut self) {
+        if let Some(wait) = self.backoff.next() {
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Everything is known again. A list alone is no reason to hurry next time: it may be all that a server manages.
+    fn end(&mut self) {
+        self.last = None;
+    }
+
+    /// The watch itself works.
+    fn calm(&mut self) {
+        self.backoff.reset();
     }
 }

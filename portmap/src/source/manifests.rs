@@ -107,7 +107,7 @@ fn select(mut objects: Objects, wanted: &Wanted) -> Vec<Object> {
     all.extend(slices.map(|slice| Object::Slice(slice.into())));
     let own = nodes.into_iter().filter(|(name, _)| name.name == wanted.node);
     all.extend(own.map(|(name, node)| Object::Node(name, node.into())));
-    all.extend(cidrs.into_iter().map(|(name, cidr)| Object::ServiceCidr(name, object::cidrs(cidr))));
+    all.extend(cidrs.into_iter().map(|(name, cidr)| Object::ServiceCidr(name, object::cidrs(cidr.spec.unwrap_or_default()))));
     all
 }
 

@@ -33,6 +33,9 @@ const SLICE: usize = 100;
 /// More addresses of pods would run into those of a world.
 const MOST_ENDPOINTS: u32 = 4_000_000;
 
+/// Where all its objects are.
+pub const NAMESPACE: &str = "bench";
+
 /// A cluster of a given size.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -85,6 +88,28 @@ impl Cluster {
         let slices = (0..self.size.services).flat_map(|number| self.slices(number));
         let slices = slices.map(|slice| Object::Slice(slice.into())).collect();
         vec![Event::Listed(Kind::Service, services), Event::Listed(Kind::Slice, slices)]
+    }
+
+    /// All its Services, with addresses for the API server to choose: it has a Service of its own.
+    pub fn all_services(&self) -> impl Iterator<Item = Service> {
+        (0..self.size.services).map(|number| {
+            let mut service = self.service(number);
+            if let Some(spec) = &mut service.spec {
+                (spec.cluster_ip, spec.cluster_ips) = (None, None);
+            }
+            service
+        })
+    }
+
+    /// The slices of all its Services.
+    pub fn all_slices(&self) -> impl Iterator<Item = EndpointSlice> {
+        (0..self.size.services).flat_map(|number| self.slices(number))
+    }
+
+    /// The name of a Service's first slice.
+    #[must_use]
+    pub fn slice_name(number: u32) -> String {
+        slice_name(&service_name(number), Family::V4, 0)
     }
 
     /// What a source says when a pod of a Service is replaced by another, with an address that no endpoint had before.
@@ -141,7 +166,7 @@ impl Cluster {
 
     fn slice(&self, number: u32, part: u32, family: Family, addresses: &[IpAddr]) -> EndpointSlice {
         let service = service_name(number);
-        let mut metadata = metadata(format!("{service}-{}-{part}", family_name(family).to_lowercase()));
+        let mut metadata = metadata(slice_name(&service, family, part));
         metadata.labels = Some([(SERVICE_NAME_LABEL.to_owned(), service)].into());
         let target = EndpointPort {
             name: Some("main".to_owned()),
@@ -169,8 +194,12 @@ fn service_name(number: u32) -> String {
     format!("service-{number:05}")
 }
 
+fn slice_name(service: &str, family: Family, part: u32) -> String {
+    format!("{service}-{}-{part}", family_name(family).to_lowercase())
+}
+
 fn metadata(name: String) -> ObjectMeta {
-    ObjectMeta { name: Some(name), namespace: Some("bench".to_owned()), ..ObjectMeta::default() }
+    ObjectMeta { name: Some(name), namespace: Some(NAMESPACE.to_owned()), ..ObjectMeta::default() }
 }
 
 fn endpoint(address: &IpAddr) -> Endpoint {

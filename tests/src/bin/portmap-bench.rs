@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::unistd::geteuid;
-use portmap_tests::bench::{Report, connect, lookup, sync};
+use portmap_tests::bench::{Report, connect, lookup, memory, sync};
 use portmap_tests::world::World;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,6 +36,7 @@ enum Bench {
     Connect(connect::Arguments),
     Sync(sync::Arguments),
     Lookup(lookup::Arguments),
+    Memory(memory::Arguments),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -83,6 +84,7 @@ async fn measure(bench: Bench) -> Result<Report> {
         Bench::Connect(arguments) => connect::run(arguments).await,
         Bench::Sync(arguments) => sync::run(arguments).await,
         Bench::Lookup(arguments) => lookup::run(arguments).await,
+        Bench::Memory(arguments) => memory::run(arguments).await,
     }
 }
 

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{GetParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, core};
 use serde_json::{Value, json};
+
+use super::TokenFile;
 
 /// Longer than any test.
 const TOKEN_SECONDS: i64 = 4 * 3600;
@@ -31,6 +34,11 @@ impl Access {
         let chain = fs::read_to_string(certificate).with_context(|| format!("failed to read {}", certificate.display()))?;
         let authority = chain.rfind("-----BEGIN CERTIFICATE-----").context("no certificate in the API server's file")?;
         Ok(Self { url: format!("https://127.0.0.1:{port}"), authority: chain[authority..].to_owned() })
+    }
+
+    /// The same server, by another way.
+    pub(super) fn by(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
     }
 
     /// A kubeconfig: JSON, which is YAML as well, and complete in itself.
@@ -54,6 +62,14 @@ impl Access {
         Ok(path)
     }
 
+    /// Writes a kubeconfig for the bearer of whatever token is in a file.
+    pub(super) fn write_token_file_kubeconfig(&self, file: &TokenFile, user: &str) -> Result<()> {
+        let mut kubeconfig = self.kubeconfig(user, "");
+        kubeconfig["users"][0]["user"] = json!({"tokenFile": file.path});
+        fs::write(&file.kubeconfig, kubeconfig.to_string())
+            .with_context(|| format!("failed to write {}", file.kubeconfig.display()))
+    }
+
     /// What a client with this token needs.
     pub(super) async fn config(&self, user: &str, token: &str) -> Result<Config> {
         let kubeconfig: Kubeconfig =
@@ -73,9 +89,14 @@ pub(super) async fn check(config: &Config, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A token for a service account, as a kubelet would request it for a pod.
-pub(super) async fn service_account_token(client: Client, namespace: &str, name: &str) -> Result<String> {
-    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+/// A token for a service account, as a kubelet would request it for a pod: bound to a Secret instead of a pod, if one is given,
+/// which is made. It ends with that.
+pub(super) async fn service_account_token(client: Client, namespace: &str, name: &str, secret: Option<&str>) -> Result<String> {
+    let bound_object_ref = match secret {
+        Some(secret) => Some(make_secret(client.clone(), namespace, secret).await?),
+        None => None,
+    };
+    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref, ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
     let answer = accounts
@@ -83,6 +104,19 @@ pub(super) async fn service_account_token(client: Client, namespace: &str, name:
         .await
         .with_context(|| format!("failed to request a token for the service account {namespace}/{name}"))?;
     answer.status.and_then(|status| status.token).context("the API server granted a TokenRequest without a token")
+}
+
+async fn make_secret(client: Client, namespace: &str, name: &str) -> Result<BoundObjectReference> {
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secret = Secret { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, ..Secret::default() };
+    let made = secrets.create(&PostParams::default(), &secret).await;
+    let uid = made.with_context(|| format!("failed to create the Secret {namespace}/{name}"))?.metadata.uid;
+    Ok(BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Secret".to_owned()),
+        name: Some(name.to_owned()),
+        uid,
+    })
 }
 
 /// A token that nobody can guess: other users of the machine reach its loopback too.

@@ -25,6 +25,16 @@ impl Files<'_> {
         self.0.join("certificates/apiserver.crt")
     }
 
+    /// The key that the server makes for TLS signs service-account tokens too: it is there in time, and survives a restart.
+    pub(super) fn key(&self) -> PathBuf {
+        self.0.join("certificates/apiserver.key")
+    }
+
+    /// The key of the first certificate, once there is another. It goes on to sign tokens.
+    pub(super) fn first_key(&self) -> PathBuf {
+        self.0.join("first.key")
+    }
+
     /// Writes the file of static tokens: one, of an administrator.
     pub(super) fn write_tokens(&self, admin: &str) -> Result<()> {
         fs::write(self.0.join("tokens.csv"), format!("{admin},admin,admin,system:masters\n"))
@@ -47,8 +57,8 @@ impl Files<'_> {
     }
 
     pub(super) fn api_server(&self, port: u16) -> Vec<String> {
-        // The key that the server makes for TLS signs service-account tokens too: it is there in time, and survives a restart.
-        let key = self.path("certificates/apiserver.key");
+        let first_key = self.first_key();
+        let key = if first_key.exists() { first_key } else { self.key() }.display().to_string();
         vec![
             format!("--etcd-servers=unix://{}", self.path("etcd.sock")),
             "--bind-address=127.0.0.1".to_owned(),

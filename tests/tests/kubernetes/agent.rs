@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use portmap_tests::world::{Group, World, program};
 use tempfile::NamedTempFile;
 
+use crate::answer::Answer;
 use crate::cluster::NODE;
 use crate::tables;
 use crate::wait::eventually;
@@ -22,11 +24,26 @@ const ATTACHED: [&str; 2] = ["attached to ", "took over "];
 pub struct Agent {
     child: Child,
     log: NamedTempFile,
+    servers: Servers,
+}
+
+/// Where it answers. Its own ports are those of the machine: every agent has others here.
+struct Servers {
+    health: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Servers {
+    /// Ports that are free now.
+    fn choose() -> Result<Self> {
+        let holders = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
+        Ok(Self { health: holders[0].local_addr()?, metrics: holders[1].local_addr()? })
+    }
 }
 
 impl Agent {
     /// Starts one with the world's pins and the cgroup of its clients, and returns when the tables say that it is the agent.
-    pub async fn start(world: &World, kubeconfig: &Path) -> Result<Self> {
+    pub async fn start(world: &World, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let log = tempfile::Builder::new()
             .prefix("agent-")
             .suffix(".log")
@@ -34,13 +51,16 @@ impl Agent {
             .context("failed to make a log")?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).arg("run");
-        command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]);
+        command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]).args(arguments);
+        let servers = Servers::choose()?;
+        command.arg("--healthz-bind-address").arg(servers.health.to_string());
+        command.arg("--metrics-bind-address").arg(servers.metrics.to_string());
         command.arg("--cgroup").arg(world.cgroup(Group::Clients)).arg("--bpffs").arg(world.bpffs());
         // Neither the proxy nor the log level of whoever runs the tests.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let agent = Self { child: child.context("failed to run setpriv (from util-linux)")?, log };
+        let agent = Self { child: child.context("failed to run setpriv (from util-linux)")?, log, servers };
         agent.await_start(world).await.context("the agent does not start")?;
         Ok(agent)
     }
@@ -69,6 +89,18 @@ impl Agent {
         };
         eventually(look, |log| expected(&log.0)).await?;
         Ok(())
+    }
+
+    /// The answer of `/healthz`, `/livez` or `/readyz`.
+    pub fn health(&self, path: &str) -> Result<Answer> {
+        Answer::of(&format!("http://{}/{path}", self.servers.health))
+    }
+
+    /// The value of a metric, labels and all.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let text = Answer::of(&format!("http://{}/metrics", self.servers.metrics))?.body;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("there is no metric {name}:\n{text}"))
     }
 
     /// Fails if the agent has ended.

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use portmap_tests::control_plane::ControlPlane;
 use portmap_tests::control_plane::objects::{PodSpec, Readiness, apply_pod, apply_yaml, create_node, delete_pod, set_ready};
 use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_client::Answers;
 use portmap_tests::world::{self, World};
+use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::manifest;
@@ -41,8 +42,13 @@ impl Backend {
         self.pod.name()
     }
 
+    /// Its address.
+    pub fn ipv4(&self) -> IpAddr {
+        self.pod.ipv4().into()
+    }
+
     fn addresses(&self) -> [IpAddr; 2] {
-        [self.pod.ipv4().into(), self.pod.ipv6().into()]
+        [self.ipv4(), self.pod.ipv6().into()]
     }
 }
 
@@ -62,7 +68,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one, and applies the manifest of portmap. `name` is the world's.
     pub async fn start(name: &str) -> Result<Self> {
-        let plane = ControlPlane::start().await?;
+        Self::start_on(ControlPlane::start().await?, name).await
+    }
+
+    /// As [`Self::start`], on a control plane of another kind.
+    pub async fn start_on(plane: ControlPlane, name: &str) -> Result<Self> {
         let world = World::new(name)?;
         manifest::apply(&plane).await?;
         let kubeconfig = plane.service_account_kubeconfig(manifest::NAMESPACE, manifest::SERVICE_ACCOUNT).await?;
@@ -78,16 +88,67 @@ impl Cluster {
 
     /// Starts the agent, as the service account that is shipped.
     pub async fn agent(&self) -> Result<Agent> {
-        Agent::start(&self.world, &self.kubeconfig).await
+        self.agent_with(&[]).await
+    }
+
+    /// As [`Self::agent`], with further arguments.
+    pub async fn agent_with(&self, arguments: &[&str]) -> Result<Agent> {
+        Agent::start(&self.world, &self.kubeconfig, arguments).await
+    }
+
+    /// As [`Self::agent`], by another way to the API server.
+    pub async fn agent_by(&self, url: &str) -> Result<Agent> {
+        let (namespace, account) = (manifest::NAMESPACE, manifest::SERVICE_ACCOUNT);
+        let kubeconfig = self.plane.service_account_kubeconfig_by(url, namespace, account).await?;
+        Agent::start(&self.world, &kubeconfig, &[]).await
+    }
+
+    /// The agent's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Applies manifests as the administrator.
+    pub async fn apply(&self, text: &str) -> Result<()> {
+        apply_yaml(&self.plane.admin()?, text).await
+    }
+
+    /// Merges a change into a Service.
+    pub async fn patch_service(&self, name: &str, patch: &Value) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
+        let patched = services.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.with_context(|| format!("failed to patch Service {name}"))?;
+        Ok(())
+    }
+
+    /// The first row of a Service's tables, as addresses see it: waits until its backends are these.
+    pub async fn await_backends(&self, frontend: SocketAddr, landings: &[Landing<'_>]) -> Result<()> {
+        let expected = (format!("{frontend}/TCP"), backends(&frontend, landings));
+        let look = async || {
+            let rows = self.table()?.into_iter().map(|row| (row.frontend, row.backends));
+            Ok(rows.collect::<Vec<_>>())
+        };
+        eventually(look, |rows| rows.contains(&expected)).await.with_context(|| format!("expected {expected:?}"))?;
+        Ok(())
     }
 
     /// Reports a pod that is ready.
     pub async fn run(&self, backend: &Backend) -> Result<()> {
+        self.report(backend, NODE).await
+    }
+
+    /// As [`Self::run`], on another Node. A pod stays where it is: one that was elsewhere is another of the same name.
+    pub async fn run_on(&self, backend: &Backend, node: &str) -> Result<()> {
+        self.delete(backend).await?;
+        self.report(backend, node).await
+    }
+
+    async fn report(&self, backend: &Backend, node: &str) -> Result<()> {
         let pod = PodSpec {
             namespace: NAMESPACE,
             name: backend.name(),
             labels: &[("app", "web")],
-            node: NODE,
+            node,
             ips: &backend.addresses(),
             ports: &[("http", backend.http, "TCP")],
             ready: Readiness::Ready,
@@ -126,8 +187,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// The addresses that the API server gave to a Service, IPv4 first, with port 80.
+    /// The addresses that the API server gave to a Service of both families, IPv4 first, with port 80.
     pub async fn frontends(&self, service: &str) -> Result<[SocketAddr; 2]> {
+        let addresses = self.addresses(service).await?;
+        let found = format!("{addresses:?}");
+        addresses.try_into().ok().with_context(|| format!("one address of each family was expected, not {found}"))
+    }
+
+    /// As [`Self::frontends`], however many there are.
+    pub async fn addresses(&self, service: &str) -> Result<Vec<SocketAddr>> {
         let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
         let spec = services.get(service).await?.spec.context("a Service has a spec")?;
         let mut addresses = Vec::new();
@@ -135,8 +203,7 @@ impl Cluster {
             addresses.push(SocketAddr::new(address.parse()?, 80));
         }
         addresses.sort();
-        let found = format!("{addresses:?}");
-        addresses.try_into().ok().with_context(|| format!("one address of each family was expected, not {found}"))
+        Ok(addresses)
     }
 
     /// What the tables hold now.
@@ -185,6 +252,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until every connection to an address fails in this way.
+    pub async fn await_error(&self, frontend: SocketAddr, error: &str) -> Result<()> {
+        let is_so = |answers: &Answers| answers.replies.is_empty() && answers.errors.keys().eq([error]);
+        eventually(async || self.connect(frontend), is_so).await.with_context(|| format!("expected {error}"))?;
+        Ok(())
+    }
+
+    /// Waits until the tables have nothing of an address.
+    pub async fn await_no_frontend(&self, frontend: SocketAddr) -> Result<()> {
+        let name = format!("{frontend}/TCP");
+        eventually(async || self.table(), |rows| rows.iter().all(|row| row.frontend != name)).await?;
+        Ok(())
+    }
+
     fn connect(&self, frontend: SocketAddr) -> Result<Answers> {
         self.client.connect(frontend, Protocol::Tcp, CONNECTIONS)
     }
@@ -199,12 +280,7 @@ fn serve(world: &World, name: &str, http: u16) -> Result<Backend> {
 /// The rows of a Service that leads to these, one of each family; to none, it refuses.
 pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[Landing<'_>]) -> BTreeSet<Row> {
     let row = |frontend: &SocketAddr| {
-        let in_family = |(backend, port): &Landing<'_>| {
-            let addresses = backend.addresses().into_iter().filter(|address| address.is_ipv4() == frontend.is_ipv4());
-            addresses.map(|address| SocketAddr::new(address, *port).to_string()).collect::<Vec<_>>()
-        };
-        let mut backends: Vec<_> = landings.iter().flat_map(in_family).collect();
-        backends.sort();
+        let backends = backends(frontend, landings);
         Row {
             frontend: format!("{frontend}/TCP"),
             service: format!("{NAMESPACE}/{service}"),
@@ -214,4 +290,15 @@ pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[
         }
     };
     frontends.iter().map(row).collect()
+}
+
+/// Those of the frontend's family, sorted.
+fn backends(frontend: &SocketAddr, landings: &[Landing<'_>]) -> Vec<String> {
+    let in_family = |(backend, port): &Landing<'_>| {
+        let addresses = backend.addresses().into_iter().filter(|address| address.is_ipv4() == frontend.is_ipv4());
+        addresses.map(|address| SocketAddr::new(address, *port).to_string()).collect::<Vec<_>>()
+    };
+    let mut backends: Vec<_> = landings.iter().flat_map(in_family).collect();
+    backends.sort();
+    backends
 }

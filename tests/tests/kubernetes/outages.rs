@@ -8,9 +8,9 @@ use portmap_tests::control_plane::objects::{Readiness, await_slices};
 
 use crate::agent::Agent;
 use crate::cluster::{Cluster, Landing, NAMESPACE, rows};
-use crate::tables::Row;
+use crate::tables::{Row, Status};
 use crate::traffic::Traffic;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, eventually};
 
 /// What the agent says, once, when a watch fails.
 const TROUBLE: &str = "failed to watch";
@@ -100,8 +100,10 @@ impl Shop {
         self.cluster.plane.kill_api_server()?;
         agent.await_log(TROUBLE).await?;
         self.expect_unchanged()?;
+        let said = |status: &Status| !status.healthy && !status.is_fine("source") && status.synced();
+        eventually(async || self.cluster.status(), said).await.context("the status hides it")?;
         // A node that is drained because the API server is away helps nobody.
-        ensure!(self.cluster.status()?.healthy, "portmap is not healthy without the API server");
+        ensure!(agent.health("healthz")?.status == 200, "the API server's trouble is not this node's");
         Ok(())
     }
 

@@ -27,10 +27,10 @@ async fn the_shipped_manifest_is_enough_and_not_too_much() -> Result<()> {
 
 /// One verb on one resource.
 #[derive(Clone, Debug)]
-struct Permission {
-    group: String,
-    resource: String,
-    verb: String,
+pub struct Permission {
+    pub group: String,
+    pub resource: String,
+    pub verb: String,
 }
 
 /// What the role allows.
@@ -115,7 +115,8 @@ async fn permission_is_needed(cluster: &Cluster, permission: &Permission) -> Res
     await_access(cluster, permission, true).await
 }
 
-fn role_without(permission: &Permission) -> Result<Value> {
+/// The role as it is shipped, but for one permission.
+pub fn role_without(permission: &Permission) -> Result<Value> {
     let mut role = manifest::document("ClusterRole")?;
     for rule in role["rules"].as_array_mut().into_iter().flatten() {
         if strings(&rule["apiGroups"]).contains(&permission.group) && strings(&rule["resources"]).contains(&permission.resource)
@@ -127,13 +128,13 @@ fn role_without(permission: &Permission) -> Result<Value> {
     Ok(role)
 }
 
-/// JSON is YAML too.
-async fn apply_role(cluster: &Cluster, role: &Value) -> Result<()> {
+/// Puts another role in the place of the shipped one. JSON is YAML too.
+pub async fn apply_role(cluster: &Cluster, role: &Value) -> Result<()> {
     apply_yaml(&cluster.plane.admin()?, &role.to_string()).await
 }
 
 /// Waits until a change of the role has reached those who decide.
-async fn await_access(cluster: &Cluster, permission: &Permission, expected: bool) -> Result<()> {
+pub async fn await_access(cluster: &Cluster, permission: &Permission, expected: bool) -> Result<()> {
     let Permission { group, resource, verb } = permission;
     let review: SubjectAccessReview = serde_json::from_value(json!({"spec": {
         "user": format!("system:serviceaccount:{}:{}", manifest::NAMESPACE, manifest::SERVICE_ACCOUNT),

@@ -61,6 +61,11 @@ impl Status {
         self.checks.iter().any(|found| found.name == check && found.fine)
     }
 
+    /// What a check says.
+    pub fn text(&self, check: &str) -> &str {
+        self.checks.iter().find(|found| found.name == check).map_or("", |found| &found.text)
+    }
+
     /// Whether this process is the agent.
     pub fn is_agent(&self, process: u32) -> bool {
         self.is_fine("agent") && self.checks.iter().any(|found| found.text.contains(&format!("process {process} ")))

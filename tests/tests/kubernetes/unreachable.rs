@@ -21,7 +21,7 @@ async fn an_unreachable_api_server_is_named_and_tried_again() -> Result<()> {
     let kubeconfig = world.directory().join("kubeconfig");
     fs::write(&kubeconfig, kubeconfig_of(&format!("https://{address}"))).context("failed to write a kubeconfig")?;
 
-    let agent = Agent::start(&world, &kubeconfig).await?;
+    let agent = Agent::start(&world, &kubeconfig, &[]).await?;
     agent.await_log(WARNING).await?;
     let status = tables::status(&world)?;
     ensure!(!status.healthy && !status.synced() && status.is_fine("programs"), "{status:?}");

@@ -11,7 +11,13 @@ use k8s_openapi::api::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{object::object_name, table::ObjectName};
+use crate::{
+    object::{is_label, object_name},
+    table::ObjectName,
+};
+
+/// As the API server has it.
+const LONGEST_NAME: usize = 253;
 
 /// The objects of some files that matter.
 #[derive(Clone, Debug, Default)]
@@ -141,9 +147,18 @@ fn insert<T: DeserializeOwned>(
     if name.name.is_empty() {
         return warnings.push(format!("{file}: a {kind} has no metadata.name, and is left out"));
     }
+    if !(is_label(&name.namespace) && is_name(&name.name, kind)) {
+        return warnings
+            .push(format!("{file}: {kind} {:?} is left out: no API server would take such a name", name.to_string()));
+    }
     if objects.insert(name.clone(), object).is_some() {
         warnings.push(format!("{file}: {kind} {name} is given twice; the last one counts"));
     }
+}
+
+/// Names of Services go into the tables, where labels have room. Others may be longer.
+fn is_name(name: &str, kind: &str) -> bool {
+    if kind == "Service" { is_label(name) } else { name.len() <= LONGEST_NAME && !name.contains(char::is_control) }
 }
 
 #[cfg(test)]
@@ -181,6 +196,17 @@ mod tests {
         let (services, warnings) = names(&format!("{SERVICE}---\n{broken}"));
         assert_eq!(services, ["default/a"]);
         assert!(warnings.len() == 1 && warnings.iter().all(|warning| warning.contains("Service b")), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_shown_costs_only_its_object() {
+        for name in ["\"nul\\0\"", "\"\\e[31m\"", &"x".repeat(64)] {
+            let (services, warnings) =
+                names(&format!("{SERVICE}---\n{}", SERVICE.replace("name: a", &format!("name: {name}"))));
+            assert_eq!(services, ["default/a"], "{name}");
+            assert!(warnings.len() == 1 && !warnings.iter().any(|text| text.contains(char::is_control)), "{warnings:?}");
+        }
+        assert_eq!(names(&SERVICE.replace("name: a", &format!("name: {}", "x".repeat(63)))).0.len(), 1);
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! Which watches fail, and since when: a source says so, the loop and the servers pass it on.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::Kind;
+
+/// A watch that fails for less is nothing to tell anybody: it was broken off, and is being taken up again.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The watches that fail now.
+#[derive(Debug, Default)]
+pub struct Watches {
+    failing: Mutex<BTreeMap<Kind, Since>>,
+}
+
+/// When a watch failed first.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    /// Clocks jump: how long it takes is told by the one that does not.
+    instant: Instant,
+    time: SystemTime,
+}
+
+/// What is not heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// The kinds of objects.
+    pub kinds: Vec<Kind>,
+    /// When the first of them failed.
+    pub since: SystemTime,
+    /// How long ago that was.
+    pub lasting: Duration,
+}
+
+/// As a sentence.
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {} s", nothing_heard_of(&self.kinds), self.lasting.as_secs())
+    }
+}
+
+/// What is said of kinds whose watches fail.
+pub fn nothing_heard_of(kinds: &[Kind]) -> String {
+    let names: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+    format!("nothing is heard of {}", names.join(", "))
+}
+
+impl Watches {
+    /// A watch failed.
+    pub fn fails(&self, kind: Kind) {
+        self.lock().entry(kind).or_insert_with(|| Since { instant: Instant::now(), time: SystemTime::now() });
+    }
+
+    /// A watch works. True if it failed before.
+    pub fn works(&self, kind: Kind) -> bool {
+        self.lock().remove(&kind).is_some()
+    }
+
+    /// What has not been heard of for too long.
+    pub fn outage(&self) -> Option<Outage> {
+        let failing = self.lock();
+        let lasting = failing.iter().filter(|(_, since)| since.instant.elapsed() >= PATIENCE);
+        let (kinds, all): (Vec<Kind>, Vec<Since>) = lasting.unzip();
+        let first = all.into_iter().min_by_key(|since| since.instant)?;
+        Some(Outage { kinds, since: first.time, lasting: first.instant.elapsed() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Since>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ago(seconds: u64) -> Since {
+        let past = Duration::from_secs(seconds);
+        Since { instant: Instant::now().checked_sub(past).expect("the machine is up"), time: SystemTime::now() - past }
+    }
+
+    #[test]
+    fn an_outage_is_told_when_it_lasts() {
+        let watches = Watches::default();
+        watches.fails(Kind::Slice);
+        assert_eq!(watches.outage(), None, "it has only just begun");
+
+        watches.lock().insert(Kind::Slice, ago(20));
+        watches.lock().insert(Kind::Node, ago(30));
+        watches.fails(Kind::Service);
+        let outage = watches.outage().expect("an outage");
+        assert_eq!(outage.kinds, [Kind::Slice, Kind::Node]);
+        assert_eq!(outage.lasting.as_secs(), 30);
+    }
+
+    #[test]
+    fn what_works_again_did_not_fail_for_long() {
+        let watches = Watches::default();
+        watches.lock().insert(Kind::Slice, ago(20));
+        watches.fails(Kind::Slice);
+        assert!(watches.outage().is_some(), "it fails since the first time");
+        assert!(watches.works(Kind::Slice));
+        assert!(!watches.works(Kind::Slice));
+        assert_eq!(watches.outage(), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! What an HTTP server of the agent answers.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+/// An answer, as curl prints it.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// Asks from the network of the agent. A server that is not there has status 0.
+    pub fn of(url: &str) -> Result<Self> {
+        let output = Command::new("curl").args(["--silent", "--include", "--max-time", "5", url]).output();
+        let text = String::from_utf8(output.context("failed to run curl")?.stdout).context("the answer is no text")?;
+        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let status = headers.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        Ok(Self { status, headers: headers.to_owned(), body: body.to_owned() })
+    }
+}

@@ -155,7 +155,7 @@ fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
     // Nor is the Service's port one of the node.
     let process = node.stage.process()?;
     let address: SocketAddr = (node.stage.world.ipv4(), PORT).into();
-    assert_eq!(who(&process, Transport::Tcp, address), crate::stage::refused());
+    assert_eq!(who(&process, Transport::Tcp, address), crate::stage::refused(Transport::Tcp));
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(POD.to_owned()));
     Ok(())
 }

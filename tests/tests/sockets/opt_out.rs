@@ -43,7 +43,7 @@ fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
         // The label may come and go in its life.
         stage.apply(slice::from_ref(&web))?;
         assert_eq!(met(&process), translated());
-        assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(), "an undefined port");
+        assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp), "an undefined port");
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ fn excluded_cgroups_are_left_alone() -> Result<()> {
         let process = process_in(&stage, &below(&stage.world, path))?;
         assert_eq!(met(&process), expected, "{path}");
         // Nor is anything else decided for them.
-        let empty = if expected == untouched() { left_alone() } else { refused() };
+        let empty = if expected == untouched() { left_alone() } else { refused(Transport::UdpUnconnected) };
         assert_eq!(who(&process, Transport::UdpUnconnected, cluster_ip(2).at(Via::V6, PORT)), empty, "{path}");
     }
     assert_eq!(met(&stage.process()?), translated());

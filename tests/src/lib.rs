@@ -7,6 +7,7 @@ pub mod bench;
 pub mod connect_bench;
 pub mod control_plane;
 pub mod demo;
+pub mod guest;
 pub mod kernel;
 pub mod listen;
 pub mod patience;

@@ -42,13 +42,17 @@ fn run_suite(plan: &Plan) -> Result<bool> {
 fn await_child(child: &Child) -> Result<bool> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {
-        match wait().context("failed to wait for a suite")? {
-            WaitStatus::Exited(who, code) if who == pid => return Ok(code == 0),
-            WaitStatus::Signaled(who, signal, _) if who == pid => {
-                println!("the suite was ended by {signal}");
-                return Ok(false);
-            }
-            _ => {}
+        let status = wait().context("failed to wait for a suite")?;
+        if let WaitStatus::Signaled(_, signal, _) = status
+            && status.pid() == Some(pid)
+        {
+            println!("the suite was ended by {signal}");
+            return Ok(false);
+        }
+        if let WaitStatus::Exited(who, code) = status
+            && who == pid
+        {
+            return Ok(code == 0);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 pub type Version = [u32; 2];
 
 /// What some kernels have and others lack.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// A hook can choose the error of a call (`bpf_set_retval`). Otherwise it is `EPERM`.

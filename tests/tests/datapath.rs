@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use portmap_common::ABI_VERSION;
 use portmap_tests::{
     agent::Agent,
     kernel::Features,
@@ -167,7 +168,7 @@ fn the_tables_outlive_the_agent_and_the_next_one_writes_nothing() {
 #[test]
 fn bpftool_shows_named_fields() {
     let stage = Stage::new("bpftool");
-    let pinned = stage.world.bpffs().join("1/0/FRONTENDS_V4");
+    let pinned = stage.world.bpffs().join(format!("{ABI_VERSION}/0/FRONTENDS_V4"));
     let output = Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(pinned).output().unwrap();
     let entries: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let ports: Vec<u64> =

@@ -120,7 +120,8 @@ pub fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
 #[inline(always)]
 pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<Destination> {
     let notes = DATAGRAMS.find(&socket.as_context())?;
-    let (mut used, mut asked) = (0, None);
+    // Not an `Option`: until 6.3 the verifier refuses programs that move about what it has no value for, even if nobody looks at it.
+    let (mut used, mut asked) = (0, Destination { address: [0; 4], port: 0 });
     for flow in &notes.flows {
         let before = read(&flow.endpoint);
         if flow.used > used && flow.given.is(sender) {
@@ -128,11 +129,11 @@ pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<De
             // Another thread may have put another flow in its place meanwhile.
             if read(&flow.endpoint) == before {
                 used = flow.used;
-                asked = Some(found);
+                asked = found;
             }
         }
     }
-    asked
+    (used != 0).then_some(asked)
 }
 
 /// The flow to this frontend, else the one unused for longest.

@@ -20,6 +20,7 @@ use portmap::{
 };
 use portmap_common::ABI_VERSION;
 
+use crate::patience::patience;
 use crate::usage::Usage;
 use crate::world::{Group, World, program};
 
@@ -133,12 +134,13 @@ impl Agent {
 
     /// Waits until something is so; fails with the agent's log when it takes too long, or the agent ends.
     pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
+        let patience = patience(PATIENCE);
+        let until = Instant::now() + patience;
         while !is_so(self)? {
             if let Some(status) = self.process.try_wait()? {
                 bail!("the agent ended ({status}) before {what}; its log:\n{}", self.log());
             }
-            ensure!(Instant::now() < until, "not within {PATIENCE:?}: {what}; the agent's log:\n{}", self.log());
+            ensure!(Instant::now() < until, "not within {patience:?}: {what}; the agent's log:\n{}", self.log());
             thread::sleep(PAUSE);
         }
         Ok(())

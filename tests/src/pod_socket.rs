@@ -14,6 +14,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::listen::Protocol;
+use crate::patience::patience;
 
 /// How long the kernel may wait for a connection, or for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -64,7 +65,7 @@ impl Socket {
 
     fn patient(socket: OwnedFd) -> io::Result<Self> {
         for direction in [Timeout::Send, Timeout::Recv] {
-            set_socket_timeout(&socket, direction, Some(PATIENCE))?;
+            set_socket_timeout(&socket, direction, Some(patience(PATIENCE)))?;
         }
         Ok(Self(socket))
     }

@@ -14,6 +14,7 @@
 
 mod bpffs;
 mod cgroup;
+mod families;
 mod identity;
 mod namespace;
 mod pod;
@@ -38,6 +39,7 @@ use identity::Identity;
 use namespace::Namespace;
 
 pub use cgroup::Group;
+pub use families::Families;
 pub use pod::{Client, Pod};
 pub use server::Server;
 
@@ -56,23 +58,30 @@ struct Land {
     node: Namespace,
     directory: TempDir,
     identity: Identity,
+    families: Families,
     last_address: AtomicU16,
 }
 
 impl World {
     /// Makes an empty world. `name` is for people who look at the machine meanwhile.
     pub fn new(name: &str) -> Result<Self> {
+        Self::of(name, Families::here())
+    }
+
+    /// As [`Self::new`], with addresses of these families only.
+    pub fn of(name: &str, families: Families) -> Result<Self> {
         ensure!(geteuid().is_root(), "a world of network namespaces and cgroups takes root: run this as root");
         let identity = Identity::next(name)?;
         let land = Land {
             cgroups: Cgroups::create(&identity)?,
             pins: Pins::name(&identity)?,
-            node: make_node(&identity)?,
+            node: make_node(&identity, families)?,
             directory: tempfile::Builder::new()
                 .prefix(&identity.member(""))
                 .tempdir()
                 .context("failed to make a temporary directory")?,
             identity,
+            families,
             last_address: AtomicU16::new(1),
         };
         Ok(Self { land: Arc::new(land) })
@@ -112,7 +121,7 @@ impl World {
     /// Opens ports of the node that answer with `node`, as long as the result is kept.
     pub fn serve(&self, listens: &[Listen]) -> Result<Server> {
         let mut command = self.command(program::find("portmap-pod")?);
-        command.args(server::serve("node", listens));
+        command.args(server::serve("node", self.land.families, listens));
         Server::start(command, &self.land.log("node")).context("failed to start a server of the node")
     }
 
@@ -177,17 +186,15 @@ fn ipv6(host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, host.into())
 }
 
-fn make_node(identity: &Identity) -> Result<Namespace> {
-    let node = Namespace::create(identity.member("node"))?;
-    node.write_sysctls(&["ipv4/ip_forward", "ipv6/conf/all/forwarding"], "1")?;
+fn make_node(identity: &Identity, families: Families) -> Result<Namespace> {
+    let node = Namespace::create(identity.member("node"), families)?;
+    node.write_sysctls(&["ipv4/ip_forward"], "1")?;
+    if families != Families::V4 {
+        node.write_sysctls(&["ipv6/conf/all/forwarding"], "1")?;
+    }
+    let v4 = format!("addr add {}/24 dev {BRIDGE}", ipv4(NODE));
+    let v6 = format!("addr add {}/64 dev {BRIDGE} nodad", ipv6(NODE));
     // A bridge that knows who listens to multicast would have to learn it first: neighbour discovery would wait for that.
-    node.ip(&format!(
-        "link add {BRIDGE} type bridge mcast_snooping 0\n\
-         addr add {}/24 dev {BRIDGE}\n\
-         addr add {}/64 dev {BRIDGE} nodad\n\
-         link set {BRIDGE} up",
-        ipv4(NODE),
-        ipv6(NODE),
-    ))?;
+    node.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0\n{}\nlink set {BRIDGE} up", families.script(v4, v6)))?;
     Ok(node)
 }

@@ -19,7 +19,7 @@ use portmap::{
     table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Table, Target},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
-use portmap_tests::world::World;
+use portmap_tests::{patience::slowness, world::World};
 
 /// Services that exist all the time, and are rewritten all the time.
 const STEADY: u16 = 256;
@@ -66,8 +66,8 @@ fn seconds() -> u64 {
 fn no_reader_misses_or_meets_another_service() {
     let (seen, changes) = stress("stress", Waiting::GracePeriod, Duration::from_secs(seconds()));
     println!("{changes} changes; {seen:?}");
-    assert!(seen.reads.load(Relaxed) > 1_000_000, "too few reads to say anything: {seen:?}");
-    assert!(changes > 10_000, "too few changes to say anything: {changes}");
+    assert!(seen.reads.load(Relaxed) > 1_000_000 / u64::from(slowness()), "too few reads to say anything: {seen:?}");
+    assert!(changes > 10_000 / u64::from(slowness()), "too few changes to say anything: {changes}");
     assert_eq!(seen.wrong(), 0, "{seen:?}");
 }
 

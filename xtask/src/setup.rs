@@ -4,7 +4,7 @@
 //! other commands come through [`ensure`], which only checks when nothing is missing.
 
 mod apt;
-mod debian;
+pub mod debian;
 mod go;
 mod kernel;
 mod linker;
@@ -24,7 +24,8 @@ use crate::workspace;
 /// Install what building, running and testing portmap needs
 ///
 /// Checks each thing first and installs only what is missing: a nightly Rust and its sources for the BPF programs, bpf-linker, system
-/// programs (with apt, as root on Debian and Ubuntu), Go for the test control plane. Can be interrupted and repeated at any time. The
+/// programs (with apt, as root on Debian and Ubuntu), Go for the test control plane, qemu for the tests on other
+/// kernels. Can be interrupted and repeated at any time. The
 /// other commands do the same by themselves.
 #[derive(clap::Args)]
 pub struct Args {
@@ -42,6 +43,8 @@ pub enum Purpose {
     Kernel,
     /// Tests against the real API server.
     ControlPlane,
+    /// Tests on other kernels, in virtual machines.
+    Machines,
 }
 
 /// One thing that must be there.
@@ -59,8 +62,8 @@ trait Step {
 }
 
 /// In the order in which they need each other.
-const STEPS: [&dyn Step; 9] = [
-    &programs::Programs,
+const STEPS: [&dyn Step; 10] = [
+    &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
     &linker::BpfLinker,
@@ -69,6 +72,7 @@ const STEPS: [&dyn Step; 9] = [
     &kernel::CgroupV2,
     &kernel::Btf,
     &kernel::Bpffs,
+    &programs::MACHINES,
 ];
 
 /// A thing that is missing.

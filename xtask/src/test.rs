@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
 
+mod kernels;
 mod suite;
 mod tally;
 
@@ -8,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::kernels::Matrix;
 use self::suite::Suite;
 use self::tally::Tally;
 use crate::screen::Screen;
@@ -17,21 +19,26 @@ use crate::{launch, workspace};
 /// Run all tests that this machine can run
 ///
 /// Unit, golden and property tests first, then the suites that need root and a kernel with cgroup v2, then those against the real API
-/// server, which need Go. What cannot run here is skipped with its reason and counted. The last line is the count.
+/// server, which need Go; at last some of them on other kernels, in virtual machines. What cannot run here is skipped with its reason
+/// and counted. The last line is the count.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these: names of suites (tests/tests/NAME.rs, "unit", "doc"), or parts of tests' names
+    /// Only these: names of suites (tests/tests/NAME.rs, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
+    /// Only on other kernels, and all that can run there: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest; all of them if none is named
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
+    kernels: Option<Vec<String>>,
 }
 
 /// The command itself.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane])?;
+    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
         bail!("{}", gap.reason);
     }
-    let (suites, names) = select(suite::all()?, &args.filters);
+    let matrix = matrix(args)?;
+    let (suites, names) = select(suite::all()?, args);
     // The suites start the agent that was built last.
     launch::build()?;
     let mut total = Tally::default();
@@ -40,13 +47,30 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let tally = run_or_skip(suite, &gaps, &names, &mut remarks)?;
         total += tally;
     }
+    if let Some(matrix) = matrix {
+        total += matrix.run_or_skip(&gaps, &mut remarks)?;
+    }
     conclude(total, &remarks, args)
 }
 
+/// Which other kernels to boot: those asked for, or the few of a general run.
+fn matrix(args: &Args) -> Result<Option<Matrix>> {
+    match &args.kernels {
+        Some(names) => Matrix::chosen(names, &args.filters).map(Some),
+        None if args.filters.is_empty() || args.filters.iter().any(|filter| filter == kernels::NAME) => {
+            Ok(Some(Matrix::quick()))
+        }
+        None => Ok(None),
+    }
+}
+
 /// A filter that is a suite's name selects suites, the others select tests in them.
-fn select(suites: Vec<Suite>, filters: &[String]) -> (Vec<Suite>, Vec<String>) {
-    let is_suite = |filter: &&String| suites.iter().any(|suite| suite.name == **filter);
-    let (chosen, names): (Vec<_>, Vec<_>) = filters.iter().partition(is_suite);
+fn select(suites: Vec<Suite>, args: &Args) -> (Vec<Suite>, Vec<String>) {
+    if args.kernels.is_some() {
+        return (Vec::new(), Vec::new());
+    }
+    let is_suite = |filter: &&String| *filter == kernels::NAME || suites.iter().any(|suite| suite.name == **filter);
+    let (chosen, names): (Vec<_>, Vec<_>) = args.filters.iter().partition(is_suite);
     let names = names.into_iter().cloned().collect();
     let chosen: Vec<String> = chosen.into_iter().cloned().collect();
     let wanted = suites.into_iter().filter(|suite| chosen.is_empty() || chosen.contains(&suite.name));

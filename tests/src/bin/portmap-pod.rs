@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser};
 use portmap_tests::connect_bench::{self, Plan};
 use portmap_tests::listen::{Listen, Protocol};
+use portmap_tests::patience::patience;
 use portmap_tests::pod_client::Answers;
 use portmap_tests::pod_dns::{self, Record};
 use portmap_tests::pod_hammer::{self, Targets};
@@ -117,7 +118,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Serve(Serve { name, listen, address }) => pod_server::serve(&name, address, &listen),
         Command::Connect(Connect { target, udp, count, timeout, json }) => {
-            let answers = Answers::gather(target, protocol(udp), count, Duration::from_millis(timeout));
+            let answers = Answers::gather(target, protocol(udp), count, patience(Duration::from_millis(timeout)));
             print(&answers, json)
         }
         Command::Drive => pod_process::drive(),

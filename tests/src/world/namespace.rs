@@ -9,6 +9,9 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns};
 
+use super::families::Families;
+use crate::kernel::Features;
+
 /// Where iproute2 keeps the names.
 pub(super) const DIRECTORY: &str = "/run/netns";
 
@@ -19,13 +22,16 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// With its loopback up, and with IPv6 addresses that are usable at once.
-    pub(super) fn create(name: String) -> Result<Self> {
+    /// With its loopback up, and with IPv6 addresses that are usable at once, or with none at all.
+    pub(super) fn create(name: String, families: Families) -> Result<Self> {
         ip(&[], &format!("netns add {name}"))?;
         let namespace = Self { path: Path::new(DIRECTORY).join(&name), name };
-        // For interfaces to come. The kernel takes the greater `accept_dad` of `all` and the interface.
-        namespace.write_sysctls(&["ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"], "0")?;
-        namespace.write_sysctls(&["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"], "0")?;
+        if Features::here().has_ipv6 {
+            // For interfaces to come. The kernel takes the greater `accept_dad` of `all` and the interface.
+            let disable = if families == Families::V4 { "1" } else { "0" };
+            namespace.write_sysctls(&["ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"], disable)?;
+            namespace.write_sysctls(&["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"], "0")?;
+        }
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }

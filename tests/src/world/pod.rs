@@ -29,20 +29,16 @@ pub struct Pod {
 impl Pod {
     pub(super) fn join(land: Arc<Land>, name: &str, host: u8) -> Result<Self> {
         identity::check(name)?;
-        let namespace = Namespace::create(land.identity.member(name))?;
+        let namespace = Namespace::create(land.identity.member(name), land.families)?;
         let outside = format!("pod{host}");
         land.node.ip(&format!(
             "link add {outside} type veth peer name eth0 netns {}\n\
              link set {outside} master {BRIDGE} up",
             namespace.name()
         ))?;
-        namespace.ip(&format!(
-            "addr add {}/24 dev eth0\n\
-             addr add {}/64 dev eth0 nodad\n\
-             link set eth0 up",
-            ipv4(host),
-            ipv6(host),
-        ))?;
+        let v4 = format!("addr add {}/24 dev eth0", ipv4(host));
+        let v6 = format!("addr add {}/64 dev eth0 nodad", ipv6(host));
+        namespace.ip(&format!("{}\nlink set eth0 up", land.families.script(v4, v6)))?;
         Ok(Self { servers: Vec::new(), namespace, land, name: name.to_owned(), host })
     }
 
@@ -72,7 +68,7 @@ impl Pod {
 
     /// Opens ports that answer with the pod's name, on both families; they are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
-        self.start(&serve(&self.name, listens))
+        self.start(&serve(&self.name, self.land.families, listens))
     }
 
     /// Opens port 53 for queries, on both protocols and families, for these records ([`crate::pod_dns`]).
@@ -130,6 +126,7 @@ impl Pod {
     /// The node has no route either, and its answer comes while `connect()` holds the socket, when the kernel only notes it:
     /// the caller waits for the next SYN, one second or, once ICMP is rate limited, seven.
     pub fn route_through_node(&self) -> Result<()> {
-        self.namespace.ip(&format!("route add default via {}\nroute add default via {}", ipv4(NODE), ipv6(NODE)))
+        let [v4, v6] = [ipv4(NODE).to_string(), ipv6(NODE).to_string()].map(|node| format!("route add default via {node}"));
+        self.namespace.ip(&self.land.families.script(v4, v6))
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::families::Families;
 use crate::listen::Listen;
 use crate::pod_server::READY;
 
@@ -38,9 +39,12 @@ impl Server {
     }
 }
 
-/// The arguments for answering with a name, on both families.
-pub(super) fn serve(name: &str, listens: &[Listen]) -> Vec<String> {
+/// The arguments for answering with a name, on all families of the world.
+pub(super) fn serve(name: &str, families: Families, listens: &[Listen]) -> Vec<String> {
     let mut arguments = ["serve", "--name", name].map(str::to_owned).to_vec();
+    if families == Families::V4 {
+        arguments.extend(["--address", "0.0.0.0"].map(str::to_owned));
+    }
     arguments.extend(listens.iter().flat_map(|listen| ["--listen".to_owned(), listen.to_string()]));
     arguments
 }

@@ -128,6 +128,6 @@ fn sessions_that_began_are_counted() -> Result<()> {
         who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 8019))?;
     }
     assert_eq!(events(&stage)?, these([("affinity_clients", 20)]));
-    assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused());
+    assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp));
     Ok(())
 }

@@ -17,7 +17,7 @@ fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
 fn connect(stage: &Stage, via: Via) -> Result<()> {
     let process = stage.process()?;
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(via, PORT)), Ok(answer("a", Transport::Tcp)));
-    assert_eq!(who(&process, Transport::UdpConnected, cluster_ip(2).at(via, PORT)), refused());
+    assert_eq!(who(&process, Transport::UdpConnected, cluster_ip(2).at(via, PORT)), refused(Transport::UdpConnected));
     assert_eq!(who(&process, Transport::UdpUnconnected, cluster_ip(9).at(via, PORT)), dropped());
     Ok(())
 }

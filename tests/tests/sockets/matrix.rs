@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use portmap_tests::listen::Listen;
+use portmap_tests::patience::patience;
 use portmap_tests::process::{Met, Process};
 use portmap_tests::world::World;
 use serde_json::json;
@@ -59,7 +60,7 @@ impl Action {
     fn expects(self, transport: Transport, address: SocketAddr) -> [Met<Reached>; 2] {
         ["a", "b"].map(|pod| match self {
             Self::Forward => Ok(Reached { who: answer(pod, transport), shown: address }),
-            Self::Refuse => refused(),
+            Self::Refuse => refused(transport),
             Self::Drop => dropped(),
         })
     }
@@ -94,7 +95,7 @@ fn check(process: &Process, from: &str, world: &World, complaints: &mut Vec<Stri
             let met = reach(process, transport, address);
             let took = start.elapsed();
             let expected = action.at(kind).expects(transport, address);
-            if !expected.contains(&met) || took > AT_ONCE {
+            if !expected.contains(&met) || took > patience(AT_ONCE) {
                 complaints.push(format!(
                     "{from}, {via:?}, {transport:?}, {kind:?} of {action:?} ({address}): {met:?} after {took:?}, not {:?}",
                     expected[0]

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use portmap_tests::kernel::{Features, skip};
 
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::Stage;
@@ -41,7 +42,7 @@ fn tcp_fast_open_is_a_connect() -> Result<()> {
         let text = output(&stage, "fastopen", 1, via)?;
         assert!(text.starts_with(&format!("{} {PORT} a 8080/TCP from ", address.ip())), "{text}");
         assert_eq!(output(&stage, "fastopen", 2, via)?, "ECONNREFUSED", "{via:?}");
-        assert_eq!(output(&stage, "fastopen", 9, via)?, "ETIMEDOUT", "{via:?}");
+        assert_eq!(output(&stage, "fastopen", 9, via)?, Features::here().chosen("ETIMEDOUT"), "{via:?}");
     }
     Ok(())
 }
@@ -49,12 +50,16 @@ fn tcp_fast_open_is_a_connect() -> Result<()> {
 /// It gets where it wants. Which name its peer is shown by depends on the kernel.
 #[test]
 fn multipath_tcp_is_translated() -> Result<()> {
+    if !Features::here().has_mptcp {
+        skip("multipath TCP", "it is built into distributions' kernels from 5.16 on");
+        return Ok(());
+    }
     let stage = stage("mptcp")?;
     for via in Via::ALL {
         let text = output(&stage, "mptcp", 1, via)?;
         assert!(text.contains(" a 8080/TCP from "), "{via:?}: {text}");
         assert_eq!(output(&stage, "mptcp", 2, via)?, "ECONNREFUSED", "{via:?}");
-        assert_eq!(output(&stage, "mptcp", 9, via)?, "ETIMEDOUT", "{via:?}");
+        assert_eq!(output(&stage, "mptcp", 9, via)?, Features::here().chosen("ETIMEDOUT"), "{via:?}");
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portmap_tests::agent::Agent;
+use portmap_tests::kernel::Features;
 use portmap_tests::listen::Protocol;
+use portmap_tests::patience::patience;
 use portmap_tests::process::{Failure, Met, Process};
 use portmap_tests::world::{Pod, World};
 use serde_json::{Value, json};
@@ -167,12 +169,16 @@ pub fn answer(pod: &str, transport: Transport) -> String {
     format!("{pod} 8080/{}", transport.protocol())
 }
 
-pub fn refused<T>() -> Met<T> {
-    Err(Failure::named("ECONNREFUSED"))
+/// What comes of an address without an endpoint. Of TCP, every kernel refuses it so.
+pub fn refused<T>(transport: Transport) -> Met<T> {
+    Err(match transport {
+        Transport::Tcp => Failure::named("ECONNREFUSED"),
+        Transport::UdpConnected | Transport::UdpUnconnected => Failure::named(Features::here().chosen("ECONNREFUSED")),
+    })
 }
 
 pub fn dropped<T>() -> Met<T> {
-    Err(Failure::named("ETIMEDOUT"))
+    Err(Failure::named(Features::here().chosen("ETIMEDOUT")))
 }
 
 /// What comes of an address that nobody translates, and that there is no route to.
@@ -182,12 +188,13 @@ pub fn left_alone<T>() -> Met<T> {
 
 /// Tries until it is so, and returns what made it so.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let until = Instant::now() + PATIENCE;
+    let patience = patience(PATIENCE);
+    let until = Instant::now() + patience;
     loop {
         if let Some(result) = attempt()? {
             return Ok(result);
         }
-        ensure!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        ensure!(Instant::now() < until, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

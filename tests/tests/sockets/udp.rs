@@ -99,7 +99,7 @@ fn an_unconnected_socket_moves_with_the_next_datagram() -> Result<()> {
             left.remove(at);
             stage.apply(&[service().endpoints(left.clone())])?;
         }
-        assert_eq!(socket.send_to(address), refused(), "{address}: nobody is left");
+        assert_eq!(socket.send_to(address), refused(Transport::UdpUnconnected), "{address}: nobody is left");
         stage.apply(&[service().endpoints([Endpoint::of(&stage.pods[2])])])?;
         assert_eq!(pod_of(&stage, &socket, address)?, 2, "{address}: somebody came");
     }
@@ -164,10 +164,10 @@ fn a_refused_connect_is_followed_by_a_good_one() -> Result<()> {
     for via in Via::ALL {
         let [good, empty] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         let socket = process.open_for(good, Protocol::Udp)?;
-        assert_eq!(socket.connect(empty), refused());
+        assert_eq!(socket.connect(empty), refused(Transport::UdpConnected));
         socket.connect(good)?;
         assert_eq!((socket.peer(), socket.ask()), (Ok(good), Ok(answer("a", Transport::UdpConnected))));
-        assert_eq!(socket.send_to(empty), refused());
+        assert_eq!(socket.send_to(empty), refused(Transport::UdpUnconnected));
         assert_eq!((socket.peer(), socket.ask()), (Ok(good), Ok(answer("a", Transport::UdpConnected))));
     }
     Ok(())

@@ -29,7 +29,7 @@ fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
         for via in Via::ALL {
             let address = cluster_ip(1).at(via, UNDEFINED);
             for transport in [Transport::Tcp, Transport::UdpUnconnected] {
-                assert_eq!(reach(&process, transport, address), refused(), "{transport:?} {address} {arguments:?}");
+                assert_eq!(reach(&process, transport, address), refused(transport), "{transport:?} {address} {arguments:?}");
             }
         }
     }
@@ -50,9 +50,9 @@ fn a_port_of_the_other_protocol_is_undefined() -> Result<()> {
     for via in Via::ALL {
         let [tcp, udp] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         assert_eq!(who(&process, Transport::Tcp, tcp), Ok(answer("a", Transport::Tcp)));
-        assert_eq!(who(&process, Transport::UdpUnconnected, tcp), refused(), "{tcp}");
+        assert_eq!(who(&process, Transport::UdpUnconnected, tcp), refused(Transport::UdpUnconnected), "{tcp}");
         assert_eq!(who(&process, Transport::UdpUnconnected, udp), Ok(answer("a", Transport::UdpUnconnected)));
-        assert_eq!(who(&process, Transport::Tcp, udp), refused(), "{udp}");
+        assert_eq!(who(&process, Transport::Tcp, udp), refused(Transport::Tcp), "{udp}");
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ fn a_udp_connect_to_an_undefined_port_is_let_through() -> Result<()> {
         let unspecified = socket.local()?.ip().to_canonical().is_unspecified();
         assert!(!unspecified, "the probe should learn the source address for {address}");
         // Asked for by name, it is refused.
-        assert_eq!(process.open_for(address, Protocol::Udp)?.send_to(address), refused());
+        assert_eq!(process.open_for(address, Protocol::Udp)?.send_to(address), refused(Transport::UdpUnconnected));
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn an_address_is_dropped_before_and_after_its_service() -> Result<()> {
     let met = |transport| Via::ALL.map(|via| who(&process, transport, cluster_ip(1).at(via, PORT)));
     assert_eq!(met(Transport::Tcp), [dropped(), dropped(), dropped()]);
     stage.apply(slice::from_ref(&service))?;
-    assert_eq!(met(Transport::Tcp), [refused(), refused(), refused()]);
+    assert_eq!(met(Transport::Tcp), [Transport::Tcp; 3].map(refused));
     stage.apply(&[service.clone().endpoints(endpoints(&stage.pods))])?;
     for transport in Transport::ALL {
         let expected = Ok(answer("a", transport));
@@ -146,8 +146,8 @@ fn refusing_goes_before_dropping() -> Result<()> {
     let pod = Endpoint::of(&stage.pods[0]);
     for (endpoint, expected) in [
         (pod.clone().node("elsewhere"), dropped()),
-        (pod.clone().node("elsewhere").not_serving(), refused()),
-        (pod.clone().node("node").not_serving(), refused()),
+        (pod.clone().node("elsewhere").not_serving(), refused(Transport::Tcp)),
+        (pod.clone().node("node").not_serving(), refused(Transport::Tcp)),
         (pod.clone(), dropped()),
         (pod.clone().node("node").terminating(), Ok("a 8080/TCP".to_owned())),
         (pod.node("node"), Ok("a 8080/TCP".to_owned())),

@@ -12,36 +12,61 @@ use anyhow::{Context as _, Result, bail};
 use super::apt;
 use crate::{program, workspace};
 
-/// The release whose packages are new enough.
-const SUITE: &str = "forky";
+/// What a mirror has under one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// A release, or its backports.
+    Release(&'static str),
+    /// What the security team has for a release.
+    Security(&'static str),
+}
+
+/// The release whose packages are new enough for what this machine's own release has too old.
+pub const NEWEST: Suite = Suite::Release("forky");
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
-/// The package lists of [`SUITE`], until dropped.
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release(name) | Self::Security(name) => name,
+        }
+    }
+
+    /// How apt's sources call the archive that has it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Release(_) => "Debian",
+            Self::Security(_) => "Debian-Security",
+        }
+    }
+}
+
+/// The package lists of some suites, until dropped.
 pub struct Archive {
     dir: PathBuf,
+    suites: String,
 }
 
 impl Archive {
-    /// Downloads the lists.
-    pub fn open() -> Result<Self> {
-        let mirror = mirror()?;
-        let archive = Self { dir: workspace::tools_dir()?.join("debian") };
+    /// Downloads the lists of these suites.
+    pub fn open(suites: &[Suite]) -> Result<Self> {
+        let sources = suites.iter().map(|suite| source(*suite)).collect::<Result<Vec<_>>>()?.concat();
+        let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
+        let archive = Self { dir: workspace::tools_dir()?.join("debian"), suites: names.join(", ") };
         // What an interrupted set-up left; only one works here at a time.
         fs::remove_dir_all(&archive.dir).ok();
-        archive.configure(&mirror).with_context(|| format!("failed to prepare {}", archive.dir.display()))?;
+        archive.configure(&sources).with_context(|| format!("failed to prepare {}", archive.dir.display()))?;
         let update = program::run(archive.apt("apt-get").args(["-q", "update"]));
-        update.with_context(|| format!("failed to download the package lists of Debian {SUITE}"))?;
+        update.with_context(|| format!("failed to download the package lists of Debian {}", archive.suites))?;
         Ok(archive)
     }
 
-    fn configure(&self, mirror: &str) -> Result<()> {
+    fn configure(&self, sources: &str) -> Result<()> {
         fs::create_dir_all(self.dir.join("lists/partial"))?;
         fs::create_dir_all(self.dir.join("cache/archives/partial"))?;
         fs::write(self.dir.join("status"), "")?;
-        let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
-        let signed_by = keyring.map(|path| format!(" signed-by={path}")).unwrap_or_default();
-        fs::write(self.dir.join("sources.list"), format!("deb [target=Packages{signed_by}] {mirror} {SUITE} main\n"))?;
+        fs::write(self.dir.join("sources.list"), sources)?;
         fs::write(self.dir.join("apt.conf"), self.apt_conf())?;
         Ok(())
     }
@@ -64,12 +89,18 @@ impl Archive {
         apt
     }
 
+    /// The names of all packages that begin like this.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = program::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     /// Unpacks the newest package of this name whose version begins with `series` into `dir`.
     pub fn unpack(&self, package: &str, series: &str, dir: &Path) -> Result<()> {
         let table = program::output(self.apt("apt-cache").args(["madison", package]))?;
         let Some(version) = matching(&table, series) else {
             let offered = matching(&table, "").unwrap_or("none");
-            bail!("Debian {SUITE} has no {package} {series}* (but {offered})");
+            bail!("Debian {} has no {package} {series}* (but {offered})", self.suites);
         };
         program::run(self.apt("apt-get").args(["-q", "download", &format!("{package}={version}")]))?;
         let file = self.downloaded(package)?;
@@ -91,24 +122,33 @@ impl Drop for Archive {
     }
 }
 
-/// Where this machine's apt gets Debian itself from.
-fn mirror() -> Result<String> {
+/// A line for apt's list of sources.
+fn source(suite: Suite) -> Result<String> {
+    let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
+    let signed_by = keyring.map(|path| format!(" signed-by={path}")).unwrap_or_default();
+    Ok(format!("deb [target=Packages{signed_by}] {} {} main\n", mirror(suite.label())?, suite.name()))
+}
+
+/// Where this machine's apt gets the archive of this label from.
+fn mirror(label: &str) -> Result<String> {
     if program::find("apt-get").is_none() || program::find("dpkg-deb").is_none() {
         bail!("Debian's packages need apt, which this machine does not have");
     }
-    if let Some(mirror) = known_mirror()? {
+    if let Some(mirror) = known_mirror(label)? {
         return Ok(mirror);
     }
     // apt can tell whose a source is only once its lists were downloaded.
     apt::update().context("failed to learn this machine's Debian mirror")?;
-    known_mirror()?.context("no Debian mirror among the sources in /etc/apt (only Debian itself has a fitting package)")
+    known_mirror(label)?
+        .with_context(|| format!("no {label} mirror among the sources in /etc/apt (only Debian itself has a fitting package)"))
 }
 
-fn known_mirror() -> Result<Option<String>> {
+fn known_mirror(label: &str) -> Result<Option<String>> {
     let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
     let targets =
         program::output(program::command("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
-    Ok(targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned))
+    let prefix = format!("Debian|{label}|");
+    Ok(targets.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned))
 }
 
 /// The first version that begins with `series` in what `apt-cache madison` prints: `package | version | source` in each line.

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::debian::Archive;
+use super::debian::{Archive, NEWEST};
 use super::{Purpose, Step, apt};
 use crate::screen::Screen;
 use crate::{program, workspace};
@@ -93,7 +93,7 @@ fn from_debian(needed: &str) -> Result<()> {
     let place = workspace::tools_dir()?.join("go");
     let partial = place.with_extension("partial");
     fs::remove_dir_all(&partial).ok();
-    let archive = Archive::open()?;
+    let archive = Archive::open(&[NEWEST])?;
     for package in ["go", "src"].map(|part| format!("golang-{series}-{part}")) {
         archive.unpack(&package, &series, &partial)?;
     }

@@ -7,48 +7,74 @@ use anyhow::{Result, bail};
 use super::{Purpose, Step, apt};
 use crate::program;
 
-/// Programs and the Debian packages that have them.
-const PROGRAMS: [(&str, &[&str]); 9] = [
-    ("ip", &["iproute2"]),
-    ("nsenter", &["util-linux"]),
-    ("setpriv", &["util-linux"]),
-    ("nft", &["nftables"]),
-    ("curl", &["curl"]),
-    ("dig", &["bind9-dnsutils"]),
-    ("python3", &["python3"]),
-    ("cc", &["gcc", "libc6-dev"]),
-    (BPFTOOL, &[BPFTOOL]),
-];
 const BPFTOOL: &str = "bpftool";
 
 /// The step.
-pub struct Programs;
+pub struct Programs {
+    name: &'static str,
+    why: &'static str,
+    purpose: Purpose,
+    /// Programs and the Debian packages that have them.
+    packages: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// For everything that touches this machine's kernel.
+pub const SYSTEM: Programs = Programs {
+    name: "system programs",
+    why: "the demo and the tests make and show their worlds with them",
+    purpose: Purpose::Kernel,
+    packages: &[
+        ("ip", &["iproute2"]),
+        ("nsenter", &["util-linux"]),
+        ("setpriv", &["util-linux"]),
+        ("nft", &["nftables"]),
+        ("curl", &["curl"]),
+        ("dig", &["bind9-dnsutils"]),
+        ("python3", &["python3"]),
+        ("cc", &["gcc", "libc6-dev"]),
+        (BPFTOOL, &[BPFTOOL]),
+    ],
+};
+
+/// For booting other kernels.
+pub const MACHINES: Programs = Programs {
+    name: "virtual machines",
+    why: "the tests are run on other kernels in them",
+    purpose: Purpose::Machines,
+    packages: &[("qemu-system-x86_64", &["qemu-system-x86"]), ("cpio", &["cpio"]), ("depmod", &["kmod"])],
+};
+
+impl Programs {
+    fn missing(&self) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+        self.packages.iter().copied().filter(|(name, _)| !works(name))
+    }
+}
 
 impl Step for Programs {
     fn name(&self) -> &'static str {
-        "system programs"
+        self.name
     }
 
     fn why(&self) -> &'static str {
-        "the demo and the tests make and show their worlds with them"
+        self.why
     }
 
     fn purpose(&self) -> Purpose {
-        Purpose::Kernel
+        self.purpose
     }
 
     fn check(&self) -> Result<String> {
-        let missing: Vec<_> = PROGRAMS.iter().map(|(name, _)| *name).filter(|name| !works(name)).collect();
+        let missing: Vec<_> = self.missing().map(|(name, _)| name).collect();
         if !missing.is_empty() {
             bail!("no {}", missing.join(", no "));
         }
-        Ok(PROGRAMS.map(|(name, _)| name).join(", "))
+        Ok(self.packages.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
     }
 
     fn install(&self) -> Result<()> {
         let mut packages = Vec::new();
-        for (name, of) in PROGRAMS.iter().filter(|(name, _)| !works(name)) {
-            if *name == BPFTOOL {
+        for (name, of) in self.missing() {
+            if name == BPFTOOL {
                 packages.extend(bpftool_packages()?);
             } else {
                 packages.extend(of.iter().map(ToString::to_string));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::debian::Archive;
+use super::debian::{Archive, NEWEST};
 use super::toolchain::{self, Toolchain};
 use super::{Purpose, Step};
 use crate::program;
@@ -110,7 +110,7 @@ fn from_debian(release: &str, sysroot: &Path) -> Result<()> {
 fn unpack(release: &str, partial: &Path, library: &Path) -> Result<()> {
     // "1.97.": the compiler and its library belong together, a point release more or less does not matter.
     let series: String = release.split_inclusive('.').take(2).collect();
-    Archive::open()?.unpack("rust-src", &series, partial)?;
+    Archive::open(&[NEWEST])?.unpack("rust-src", &series, partial)?;
     let unpacked = partial.join("usr/lib/rustlib/src/rust/library");
     fs::write(unpacked.join(MARKER), release).context("failed to find `library` in Debian's rust-src")?;
     fs::remove_dir_all(library).ok();

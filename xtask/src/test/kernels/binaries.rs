@@ -1,0 +1,49 @@
+//! The suites as programs: what `cargo test` would run.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::workspace;
+
+/// A suite as a program.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// The name of its file.
+    pub name: String,
+    /// Where cargo has put it.
+    pub path: PathBuf,
+}
+
+/// Builds the suites of these names.
+pub fn build(names: &[&str]) -> Result<Vec<Suite>> {
+    let mut cargo = workspace::cargo();
+    cargo.arg("test").args(workspace::SELECTION).args(["--no-run", "--color", "never"]);
+    cargo.args(names.iter().flat_map(|name| ["--test", name]));
+    let output = cargo.stdin(Stdio::null()).stdout(Stdio::null()).output().context("failed to start cargo test")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the suites do not build:\n{said}");
+    Ok(said.lines().filter_map(parse).collect())
+}
+
+/// Reads a line as in `  Executable tests/sockets.rs (target/release/deps/sockets-0123456789abcdef)`.
+fn parse(line: &str) -> Option<Suite> {
+    let (source, path) = line.trim_start().strip_prefix("Executable ")?.split_once(" (")?;
+    let name = source.strip_prefix("tests/")?.strip_suffix(".rs")?;
+    Some(Suite { name: name.to_owned(), path: workspace::root().join(path.strip_suffix(')')?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_suites_are_read_from_what_cargo_says() {
+        let suite =
+            parse("  Executable tests/sockets.rs (target/release/deps/sockets-0123)").map(|suite| (suite.name, suite.path));
+        assert_eq!(suite, Some(("sockets".into(), workspace::root().join("target/release/deps/sockets-0123"))));
+        assert_eq!(parse("  Executable unittests src/lib.rs (target/release/deps/portmap-0123)"), None);
+        assert_eq!(parse("    Finished `release` profile [optimized] target(s) in 0.52s"), None);
+    }
+}

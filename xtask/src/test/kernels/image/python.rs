@@ -1,0 +1,48 @@
+//! Python with as much of its standard library as the clients in the suites import.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{Root, libraries};
+use crate::program;
+
+/// Parts of the library that no client imports, most of its size.
+const LEFT_OUT: [&str; 12] = [
+    "__pycache__",
+    "config",
+    "dist-packages",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+    "tkinter",
+    "turtledemo",
+];
+
+/// The interpreter itself (`python3` may be a script that looks for one), and its library, where it looks for it.
+const ASK: &str = "import os, sys, sysconfig; print(os.path.realpath(sys.executable)); print(sysconfig.get_path('stdlib'))";
+
+pub(super) fn add(root: &Root) -> Result<()> {
+    let said = program::output(program::command("python3").args(["-c", ASK]))?;
+    let mut lines = said.lines().map(PathBuf::from);
+    let (interpreter, library) = (lines.next(), lines.next());
+    let (interpreter, library) = interpreter.zip(library).context("failed to understand what python3 says of itself")?;
+    root.add_program(&interpreter, &interpreter)?;
+    root.link(&interpreter, Path::new("/usr/bin/python3"))?;
+    root.copy_tree(&library, &library, &is_wanted)?;
+    let extensions =
+        program::output(program::command("find").arg(&library).args(["-name", "_*.so", "-path", "*lib-dynload*"]))?;
+    for extension in extensions.lines().map(Path::new).filter(|path| is_wanted(path)) {
+        libraries::of(extension)?.iter().try_for_each(|library| root.copy(library, library))?;
+    }
+    Ok(())
+}
+
+fn is_wanted(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    !LEFT_OUT.iter().any(|left_out| name == *left_out || (*left_out == "config" && name.starts_with("config-")))
+}

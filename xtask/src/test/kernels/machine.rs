@@ -1,0 +1,127 @@
+//! A virtual machine: qemu without hardware support, which any machine can run, in its own process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::fetch::{self, Kernel};
+use super::report::Report;
+use super::series::Series;
+use crate::program;
+use crate::screen::Screen;
+
+/// How long a machine may take for all of its suites.
+const PATIENCE: Duration = Duration::from_mins(40);
+/// How often a machine that crashed is booted again. The simulated processor is not without faults.
+const REPEATS: u32 = 1;
+/// How much slower than this machine it may be.
+const SLOWNESS: u32 = 10;
+const STRESS_SECONDS: u32 = 20;
+const MEMORY: &str = "1536";
+
+/// A kernel about to be booted.
+pub struct Machine {
+    series: &'static Series,
+    release: String,
+    kernel: PathBuf,
+    ramdisk: PathBuf,
+    plans: Vec<String>,
+    log: PathBuf,
+}
+
+/// How a machine ended, by qemu's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It said that all its suites passed.
+    Passed,
+    /// It said that one of them failed.
+    Failed,
+    /// It said nothing: a panic, or a plain shutdown.
+    Crashed,
+    /// It was ended because it took too long.
+    Hung,
+    /// qemu itself failed.
+    Broken,
+}
+
+impl End {
+    fn of(code: Option<i32>) -> Self {
+        match code {
+            Some(33) => Self::Passed,
+            Some(35) => Self::Failed,
+            Some(0) => Self::Crashed,
+            Some(124) => Self::Hung,
+            _ => Self::Broken,
+        }
+    }
+}
+
+impl Machine {
+    /// What the machine says goes into a file beside its kernel.
+    pub fn new(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Self> {
+        let log = fetch::directory()?.join(format!("{}.log", series.name));
+        Ok(Self { series, release: kernel.release.clone(), kernel: kernel.image.clone(), ramdisk: ramdisk.into(), plans, log })
+    }
+
+    /// Boots it until its suites have run.
+    pub fn run(&self) -> Result<Report> {
+        let start = Instant::now();
+        let mut end = self.boot()?;
+        for _ in 0..REPEATS {
+            if !matches!(end, End::Crashed | End::Hung) {
+                break;
+            }
+            let kept = self.log.with_extension("crash.log");
+            fs::rename(&self.log, &kept).with_context(|| format!("failed to keep {}", kept.display()))?;
+            Screen::Stderr.line(&format!("kernel {} {end:?}, see {}; again", self.series.name, kept.display()));
+            end = self.boot()?;
+        }
+        let said = fs::read(&self.log).with_context(|| format!("failed to read {}", self.log.display()))?;
+        let title = format!("{} ({})", self.series.name, self.release);
+        Ok(Report::new(title, end, String::from_utf8_lossy(&said).into_owned(), self.plans.len(), start.elapsed()))
+    }
+
+    fn boot(&self) -> Result<End> {
+        let log = File::create(&self.log).with_context(|| format!("failed to create {}", self.log.display()))?;
+        let status = self.command().stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).status();
+        Ok(End::of(status.context("failed to start qemu")?.code()))
+    }
+
+    fn command(&self) -> Command {
+        let mut qemu = program::command("timeout");
+        qemu.args(["--foreground", &PATIENCE.as_secs().to_string(), "qemu-system-x86_64"]);
+        // Without cx16: qemu 7.2 sometimes spoils the flags of `cmpxchg16b`, and the kernel crashes.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "1", "-m", MEMORY]);
+        qemu.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-net", "none"]);
+        qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.ramdisk);
+        qemu.arg("-append").arg(self.kernel_command_line());
+        qemu
+    }
+
+    /// Words with a `=` that the kernel does not know become the first process' environment, those behind `--` its arguments.
+    fn kernel_command_line(&self) -> String {
+        let Self { series, plans, .. } = self;
+        format!(
+            "console=ttyS0 quiet panic=-1 {} PORTMAP_PATIENCE={SLOWNESS} PORTMAP_STRESS_SECONDS={STRESS_SECONDS} \
+             RUST_BACKTRACE=0 PATH=/usr/sbin:/usr/bin -- {}",
+            series.parameters,
+            plans.join(" ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_guest_said_counts() {
+        let codes = [Some(33), Some(35), Some(0), Some(124), Some(1), None];
+        let ends = [End::Passed, End::Failed, End::Crashed, End::Hung, End::Broken, End::Broken];
+        assert_eq!(codes.map(End::of), ends);
+    }
+}

@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io::ErrorKind,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -207,8 +208,10 @@ impl Pins {
     }
 }
 
+/// For nobody but the owner: who may open a map may change where connections go.
 fn create_dir(directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("failed to create {}; run as root", directory.display()))
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    created.with_context(|| format!("failed to create {}; run as root", directory.display()))
 }
 
 fn list(directory: &Path) -> Result<Vec<Pin>> {

@@ -117,6 +117,7 @@ fn a_user_without_rights_is_told_to_be_root() -> Result<()> {
     let mut command = site.complete(as_nobody(site.world.command("setpriv"), &copy), &["--manifests", &web.to_string_lossy()]);
     finish(&mut command)?.expect_error(&["CAP_BPF", "root"])?;
     nothing_is_left(&site)?;
+    let _agent = site.start()?;
     for subcommand in ["services", "status", "cleanup"] {
         let mut command = as_nobody(Command::new("setpriv"), &copy);
         finish(command.arg(subcommand).arg("--bpffs").arg(site.world.bpffs()))?.expect_error(&["root", "Permission denied"])?;

@@ -1,0 +1,195 @@
+//! Arbitrary input where input comes from outside: files, objects, words of the command line, and pinned maps that somebody else has
+//! written to. Nothing may crash or run on, and what is sound must be served all the same.
+//!
+//! `PROPTEST_CASES` is how many of each are tried (256 by default).
+//!
+//! Needs: nothing.
+#![expect(clippy::expect_used, reason = "a test says what went wrong by panicking")]
+
+use std::{collections::BTreeSet, fs, net::IpAddr};
+
+use portmap::{
+    apply,
+    desired::Desired,
+    maps::{
+        Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, memory::MemoryMaps,
+    },
+    node_ports::Eligible,
+    plan::Planner,
+    source::{
+        Wanted,
+        manifests::{self, Manifests},
+    },
+    table::{AddressOwner, Changes, Endpoint, Frontend, ObjectName, PerFamily, Protocol, ServicePort},
+    view,
+};
+use portmap_common::{Choice, Member, Service};
+use proptest::{collection::vec, option, prelude::*};
+
+/// One that must be served whatever stands beside it.
+const SOUND: &str = include_str!("../../docs/examples/web.yaml");
+
+/// All that there is to be changed.
+const EXAMPLES: [&str; 4] = [
+    SOUND,
+    include_str!("../../docs/examples/dns.yaml"),
+    include_str!("../../docs/examples/named-port.yaml"),
+    include_str!("../../docs/examples/outside.yaml"),
+];
+
+/// What may stand anywhere in a manifest, meant or not.
+const WORDS: [&str; 24] = [
+    "null", "-1", "0", "65536", "99999999999999999999", "1e309", "\"\"", "\"\\0\"", "[]", "{}", "[[]]", "~", "true", "::", "::1",
+    "10.96.0.10", "0.0.0.0/0", "*x", "&x [*x]", "!!binary aGk=", "|\n ", "- ", "\u{202e}", "\u{1b}[2J",
+];
+
+/// Reads a file of this content, and everything that follows from it.
+fn read_and_resolve(content: &[u8]) -> Vec<String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("fuzz.yaml"), content).expect("a file");
+    fs::write(directory.path().join("sound.yaml"), SOUND).expect("a file");
+    let wanted = Wanted { node: "demo".into(), ..Wanted::default() };
+    let reading = Manifests::new(vec![directory.path().to_owned()], wanted).read().expect("a directory that can be read");
+    let mut desired = Desired::new("demo".into(), vec![Eligible::All], Vec::new());
+    for event in manifests::listed(reading.objects) {
+        desired.apply(event);
+    }
+    desired.resolve();
+    let rows = view::of_table(desired.table());
+    serde_json::to_string(&rows).expect("JSON");
+    rows.into_iter().map(|row| row.frontend).collect()
+}
+
+/// An example in which some pieces are replaced by words.
+fn mutated() -> impl Strategy<Value = String> {
+    let change = (any::<prop::sample::Index>(), 0..12_usize, prop::sample::select(WORDS.to_vec()));
+    (prop::sample::select(EXAMPLES.to_vec()), vec(change, 1..8)).prop_map(|(example, changes)| {
+        let mut text: Vec<char> = example.chars().collect();
+        for (place, length, word) in changes {
+            let from = place.index(text.len().max(1));
+            let to = (from + length).min(text.len());
+            text.splice(from..to, word.chars());
+        }
+        text.into_iter().collect()
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![(0..4_u8).prop_map(|last| IpAddr::from([10, 96, 0, last])), any::<[u8; 16]>().prop_map(IpAddr::from)]
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+/// Small numbers, which meet others, and any.
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => 0..6_u32, 1 => any::<u32>()]
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (address(), any::<u16>(), any::<bool>()).prop_map(|(address, port, local)| Endpoint { address, port, local })
+}
+
+fn frontend() -> impl Strategy<Value = Frontend> {
+    (address(), any::<u16>(), protocol()).prop_map(|(address, port, protocol)| Frontend { address, port, protocol })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let choice = || (number(), number()).prop_map(|(first, count)| Choice { first, count });
+    (choice(), choice(), number(), number(), any::<u8>(), any::<u8>()).prop_map(
+        |(inside, outside, id, affinity_timeout, kind, flags)| Service {
+            inside,
+            outside,
+            id,
+            affinity_timeout,
+            kind,
+            flags,
+            ..Service::default()
+        },
+    )
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    let slots = || option::of(vec((endpoint(), number()).prop_map(|(endpoint, number)| Slot { endpoint, number }), 0..6));
+    (number(), option::of(service()), slots(), slots())
+        .prop_map(|(number, service, inside, outside)| Found { number, service, inside, outside })
+}
+
+fn owner() -> impl Strategy<Value = ServicePort> {
+    ("[a-c]", protocol()).prop_map(|(name, protocol)| ServicePort {
+        service: ObjectName { namespace: "default".into(), name: name.into() },
+        port: "".into(),
+        protocol,
+    })
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    prop_oneof![
+        address().prop_map(|address| Item::Address(address, AddressOwner::Served)),
+        (number(), endpoint()).prop_map(|(number, endpoint)| Item::Endpoint(number, endpoint)),
+        (number(), number()).prop_map(|(service, endpoint)| Item::Member(Member { service, endpoint })),
+        (number(), address()).prop_map(|(id, address)| Item::Range(id, address.into())),
+    ]
+}
+
+/// What may be read from maps that anybody has written to.
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    let prefix = (address(), any::<bool>()).prop_map(|(address, allocated)| Prefix { range: address.into(), allocated });
+    let parts = (vec((frontend(), found()), 0..8), vec((number(), option::of(owner())), 0..6), vec(item(), 0..10));
+    (parts, vec(prefix, 0..4), number(), number()).prop_map(|((frontends, names, items), prefixes, id, endpoint)| Snapshot {
+        frontends,
+        names,
+        items: items.into_iter().collect::<BTreeSet<_>>(),
+        prefixes: PerFamily { v4: prefixes.clone(), v6: prefixes },
+        marks: Marks { id, endpoint },
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_file(content in vec(any::<u8>(), 0..2048)) {
+        let served = read_and_resolve(&content);
+        prop_assert!(!served.is_empty(), "the sound file is served");
+    }
+
+    #[test]
+    fn any_change_of_a_manifest_is_survived(text in mutated()) {
+        read_and_resolve(text.as_bytes());
+    }
+
+    #[test]
+    fn any_word_is_an_argument_or_an_error(word in "\\PC{0,40}") {
+        match word.parse::<Eligible>() {
+            Ok(_) => {}
+            Err(error) => prop_assert!(error.contains("CIDR"), "{}", error),
+        }
+    }
+
+    /// Whatever was found, one plan leads to the table, and what that plan writes is sound by itself.
+    #[test]
+    fn any_content_of_the_maps_leads_to_the_table(found in snapshot()) {
+        let capacity = Capacity { services: 64, backends: 256, affinity_clients: 16 };
+        let mut desired = Desired::new("demo".into(), vec![Eligible::All], Vec::new());
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("sound.yaml"), SOUND).expect("a file");
+        let reading = Manifests::new(vec![directory.path().to_owned()], Wanted::default()).read().expect("a directory");
+        for event in manifests::listed(reading.objects) {
+            desired.apply(event);
+        }
+        let mut changes: Changes = desired.resolve();
+        let mut planner = Planner::new(capacity, found);
+        changes.extend(planner.everything());
+        let plan = planner.plan(desired.table(), &changes);
+        prop_assert!(plan.left_out.is_empty() || planner.frontends() > 0);
+        // A second look finds nothing to do.
+        let mut again = desired.table().everything();
+        again.extend(planner.everything());
+        prop_assert!(planner.plan(desired.table(), &again).steps.is_empty());
+        // On empty maps the same table is written whole.
+        let mut fresh = Planner::new(capacity, Snapshot::default());
+        let mut maps = MemoryMaps::new(capacity);
+        apply::apply(&mut maps, &fresh.plan(desired.table(), &desired.table().everything())).expect("applies");
+        prop_assert_eq!(maps.read().expect("reads").frontends.len(), desired.table().iter().count());
+    }
+}

@@ -16,6 +16,7 @@ mod manifests;
 pub mod objects;
 mod port;
 mod process;
+pub mod proxy;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use binaries::{Binaries, Program, binaries, binary};
 use flags::Files;
 use port::Port;
 use process::Process;
+use proxy::Proxy;
 
 /// Keeps the directory of a control plane (logs, data, kubeconfigs) after it ended, for a look at what went wrong.
 const KEEP: &str = "PORTMAP_KEEP_CONTROL_PLANE";
@@ -166,6 +168,14 @@ impl ControlPlane {
         let mut config = self.admin.clone();
         config.auth_info = kube::config::AuthInfo::default();
         Client::try_from(config).context("failed to make a client for the API server")
+    }
+
+    /// Starts the real kube-proxy for a node, beside the API server.
+    ///
+    /// It programs the packet filter of the network namespace that the control plane was started in, which has to be one of its
+    /// own.
+    pub fn start_proxy(&self, node: &str) -> Result<Proxy> {
+        Proxy::start(self.home.path(), &self.admin_kubeconfig, node)
     }
 
     /// Stops the API server in its tracks: connections stay open and nothing answers, as when its machine hangs.

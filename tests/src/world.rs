@@ -118,6 +118,12 @@ impl World {
         self.land.cgroups.command(group, &self.land.node, program.as_ref())
     }
 
+    /// Moves the calling thread into the node's network namespace, and with it the threads and programs that it starts from now
+    /// on: for what has to be on one network with them, such as a control plane with a kube-proxy.
+    pub fn enter(&self) -> Result<()> {
+        self.land.node.enter()
+    }
+
     /// Opens ports of the node that answer with `node`, as long as the result is kept.
     pub fn serve(&self, listens: &[Listen]) -> Result<Server> {
         let mut command = self.command(program::find("portmap-pod")?);

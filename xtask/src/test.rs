@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
 
 mod kernels;
+mod peer;
 mod suite;
 mod tally;
 
@@ -10,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use self::kernels::Matrix;
+use self::peer::Peer;
 use self::suite::Suite;
 use self::tally::Tally;
 use crate::screen::Screen;
@@ -29,6 +31,9 @@ pub struct Args {
     /// Only on other kernels, and all that can run there: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest; all of them if none is named
     #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     kernels: Option<Vec<String>>,
+    /// Only the comparison with this proxy, and much longer: hundreds of rounds of changes
+    #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
+    peer: Option<Peer>,
 }
 
 /// The command itself.
@@ -55,6 +60,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Which other kernels to boot: those asked for, or the few of a general run.
 fn matrix(args: &Args) -> Result<Option<Matrix>> {
+    if args.peer.is_some() {
+        return Ok(None);
+    }
     match &args.kernels {
         Some(names) => Matrix::chosen(names, &args.filters).map(Some),
         None if args.filters.is_empty() || args.filters.iter().any(|filter| filter == kernels::NAME) => {
@@ -68,6 +76,9 @@ fn matrix(args: &Args) -> Result<Option<Matrix>> {
 fn select(suites: Vec<Suite>, args: &Args) -> (Vec<Suite>, Vec<String>) {
     if args.kernels.is_some() {
         return (Vec::new(), Vec::new());
+    }
+    if let Some(peer) = args.peer {
+        return (peer.select(suites), Vec::new());
     }
     let is_suite = |filter: &&String| *filter == kernels::NAME || suites.iter().any(|suite| suite.name == **filter);
     let (chosen, names): (Vec<_>, Vec<_>) = args.filters.iter().partition(is_suite);
@@ -108,6 +119,7 @@ fn run_suite(suite: &Suite, names: &[String]) -> Result<Tally> {
 
 fn command(suite: &Suite, names: &[String]) -> Command {
     let mut cargo = workspace::cargo();
+    cargo.envs(suite.environment.iter().copied());
     cargo.arg("test").args(workspace::SELECTION).arg("--no-fail-fast").args(&suite.selection).arg("--");
     if Screen::Stdout.coloured() {
         cargo.args(["--color", "always"]);

@@ -34,7 +34,7 @@ pub enum Program {
     ApiServer,
     /// `kube-controller-manager`
     ControllerManager,
-    /// `kube-proxy`, the peer that the benchmark measures against.
+    /// `kube-proxy`, the peer that portmap is compared with.
     Proxy,
     /// `kubectl`, for the demo.
     Kubectl,

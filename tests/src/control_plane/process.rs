@@ -60,7 +60,8 @@ impl Process {
         }
     }
 
-    fn check_alive(&mut self) -> Result<()> {
+    /// Fails with the end of the program's log if it has ended.
+    pub(super) fn check_alive(&mut self) -> Result<()> {
         let exit = self.child.try_wait().with_context(|| format!("failed to look after {}", self.name))?;
         if let Some(status) = exit {
             bail!("{} ended ({status}); {}", self.name, self.last_words());

@@ -49,11 +49,17 @@ impl Namespace {
         ip(&["-netns", &self.name], script)
     }
 
+    /// Moves the calling thread there, and with it the threads and programs that it starts from now on.
+    pub(super) fn enter(&self) -> Result<()> {
+        let namespace = File::open(&self.path).with_context(|| format!("failed to open {}", self.path.display()))?;
+        setns(namespace, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("failed to enter the network namespace {}", self.name))
+    }
+
     /// `/proc/sys/net` shows the namespace of whoever looks: a thread can move there by itself.
     pub(super) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
         let write = || {
-            let namespace = File::open(&self.path)?;
-            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            self.enter()?;
             for name in names {
                 fs::write(Path::new("/proc/sys/net").join(name), value).with_context(|| format!("net/{name}"))?;
             }

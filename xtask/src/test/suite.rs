@@ -26,6 +26,8 @@ pub struct Suite {
     pub selection: Vec<String>,
     /// Without these it cannot run.
     pub needs: Vec<Purpose>,
+    /// Set for it.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// All suites, those that need least first.
@@ -40,7 +42,12 @@ pub fn all() -> Result<Vec<Suite>> {
 }
 
 fn plain(name: &str, selection: &[&str]) -> Suite {
-    Suite { name: name.into(), selection: selection.iter().map(ToString::to_string).collect(), needs: Vec::new() }
+    Suite {
+        name: name.into(),
+        selection: selection.iter().map(ToString::to_string).collect(),
+        needs: Vec::new(),
+        environment: Vec::new(),
+    }
 }
 
 fn of_member(member: &str, presume: fn(&str) -> Vec<Purpose>) -> Result<Vec<Suite>> {
@@ -55,7 +62,7 @@ fn of_file(file: &Path, presume: fn(&str) -> Vec<Purpose>) -> Result<Suite> {
     let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let needs = declared_needs(&text).unwrap_or_else(|| presume(&text));
-    Ok(Suite { selection: vec!["--test".into(), name.clone()], name, needs })
+    Ok(Suite { selection: vec!["--test".into(), name.clone()], name, needs, environment: Vec::new() })
 }
 
 /// What a suite says that it needs.

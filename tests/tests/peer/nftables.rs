@@ -1,0 +1,135 @@
+//! A table of nftables as `nft -j` prints it.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+/// What is in a table.
+#[derive(Debug, Default)]
+pub struct Table {
+    collections: BTreeMap<String, Collection>,
+    chains: BTreeMap<String, Vec<Vec<Value>>>,
+}
+
+/// A set, or a map of verdicts.
+#[derive(Debug, Deserialize)]
+struct Collection {
+    name: String,
+    #[serde(default)]
+    elem: Vec<Value>,
+    timeout: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    chain: String,
+    expr: Vec<Value>,
+}
+
+/// One line of what is printed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Object {
+    Set(Collection),
+    Map(Collection),
+    Chain {
+        name: String,
+    },
+    Rule(Rule),
+    #[serde(untagged)]
+    Other(IgnoredAny),
+}
+
+/// The parts of a rule that matter to whoever follows it. Anything else is an error: it may mean something.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expression {
+    /// Goes on only if so.
+    Match { left: Value, op: String, right: Value },
+    /// Marks the packet.
+    Mangle(IgnoredAny),
+    /// Remembers the client.
+    Set(IgnoredAny),
+    /// Goes on in another chain, for good.
+    Goto { target: String },
+    /// Goes on by what the key is.
+    Vmap { data: Elements },
+    /// Goes to an address.
+    Dnat { addr: Value, port: Option<u16> },
+    /// Ends here.
+    Drop,
+}
+
+/// The elements of a set without a name.
+#[derive(Debug, Deserialize)]
+pub struct Elements {
+    pub set: Vec<Value>,
+}
+
+impl Table {
+    /// Reads a table of the network namespace that this thread is in.
+    pub fn read(family: &str, name: &str) -> Result<Self> {
+        let mut command = Command::new("nft");
+        command.args(["-j", "list", "table", family, name]).stdin(Stdio::null());
+        let output = command.output().context("failed to run nft (Debian package nftables)")?;
+        ensure!(output.status.success(), "nft failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        Self::parse(&output.stdout).with_context(|| format!("failed to read the table {family} {name}"))
+    }
+
+    fn parse(json: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Listing {
+            nftables: Vec<Object>,
+        }
+        let mut table = Self::default();
+        for object in serde_json::from_slice::<Listing>(json)?.nftables {
+            match object {
+                Object::Set(collection) | Object::Map(collection) => {
+                    table.collections.insert(collection.name.clone(), collection);
+                }
+                Object::Chain { name } => drop(table.chains.entry(name).or_default()),
+                Object::Rule(rule) => table.chains.entry(rule.chain).or_default().push(rule.expr),
+                Object::Other(_) => {}
+            }
+        }
+        Ok(table)
+    }
+
+    /// The elements of a set.
+    pub fn set(&self, name: &str) -> Result<&[Value]> {
+        Ok(&self.collection(name)?.elem)
+    }
+
+    /// For how many seconds a set remembers.
+    pub fn timeout(&self, set: &str) -> Result<u64> {
+        self.collection(set)?.timeout.with_context(|| format!("the set {set} has no timeout"))
+    }
+
+    /// The keys of a map, each in its parts, and what each leads to.
+    pub fn map(&self, name: &str) -> Result<Vec<(&[Value], Expression)>> {
+        let elements = &self.collection(name)?.elem;
+        elements.iter().map(|element| entry(element).with_context(|| format!("{name}: {element}"))).collect()
+    }
+
+    /// The rules of a chain.
+    pub fn rules(&self, chain: &str) -> Result<Vec<Vec<Expression>>> {
+        let rules = self.chains.get(chain).with_context(|| format!("there is no chain {chain}"))?;
+        let parse = |rule: &Vec<Value>| rule.iter().map(Expression::deserialize).collect::<Result<_, _>>();
+        rules.iter().map(|rule| parse(rule).with_context(|| format!("chain {chain}: {}", Value::from(rule.clone())))).collect()
+    }
+
+    fn collection(&self, name: &str) -> Result<&Collection> {
+        self.collections.get(name).with_context(|| format!("there is no set or map {name}"))
+    }
+}
+
+/// An element with a comment is wrapped.
+fn entry(element: &Value) -> Result<(&[Value], Expression)> {
+    let key = element[0].pointer("/elem/val").unwrap_or(&element[0]);
+    let key = key["concat"].as_array().context("its key is not of several parts")?;
+    Ok((key, Expression::deserialize(&element[1])?))
+}

@@ -2,17 +2,21 @@
 //!
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
-use portmap_common::{Address, Backend, Datagrams, Destination, Flow, Frontend, ServiceRef, UDP, UNSETTLED};
+use portmap_common::{Address, Backend, Datagrams, Destination, Flow, Frontend, ServiceRef, TCP, UDP, UNSETTLED};
 
 use crate::{
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
     socket::Socket,
+    switches::NOTES_TCP,
 };
 
 /// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
 /// its backend ends: the agent destroys it then.
 #[inline(always)]
 pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
+    if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
+        return;
+    }
     let Some(note) = SOCKETS.create(&socket.as_context()) else {
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };

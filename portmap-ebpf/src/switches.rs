@@ -9,6 +9,10 @@ pub const EXCLUDED_MAX: usize = 8;
 #[unsafe(no_mangle)]
 pub static SETS_ERRORS: Global<u8> = Global::new(1);
 
+/// Whether TCP sockets are shown the Service as their peer, which takes a note on each of them.
+#[unsafe(no_mangle)]
+pub static NOTES_TCP: Global<u8> = Global::new(1);
+
 /// Whether only processes in the host's network namespace are served.
 #[unsafe(no_mangle)]
 pub static ONLY_HOST: Global<u8> = Global::new(0);

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
 
 mod kernels;
-mod peer;
+mod long_form;
 mod suite;
 mod tally;
 
@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use self::kernels::Matrix;
-use self::peer::Peer;
+use self::long_form::Peer;
 use self::suite::Suite;
 use self::tally::Tally;
 use crate::screen::Screen;
@@ -34,6 +34,9 @@ pub struct Args {
     /// Only the comparison with this proxy, and much longer: hundreds of rounds of changes
     #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
     peer: Option<Peer>,
+    /// Only the suites that let everything happen to the agent, and much longer: ten minutes of ends, starts and upgrades
+    #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
+    chaos: bool,
 }
 
 /// The command itself.
@@ -60,7 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Which other kernels to boot: those asked for, or the few of a general run.
 fn matrix(args: &Args) -> Result<Option<Matrix>> {
-    if args.peer.is_some() {
+    if args.peer.is_some() || args.chaos {
         return Ok(None);
     }
     match &args.kernels {
@@ -78,7 +81,10 @@ fn select(suites: Vec<Suite>, args: &Args) -> (Vec<Suite>, Vec<String>) {
         return (Vec::new(), Vec::new());
     }
     if let Some(peer) = args.peer {
-        return (peer.select(suites), Vec::new());
+        return (long_form::of_peer(peer, suites), Vec::new());
+    }
+    if args.chaos {
+        return (long_form::of_chaos(suites), Vec::new());
     }
     let is_suite = |filter: &&String| *filter == kernels::NAME || suites.iter().any(|suite| suite.name == **filter);
     let (chosen, names): (Vec<_>, Vec<_>) = args.filters.iter().partition(is_suite);

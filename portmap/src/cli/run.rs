@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
     datapath::{
-        load::{LogLevel, Scope, Switches},
+        load::{LogLevel, PeerNames, Scope, Switches},
         pin::Mounting,
     },
     maps::Capacity,
@@ -69,6 +69,9 @@ pub struct Arguments {
     /// Where to answer /metrics, or none [default: 127.0.0.1:10249 with a cluster, none with --manifests]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
     metrics_bind_address: Option<Bind>,
+    /// What getpeername() of a TCP socket shows; with "pod", connect() takes no memory of the kernel's, and is faster
+    #[arg(long, value_name = "WHOSE", value_enum, default_value_t)]
+    peer_names: PeerNames,
     /// Show the programs' decisions in the log; chosen when they are loaded, so that what is off costs nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = DatapathLog::Off)]
     datapath_log: DatapathLog,
@@ -137,6 +140,7 @@ impl Arguments {
             capacity,
             switches: Switches {
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
+                peer_names: self.peer_names,
                 log: self.datapath_log.into(),
             },
             service_cidrs: self.service_cidr.iter().map(IpNet::trunc).collect(),

@@ -39,8 +39,20 @@ const SIZED_BY_ITEMS: [&str; 3] = ["ENDPOINTS_V4", "ENDPOINTS_V6", "MEMBERS"];
 pub struct Switches {
     /// Whose calls are translated.
     pub scope: Scope,
+    /// What TCP sockets are shown as their peer.
+    pub peer_names: PeerNames,
     /// Which diagnostics the programs write.
     pub log: LogLevel,
+}
+
+/// What `getpeername()` of a TCP socket shows that was connected to a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PeerNames {
+    /// The Service that it asked for.
+    #[default]
+    Service,
+    /// The pod that it is connected to: `connect()` then takes no memory of the kernel's.
+    Pod,
 }
 
 /// Whose calls are translated.
@@ -77,13 +89,14 @@ pub struct Constants {
     excluded: u32,
     excluded_ids: [u64; EXCLUDED],
     excluded_levels: [u32; EXCLUDED],
+    notes_tcp: u8,
     log: u8,
 }
 
 impl Constants {
     /// The switches in the kernel's terms, for programs on this cgroup.
     pub fn new(switches: &Switches, attached: &Cgroup) -> Result<Self> {
-        let Switches { scope: Scope { only_host, excluded }, log } = switches;
+        let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         ensure!(excluded.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", excluded.len());
         let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
         for ((path, id), level) in excluded.iter().zip(&mut excluded_ids).zip(&mut excluded_levels) {
@@ -103,6 +116,7 @@ impl Constants {
             excluded: u32::try_from(excluded.len())?,
             excluded_ids,
             excluded_levels,
+            notes_tcp: u8::from(*peer_names == PeerNames::Service),
             log: *log as u8,
         })
     }
@@ -110,13 +124,14 @@ impl Constants {
 
 impl Constants {
     fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, log } = self;
+        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, notes_tcp, log } = self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)
             .override_global("EXCLUDED", excluded, true)
             .override_global("EXCLUDED_IDS", excluded_ids.as_slice(), true)
             .override_global("EXCLUDED_LEVELS", excluded_levels.as_slice(), true)
+            .override_global("NOTES_TCP", notes_tcp, true)
             .override_global(aya_log::LEVEL, log, true);
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum as _};
+use portmap::datapath::load::{PeerNames, Switches};
 use portmap::maps::Maps as _;
 use portmap::table::Family;
 use tokio::process::Command;
@@ -55,6 +56,9 @@ pub struct Arguments {
     /// Services that the client connects to in turn: with many of them, no entry is left in the CPU's caches
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_turn: u32,
+    /// What the programs show TCP sockets as their peer: to see what the note costs that "service" takes
+    #[arg(long, value_enum, default_value_t)]
+    peer_names: PeerNames,
     /// What to measure; everything if not given
     #[arg(long, value_enum, value_delimiter = ',')]
     work: Vec<Work>,
@@ -117,7 +121,7 @@ impl Scene {
         progress(&format!("loading {} Services × {} endpoints for {protocol}", size.services, size.endpoints));
         let world = World::new("bench-connect")?;
         let (mut server, client) = (world.pod("server")?, world.client("client")?);
-        server.serve(&[Listen { protocol, port: TARGET_PORT }])?;
+        server.serve_in_turn(&[Listen { protocol, port: TARGET_PORT }])?;
         let pod = match protocol {
             Protocol::Tcp => more_addresses(&server, size.endpoints)?,
             // One socket answers datagrams from one address, whichever they were sent to.
@@ -125,7 +129,8 @@ impl Scene {
         };
         let reached = Reached { pod: pod.clone(), services: arguments.in_turn };
         let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
-        let tables = Tables::create(&world, cluster.capacity())?;
+        let switches = Switches { peer_names: arguments.peer_names, ..Switches::default() };
+        let tables = Tables::create_with(&world, cluster.capacity(), &switches)?;
         let (mut stages, _) = Stages::start(&tables)?;
         stages.pass(cluster.events(), Scope::Everything)?;
         Ok(Self { protocol, cluster, stages, tables, client, _server: server, pod, world })
@@ -160,8 +165,8 @@ impl Scene {
         let direct = self.pod.iter().map(|address| SocketAddr::new(*address, TARGET_PORT).to_string());
         let services =
             self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
-        let mut command = self.client.command_in(Group::Clean, program::find("portmap-pod")?);
-        command.args(["bench", "--json", "--direct", &direct.collect::<Vec<_>>().join(","), "--service", &services.collect::<Vec<_>>().join(",")]);
+        let mut command = self.client.command_on_first_processor();
+        command.arg(program::find("portmap-pod")?).args(["bench", "--json", "--direct", &direct.collect::<Vec<_>>().join(","), "--service", &services.collect::<Vec<_>>().join(",")]);
         command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
         command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
         command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);

@@ -23,12 +23,17 @@ pub struct Tables {
 impl Tables {
     /// Makes the maps where the world has its pins, and attaches the programs to its clients.
     pub fn create(world: &World, capacity: Capacity) -> Result<Self> {
+        Self::create_with(world, capacity, &Switches::default())
+    }
+
+    /// As [`Self::create`], with programs that are told something else than usual.
+    pub fn create_with(world: &World, capacity: Capacity, switches: &Switches) -> Result<Self> {
         let pins = Pins::new(world.bpffs());
         pins.create()?;
         let lock = pins.lock()?.context("another process writes to the maps")?;
         let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
         let cgroup = Cgroup::open(Some(&world.cgroup(Group::Clients)))?;
-        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(&Switches::default(), &cgroup)?)?;
+        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(switches, &cgroup)?)?;
         attach::attach(&mut programs, &tables.pins, &cgroup)?;
         Ok(tables)
     }

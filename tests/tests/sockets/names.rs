@@ -21,6 +21,22 @@ fn datagram(pod: &str, source: std::net::SocketAddr) -> Datagram {
     Datagram { text: answer(pod, Transport::UdpUnconnected), source: Some(source) }
 }
 
+/// Where that is asked for, TCP is not noted: its sockets show what they are connected to. Nothing else changes.
+#[test]
+fn tcp_may_show_the_pod_instead() -> Result<()> {
+    let mut stage = Stage::new("pod-names", &["a"], &["--peer-names", "pod"])?;
+    stage.apply(&[Service::new("one", 1).endpoints(endpoints(&stage.pods))])?;
+    let process = stage.process()?;
+    for via in Via::ALL {
+        let (service, pod) = (cluster_ip(1).at(via, PORT), Both::of(&stage.pods[0]).at(via, TARGET_PORT));
+        assert_eq!(reach(&process, Transport::Tcp, service)?.shown, pod);
+        for transport in [Transport::UdpConnected, Transport::UdpUnconnected] {
+            assert_eq!(reach(&process, transport, service)?.shown, service);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_connection_shows_the_service_for_its_whole_life() -> Result<()> {
     let mut stage = stage("peer")?;

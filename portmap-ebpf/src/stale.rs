@@ -13,6 +13,9 @@ use portmap_ebpf::{
     memory,
 };
 
+#[expect(clippy::cast_possible_truncation, reason = "a record is small")]
+const RECORD: u32 = size_of::<Stale>() as u32;
+
 /// The kernel's `struct bpf_iter__bpf_sk_storage_map`: one element of a socket storage map. Every pointer takes 8 bytes.
 #[repr(C)]
 pub struct Element {
@@ -31,15 +34,13 @@ struct Meta {
 /// Writes a [`Stale`] for the element, if it is one. Returns 0: the next element, please.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale")]
-pub extern "C" fn stale(element: *const Element) -> i32 {
-    // SAFETY: the kernel hands the iterator a valid element.
-    let (meta, note) = unsafe { ((*element).meta, (*element).note) };
+pub extern "C" fn stale(element: &Element) -> i32 {
     // SAFETY: the note is null, or lives until the program returns.
-    if let Some(found) = unsafe { note.as_ref() }.and_then(judge) {
+    if let Some(found) = unsafe { element.note.as_ref() }.and_then(judge) {
         // SAFETY: the kernel hands every iterator valid metadata.
-        let output = unsafe { (*meta).output };
+        let output = unsafe { (*element.meta).output };
         // SAFETY: the record lies on the stack and has that size. Without room the kernel asks for the element again.
-        unsafe { bpf_seq_write(output, (&raw const found).cast(), size_of::<Stale>() as u32) };
+        unsafe { bpf_seq_write(output, (&raw const found).cast(), RECORD) };
     }
     0
 }

@@ -144,7 +144,7 @@ pub async fn run(options: Options) -> Result<()> {
         Leaving::Nothing => {
             tracing::info!("stopping on {signal}; taking everything out of the kernel");
             let (_, failed) = attach::clean_up(&agent.kernel.pins)?;
-            failed.into_iter().map(Err).collect::<Result<()>>()?;
+            failed.into_iter().try_for_each(Err)?;
         }
     }
     Ok(())

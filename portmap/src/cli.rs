@@ -91,7 +91,11 @@ impl ObjectArguments {
             // Kubernetes' names are in lower case, and the kubelet registers the host name so.
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
         };
-        Ok(Wanted { node: node.into(), proxy_name: self.service_proxy_name, external_ips: self.allowed_external_ips.map(Into::into) })
+        Ok(Wanted {
+            node: node.into(),
+            proxy_name: self.service_proxy_name,
+            external_ips: self.allowed_external_ips.map(Into::into),
+        })
     }
 }
 

@@ -187,7 +187,7 @@ impl Desired {
         };
         let resolved = resolve::resolve(service, &self.store.slices_of(name), &self.node);
         let said = self.on_node.remove(name);
-        self.on_node.extend(report_on_node(name, &resolved, &self.local, said));
+        self.on_node.extend(report_on_node(name, &resolved, &self.local, said.as_ref()));
         let mut changes = self.table.replace(&resolved.precedence, resolved.entries);
         changes.extend(self.table.set_addresses(AddressOwner::Served, name, resolved.addresses));
         match resolved.health_check {
@@ -248,11 +248,11 @@ fn report_on_node(
     name: &ObjectName,
     resolved: &Resolved,
     local: &[IpAddr],
-    said: Option<BTreeSet<IpAddr>>,
+    said: Option<&BTreeSet<IpAddr>>,
 ) -> Option<(ObjectName, BTreeSet<IpAddr>)> {
     let external = resolved.entries.iter().filter(|(_, entry)| entry.kind == table::Kind::ExternalIp);
     let own: BTreeSet<IpAddr> = external.filter_map(|(place, _)| place.address).filter(|it| local.contains(it)).collect();
-    for address in own.iter().filter(|address| said.as_ref().is_none_or(|said| !said.contains(address))) {
+    for address in own.iter().filter(|address| said.is_none_or(|said| !said.contains(address))) {
         tracing::warn!("Service {name}: its external IP {address} is this node's own address: its ports lead to the Service");
     }
     (!own.is_empty()).then(|| (name.clone(), own))

@@ -112,7 +112,10 @@ fn room(state: &State) -> Check {
     let text = if fine {
         "every frontend is in the tables".to_owned()
     } else {
-        format!("{} frontends are left out; the agent's log names them; restart it with a larger --max-services or --max-backends", state.left_out)
+        format!(
+            "{} frontends are left out; the agent's log names them; restart it with a larger --max-services or --max-backends",
+            state.left_out
+        )
     };
     Check { name: "room", fine, text }
 }

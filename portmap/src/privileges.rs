@@ -6,15 +6,11 @@ use rustix::thread::{CapabilitySet, capabilities};
 type Named = (CapabilitySet, &'static str);
 
 /// Without these nothing is translated.
-const NEEDED: [Named; 3] = [
-    (CapabilitySet::BPF, "CAP_BPF"),
-    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-    (CapabilitySet::PERFMON, "CAP_PERFMON"),
-];
+const NEEDED: [Named; 3] =
+    [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
 
 /// Without these the agent cannot look into pods' network namespaces.
-const FOR_NAMESPACES: [Named; 2] =
-    [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE")];
+const FOR_NAMESPACES: [Named; 2] = [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE")];
 
 /// Fails where the agent cannot work, and warns of what it will not be able to do.
 pub fn check() -> Result<()> {

@@ -35,6 +35,7 @@ impl Node {
     }
 
     /// Serves external IPs in these ranges only, if any are given.
+    #[must_use]
     pub fn allowing(self, external_ips: Option<Arc<[IpNet]>>) -> Self {
         Self { external_ips, ..self }
     }

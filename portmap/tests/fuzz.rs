@@ -11,9 +11,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 use portmap::{
     apply,
     desired::Desired,
-    maps::{
-        Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, memory::MemoryMaps,
-    },
+    maps::{Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, memory::MemoryMaps},
     node_ports::Eligible,
     plan::Planner,
     source::{
@@ -39,8 +37,30 @@ const EXAMPLES: [&str; 4] = [
 
 /// What may stand anywhere in a manifest, meant or not.
 const WORDS: [&str; 24] = [
-    "null", "-1", "0", "65536", "99999999999999999999", "1e309", "\"\"", "\"\\0\"", "[]", "{}", "[[]]", "~", "true", "::", "::1",
-    "10.96.0.10", "0.0.0.0/0", "*x", "&x [*x]", "!!binary aGk=", "|\n ", "- ", "\u{202e}", "\u{1b}[2J",
+    "null",
+    "-1",
+    "0",
+    "65536",
+    "99999999999999999999",
+    "1e309",
+    "\"\"",
+    "\"\\0\"",
+    "[]",
+    "{}",
+    "[[]]",
+    "~",
+    "true",
+    "::",
+    "::1",
+    "10.96.0.10",
+    "0.0.0.0/0",
+    "*x",
+    "&x [*x]",
+    "!!binary aGk=",
+    "|\n ",
+    "- ",
+    "\u{202e}",
+    "\u{1b}[2J",
 ];
 
 /// Reads a file of this content, and everything that follows from it.
@@ -112,8 +132,12 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn found() -> impl Strategy<Value = Found> {
     let slots = || option::of(vec((endpoint(), number()).prop_map(|(endpoint, number)| Slot { endpoint, number }), 0..6));
-    (number(), option::of(service()), slots(), slots())
-        .prop_map(|(number, service, inside, outside)| Found { number, service, inside, outside })
+    (number(), option::of(service()), slots(), slots()).prop_map(|(number, service, inside, outside)| Found {
+        number,
+        service,
+        inside,
+        outside,
+    })
 }
 
 fn owner() -> impl Strategy<Value = ServicePort> {

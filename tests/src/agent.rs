@@ -113,7 +113,13 @@ impl Agent {
     /// Runs a subcommand on the agent's pins.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(program::find("portmap")?);
-        command.env("PORTMAP_ABI_VERSION", self.abi.to_string()).args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
+        command
+            .env("PORTMAP_ABI_VERSION", self.abi.to_string())
+            .args(arguments)
+            .arg("--bpffs")
+            .arg(&self.bpffs)
+            .output()
+            .context("failed to run portmap")
     }
 
     /// What the kernel's tables hold, as `portmap services -o json` prints it; read at once, without a process for it.

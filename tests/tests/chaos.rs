@@ -31,7 +31,8 @@ const PODS: [&str; 3] = ["a", "b", "c"];
 const PORTS: u16 = 9000;
 
 /// Agents that cannot use one another's maps, as a restart with other flags or an upgrade has it.
-const AGENTS: [&[&str]; 4] = [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
+const AGENTS: [&[&str]; 4] =
+    [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
 
 /// Fewer connections in a second would not say much.
 const LEAST_CONNECTIONS: u64 = 200;
@@ -48,7 +49,8 @@ fn no_connection_is_lost_whatever_the_agent_suffers() {
     let pods: Vec<Pod> = PODS.iter().map(|name| serving(&world, name)).collect();
     write_services(&world, &pods);
     let clients: Vec<Pod> = (0..PROCESSES).map(|number| world.client(&format!("client{number}")).unwrap()).collect();
-    let mut chaos = Chaos { agent: Agent::start(&world, &[]).unwrap(), world, random: Random::new(seed), events: BTreeMap::new() };
+    let mut chaos =
+        Chaos { agent: Agent::start(&world, &[]).unwrap(), world, random: Random::new(seed), events: BTreeMap::new() };
     let mut workers: Vec<Worker> = clients.iter().map(hammer).collect();
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -94,7 +96,8 @@ fn write_services(world: &World, pods: &[Pod]) {
 
 fn hammer(client: &Pod) -> Worker {
     let targets = (1..=SERVICES).flat_map(|number| Via::ALL.map(|via| cluster_ip(number).at(via, PORT).to_string()));
-    let arguments = targets.flat_map(|target| ["--tcp", "--connected", "--unconnected"].map(|manner| [manner.to_owned(), target.clone()]));
+    let arguments =
+        targets.flat_map(|target| ["--tcp", "--connected", "--unconnected"].map(|manner| [manner.to_owned(), target.clone()]));
     let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(arguments.flatten());
     Worker::start(client, arguments).unwrap()
 }

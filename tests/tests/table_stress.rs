@@ -163,8 +163,8 @@ struct Writer {
 
 impl Writer {
     fn new(pins: &Pins, waiting: Waiting) -> Self {
-        let maps = BpfMaps::open(&pins).unwrap();
-        let mut grace = Grace::open(&pins).unwrap();
+        let maps = BpfMaps::open(pins).unwrap();
+        let mut grace = Grace::open(pins).unwrap();
         let (requests, received) = mpsc::channel();
         let (pass, passed) = mpsc::channel();
         thread::spawn(move || {

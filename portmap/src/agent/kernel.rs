@@ -47,15 +47,8 @@ impl Kernel {
         pins.create()?;
         let programs = attach::load(&pins, options.capacity, &constants)?;
         let is_replacing = pins.others().iter().any(Pins::has_links);
-        let mut kernel = Self {
-            maps: BpfMaps::open(&pins)?,
-            pins,
-            programs,
-            cgroup,
-            is_attached: false,
-            gave_up: false,
-            _lock: lock,
-        };
+        let mut kernel =
+            Self { maps: BpfMaps::open(&pins)?, pins, programs, cgroup, is_attached: false, gave_up: false, _lock: lock };
         status::record_start(&mut kernel.maps)?;
         // Programs may still read what an earlier agent had retired when it ended.
         Grace::open(&kernel.pins)?.wait()?;

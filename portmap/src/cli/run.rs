@@ -24,6 +24,7 @@ use portmap::{
 use super::{ObjectArguments, PinsArguments};
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 pub struct Arguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]
@@ -35,18 +36,8 @@ pub struct Arguments {
     objects: ObjectArguments,
     #[command(flatten)]
     pins: PinsArguments,
-    /// Do not mount a BPF file system where none is mounted at /sys/fs/bpf
-    #[arg(long)]
-    no_mount_bpffs: bool,
-    /// While another agent writes to the tables, wait for its end
-    #[arg(long)]
-    wait: bool,
-    /// Take everything out of the kernel when stopped by SIGTERM or SIGINT: connections to Services then fail
-    #[arg(long)]
-    cleanup_on_exit: bool,
-    /// Compare the kernel's tables with what they should hold this often, and repair them; 0: never
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    compare_interval: u64,
+    #[command(flatten)]
+    life: Life,
     /// The cgroup v2 directory whose processes are served [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -84,6 +75,23 @@ pub struct Arguments {
     /// Room for this many clients of Services with session affinity; beyond, those unseen for longest are forgotten
     #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_affinity_clients: u32,
+}
+
+/// What happens at the start, meanwhile and at the end.
+#[derive(Debug, Args)]
+struct Life {
+    /// Do not mount a BPF file system where none is mounted at /sys/fs/bpf
+    #[arg(long)]
+    no_mount_bpffs: bool,
+    /// While another agent writes to the tables, wait for its end
+    #[arg(long)]
+    wait: bool,
+    /// Take everything out of the kernel when stopped by SIGTERM or SIGINT: connections to Services then fail
+    #[arg(long)]
+    cleanup_on_exit: bool,
+    /// Compare the kernel's tables with what they should hold this often, and repair them; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    compare_interval: u64,
 }
 
 /// Where to listen, if anywhere.
@@ -132,10 +140,10 @@ impl Arguments {
             wanted: self.objects.wanted()?,
             abi: self.pins.abi_version,
             bpffs: self.pins.bpffs,
-            mounting: if self.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
-            waiting: if self.wait { Waiting::ForLock } else { Waiting::No },
-            leaving: if self.cleanup_on_exit { Leaving::Nothing } else { Leaving::Datapath },
-            compare_every: (self.compare_interval > 0).then(|| Duration::from_secs(self.compare_interval)),
+            mounting: if self.life.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
+            waiting: if self.life.wait { Waiting::ForLock } else { Waiting::No },
+            leaving: if self.life.cleanup_on_exit { Leaving::Nothing } else { Leaving::Datapath },
+            compare_every: (self.life.compare_interval > 0).then(|| Duration::from_secs(self.life.compare_interval)),
             cgroup: self.cgroup,
             capacity,
             switches: Switches {

@@ -69,6 +69,7 @@ impl Pins {
     }
 
     /// A set that is not there yet.
+    #[must_use]
     pub fn next(&self) -> Self {
         let last = self.sets().iter().filter(|pins| pins.abi == self.abi).map(|pins| pins.set).max();
         Self { set: last.map_or(0, |last| last + 1), ..self.clone() }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_attach_type, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
 /// What a link to a cgroup is attached to, and what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -204,7 +204,11 @@ impl Metrics {
         registry.register("map_capacity", "Entries that a BPF map has room for", self.capacity.clone());
         registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
-        registry.register("sync_failures", "Times that the tables could not be written, and were read and planned anew", self.failures.clone());
+        registry.register(
+            "sync_failures",
+            "Times that the tables could not be written, and were read and planned anew",
+            self.failures.clone(),
+        );
         registry.register("repairs", "Writes that undid what somebody else had changed in the tables", self.repairs.clone());
         registry.register(
             "watch_failing",

@@ -166,7 +166,14 @@ impl Scene {
         let services =
             self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
         let mut command = self.client.command_on_first_processor();
-        command.arg(program::find("portmap-pod")?).args(["bench", "--json", "--direct", &direct.collect::<Vec<_>>().join(","), "--service", &services.collect::<Vec<_>>().join(",")]);
+        command.arg(program::find("portmap-pod")?).args([
+            "bench",
+            "--json",
+            "--direct",
+            &direct.collect::<Vec<_>>().join(","),
+            "--service",
+            &services.collect::<Vec<_>>().join(","),
+        ]);
         command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
         command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
         command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);

@@ -66,12 +66,15 @@ fn repairs(stage: &Stage) -> Result<u64> {
     Ok(count.filter_map(|count| count.parse::<u64>().ok()).sum())
 }
 
+/// Something done to the map at a pin.
+type Change = fn(&str) -> Result<()>;
+
 #[test]
 fn changed_tables_are_repaired_and_counted() -> Result<()> {
     let mut stage = stage("repair")?;
     let before = stage.agent.services()?;
     let process = stage.process()?;
-    let changes: [(&str, fn(&str) -> Result<()>); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("FRONTENDS_V4", delete),
         ("FRONTENDS_V6", overwrite),
         ("SERVICES", overwrite),

@@ -16,7 +16,16 @@ fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
             let Service { kind, flags, .. } = before;
             vec![Step::DescribeService(*number, Service { kind, flags, ..*service }), step.clone()]
         }
-        step => vec![step.clone()],
+        Step::SetMarks(_)
+        | Step::WriteService(..)
+        | Step::StoreChoice(..)
+        | Step::InsertName(..)
+        | Step::RemoveName(_)
+        | Step::InsertFrontend(..)
+        | Step::RemoveFrontend(_)
+        | Step::Insert(_)
+        | Step::Remove(_)
+        | Step::SetPrefixes(..) => vec![step.clone()],
     }
 }
 

@@ -93,8 +93,7 @@ impl Machine {
     fn command(&self) -> Command {
         let mut qemu = program::command("timeout");
         qemu.args(["--foreground", &PATIENCE.as_secs().to_string(), "qemu-system-x86_64"]);
-        // Without cx16: qemu 7.2 sometimes spoils the flags of `cmpxchg16b`, and the kernel crashes.
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "1", "-m", MEMORY]);
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", self.series.processor, "-smp", "1", "-m", MEMORY]);
         qemu.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-net", "none"]);
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.ramdisk);

@@ -182,7 +182,7 @@ impl Pins {
     }
 
     fn open_root(&self) -> Result<File> {
-        File::open(&self.root).with_context(|| format!("failed to open {}", self.root.display()))
+        File::open(&self.root).with_context(|| format!("failed to open {}; run as root", self.root.display()))
     }
 
     /// Everything pinned in this set, links before maps: the order in which to remove it.

@@ -30,20 +30,8 @@ async fn clients_stay_in_their_zone_where_the_controller_says_so() -> Result<()>
         cluster.patch_service("web", &json!({"spec": {"trafficDistribution": null}})).await?;
         expect(&cluster, &[a, b]).await.with_context(|| format!("after {wish}"))?;
     }
-    the_node_moves(&cluster, &cluster.a, &cluster.b).await.context("another zone")?;
     the_node_itself_is_preferred(&cluster, &cluster.a, &cluster.b).await.context("PreferSameNode")?;
     agent.terminate()
-}
-
-/// Hints are the controller's, and stay; which of them are meant for this node is the agent's to find out again.
-async fn the_node_moves(cluster: &Cluster, a: &Backend, b: &Backend) -> Result<()> {
-    cluster.patch_service("web", &json!({"spec": {"trafficDistribution": "PreferSameZone"}})).await?;
-    expect(cluster, &[(a, COMMON_PORT)]).await?;
-    put_in_zone(cluster, NODE, "west").await?;
-    expect(cluster, &[(b, COMMON_PORT)]).await?;
-    // Nothing is meant for it: everything is.
-    put_in_zone(cluster, NODE, "north").await?;
-    expect(cluster, &[(a, COMMON_PORT), (b, COMMON_PORT)]).await
 }
 
 /// Whatever zones there are.

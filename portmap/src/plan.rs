@@ -151,8 +151,8 @@ impl Planner {
         planner.set_strays(strays);
         let used: BTreeSet<u32> = planner.installed.values().map(|installed| installed.service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
-        planner.ports.adopt_endpoints(&planner.items);
-        planner.stray_items = planner.find_stray_items();
+        let changed = planner.ports.adopt_endpoints(&planner.items);
+        planner.stray_items = planner.find_stray_items().chain(changed).collect();
         planner
     }
 
@@ -174,14 +174,14 @@ impl Planner {
         }
     }
 
-    fn find_stray_items(&self) -> BTreeSet<Item> {
+    fn find_stray_items(&self) -> impl Iterator<Item = Item> {
         let numbers: BTreeSet<u32> = self.installed.values().map(|installed| installed.number).collect();
-        let is_stray = |item: &&Item| match item {
+        let is_stray = move |item: &&Item| match item {
             Item::Member(member) => !numbers.contains(&member.service),
             Item::Range(id, _) => !self.ports.has(*id),
             Item::Address(..) | Item::Endpoint(..) => false,
         };
-        self.items.iter().filter(is_stray).copied().collect()
+        self.items.iter().filter(is_stray).copied()
     }
 
     /// Sets the ranges that ClusterIPs are given from: other addresses in them are nobody's.

@@ -231,7 +231,8 @@ where
 
     fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
         let key = address_key(address)?;
-        Ok(self.frontends.insert(key, ServiceRef::new(&key, items::owner_number(owner)), NEW_ONLY)?)
+        let number = items::owner_number(owner).context("no such address is written")?;
+        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
     }
 
     fn remove_address(&mut self, address: IpAddr) -> Result<()> {
@@ -244,9 +245,8 @@ where
             let (key, value) = element?;
             let is_own = value.belongs_to(&key);
             if key == key.of_address() {
-                if let Some(owner) = items::owner_of(value).filter(|_| is_own) {
-                    found(Key::Address(key.address.to_ip()), Value::Owner(owner))?;
-                }
+                let owner = if is_own { items::owner_of(value) } else { AddressOwner::Foreign };
+                found(Key::Address(key.address.to_ip()), Value::Owner(owner))?;
             } else if let Some(frontend) = encode::frontend_of(&key) {
                 found(Key::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
             }

@@ -107,7 +107,7 @@ impl Items {
 
     /// Whose an address is, by what is there.
     pub fn owner(&self, address: IpAddr) -> Option<AddressOwner> {
-        let owners = [AddressOwner::Served, AddressOwner::OtherProxy];
+        let owners = [AddressOwner::Served, AddressOwner::OtherProxy, AddressOwner::Foreign];
         owners.into_iter().find(|owner| self.present.contains(&Item::Address(address, *owner)))
     }
 }

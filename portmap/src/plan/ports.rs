@@ -19,6 +19,9 @@ use crate::{
     table::{Endpoint, Entry, Family, Protocol, ServicePort, Target},
 };
 
+/// No port and no endpoint is given this number: the next one would be the first again.
+const NEVER: u32 = u32::MAX;
+
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
 pub struct Ports {
@@ -229,7 +232,7 @@ impl Ports {
     pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
         let key = Key { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
-        if self.ids.get(&key).is_some_and(|known| *known != id) {
+        if id == NEVER || self.ids.get(&key).is_some_and(|known| *known != id) {
             return false;
         }
         match self.by_id.get_mut(&id) {
@@ -244,24 +247,32 @@ impl Ports {
         true
     }
 
-    /// Takes over the endpoints found in the kernel, after the choices that lead to them.
-    pub fn adopt_endpoints(&mut self, items: &Items) {
-        let mut owners: HashMap<u32, u32> = HashMap::default();
+    /// Takes over the endpoints found in the kernel, after the choices that lead to them. Those that are others there than in the
+    /// choices are strays, and returned.
+    pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
+        let mut owners: HashMap<u32, (u32, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {
             for slot in port.sets.iter().flat_map(|set| &set.slots) {
-                if owners.insert(slot.number, *id).is_some_and(|other| other != *id) {
+                if owners.insert(slot.number, (*id, slot.endpoint)).is_some_and(|(other, _)| other != *id) {
                     self.shared.insert(slot.number);
                 }
             }
         }
+        let mut strays = BTreeSet::new();
         for item in items.iter() {
             let Item::Endpoint(number, endpoint) = item else { continue };
             self.marks.endpoint = self.marks.endpoint.max(number.saturating_add(1));
-            match owners.get(number).and_then(|id| self.by_id.get_mut(id)) {
-                Some(port) => port.remembered.insert(*number, *endpoint),
-                None => self.unclaimed.insert(*number, *endpoint),
+            let Some((id, chosen)) = owners.get(number) else {
+                self.unclaimed.insert(*number, *endpoint);
+                continue;
             };
+            if (chosen.address, chosen.port) != (endpoint.address, endpoint.port) {
+                strays.insert(*item);
+            } else if let Some(port) = self.by_id.get_mut(id) {
+                port.remembered.insert(*number, *endpoint);
+            }
         }
+        strays
     }
 
     /// Whether an id is in use.
@@ -273,6 +284,9 @@ impl Ports {
     pub fn adopt_choice(&mut self, id: u32, choice: Choice, slots: &[Slot]) -> bool {
         if choice.count == 0 {
             return true;
+        }
+        if slots.iter().any(|slot| slot.number == NEVER) {
+            return false;
         }
         let Some(port) = self.by_id.get_mut(&id) else { return false };
         if let Some(set) = port.position(choice).and_then(|index| port.sets.get_mut(index)) {

@@ -23,6 +23,8 @@ pub enum AddressOwner {
     Served,
     /// A Service that another proxy serves: left alone.
     OtherProxy,
+    /// Nobody's: found in the kernel, and not what the agent would write.
+    Foreign,
 }
 
 /// What may have changed in the table.

@@ -47,14 +47,26 @@ fn delete(map: &str) -> Result<()> {
     bpftool(&arguments.collect::<Vec<_>>()).map(drop)
 }
 
-/// Puts 0xff bytes into the first entry.
+/// Turns every bit of the value of the first entry.
 fn overwrite(map: &str) -> Result<()> {
-    let entry = first_entry(map)?;
-    let (key, value) = (bytes(&entry, "key"), bytes(&entry, "value"));
+    overwrite_entry(map, &first_entry(map)?)
+}
+
+/// Turns every bit of the values of all entries of a hash.
+fn overwrite_all(map: &str) -> Result<()> {
+    let dump = bpftool(&["map", "dump", "pinned", map])?;
+    let entries = dump.as_array().with_context(|| format!("{map} is empty"))?;
+    entries.iter().try_for_each(|entry| overwrite_entry(map, entry))
+}
+
+fn overwrite_entry(map: &str, entry: &Value) -> Result<()> {
+    let (key, value) = (bytes(entry, "key"), bytes(entry, "value"));
+    let turned = value.iter().map(|byte| Ok(format!("{:#04x}", !u8::from_str_radix(byte.trim_start_matches("0x"), 16)?)));
+    let turned: Vec<String> = turned.collect::<Result<_>>()?;
     let mut arguments = vec!["map", "update", "pinned", map, "key"];
     arguments.extend(key.iter().map(String::as_str));
     arguments.push("value");
-    arguments.extend(value.iter().map(|_| "0xff"));
+    arguments.extend(turned.iter().map(String::as_str));
     bpftool(&arguments).map(drop)
 }
 
@@ -74,13 +86,15 @@ fn changed_tables_are_repaired_and_counted() -> Result<()> {
     let mut stage = stage("repair")?;
     let before = stage.agent.services()?;
     let process = stage.process()?;
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 8] = [
         ("FRONTENDS_V4", delete),
-        ("FRONTENDS_V6", overwrite),
+        ("FRONTENDS_V6", overwrite_all),
         ("SERVICES", overwrite),
         ("BACKENDS_V4", overwrite),
         ("NAMES", delete),
+        ("NAMES", overwrite_all),
         ("ENDPOINTS_V4", delete),
+        ("ENDPOINTS_V4", overwrite_all),
     ];
     let mut last = 0;
     for (map, change) in changes {

@@ -69,6 +69,8 @@ where
     pub fn read(&self, items: &mut BTreeSet<Item>) -> Result<()> {
         for element in &self.endpoints {
             let (number, endpoint) = element?;
+            // One that somebody else changed is no endpoint of any set, whatever it says.
+            let endpoint = if endpoint.belongs_to(number) { endpoint } else { Endpoint::new(number, A::default(), 0) };
             let endpoint = crate::table::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
             items.insert(Item::Endpoint(number, endpoint));
         }
@@ -137,18 +139,19 @@ impl Members {
 }
 
 /// The service number that stands for the owner of a ClusterIP.
-pub fn owner_number(owner: AddressOwner) -> u32 {
+pub fn owner_number(owner: AddressOwner) -> Option<u32> {
     match owner {
-        AddressOwner::Served => UNDEFINED_PORT,
-        AddressOwner::OtherProxy => OTHER_PROXY,
+        AddressOwner::Served => Some(UNDEFINED_PORT),
+        AddressOwner::OtherProxy => Some(OTHER_PROXY),
+        AddressOwner::Foreign => None,
     }
 }
 
 /// The owner that a value stands for.
-pub fn owner_of(value: ServiceRef) -> Option<AddressOwner> {
+pub fn owner_of(value: ServiceRef) -> AddressOwner {
     match value.service {
-        UNDEFINED_PORT => Some(AddressOwner::Served),
-        OTHER_PROXY => Some(AddressOwner::OtherProxy),
-        _ => None,
+        UNDEFINED_PORT => AddressOwner::Served,
+        OTHER_PROXY => AddressOwner::OtherProxy,
+        _ => AddressOwner::Foreign,
     }
 }

@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
     net::IpAddr,
-    sync::atomic::Ordering,
 };
 
 use anyhow::{Context, Result, bail};
@@ -70,7 +69,6 @@ enum Value {
 }
 
 /// The maps of one address family.
-#[derive(Debug)]
 struct FamilyMaps<A: IpBytes>
 where
     portmap_common::Frontend<A>: Pod,
@@ -182,7 +180,7 @@ impl BpfMaps {
     }
 
     fn choice(&self, number: u32, side: Side) -> Result<Choice> {
-        Ok(Choice::from_word(self.services.word(number, offset(side))?.load(Ordering::Acquire)))
+        Ok(Choice::from_word(self.services.load_word(number, offset(side))?))
     }
 
     fn range(&self, family: Family, choice: Choice) -> Result<Option<Vec<Slot>>> {

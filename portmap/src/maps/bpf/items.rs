@@ -1,6 +1,6 @@
 //! The maps that things are in or not, and the prefixes.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use aya::{
@@ -100,8 +100,7 @@ where
         }
         self.prefixes.write(0, table)?;
         let active = Choice { first: u32::try_from(first)?, count: u32::try_from(prefixes.len())? };
-        self.prefixes.word(0, 0)?.store(active.to_word(), Ordering::Release);
-        Ok(())
+        self.prefixes.store_word(0, 0, active.to_word())
     }
 }
 

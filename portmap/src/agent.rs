@@ -388,7 +388,7 @@ impl Agent {
     fn apply(&mut self, changes: &Changes) -> Result<()> {
         let started = Instant::now();
         self.planner.set_cidrs(&self.desired.cidrs());
-        let plan = self.planner.plan(self.desired.table(), changes);
+        let plan = self.planner.plan(&self.desired, changes);
         for step in &plan.steps {
             tracing::debug!("{step}");
         }

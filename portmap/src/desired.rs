@@ -1,8 +1,11 @@
 //! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
 
 use std::{
+    borrow::Cow,
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -11,10 +14,11 @@ use jiff::Timestamp;
 
 use crate::{
     node_ports::{self, Eligible},
-    resolve::{self, HealthCheck, Node, Resolved, Skipped, Traffic},
+    object::{OtherService, Service},
+    resolve::{self, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
     source::{Event, Kind},
-    store::Store,
-    table::{self, AddressOwner, Changes, Family, Frontend, ObjectName, Place, Table},
+    store::{Dirty, Store},
+    table::{AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Place, Precedence, Table},
 };
 
 /// The kinds without which nothing may be concluded.
@@ -23,7 +27,11 @@ const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
 /// The objects, and the table that follows from them.
 pub struct Desired {
     store: Store,
-    table: Table,
+    /// What each Service does at a place follows from the objects, whenever it is asked for.
+    table: Table<()>,
+    /// Who was asked for last, and probably will be again.
+    last: Cell<Option<Rc<Subject>>>,
+    has_other_node: bool,
     name: Arc<str>,
     node: Node,
     /// The ranges that external IPs are served in; none: wherever they are.
@@ -49,6 +57,8 @@ impl Desired {
         Self {
             store: Store::default(),
             table: Table::default(),
+            last: Cell::default(),
+            has_other_node: false,
             node: Node::new(&name, None),
             external_ips: None,
             name,
@@ -72,7 +82,8 @@ impl Desired {
 
     /// Takes in an event.
     pub fn apply(&mut self, event: Event) {
-        self.store.apply(event);
+        self.last.take();
+        self.has_other_node |= self.store.apply(event);
     }
 
     /// Whether Services and EndpointSlices have been listed.
@@ -91,7 +102,7 @@ impl Desired {
     }
 
     /// The table.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &Table<()> {
         &self.table
     }
 
@@ -133,7 +144,7 @@ impl Desired {
 
     /// Whether what a client asked for is still served at this address, if only for the clients that it has.
     pub fn serves(&self, asked: &Frontend, given: SocketAddr) -> bool {
-        let serving = self.table.get(asked).and_then(|entry| entry.serving.as_ref());
+        let serving = self.entry(asked).and_then(|entry| entry.into_owned().serving);
         serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
     }
 
@@ -152,55 +163,77 @@ impl Desired {
         self.store.take_triggers()
     }
 
+    /// All places and what is done there, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (Place, Entry)> {
+        self.table.iter().filter_map(|(place, service, ())| Some((*place, self.entry_at(place, service)?)))
+    }
+
+    /// What Services ask for and do not get.
+    pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
+        self.skipped.values().flatten()
+    }
+
     /// Resolves what events have concerned.
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
-        let mut dirty = self.store.take_dirty();
-        if dirty.node {
+        if std::mem::take(&mut self.has_other_node) {
             let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone());
             if self.node != node {
                 self.node = node;
                 self.store.mark_all();
-                dirty.services.extend(self.store.take_dirty().services);
             }
             changes.extend(self.place_node_ports());
         }
-        for name in &dirty.services {
-            changes.extend(self.resolve_service(name));
-            self.report_losers(name);
+        let Dirty { services, others } = self.store.take_dirty();
+        for (name, before) in &services {
+            changes.extend(self.resolve_service(name, before.as_ref().map(|service| service.unpack()).as_ref()));
         }
-        for name in &dirty.others {
-            let addresses = self.store.other(name).map(|service| service.cluster_ips).unwrap_or_default();
-            let addresses = Family::ALL.iter().filter_map(|family| *addresses.get(*family)).collect();
-            changes.extend(self.table.set_addresses(AddressOwner::OtherProxy, name, addresses));
+        for (name, before) in &others {
+            let addresses = |service: Option<&OtherService>| service.map(OtherService::addresses).unwrap_or_default();
+            let (before, after) = (addresses(before.as_ref()), addresses(self.store.other(name)));
+            changes.extend(self.table.set_addresses(AddressOwner::OtherProxy, name, &before, &after));
         }
         changes
     }
 
-    fn resolve_service(&mut self, name: &ObjectName) -> Changes {
-        let Some(service) = self.store.service(name) else {
-            self.skipped.remove(name);
-            self.health_checks.remove(name);
-            self.lacking.remove(name);
-            self.on_node.remove(name);
-            return self.table.remove(name);
+    fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>) -> Changes {
+        let before = before.map(|service| resolve::claims(service, &self.node, |_| ())).unwrap_or_default();
+        let Some(subject) = self.store.subject(name) else {
+            self.forget(name);
+            return self.claim(&Precedence { created: 0, service: name.clone() }, &before, &Claims::default());
         };
-        let resolved = resolve::resolve(service, &self.store.slices_of(name), &self.node);
+        let resolved = resolve::resolve(&subject, &self.node);
         let said = self.on_node.remove(name);
-        self.on_node.extend(report_on_node(name, &resolved, &self.local, said.as_ref()));
-        let mut changes = self.table.replace(&resolved.precedence, resolved.entries);
-        changes.extend(self.table.set_addresses(AddressOwner::Served, name, resolved.addresses));
-        match resolved.health_check {
-            Some(check) => drop(self.health_checks.insert(name.clone(), check)),
-            None => drop(self.health_checks.remove(name)),
-        }
-        if resolved.lacking.is_empty() {
-            self.lacking.remove(name);
-        } else {
-            self.lacking.insert(name.clone(), resolved.lacking);
-        }
+        self.on_node.extend(report_on_node(&subject, &resolved.claims, &self.local, said.as_ref()));
+        let changes = self.claim(&resolved.precedence, &before, &resolved.claims);
+        set(&mut self.health_checks, name, resolved.health_check);
+        set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
         self.report_skipped(name, resolved.skipped);
         changes
+    }
+
+    /// Has a Service claim this and nothing else.
+    fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
+        let service = &precedence.service;
+        let places = after.places.iter().map(|place| (*place, ())).collect();
+        let mut changes = self.table.replace(precedence, &before.places, places);
+        changes.extend(self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses));
+        self.report_losers(before.places.iter().chain(&after.places));
+        changes
+    }
+
+    fn forget(&mut self, name: &ObjectName) {
+        self.skipped.remove(name);
+        self.health_checks.remove(name);
+        self.lacking.remove(name);
+        self.on_node.remove(name);
+    }
+
+    fn entry_at(&self, place: &Place, service: &ObjectName) -> Option<Entry> {
+        let last = self.last.take().filter(|last| last.name == *service);
+        let subject = last.or_else(|| self.store.subject(service).map(Rc::new))?;
+        self.last.set(Some(subject.clone()));
+        resolve::entry(&subject, &self.node, place)
     }
 
     fn place_node_ports(&mut self) -> Changes {
@@ -227,31 +260,47 @@ impl Desired {
     }
 
     /// Says once who claims a place in vain.
-    fn report_losers(&mut self, service: &ObjectName) {
-        for place in self.table.places_of(service) {
+    fn report_losers<'a>(&mut self, places: impl Iterator<Item = &'a Place>) {
+        for place in places {
             let losers: Vec<ObjectName> = self.table.losers(place).map(|(loser, _)| loser.clone()).collect();
             let said = self.losers.get(place).map(Vec::as_slice).unwrap_or_default();
             for (loser, winner) in self.table.losers(place).filter(|(loser, _)| !said.contains(loser)) {
                 tracing::warn!("Service {loser}: {place} belongs to the older Service {winner}, and is left to it");
             }
-            if losers.is_empty() {
-                self.losers.remove(place);
-            } else {
-                self.losers.insert(*place, losers);
-            }
+            set(&mut self.losers, place, Some(losers).filter(|losers| !losers.is_empty()));
         }
+    }
+}
+
+impl Entries for Desired {
+    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>> {
+        let (place, service) = self.table.winner(frontend)?;
+        self.entry_at(&place, service).map(Cow::Owned)
+    }
+
+    fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
+        self.table.owner(address)
+    }
+}
+
+/// Sets what is known under a key, if anything is.
+fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key.clone(), value)),
+        None => drop(map.remove(key)),
     }
 }
 
 /// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
 fn report_on_node(
-    name: &ObjectName,
-    resolved: &Resolved,
+    subject: &Subject,
+    claims: &Claims,
     local: &[IpAddr],
     said: Option<&BTreeSet<IpAddr>>,
 ) -> Option<(ObjectName, BTreeSet<IpAddr>)> {
-    let external = resolved.entries.iter().filter(|(_, entry)| entry.kind == table::Kind::ExternalIp);
-    let own: BTreeSet<IpAddr> = external.filter_map(|(place, _)| place.address).filter(|it| local.contains(it)).collect();
+    let Subject { name, service, slices: _ } = subject;
+    let claimed = claims.places.iter().filter_map(|place| place.address);
+    let own: BTreeSet<IpAddr> = claimed.filter(|it| service.external_ips.contains(it) && local.contains(it)).collect();
     for address in own.iter().filter(|address| said.is_none_or(|said| !said.contains(address))) {
         tracing::warn!("Service {name}: its external IP {address} is this node's own address: its ports lead to the Service");
     }

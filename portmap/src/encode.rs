@@ -1,9 +1,6 @@
 //! The domain types as the kernel's maps hold them, and back. The only place that changes representation.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
@@ -116,8 +113,8 @@ pub fn destination_of(destination: &Destination) -> SocketAddr {
 pub fn name(owner: &ServicePort) -> Result<Name> {
     let ServicePort { service, port, protocol } = owner;
     Ok(Name {
-        namespace: text(&service.namespace)?,
-        service: text(&service.name)?,
+        namespace: text(service.namespace())?,
+        service: text(service.name())?,
         port: text(port)?,
         protocol: protocol_number(*protocol),
         unused: [0; 7],
@@ -126,8 +123,8 @@ pub fn name(owner: &ServicePort) -> Result<Name> {
 
 /// A value of NAMES as a service port; `None` if the agent would not write it.
 pub fn owner_of(name: &Name) -> Option<ServicePort> {
-    let service = ObjectName { namespace: text_of(&name.namespace)?, name: text_of(&name.service)? };
-    Some(ServicePort { service, port: text_of(&name.port)?, protocol: protocol_of(name.protocol)? })
+    let service = ObjectName::new(text_of(&name.namespace)?, text_of(&name.service)?);
+    Some(ServicePort { service, port: text_of(&name.port)?.into(), protocol: protocol_of(name.protocol)? })
 }
 
 /// A text that ends with a 0 byte, as the maps hold it.
@@ -140,9 +137,9 @@ pub fn text(text: &str) -> Result<[u8; TEXT]> {
 }
 
 /// The text before the first 0 byte; `None` if there is none, or it is not UTF-8.
-pub fn text_of(bytes: &[u8; TEXT]) -> Option<Arc<str>> {
+pub fn text_of(bytes: &[u8; TEXT]) -> Option<&str> {
     let length = bytes.iter().position(|byte| *byte == 0)?;
-    std::str::from_utf8(bytes.get(..length)?).ok().map(Into::into)
+    std::str::from_utf8(bytes.get(..length)?).ok()
 }
 
 /// Kinds of objects, one bit each.
@@ -186,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_reads_back() {
-        let service = ObjectName { namespace: "default".into(), name: "web".into() };
+        let service = ObjectName::new("default", "web");
         let owner = ServicePort { service, port: "http".into(), protocol: Protocol::Udp };
         assert_eq!(name(&owner).ok().and_then(|name| owner_of(&name)), Some(owner));
         let key = Frontend { address: "fd00::1".parse().expect("an address"), port: 443, protocol: Protocol::Tcp };

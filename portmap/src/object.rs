@@ -5,6 +5,7 @@
 mod cidr;
 mod faults;
 mod node;
+mod packed;
 mod service;
 mod shared;
 mod slice;
@@ -15,9 +16,9 @@ use crate::table::ObjectName;
 pub use cidr::cidrs;
 pub use faults::Faults;
 pub use node::Node;
+pub use packed::Packed;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
-use shared::shared;
-pub use slice::{Hints, Slice, SliceEndpoint, SlicePort};
+pub use slice::{Hints, Slice, SliceEndpoint, SliceHead, SlicePort, is_local};
 
 /// The label that ties an EndpointSlice to its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -42,9 +43,6 @@ pub fn is_label(name: &str) -> bool {
 }
 
 /// An object's name; without a namespace, as kubectl has it, in `default`.
-pub fn object_name(metadata: ObjectMeta) -> ObjectName {
-    ObjectName {
-        namespace: shared(metadata.namespace.as_deref().unwrap_or("default")),
-        name: metadata.name.unwrap_or_default().into(),
-    }
+pub fn object_name(metadata: &ObjectMeta) -> ObjectName {
+    ObjectName::new(metadata.namespace.as_deref().unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
 }

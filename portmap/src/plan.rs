@@ -17,7 +17,7 @@ use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 use crate::{
     collections::HashMap,
     maps::{Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    table::{Changes, Entry, Family, Frontend, Kind, ServicePort, Table},
+    table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
 };
 use items::Items;
 use ports::Ports;
@@ -229,7 +229,7 @@ impl Planner {
     }
 
     /// Plans the writes that make what changed as the table says.
-    pub fn plan(&mut self, table: &Table, changes: &Changes) -> Plan {
+    pub fn plan(&mut self, table: &impl Entries, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
         self.remove_strays(&mut phases);
         for address in &changes.addresses {
@@ -240,10 +240,10 @@ impl Planner {
         let frontends = &changes.frontends;
         for frontend in frontends.iter().chain(retried.iter().filter(|frontend| !frontends.contains(frontend))) {
             self.left_out.remove(frontend);
-            match table.get(frontend) {
+            match table.entry(frontend) {
                 None => self.remove(frontend, &mut phases),
                 Some(entry) => {
-                    if let Err(full) = self.set(frontend, entry, &mut phases) {
+                    if let Err(full) = self.set(frontend, &entry, &mut phases) {
                         self.left_out.insert(*frontend, full);
                     }
                 }
@@ -308,7 +308,7 @@ impl Planner {
         Changes { frontends: self.installed.keys().copied().collect(), addresses: addresses.collect() }
     }
 
-    fn set_address(&mut self, table: &Table, address: &std::net::IpAddr, phases: &mut Phases) {
+    fn set_address(&mut self, table: &impl Entries, address: &std::net::IpAddr, phases: &mut Phases) {
         let (before, after) = (self.items.owner(*address), table.owner(address));
         if let Some(owner) = before.filter(|_| before != after) {
             self.items.remove(Item::Address(*address, owner), &mut phases.remove);

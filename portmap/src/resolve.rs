@@ -1,6 +1,7 @@
-//! From a Service and its EndpointSlices to table entries: what kube-proxy would do. Pure.
+//! From a Service and its EndpointSlices to its part of the table: what kube-proxy would do. Pure.
 //!
-//! `resolve` does not fail: what cannot be served is left out and named, with the reason. Next stage: `plan`.
+//! [`resolve`] says which places a Service claims, [`entry`] what it does at one of them. Neither fails: what cannot be served is
+//! left out and named, with the reason. Next stage: `plan`.
 
 mod endpoints;
 
@@ -45,21 +46,39 @@ impl Node {
     }
 }
 
-/// A Service's part of the table.
+/// What a Service's part of the table follows from, beside the node.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The Service's name.
+    pub name: ObjectName,
+    /// The Service.
+    pub service: Service,
+    /// Its slices.
+    pub slices: Vec<Slice>,
+}
+
+/// A Service's part of the table, but for the entries: [`entry`] has them, one by one.
 #[derive(Debug)]
 pub struct Resolved {
     /// How it fares against others that claim the same address.
     pub precedence: Precedence,
-    /// What it serves.
-    pub entries: Vec<(Place, Entry)>,
-    /// Its ClusterIPs: ports of them that are not among the entries are refused.
-    pub addresses: Vec<IpAddr>,
+    /// What it claims.
+    pub claims: Claims,
     /// What a load balancer is to be told that asks at its `healthCheckNodePort`, if it has one.
     pub health_check: Option<HealthCheck>,
     /// Service ports that a policy keeps on this node, where there is no endpoint while there are some elsewhere.
     pub lacking: Vec<(Family, Traffic)>,
     /// What it asks for and does not get.
     pub skipped: Vec<Skipped>,
+}
+
+/// What a Service claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Each place once.
+    pub places: Vec<Place>,
+    /// Its ClusterIPs: ports of them that are not among the places are refused.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Whose traffic a policy is about.
@@ -96,96 +115,147 @@ impl fmt::Display for Skipped {
 }
 
 /// Resolves a Service on a node.
-pub fn resolve<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &Node) -> Resolved {
+pub fn resolve(subject: &Subject, node: &Node) -> Resolved {
+    let Subject { name, service, slices } = subject;
     let mut resolved = Resolved {
-        precedence: Precedence { created: service.created, service: service.name.clone() },
-        entries: Vec::new(),
-        addresses: Vec::new(),
+        precedence: Precedence { created: service.created, service: name.clone() },
+        claims: Claims::default(),
         health_check: None,
         lacking: Vec::new(),
         skipped: Vec::new(),
     };
-    // A Service that is only a name has no address to translate, even if one is left over.
     if service.kind == ServiceType::ExternalName {
         return resolved;
     }
-    let faults = service.faults.iter().chain(slices.clone().flat_map(|slice| slice.faults.iter()));
-    resolved.skipped.extend(faults.map(|fault| Skipped { service: service.name.clone(), reason: fault.to_owned() }));
+    let faults = service.faults.iter().chain(slices.iter().flat_map(|slice| slice.faults.iter()));
+    resolved.skipped.extend(faults.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }));
     for address in service.external_ips.iter().filter(|address| !node.allows(**address)) {
-        resolved.skip(service, format!("the external IP {address} is in none of --allowed-external-ips, and is left out"));
+        resolved.skip(format!("the external IP {address} is in none of --allowed-external-ips, and is left out"));
     }
-    resolved.health_check = health_check(service, slices, node);
-    for family in Family::ALL {
-        if let Some(address) = *service.cluster_ips.get(family) {
-            resolved.addresses.push(address);
-            for port in &service.ports {
-                resolve_port(service, port, address, slices, node, &mut resolved);
-            }
-        }
+    resolved.health_check = health_check(subject);
+    resolved.claims = claims(service, node, |place| resolved.skip(format!("{place} is defined twice; the first counts")));
+    for (family, port, cluster_ip) in ports(service) {
+        let places = places(service, port, cluster_ip, node);
+        resolved.lacking.extend(Policies::of(service, port, &places).lacking(subject, port, family, node));
     }
     resolved
 }
 
-/// The entries of one port in the family of the ClusterIP.
-fn resolve_port<'a>(
-    service: &Service,
-    port: &Port,
-    cluster_ip: IpAddr,
-    slices: &(impl Iterator<Item = &'a Slice> + Clone),
-    node: &Node,
-    resolved: &mut Resolved,
-) {
-    let family = Family::of(cluster_ip);
-    let places = places(service, port, cluster_ip, node);
-    let owner = ServicePort { service: service.name.clone(), port: port.name.clone(), protocol: port.protocol };
-    let is_internal_local = service.internal_policy == Policy::Local;
-    let is_external_local = service.external_policy == Policy::Local && is_external(service);
-    let is_accessible = places.len() > 1;
-    let is_remembered = port.protocol == Protocol::Udp || service.affinity_timeout > 0;
-    let uses = Uses {
-        cluster: !is_internal_local || is_accessible,
-        local: is_internal_local || (is_external_local && is_accessible),
-        serving: is_remembered,
-    };
-    let sets = endpoints::of_port(slices.clone(), &owner, family, node, uses);
-    if sets.has_any && uses.local && sets.local.is_empty() {
-        let policies = [(is_internal_local, Traffic::Internal), (is_external_local && is_accessible, Traffic::External)];
-        resolved.lacking.extend(policies.iter().filter(|(applies, _)| *applies).map(|(_, traffic)| (family, *traffic)));
+/// What a Service claims on a node. `twice` hears of places that several of its ports would be.
+pub fn claims(service: &Service, node: &Node, mut twice: impl FnMut(Place)) -> Claims {
+    let mut claims = Claims::default();
+    // A Service that is only a name has no address to translate, even if one is left over.
+    if service.kind == ServiceType::ExternalName {
+        return claims;
     }
-    let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
-    let serving: Option<Arc<[Endpoint]>> = is_remembered.then(|| sets.serving.into());
-    for (place, kind) in places {
-        let (inside, outside) = match kind {
-            Kind::ClusterIp if is_internal_local => (&local, &local),
-            // Clients on this node are not made to depend on where the endpoints run.
-            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if is_external_local => (&cluster, &local),
-            Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (&cluster, &cluster),
-        };
-        let entry = Entry {
-            owner: owner.clone(),
-            kind,
-            inside: inside.clone(),
-            outside: outside.clone(),
-            affinity_timeout: service.affinity_timeout,
-            serving: serving.clone(),
-            source_ranges: service.source_ranges.get(family).clone(),
-        };
-        if resolved.entries.iter().any(|(taken, _)| *taken == place) {
-            resolved.skip(service, format!("{place} is defined twice; the first counts"));
-        } else {
-            resolved.entries.push((place, entry));
+    claims.addresses.extend(Family::ALL.iter().filter_map(|family| *service.cluster_ips.get(*family)));
+    let mut taken = BTreeSet::new();
+    for (_, port, cluster_ip) in ports(service) {
+        for (place, _) in places(service, port, cluster_ip, node) {
+            if taken.insert(place) { claims.places.push(place) } else { twice(place) }
         }
+    }
+    claims
+}
+
+/// What a Service does at a place that it claims.
+pub fn entry(subject: &Subject, node: &Node, place: &Place) -> Option<Entry> {
+    let Subject { name, service, slices } = subject;
+    let cluster_ip = (*service.cluster_ips.get(place.family))?;
+    let may_be = |port: &&Port| {
+        let number = if place.address.is_some() { Some(port.port) } else { port.node_port };
+        port.protocol == place.protocol && number == Some(place.port)
+    };
+    let (port, kind, policies) = service.ports.iter().filter(may_be).find_map(|port| {
+        let places = places(service, port, cluster_ip, node);
+        let (_, kind) = places.iter().find(|(it, _)| it == place)?;
+        Some((port, *kind, Policies::of(service, port, &places)))
+    })?;
+    let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };
+    let sets = endpoints::of_port(slices.iter(), &owner, place.family, node, policies.uses());
+    let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
+    let (inside, outside) = match kind {
+        Kind::ClusterIp if policies.is_internal_local => (local.clone(), local),
+        // Clients on this node are not made to depend on where the endpoints run.
+        Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.is_external_local => (cluster, local),
+        Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (cluster.clone(), cluster),
+    };
+    Some(Entry {
+        owner,
+        kind,
+        inside,
+        outside,
+        affinity_timeout: service.affinity_timeout,
+        serving: policies.is_remembered.then(|| sets.serving.into()),
+        source_ranges: service.source_ranges.get(place.family).as_deref().map(Into::into),
+    })
+}
+
+/// The ports of a Service in each family that it has, and the ClusterIP there.
+fn ports(service: &Service) -> impl Iterator<Item = (Family, &Port, IpAddr)> {
+    Family::ALL.into_iter().flat_map(|family| {
+        let address = *service.cluster_ips.get(family);
+        service.ports.iter().filter_map(move |port| Some((family, port, address?)))
+    })
+}
+
+/// What decides which endpoints the clients of a port get.
+struct Policies {
+    is_internal_local: bool,
+    is_external_local: bool,
+    /// Whether clients outside of the cluster may reach it.
+    is_accessible: bool,
+    /// Whether sockets or session affinity remember endpoints.
+    is_remembered: bool,
+}
+
+impl Policies {
+    fn of(service: &Service, port: &Port, places: &[(Place, Kind)]) -> Self {
+        Self {
+            is_internal_local: service.internal_policy == Policy::Local,
+            is_external_local: service.external_policy == Policy::Local && is_external(service),
+            is_accessible: places.len() > 1,
+            is_remembered: port.protocol == Protocol::Udp || service.affinity_timeout > 0,
+        }
+    }
+
+    fn uses(&self) -> Uses {
+        let Self { is_internal_local, is_external_local, is_accessible, is_remembered } = *self;
+        Uses {
+            cluster: !is_internal_local || is_accessible,
+            local: is_internal_local || (is_external_local && is_accessible),
+            serving: is_remembered,
+        }
+    }
+
+    /// Whose traffic is kept on this node although there are endpoints only elsewhere.
+    fn lacking(&self, subject: &Subject, port: &Port, family: Family, node: &Node) -> Vec<(Family, Traffic)> {
+        let uses = self.uses();
+        if !uses.local {
+            return Vec::new();
+        }
+        let owner = ServicePort { service: subject.name.clone(), port: port.name.clone(), protocol: port.protocol };
+        let sets = endpoints::of_port(subject.slices.iter(), &owner, family, node, Uses { cluster: false, ..uses });
+        if !sets.has_any || !sets.local.is_empty() {
+            return Vec::new();
+        }
+        let kept = [
+            (self.is_internal_local, Traffic::Internal),
+            (self.is_external_local && self.is_accessible, Traffic::External),
+        ];
+        kept.into_iter().filter(|(is_kept, _)| *is_kept).map(|(_, traffic)| (family, traffic)).collect()
     }
 }
 
 /// Only load balancers that keep clients on the node ask; what terminates does not count, even if it still serves.
-fn health_check<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice> + Clone), node: &Node) -> Option<HealthCheck> {
+fn health_check(subject: &Subject) -> Option<HealthCheck> {
+    let Subject { name: _, service, slices } = subject;
     let is_asked = service.kind == ServiceType::LoadBalancer && service.external_policy == Policy::Local;
     let port = service.health_check_node_port.filter(|_| is_asked)?;
     let ready = PerFamily::of(|family| {
         service.cluster_ips.get(family).as_ref()?;
-        let endpoints = slices.clone().filter(|slice| slice.family == Some(family)).flat_map(|slice| &slice.endpoints);
-        let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && endpoints::is_local(endpoint, node);
+        let endpoints = slices.iter().filter(|slice| slice.family == Some(family)).flat_map(|slice| &slice.endpoints);
+        let is_ready = |endpoint: &&SliceEndpoint| endpoint.ready && endpoint.local;
         let addresses: BTreeSet<IpAddr> = endpoints.filter(is_ready).map(|endpoint| endpoint.address).collect();
         Some(addresses.len())
     });
@@ -237,8 +307,8 @@ fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
 }
 
 impl Resolved {
-    fn skip(&mut self, service: &Service, reason: String) {
-        let skipped = Skipped { service: service.name.clone(), reason };
+    fn skip(&mut self, reason: String) {
+        let skipped = Skipped { service: self.precedence.service.clone(), reason };
         if !self.skipped.contains(&skipped) {
             self.skipped.push(skipped);
         }

@@ -7,10 +7,13 @@ mod watches;
 use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1 as discovery},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use crate::{
-    object::{Node, OtherService, PROXY_NAME_LABEL, Service, Slice},
+    object::{Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
     table::ObjectName,
 };
 pub use watches::{Outage, Watches, nothing_heard_of};
@@ -57,11 +60,11 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A Service.
-    Service(Service),
+    Service(ObjectName, Packed<Service>),
     /// An EndpointSlice.
-    Slice(Slice),
+    Slice(SliceHead, Packed<Slice>),
     /// A Service that another proxy serves.
-    OtherService(OtherService),
+    OtherService(ObjectName, OtherService),
     /// The own Node.
     Node(ObjectName, Node),
     /// The ranges of a ServiceCIDR.
@@ -69,12 +72,32 @@ pub enum Object {
 }
 
 impl Object {
+    /// A Service that is served here.
+    pub fn service(service: core::Service) -> Self {
+        Self::Service(object_name(&service.metadata), Packed::new(&service.into()))
+    }
+
+    /// A Service that another proxy serves.
+    pub fn other_service(service: core::Service) -> Self {
+        Self::OtherService(object_name(&service.metadata), service.into())
+    }
+
+    /// An EndpointSlice, as it is seen from the node of this name.
+    pub fn slice(slice: discovery::EndpointSlice, node: &str) -> Self {
+        Self::Slice(SliceHead::from(&slice), Packed::new(&Slice::seen_from(node, slice)))
+    }
+
+    /// The own Node.
+    pub fn node(node: core::Node) -> Self {
+        Self::Node(object_name(&node.metadata), node.into())
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Service(_) => Kind::Service,
-            Self::Slice(_) => Kind::Slice,
-            Self::OtherService(_) => Kind::OtherService,
+            Self::Service(..) => Kind::Service,
+            Self::Slice(..) => Kind::Slice,
+            Self::OtherService(..) => Kind::OtherService,
             Self::Node(..) => Kind::Node,
             Self::ServiceCidr(..) => Kind::ServiceCidr,
         }
@@ -83,10 +106,8 @@ impl Object {
     /// Its name.
     pub fn name(&self) -> &ObjectName {
         match self {
-            Self::Service(service) => &service.name,
-            Self::Slice(slice) => &slice.name,
-            Self::OtherService(service) => &service.name,
-            Self::Node(name, _) | Self::ServiceCidr(name, _) => name,
+            Self::Service(name, _) | Self::OtherService(name, _) | Self::Node(name, _) | Self::ServiceCidr(name, _) => name,
+            Self::Slice(head, _) => &head.name,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The objects as last heard of, and what an event concerns. Between `source` and `resolve`; decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::{
     collections::HashMap,
-    object::{Node, OtherService, Service, Slice},
+    object::{Node, OtherService, Packed, Service, Slice, SliceHead},
+    resolve::Subject,
     source::{Event, Kind, Object},
     table::{Family, ObjectName},
 };
@@ -16,13 +20,12 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Store {
     // In boxes: a hash map of tens of thousands may be as good as half empty.
-    services: HashMap<ObjectName, Box<Service>>,
-    slices: HashMap<ObjectName, Box<Slice>>,
-    /// Service → its slices, in the order of their names; nearly every one has few. A slice may come before its Service and stay
-    /// after it.
-    slices_of: HashMap<ObjectName, Vec<ObjectName>>,
-    others: HashMap<ObjectName, OtherService>,
-    nodes: HashMap<ObjectName, Node>,
+    records: HashMap<ObjectName, Box<Record>>,
+    /// Slice → its Service.
+    slices: HashMap<ObjectName, ObjectName>,
+    services: usize,
+    others: BTreeMap<ObjectName, OtherService>,
+    nodes: BTreeMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
     dirty: Dirty,
     /// When the changes happened that slices were written for, of each Service.
@@ -32,27 +35,33 @@ pub struct Store {
     listed: BTreeSet<Kind>,
 }
 
+/// A Service with its slices; nearly every one has few. A slice may come before its Service and stay after it.
+#[derive(Debug, Default)]
+struct Record {
+    service: Option<Packed<Service>>,
+    /// In the order of their names.
+    slices: Vec<(ObjectName, Packed<Slice>)>,
+}
+
 /// What events have concerned.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// Services to resolve anew.
-    pub services: BTreeSet<ObjectName>,
-    /// Services of other proxies.
-    pub others: BTreeSet<ObjectName>,
-    /// Whether the own Node may be another.
-    pub node: bool,
-    /// Whether the ServiceCIDRs may be others.
-    pub cidrs: bool,
+    /// Services to resolve anew, and what they were before.
+    pub services: BTreeMap<ObjectName, Option<Packed<Service>>>,
+    /// Services of other proxies, and what they were before.
+    pub others: BTreeMap<ObjectName, Option<OtherService>>,
 }
 
 impl Store {
-    /// Takes in an event.
-    pub fn apply(&mut self, event: Event) {
+    /// Takes in an event. True if the own Node may be another.
+    pub fn apply(&mut self, event: Event) -> bool {
+        let is_node = event.kind() == Kind::Node;
         match event {
             Event::Changed(object) => self.set(object),
             Event::Removed(kind, name) => self.remove(kind, &name),
             Event::Listed(kind, objects) => self.replace(kind, objects),
         }
+        is_node
     }
 
     /// Whether a kind has been listed completely at least once. Before, nothing may be concluded from an absence.
@@ -62,7 +71,7 @@ impl Store {
 
     /// What events have concerned since the last call.
     pub fn take_dirty(&mut self) -> Dirty {
-        std::mem::take(&mut self.dirty)
+        mem::take(&mut self.dirty)
     }
 
     /// Notes from now on when the changes happened that slices are written for.
@@ -72,27 +81,27 @@ impl Store {
 
     /// When the changes happened that slices were written for since the last call.
     pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
-        std::mem::take(&mut self.triggers).into_values().flatten().collect()
+        mem::take(&mut self.triggers).into_values().flatten().collect()
     }
 
     /// Has all Services resolved anew.
     pub fn mark_all(&mut self) {
-        self.dirty.services.extend(self.services.keys().cloned());
+        for (name, record) in &self.records {
+            self.dirty.mark(name, record);
+        }
     }
 
-    /// A Service.
-    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name).map(AsRef::as_ref)
+    /// A Service and its slices, in the order of their names.
+    pub fn subject(&self, name: &ObjectName) -> Option<Subject> {
+        let (name, record) = self.records.get_key_value(name)?;
+        let service = record.service.as_ref()?.unpack();
+        let slices = record.slices.iter().map(|(_, slice)| slice.unpack()).collect();
+        Some(Subject { name: name.clone(), service, slices })
     }
 
     /// A Service of another proxy.
     pub fn other(&self, name: &ObjectName) -> Option<&OtherService> {
         self.others.get(name)
-    }
-
-    /// A Service's slices, in the order of their names.
-    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
-        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name)).map(AsRef::as_ref)
     }
 
     /// The own Node.
@@ -108,7 +117,7 @@ impl Store {
     /// How many objects of a kind are held.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
-            Kind::Service => self.services.len(),
+            Kind::Service => self.services,
             Kind::Slice => self.slices.len(),
             Kind::OtherService => self.others.len(),
             Kind::Node => self.nodes.len(),
@@ -118,73 +127,72 @@ impl Store {
 
     fn set(&mut self, object: Object) {
         match object {
-            Object::Service(service) => self.set_service(service),
-            Object::Slice(slice) => self.set_slice(slice),
-            Object::OtherService(service) => {
-                self.dirty.others.insert(service.name.clone());
-                self.others.insert(service.name.clone(), service);
-            }
-            Object::Node(name, node) => {
-                self.dirty.node = true;
-                self.nodes.insert(name, node);
-            }
-            Object::ServiceCidr(name, ranges) => {
-                self.dirty.cidrs = true;
-                self.cidrs.insert(name, ranges);
-            }
+            Object::Service(name, service) => self.set_service(name, Some(service)),
+            Object::Slice(head, slice) => self.set_slice(head, slice),
+            Object::OtherService(name, service) => self.set_other(name, Some(service)),
+            Object::Node(name, node) => drop(self.nodes.insert(name, node)),
+            Object::ServiceCidr(name, ranges) => drop(self.cidrs.insert(name, ranges)),
         }
     }
 
     fn remove(&mut self, kind: Kind, name: &ObjectName) {
         match kind {
-            Kind::Service => self.remove_service(name),
+            Kind::Service => self.set_service(name.clone(), None),
             Kind::Slice => self.remove_slice(name),
-            Kind::OtherService => {
-                self.others.remove(name);
-                self.dirty.others.insert(name.clone());
-            }
-            Kind::Node => {
-                self.nodes.remove(name);
-                self.dirty.node = true;
-            }
-            Kind::ServiceCidr => {
-                self.cidrs.remove(name);
-                self.dirty.cidrs = true;
-            }
+            Kind::OtherService => self.set_other(name.clone(), None),
+            Kind::Node => drop(self.nodes.remove(name)),
+            Kind::ServiceCidr => drop(self.cidrs.remove(name)),
         }
     }
 
-    fn set_service(&mut self, service: Service) {
-        if self.services.get(&service.name).is_none_or(|known| **known != service) {
-            self.dirty.services.insert(service.name.clone());
-            self.services.insert(service.name.clone(), Box::new(service));
+    fn set_service(&mut self, name: ObjectName, service: Option<Packed<Service>>) {
+        let record = self.records.entry(name.clone()).or_default();
+        if record.service != service {
+            self.dirty.mark(&name, record);
+            self.services += usize::from(service.is_some());
+            self.services -= usize::from(record.service.is_some());
+            record.service = service;
         }
+        self.drop_if_empty(&name);
     }
 
-    fn remove_service(&mut self, name: &ObjectName) {
-        if self.services.remove(name).is_some() {
-            self.dirty.services.insert(name.clone());
-        }
+    fn set_other(&mut self, name: ObjectName, service: Option<OtherService>) {
+        let before = match service {
+            Some(service) => self.others.insert(name.clone(), service),
+            None => self.others.remove(&name),
+        };
+        self.dirty.others.entry(name).or_insert(before);
     }
 
-    fn set_slice(&mut self, slice: Slice) {
-        if self.slices.get(&slice.name).is_some_and(|known| **known == slice) {
+    fn set_slice(&mut self, head: SliceHead, slice: Packed<Slice>) {
+        let SliceHead { name, service, triggered } = head;
+        if self.slices.get(&name) != service.as_ref() {
+            self.unlink_slice(&name);
+        }
+        let Some(service) = service else { return };
+        // All that belongs to a Service shares its name.
+        let service = self.records.get_key_value(&service).map_or(service, |(name, _)| name.clone());
+        let record = self.records.entry(service.clone()).or_default();
+        let place = record.slices.binary_search_by(|(known, _)| known.cmp(&name));
+        if place.is_ok_and(|index| record.slices.get(index).is_some_and(|(_, known)| *known == slice)) {
             return;
         }
-        self.unlink_slice(&slice.name);
-        if let Some(service) = &slice.service {
-            if let (Some(family), Some(triggered), Some(since)) = (slice.family, slice.triggered, self.since)
-                && triggered > since
-            {
-                self.triggers.entry(service.clone()).or_default().push((family, triggered));
+        self.dirty.mark(&service, record);
+        let family = slice.unpack().family;
+        match place.map(|index| record.slices.get_mut(index)) {
+            Ok(Some(known)) => known.1 = slice,
+            Ok(None) => {}
+            Err(index) => {
+                record.slices.reserve_exact(1);
+                record.slices.insert(index, (name.clone(), slice));
+                self.slices.insert(name, service.clone());
             }
-            let all = self.slices_of.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
-            if let Err(index) = all.binary_search(&slice.name) {
-                all.insert(index, slice.name.clone());
-            }
-            self.dirty.services.insert(service.clone());
         }
-        self.slices.insert(slice.name.clone(), Box::new(slice));
+        if let (Some(family), Some(triggered), Some(since)) = (family, triggered, self.since)
+            && triggered > since
+        {
+            self.triggers.entry(service).or_default().push((family, triggered));
+        }
     }
 
     /// What a slice was written for that is gone does not count any more.
@@ -195,15 +203,19 @@ impl Store {
     }
 
     fn unlink_slice(&mut self, name: &ObjectName) -> Option<ObjectName> {
-        let service = self.slices.remove(name).and_then(|slice| slice.service)?;
-        if let Some(slices) = self.slices_of.get_mut(&service) {
-            slices.retain(|slice| slice != name);
-            if slices.is_empty() {
-                self.slices_of.remove(&service);
-            }
+        let service = self.slices.remove(name)?;
+        if let Some(record) = self.records.get_mut(&service) {
+            self.dirty.mark(&service, record);
+            record.slices.retain(|(slice, _)| slice != name);
+            self.drop_if_empty(&service);
         }
-        self.dirty.services.insert(service.clone());
         Some(service)
+    }
+
+    fn drop_if_empty(&mut self, name: &ObjectName) {
+        if self.records.get(name).is_some_and(|record| record.service.is_none() && record.slices.is_empty()) {
+            self.records.remove(name);
+        }
     }
 
     /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
@@ -221,11 +233,23 @@ impl Store {
 
     fn names(&self, kind: Kind) -> BTreeSet<ObjectName> {
         match kind {
-            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::Service => {
+                let services = self.records.iter().filter(|(_, record)| record.service.is_some());
+                services.map(|(name, _)| name.clone()).collect()
+            }
             Kind::Slice => self.slices.keys().cloned().collect(),
             Kind::OtherService => self.others.keys().cloned().collect(),
             Kind::Node => self.nodes.keys().cloned().collect(),
             Kind::ServiceCidr => self.cidrs.keys().cloned().collect(),
+        }
+    }
+}
+
+impl Dirty {
+    /// A Service is about to change, or its slices.
+    fn mark(&mut self, name: &ObjectName, record: &Record) {
+        if !self.services.contains_key(name) {
+            self.services.insert(name.clone(), record.service.clone());
         }
     }
 }
@@ -236,47 +260,46 @@ mod tests {
     use crate::object::Faults;
 
     fn name(name: &str) -> ObjectName {
-        ObjectName { namespace: "default".into(), name: name.into() }
+        ObjectName::new("default", name)
     }
 
-    fn slice(slice: &str, service: &str) -> Slice {
-        Slice {
-            name: name(slice),
-            service: Some(name(service)),
-            family: Some(Family::V4),
-            ports: Box::default(),
-            endpoints: Box::default(),
-            triggered: None,
-            faults: Faults::default(),
-        }
+    fn slice(slice: &str, service: &str) -> Object {
+        let head = SliceHead { name: name(slice), service: Some(name(service)), triggered: None };
+        let (ports, endpoints, faults) = (Box::default(), Box::default(), Faults::default());
+        Object::Slice(head, Packed::new(&Slice { family: Some(Family::V4), ports, endpoints, faults }))
+    }
+
+    /// The Services that have been concerned.
+    fn concerned(store: &mut Store) -> Vec<String> {
+        store.take_dirty().services.into_keys().map(|service| service.name().to_owned()).collect()
     }
 
     #[test]
     fn what_vanished_from_a_list_is_removed() {
         let mut store = Store::default();
-        store.apply(Event::Listed(Kind::Slice, vec![Object::Slice(slice("a", "web")), Object::Slice(slice("b", "db"))]));
+        store.apply(Event::Listed(Kind::Slice, vec![slice("a", "web"), slice("b", "db")]));
         store.take_dirty();
-        store.apply(Event::Listed(Kind::Slice, vec![Object::Slice(slice("a", "web"))]));
-        assert_eq!(store.take_dirty().services, BTreeSet::from([name("db")]));
-        assert_eq!(store.slices_of(&name("db")).count(), 0);
+        store.apply(Event::Listed(Kind::Slice, vec![slice("a", "web")]));
+        assert_eq!(concerned(&mut store), ["db"]);
+        assert_eq!((store.count(Kind::Slice), store.records.len()), (1, 1));
         assert!(!store.has_listed(Kind::Service), "Services were never listed");
     }
 
     #[test]
     fn a_slice_that_moves_concerns_both_services() {
         let mut store = Store::default();
-        store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
+        store.apply(Event::Changed(slice("a", "web")));
         store.take_dirty();
-        store.apply(Event::Changed(Object::Slice(slice("a", "db"))));
-        assert_eq!(store.take_dirty().services, BTreeSet::from([name("web"), name("db")]));
+        store.apply(Event::Changed(slice("a", "db")));
+        assert_eq!(concerned(&mut store), ["db", "web"]);
     }
 
     #[test]
     fn an_object_that_did_not_change_concerns_nobody() {
         let mut store = Store::default();
-        store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
+        store.apply(Event::Changed(slice("a", "web")));
         store.take_dirty();
-        store.apply(Event::Changed(Object::Slice(slice("a", "web"))));
-        assert!(store.take_dirty().services.is_empty());
+        store.apply(Event::Changed(slice("a", "web")));
+        assert!(concerned(&mut store).is_empty());
     }
 }

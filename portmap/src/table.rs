@@ -3,34 +3,73 @@
 mod claims;
 
 use std::{
+    borrow::Cow,
+    cmp::Ordering,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
+use arcstr::ArcStr;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use claims::{AddressOwner, Changes, Table};
 
 pub use portmap_common::{Kind, Verdict};
 
-/// A namespaced object's name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName {
+/// A namespaced object's name, `namespace/name`. All copies share one text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ObjectName(ArcStr);
+
+impl ObjectName {
+    /// A name within a namespace, which has no slash in it.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(arcstr::format!("{namespace}/{name}"))
+    }
+
     /// The namespace.
-    pub namespace: Arc<str>,
+    pub fn namespace(&self) -> &str {
+        self.parts().0
+    }
+
     /// The name within it.
-    pub name: Arc<str>,
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or_default()
+    }
+}
+
+/// By namespace, then by name.
+impl Ord for ObjectName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        f.write_str(&self.0)
     }
 }
 
 /// The protocols that a socket hook sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -55,7 +94,7 @@ impl fmt::Display for Protocol {
 }
 
 /// The address families, each with its own maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -82,7 +121,7 @@ impl Family {
 }
 
 /// One of a thing for each address family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerFamily<T> {
     /// For IPv4.
     pub v4: T,
@@ -186,7 +225,7 @@ pub struct ServicePort {
     /// The Service.
     pub service: ObjectName,
     /// The port's name, empty if it has none.
-    pub port: Arc<str>,
+    pub port: ArcStr,
     /// The port's protocol.
     pub protocol: Protocol,
 }
@@ -235,6 +274,15 @@ pub struct Entry {
     pub serving: Option<Arc<[Endpoint]>>,
     /// Whom the service port's load balancer addresses admit; none: everybody.
     pub source_ranges: Option<Arc<[IpNet]>>,
+}
+
+/// A table to plan by: what each destination should do.
+pub trait Entries {
+    /// What a frontend should do, if anybody claims it.
+    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>>;
+
+    /// Whose a ClusterIP is.
+    fn owner(&self, address: &IpAddr) -> Option<AddressOwner>;
 }
 
 /// Who wins an address that several Services claim: the oldest, then the first by name.

@@ -9,8 +9,9 @@ use portmap_common::{Choice, Kind, Verdict};
 use serde::Serialize;
 
 use crate::{
+    desired::Desired,
     maps::{Found, Item, Slot, Snapshot},
-    table::{Endpoint, Entry, Family, Place, ServicePort, Table, Target},
+    table::{Endpoint, Entry, Family, Place, ServicePort, Target},
 };
 
 /// One frontend. The names and texts of its JSON are a stable contract.
@@ -53,9 +54,9 @@ pub enum External {
     Action(&'static str),
 }
 
-/// The rows of a desired table, in order.
-pub fn of_table(table: &Table) -> Vec<Row> {
-    table.iter().map(|(place, entry)| of_entry(place, entry)).collect()
+/// The rows of what should be done, in order.
+pub fn of_desired(desired: &Desired) -> Vec<Row> {
+    desired.entries().map(|(place, entry)| of_entry(&place, &entry)).collect()
 }
 
 fn of_entry(place: &Place, entry: &Entry) -> Row {

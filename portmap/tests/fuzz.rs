@@ -75,7 +75,7 @@ fn read_and_resolve(content: &[u8]) -> Vec<String> {
         desired.apply(event);
     }
     desired.resolve();
-    let rows = view::of_table(desired.table());
+    let rows = view::of_desired(&desired);
     serde_json::to_string(&rows).expect("JSON");
     rows.into_iter().map(|row| row.frontend).collect()
 }
@@ -142,7 +142,7 @@ fn found() -> impl Strategy<Value = Found> {
 
 fn owner() -> impl Strategy<Value = ServicePort> {
     ("[a-c]", protocol()).prop_map(|(name, protocol)| ServicePort {
-        service: ObjectName { namespace: "default".into(), name: name.into() },
+        service: ObjectName::new("default", &name),
         port: "".into(),
         protocol,
     })
@@ -204,16 +204,16 @@ proptest! {
         let mut changes: Changes = desired.resolve();
         let mut planner = Planner::new(capacity, found);
         changes.extend(planner.everything());
-        let plan = planner.plan(desired.table(), &changes);
+        let plan = planner.plan(&desired, &changes);
         prop_assert!(plan.left_out.is_empty() || planner.frontends() > 0);
         // A second look finds nothing to do.
         let mut again = desired.table().everything();
         again.extend(planner.everything());
-        prop_assert!(planner.plan(desired.table(), &again).steps.is_empty());
+        prop_assert!(planner.plan(&desired, &again).steps.is_empty());
         // On empty maps the same table is written whole.
         let mut fresh = Planner::new(capacity, Snapshot::default());
         let mut maps = MemoryMaps::new(capacity);
-        apply::apply(&mut maps, &fresh.plan(desired.table(), &desired.table().everything())).expect("applies");
+        apply::apply(&mut maps, &fresh.plan(&desired, &desired.table().everything())).expect("applies");
         prop_assert_eq!(maps.read().expect("reads").frontends.len(), desired.table().iter().count());
     }
 }

@@ -16,7 +16,7 @@ use portmap::{
     datapath::{lookup::Lookup, pin::Pins},
     maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
     plan::Planner,
-    table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Precedence, Protocol, ServicePort, Table, Target},
+    table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Table, Target},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::{patience::slowness, world::World};
@@ -220,13 +220,12 @@ impl Writer {
             serving: None,
             source_ranges: None,
         };
-        let frontend = Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp };
-        let changed = self.table.replace(&precedence, vec![(frontend.into(), entry)]);
+        let changed = self.table.replace(&precedence, &[place(service)], vec![(place(service), entry)]);
         self.apply(&changed);
     }
 
     fn remove(&mut self, service: u16) {
-        let changed = self.table.remove(&precedence(service).service);
+        let changed = self.table.replace(&precedence(service), &[place(service)], Vec::new());
         self.apply(&changed);
     }
 
@@ -261,9 +260,14 @@ impl Writer {
     }
 }
 
+fn place(service: u16) -> Place {
+    let [high, low] = service.to_be_bytes();
+    Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp }.into()
+}
+
 fn precedence(service: u16) -> Precedence {
     let name = format!("service-{service}");
-    Precedence { created: 0, service: ObjectName { namespace: "default".into(), name: name.into() } }
+    Precedence { created: 0, service: ObjectName::new("default", &name) }
 }
 
 /// A small generator of numbers (xorshift): the same sequence each time.

@@ -27,7 +27,7 @@ impl Report {
     }
 
     /// Says what found no room.
-    pub fn plan(&mut self, plan: Plan, table: &Table, capacity: Capacity) {
+    pub fn plan(&mut self, plan: Plan, table: &Table<()>, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
             tracing::error!(
@@ -37,7 +37,7 @@ impl Report {
         }
         self.without_room = without_room;
         for (frontend, full) in left_out.iter().filter(|(frontend, _)| !self.left_out.contains_key(*frontend)) {
-            let owner = table.get(frontend).map(|entry| entry.owner.service.to_string()).unwrap_or_default();
+            let owner = table.winner(frontend).map(|(_, service)| service.to_string()).unwrap_or_default();
             tracing::error!("Service {owner}: {frontend} is left out: {}", full.advice(capacity));
         }
         if left_out.is_empty() && !self.left_out.is_empty() {

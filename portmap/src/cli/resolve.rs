@@ -5,15 +5,14 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use portmap::{
-    resolve::{self, Node},
+    desired::Desired,
     source::{
         Object, Wanted,
         manifests::{self, Manifests},
     },
-    store::Store,
-    table::Table,
     view,
 };
+use tracing::subscriber::NoSubscriber;
 
 use super::{
     NO, ObjectArguments,
@@ -40,39 +39,35 @@ impl Arguments {
         let wanted = self.objects.wanted()?;
         let reading = Manifests::new(self.manifests, wanted.clone()).read()?;
         let mut warnings = reading.warnings;
-        let is_usable = reading.objects.iter().any(|object| matches!(object, Object::Service(_)));
+        let is_usable = reading.objects.iter().any(|object| matches!(object, Object::Service(..)));
         if !is_usable {
             warnings.push("no Service was given: nothing to resolve".to_owned());
         }
-        let table = resolve_all(reading.objects, &wanted, &mut warnings);
+        let desired = resolve_all(reading.objects, &wanted, &mut warnings);
         for warning in &warnings {
             output::warning(warning);
         }
-        output::print_rows(&view::of_table(&table), self.output)?;
+        output::print_rows(&view::of_desired(&desired), self.output)?;
         let is_fine = is_usable && (warnings.is_empty() || !self.strict);
         Ok(if is_fine { ExitCode::SUCCESS } else { NO.into() })
     }
 }
 
-fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>) -> Table {
-    let mut store = Store::default();
+fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>) -> Desired {
+    let mut desired =
+        Desired::new(wanted.node.clone(), Vec::new(), Vec::new()).allowing(wanted.external_ips.clone());
     for event in manifests::listed(objects) {
-        store.apply(event);
+        desired.apply(event);
     }
-    let node = Node::new(&wanted.node, store.node()).allowing(wanted.external_ips.clone());
-    let mut table = Table::default();
-    for name in store.take_dirty().services {
-        if let Some(service) = store.service(&name) {
-            let resolved = resolve::resolve(service, &store.slices_of(&name), &node);
-            warnings.extend(resolved.skipped.iter().map(ToString::to_string));
-            table.replace(&resolved.precedence, resolved.entries);
-        }
-    }
-    for (place, _) in table.iter() {
+    // What an agent would log is printed as warnings of this command.
+    tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
+    warnings.extend(desired.skipped().map(ToString::to_string));
+    let table = desired.table();
+    for (place, ..) in table.iter() {
         let losers = table.losers(place);
         warnings.extend(
             losers.map(|(loser, winner)| format!("Service {loser}: {place} belongs to Service {winner}, and is left to it")),
         );
     }
-    table
+    desired
 }

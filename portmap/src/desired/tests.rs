@@ -4,13 +4,11 @@ use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    object::{self, object_name},
-    source::Object,
-    view,
-};
+use crate::{source::Object, view};
 
 const CHANGES: usize = 1_000;
+
+const NODE: &str = "this-node";
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -58,7 +56,7 @@ fn service() -> impl Strategy<Value = Value> {
 
 fn slice() -> impl Strategy<Value = Value> {
     let conditions = (any::<Option<bool>>(), any::<Option<bool>>(), any::<Option<bool>>());
-    let place = (select(&["this-node", "other"][..]), select(&["", "here", "there"][..]));
+    let place = (select(&[NODE, "other"][..]), select(&["", "here", "there"][..]));
     let endpoint = (1..6_u8, conditions, place);
     let slice = (name(), any::<bool>(), select(&["TCP", "UDP"][..]), prop::collection::vec(endpoint, 0..4));
     slice.prop_map(|(service, is_v6, protocol, endpoints)| {
@@ -97,7 +95,7 @@ fn change() -> impl Strategy<Value = Change> {
         5 => of(Kind::Service, service().boxed()),
         8 => of(Kind::Slice, slice().boxed()),
         1 => of(Kind::OtherService, service().boxed()),
-        1 => prop::option::weighted(0.8, node()).prop_map(|object| Change { kind: Kind::Node, name: "this-node", object }),
+        1 => prop::option::weighted(0.8, node()).prop_map(|object| Change { kind: Kind::Node, name: NODE, object }),
     ]
 }
 
@@ -106,13 +104,10 @@ fn convert(kind: Kind, name: &str, mut object: Value) -> Object {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["namespace"] = json!("default");
     match kind {
-        Kind::Service => Object::Service(parse::<k8s_openapi::api::core::v1::Service>(object).into()),
-        Kind::OtherService => Object::OtherService(parse::<k8s_openapi::api::core::v1::Service>(object).into()),
-        Kind::Slice => Object::Slice(parse::<k8s_openapi::api::discovery::v1::EndpointSlice>(object).into()),
-        Kind::Node => {
-            let node: k8s_openapi::api::core::v1::Node = parse(object);
-            Object::Node(object_name(node.metadata.clone()), object::Node::from(node))
-        }
+        Kind::Service => Object::service(parse(object)),
+        Kind::OtherService => Object::other_service(parse(object)),
+        Kind::Slice => Object::slice(parse(object), NODE),
+        Kind::Node => Object::node(parse(object)),
         Kind::ServiceCidr => unreachable!("none is made"),
     }
 }
@@ -122,7 +117,7 @@ fn parse<T: serde::de::DeserializeOwned>(object: Value) -> T {
 }
 
 fn start() -> Desired {
-    let mut desired = Desired::new("this-node".into(), vec![Eligible::Primary], Vec::new());
+    let mut desired = Desired::new(NODE.into(), vec![Eligible::Primary], Vec::new());
     for kind in Kind::ALL {
         desired.apply(Event::Listed(kind, Vec::new()));
     }
@@ -132,9 +127,9 @@ fn start() -> Desired {
 /// Everything that the table says, frontends on node addresses included.
 fn said(desired: &Desired) -> Vec<String> {
     let Changes { frontends, addresses } = desired.table().everything();
-    let rows = view::of_table(desired.table()).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
-    let entries = frontends.iter().map(|frontend| format!("{frontend} {:?}", desired.table().get(frontend)));
-    let owners = addresses.iter().map(|address| format!("{address} {:?}", desired.table().owner(address)));
+    let rows = view::of_desired(desired).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
+    let entries = frontends.iter().map(|frontend| format!("{frontend} {:?}", desired.entry(frontend)));
+    let owners = addresses.iter().map(|address| format!("{address} {:?}", desired.owner(address)));
     let mut all: Vec<String> = rows.chain(entries).chain(owners).collect();
     all.sort();
     all
@@ -150,7 +145,7 @@ proptest! {
     ) {
         let (mut desired, mut objects) = (start(), BTreeMap::new());
         for Change { kind, name, object } in changes {
-            let full_name = ObjectName { namespace: "default".into(), name: name.into() };
+            let full_name = ObjectName::new("default", name);
             match object {
                 Some(object) => {
                     let object = convert(kind, name, object);
@@ -179,7 +174,7 @@ proptest! {
         if desired.store().node().is_some() {
             prop_assert_eq!(said(&desired), said(&again));
         } else {
-            prop_assert_eq!(view::of_table(desired.table()), view::of_table(again.table()));
+            prop_assert_eq!(view::of_desired(&desired), view::of_desired(&again));
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::{fmt::Display, net::IpAddr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// What an object says and cannot be meant, in the order found, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults(Vec<Box<str>>);
 
 impl Faults {

@@ -1,12 +1,17 @@
 //! `v1/Service`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
+use arcstr::ArcStr;
 use ipnet::IpNet;
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::api::core::v1 as core;
+use serde::{Deserialize, Serialize};
 
-use super::{Faults, is_label, object_name, shared::shared};
-use crate::table::{Family, ObjectName, PerFamily, Protocol};
+use super::{
+    Faults, is_label,
+    shared::{self, shared},
+};
+use crate::table::{Family, PerFamily, Protocol};
 
 /// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_TIMEOUT: u32 = 10_800;
@@ -14,11 +19,9 @@ const AFFINITY_TIMEOUT: u32 = 10_800;
 /// The longest that it admits: a day.
 const LONGEST_AFFINITY: u32 = 86_400;
 
-/// A Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A Service, but for its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Its name.
-    pub name: ObjectName,
     /// `metadata.creationTimestamp` in seconds since 1970, 0 if absent.
     pub created: i64,
     /// `spec.type`.
@@ -30,7 +33,7 @@ pub struct Service {
     /// The addresses of `status.loadBalancer.ingress` that are to be served here: not those whose `ipMode` is `Proxy`.
     pub load_balancer_ips: Box<[IpAddr]>,
     /// Whom `spec.loadBalancerSourceRanges` admits, collapsed; none: everybody.
-    pub source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
+    pub source_ranges: PerFamily<Option<Box<[IpNet]>>>,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: Policy,
     /// `spec.externalTrafficPolicy`.
@@ -46,7 +49,7 @@ pub struct Service {
 }
 
 /// `spec.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
     /// `ClusterIP`, and what is not known.
     ClusterIp,
@@ -59,7 +62,7 @@ pub enum ServiceType {
 }
 
 /// A traffic policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
     /// All endpoints.
     Cluster,
@@ -68,10 +71,11 @@ pub enum Policy {
 }
 
 /// An entry of `spec.ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// The port's name, empty if it has none.
-    pub name: Arc<str>,
+    #[serde(deserialize_with = "shared::deserialize")]
+    pub name: ArcStr,
     /// `TCP` if not given.
     pub protocol: Protocol,
     /// The Service port.
@@ -81,18 +85,23 @@ pub struct Port {
 }
 
 /// A Service that another proxy serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherService {
-    /// Its name.
-    pub name: ObjectName,
     /// Its ClusterIPs.
     pub cluster_ips: PerFamily<Option<IpAddr>>,
+}
+
+impl OtherService {
+    /// Its ClusterIPs, of whichever family.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        Family::ALL.iter().filter_map(|family| *self.cluster_ips.get(*family)).collect()
+    }
 }
 
 impl From<core::Service> for OtherService {
     fn from(service: core::Service) -> Self {
         let mut spec = service.spec.unwrap_or_default();
-        Self { name: object_name(service.metadata), cluster_ips: cluster_ips(&mut spec, &mut Faults::default()) }
+        Self { cluster_ips: cluster_ips(&mut spec, &mut Faults::default()) }
     }
 }
 
@@ -104,7 +113,6 @@ impl From<core::Service> for Service {
         let kind = service_type(spec.type_.as_deref(), &mut faults);
         Self {
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            name: service_name(service.metadata),
             kind,
             cluster_ips: cluster_ips(&mut spec, &mut faults),
             external_ips: external_ips(&spec.external_ips.unwrap_or_default(), &mut faults),
@@ -118,12 +126,6 @@ impl From<core::Service> for Service {
             faults,
         }
     }
-}
-
-/// The slices have it too.
-fn service_name(metadata: ObjectMeta) -> ObjectName {
-    let name = object_name(metadata);
-    ObjectName { name: shared(&name.name), ..name }
 }
 
 fn service_type(name: Option<&str>, faults: &mut Faults) -> ServiceType {
@@ -187,7 +189,7 @@ fn load_balancer_ips(ingress: Vec<core::LoadBalancerIngress>, faults: &mut Fault
 
 /// A zero CIDR, or no range of a family, means everybody of that family. A list of which nothing can be read means nobody:
 /// somebody wanted a filter.
-fn source_ranges(texts: &[String], faults: &mut Faults) -> PerFamily<Option<Arc<[IpNet]>>> {
+fn source_ranges(texts: &[String], faults: &mut Faults) -> PerFamily<Option<Box<[IpNet]>>> {
     let ranges: Vec<IpNet> = texts.iter().filter_map(|text| faults.range("loadBalancerSourceRange", text)).collect();
     if ranges.is_empty() && !texts.is_empty() {
         return PerFamily { v4: Some([].into()), v6: Some([].into()) };

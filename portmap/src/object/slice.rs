@@ -1,40 +1,51 @@
 //! `discovery.k8s.io/v1/EndpointSlice`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
+use arcstr::ArcStr;
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;
+use serde::{Deserialize, Serialize};
 
-use super::{Faults, SERVICE_NAME_LABEL, object_name, shared::shared};
+use super::{
+    Faults, SERVICE_NAME_LABEL, object_name,
+    shared::{self, shared},
+};
 use crate::table::{Family, ObjectName, Protocol};
 
 /// Says when the change of a pod or Service happened that made the controller write the slice, in RFC 3339.
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-/// An EndpointSlice.
+/// What of an EndpointSlice is asked for before it is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
+pub struct SliceHead {
     /// Its name.
     pub name: ObjectName,
     /// The Service it belongs to; none if the label is missing or empty.
     pub service: Option<ObjectName>,
+    /// When the change happened that the controller last wrote it for, if it says so.
+    pub triggered: Option<Timestamp>,
+}
+
+/// An EndpointSlice, seen from a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
     /// The family of its addresses; none for types that are ignored.
     pub family: Option<Family>,
     /// The ports that count: named (if only by the empty name) and numbered, of a protocol that is served.
     pub ports: Box<[SlicePort]>,
     /// The endpoints that have an address of the family.
     pub endpoints: Box<[SliceEndpoint]>,
-    /// When the change happened that the controller last wrote it for, if it says so.
-    pub triggered: Option<Timestamp>,
     /// What is wrong with it.
     pub faults: Faults,
 }
 
 /// An entry of a slice's `ports`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlicePort {
     /// The name of the Service port.
-    pub name: Arc<str>,
+    #[serde(deserialize_with = "shared::deserialize")]
+    pub name: ArcStr,
     /// `TCP` if not given.
     pub protocol: Protocol,
     /// The number that the pods of this slice listen on.
@@ -42,7 +53,7 @@ pub struct SlicePort {
 }
 
 /// An entry of a slice's `endpoints`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceEndpoint {
     /// The first address.
     pub address: IpAddr,
@@ -52,14 +63,14 @@ pub struct SliceEndpoint {
     pub serving: bool,
     /// Whether the pod is being deleted: `conditions.terminating`, false if not given.
     pub terminating: bool,
-    /// The node it runs on.
-    pub node: Option<Arc<str>>,
+    /// Whether it is known to run on the node.
+    pub local: bool,
     /// For whom it is meant, if the controller says so.
     pub hints: Option<Box<Hints>>,
 }
 
 /// `hints` of an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hints {
     /// `forZones`
     pub zones: Box<[Box<str>]>,
@@ -67,33 +78,44 @@ pub struct Hints {
     pub nodes: Box<[Box<str>]>,
 }
 
-impl From<discovery::EndpointSlice> for Slice {
-    fn from(slice: discovery::EndpointSlice) -> Self {
-        let mut faults = Faults::default();
-        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)).cloned();
+impl From<&discovery::EndpointSlice> for SliceHead {
+    fn from(slice: &discovery::EndpointSlice) -> Self {
+        let name = object_name(&slice.metadata);
+        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
         let annotations = slice.metadata.annotations.as_ref();
-        let triggered = annotations.and_then(|annotations| annotations.get(TRIGGER_ANNOTATION)?.parse().ok());
-        let name = object_name(slice.metadata);
+        Self {
+            service: service.filter(|service| !service.is_empty()).map(|service| ObjectName::new(name.namespace(), service)),
+            triggered: annotations.and_then(|annotations| annotations.get(TRIGGER_ANNOTATION)?.parse().ok()),
+            name,
+        }
+    }
+}
+
+impl Slice {
+    /// What a slice says to the node of this name, which is empty if it is not known.
+    pub fn seen_from(node: &str, slice: discovery::EndpointSlice) -> Self {
+        let mut faults = Faults::default();
         let family = match slice.address_type.as_str() {
             "IPv4" => Some(Family::V4),
             "IPv6" => Some(Family::V6),
             _ => None,
         };
+        let field = format!("the endpoint of EndpointSlice {},", object_name(&slice.metadata));
         Self {
-            service: service
-                .filter(|service| !service.is_empty())
-                .map(|service| ObjectName { namespace: name.namespace.clone(), name: shared(&service) }),
             family,
-            ports: slice.ports.unwrap_or_default().into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
             endpoints: match family {
-                Some(family) => endpoints(slice.endpoints.unwrap_or_default(), family, &name, &mut faults),
+                Some(family) => endpoints(slice.endpoints.unwrap_or_default(), family, node, &field, &mut faults),
                 None => Box::default(),
             },
-            name,
-            triggered,
+            ports: slice.ports.unwrap_or_default().into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
             faults,
         }
     }
+}
+
+/// Whether an endpoint is known to run on the node of this name.
+pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
+    !node.is_empty() && endpoint_node == Some(node)
 }
 
 /// A port without a name or number stands for "all ports", which no Service port joins.
@@ -110,24 +132,24 @@ fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<Slic
 fn endpoints(
     endpoints: Vec<discovery::Endpoint>,
     family: Family,
-    slice: &ObjectName,
+    node: &str,
+    field: &str,
     faults: &mut Faults,
 ) -> Box<[SliceEndpoint]> {
-    let field = format!("the endpoint of EndpointSlice {slice},");
     endpoints
         .into_iter()
         .filter_map(|endpoint| {
-            let address = faults.address(&field, endpoint.addresses.first()?)?;
+            let address = faults.address(field, endpoint.addresses.first()?)?;
             if Family::of(address) != family {
                 faults.add(format_args!("{field} {address} is no {} address, and is left out", family.name()));
                 return None;
             }
-            Some(slice_endpoint(address, endpoint))
+            Some(slice_endpoint(address, node, endpoint))
         })
         .collect()
 }
 
-fn slice_endpoint(address: IpAddr, endpoint: discovery::Endpoint) -> SliceEndpoint {
+fn slice_endpoint(address: IpAddr, node: &str, endpoint: discovery::Endpoint) -> SliceEndpoint {
     let conditions = endpoint.conditions.unwrap_or_default();
     let hints = endpoint.hints.map(|hints| Hints {
         zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name.into()).collect(),
@@ -138,7 +160,7 @@ fn slice_endpoint(address: IpAddr, endpoint: discovery::Endpoint) -> SliceEndpoi
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        node: endpoint.node_name.as_deref().map(shared),
+        local: is_local(endpoint.node_name.as_deref(), node),
         hints: hints.filter(|hints| *hints != Hints::default()).map(Box::new),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         Maps as _,
         memory::{Answer, MemoryMaps},
     },
-    table::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Target, Verdict},
+    table::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Table, Target, Verdict},
 };
 
 const SERVICES: u8 = 6;
@@ -67,7 +67,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn precedence(service: u8) -> Precedence {
     let name = format!("service-{service}");
-    Precedence { created: 0, service: ObjectName { namespace: "default".into(), name: name.into() } }
+    Precedence { created: 0, service: ObjectName::new("default", &name) }
 }
 
 fn address(v6: bool, last: u8) -> IpAddr {
@@ -135,6 +135,7 @@ fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
 /// The agent in small, without a kernel.
 struct Agent {
     table: Table,
+    claimed: BTreeMap<u8, Vec<Place>>,
     planner: Planner,
     maps: MemoryMaps,
 }
@@ -142,7 +143,14 @@ struct Agent {
 impl Agent {
     fn new(capacity: Capacity) -> Self {
         let maps = MemoryMaps::new(capacity);
-        Self { table: Table::default(), planner: Planner::new(capacity, Snapshot::default()), maps }
+        Self { table: Table::default(), claimed: BTreeMap::new(), planner: Planner::new(capacity, Snapshot::default()), maps }
+    }
+
+    /// Has a Service claim these places and no others.
+    fn replace(&mut self, service: u8, entries: Vec<(Place, Entry)>) -> Changes {
+        let places = entries.iter().map(|(place, _)| *place).collect();
+        let before = self.claimed.insert(service, places).unwrap_or_default();
+        self.table.replace(&precedence(service), &before, entries)
     }
 
     fn see(&self, frontend: &Frontend) -> [Option<Answer>; 2] {
@@ -202,11 +210,11 @@ impl Agent {
     fn step(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match event {
             Event::Set(service, shape) => {
-                let changed = self.table.replace(&precedence(*service), entries(*service, shape));
+                let changed = self.replace(*service, entries(*service, shape));
                 self.change(&changed)
             }
             Event::Remove(service) => {
-                let changed = self.table.replace(&precedence(*service), Vec::new());
+                let changed = self.replace(*service, Vec::new());
                 self.change(&changed)
             }
             Event::Grace => self.grace(),
@@ -230,7 +238,7 @@ proptest! {
         }
         agent.grace()?;
         prop_assert!(agent.planner.left_out.is_empty());
-        for (place, entry) in agent.table.iter() {
+        for (place, _, entry) in agent.table.iter() {
             let frontend = place.on(place.address.expect("no node port"));
             prop_assert_eq!(agent.see(&frontend), [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
         }
@@ -268,7 +276,7 @@ proptest! {
     }
 }
 
-fn one(service: u8, endpoints: &[u8]) -> (Precedence, Vec<(Place, Entry)>) {
+fn one(service: u8, endpoints: &[u8]) -> Vec<(Place, Entry)> {
     let shape = Shape {
         addresses: vec![service],
         inside: endpoints.to_vec(),
@@ -277,20 +285,19 @@ fn one(service: u8, endpoints: &[u8]) -> (Precedence, Vec<(Place, Entry)>) {
         protocol: Protocol::Tcp,
         affinity_timeout: 0,
     };
-    (precedence(service), entries(service, &shape))
+    entries(service, &shape)
 }
 
 #[test]
 fn what_worked_keeps_working_when_the_maps_are_full() {
     let mut agent = Agent::new(capacity(2, 8));
     for service in 0..3 {
-        let (precedence, entries) = one(service, &[1, 2]);
-        let changed = agent.table.replace(&precedence, entries);
+        let changed = agent.replace(service, one(service, &[1, 2]));
         agent.change(&changed).expect("applies");
     }
     let full: Vec<Full> = agent.planner.left_out.values().copied().collect();
     assert_eq!(full, [Full::Services]);
-    let changed = agent.table.replace(&precedence(0), Vec::new());
+    let changed = agent.replace(0, Vec::new());
     agent.change(&changed).expect("applies");
     assert_eq!(agent.planner.left_out.len(), 1, "not before the grace period");
     agent.grace().expect("applies");
@@ -308,7 +315,7 @@ fn frontends_of_one_service_port_share_their_backends() {
         protocol: Protocol::Tcp,
         affinity_timeout: 0,
     };
-    let changed = agent.table.replace(&precedence(0), entries(0, &shape));
+    let changed = agent.replace(0, entries(0, &shape));
     agent.change(&changed).expect("applies");
     assert!(agent.planner.left_out.is_empty());
 }
@@ -316,8 +323,7 @@ fn frontends_of_one_service_port_share_their_backends() {
 #[test]
 fn a_broken_entry_is_removed_and_written_anew() {
     let mut agent = Agent::new(ROOM);
-    let (precedence, entries) = one(0, &[1, 2]);
-    let changed = agent.table.replace(&precedence, entries);
+    let changed = agent.replace(0, one(0, &[1, 2]));
     agent.change(&changed).expect("applies");
     let mut snapshot = agent.maps.read().expect("reads");
     for (_, found) in &mut snapshot.frontends {

@@ -56,7 +56,7 @@ pub fn of_port<'a>(
     node: &Node,
     uses: Uses,
 ) -> Sets {
-    let candidates = join(slices, port, family, node);
+    let candidates = join(slices, port, family);
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
     let mut sets = Sets {
         has_any: candidates.iter().any(|candidate| candidate.entry.ready || is_last_resort(candidate)),
@@ -138,13 +138,13 @@ impl Topology<'_> {
 ///
 /// Of entries with one address and port the first counts, unless a later one is not terminating: so an endpoint may move
 /// between slices, and a pod may take over the address of one that terminates.
-fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family: Family, node: &Node) -> Vec<Candidate<'a>> {
+fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     for slice in slices.filter(|slice| slice.family == Some(family)) {
         for slice_port in slice.ports.iter().filter(|slice_port| matches(slice_port, port)) {
             candidates.extend(slice.endpoints.iter().map(|entry| {
-                let local = is_local(entry, node);
-                Candidate { endpoint: Endpoint { address: entry.address, port: slice_port.port, local }, entry }
+                let SliceEndpoint { address, local, .. } = *entry;
+                Candidate { endpoint: Endpoint { address, port: slice_port.port, local }, entry }
             }));
         }
     }
@@ -160,11 +160,6 @@ fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family:
         is_same
     });
     candidates
-}
-
-/// Whether the endpoint is known to run on the node.
-pub fn is_local(entry: &SliceEndpoint, node: &Node) -> bool {
-    !node.name.is_empty() && entry.node.as_deref() == Some(&*node.name)
 }
 
 fn matches(slice_port: &SlicePort, port: &ServicePort) -> bool {

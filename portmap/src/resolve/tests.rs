@@ -4,10 +4,6 @@ use crate::{
     table::Family,
 };
 
-fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "default".into(), name: name.into() }
-}
-
 fn service(ports: &[(&str, &str, i32)]) -> Service {
     let ports: Vec<_> = ports
         .iter()
@@ -24,21 +20,22 @@ fn node() -> Node {
     Node::new("node", None)
 }
 
-fn slice(slice: &str, port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
+fn subject(service: Service, slices: &[Slice]) -> Subject {
+    Subject { name: ObjectName::new("default", "web"), service, slices: slices.to_vec() }
+}
+
+fn slice(port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
     Slice {
-        name: name(slice),
-        service: Some(name("web")),
         family: Some(Family::V4),
         ports: [SlicePort { name: "http".into(), protocol: Protocol::Tcp, port }].into(),
         endpoints: endpoints.into(),
-        triggered: None,
         faults: Faults::default(),
     }
 }
 
 fn ready(address: &str) -> SliceEndpoint {
     let address = address.parse().expect("an address");
-    SliceEndpoint { address, ready: true, serving: true, terminating: false, node: None, hints: None }
+    SliceEndpoint { address, ready: true, serving: true, terminating: false, local: false, hints: None }
 }
 
 fn terminating(address: &str) -> SliceEndpoint {
@@ -46,9 +43,10 @@ fn terminating(address: &str) -> SliceEndpoint {
 }
 
 fn backends(slices: &[Slice]) -> Vec<String> {
-    let resolved = resolve(&service(&[("http", "TCP", 80)]), &slices.iter(), &node());
-    let [(_, entry)] = resolved.entries.as_slice() else { return vec![format!("{} entries", resolved.entries.len())] };
-    match &entry.inside {
+    let subject = subject(service(&[("http", "TCP", 80)]), slices);
+    let places = resolve(&subject, &node()).claims.places;
+    let [place] = places.as_slice() else { return vec![format!("{} places", places.len())] };
+    match entry(&subject, &node(), place).expect("an entry").inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
         Target::Verdict(verdict) => vec![format!("{verdict:?}")],
     }
@@ -56,22 +54,22 @@ fn backends(slices: &[Slice]) -> Vec<String> {
 
 #[test]
 fn a_named_port_may_have_another_number_in_each_slice() {
-    let slices = [slice("a", 8080, vec![ready("10.1.0.1")]), slice("b", 9090, vec![ready("10.1.0.2")])];
+    let slices = [slice(8080, vec![ready("10.1.0.1")]), slice(9090, vec![ready("10.1.0.2")])];
     assert_eq!(backends(&slices), ["10.1.0.1:8080", "10.1.0.2:9090"]);
 }
 
 #[test]
 fn terminating_endpoints_serve_only_if_no_other_is_ready() {
-    assert_eq!(backends(&[slice("a", 80, vec![ready("10.1.0.1"), terminating("10.1.0.2")])]), ["10.1.0.1:80"]);
-    assert_eq!(backends(&[slice("a", 80, vec![terminating("10.1.0.2")])]), ["10.1.0.2:80"]);
+    assert_eq!(backends(&[slice(80, vec![ready("10.1.0.1"), terminating("10.1.0.2")])]), ["10.1.0.1:80"]);
+    assert_eq!(backends(&[slice(80, vec![terminating("10.1.0.2")])]), ["10.1.0.2:80"]);
     let deaf = SliceEndpoint { serving: false, ..terminating("10.1.0.2") };
-    assert_eq!(backends(&[slice("a", 80, vec![deaf])]), ["Refuse"]);
+    assert_eq!(backends(&[slice(80, vec![deaf])]), ["Refuse"]);
 }
 
 #[test]
 fn of_duplicates_the_one_that_does_not_terminate_counts() {
     for order in [[terminating("10.1.0.1"), ready("10.1.0.1")], [ready("10.1.0.1"), terminating("10.1.0.1")]] {
-        assert_eq!(backends(&[slice("a", 80, order.to_vec())]), ["10.1.0.1:80"]);
+        assert_eq!(backends(&[slice(80, order.to_vec())]), ["10.1.0.1:80"]);
     }
 }
 
@@ -83,13 +81,13 @@ fn nothing_to_serve_is_refused() {
 #[test]
 fn a_bad_port_costs_only_itself() {
     let bad = service(&[("http", "TCP", 80), ("zero", "TCP", 0), ("odd", "ICMP", 1), ("s", "SCTP", 2), ("again", "TCP", 80)]);
-    let resolved = resolve(&bad, &[].iter(), &node());
-    assert_eq!(resolved.entries.len(), 1);
+    let resolved = resolve(&subject(bad, &[]), &node());
+    assert_eq!(resolved.claims.places.len(), 1);
     assert_eq!(resolved.skipped.len(), 4, "{:?}", resolved.skipped);
 }
 
 #[test]
 fn tcp_and_udp_share_a_number() {
-    let resolved = resolve(&service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[].iter(), &node());
-    assert_eq!(resolved.entries.len(), 2);
+    let resolved = resolve(&subject(service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[]), &node());
+    assert_eq!(resolved.claims.places.len(), 2);
 }

@@ -79,7 +79,7 @@ fn answer(port: u16, client: IpAddr, checks: &watch::Receiver<BTreeMap<u16, Serv
     let is_healthy = facts.is_healthy();
     let status = if ready > 0 && is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let headers = [("X-Content-Type-Options", "nosniff".to_owned()), ("X-Load-Balancing-Endpoint-Weight", ready.to_string())];
-    let name = Name { namespace: service.namespace.to_string(), name: service.name.to_string() };
+    let name = Name { namespace: service.namespace().to_owned(), name: service.name().to_owned() };
     let body = Answer { service: name, local_endpoints: ready, service_proxy_healthy: is_healthy };
     (status, headers, Json(body)).into_response()
 }

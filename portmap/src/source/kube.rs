@@ -7,7 +7,6 @@ use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
 use k8s_openapi::api::{
-    core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
     networking::v1::ServiceCIDRSpec,
 };
@@ -49,10 +48,10 @@ pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Resul
     let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
     let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
     tokio::try_join!(
-        watch(Kind::Service).run(with_address().labels(&ours), |service: Service| Object::Service(service.into())),
-        watch(Kind::OtherService).run(with_address().labels(&others), |service: Service| Object::OtherService(service.into())),
-        watch(Kind::Slice).run(slices, |slice: EndpointSlice| Object::Slice(slice.into())),
-        watch(Kind::Node).run(node, |node: Node| Object::Node(object_name(node.metadata.clone()), node.into())),
+        watch(Kind::Service).run(with_address().labels(&ours), Object::service),
+        watch(Kind::OtherService).run(with_address().labels(&others), Object::other_service),
+        watch(Kind::Slice).run(slices, |slice: EndpointSlice| Object::slice(slice, &wanted.node)),
+        watch(Kind::Node).run(node, Object::node),
         watch(Kind::ServiceCidr).run_service_cidrs(),
     )?;
     Ok(())
@@ -81,27 +80,27 @@ enum Verdict {
 
 impl Watch<'_> {
     /// Watches all objects of a kind. What has to be listed anew is.
-    async fn run<K>(self, config: watcher::Config, convert: fn(K) -> Object) -> Result<()>
+    async fn run<K>(self, config: watcher::Config, convert: impl Fn(K) -> Object) -> Result<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let api = Api::all(self.cluster.client(self.kind));
         let mut trouble = Trouble::default();
         loop {
-            self.follow(&api, &config, convert, &mut trouble).await?;
+            self.follow(&api, &config, &convert, &mut trouble).await?;
         }
     }
 
     /// As [`Self::run`], in the version that the API server has.
     async fn run_service_cidrs(self) -> Result<()> {
         let convert = |cidr: Manifest<ServiceCIDRSpec, NotUsed>| {
-            Object::ServiceCidr(object_name(cidr.metadata), object::cidrs(cidr.spec))
+            Object::ServiceCidr(object_name(&cidr.metadata), object::cidrs(cidr.spec))
         };
         let mut trouble = Trouble::default();
         for version in CIDR_VERSIONS.into_iter().cycle() {
             let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", version, "ServiceCIDR"));
             let api = Api::all_with(self.cluster.client(self.kind), &kind);
-            self.follow(&api, &watcher::Config::default(), convert, &mut trouble).await?;
+            self.follow(&api, &watcher::Config::default(), &convert, &mut trouble).await?;
         }
         bail!("there is no version of {}", self.kind)
     }
@@ -112,7 +111,7 @@ impl Watch<'_> {
         self,
         api: &Api<K>,
         config: &watcher::Config,
-        convert: fn(K) -> Object,
+        convert: impl Fn(K) -> Object,
         trouble: &mut Trouble,
     ) -> Result<()>
     where
@@ -140,7 +139,7 @@ impl Watch<'_> {
                 }
                 Ok(watcher::Event::Delete(object)) => {
                     trouble.calm();
-                    Event::Removed(self.kind, object_name(object.meta().clone()))
+                    Event::Removed(self.kind, object_name(object.meta()))
                 }
                 Err(error) => match self.fail(&error, trouble).await? {
                     Verdict::Retry | Verdict::Forbidden => continue,

@@ -99,14 +99,14 @@ impl Manifests {
 fn select(mut objects: Objects, wanted: &Wanted) -> Vec<Object> {
     let services = std::mem::take(&mut objects.services);
     let (ours, others) = services.into_iter().partition(|(_, service)| wanted.is_ours(&service.metadata));
-    let mut all = pods::slices(&ours, &objects);
+    let mut all = pods::slices(&ours, &objects, &wanted.node);
     let Objects { services: _, slices, pods: _, nodes, cidrs } = objects;
-    all.extend(ours.into_values().map(|service| Object::Service(service.into())));
-    all.extend(others.into_values().map(|service| Object::OtherService(service.into())));
+    all.extend(ours.into_values().map(Object::service));
+    all.extend(others.into_values().map(Object::other_service));
     let slices = slices.into_values().filter(|slice| !is_labelled(&slice.metadata, HEADLESS_LABEL));
-    all.extend(slices.map(|slice| Object::Slice(slice.into())));
-    let own = nodes.into_iter().filter(|(name, _)| name.name == wanted.node);
-    all.extend(own.map(|(name, node)| Object::Node(name, node.into())));
+    all.extend(slices.map(|slice| Object::slice(slice, &wanted.node)));
+    let own = nodes.into_iter().filter(|(name, _)| *name.name() == *wanted.node);
+    all.extend(own.map(|(_, node)| Object::node(node)));
     all.extend(cidrs.into_iter().map(|(name, cidr)| Object::ServiceCidr(name, object::cidrs(cidr.spec.unwrap_or_default()))));
     all
 }

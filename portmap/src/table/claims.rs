@@ -1,19 +1,20 @@
 //! The desired table: who claims which destination, and who wins it.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use crate::collections::HashMap;
+use smallvec::SmallVec;
 
-use super::{Entry, Family, Frontend, ObjectName, Place, Precedence};
+use super::{Entries, Entry, Family, Frontend, ObjectName, Place, Precedence};
 
-/// A Service's claim on a place.
+/// A Service's claim on a place, and what it would do there.
 #[derive(Clone, Debug)]
-struct Claim {
+struct Claim<E> {
     precedence: Precedence,
-    entry: Entry,
+    entry: E,
 }
 
 /// Whose a ClusterIP is.
@@ -49,50 +50,59 @@ impl Changes {
     }
 }
 
-/// The desired table: for each place the entry of the Service that wins it, and whose each ClusterIP is.
-#[derive(Debug, Default)]
-pub struct Table {
-    claims: BTreeMap<Place, Vec<Claim>>,
-    by_service: HashMap<ObjectName, Box<[Place]>>,
+/// The desired table: for each place the Service that wins it, with what it would do there; and whose each ClusterIP is.
+///
+/// Who can derive the entries at any time need not keep them: `Table<()>`.
+#[derive(Debug)]
+pub struct Table<E = Entry> {
+    /// In the order of precedence. Nearly every place is claimed once.
+    claims: BTreeMap<Place, SmallVec<[Claim<E>; 1]>>,
     /// ClusterIP → those who have it, in order.
-    addresses: HashMap<IpAddr, Vec<(AddressOwner, ObjectName)>>,
-    addresses_of: HashMap<(AddressOwner, ObjectName), Box<[IpAddr]>>,
+    addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
     /// Places that several Services claim.
     contested: BTreeSet<Place>,
     /// Where node ports are served.
     node_addresses: BTreeSet<IpAddr>,
 }
 
-impl Table {
-    /// Replaces everything that a Service claims, and returns what may have changed.
-    pub fn replace(&mut self, precedence: &Precedence, entries: Vec<(Place, Entry)>) -> Changes {
-        let mut touched = self.withdraw_all(&precedence.service);
-        let mut claimed = Vec::with_capacity(entries.len());
+impl<E> Default for Table<E> {
+    fn default() -> Self {
+        Self {
+            claims: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            contested: BTreeSet::new(),
+            node_addresses: BTreeSet::new(),
+        }
+    }
+}
+
+impl<E> Table<E> {
+    /// Replaces what a Service claims, which was `before`, and returns what may have changed.
+    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], entries: Vec<(Place, E)>) -> Changes {
+        self.withdraw(&precedence.service, before);
+        let mut touched = before.to_vec();
         for (place, entry) in entries {
-            // Nearly every place is claimed once.
-            let claims = self.claims.entry(place).or_insert_with(|| Vec::with_capacity(1));
+            let claims = self.claims.entry(place).or_default();
             let index = claims.partition_point(|claim| claim.precedence < *precedence);
             claims.insert(index, Claim { precedence: precedence.clone(), entry });
             if claims.len() > 1 {
                 self.contested.insert(place);
             }
-            claimed.push(place);
-        }
-        if !claimed.is_empty() {
-            touched.extend(&claimed);
-            self.by_service.insert(precedence.service.clone(), claimed.into());
+            touched.push(place);
         }
         Changes { frontends: self.expand(&touched), addresses: BTreeSet::new() }
     }
 
     /// Replaces the ClusterIPs of a Service that is served here, or by another proxy, and returns what may have changed.
-    pub fn set_addresses(&mut self, owner: AddressOwner, service: &ObjectName, addresses: Vec<IpAddr>) -> Changes {
+    pub fn set_addresses(
+        &mut self,
+        owner: AddressOwner,
+        service: &ObjectName,
+        before: &[IpAddr],
+        addresses: &[IpAddr],
+    ) -> Changes {
         let key = (owner, service.clone());
-        if addresses.is_empty() && !self.addresses_of.contains_key(&key) {
-            return Changes::default();
-        }
-        let before = self.addresses_of.remove(&key).unwrap_or_default();
-        for address in &before {
+        for address in before {
             if let Some(owners) = self.addresses.get_mut(address) {
                 owners.retain(|owner| *owner != key);
                 if owners.is_empty() {
@@ -100,24 +110,12 @@ impl Table {
                 }
             }
         }
-        for address in &addresses {
-            let owners = self.addresses.entry(*address).or_insert_with(|| Vec::with_capacity(1));
+        for address in addresses {
+            let owners = self.addresses.entry(*address).or_default();
             let index = owners.partition_point(|owner| *owner < key);
             owners.insert(index, key.clone());
         }
-        let touched = before.iter().chain(&addresses).copied().collect();
-        if !addresses.is_empty() {
-            self.addresses_of.insert(key, addresses.into());
-        }
-        Changes { frontends: BTreeSet::new(), addresses: touched }
-    }
-
-    /// Takes away everything that a Service claims, and returns what may have changed.
-    pub fn remove(&mut self, service: &ObjectName) -> Changes {
-        let touched = self.withdraw_all(service);
-        let mut changes = self.set_addresses(AddressOwner::Served, service, Vec::new());
-        changes.frontends = self.expand(&touched);
-        changes
+        Changes { frontends: BTreeSet::new(), addresses: before.iter().chain(addresses).copied().collect() }
     }
 
     /// Serves node ports on these addresses, and returns what may have changed.
@@ -131,13 +129,10 @@ impl Table {
         Changes { frontends: frontends.collect(), addresses: BTreeSet::new() }
     }
 
-    /// The entry that a frontend should have. A claim on the address itself goes before a node port.
-    pub fn get(&self, frontend: &Frontend) -> Option<&Entry> {
-        self.winner(&Place::from(*frontend)).or_else(|| {
-            let Frontend { address, port, protocol } = *frontend;
-            let node_port = Place::node_port(frontend.family(), port, protocol);
-            self.node_addresses.contains(&address).then(|| self.winner(&node_port)).flatten()
-        })
+    /// The place that a frontend is, and the Service that wins it. A claim on the address itself goes before a node port.
+    pub fn winner(&self, frontend: &Frontend) -> Option<(Place, &ObjectName)> {
+        let (place, claim) = self.claim(frontend)?;
+        Some((place, &claim.precedence.service))
     }
 
     /// Whose a ClusterIP is.
@@ -151,14 +146,12 @@ impl Table {
         self.contested.len()
     }
 
-    /// The places that a Service claims, in vain or not.
-    pub fn places_of(&self, service: &ObjectName) -> &[Place] {
-        self.by_service.get(service).map(AsRef::as_ref).unwrap_or_default()
-    }
-
-    /// All places and their entries, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &Entry)> {
-        self.claims.iter().filter_map(|(place, claims)| Some((place, &claims.first()?.entry)))
+    /// All places, and what their winners would do there, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName, &E)> {
+        self.claims.iter().filter_map(|(place, claims)| {
+            let Claim { precedence, entry } = claims.first()?;
+            Some((place, &precedence.service, entry))
+        })
     }
 
     /// Everything that is in the table.
@@ -169,13 +162,18 @@ impl Table {
 
     /// The Services that claim a place in vain, with the one that has it.
     pub fn losers(&self, place: &Place) -> impl Iterator<Item = (&ObjectName, &ObjectName)> {
-        let claims = self.claims.get(place).map(Vec::as_slice).unwrap_or_default();
+        let claims = self.claims.get(place).map(SmallVec::as_slice).unwrap_or_default();
         let winner = claims.first().map(|claim| &claim.precedence.service);
         claims.iter().skip(1).filter_map(move |claim| Some((&claim.precedence.service, winner?)))
     }
 
-    fn winner(&self, place: &Place) -> Option<&Entry> {
-        self.claims.get(place).and_then(|claims| claims.first()).map(|claim| &claim.entry)
+    fn claim(&self, frontend: &Frontend) -> Option<(Place, &Claim<E>)> {
+        let first = |place| Some((place, self.claims.get(&place)?.first()?));
+        first(Place::from(*frontend)).or_else(|| {
+            let Frontend { address, port, protocol } = *frontend;
+            let node_port = Place::node_port(frontend.family(), port, protocol);
+            self.node_addresses.contains(&address).then(|| first(node_port)).flatten()
+        })
     }
 
     /// The frontends of places: node ports on every address that they are served on.
@@ -193,9 +191,8 @@ impl Table {
         frontends
     }
 
-    fn withdraw_all(&mut self, service: &ObjectName) -> Vec<Place> {
-        let claimed = self.by_service.remove(service).unwrap_or_default();
-        for place in &claimed {
+    fn withdraw(&mut self, service: &ObjectName, places: &[Place]) {
+        for place in places {
             if let Some(claims) = self.claims.get_mut(place) {
                 claims.retain(|claim| claim.precedence.service != *service);
                 if claims.len() < 2 {
@@ -206,65 +203,60 @@ impl Table {
                 }
             }
         }
-        claimed.into()
+    }
+}
+
+impl Entries for Table {
+    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>> {
+        self.claim(frontend).map(|(_, claim)| Cow::Borrowed(&claim.entry))
+    }
+
+    fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
+        self.owner(address)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Kind, Protocol, ServicePort, Target, Verdict},
-        *,
-    };
+    use super::{super::Protocol, *};
 
     fn precedence(created: i64, name: &str) -> Precedence {
-        Precedence { created, service: ObjectName { namespace: "default".into(), name: name.into() } }
+        Precedence { created, service: ObjectName::new("default", name) }
     }
 
-    fn claim(precedence: &Precedence) -> Vec<(Place, Entry)> {
-        let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
-        let refuse = Target::Verdict(Verdict::Refuse);
-        let entry = Entry {
-            owner,
-            kind: Kind::ClusterIp,
-            inside: refuse.clone(),
-            outside: refuse,
-            affinity_timeout: 0,
-            serving: None,
-            source_ranges: None,
-        };
-        vec![(frontend().into(), entry)]
+    fn place() -> Place {
+        frontend().into()
     }
 
     fn frontend() -> Frontend {
         Frontend { address: [10, 96, 0, 1].into(), port: 80, protocol: Protocol::Tcp }
     }
 
-    fn owner(table: &Table) -> Option<&str> {
-        table.get(&frontend()).map(|entry| &*entry.owner.service.name)
+    fn winner(table: &Table<()>) -> Option<&str> {
+        table.winner(&frontend()).map(|(_, service)| service.name())
     }
 
     #[test]
     fn the_oldest_claim_wins_and_the_next_takes_over() {
         let (old, new) = (precedence(1, "z"), precedence(2, "a"));
         let mut table = Table::default();
-        table.replace(&new, claim(&new));
-        assert_eq!(owner(&table), Some("a"));
-        table.replace(&old, claim(&old));
-        assert_eq!(owner(&table), Some("z"));
-        assert_eq!(table.losers(&frontend().into()).count(), 1);
-        assert_eq!(table.replace(&old, Vec::new()).frontends.len(), 1);
-        assert_eq!(owner(&table), Some("a"));
-        table.replace(&new, Vec::new());
-        assert_eq!(owner(&table), None);
+        table.replace(&new, &[], vec![(place(), ())]);
+        assert_eq!(winner(&table), Some("a"));
+        table.replace(&old, &[], vec![(place(), ())]);
+        assert_eq!(winner(&table), Some("z"));
+        assert_eq!(table.losers(&place()).count(), 1);
+        assert_eq!(table.replace(&old, &[place()], Vec::new()).frontends.len(), 1);
+        assert_eq!(winner(&table), Some("a"));
+        table.replace(&new, &[place()], Vec::new());
+        assert_eq!(winner(&table), None);
     }
 
     #[test]
     fn of_one_age_the_first_name_wins() {
         let (a, b) = (precedence(1, "a"), precedence(1, "b"));
         let mut table = Table::default();
-        table.replace(&b, claim(&b));
-        table.replace(&a, claim(&a));
-        assert_eq!(owner(&table), Some("a"));
+        table.replace(&b, &[], vec![(place(), ())]);
+        table.replace(&a, &[], vec![(place(), ())]);
+        assert_eq!(winner(&table), Some("a"));
     }
 }

@@ -16,6 +16,7 @@ use portmap::source::{Event, Kind, Object};
 use portmap::table::Family;
 
 use super::Size;
+use super::stages::NODE;
 use crate::listen::Protocol;
 
 pub use address::service_address;
@@ -84,9 +85,9 @@ impl Cluster {
     /// What a source says first: all Services, and all their slices. The objects are made anew at every call.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        let services = (0..self.size.services).map(|number| Object::Service(self.service(number).into())).collect();
+        let services = (0..self.size.services).map(|number| Object::service(self.service(number))).collect();
         let slices = (0..self.size.services).flat_map(|number| self.slices(number));
-        let slices = slices.map(|slice| Object::Slice(slice.into())).collect();
+        let slices = slices.map(|slice| Object::slice(slice, NODE)).collect();
         vec![Event::Listed(Kind::Service, services), Event::Listed(Kind::Slice, slices)]
     }
 
@@ -118,7 +119,7 @@ impl Cluster {
         let mut slice = self.slices(number).into_iter().next()?;
         let family = self.families.first()?;
         slice.endpoints.as_mut()?.first_mut()?.addresses = vec![replacement(*family, number).to_string()];
-        Some(Event::Changed(Object::Slice(slice.into())))
+        Some(Event::Changed(Object::slice(slice, NODE)))
     }
 
     /// The Services that lead to the pod that is there.

@@ -16,7 +16,7 @@ use portmap::table::Changes;
 use super::tables::Tables;
 
 /// The node that is resolved for.
-const NODE: &str = "this-node";
+pub const NODE: &str = "this-node";
 
 /// What the agent has between two events.
 pub struct Stages {
@@ -95,7 +95,7 @@ impl Stages {
         let store = clock.lap();
         let changes = self.resolve(scope);
         let resolve = clock.lap();
-        let plan = self.planner.plan(self.desired.table(), &changes);
+        let plan = self.planner.plan(&self.desired, &changes);
         let planned = clock.lap();
         apply::apply(&mut self.maps, &plan)?;
         let applied = clock.lap();

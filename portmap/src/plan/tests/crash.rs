@@ -48,7 +48,7 @@ fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
     prop_assert!(planner.left_out.is_empty(), "there is room for two of everything");
     let snapshot = maps.read().expect("reads");
     prop_assert_eq!(snapshot.frontends.len(), table.iter().count());
-    for (place, entry) in table.iter() {
+    for (place, _, entry) in table.iter() {
         let frontend = place.on(place.address.expect("no node port"));
         let seen = [Side::Inside, Side::Outside].map(|side| maps.look_up(&frontend, side));
         prop_assert_eq!(seen, [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
@@ -58,7 +58,7 @@ fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
     let remembered = remembered(&snapshot);
     prop_assert!(snapshot.items.is_superset(&remembered), "{:?} lack some of {remembered:?}", snapshot.items);
     // The number of an endpoint that was not put to use yet may stay as long as a service port has the endpoint.
-    let serving: Vec<&Endpoint> = table.iter().filter_map(|(_, entry)| entry.serving.as_deref()).flatten().collect();
+    let serving: Vec<&Endpoint> = table.iter().filter_map(|(_, _, entry)| entry.serving.as_deref()).flatten().collect();
     let is_served = |endpoint: &Endpoint| serving.iter().any(|it| (it.address, it.port) == (endpoint.address, endpoint.port));
     for item in snapshot.items.difference(&remembered) {
         prop_assert!(matches!(item, Item::Endpoint(_, endpoint) if is_served(endpoint)), "{item:?} has nobody");
@@ -93,8 +93,8 @@ proptest! {
         let mut agent = Agent::new(ROOM);
         for event in &events {
             let changed = match event {
-                Event::Set(service, shape) => agent.table.replace(&precedence(*service), entries(*service, shape)),
-                Event::Remove(service) => agent.table.replace(&precedence(*service), Vec::new()),
+                Event::Set(service, shape) => agent.replace(*service, entries(*service, shape)),
+                Event::Remove(service) => agent.replace(*service, Vec::new()),
                 Event::Grace | Event::Restart => continue,
             };
             agent.change_with_crashes(&changed)?;

@@ -143,11 +143,14 @@ fn insert<T: DeserializeOwned>(
         Ok(object) => object,
         Err(error) => return warnings.push(format!("{file}: {kind} {shown} is left out: {error}")),
     };
-    let name = object_name(metadata(&object));
-    if name.name.is_empty() {
+    let metadata = metadata(&object);
+    let name = object_name(&metadata);
+    if name.name().is_empty() {
         return warnings.push(format!("{file}: a {kind} has no metadata.name, and is left out"));
     }
-    if !(is_label(&name.namespace) && is_name(&name.name, kind)) {
+    // A slash would be the one between a namespace and a name.
+    let is_namespace = is_label(name.namespace()) && metadata.namespace.is_none_or(|namespace| !namespace.contains('/'));
+    if !(is_namespace && is_name(name.name(), kind)) {
         return warnings
             .push(format!("{file}: {kind} {:?} is left out: no API server would take such a name", name.to_string()));
     }
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_name_that_could_not_be_shown_costs_only_its_object() {
-        for name in ["\"nul\\0\"", "\"\\e[31m\"", &"x".repeat(64)] {
+        for name in ["\"nul\\0\"", "\"\\e[31m\"", &"x".repeat(64), "x, namespace: y/z"] {
             let (services, warnings) =
                 names(&format!("{SERVICE}---\n{}", SERVICE.replace("name: a", &format!("name: {name}"))));
             assert_eq!(services, ["default/a"], "{name}");

@@ -13,23 +13,16 @@ use k8s_openapi::{
 
 use super::{Object, parse::Objects};
 use crate::{
-    object::{self, Faults, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort},
+    object::{Faults, Packed, Slice, SliceEndpoint, SliceHead, SlicePort, is_local},
     table::{Family, ObjectName, Protocol},
 };
 
 /// The slices for Services that have a selector and no slice.
-pub fn slices(services: &BTreeMap<ObjectName, Service>, objects: &Objects) -> Vec<Object> {
-    let has_slice: BTreeSet<ObjectName> = objects
-        .slices
-        .values()
-        .filter_map(|slice| {
-            let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-            let namespace = object::object_name(slice.metadata.clone()).namespace;
-            Some(ObjectName { namespace, name: service.as_str().into() })
-        })
-        .collect();
+pub fn slices(services: &BTreeMap<ObjectName, Service>, objects: &Objects, node: &str) -> Vec<Object> {
+    let has_slice: BTreeSet<ObjectName> =
+        objects.slices.values().filter_map(|slice| SliceHead::from(slice).service).collect();
     let lacking = services.iter().filter(|(name, _)| !has_slice.contains(name));
-    lacking.flat_map(|(name, service)| make_slices(name, service, &objects.pods)).map(Object::Slice).collect()
+    lacking.flat_map(|(name, service)| make_slices(name, service, &objects.pods, node)).collect()
 }
 
 /// What the endpoints of one slice have in common.
@@ -40,29 +33,31 @@ struct Shape {
 }
 
 /// One slice per address family and set of port numbers: pods whose named port differs come to lie in different slices.
-fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName, Pod>) -> Vec<Slice> {
+fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName, Pod>, node: &str) -> Vec<Object> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return Vec::new() };
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
     let mut slices: BTreeMap<Shape, Vec<SliceEndpoint>> = BTreeMap::new();
     for (pod_name, pod) in pods {
-        if pod_name.namespace != name.namespace || !is_selected(pod, selector) || is_finished(pod) {
+        if pod_name.namespace() != name.namespace() || !is_selected(pod, selector) || is_finished(pod) {
             continue;
         }
         let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
         for address in addresses(pod) {
             let shape = Shape { family: Family::of(address), ports: ports.clone() };
-            slices.entry(shape).or_default().push(endpoint(pod, address, publish));
+            slices.entry(shape).or_default().push(endpoint(pod, address, node, publish));
         }
     }
-    let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| Slice {
-        name: ObjectName { namespace: name.namespace.clone(), name: format!("{}-from-pods-{index}", name.name).into() },
-        service: Some(name.clone()),
-        family: Some(shape.family),
-        ports: shape.ports.into(),
-        endpoints: endpoints.into(),
-        triggered: None,
-        faults: Faults::default(),
+    let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| {
+        let Shape { family, ports } = shape;
+        let head = SliceHead {
+            name: ObjectName::new(name.namespace(), &format!("{}-from-pods-{index}", name.name())),
+            service: Some(name.clone()),
+            triggered: None,
+        };
+        let faults = Faults::default();
+        let slice = Slice { family: Some(family), ports: ports.into(), endpoints: endpoints.into(), faults };
+        Object::Slice(head, Packed::new(&slice))
     };
     slices.into_iter().enumerate().map(slice).collect()
 }
@@ -86,7 +81,7 @@ fn addresses(pod: &Pod) -> Vec<IpAddr> {
     texts.into_iter().filter_map(|text| Faults::default().address("podIP", text)).collect()
 }
 
-fn endpoint(pod: &Pod, address: IpAddr, publish_not_ready: bool) -> SliceEndpoint {
+fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> SliceEndpoint {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let serving = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let terminating = pod.metadata.deletion_timestamp.is_some();
@@ -95,7 +90,7 @@ fn endpoint(pod: &Pod, address: IpAddr, publish_not_ready: bool) -> SliceEndpoin
         ready: publish_not_ready || (serving && !terminating),
         serving,
         terminating,
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
+        local: is_local(pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()), node),
         hints: None,
     }
 }

@@ -4,12 +4,17 @@
 //! The order of the steps is what makes each of them safe: backends before the choice that leads to them, a service entry
 //! before its frontend; and nothing is written to that a program might still read.
 
+mod installed;
 mod items;
+mod port;
 mod ports;
 mod prefixes;
 pub mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
@@ -19,6 +24,7 @@ use crate::{
     maps::{Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
 };
+use installed::Installed;
 use items::Items;
 use ports::Ports;
 use prefixes::Prefixes;
@@ -30,7 +36,7 @@ pub enum Step {
     /// [`crate::maps::Maps::set_marks`]
     SetMarks(Marks),
     /// [`crate::maps::Maps::write_backends`]
-    WriteBackends(Family, u32, Vec<Slot>),
+    WriteBackends(Family, u32, Arc<[Slot]>),
     /// [`crate::maps::Maps::write_service`]
     WriteService(u32, Service),
     /// [`crate::maps::Maps::store_choice`]
@@ -91,7 +97,7 @@ pub struct Plan {
 /// The model of the maps.
 #[derive(Debug)]
 pub struct Planner {
-    installed: HashMap<Frontend, Installed>,
+    installed: Installed,
     numbers: Slots,
     ports: Ports,
     left_out: BTreeMap<Frontend, Full>,
@@ -105,13 +111,6 @@ pub struct Planner {
     stray_items: BTreeSet<Item>,
     recorded: Marks,
     room_came: bool,
-}
-
-/// A frontend in the maps.
-#[derive(Clone, Copy, Debug)]
-struct Installed {
-    number: u32,
-    service: Service,
 }
 
 /// The steps of a plan by phase: what makes room comes first, and what programs may still ask for goes last.
@@ -128,7 +127,7 @@ impl Planner {
     /// The caller waits for a grace period before it applies a plan: programs may still read what an earlier agent retired.
     pub fn new(capacity: Capacity, found: Snapshot) -> Self {
         let mut planner = Self {
-            installed: HashMap::default(),
+            installed: Installed::default(),
             numbers: Slots::new(capacity.services),
             ports: Ports::new(capacity.backends, found.marks),
             left_out: BTreeMap::new(),
@@ -149,7 +148,7 @@ impl Planner {
             }
         }
         planner.set_strays(strays);
-        let used: BTreeSet<u32> = planner.installed.values().map(|installed| installed.service.id).collect();
+        let used: BTreeSet<u32> = planner.installed.iter().map(|(_, _, service)| service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
         let changed = planner.ports.adopt_endpoints(&planner.items);
         planner.stray_items = planner.find_stray_items().chain(changed).collect();
@@ -175,7 +174,7 @@ impl Planner {
     }
 
     fn find_stray_items(&self) -> impl Iterator<Item = Item> {
-        let numbers: BTreeSet<u32> = self.installed.values().map(|installed| installed.number).collect();
+        let numbers: BTreeSet<u32> = self.installed.iter().map(|(_, number, _)| number).collect();
         let is_stray = move |item: &&Item| match item {
             Item::Member(member) => !numbers.contains(&member.service),
             Item::Range(id, _) => !self.ports.has(*id),
@@ -199,7 +198,7 @@ impl Planner {
             self.numbers.retire(number);
             return None;
         }
-        self.installed.insert(frontend, Installed { number: found.number, service });
+        self.installed.insert(frontend, found.number, service);
         Some(())
     }
 
@@ -305,7 +304,7 @@ impl Planner {
             Item::Address(address, _) => Some(*address),
             Item::Endpoint(..) | Item::Member(_) | Item::Range(..) => None,
         });
-        Changes { frontends: self.installed.keys().copied().collect(), addresses: addresses.collect() }
+        Changes { frontends: self.installed.iter().map(|(frontend, ..)| *frontend).collect(), addresses: addresses.collect() }
     }
 
     fn set_address(&mut self, table: &impl Entries, address: &std::net::IpAddr, phases: &mut Phases) {
@@ -335,11 +334,11 @@ impl Planner {
     }
 
     fn set(&mut self, frontend: &Frontend, entry: &Entry, phases: &mut Phases) -> Result<(), Full> {
-        let before = self.installed.get(frontend).copied();
+        let before = self.installed.get(frontend);
         let mut steps = Vec::new();
         let service = self.build(frontend, entry, &mut steps)?;
         let number = match before {
-            Some(before) => before.number,
+            Some((number, _)) => number,
             None => {
                 let Some(range) = self.numbers.allocate(1) else {
                     self.forget_service(&service, &mut Vec::new());
@@ -350,10 +349,10 @@ impl Planner {
         };
         self.set_members(number, &service, &mut steps, &mut phases.forget);
         match before {
-            Some(before) => {
+            Some((_, before)) => {
                 // Last: an agent that starts on tables half way through finds the entry's old id or its new one, and a name for it.
-                self.forget_service(&before.service, &mut phases.forget);
-                update(before, &service, &mut steps);
+                self.forget_service(&before, &mut phases.forget);
+                update(number, &before, &service, &mut steps);
             }
             None => {
                 steps.push(Step::WriteService(number, service));
@@ -361,7 +360,7 @@ impl Planner {
             }
         }
         phases.write.append(&mut steps);
-        self.installed.insert(*frontend, Installed { number, service });
+        self.installed.insert(*frontend, number, service);
         Ok(())
     }
 
@@ -405,7 +404,7 @@ impl Planner {
     }
 
     fn remove(&mut self, frontend: &Frontend, phases: &mut Phases) {
-        if let Some(Installed { number, service }) = self.installed.remove(frontend) {
+        if let Some((number, service)) = self.installed.remove(frontend) {
             phases.remove.push(Step::RemoveFrontend(*frontend));
             self.forget_service(&service, &mut phases.remove);
             self.items.retain(items::members_of(number), |_| false, &mut phases.remove);
@@ -432,15 +431,14 @@ fn flags(frontend: &Frontend, entry: &Entry) -> u8 {
 }
 
 /// Rewrites what differs of a service entry in use.
-fn update(before: Installed, service: &Service, steps: &mut Vec<Step>) {
-    let Installed { number, service: before } = before;
+fn update(number: u32, before: &Service, service: &Service, steps: &mut Vec<Step>) {
     if before.inside != service.inside {
         steps.push(Step::StoreChoice(number, Side::Inside, service.inside));
     }
     if before.outside != service.outside {
         steps.push(Step::StoreChoice(number, Side::Outside, service.outside));
     }
-    if (Service { inside: service.inside, outside: service.outside, ..before }) != *service {
+    if (Service { inside: service.inside, outside: service.outside, ..*before }) != *service {
         steps.push(Step::DescribeService(number, *service));
     }
 }

@@ -2,21 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    hash::BuildHasher as _,
 };
 
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use ipnet::IpNet;
 use portmap_common::Choice;
 
 use super::{
     Full, Step,
     items::{self, Items},
+    port::{Key, Port, Set},
     slots::{Range, Slots},
 };
 use crate::{
     collections::HashMap,
     maps::{Item, Marks, Slot},
-    table::{Endpoint, Entry, Family, Protocol, ServicePort, Target},
+    table::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
 /// No port and no endpoint is given this number: the next one would be the first again.
@@ -25,8 +28,10 @@ const NEVER: u32 = u32::MAX;
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
 pub struct Ports {
-    ids: HashMap<Key, u32>,
     by_id: HashMap<u32, Box<Port>>,
+    /// The ids, by their keys.
+    ids: HashTable<u32>,
+    hasher: RandomState,
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
@@ -38,39 +43,12 @@ pub struct Ports {
     shared: BTreeSet<u32>,
 }
 
-/// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    owner: ServicePort,
-    family: Family,
-    has_affinity: bool,
-}
-
-/// A service port in one family.
-#[derive(Debug)]
-struct Port {
-    key: Key,
-    frontends: u32,
-    sets: Vec<Set>,
-    /// The numbers of its endpoints that are in ENDPOINTS.
-    remembered: BTreeMap<u32, Endpoint>,
-    serving: Option<Arc<[Endpoint]>>,
-    source_ranges: Option<Arc<[IpNet]>>,
-}
-
-/// Backends in consecutive slots.
-#[derive(Debug)]
-struct Set {
-    range: Range,
-    slots: Vec<Slot>,
-    users: u32,
-}
-
 impl Ports {
     pub fn new(backends: u32, marks: Marks) -> Self {
         Self {
-            ids: HashMap::default(),
             by_id: HashMap::default(),
+            ids: HashTable::new(),
+            hasher: RandomState::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             marks,
@@ -96,8 +74,8 @@ impl Ports {
     /// Adds a frontend to its service port and returns the port's id; a new port is given one, and named.
     pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u32 {
         let key = Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 };
-        let id = match self.ids.get(&key) {
-            Some(id) => *id,
+        let id = match self.id_of(&key) {
+            Some(id) => id,
             None => {
                 let id = self.marks.id;
                 self.marks.id += 1;
@@ -108,8 +86,7 @@ impl Ports {
         };
         if let Some(port) = self.by_id.get_mut(&id) {
             port.frontends += 1;
-            port.serving.clone_from(&entry.serving);
-            port.source_ranges.clone_from(&entry.source_ranges);
+            port.set_terms(entry);
         }
         for range in entry.source_ranges.iter().flat_map(|ranges| ranges.iter()) {
             items.insert(Item::Range(id, *range), steps);
@@ -124,10 +101,11 @@ impl Ports {
         if port.frontends > 0 {
             return false;
         }
-        if let Some(port) = self.by_id.remove(&id) {
-            self.ids.remove(&port.key);
-            self.ended.extend(port.remembered);
+        let hash = self.hasher.hash_one(&port.key);
+        if let Ok(entry) = self.ids.find_entry(hash, |it| *it == id) {
+            entry.remove();
         }
+        self.ended.extend(self.by_id.remove(&id).into_iter().flat_map(|port| port.into_remembered()));
         true
     }
 
@@ -150,12 +128,11 @@ impl Ports {
                 let range = slots.allocate(count).ok_or(Full::Backends(port.key.family))?;
                 let set = Set { range, slots: port.number(endpoints, &mut self.marks), users: 0 };
                 steps.push(Step::WriteBackends(port.key.family, range.first, set.slots.clone()));
-                port.sets.reserve_exact(1);
                 port.sets.push(set);
                 port.sets.len() - 1
             }
         };
-        port.remember(index, items, steps);
+        port.remember_set(index, items, steps);
         let Some(set) = port.sets.get_mut(index) else { return Err(Full::Services) };
         set.users += 1;
         Ok(set.choice())
@@ -173,27 +150,9 @@ impl Ports {
         let Some(port) = self.by_id.get_mut(&id) else {
             return items.retain(items::ranges_of(id), |_| false, steps);
         };
-        let ranges: &[IpNet] = port.source_ranges.as_deref().unwrap_or_default();
+        let ranges: &[IpNet] = port.source_ranges();
         items.retain(items::ranges_of(id), |item| matches!(item, Item::Range(_, range) if ranges.contains(range)), steps);
-        if port.serving.is_some() && !self.unclaimed.is_empty() {
-            // One that has another number by now was left by an agent that ended before it put the endpoint to use.
-            let is_claimed = |_: &u32, endpoint: &mut Endpoint| port.serves(endpoint) && !port.chooses(endpoint);
-            let claimed: Vec<_> = self.unclaimed.extract_if(.., is_claimed).collect();
-            port.remembered.extend(claimed);
-        }
-        let chosen: BTreeSet<u32> = port.sets.iter().flat_map(|set| set.slots.iter().map(|slot| slot.number)).collect();
-        let is_wanted = |number: &u32, endpoint: &Endpoint, port: &Port| {
-            port.serving.is_some() && (chosen.contains(number) || port.serves(endpoint))
-        };
-        let gone: Vec<(u32, Endpoint)> = port
-            .remembered
-            .iter()
-            .filter(|(number, endpoint)| !is_wanted(number, endpoint, port))
-            .map(|(number, endpoint)| (*number, *endpoint))
-            .collect();
-        for (number, _) in &gone {
-            port.remembered.remove(number);
-        }
+        let gone = port.settle(&mut self.unclaimed);
         self.forget(gone, items, steps);
     }
 
@@ -232,7 +191,7 @@ impl Ports {
     pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
         let key = Key { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
-        if id == NEVER || self.ids.get(&key).is_some_and(|known| *known != id) {
+        if id == NEVER || self.id_of(&key).is_some_and(|known| known != id) {
             return false;
         }
         match self.by_id.get_mut(&id) {
@@ -252,7 +211,7 @@ impl Ports {
     pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
         let mut owners: HashMap<u32, (u32, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {
-            for slot in port.sets.iter().flat_map(|set| &set.slots) {
+            for slot in port.slots() {
                 if owners.insert(slot.number, (*id, slot.endpoint)).is_some_and(|(other, _)| other != *id) {
                     self.shared.insert(slot.number);
                 }
@@ -269,7 +228,7 @@ impl Ports {
             if (chosen.address, chosen.port) != (endpoint.address, endpoint.port) {
                 strays.insert(*item);
             } else if let Some(port) = self.by_id.get_mut(id) {
-                port.remembered.insert(*number, *endpoint);
+                port.remember(*number, *endpoint);
             }
         }
         strays
@@ -301,87 +260,20 @@ impl Ports {
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
         self.marks.endpoint = self.marks.endpoint.max(highest);
         if let Some(port) = self.by_id.get_mut(&id) {
-            port.sets.push(Set { range, slots: slots.to_vec(), users: 1 });
+            port.sets.push(Set { range, slots: slots.into(), users: 1 });
         }
         true
     }
 
+    fn id_of(&self, key: &Key) -> Option<u32> {
+        let is_it = |id: &u32| self.by_id.get(id).is_some_and(|port| port.key == *key);
+        self.ids.find(self.hasher.hash_one(key), is_it).copied()
+    }
+
     fn insert(&mut self, id: u32, key: Key) {
-        self.ids.insert(key.clone(), id);
-        let (sets, remembered) = (Vec::new(), BTreeMap::new());
-        let port = Port { key, frontends: 0, sets, remembered, serving: None, source_ranges: None };
-        self.by_id.insert(id, Box::new(port));
-    }
-}
-
-impl Port {
-    /// Whether sockets or session affinity may remember its endpoints.
-    fn has_memory(&self) -> bool {
-        self.key.has_affinity || self.key.owner.protocol == Protocol::Udp
-    }
-
-    /// Whether an endpoint, chosen or not, still answers the clients that it has.
-    fn serves(&self, endpoint: &Endpoint) -> bool {
-        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
-        self.serving.as_deref().is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
-    }
-
-    /// Whether the endpoint of a number is in one of its sets.
-    fn has(&self, number: u32) -> bool {
-        self.sets.iter().flat_map(|set| &set.slots).any(|slot| slot.number == number)
-    }
-
-    /// Whether an endpoint is in one of its sets.
-    fn chooses(&self, endpoint: &Endpoint) -> bool {
-        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
-        self.sets.iter().flat_map(|set| &set.slots).any(|slot| key(&slot.endpoint) == key(endpoint))
-    }
-
-    /// Puts the endpoints of a set where they are remembered.
-    fn remember(&mut self, set: usize, items: &mut Items, steps: &mut Vec<Step>) {
-        if !self.has_memory() {
-            return;
-        }
-        for slot in self.sets.get(set).map(|set| set.slots.as_slice()).unwrap_or_default() {
-            // Whether it is local does not count there.
-            let endpoint = Endpoint { local: false, ..slot.endpoint };
-            if !self.remembered.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
-                self.remembered.insert(slot.number, endpoint);
-            }
-        }
-    }
-
-    fn position(&self, choice: Choice) -> Option<usize> {
-        self.sets.iter().position(|set| set.choice() == choice)
-    }
-
-    /// Endpoints with their numbers: the one an endpoint has in a set of the port, else a new one.
-    fn number(&self, endpoints: &[Endpoint], marks: &mut Marks) -> Vec<Slot> {
-        let mut new = || {
-            marks.endpoint += 1;
-            marks.endpoint - 1
-        };
-        let known = |endpoint: &Endpoint| self.sets.iter().find_map(|set| set.number_of(endpoint));
-        endpoints
-            .iter()
-            .map(|endpoint| Slot { endpoint: *endpoint, number: known(endpoint).unwrap_or_else(&mut new) })
-            .collect()
-    }
-}
-
-impl Set {
-    fn choice(&self) -> Choice {
-        Choice { first: self.range.first, count: self.range.count }
-    }
-
-    fn holds(&self, endpoints: &[Endpoint]) -> bool {
-        self.slots.len() == endpoints.len() && self.slots.iter().map(|slot| &slot.endpoint).eq(endpoints)
-    }
-
-    fn number_of(&self, endpoint: &Endpoint) -> Option<u32> {
-        let index = self
-            .slots
-            .binary_search_by_key(&(endpoint.address, endpoint.port), |slot| (slot.endpoint.address, slot.endpoint.port));
-        index.ok().and_then(|index| self.slots.get(index)).map(|slot| slot.number)
+        let hash = self.hasher.hash_one(&key);
+        self.by_id.insert(id, Box::new(Port::new(key)));
+        let Self { by_id, ids, hasher, .. } = self;
+        ids.insert_unique(hash, id, |id| by_id.get(id).map_or(0, |port| hasher.hash_one(&port.key)));
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
     match step {
         Step::WriteBackends(family, first, slots) => {
-            (*first..).zip(slots).map(|(slot, backend)| Step::WriteBackends(*family, slot, vec![*backend])).collect()
+            (*first..).zip(slots.iter()).map(|(slot, backend)| Step::WriteBackends(*family, slot, [*backend].into())).collect()
         }
         Step::DescribeService(number, service) => {
             let snapshot = maps.read().expect("reads");

@@ -1,0 +1,189 @@
+//! A service port in the tables: the sets of backends that its frontends share, and which of its endpoints are remembered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use portmap_common::Choice;
+use smallvec::SmallVec;
+
+use super::{Step, items::Items, slots::Range};
+use crate::{
+    maps::{Item, Marks, Slot},
+    table::{Endpoint, Entry, Family, Protocol, ServicePort},
+};
+
+/// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub owner: ServicePort,
+    pub family: Family,
+    pub has_affinity: bool,
+}
+
+/// A service port in one family.
+#[derive(Debug)]
+pub struct Port {
+    pub key: Key,
+    pub frontends: u32,
+    /// Nearly always one.
+    pub sets: SmallVec<[Set; 1]>,
+    /// Most ports need none.
+    terms: Option<Box<Terms>>,
+}
+
+/// What else there is to know of a port: of UDP, with session affinity, or with source ranges.
+#[derive(Debug, Default)]
+struct Terms {
+    /// The numbers of its endpoints that are in ENDPOINTS.
+    remembered: BTreeMap<u32, Endpoint>,
+    serving: Option<Arc<[Endpoint]>>,
+    source_ranges: Option<Arc<[IpNet]>>,
+}
+
+/// Backends in consecutive slots.
+#[derive(Debug)]
+pub struct Set {
+    pub range: Range,
+    pub slots: Arc<[Slot]>,
+    pub users: u32,
+}
+
+impl Port {
+    /// One without a frontend.
+    pub fn new(key: Key) -> Self {
+        Self { key, frontends: 0, sets: SmallVec::new(), terms: None }
+    }
+
+    /// Takes over what a table entry says.
+    pub fn set_terms(&mut self, entry: &Entry) {
+        let Entry { serving, source_ranges, .. } = entry;
+        if self.terms.is_some() || serving.is_some() || source_ranges.is_some() {
+            let terms = self.terms.get_or_insert_default();
+            terms.serving.clone_from(serving);
+            terms.source_ranges.clone_from(source_ranges);
+        }
+    }
+
+    /// Whom its load balancer addresses admit.
+    pub fn source_ranges(&self) -> &[IpNet] {
+        self.terms.as_ref().and_then(|terms| terms.source_ranges.as_deref()).unwrap_or_default()
+    }
+
+    /// The slots of all its sets.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.sets.iter().flat_map(|set| set.slots.iter())
+    }
+
+    /// Whether the endpoint of a number is in one of its sets.
+    pub fn has(&self, number: u32) -> bool {
+        self.slots().any(|slot| slot.number == number)
+    }
+
+    /// The set that a choice leads to.
+    pub fn position(&self, choice: Choice) -> Option<usize> {
+        self.sets.iter().position(|set| set.choice() == choice)
+    }
+
+    /// Endpoints with their numbers: the one an endpoint has in a set of the port, else a new one.
+    pub fn number(&self, endpoints: &[Endpoint], marks: &mut Marks) -> Arc<[Slot]> {
+        let mut new = || {
+            marks.endpoint += 1;
+            marks.endpoint - 1
+        };
+        let known = |endpoint: &Endpoint| self.sets.iter().find_map(|set| set.number_of(endpoint));
+        endpoints
+            .iter()
+            .map(|endpoint| Slot { endpoint: *endpoint, number: known(endpoint).unwrap_or_else(&mut new) })
+            .collect()
+    }
+
+    /// Notes that an endpoint is in ENDPOINTS.
+    pub fn remember(&mut self, number: u32, endpoint: Endpoint) {
+        self.terms.get_or_insert_default().remembered.insert(number, endpoint);
+    }
+
+    /// Puts the endpoints of a set where they are remembered.
+    pub fn remember_set(&mut self, set: usize, items: &mut Items, steps: &mut Vec<Step>) {
+        if !self.has_memory() {
+            return;
+        }
+        let terms = self.terms.get_or_insert_default();
+        for slot in self.sets.get(set).into_iter().flat_map(|set| set.slots.iter()) {
+            // Whether it is local does not count there.
+            let endpoint = Endpoint { local: false, ..slot.endpoint };
+            if !terms.remembered.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
+                terms.remembered.insert(slot.number, endpoint);
+            }
+        }
+    }
+
+    /// Takes its own from the endpoints that nobody has claimed yet, and gives up those that serve no more.
+    pub fn settle(&mut self, unclaimed: &mut BTreeMap<u32, Endpoint>) -> BTreeMap<u32, Endpoint> {
+        if self.is_memorable() && !unclaimed.is_empty() {
+            // One that has another number by now was left by an agent that ended before it put the endpoint to use.
+            let is_claimed = |_: &u32, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
+            let claimed: Vec<_> = unclaimed.extract_if(.., is_claimed).collect();
+            self.terms.get_or_insert_default().remembered.extend(claimed);
+        }
+        let Some(terms) = &mut self.terms else { return BTreeMap::new() };
+        let (remembered, is_memorable) = (mem::take(&mut terms.remembered), terms.serving.is_some());
+        let chosen: BTreeSet<u32> = self.slots().map(|slot| slot.number).collect();
+        let is_wanted = |number: &u32, endpoint: &Endpoint| is_memorable && (chosen.contains(number) || self.serves(endpoint));
+        let (wanted, gone) = remembered.into_iter().partition(|(number, endpoint)| is_wanted(number, endpoint));
+        if let Some(terms) = &mut self.terms {
+            terms.remembered = wanted;
+        }
+        gone
+    }
+
+    /// Ends the port, and returns its endpoints that are in ENDPOINTS.
+    pub fn into_remembered(self) -> BTreeMap<u32, Endpoint> {
+        self.terms.map(|terms| terms.remembered).unwrap_or_default()
+    }
+
+    /// Whether sockets or session affinity may remember its endpoints.
+    fn has_memory(&self) -> bool {
+        self.key.has_affinity || self.key.owner.protocol == Protocol::Udp
+    }
+
+    /// Whether the table says that they do.
+    fn is_memorable(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.serving.is_some())
+    }
+
+    /// Whether an endpoint, chosen or not, still answers the clients that it has.
+    fn serves(&self, endpoint: &Endpoint) -> bool {
+        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+        let serving = self.terms.as_ref().and_then(|terms| terms.serving.as_deref());
+        serving.is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
+    }
+
+    /// Whether an endpoint is in one of its sets.
+    fn chooses(&self, endpoint: &Endpoint) -> bool {
+        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
+        self.slots().any(|slot| key(&slot.endpoint) == key(endpoint))
+    }
+}
+
+impl Set {
+    /// What leads to it.
+    pub fn choice(&self) -> Choice {
+        Choice { first: self.range.first, count: self.range.count }
+    }
+
+    /// Whether these are its backends.
+    pub fn holds(&self, endpoints: &[Endpoint]) -> bool {
+        self.slots.len() == endpoints.len() && self.slots.iter().map(|slot| &slot.endpoint).eq(endpoints)
+    }
+
+    fn number_of(&self, endpoint: &Endpoint) -> Option<u32> {
+        let index = self
+            .slots
+            .binary_search_by_key(&(endpoint.address, endpoint.port), |slot| (slot.endpoint.address, slot.endpoint.port));
+        index.ok().and_then(|index| self.slots.get(index)).map(|slot| slot.number)
+    }
+}

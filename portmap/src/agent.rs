@@ -1,6 +1,7 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
+mod heap;
 mod kernel;
 mod own_node;
 mod repair;
@@ -202,6 +203,8 @@ struct Agent {
     changes: Changes,
     compare: Compare,
     retry: Option<Retry>,
+    /// Whether much of the heap has become free.
+    is_heap_free: bool,
 }
 
 /// Whether the next plan is about the tables as a whole.
@@ -256,6 +259,7 @@ impl Agent {
             changes,
             compare: Compare::All,
             retry: None,
+            is_heap_free: false,
         };
         Ok((agent, diagnostics))
     }
@@ -309,6 +313,9 @@ impl Agent {
         status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
         self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
+        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
+            heap::trim();
+        }
         Ok(())
     }
 
@@ -322,6 +329,7 @@ impl Agent {
 
     fn take(&mut self, event: Event) {
         self.metrics.queued(event.kind() != Kind::Slice);
+        self.is_heap_free |= matches!(event, Event::Listed(..));
         if self.is_initialized {
             self.facts.queued();
         }
@@ -330,6 +338,7 @@ impl Agent {
 
     /// Builds on the tables as they were found in the kernel, instead of as they should be there.
     fn compare_with(&mut self, tables: Option<Planner>) {
+        self.is_heap_free = true;
         if let Some(tables) = tables.filter(|_| self.retry.is_none() && self.changes.is_empty()) {
             self.planner = tables;
             // It freed nothing of the new model, in which nothing is retired.

@@ -20,7 +20,7 @@ pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
 fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {
     match step {
         Step::SetMarks(marks) => maps.set_marks(*marks),
-        Step::WriteBackends(family, first, slots) => maps.write_backends(*family, *first, slots),
+        Step::WriteBackends(first, backends) => maps.write_backends(*first, backends),
         Step::WriteService(number, service) => maps.write_service(*number, service),
         Step::StoreChoice(number, side, choice) => maps.store_choice(*number, *side, *choice),
         Step::DescribeService(number, service) => maps.describe_service(*number, service),
@@ -41,9 +41,9 @@ impl fmt::Display for Step {
             Self::SetMarks(marks) => {
                 write!(f, "record that ids below {} and endpoints below {} were given", marks.id, marks.endpoint)
             }
-            Self::WriteBackends(family, first, slots) => {
-                write!(f, "write {} backends from slot {first} of BACKENDS_{family:?}:", slots.len())?;
-                slots.iter().try_for_each(|slot| write!(f, " {}", slot.endpoint))
+            Self::WriteBackends(first, backends) => {
+                write!(f, "write {} backends from slot {first} of BACKENDS_{:?}:", backends.len(), backends.family())?;
+                backends.iter().try_for_each(|slot| write!(f, " {}", slot.endpoint))
             }
             Self::WriteService(number, service) => write!(f, "write service {number}: {service:?}"),
             Self::StoreChoice(number, side, choice) => write!(f, "store the {side:?} choice of service {number}: {choice:?}"),

@@ -1,5 +1,6 @@
 //! The tables as the agent writes them: one trait, with the kernel's maps and a copy in memory behind it.
 
+mod backends;
 pub mod bpf;
 pub mod grace;
 mod mapped;
@@ -11,6 +12,8 @@ use anyhow::Result;
 use ipnet::IpNet;
 use portmap_common::{Choice, Member, Service};
 use serde::Serialize;
+
+pub use backends::Backends;
 
 use crate::table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
 
@@ -136,7 +139,7 @@ pub struct Marks {
 /// The writes that a plan is made of. Each is whole by itself: between any two of them the tables are valid.
 pub trait Maps {
     /// Writes consecutive slots that no program reads.
-    fn write_backends(&mut self, family: Family, first: u32, slots: &[Slot]) -> Result<()>;
+    fn write_backends(&mut self, first: u32, backends: &Backends) -> Result<()>;
 
     /// Writes a service entry that no frontend leads to, and sets its counters to zero.
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()>;

@@ -11,17 +11,14 @@ mod ports;
 mod prefixes;
 pub mod slots;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
     collections::HashMap,
-    maps::{Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
+    maps::{Backends, Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
 };
 use installed::Installed;
@@ -36,7 +33,7 @@ pub enum Step {
     /// [`crate::maps::Maps::set_marks`]
     SetMarks(Marks),
     /// [`crate::maps::Maps::write_backends`]
-    WriteBackends(Family, u32, Arc<[Slot]>),
+    WriteBackends(u32, Backends),
     /// [`crate::maps::Maps::write_service`]
     WriteService(u32, Service),
     /// [`crate::maps::Maps::store_choice`]

@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use smallvec::SmallVec;
 
 use crate::{
     collections::HashMap,
@@ -40,7 +41,7 @@ pub struct Store {
 struct Record {
     service: Option<Packed<Service>>,
     /// In the order of their names.
-    slices: Vec<(ObjectName, Packed<Slice>)>,
+    slices: SmallVec<[(ObjectName, Packed<Slice>); 1]>,
 }
 
 /// What events have concerned.
@@ -183,7 +184,6 @@ impl Store {
             Ok(Some(known)) => known.1 = slice,
             Ok(None) => {}
             Err(index) => {
-                record.slices.reserve_exact(1);
                 record.slices.insert(index, (name.clone(), slice));
                 self.slices.insert(name, service.clone());
             }

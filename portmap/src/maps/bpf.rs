@@ -18,7 +18,7 @@ use portmap_common::{
     Affinity, Backend, Choice, Client, Counters, Name, Namespace, Numbers, Service, ServiceRef, State, Totals, V4, V6,
 };
 
-use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
+use super::{Backends, Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
 use crate::{
     datapath::pin::Pins,
     encode::{self, IpBytes},
@@ -201,11 +201,8 @@ where
         Ok(Self { frontends, backends: mapped(pins, backends)? })
     }
 
-    fn write_backends(&mut self, first: u32, slots: &[Slot]) -> Result<()> {
-        for (index, slot) in (first..).zip(slots) {
-            self.backends.write(index, encode::backend(slot).context("it is of the other family")?)?;
-        }
-        Ok(())
+    fn write_backends(&mut self, first: u32, backends: &[Backend<A>]) -> Result<()> {
+        (first..).zip(backends).try_for_each(|(index, backend)| self.backends.write(index, *backend))
     }
 
     /// The slots of a choice; `None` if it leaves the map.
@@ -254,10 +251,10 @@ where
 }
 
 impl Maps for BpfMaps {
-    fn write_backends(&mut self, family: Family, first: u32, slots: &[Slot]) -> Result<()> {
-        match family {
-            Family::V4 => self.v4.write_backends(first, slots),
-            Family::V6 => self.v6.write_backends(first, slots),
+    fn write_backends(&mut self, first: u32, backends: &Backends) -> Result<()> {
+        match backends {
+            Backends::V4(backends) => self.v4.write_backends(first, backends),
+            Backends::V6(backends) => self.v6.write_backends(first, backends),
         }
     }
 

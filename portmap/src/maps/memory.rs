@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use portmap_common::{Choice, Service};
 
-use super::{Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
+use super::{Backends, Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
 use crate::table::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
 /// What a client of the tables would meet.
@@ -91,11 +91,12 @@ impl MemoryMaps {
 }
 
 impl Maps for MemoryMaps {
-    fn write_backends(&mut self, family: Family, first: u32, slots: &[Slot]) -> Result<()> {
-        for (index, slot) in (first..).zip(slots) {
+    fn write_backends(&mut self, first: u32, backends: &Backends) -> Result<()> {
+        let family = backends.family();
+        for (index, slot) in (first..).zip(backends.iter()) {
             ensure!(index < self.capacity.backends, "slot {index} is outside the map");
             ensure!(!self.guarded.slots.contains(&(family, index)), "slot {index} may still be read");
-            self.slots.insert((family, index), *slot);
+            self.slots.insert((family, index), slot);
         }
         Ok(())
     }

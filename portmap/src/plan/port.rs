@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::{Step, items::Items, slots::Range};
 use crate::{
-    maps::{Item, Marks, Slot},
+    maps::{Backends, Item, Marks, Slot},
     table::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
 
@@ -48,7 +48,8 @@ struct Terms {
 #[derive(Debug)]
 pub struct Set {
     pub range: Range,
-    pub slots: Arc<[Slot]>,
+    /// Sorted by address and port.
+    pub backends: Backends,
     pub users: u32,
 }
 
@@ -74,8 +75,8 @@ impl Port {
     }
 
     /// The slots of all its sets.
-    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.sets.iter().flat_map(|set| set.slots.iter())
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.sets.iter().flat_map(|set| set.backends.iter())
     }
 
     /// Whether the endpoint of a number is in one of its sets.
@@ -89,16 +90,14 @@ impl Port {
     }
 
     /// Endpoints with their numbers: the one an endpoint has in a set of the port, else a new one.
-    pub fn number(&self, endpoints: &[Endpoint], marks: &mut Marks) -> Arc<[Slot]> {
+    pub fn number(&self, endpoints: &[Endpoint], marks: &mut Marks) -> Backends {
         let mut new = || {
             marks.endpoint += 1;
             marks.endpoint - 1
         };
         let known = |endpoint: &Endpoint| self.sets.iter().find_map(|set| set.number_of(endpoint));
-        endpoints
-            .iter()
-            .map(|endpoint| Slot { endpoint: *endpoint, number: known(endpoint).unwrap_or_else(&mut new) })
-            .collect()
+        let slot = |endpoint: &Endpoint| Slot { endpoint: *endpoint, number: known(endpoint).unwrap_or_else(&mut new) };
+        Backends::new(self.key.family, endpoints.iter().map(slot))
     }
 
     /// Notes that an endpoint is in ENDPOINTS.
@@ -112,7 +111,7 @@ impl Port {
             return;
         }
         let terms = self.terms.get_or_insert_default();
-        for slot in self.sets.get(set).into_iter().flat_map(|set| set.slots.iter()) {
+        for slot in self.sets.get(set).into_iter().flat_map(|set| set.backends.iter()) {
             // Whether it is local does not count there.
             let endpoint = Endpoint { local: false, ..slot.endpoint };
             if !terms.remembered.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
@@ -177,13 +176,10 @@ impl Set {
 
     /// Whether these are its backends.
     pub fn holds(&self, endpoints: &[Endpoint]) -> bool {
-        self.slots.len() == endpoints.len() && self.slots.iter().map(|slot| &slot.endpoint).eq(endpoints)
+        self.backends.len() == endpoints.len() && self.backends.iter().map(|slot| slot.endpoint).eq(endpoints.iter().copied())
     }
 
     fn number_of(&self, endpoint: &Endpoint) -> Option<u32> {
-        let index = self
-            .slots
-            .binary_search_by_key(&(endpoint.address, endpoint.port), |slot| (slot.endpoint.address, slot.endpoint.port));
-        index.ok().and_then(|index| self.slots.get(index)).map(|slot| slot.number)
+        self.backends.find(endpoint.address, endpoint.port).map(|slot| slot.number)
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     collections::HashMap,
-    maps::{Item, Marks, Slot},
+    maps::{Backends, Item, Marks, Slot},
     table::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
@@ -126,8 +126,8 @@ impl Ports {
                 };
                 let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
                 let range = slots.allocate(count).ok_or(Full::Backends(port.key.family))?;
-                let set = Set { range, slots: port.number(endpoints, &mut self.marks), users: 0 };
-                steps.push(Step::WriteBackends(port.key.family, range.first, set.slots.clone()));
+                let set = Set { range, backends: port.number(endpoints, &mut self.marks), users: 0 };
+                steps.push(Step::WriteBackends(range.first, set.backends.clone()));
                 port.sets.push(set);
                 port.sets.len() - 1
             }
@@ -142,7 +142,7 @@ impl Ports {
     pub fn numbers(&self, id: u32, choice: Choice) -> impl Iterator<Item = u32> {
         let port = self.by_id.get(&id);
         let set = port.and_then(|port| port.sets.get(port.position(choice)?));
-        set.into_iter().flat_map(|set| set.slots.iter().map(|slot| slot.number))
+        set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number))
     }
 
     /// Forgets the endpoints of a service port that serve no more, and the source ranges that are not its own any more.
@@ -260,7 +260,7 @@ impl Ports {
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
         self.marks.endpoint = self.marks.endpoint.max(highest);
         if let Some(port) = self.by_id.get_mut(&id) {
-            port.sets.push(Set { range, slots: slots.into(), users: 1 });
+            port.sets.push(Set { range, backends: Backends::new(family, slots.iter().copied()), users: 1 });
         }
         true
     }

@@ -6,8 +6,9 @@ use super::*;
 /// The stores that a step is made of: each leaves the maps in another state.
 fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
     match step {
-        Step::WriteBackends(family, first, slots) => {
-            (*first..).zip(slots.iter()).map(|(slot, backend)| Step::WriteBackends(*family, slot, [*backend].into())).collect()
+        Step::WriteBackends(first, backends) => {
+            let one = |slot| Backends::new(backends.family(), std::iter::once(slot));
+            (*first..).zip(backends.iter()).map(|(index, slot)| Step::WriteBackends(index, one(slot))).collect()
         }
         Step::DescribeService(number, service) => {
             let snapshot = maps.read().expect("reads");

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
 
+mod failures;
 mod kernels;
 mod long_form;
 mod suite;
@@ -10,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::failures::Failures;
 use self::kernels::Matrix;
 use self::long_form::Peer;
 use self::suite::Suite;
@@ -105,22 +107,22 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     if suite.needs.contains(&Purpose::ControlPlane) {
         Screen::Stdout.line("against the real API server; building it takes about five minutes the first time");
     }
-    let tally = run_suite(suite, names)?;
+    let (tally, failures) = run_suite(suite, names)?;
     if tally.failed > 0 {
-        remarks.push(format!("failed: suite {} ({tally})", suite.name));
+        remarks.push(format!("failed: suite {} ({tally}){}", suite.name, failures.text()));
     }
     Ok(tally)
 }
 
-/// Runs one suite with its output passed through, and counts.
-fn run_suite(suite: &Suite, names: &[String]) -> Result<Tally> {
+/// Runs one suite with its output passed through, counts, and keeps what is said of failures.
+fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Failures)> {
     let mut child = command(suite, names).stdout(Stdio::piped()).spawn().context("failed to start cargo test")?;
     let output = child.stdout.take().context("failed to read what the tests print")?;
-    let tally = pass_through(BufReader::new(output))?;
+    let (tally, failures) = pass_through(BufReader::new(output))?;
     let status = child.wait().context("failed to wait for cargo test")?;
     // A suite that does not compile, or whose process dies, prints no result.
     let died = !status.success() && tally.failed == 0;
-    Ok(Tally { failed: tally.failed + usize::from(died), ..tally })
+    Ok((Tally { failed: tally.failed + usize::from(died), ..tally }, failures))
 }
 
 fn command(suite: &Suite, names: &[String]) -> Command {
@@ -138,15 +140,17 @@ fn command(suite: &Suite, names: &[String]) -> Command {
     cargo
 }
 
-fn pass_through(mut output: impl BufRead) -> Result<Tally> {
-    let mut tally = Tally::default();
+fn pass_through(mut output: impl BufRead) -> Result<(Tally, Failures)> {
+    let (mut tally, mut failures) = (Tally::default(), Failures::default());
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).context("failed to read what the tests print")? > 0 {
         io::stdout().write_all(&line).ok();
-        tally += Tally::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&line);
+        tally += Tally::of_line(&text).unwrap_or_default();
+        failures.take(&text);
         line.clear();
     }
-    Ok(tally)
+    Ok((tally, failures))
 }
 
 /// What went wrong in short, and the count as the last line.

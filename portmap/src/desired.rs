@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     node_ports::{self, Eligible},
-    object::{OtherService, Service},
+    object::{OtherService, Packed, Service},
     resolve::{self, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
     source::{Event, Kind},
     store::{Dirty, Store},
@@ -186,7 +186,7 @@ impl Desired {
         }
         let Dirty { services, others } = self.store.take_dirty();
         for (name, before) in &services {
-            changes.extend(self.resolve_service(name, before.as_ref().map(|service| service.unpack()).as_ref()));
+            changes.extend(self.resolve_service(name, before.as_ref().map(Packed::unpack).as_ref()));
         }
         for (name, before) in &others {
             let addresses = |service: Option<&OtherService>| service.map(OtherService::addresses).unwrap_or_default();

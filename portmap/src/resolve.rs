@@ -175,9 +175,9 @@ pub fn entry(subject: &Subject, node: &Node, place: &Place) -> Option<Entry> {
     let sets = endpoints::of_port(slices.iter(), &owner, place.family, node, policies.uses());
     let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
     let (inside, outside) = match kind {
-        Kind::ClusterIp if policies.is_internal_local => (local.clone(), local),
+        Kind::ClusterIp if policies.internal == Policy::Local => (local.clone(), local),
         // Clients on this node are not made to depend on where the endpoints run.
-        Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.is_external_local => (cluster, local),
+        Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.external == Policy::Local => (cluster, local),
         Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (cluster.clone(), cluster),
     };
     Some(Entry {
@@ -201,8 +201,9 @@ fn ports(service: &Service) -> impl Iterator<Item = (Family, &Port, IpAddr)> {
 
 /// What decides which endpoints the clients of a port get.
 struct Policies {
-    is_internal_local: bool,
-    is_external_local: bool,
+    internal: Policy,
+    /// Of external traffic, if there can be any.
+    external: Policy,
     /// Whether clients outside of the cluster may reach it.
     is_accessible: bool,
     /// Whether sockets or session affinity remember endpoints.
@@ -212,18 +213,18 @@ struct Policies {
 impl Policies {
     fn of(service: &Service, port: &Port, places: &[(Place, Kind)]) -> Self {
         Self {
-            is_internal_local: service.internal_policy == Policy::Local,
-            is_external_local: service.external_policy == Policy::Local && is_external(service),
+            internal: service.internal_policy,
+            external: if is_external(service) { service.external_policy } else { Policy::Cluster },
             is_accessible: places.len() > 1,
             is_remembered: port.protocol == Protocol::Udp || service.affinity_timeout > 0,
         }
     }
 
     fn uses(&self) -> Uses {
-        let Self { is_internal_local, is_external_local, is_accessible, is_remembered } = *self;
+        let Self { internal, external, is_accessible, is_remembered } = *self;
         Uses {
-            cluster: !is_internal_local || is_accessible,
-            local: is_internal_local || (is_external_local && is_accessible),
+            cluster: internal == Policy::Cluster || is_accessible,
+            local: internal == Policy::Local || (external == Policy::Local && is_accessible),
             serving: is_remembered,
         }
     }
@@ -239,10 +240,8 @@ impl Policies {
         if !sets.has_any || !sets.local.is_empty() {
             return Vec::new();
         }
-        let kept = [
-            (self.is_internal_local, Traffic::Internal),
-            (self.is_external_local && self.is_accessible, Traffic::External),
-        ];
+        let is_external_kept = self.external == Policy::Local && self.is_accessible;
+        let kept = [(self.internal == Policy::Local, Traffic::Internal), (is_external_kept, Traffic::External)];
         kept.into_iter().filter(|(is_kept, _)| *is_kept).map(|(_, traffic)| (family, traffic)).collect()
     }
 }

@@ -128,7 +128,7 @@ impl Store {
 
     fn set(&mut self, object: Object) {
         match object {
-            Object::Service(name, service) => self.set_service(name, Some(service)),
+            Object::Service(name, service) => self.set_service(&name, Some(service)),
             Object::Slice(head, slice) => self.set_slice(head, slice),
             Object::OtherService(name, service) => self.set_other(name, Some(service)),
             Object::Node(name, node) => drop(self.nodes.insert(name, node)),
@@ -138,7 +138,7 @@ impl Store {
 
     fn remove(&mut self, kind: Kind, name: &ObjectName) {
         match kind {
-            Kind::Service => self.set_service(name.clone(), None),
+            Kind::Service => self.set_service(name, None),
             Kind::Slice => self.remove_slice(name),
             Kind::OtherService => self.set_other(name.clone(), None),
             Kind::Node => drop(self.nodes.remove(name)),
@@ -146,15 +146,15 @@ impl Store {
         }
     }
 
-    fn set_service(&mut self, name: ObjectName, service: Option<Packed<Service>>) {
+    fn set_service(&mut self, name: &ObjectName, service: Option<Packed<Service>>) {
         let record = self.records.entry(name.clone()).or_default();
         if record.service != service {
-            self.dirty.mark(&name, record);
+            self.dirty.mark(name, record);
             self.services += usize::from(service.is_some());
             self.services -= usize::from(record.service.is_some());
             record.service = service;
         }
-        self.drop_if_empty(&name);
+        self.drop_if_empty(name);
     }
 
     fn set_other(&mut self, name: ObjectName, service: Option<OtherService>) {

@@ -54,8 +54,7 @@ impl Arguments {
 }
 
 fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>) -> Desired {
-    let mut desired =
-        Desired::new(wanted.node.clone(), Vec::new(), Vec::new()).allowing(wanted.external_ips.clone());
+    let mut desired = Desired::new(wanted.node.clone(), Vec::new(), Vec::new()).allowing(wanted.external_ips.clone());
     for event in manifests::listed(objects) {
         desired.apply(event);
     }

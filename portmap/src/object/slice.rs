@@ -54,6 +54,7 @@ pub struct SlicePort {
 
 /// An entry of a slice's `endpoints`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the API, and any may go with any other")]
 pub struct SliceEndpoint {
     /// The first address.
     pub address: IpAddr,

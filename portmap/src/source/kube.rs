@@ -6,10 +6,7 @@ use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
-use k8s_openapi::api::{
-    discovery::v1::EndpointSlice,
-    networking::v1::ServiceCIDRSpec,
-};
+use k8s_openapi::api::{discovery::v1::EndpointSlice, networking::v1::ServiceCIDRSpec};
 use kube::{
     Api, Resource,
     api::{ApiResource, NotUsed},

@@ -38,9 +38,10 @@ mod tests {
     #[test]
     fn what_is_said_of_failed_tests_is_kept() {
         let mut failures = Failures::default();
-        for line in "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nbroken\n\nfailures:\n    b\n\
+        for line in
+            "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nbroken\n\nfailures:\n    b\n\
                      \ntest result: FAILED. 1 passed\nafter"
-            .lines()
+                .lines()
         {
             failures.take(line);
         }

@@ -19,8 +19,7 @@ use crate::{
 
 /// The slices for Services that have a selector and no slice.
 pub fn slices(services: &BTreeMap<ObjectName, Service>, objects: &Objects, node: &str) -> Vec<Object> {
-    let has_slice: BTreeSet<ObjectName> =
-        objects.slices.values().filter_map(|slice| SliceHead::from(slice).service).collect();
+    let has_slice: BTreeSet<ObjectName> = objects.slices.values().filter_map(|slice| SliceHead::from(slice).service).collect();
     let lacking = services.iter().filter(|(name, _)| !has_slice.contains(name));
     lacking.flat_map(|(name, service)| make_slices(name, service, &objects.pods, node)).collect()
 }

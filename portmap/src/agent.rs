@@ -339,7 +339,8 @@ impl Agent {
     /// Builds on the tables as they were found in the kernel, instead of as they should be there.
     fn compare_with(&mut self, tables: Option<Planner>) {
         self.is_heap_free = true;
-        if let Some(tables) = tables.filter(|_| self.retry.is_none() && self.changes.is_empty()) {
+        let is_repair = |tables: &Planner| !self.planner.is_confirmed_by(tables);
+        if let Some(tables) = tables.filter(|tables| self.retry.is_none() && self.changes.is_empty() && is_repair(tables)) {
             self.planner = tables;
             // It freed nothing of the new model, in which nothing is retired.
             self.grace = None;

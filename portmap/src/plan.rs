@@ -180,6 +180,17 @@ impl Planner {
         self.items.iter().filter(is_stray).copied()
     }
 
+    /// Whether a model of the maps as they were found says the same as this one, which was planned with.
+    pub fn is_confirmed_by(&self, found: &Self) -> bool {
+        let has_strays = !(found.stray_frontends.is_empty() && found.stray_names.is_empty() && found.stray_items.is_empty());
+        !has_strays
+            && self.installed == found.installed
+            && self.ports.have_same_backends(&found.ports)
+            && self.items.iter().eq(found.items.iter())
+            && self.prefixes.are_recorded_as(&found.prefixes)
+            && self.recorded == found.recorded
+    }
+
     /// Sets the ranges that ClusterIPs are given from: other addresses in them are nobody's.
     pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
         self.prefixes.set_cidrs(cidrs);

@@ -18,6 +18,13 @@ pub struct Installed {
     hasher: RandomState,
 }
 
+/// The same frontends with the same entries.
+impl PartialEq for Installed {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
 impl Installed {
     /// How many there are.
     pub fn len(&self) -> usize {

@@ -84,6 +84,12 @@ impl Port {
         self.slots().any(|slot| slot.number == number)
     }
 
+    /// Whether it is the same port with the same sets, in whatever order.
+    pub fn has_same_backends(&self, other: &Self) -> bool {
+        let is_there = |set: &Set| other.sets.iter().any(|it| it.range == set.range && it.backends == set.backends);
+        self.key == other.key && self.sets.len() == other.sets.len() && self.sets.iter().all(is_there)
+    }
+
     /// The set that a choice leads to.
     pub fn position(&self, choice: Choice) -> Option<usize> {
         self.sets.iter().position(|set| set.choice() == choice)

@@ -234,6 +234,12 @@ impl Ports {
         strays
     }
 
+    /// Whether the same ports have the same backends in the same slots.
+    pub fn have_same_backends(&self, other: &Self) -> bool {
+        let is_same = |(id, port): (&u32, &Box<Port>)| other.by_id.get(id).is_some_and(|other| port.has_same_backends(other));
+        self.by_id.len() == other.by_id.len() && self.by_id.iter().all(is_same)
+    }
+
     /// Whether an id is in use.
     pub fn has(&self, id: u32) -> bool {
         self.by_id.contains_key(&id)

@@ -33,6 +33,11 @@ impl Prefixes {
         Self { recorded, covers, cidrs: PerFamily::default() }
     }
 
+    /// Whether the same prefixes are in force.
+    pub fn are_recorded_as(&self, other: &Self) -> bool {
+        self.recorded == other.recorded
+    }
+
     /// Sets the ranges that ClusterIPs are given from.
     pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
         self.cidrs = PerFamily::of(|family| {

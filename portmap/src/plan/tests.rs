@@ -194,7 +194,9 @@ impl Agent {
 
     fn restart(&mut self) -> Result<(), TestCaseError> {
         let snapshot = self.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-        self.planner = Planner::new(ROOM, snapshot);
+        let found = Planner::new(ROOM, snapshot);
+        prop_assert!(self.planner.is_confirmed_by(&found), "{:?} and {found:?}", self.planner);
+        self.planner = found;
         self.maps.grace();
         let plan = self.planner.plan(&self.table, &self.everything());
         prop_assert!(plan.steps.is_empty(), "a restart without a change writes: {:?}", plan.steps);
@@ -329,7 +331,9 @@ fn a_broken_entry_is_removed_and_written_anew() {
     for (_, found) in &mut snapshot.frontends {
         found.inside = None;
     }
-    agent.planner = Planner::new(ROOM, snapshot);
+    let found = Planner::new(ROOM, snapshot);
+    assert!(!agent.planner.is_confirmed_by(&found));
+    agent.planner = found;
     let plan = agent.planner.plan(&agent.table, &changed);
     assert!(
         matches!(

@@ -33,7 +33,7 @@ pub fn run(arguments: &[String]) -> Result<bool> {
 fn run_suite(plan: &Plan) -> Result<bool> {
     let path = format!("{PROGRAMS}/deps/{}", plan.suite);
     println!("suite {}", plan.suite);
-    // One processor, which is a simulated one: tests side by side would only meet their deadlines.
+    // The processors are simulated: tests side by side would only meet their deadlines.
     let child = Command::new(&path).args(["--test-threads=1", "--color=never"]).args(&plan.filters).spawn();
     await_child(&child.with_context(|| format!("failed to start {path}"))?)
 }

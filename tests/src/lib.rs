@@ -9,6 +9,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod guest;
 pub mod kernel;
+pub mod links;
 pub mod listen;
 pub mod patience;
 pub mod pod_client;

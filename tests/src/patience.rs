@@ -10,6 +10,12 @@ pub fn patience(duration: Duration) -> Duration {
     duration * slowness()
 }
 
+/// A deadline of so many seconds on this machine, as programs take it.
+#[must_use]
+pub fn seconds(count: u32) -> String {
+    (count * slowness()).to_string()
+}
+
 /// How many times slower than a machine of today this one is: what is done in some time may be as much less.
 #[must_use]
 pub fn slowness() -> u32 {

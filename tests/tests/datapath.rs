@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::MetadataExt as _,
     process::Command,
 };
 
@@ -13,6 +12,7 @@ use portmap::datapath::{attach::PROGRAMS, pin::Pins};
 use portmap_tests::{
     agent::Agent,
     kernel::Features,
+    links::Link,
     listen::{Listen, Protocol},
     pod_client::Answers,
     world::{Group, Pod, World},
@@ -196,10 +196,7 @@ fn cleaning_up_detaches_and_leaves_nothing() {
     assert_eq!(answers.errors, replies(&[("ENETUNREACH", 1)]));
 }
 
-/// How many links bpftool knows to the clients' cgroup. Of what a cgroup has, it shows nothing on older kernels.
+/// How many programs are attached to the clients' cgroup.
 fn attached(world: &World) -> usize {
-    let output = Command::new("bpftool").args(["-j", "link", "show"]).output().unwrap();
-    let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-    let cgroup = std::fs::metadata(world.cgroup(Group::Clients)).unwrap().ino();
-    links.iter().filter(|link| link["cgroup_id"].as_u64() == Some(cgroup)).count()
+    Link::to(&world.cgroup(Group::Clients)).unwrap().len()
 }

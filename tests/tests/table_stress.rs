@@ -19,7 +19,11 @@ use portmap::{
     table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Table, Target},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
-use portmap_tests::{patience::slowness, world::World};
+use portmap_tests::{
+    kernel::skip,
+    patience::{patience, slowness},
+    world::World,
+};
 
 /// Services that exist all the time, and are rewritten all the time.
 const STEADY: u16 = 256;
@@ -73,7 +77,12 @@ fn no_reader_misses_or_meets_another_service() {
 
 #[test]
 fn without_the_grace_period_the_stress_finds_the_fault() {
-    let (seen, changes) = stress("no-grace", Waiting::Nothing, Duration::from_mins(2));
+    if thread::available_parallelism().is_ok_and(|processors| processors.get() == 1) {
+        // No look-up is interrupted: whoever writes comes before it or after it.
+        skip("what a missing grace period does", "it takes two processors");
+        return;
+    }
+    let (seen, changes) = stress("no-grace", Waiting::Nothing, patience(Duration::from_mins(2)));
     println!("{changes} changes; {seen:?}");
     assert!(seen.wrong() > 0, "the stress would not notice a missing grace period: {seen:?} in {changes} changes");
 }

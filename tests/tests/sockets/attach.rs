@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_tests::agent::Agent;
+use portmap_tests::links::Link;
 use portmap_tests::world::{Group, World, program};
-use serde_json::Value;
 
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::{Stage, Transport, answer, left_alone, who};
@@ -24,27 +24,12 @@ const HOOKS: [&str; 8] = [
     "cgroup_inet4_getpeername",
     "cgroup_inet6_getpeername",
 ];
+/// One that is not the first to be attached.
+const LATER_HOOK: &str = "cgroup_udp6_recvmsg";
 
-/// The attach types of what is attached to a cgroup and those below it, once for each program.
+/// What links to a cgroup are attached to, once for each link.
 pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
-    let output =
-        Command::new("bpftool").args(["-j", "cgroup", "tree"]).arg(cgroup).output().context("failed to run bpftool")?;
-    ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));
-    let tree: Value = serde_json::from_slice(&output.stdout).context("bpftool prints no JSON")?;
-    let programs = tree.as_array().into_iter().flatten().filter_map(|cgroup| cgroup["programs"].as_array()).flatten();
-    Ok(programs.filter_map(|program| Some(kernel_name(program["attach_type"].as_str()?))).collect())
-}
-
-/// bpftool has had short names too, until 5.19.
-fn kernel_name(attach_type: &str) -> String {
-    match attach_type {
-        "connect4" | "connect6" | "getpeername4" | "getpeername6" | "sendmsg4" | "sendmsg6" | "recvmsg4" | "recvmsg6" => {
-            let (name, family) = attach_type.split_at(attach_type.len() - 1);
-            let prefix = if name.ends_with("msg") { "udp" } else { "inet" };
-            format!("cgroup_{prefix}{family}_{name}")
-        }
-        name => name.into(),
-    }
+    Ok(Link::to(cgroup)?.into_iter().map(|link| link.hook).collect())
 }
 
 /// Fails unless all programs are attached, each once.
@@ -108,30 +93,24 @@ fn one_hook_in_the_way_leaves_none() -> Result<()> {
     let world = World::new("in-the-way")?;
     // bpftool attaches without a flag as in the days before links: exclusively. Ours is the only program that it can find here.
     let donor = Stage::new("donor", &[], &[])?;
-    let own = attached_ids(&donor.world, "cgroup_udp6_recvmsg")?;
-    let cgroup = world.cgroup(Group::Clients);
-    let output = Command::new("bpftool")
-        .args(["cgroup", "attach"])
-        .arg(&cgroup)
-        .args(["cgroup_udp6_recvmsg", "id", &own.to_string()])
-        .output()?;
-    ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));
+    let links = Link::to(&donor.world.cgroup(Group::Clients))?;
+    let own =
+        links.iter().find(|link| link.hook == LATER_HOOK).with_context(|| format!("nothing is attached to {LATER_HOOK}"))?;
+    legacy("attach", &world, own.program)?;
     let mut agent = Agent::spawn(&world, &[])?;
     let ended = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}"));
     let text = ended.err().unwrap_or_default();
     assert!(text.contains("the agent ended") && text.contains("recvmsg6"), "{text}");
-    assert_eq!(attached(&cgroup)?, ["cgroup_udp6_recvmsg"], "only what was there before");
-    Ok(())
+    assert_eq!(attached(&world.cgroup(Group::Clients))?, Vec::<String>::new(), "nothing of what could be had");
+    // What was there before still is: the kernel takes off only what is on.
+    legacy("detach", &world, own.program)
 }
 
-/// The id of the program that a world's agent attached there.
-fn attached_ids(world: &World, hook: &str) -> Result<u64> {
-    let output = Command::new("bpftool").args(["-j", "cgroup", "show"]).arg(world.cgroup(Group::Clients)).output()?;
-    let programs: Value = serde_json::from_slice(&output.stdout).context("bpftool prints no JSON")?;
-    let program = programs
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|program| program["attach_type"].as_str().is_some_and(|name| kernel_name(name) == hook));
-    program.and_then(|program| program["id"].as_u64()).with_context(|| format!("nothing is attached to {hook}"))
+/// Attaches a program to the cgroup of a world's clients, or detaches it, without a link.
+fn legacy(verb: &str, world: &World, program: u64) -> Result<()> {
+    let mut command = Command::new("bpftool");
+    command.args(["cgroup", verb]).arg(world.cgroup(Group::Clients)).args([LATER_HOOK, "id", &program.to_string()]);
+    let output = command.output().context("failed to run bpftool")?;
+    ensure!(output.status.success(), "bpftool failed to {verb}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

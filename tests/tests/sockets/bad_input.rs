@@ -4,6 +4,7 @@ use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_tests::agent::Agent;
+use portmap_tests::patience::seconds;
 use portmap_tests::world::{Group, World, program};
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::stage::{Stage, Transport, answer, who};
 fn run(world: &World, arguments: &[&str]) -> Result<Output> {
     std::fs::create_dir_all(Agent::manifests(world))?;
     let mut command = world.command("timeout");
-    command.args(["--signal=KILL", "20"]).arg(program::find("portmap")?).args(["run", "--node-name", "node"]);
+    command.args(["--signal=KILL", &seconds(20)]).arg(program::find("portmap")?).args(["run", "--node-name", "node"]);
     command.arg("--manifests").arg(Agent::manifests(world)).arg("--cgroup").arg(world.cgroup(Group::Clients));
     command.arg("--bpffs").arg(world.bpffs()).args(arguments).output().context("failed to run portmap")
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_tests::kernel::{Features, skip};
+use portmap_tests::patience::seconds;
 
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::Stage;
@@ -23,7 +24,7 @@ fn stage(name: &str) -> Result<Stage> {
 fn command(stage: &Stage, kind: &str, number: u8, via: Via) -> Command {
     let mut command = stage.client.command("timeout");
     let address = cluster_ip(number).at(via, PORT);
-    command.args(["20", "python3"]).arg(stage.world.directory().join("odd.py"));
+    command.args([&seconds(20), "python3"]).arg(stage.world.directory().join("odd.py"));
     command.args([kind, &address.ip().to_string(), &address.port().to_string()]);
     command
 }

@@ -26,7 +26,7 @@ use crate::setup::{Gap, Purpose};
 /// How the matrix is called among the suites.
 pub const NAME: &str = "kernels";
 
-/// Machines at a time. Each has one processor.
+/// Machines at a time. Each has one processor, or two.
 const PARALLEL: usize = 2;
 
 /// What to run on which kernels.

@@ -1,6 +1,7 @@
 //! The ramdisk that all machines boot with: the suites, portmap, and the programs of this machine that they call, each with its
 //! shared libraries and at its own place.
 
+mod go;
 mod libraries;
 mod python;
 
@@ -86,7 +87,8 @@ impl Root {
         }
         // What the kernel starts to load a module.
         self.link(Path::new("/usr/bin/kmod"), Path::new("/usr/sbin/modprobe"))?;
-        python::add(self)
+        python::add(self)?;
+        go::add(self)
     }
 
     /// With the libraries that it is linked with.

@@ -20,6 +20,8 @@ const REPEATS: u32 = 1;
 /// How much slower than this machine it may be.
 const SLOWNESS: u32 = 10;
 const STRESS_SECONDS: u32 = 20;
+/// The suite that shows what happens at the same time.
+const RACING: &str = "table_stress";
 const MEMORY: &str = "1536";
 
 /// A kernel about to be booted.
@@ -93,12 +95,17 @@ impl Machine {
     fn command(&self) -> Command {
         let mut qemu = program::command("timeout");
         qemu.args(["--foreground", &PATIENCE.as_secs().to_string(), "qemu-system-x86_64"]);
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", self.series.processor, "-smp", "1", "-m", MEMORY]);
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", self.series.processor, "-smp", self.processors(), "-m", MEMORY]);
         qemu.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-net", "none"]);
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.ramdisk);
         qemu.arg("-append").arg(self.kernel_command_line());
         qemu
+    }
+
+    /// One is enough for processes that take turns, but for the race between the readers and the writer of the tables.
+    fn processors(&self) -> &'static str {
+        if self.plans.iter().any(|plan| plan.starts_with(RACING)) { "2" } else { "1" }
     }
 
     /// Words with a `=` that the kernel does not know become the first process' environment, those behind `--` its arguments.

@@ -236,8 +236,9 @@ impl Ports {
 
     /// Whether the same ports have the same backends in the same slots.
     pub fn have_same_backends(&self, other: &Self) -> bool {
-        let is_same = |(id, port): (&u32, &Box<Port>)| other.by_id.get(id).is_some_and(|other| port.has_same_backends(other));
-        self.by_id.len() == other.by_id.len() && self.by_id.iter().all(is_same)
+        let mut pairs = self.by_id.iter().map(|(id, port)| (port, other.by_id.get(id)));
+        self.by_id.len() == other.by_id.len()
+            && pairs.all(|(port, other)| other.is_some_and(|other| port.has_same_backends(other)))
     }
 
     /// Whether an id is in use.

@@ -1,7 +1,6 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
-mod heap;
 mod kernel;
 mod own_node;
 mod repair;
@@ -34,6 +33,7 @@ use crate::{
     },
     desired::Desired,
     maps::{Capacity, Item, Maps as _, grace::Grace},
+    memory,
     network::addresses,
     node_ports::Eligible,
     plan::{Plan, Planner, Step},
@@ -314,7 +314,7 @@ impl Agent {
         self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
         if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
-            heap::trim();
+            memory::give_back();
         }
         Ok(())
     }

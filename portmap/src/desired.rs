@@ -185,6 +185,9 @@ impl Desired {
             changes.extend(self.place_node_ports());
         }
         let Dirty { services, others } = self.store.take_dirty();
+        // What is said of several of them has an order.
+        let mut services = Vec::from_iter(services);
+        services.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));
         for (name, before) in &services {
             changes.extend(self.resolve_service(name, before.as_ref().map(Packed::unpack).as_ref()));
         }

@@ -11,6 +11,7 @@ pub mod desired;
 pub mod encode;
 pub mod health;
 pub mod maps;
+pub mod memory;
 pub mod message;
 pub mod network;
 pub mod node_ports;

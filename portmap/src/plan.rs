@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, sorted},
     maps::{Backends, Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
 };
@@ -101,7 +101,7 @@ pub struct Planner {
     items: Items,
     prefixes: Prefixes,
     /// Service ports whose endpoints may be others than those in the maps.
-    touched: BTreeSet<u32>,
+    touched: HashSet<u32>,
     /// What was found in the kernel and cannot be built upon.
     stray_frontends: BTreeSet<Frontend>,
     stray_names: BTreeSet<u32>,
@@ -130,7 +130,7 @@ impl Planner {
             left_out: BTreeMap::new(),
             items: Items::new(capacity, found.items),
             prefixes: Prefixes::new(found.prefixes),
-            touched: BTreeSet::new(),
+            touched: HashSet::default(),
             stray_frontends: BTreeSet::new(),
             stray_names: BTreeSet::new(),
             stray_items: BTreeSet::new(),
@@ -239,13 +239,14 @@ impl Planner {
     pub fn plan(&mut self, table: &impl Entries, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
         self.remove_strays(&mut phases);
-        for address in &changes.addresses {
+        for address in sorted(&changes.addresses) {
             self.set_address(table, address, &mut phases);
         }
         let retried: Vec<Frontend> =
             if std::mem::take(&mut self.room_came) { self.left_out.keys().copied().collect() } else { Vec::new() };
         let frontends = &changes.frontends;
-        for frontend in frontends.iter().chain(retried.iter().filter(|frontend| !frontends.contains(frontend))) {
+        let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
+        for frontend in sorted(frontends).into_iter().chain(retried) {
             self.left_out.remove(frontend);
             match table.entry(frontend) {
                 None => self.remove(frontend, &mut phases),
@@ -256,7 +257,7 @@ impl Planner {
                 }
             }
         }
-        for id in std::mem::take(&mut self.touched) {
+        for id in sorted(std::mem::take(&mut self.touched)) {
             self.ports.settle(id, &mut self.items, &mut phases.forget);
         }
         self.ports.forget_rest(&mut self.items, &mut phases.forget);

@@ -18,6 +18,9 @@ use crate::{
 };
 
 /// All objects that count.
+///
+/// It keeps copies of what a source sends, and lets a list go only when all of it is copied. That lies in memory between all the text
+/// that was read for it; the copies lie side by side, and the rest can be given back.
 #[derive(Debug, Default)]
 pub struct Store {
     // In boxes: a hash map of tens of thousands may be as good as half empty.
@@ -48,7 +51,7 @@ struct Record {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Services to resolve anew, and what they were before.
-    pub services: BTreeMap<ObjectName, Option<Packed<Service>>>,
+    pub services: HashMap<ObjectName, Option<Packed<Service>>>,
     /// Services of other proxies, and what they were before.
     pub others: BTreeMap<ObjectName, Option<OtherService>>,
 }
@@ -58,9 +61,9 @@ impl Store {
     pub fn apply(&mut self, event: Event) -> bool {
         let is_node = event.kind() == Kind::Node;
         match event {
-            Event::Changed(object) => self.set(object),
+            Event::Changed(object) => self.set(&object),
             Event::Removed(kind, name) => self.remove(kind, &name),
-            Event::Listed(kind, objects) => self.replace(kind, objects),
+            Event::Listed(kind, objects) => self.replace(kind, &objects),
         }
         is_node
     }
@@ -126,13 +129,13 @@ impl Store {
         }
     }
 
-    fn set(&mut self, object: Object) {
+    fn set(&mut self, object: &Object) {
         match object {
-            Object::Service(name, service) => self.set_service(&name, Some(service)),
+            Object::Service(name, service) => self.set_service(name, Some(service)),
             Object::Slice(head, slice) => self.set_slice(head, slice),
-            Object::OtherService(name, service) => self.set_other(name, Some(service)),
-            Object::Node(name, node) => drop(self.nodes.insert(name, node)),
-            Object::ServiceCidr(name, ranges) => drop(self.cidrs.insert(name, ranges)),
+            Object::OtherService(name, service) => self.set_other(name, Some(*service)),
+            Object::Node(name, node) => drop(self.nodes.insert(name.copy(), node.clone())),
+            Object::ServiceCidr(name, ranges) => drop(self.cidrs.insert(name.copy(), ranges.clone())),
         }
     }
 
@@ -140,58 +143,62 @@ impl Store {
         match kind {
             Kind::Service => self.set_service(name, None),
             Kind::Slice => self.remove_slice(name),
-            Kind::OtherService => self.set_other(name.clone(), None),
+            Kind::OtherService => self.set_other(name, None),
             Kind::Node => drop(self.nodes.remove(name)),
             Kind::ServiceCidr => drop(self.cidrs.remove(name)),
         }
     }
 
-    fn set_service(&mut self, name: &ObjectName, service: Option<Packed<Service>>) {
-        let record = self.records.entry(name.clone()).or_default();
-        if record.service != service {
+    fn set_service(&mut self, name: &ObjectName, service: Option<&Packed<Service>>) {
+        if !self.records.contains_key(name) {
+            self.records.insert(name.copy(), Box::default());
+        }
+        let Some(record) = self.records.get_mut(name) else { return };
+        if record.service.as_ref() != service {
             self.dirty.mark(name, record);
             self.services += usize::from(service.is_some());
             self.services -= usize::from(record.service.is_some());
-            record.service = service;
+            record.service = service.cloned();
         }
         self.drop_if_empty(name);
     }
 
-    fn set_other(&mut self, name: ObjectName, service: Option<OtherService>) {
+    fn set_other(&mut self, name: &ObjectName, service: Option<OtherService>) {
         let before = match service {
-            Some(service) => self.others.insert(name.clone(), service),
-            None => self.others.remove(&name),
+            Some(service) => self.others.insert(name.copy(), service),
+            None => self.others.remove(name),
         };
-        self.dirty.others.entry(name).or_insert(before);
+        self.dirty.others.entry(name.clone()).or_insert(before);
     }
 
-    fn set_slice(&mut self, head: SliceHead, slice: Packed<Slice>) {
+    fn set_slice(&mut self, head: &SliceHead, slice: &Packed<Slice>) {
         let SliceHead { name, service, triggered } = head;
-        if self.slices.get(&name) != service.as_ref() {
-            self.unlink_slice(&name);
+        if self.slices.get(name) != service.as_ref() {
+            self.unlink_slice(name);
         }
         let Some(service) = service else { return };
         // All that belongs to a Service shares its name.
-        let service = self.records.get_key_value(&service).map_or(service, |(name, _)| name.clone());
+        let service = self.records.get_key_value(service).map_or_else(|| service.copy(), |(name, _)| name.clone());
         let record = self.records.entry(service.clone()).or_default();
-        let place = record.slices.binary_search_by(|(known, _)| known.cmp(&name));
-        if place.is_ok_and(|index| record.slices.get(index).is_some_and(|(_, known)| *known == slice)) {
+        let place = record.slices.binary_search_by(|(known, _)| known.cmp(name));
+        if place.is_ok_and(|index| record.slices.get(index).is_some_and(|(_, known)| known == slice)) {
             return;
         }
         self.dirty.mark(&service, record);
         let family = slice.unpack().family;
         match place.map(|index| record.slices.get_mut(index)) {
-            Ok(Some(known)) => known.1 = slice,
+            Ok(Some(known)) => known.1 = slice.clone(),
             Ok(None) => {}
             Err(index) => {
-                record.slices.insert(index, (name.clone(), slice));
+                let name = name.copy();
+                record.slices.insert(index, (name.clone(), slice.clone()));
                 self.slices.insert(name, service.clone());
             }
         }
         if let (Some(family), Some(triggered), Some(since)) = (family, triggered, self.since)
-            && triggered > since
+            && *triggered > since
         {
-            self.triggers.entry(service).or_default().push((family, triggered));
+            self.triggers.entry(service).or_default().push((family, *triggered));
         }
     }
 
@@ -219,7 +226,7 @@ impl Store {
     }
 
     /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
-    fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
+    fn replace(&mut self, kind: Kind, objects: &[Object]) {
         let mut gone = self.names(kind);
         for object in objects {
             gone.remove(object.name());

@@ -38,6 +38,12 @@ impl ObjectName {
         self.parts().1
     }
 
+    /// The same name with a text of its own.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(ArcStr::from(self.0.as_str()))
+    }
+
     fn parts(&self) -> (&str, &str) {
         self.0.split_once('/').unwrap_or_default()
     }

@@ -17,6 +17,7 @@ use portmap::{
         pin::Mounting,
     },
     maps::Capacity,
+    memory,
     node_ports::Eligible,
     serve::Addresses,
 };
@@ -155,6 +156,7 @@ impl Arguments {
             node_port_addresses: self.nodeport_addresses,
             serve: Addresses { health: health.0, metrics: metrics.0 },
         };
+        memory::share_one_heap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.context("failed to start the runtime")?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

@@ -8,6 +8,8 @@ use std::{
 
 use smallvec::SmallVec;
 
+use crate::collections::HashSet;
+
 use super::{Entries, Entry, Family, Frontend, ObjectName, Place, Precedence};
 
 /// A Service's claim on a place, and what it would do there.
@@ -32,9 +34,9 @@ pub enum AddressOwner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Frontends whose entry may be another.
-    pub frontends: BTreeSet<Frontend>,
+    pub frontends: HashSet<Frontend>,
     /// ClusterIPs whose owner may be another.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: HashSet<IpAddr>,
 }
 
 impl Changes {
@@ -90,7 +92,7 @@ impl<E> Table<E> {
             }
             touched.push(place);
         }
-        Changes { frontends: self.expand(&touched), addresses: BTreeSet::new() }
+        Changes { frontends: self.expand(&touched), addresses: HashSet::default() }
     }
 
     /// Replaces the ClusterIPs of a Service that is served here, or by another proxy, and returns what may have changed.
@@ -115,7 +117,7 @@ impl<E> Table<E> {
             let index = owners.partition_point(|owner| *owner < key);
             owners.insert(index, key.clone());
         }
-        Changes { frontends: BTreeSet::new(), addresses: before.iter().chain(addresses).copied().collect() }
+        Changes { frontends: HashSet::default(), addresses: before.iter().chain(addresses).copied().collect() }
     }
 
     /// Serves node ports on these addresses, and returns what may have changed.
@@ -126,7 +128,7 @@ impl<E> Table<E> {
         let frontends = node_ports.flat_map(|place| {
             touched.iter().filter(|address| Family::of(**address) == place.family).map(|address| place.on(*address))
         });
-        Changes { frontends: frontends.collect(), addresses: BTreeSet::new() }
+        Changes { frontends: frontends.collect(), addresses: HashSet::default() }
     }
 
     /// The place that a frontend is, and the Service that wins it. A claim on the address itself goes before a node port.
@@ -177,8 +179,8 @@ impl<E> Table<E> {
     }
 
     /// The frontends of places: node ports on every address that they are served on.
-    fn expand(&self, places: &[Place]) -> BTreeSet<Frontend> {
-        let mut frontends = BTreeSet::new();
+    fn expand(&self, places: &[Place]) -> HashSet<Frontend> {
+        let mut frontends = HashSet::default();
         for place in places {
             match place.address {
                 Some(address) => drop(frontends.insert(place.on(address))),

@@ -264,7 +264,7 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::Faults;
+    use crate::{collections::sorted, object::Faults};
 
     fn name(name: &str) -> ObjectName {
         ObjectName::new("default", name)
@@ -278,7 +278,8 @@ mod tests {
 
     /// The Services that have been concerned.
     fn concerned(store: &mut Store) -> Vec<String> {
-        store.take_dirty().services.into_keys().map(|service| service.name().to_owned()).collect()
+        let services = store.take_dirty().services.into_keys();
+        sorted(services.map(|service| service.name().to_owned()))
     }
 
     #[test]

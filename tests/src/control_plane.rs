@@ -17,6 +17,7 @@ pub mod objects;
 mod port;
 mod process;
 pub mod proxy;
+pub mod volume;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use flags::Files;
 use port::Port;
 use process::Process;
 use proxy::Proxy;
+use volume::{Contents, Volume};
 
 /// Keeps the directory of a control plane (logs, data, kubeconfigs) after it ended, for a look at what went wrong.
 const KEEP: &str = "PORTMAP_KEEP_CONTROL_PLANE";
@@ -156,6 +158,23 @@ impl ControlPlane {
     pub async fn renew_token(&self, file: &TokenFile, namespace: &str, name: &str, secret: &str) -> Result<()> {
         let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
         std::fs::write(&file.path, token).with_context(|| format!("failed to write {}", file.path.display()))
+    }
+
+    /// Makes the volume that a kubelet gives to the pods of a service account. Its token ends with the Secret of this name, which is
+    /// made here.
+    pub async fn service_account_volume(&self, namespace: &str, name: &str, secret: &str) -> Result<Volume> {
+        let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
+        Volume::new(self.api_port.number(), &self.volume_contents(namespace, &token))
+    }
+
+    /// Puts another token into a volume, and the authority that the API server's certificate is of now.
+    pub async fn renew_volume(&self, volume: &mut Volume, namespace: &str, name: &str, secret: &str) -> Result<()> {
+        let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
+        volume.replace(&self.volume_contents(namespace, &token))
+    }
+
+    fn volume_contents<'a>(&'a self, namespace: &'a str, token: &'a str) -> Contents<'a> {
+        Contents { authority: &self.access.authority, namespace, token }
     }
 
     /// Where the API server listens.

@@ -25,7 +25,7 @@ const TOKEN_SECONDS: i64 = 4 * 3600;
 pub(super) struct Access {
     pub(super) url: String,
     /// PEM.
-    authority: String,
+    pub(super) authority: String,
 }
 
 impl Access {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portmap_tests::control_plane::volume::Volume;
 use portmap_tests::world::{Group, World, program};
 use tempfile::NamedTempFile;
 
@@ -44,23 +45,32 @@ impl Servers {
 impl Agent {
     /// Starts one with the world's pins and the cgroup of its clients, and returns when the tables say that it is the agent.
     pub async fn start(world: &World, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new("setpriv");
+        run(&mut command, world)?.arg("--kubeconfig").arg(kubeconfig).args(arguments);
+        Self::start_by(command, world).await
+    }
+
+    /// As [`Self::start`], as a pod of the service account that has this volume.
+    pub async fn start_in_pod(world: &World, volume: &Volume) -> Result<Self> {
+        let mut command = volume.command("setpriv");
+        run(&mut command, world)?;
+        Self::start_by(command, world).await
+    }
+
+    async fn start_by(mut command: Command, world: &World) -> Result<Self> {
         let log = tempfile::Builder::new()
             .prefix("agent-")
             .suffix(".log")
             .tempfile_in(world.directory())
             .context("failed to make a log")?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).arg("run");
-        command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]).args(arguments);
         let servers = Servers::choose()?;
         command.arg("--healthz-bind-address").arg(servers.health.to_string());
         command.arg("--metrics-bind-address").arg(servers.metrics.to_string());
-        command.arg("--cgroup").arg(world.cgroup(Group::Clients)).arg("--bpffs").arg(world.bpffs());
         // Neither the proxy nor the log level of whoever runs the tests.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let agent = Self { child: child.context("failed to run setpriv (from util-linux)")?, log, servers };
+        let agent = Self { child: child.context("failed to run the agent (by programs of util-linux)")?, log, servers };
         agent.await_start(world).await.context("the agent does not start")?;
         Ok(agent)
     }
@@ -136,6 +146,12 @@ impl Agent {
         let pid = i32::try_from(self.child.id()).context("a process id beyond the kernel's range")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("failed to send {signal} to the agent"))
     }
+}
+
+/// Has setpriv become the agent of a world.
+fn run<'a>(setpriv: &'a mut Command, world: &World) -> Result<&'a mut Command> {
+    setpriv.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).args(["run", "--node-name", NODE]);
+    Ok(setpriv.arg("--cgroup").arg(world.cgroup(Group::Clients)).arg("--bpffs").arg(world.bpffs()))
 }
 
 impl Drop for Agent {

@@ -21,9 +21,7 @@ async fn a_token_that_ended_is_read_again() -> Result<()> {
     let agent = Agent::start(&cluster.world, &file.kubeconfig, &[]).await?;
     cluster.await_healthy().await?;
 
-    let secrets: Api<Secret> = Api::namespaced(cluster.plane.admin()?, NAMESPACE);
-    secrets.delete("first", &DeleteParams::default()).await.context("failed to end the token")?;
-    await_end(&cluster, &file.token()?).await?;
+    end_token(&cluster, "first", &file.token()?).await?;
     // Watches that have begun go on: nobody looks at a token twice.
     gate.set(Mode::Reset);
     gate.set(Mode::Open);
@@ -50,6 +48,31 @@ async fn another_authority_is_read_from_the_kubeconfig() -> Result<()> {
     ensure!(renewed == cluster.kubeconfig(), "another file than the agent's: {}", renewed.display());
     expect_recovery(&cluster).await?;
     agent.terminate()
+}
+
+/// In a pod, both are in files that the kubelet replaces at once. Neither the old authority nor the old token is of any use then.
+#[tokio::test]
+async fn what_a_pod_is_given_anew_is_read_again() -> Result<()> {
+    let mut cluster = Cluster::start("volume").await?;
+    let mut volume = cluster.plane.service_account_volume(NAMESPACE, SERVICE_ACCOUNT, "first").await?;
+    let agent = Agent::start_in_pod(&cluster.world, &volume).await?;
+    cluster.await_healthy().await?;
+
+    cluster.plane.renew_certificate().await?;
+    end_token(&cluster, "first", &volume.token()?).await?;
+    agent.await_log("invalid peer certificate").await?;
+    expect_silence(&cluster).await?;
+
+    cluster.plane.renew_volume(&mut volume, NAMESPACE, SERVICE_ACCOUNT, "second").await?;
+    expect_recovery(&cluster).await?;
+    agent.terminate()
+}
+
+/// Takes away what a token is bound to.
+async fn end_token(cluster: &Cluster, secret: &str, token: &str) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(cluster.plane.admin()?, NAMESPACE);
+    secrets.delete(secret, &DeleteParams::default()).await.context("failed to end the token")?;
+    await_end(cluster, token).await
 }
 
 /// The API server takes a token for good some seconds longer.

@@ -37,7 +37,7 @@ pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
 macro_rules! layout {

@@ -17,9 +17,9 @@ pub const DESTROYS_SOCKETS: u32 = 4;
 pub struct State {
     /// The agent's version, as text that ends with a 0 byte.
     pub version: [u8; TEXT],
-    /// When the agent started, in seconds since 1970.
+    /// When the agent started, in seconds since the kernel did, as all times here (`CLOCK_BOOTTIME`): no clock that is set matters.
     pub started: u64,
-    /// When tables and objects last agreed, in seconds since 1970; 0 before the first time.
+    /// When tables and objects last agreed; 0 before the first time.
     pub last_sync: u64,
     /// The agent's process.
     pub pid: u32,
@@ -31,7 +31,7 @@ pub struct State {
     pub contested: u32,
     /// How many writes undid what somebody else had changed in the tables, since they were made.
     pub repairs: u64,
-    /// Since when the source has been silent on some kind of objects, in seconds since 1970; 0 if it is not.
+    /// Since when the source has been silent on some kind of objects; 0 if it is not.
     pub silent_since: u64,
     /// On which kinds: one bit each.
     pub silent_on: u32,

@@ -1,7 +1,5 @@
 //! What the pins tell of the datapath's and the agent's health.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State, Totals};
 use serde::Serialize;
@@ -15,6 +13,7 @@ use crate::{
     maps::{Fullness, Item, Maps as _, Snapshot, bpf::BpfMaps},
     source::nothing_heard_of,
     table::Family,
+    uptime,
 };
 
 /// The answer of `portmap status`.
@@ -46,7 +45,8 @@ pub struct Check {
 pub fn look(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
-    let checks = vec![programs(pins)?, agent(pins, &state)?, source(&state), synced(&state), room(&state)];
+    let is_running = pins.is_locked()?;
+    let checks = vec![programs(pins)?, agent(&state, is_running), source(&state, is_running), synced(&state), room(&state)];
     let fullness = fullness(&maps, &maps.read()?)?;
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
     let mut notes: Vec<String> = nearly_full.map(|map| format!("{map}; {} makes room", map.flag())).collect();
@@ -70,22 +70,22 @@ fn programs(pins: &Pins) -> Result<Check> {
     Ok(Check { name: "programs", fine: missing.is_empty(), text })
 }
 
-fn agent(pins: &Pins, state: &State) -> Result<Check> {
-    let fine = pins.lock()?.is_none();
+fn agent(state: &State, is_running: bool) -> Check {
     let version = encode::text_of(&state.version).unwrap_or_default();
-    let text = if fine {
+    let text = if is_running {
         format!("version {version} runs as process {} for {}", state.pid, ago(state.started))
     } else {
         "none is running: the tables are in force as it left them, and grow old; start it: portmap run".to_owned()
     };
-    Ok(Check { name: "agent", fine, text })
+    Check { name: "agent", fine: is_running, text }
 }
 
 /// That changes are heard of; the API server may be away, or not let the agent in.
-fn source(state: &State) -> Check {
+fn source(state: &State, is_running: bool) -> Check {
     let silent_on = encode::kinds_of(state.silent_on);
-    let fine = silent_on.is_empty();
-    let text = if fine {
+    let text = if !is_running {
+        "no agent listens for changes of objects".to_owned()
+    } else if silent_on.is_empty() {
         "changes of objects are heard of".to_owned()
     } else {
         format!(
@@ -94,7 +94,7 @@ fn source(state: &State) -> Check {
             ago(state.silent_since)
         )
     };
-    Check { name: "source", fine, text }
+    Check { name: "source", fine: is_running && silent_on.is_empty(), text }
 }
 
 fn synced(state: &State) -> Check {
@@ -187,9 +187,9 @@ fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Result<Vec<Fullness>> {
     ])
 }
 
-/// How long ago a moment was, in the largest unit that is not 0.
-fn ago(seconds: u64) -> String {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap_or_default().as_secs();
+/// How long ago a moment was, given in seconds since the kernel started, in the largest unit that is not 0.
+fn ago(moment: u64) -> String {
+    let elapsed = uptime::now().as_secs().saturating_sub(moment);
     match elapsed {
         0..=119 => format!("{elapsed} s"),
         120..=7_199 => format!("{} min", elapsed / 60),

@@ -23,4 +23,5 @@ pub mod serve;
 pub mod source;
 pub mod store;
 pub mod table;
+mod uptime;
 pub mod view;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -38,8 +38,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Agent {
     process: Child,
     log: PathBuf,
+    program: PathBuf,
     bpffs: PathBuf,
-    abi: u32,
+    /// None of another build, which knows its own.
+    abi: Option<u32>,
 }
 
 impl Agent {
@@ -75,7 +77,8 @@ impl Agent {
 
     /// As [`Self::spawn`], an agent that does not read the world's manifests.
     pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
-        Self::spawn_by(world.command(program::find("portmap")?), world, arguments)
+        let program = program::find("portmap")?;
+        Self::spawn_by(world.command(&program), program, world, arguments)
     }
 
     /// As [`Self::spawn`], an agent that has no capabilities but these, in the words of `setpriv` (`bpf`, `net_admin`).
@@ -86,11 +89,22 @@ impl Agent {
         let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let mut command = world.command("setpriv");
         command.arg("--bounding-set").arg(format!("-all{}", bounds.concat())).arg("--inh-caps=-all");
-        command.arg(program::find("portmap")?);
-        Self::spawn_by(command, world, &[&["--manifests", manifests], arguments].concat())
+        let program = program::find("portmap")?;
+        command.arg(&program);
+        Self::spawn_by(command, program, world, &[&["--manifests", manifests], arguments].concat())
     }
 
-    fn spawn_by(mut command: Command, world: &World, arguments: &[&str]) -> Result<Self> {
+    /// As [`Self::spawn`], an agent of another build. Only that build can read its tables.
+    pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
+        let manifests = Self::manifests(world);
+        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
+        let arguments = [&["--manifests", manifests], arguments].concat();
+        let mut agent = Self::spawn_by(world.command(build), build.to_owned(), world, &arguments)?;
+        agent.abi = None;
+        Ok(agent)
+    }
+
+    fn spawn_by(mut command: Command, program: PathBuf, world: &World, arguments: &[&str]) -> Result<Self> {
         let log = world.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
         let process = command
@@ -107,24 +121,22 @@ impl Agent {
             .context("failed to start portmap run")?;
         let version = arguments.iter().skip_while(|argument| **argument != ABI).nth(1);
         let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is no number")?;
-        Ok(Self { process, log, bpffs: world.bpffs().to_owned(), abi })
+        Ok(Self { process, log, program, bpffs: world.bpffs().to_owned(), abi: Some(abi) })
     }
 
     /// Runs a subcommand on the agent's pins.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
-        let mut command = Command::new(program::find("portmap")?);
-        command
-            .env("PORTMAP_ABI_VERSION", self.abi.to_string())
-            .args(arguments)
-            .arg("--bpffs")
-            .arg(&self.bpffs)
-            .output()
-            .context("failed to run portmap")
+        let mut command = Command::new(&self.program);
+        if let Some(abi) = self.abi {
+            command.env("PORTMAP_ABI_VERSION", abi.to_string());
+        }
+        command.args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
     }
 
     /// What the kernel's tables hold, as `portmap services -o json` prints it; read at once, without a process for it.
     pub fn services(&self) -> Result<Vec<serde_json::Value>> {
-        let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, self.abi))?.read()?;
+        let abi = self.abi.context("the tables are another build's")?;
+        let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, abi))?.read()?;
         let rows = view::of_snapshot(&snapshot);
         rows.iter().map(|row| serde_json::to_value(row).context("failed to make JSON of a row")).collect()
     }

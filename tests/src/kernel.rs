@@ -15,6 +15,8 @@ pub struct Features {
     pub sets_errors: bool,
     /// A process can ask for the cookie of its network namespace (`SO_NETNS_COOKIE`).
     pub tells_namespaces: bool,
+    /// Maps count against a limit of memory (`RLIMIT_MEMLOCK`), which only `CAP_SYS_RESOURCE` may raise.
+    pub locks_memory: bool,
     /// Multipath TCP, in the versions that distributions build it into.
     pub has_mptcp: bool,
     /// `AF_INET6`, unless it was switched off on the kernel's command line.
@@ -40,6 +42,7 @@ impl Features {
         Self {
             sets_errors: version >= [5, 18],
             tells_namespaces: version >= [5, 14],
+            locks_memory: version < [5, 11],
             has_mptcp: version >= [5, 16],
             has_ipv6: true,
         }

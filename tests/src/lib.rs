@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod clock;
 pub mod connect_bench;
 pub mod control_plane;
 pub mod demo;

@@ -1,7 +1,8 @@
 //! Four processes connect to Services all the time while the agent is killed, stopped, restarted, and replaced by agents with other
-//! sizes of maps and of another version of the tables, at random moments. No connection may fail or go astray.
+//! sizes of maps, of another version of the tables, and of earlier builds, at random moments. No connection may fail or go astray.
 //!
-//! `PORTMAP_CHAOS_SECONDS` is how long it takes (30 by default), `PORTMAP_CHAOS_SEED` repeats the order of events.
+//! `PORTMAP_CHAOS_SECONDS` is how long it takes (30 by default), `PORTMAP_CHAOS_SEED` repeats the order of events,
+//! `PORTMAP_EARLIER_AGENTS` has the paths of earlier builds, as in `PATH` (none by default).
 //!
 //! Needs: kernel.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
@@ -11,6 +12,8 @@
 mod objects;
 
 use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,15 +33,40 @@ const PODS: [&str; 3] = ["a", "b", "c"];
 /// Service n is served by every pod on port 9000 + n.
 const PORTS: u16 = 9000;
 
-/// Agents that cannot use one another's maps, as a restart with other flags or an upgrade has it.
-const AGENTS: [&[&str]; 4] =
+/// Arguments of agents that cannot use one another's maps, as a restart with other flags or an upgrade has it.
+const ARGUMENTS: [&[&str]; 4] =
     [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
+
+/// An agent that may be the next one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Build {
+    /// Today's, with these arguments.
+    Today(&'static [&'static str]),
+    /// An earlier one, as it is.
+    Earlier(PathBuf),
+}
+
+impl Build {
+    fn all() -> Vec<Self> {
+        let earlier = env::var_os("PORTMAP_EARLIER_AGENTS").unwrap_or_default();
+        let earlier = env::split_paths(&earlier).filter(|path| !path.as_os_str().is_empty()).map(Self::Earlier);
+        ARGUMENTS.into_iter().map(Self::Today).chain(earlier).collect()
+    }
+
+    fn spawn(&self, world: &World, arguments: &[&str]) -> Agent {
+        match self {
+            Self::Today(own) => Agent::spawn(world, &[arguments, *own].concat()),
+            Self::Earlier(path) => Agent::spawn_build(world, path, arguments),
+        }
+        .unwrap()
+    }
+}
 
 /// Fewer connections in a second would not say much.
 const LEAST_CONNECTIONS: u64 = 200;
 
 fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]
@@ -49,19 +77,25 @@ fn no_connection_is_lost_whatever_the_agent_suffers() {
     let pods: Vec<Pod> = PODS.iter().map(|name| serving(&world, name)).collect();
     write_services(&world, &pods);
     let clients: Vec<Pod> = (0..PROCESSES).map(|number| world.client(&format!("client{number}")).unwrap()).collect();
-    let mut chaos =
-        Chaos { agent: Agent::start(&world, &[]).unwrap(), world, random: Random::new(seed), events: BTreeMap::new() };
+    let mut chaos = Chaos {
+        agent: Agent::start(&world, &[]).unwrap(),
+        world,
+        random: Random::new(seed),
+        builds: Build::all(),
+        events: BTreeMap::new(),
+    };
     let mut workers: Vec<Worker> = clients.iter().map(hammer).collect();
     let until = Instant::now() + time;
     while Instant::now() < until {
         chaos.strike();
     }
+    chaos.let_each_build_settle();
     let tallies: Vec<Tally> = workers.iter_mut().flat_map(|worker| worker.finish::<Tally>().unwrap()).collect();
     let mut connections: BTreeMap<Manner, u64> = BTreeMap::new();
     for Tally { manner, count, .. } in &tallies {
         *connections.entry(*manner).or_default() += count;
     }
-    println!("seed {seed}: {connections:?} connections during {:?}", chaos.events);
+    println!("seed {seed}: {connections:?} connections during {:?} of {} builds", chaos.events, chaos.builds.len());
     let wrong: Vec<&Tally> = tallies.iter().filter(|tally| !is_right(tally)).collect();
     assert!(wrong.is_empty(), "failed or misdirected: {wrong:#?}\n{}", chaos.agent.log());
     let total: u64 = connections.values().sum();
@@ -123,6 +157,7 @@ struct Chaos {
     agent: Agent,
     world: World,
     random: Random,
+    builds: Vec<Build>,
     events: BTreeMap<Event, u32>,
 }
 
@@ -131,17 +166,17 @@ impl Chaos {
     fn strike(&mut self) {
         self.pause(600);
         let event = Event::ALL[self.random.below(Event::ALL.len())];
-        let arguments = AGENTS[self.random.below(AGENTS.len())];
+        let build = self.builds[self.random.below(self.builds.len())].clone();
         match event {
-            Event::Killed => self.restart(Signal::SIGKILL, arguments),
-            Event::Stopped => self.restart(Signal::SIGTERM, arguments),
+            Event::Killed => self.restart(Signal::SIGKILL, &build),
+            Event::Stopped => self.restart(Signal::SIGTERM, &build),
             Event::KilledAtStart => {
-                self.restart(Signal::SIGKILL, arguments);
+                self.restart(Signal::SIGKILL, &build);
                 self.pause(250);
-                self.restart(Signal::SIGKILL, arguments);
+                self.restart(Signal::SIGKILL, &build);
             }
             Event::Succeeded => {
-                let next = Agent::spawn(&self.world, &[&["--wait"], arguments].concat()).unwrap();
+                let next = build.spawn(&self.world, &["--wait"]);
                 self.pause(250);
                 self.agent.stop(Signal::SIGKILL).unwrap();
                 self.agent = next;
@@ -150,9 +185,18 @@ impl Chaos {
         *self.events.entry(event).or_default() += 1;
     }
 
-    fn restart(&mut self, signal: Signal, arguments: &[&str]) {
+    /// Nothing would be shown by builds that never come to act.
+    fn let_each_build_settle(&mut self) {
+        for build in self.builds.clone() {
+            self.restart(Signal::SIGTERM, &build);
+            let is_healthy = |agent: &Agent| Ok(agent.portmap(&["status"])?.status.success());
+            self.agent.wait_until(&format!("{build:?} is healthy"), is_healthy).unwrap();
+        }
+    }
+
+    fn restart(&mut self, signal: Signal, build: &Build) {
         self.agent.stop(signal).unwrap();
-        self.agent = Agent::spawn(&self.world, arguments).unwrap();
+        self.agent = build.spawn(&self.world, &[]);
     }
 
     /// The moments are what is random: there is nothing to wait for.

@@ -13,6 +13,8 @@ mod attach;
 mod bad_input;
 #[path = "sockets/clients.rs"]
 mod clients;
+#[path = "sockets/clock.rs"]
+mod clock;
 #[path = "sockets/counters.rs"]
 mod counters;
 #[path = "sockets/diagnostics.rs"]

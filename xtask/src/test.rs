@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
 
+mod earlier;
 mod failures;
 mod kernels;
 mod long_form;
@@ -36,7 +37,8 @@ pub struct Args {
     /// Only the comparison with this proxy, and much longer: hundreds of rounds of changes
     #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
     peer: Option<Peer>,
-    /// Only the suites that let everything happen to the agent, and much longer: ten minutes of ends, starts and upgrades
+    /// Only the suites that let everything happen to the agent, and much longer: ten minutes of ends, starts and upgrades, also
+    /// from and to earlier builds
     #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
     chaos: bool,
 }
@@ -48,11 +50,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bail!("{}", gap.reason);
     }
     let matrix = matrix(args)?;
-    let (suites, names) = select(suite::all()?, args);
+    let (mut suites, names) = select(suite::all()?, args);
     // The suites start the agent that was built last.
     launch::build()?;
     let mut total = Tally::default();
     let mut remarks = Vec::new();
+    if args.chaos {
+        let agents = earlier::build()?;
+        for suite in &mut suites {
+            suite.environment.push((earlier::VARIABLE, agents.clone()));
+        }
+    }
     for suite in &suites {
         let tally = run_or_skip(suite, &gaps, &names, &mut remarks)?;
         total += tally;
@@ -127,7 +135,7 @@ fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Failures)> {
 
 fn command(suite: &Suite, names: &[String]) -> Command {
     let mut cargo = workspace::cargo();
-    cargo.envs(suite.environment.iter().copied());
+    cargo.envs(suite.environment.iter().map(|(name, value)| (name, value)));
     cargo.arg("test").args(workspace::SELECTION).arg("--no-fail-fast").args(&suite.selection).arg("--");
     if Screen::Stdout.coloured() {
         cargo.args(["--color", "always"]);

@@ -1,7 +1,5 @@
 //! What the agent says of itself in STATE, for the subcommands.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED};
 
@@ -11,12 +9,13 @@ use crate::{
     maps::bpf::BpfMaps,
     plan::Plan,
     source::Outage,
+    uptime,
 };
 
 /// Records that this process is the agent now.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     let version = encode::text(env!("CARGO_PKG_VERSION"))?;
-    let now = now();
+    let now = uptime::now().as_secs();
     maps.set_state(|state| {
         state.version = version;
         state.pid = std::process::id();
@@ -39,7 +38,7 @@ pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()>
 
 /// Records that tables and objects agree, but for what was left out.
 pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: usize) -> Result<()> {
-    let now = now();
+    let now = uptime::now().as_secs();
     let left_out = plan.left_out.len();
     maps.set_state(|state| {
         state.last_sync = now;
@@ -53,7 +52,7 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
 /// Records of what the source has not said anything for too long.
 pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> {
     let (since, kinds) = match outage {
-        Some(outage) => (seconds(outage.since), encode::kinds(&outage.kinds)),
+        Some(outage) => (uptime::now().saturating_sub(outage.lasting).as_secs(), encode::kinds(&outage.kinds)),
         None => (0, 0),
     };
     maps.set_state(|state| (state.silent_since, state.silent_on) = (since, kinds))
@@ -63,12 +62,4 @@ pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> 
 pub fn holder(pins: &Pins) -> String {
     let state = BpfMaps::open(pins).and_then(|maps| maps.state());
     state.map(|state| format!(" (process {})", state.pid)).unwrap_or_default()
-}
-
-fn now() -> u64 {
-    seconds(SystemTime::now())
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
 }

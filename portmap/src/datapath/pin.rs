@@ -8,6 +8,8 @@ use std::{
     io::ErrorKind,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +31,12 @@ const LINK: &str = "link_";
 
 /// The maps that what sockets remember depends on. They outlive the tables.
 const NOTES: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
+
+/// How often a lock is asked for before another process is said to hold it: whoever asks who writes holds it for a moment.
+const TRIES: u32 = 5;
+
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The pins of one set of maps, and of the links to the programs that read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +175,23 @@ impl Pins {
 
     /// Becomes the one that writes; `None` if another process is.
     pub fn lock(&self) -> Result<Option<Lock>> {
-        match Flock::lock(self.open_root()?, FlockArg::LockExclusiveNonblock) {
+        for _ in 1..TRIES {
+            if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {
+                return Ok(Some(lock));
+            }
+            thread::sleep(PAUSE);
+        }
+        self.try_lock(FlockArg::LockExclusiveNonblock)
+    }
+
+    /// Whether a process writes.
+    pub fn is_locked(&self) -> Result<bool> {
+        // Those who only ask do not stand in one another's way.
+        Ok(self.try_lock(FlockArg::LockSharedNonblock)?.is_none())
+    }
+
+    fn try_lock(&self, kind: FlockArg) -> Result<Option<Lock>> {
+        match Flock::lock(self.open_root()?, kind) {
             Ok(file) => Ok(Some(Lock { _file: file })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", self.root.display())),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::Kind;
@@ -15,15 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The watches that fail now.
 #[derive(Debug, Default)]
 pub struct Watches {
-    failing: Mutex<BTreeMap<Kind, Since>>,
-}
-
-/// When a watch failed first.
-#[derive(Clone, Copy, Debug)]
-struct Since {
-    /// Clocks jump: how long it takes is told by the one that does not.
-    instant: Instant,
-    time: SystemTime,
+    /// When each failed first.
+    failing: Mutex<BTreeMap<Kind, Instant>>,
 }
 
 /// What is not heard of.
@@ -31,9 +24,7 @@ struct Since {
 pub struct Outage {
     /// The kinds of objects.
     pub kinds: Vec<Kind>,
-    /// When the first of them failed.
-    pub since: SystemTime,
-    /// How long ago that was.
+    /// How long ago the first of them failed.
     pub lasting: Duration,
 }
 
@@ -53,7 +44,7 @@ pub fn nothing_heard_of(kinds: &[Kind]) -> String {
 impl Watches {
     /// A watch failed.
     pub fn fails(&self, kind: Kind) {
-        self.lock().entry(kind).or_insert_with(|| Since { instant: Instant::now(), time: SystemTime::now() });
+        self.lock().entry(kind).or_insert_with(Instant::now);
     }
 
     /// A watch works. True if it failed before.
@@ -64,13 +55,12 @@ impl Watches {
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
         let failing = self.lock();
-        let lasting = failing.iter().filter(|(_, since)| since.instant.elapsed() >= PATIENCE);
-        let (kinds, all): (Vec<Kind>, Vec<Since>) = lasting.unzip();
-        let first = all.into_iter().min_by_key(|since| since.instant)?;
-        Some(Outage { kinds, since: first.time, lasting: first.instant.elapsed() })
+        let lasting = failing.iter().filter(|(_, since)| since.elapsed() >= PATIENCE);
+        let (kinds, all): (Vec<Kind>, Vec<Instant>) = lasting.unzip();
+        Some(Outage { kinds, lasting: all.iter().min()?.elapsed() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Since>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Instant>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,9 +69,8 @@ impl Watches {
 mod tests {
     use super::*;
 
-    fn ago(seconds: u64) -> Since {
-        let past = Duration::from_secs(seconds);
-        Since { instant: Instant::now().checked_sub(past).expect("the machine is up"), time: SystemTime::now() - past }
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine is up")
     }
 
     #[test]

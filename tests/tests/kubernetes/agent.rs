@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portmap_tests::clock::Clock;
 use portmap_tests::control_plane::volume::Volume;
 use portmap_tests::world::{Group, World, program};
 use tempfile::NamedTempFile;
@@ -46,14 +47,21 @@ impl Agent {
     /// Starts one with the world's pins and the cgroup of its clients, and returns when the tables say that it is the agent.
     pub async fn start(world: &World, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new("setpriv");
-        run(&mut command, world)?.arg("--kubeconfig").arg(kubeconfig).args(arguments);
+        run(&mut command, &[], world)?.arg("--kubeconfig").arg(kubeconfig).args(arguments);
+        Self::start_by(command, world).await
+    }
+
+    /// As [`Self::start`], one that goes by this clock.
+    pub async fn start_by_clock(world: &World, kubeconfig: &Path, clock: &Clock) -> Result<Self> {
+        let mut command = Command::new("setpriv");
+        run(&mut command, &clock.wrapper(), world)?.arg("--kubeconfig").arg(kubeconfig);
         Self::start_by(command, world).await
     }
 
     /// As [`Self::start`], as a pod of the service account that has this volume.
     pub async fn start_in_pod(world: &World, volume: &Volume) -> Result<Self> {
         let mut command = volume.command("setpriv");
-        run(&mut command, world)?;
+        run(&mut command, &[], world)?;
         Self::start_by(command, world).await
     }
 
@@ -148,9 +156,10 @@ impl Agent {
     }
 }
 
-/// Has setpriv become the agent of a world.
-fn run<'a>(setpriv: &'a mut Command, world: &World) -> Result<&'a mut Command> {
-    setpriv.args(["--pdeathsig", "KILL", "--"]).arg(program::find("portmap")?).args(["run", "--node-name", NODE]);
+/// Has setpriv become the agent of a world, called behind the words of a wrapper.
+fn run<'a>(setpriv: &'a mut Command, wrapper: &[String], world: &World) -> Result<&'a mut Command> {
+    setpriv.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(program::find("portmap")?);
+    setpriv.args(["run", "--node-name", NODE]);
     Ok(setpriv.arg("--cgroup").arg(world.cgroup(Group::Clients)).arg("--bpffs").arg(world.bpffs()))
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use portmap_tests::clock::Clock;
 use portmap_tests::control_plane::ControlPlane;
 use portmap_tests::control_plane::objects::{PodSpec, Readiness, apply_pod, apply_yaml, create_node, delete_pod, set_ready};
 use portmap_tests::listen::{Listen, Protocol};
@@ -98,9 +99,16 @@ impl Cluster {
 
     /// As [`Self::agent`], by another way to the API server.
     pub async fn agent_by(&self, url: &str) -> Result<Agent> {
-        let (namespace, account) = (manifest::NAMESPACE, manifest::SERVICE_ACCOUNT);
-        let kubeconfig = self.plane.service_account_kubeconfig_by(url, namespace, account).await?;
-        Agent::start(&self.world, &kubeconfig, &[]).await
+        Agent::start(&self.world, &self.kubeconfig_by(url).await?, &[]).await
+    }
+
+    /// As [`Self::agent_by`], and by this clock.
+    pub async fn agent_by_clock(&self, url: &str, clock: &Clock) -> Result<Agent> {
+        Agent::start_by_clock(&self.world, &self.kubeconfig_by(url).await?, clock).await
+    }
+
+    async fn kubeconfig_by(&self, url: &str) -> Result<PathBuf> {
+        self.plane.service_account_kubeconfig_by(url, manifest::NAMESPACE, manifest::SERVICE_ACCOUNT).await
     }
 
     /// The agent's kubeconfig.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use axum::http::StatusCode;
+use portmap_tests::clock::Clock;
 use portmap_tests::control_plane::detour::{Detour, Refusal};
 use portmap_tests::control_plane::gate::{Gate, Mode};
 
@@ -56,6 +57,31 @@ async fn a_broken_way_to_the_api_server_is_said_and_got_over() -> Result<()> {
     shop.cluster.delete_service("old").await?;
     gate.set(Mode::Open);
     shop.expect_in_time(&agent, &["web"]).await.context("an open gate")?;
+    agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")
+}
+
+/// Watches do not look at a clock; a new connection does, as certificates are good for a time.
+#[tokio::test]
+async fn a_clock_that_jumps_is_got_over() -> Result<()> {
+    let shop = Shop::open("clock").await?;
+    let gate = Gate::start(shop.cluster.plane.address()).await?;
+    let clock = Clock::new(shop.cluster.world.directory())?;
+    let agent = shop.cluster.agent_by_clock(&gate.url(), &clock).await?;
+    shop.expect_in_time(&agent, &["web", "old"]).await?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
+    for (wrong, said) in [("+20y", "certificate expired"), ("-20y", "certificate not valid yet")] {
+        clock.set(wrong)?;
+        shop.delete_and_make_again(&agent).await.with_context(|| format!("watches at {wrong}"))?;
+        gate.set(Mode::Reset);
+        gate.set(Mode::Open);
+        shop.expect_said(&agent).await.with_context(|| format!("a connection at {wrong}"))?;
+        agent.await_log(said).await?;
+        shop.cluster.delete_service("old").await?;
+        clock.set("+0")?;
+        shop.expect_in_time(&agent, &["web"]).await.with_context(|| format!("after {wrong}"))?;
+        shop.make_again(&agent).await?;
+    }
     agent.terminate()?;
     traffic.expect_no_errors().context("connections during all that")
 }

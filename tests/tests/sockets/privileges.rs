@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use portmap_tests::agent::Agent;
+use portmap_tests::kernel::Features;
 use portmap_tests::listen::Protocol;
 use portmap_tests::world::World;
 use serde_json::json;
@@ -12,8 +13,13 @@ use crate::attach::expect_all;
 use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
 use crate::stage::{Stage, Transport, answer, dropped, eventually, serving, who};
 
-const NEEDED: [&str; 3] = ["bpf", "net_admin", "perfmon"];
 const FOR_NAMESPACES: [&str; 2] = ["sys_admin", "sys_ptrace"];
+
+/// Three, and one more on old kernels.
+fn needed() -> Vec<&'static str> {
+    let for_memory = Features::here().locks_memory.then_some("sys_resource");
+    ["bpf", "net_admin", "perfmon"].into_iter().chain(for_memory).collect()
+}
 
 /// A stage whose agent has been replaced by one with these capabilities.
 fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
@@ -26,7 +32,7 @@ fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
 
 #[test]
 fn three_capabilities_are_enough_to_translate() -> Result<()> {
-    let mut stage = stage("three-capabilities", &NEEDED)?;
+    let mut stage = stage("three-capabilities", &needed())?;
     assert!(stage.agent.log().contains("without CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{}", stage.agent.log());
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;
     let process = stage.process()?;
@@ -41,7 +47,7 @@ fn three_capabilities_are_enough_to_translate() -> Result<()> {
 /// What the other two are for.
 #[test]
 fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
-    let mut stage = stage("five-capabilities", &[&NEEDED[..], &FOR_NAMESPACES].concat())?;
+    let mut stage = stage("five-capabilities", &[needed().as_slice(), &FOR_NAMESPACES].concat())?;
     let client = stage.client.ipv4();
     let ranged = Service::new("ranged", 2).exposed(2).spec(json!({"loadBalancerSourceRanges": [format!("{client}/32")]}));
     let web = |pod: usize| Service::new("web", 1).endpoints([Endpoint::of(&stage.pods[pod])]);
@@ -65,8 +71,8 @@ fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
 fn each_capability_that_is_missing_is_named() -> Result<()> {
     let world = World::new("no-capability")?;
     serving(&world, "a")?;
-    for missing in NEEDED {
-        let held: Vec<&str> = NEEDED.into_iter().filter(|name| *name != missing).collect();
+    for missing in needed() {
+        let held: Vec<&str> = needed().into_iter().filter(|name| *name != missing).collect();
         let mut agent = Agent::spawn_with(&world, &held, &[])?;
         let error = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}")).err().unwrap_or_default();
         let name = format!("lacks CAP_{}", missing.to_uppercase());

@@ -35,9 +35,12 @@ fn bytes(entry: &Value, part: &str) -> Vec<String> {
     bytes.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// Read without the others: arrays are large, and some machines slow.
 fn first_entry(map: &str) -> Result<Value> {
-    let dump = bpftool(&["map", "dump", "pinned", map])?;
-    dump.as_array().and_then(|entries| entries.first().cloned()).with_context(|| format!("{map} is empty"))
+    let next = bpftool(&["map", "getnext", "pinned", map]).with_context(|| format!("{map} is empty"))?;
+    let key = bytes(&next, "next_key");
+    let arguments = ["map", "lookup", "pinned", map, "key"].into_iter().chain(key.iter().map(String::as_str));
+    bpftool(&arguments.collect::<Vec<_>>())
 }
 
 /// Deletes the first entry of a hash.
@@ -76,6 +79,13 @@ fn repairs(stage: &Stage) -> Result<u64> {
     let notes = health["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let count = notes.filter_map(|note| note.strip_suffix(" writes undid what somebody else had changed in the tables"));
     Ok(count.filter_map(|count| count.parse::<u64>().ok()).sum())
+}
+
+/// Takes an entry out of a hash, and waits until it is back.
+pub fn expect_repaired(stage: &Stage, map: &str) -> Result<()> {
+    let last = repairs(stage)?;
+    delete(&pin(stage, map))?;
+    eventually(&format!("{map} is repaired"), || Ok((repairs(stage)? > last).then_some(())))
 }
 
 /// Something done to the map at a pin.

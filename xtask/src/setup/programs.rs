@@ -31,6 +31,7 @@ pub const SYSTEM: Programs = Programs {
         ("curl", &["curl"]),
         ("dig", &["bind9-dnsutils"]),
         ("python3", &["python3"]),
+        ("faketime", &["faketime"]),
         ("cc", &["gcc", "libc6-dev"]),
         (BPFTOOL, &[BPFTOOL]),
     ],

@@ -38,7 +38,8 @@ fn select(forms: &[LongForm], suites: Vec<Suite>) -> Vec<Suite> {
     let is_unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
     let in_long_form = |suite: Suite| {
         let (_, environment) = forms.iter().find(|(name, _)| *name == suite.name)?;
-        Some(Suite { environment: environment.iter().copied().filter(is_unset).chain([SHOWN]).collect(), ..suite })
+        let environment = environment.iter().filter(|variable| is_unset(variable)).chain([&SHOWN]);
+        Some(Suite { environment: environment.map(|(name, value)| (*name, value.into())).collect(), ..suite })
     };
     suites.into_iter().filter_map(in_long_form).collect()
 }

@@ -4,6 +4,7 @@
 //! `//! Needs: nothing.`, `//! Needs: kernel.` or `//! Needs: kernel, control plane.` Without that line, a suite of the end-to-end
 //! tests needs the kernel, and a control plane if it speaks of the harness's module of that name.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -27,7 +28,7 @@ pub struct Suite {
     /// Without these it cannot run.
     pub needs: Vec<Purpose>,
     /// Set for it.
-    pub environment: Vec<(&'static str, &'static str)>,
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 /// All suites, those that need least first.

@@ -113,7 +113,7 @@ impl Machine {
         let Self { series, plans, .. } = self;
         format!(
             "console=ttyS0 quiet panic=-1 {} PORTMAP_PATIENCE={SLOWNESS} PORTMAP_STRESS_SECONDS={STRESS_SECONDS} \
-             RUST_BACKTRACE=0 PATH=/usr/sbin:/usr/bin -- {}",
+             PORTMAP_OWN_CLOCK=1 RUST_BACKTRACE=0 PATH=/usr/sbin:/usr/bin -- {}",
             series.parameters,
             plans.join(" ")
         )

@@ -1,0 +1,59 @@
+//! Agents of earlier commits, built out of this repository's history: what runs on a node before an upgrade, or after a downgrade.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::screen::Screen;
+use crate::{program, workspace};
+
+/// Where suites are told of them: paths, as in `PATH`.
+pub const VARIABLE: &str = "PORTMAP_EARLIER_AGENTS";
+
+/// One whose tables have another layout than today's, and one whose tables have the same.
+const COMMITS: [&str; 2] = ["f8d3acde50665e0ee35ab8035b563ac986116ac1", "HEAD"];
+
+/// The agents of all of them, built if they are not there yet. Fails where the history is not there: in a shallow clone.
+pub fn build() -> Result<OsString> {
+    let agents = COMMITS.into_iter().map(agent).collect::<Result<Vec<_>>>()?;
+    env::join_paths(agents).context("a path that cannot be in a list of paths")
+}
+
+fn agent(commit: &str) -> Result<PathBuf> {
+    let directory = workspace::target_dir()?.join("earlier");
+    let agent = directory.join(format!("portmap-{commit}"));
+    if agent.exists() {
+        return Ok(agent);
+    }
+    let git = || {
+        let mut git = program::command("git");
+        git.arg("-C").arg(workspace::root());
+        git
+    };
+    let title = program::output(git().args(["log", "-1", "--format=%h %s", commit]))
+        .with_context(|| format!("failed to find the commit {commit} of an earlier agent (is this a shallow clone?)"))?;
+    Screen::Stderr.line(&format!("building the agent of {}: some minutes, once", title.trim()));
+    let source = directory.join("source");
+    replace_directory(&source)?;
+    let archive = directory.join("source.tar");
+    program::run(git().arg("archive").arg("--output").arg(&archive).arg(commit))?;
+    program::run(program::command("tar").arg("-xf").arg(&archive).arg("-C").arg(&source))?;
+    let mut cargo = workspace::cargo();
+    cargo.current_dir(&source).env("CARGO_TARGET_DIR", directory.join("target"));
+    program::run(cargo.args(["build", "--release", "--package", "portmap", "--bins"]))?;
+    // A copy that is not whole has another name.
+    let partial = agent.with_extension("partial");
+    fs::copy(directory.join("target/release/portmap"), &partial).context("failed to keep an earlier agent")?;
+    fs::rename(&partial, &agent).context("failed to keep an earlier agent")?;
+    Ok(agent)
+}
+
+fn replace_directory(path: &Path) -> Result<()> {
+    if path.exists() {
+        fs::remove_dir_all(path).with_context(|| format!("failed to remove {}", path.display()))?;
+    }
+    fs::create_dir_all(path).with_context(|| format!("failed to create {}", path.display()))
+}

@@ -2,6 +2,7 @@
 
 mod clients;
 mod kernel;
+mod options;
 mod own_node;
 mod repair;
 mod report;
@@ -9,14 +10,12 @@ mod stale;
 mod status;
 
 use std::{
-    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use ipnet::IpNet;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -25,25 +24,20 @@ use tokio::{
 
 use crate::{
     apply,
-    datapath::{
-        attach,
-        load::{LogLevel, Switches},
-        log,
-        pin::Mounting,
-    },
+    datapath::{attach, load::LogLevel, log},
     desired::Desired,
-    maps::{Capacity, Item, Maps as _, grace::Grace},
+    maps::{Item, Maps as _, grace::Grace},
     memory,
     network::addresses,
-    node_ports::Eligible,
     plan::{Plan, Planner, Step},
     resolve::Traffic,
     serve::{self, Facts, Metrics, Sync},
-    source::{Event, Events, Kind, Wanted, Watches, kube, manifests},
+    source::{Event, Events, Kind, Watches, kube, manifests},
     table::{Changes, Family, ObjectName},
 };
 use clients::Clients;
 use kernel::Kernel;
+pub use options::{Leaving, Options, Source, Waiting};
 use own_node::OwnNode;
 use repair::Comparison;
 use report::Report;
@@ -63,66 +57,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The kinds that may be missing are waited for so long.
 const LISTING: Duration = Duration::from_secs(5);
-
-/// Where the objects come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// The API server, of this kubeconfig or of the environment.
-    Kube(Option<PathBuf>),
-    /// Files and directories.
-    Manifests(Vec<PathBuf>),
-}
-
-/// What to do while another agent writes to the tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// Fail.
-    No,
-    /// Wait for its end.
-    ForLock,
-}
-
-/// What to leave behind at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaving {
-    /// The tables and programs, in force.
-    Datapath,
-    /// Nothing.
-    Nothing,
-}
-
-/// What `portmap run` was asked for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the objects come from.
-    pub source: Source,
-    /// Which of them count.
-    pub wanted: Wanted,
-    /// The directory of the pins.
-    pub bpffs: PathBuf,
-    /// The ABI version of the maps: this build's, but in tests of upgrades.
-    pub abi: u32,
-    /// Whether a missing BPF file system is mounted.
-    pub mounting: Mounting,
-    /// What to do while another agent writes to the tables.
-    pub waiting: Waiting,
-    /// What to leave behind after SIGTERM or SIGINT.
-    pub leaving: Leaving,
-    /// How often the kernel's tables are compared with what they should hold; none: never.
-    pub compare_every: Option<Duration>,
-    /// The cgroup to attach to; the root of the hierarchy if not given.
-    pub cgroup: Option<PathBuf>,
-    /// The sizes of the maps.
-    pub capacity: Capacity,
-    /// What the programs are told.
-    pub switches: Switches,
-    /// The ranges that ClusterIPs are given from, where no ServiceCIDR says so.
-    pub service_cidrs: Vec<IpNet>,
-    /// On which addresses node ports are served.
-    pub node_port_addresses: Vec<Eligible>,
-    /// Where to answer over HTTP.
-    pub serve: serve::Addresses,
-}
 
 /// Runs until a signal, or until a part of it fails. What is pinned stays in force, unless it was asked for otherwise.
 pub async fn run(options: Options) -> Result<()> {

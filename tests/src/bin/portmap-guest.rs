@@ -32,6 +32,8 @@ fn main() {
             FAILED
         }
     };
+    // The end of the machine is sudden: what was said must have left it. An output that is no console waits for nothing.
+    rustix::termios::tcdrain(std::io::stdout()).ok();
     #[cfg(target_arch = "x86_64")]
     debug_exit::write(verdict);
     // The end of the first process is a panic, and that of the machine, which then passes for a crash.

@@ -14,7 +14,7 @@ use crate::{program, workspace};
 pub const VARIABLE: &str = "PORTMAP_EARLIER_AGENTS";
 
 /// One whose tables have another layout than today's, and one whose tables have the same.
-const COMMITS: [&str; 2] = ["f8d3acde50665e0ee35ab8035b563ac986116ac1", "HEAD"];
+const COMMITS: [&str; 2] = ["f8d3acde50665e0ee35ab8035b563ac986116ac1", "63e5d2abe6b97633e3d8a961d23e85eda9c4d4dd"];
 
 /// The agents of all of them, built if they are not there yet. Fails where the history is not there: in a shallow clone.
 pub fn build() -> Result<OsString> {

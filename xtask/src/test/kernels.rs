@@ -74,12 +74,13 @@ impl Matrix {
         Screen::Stdout.line("in virtual machines without hardware support: some minutes; each is shown when it has ended");
         let suites = binaries::build(&SUITES)?;
         let ramdisk = image::pack(kernels, &suites).context("failed to make the ramdisk of the virtual machines")?;
-        let machines = self.series.iter().zip(kernels).map(|(series, kernel)| {
+        let mut machines = Vec::new();
+        for (series, kernel) in self.series.iter().zip(kernels) {
             let plans = self.plans.clone().unwrap_or_else(|| series.plans(self.extent));
-            Machine::new(series, kernel, &ramdisk, plans)
-        });
+            machines.extend(Machine::all(series, kernel, &ramdisk, plans)?);
+        }
         let mut total = Tally::default();
-        side_by_side(&machines.collect::<Result<Vec<_>>>()?, |report| {
+        side_by_side(&machines, |report| {
             total += report.show();
             remarks.extend(report.remark());
         })?;

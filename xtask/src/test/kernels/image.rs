@@ -125,7 +125,7 @@ impl Root {
 
     fn add_modules(&self, kernel: &Kernel) -> Result<()> {
         let place = Path::new("/lib/modules").join(&kernel.release);
-        for name in ["modules.builtin", "modules.order"] {
+        for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
             let file = kernel.modules.join(name);
             if file.exists() { self.copy(&file, &place.join(name))? } else { self.write(&place.join(name), "")? }
         }

@@ -20,14 +20,17 @@ const REPEATS: u32 = 1;
 /// How much slower than this machine it may be.
 const SLOWNESS: u32 = 10;
 const STRESS_SECONDS: u32 = 20;
-/// The suite that shows what happens at the same time.
+/// The suite that shows what happens at the same time. It has a machine of its own, with two processors: where there are more of
+/// them than this machine has, every suite is slower.
 const RACING: &str = "table_stress";
 const MEMORY: &str = "1536";
 
 /// A kernel about to be booted.
 pub struct Machine {
     series: &'static Series,
-    release: String,
+    /// For people.
+    title: String,
+    processors: u32,
     kernel: PathBuf,
     ramdisk: PathBuf,
     plans: Vec<String>,
@@ -62,10 +65,24 @@ impl End {
 }
 
 impl Machine {
-    /// What the machine says goes into a file beside its kernel.
-    pub fn new(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Self> {
-        let log = fetch::directory()?.join(format!("{}.log", series.name));
-        Ok(Self { series, release: kernel.release.clone(), kernel: kernel.image.clone(), ramdisk: ramdisk.into(), plans, log })
+    /// Those that a kernel's suites take. What each says goes into a file beside the kernels.
+    pub fn all(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Vec<Self>> {
+        let (racing, taking_turns): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| plan.starts_with(RACING));
+        let groups = [(taking_turns, 1, String::new()), (racing, 2, format!("-{RACING}"))];
+        let groups = groups.into_iter().filter(|(plans, ..)| !plans.is_empty());
+        let machine = |(plans, processors, suffix): (Vec<String>, u32, String)| {
+            let name = format!("{}{suffix}", series.name);
+            Ok(Self {
+                series,
+                title: format!("{name} ({})", kernel.release),
+                processors,
+                kernel: kernel.image.clone(),
+                ramdisk: ramdisk.into(),
+                plans,
+                log: fetch::directory()?.join(format!("{name}.log")),
+            })
+        };
+        groups.map(machine).collect()
     }
 
     /// Boots it until its suites have run.
@@ -78,12 +95,11 @@ impl Machine {
             }
             let kept = self.log.with_extension("crash.log");
             fs::rename(&self.log, &kept).with_context(|| format!("failed to keep {}", kept.display()))?;
-            Screen::Stderr.line(&format!("kernel {} {end:?}, see {}; again", self.series.name, kept.display()));
+            Screen::Stderr.line(&format!("kernel {} {end:?}, see {}; again", self.title, kept.display()));
             end = self.boot()?;
         }
         let said = fs::read(&self.log).with_context(|| format!("failed to read {}", self.log.display()))?;
-        let title = format!("{} ({})", self.series.name, self.release);
-        Ok(Report::new(title, end, String::from_utf8_lossy(&said).into_owned(), self.plans.len(), start.elapsed()))
+        Ok(Report::new(self.title.clone(), end, String::from_utf8_lossy(&said).into_owned(), self.plans.len(), start.elapsed()))
     }
 
     fn boot(&self) -> Result<End> {
@@ -95,17 +111,13 @@ impl Machine {
     fn command(&self) -> Command {
         let mut qemu = program::command("timeout");
         qemu.args(["--foreground", &PATIENCE.as_secs().to_string(), "qemu-system-x86_64"]);
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", self.series.processor, "-smp", self.processors(), "-m", MEMORY]);
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", self.series.processor, "-m", MEMORY]);
+        qemu.args(["-smp", &self.processors.to_string()]);
         qemu.args(["-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot", "-net", "none"]);
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.ramdisk);
         qemu.arg("-append").arg(self.kernel_command_line());
         qemu
-    }
-
-    /// One is enough for processes that take turns, but for the race between the readers and the writer of the tables.
-    fn processors(&self) -> &'static str {
-        if self.plans.iter().any(|plan| plan.starts_with(RACING)) { "2" } else { "1" }
     }
 
     /// Words with a `=` that the kernel does not know become the first process' environment, those behind `--` its arguments.

@@ -19,6 +19,8 @@ pub struct Features {
     pub locks_memory: bool,
     /// Multipath TCP, in the versions that distributions build it into.
     pub has_mptcp: bool,
+    /// UDP-Lite, which there was until then.
+    pub has_udplite: bool,
     /// `AF_INET6`, unless it was switched off on the kernel's command line.
     pub has_ipv6: bool,
 }
@@ -44,6 +46,7 @@ impl Features {
             tells_namespaces: version >= [5, 14],
             locks_memory: version < [5, 11],
             has_mptcp: version >= [5, 16],
+            has_udplite: version < [7, 1],
             has_ipv6: true,
         }
     }

@@ -51,11 +51,11 @@ impl Agent {
         Self::start_by(command, world).await
     }
 
-    /// As [`Self::start`], one that goes by this clock.
-    pub async fn start_by_clock(world: &World, kubeconfig: &Path, clock: &Clock) -> Result<Self> {
+    /// As [`Self::start`], one that goes by this clock. Returns at once: it may not get far.
+    pub fn spawn_by_clock(world: &World, kubeconfig: &Path, clock: &Clock) -> Result<Self> {
         let mut command = Command::new("setpriv");
         run(&mut command, &clock.wrapper(), world)?.arg("--kubeconfig").arg(kubeconfig);
-        Self::start_by(command, world).await
+        Self::spawn_by(command, world)
     }
 
     /// As [`Self::start`], as a pod of the service account that has this volume.
@@ -65,7 +65,13 @@ impl Agent {
         Self::start_by(command, world).await
     }
 
-    async fn start_by(mut command: Command, world: &World) -> Result<Self> {
+    async fn start_by(command: Command, world: &World) -> Result<Self> {
+        let agent = Self::spawn_by(command, world)?;
+        agent.await_start(world).await.context("the agent does not start")?;
+        Ok(agent)
+    }
+
+    fn spawn_by(mut command: Command, world: &World) -> Result<Self> {
         let log = tempfile::Builder::new()
             .prefix("agent-")
             .suffix(".log")
@@ -78,13 +84,11 @@ impl Agent {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let agent = Self { child: child.context("failed to run the agent (by programs of util-linux)")?, log, servers };
-        agent.await_start(world).await.context("the agent does not start")?;
-        Ok(agent)
+        Ok(Self { child: child.context("failed to run the agent (by programs of util-linux)")?, log, servers })
     }
 
-    /// What an agent said of itself before this one is in the tables until this one says so.
-    async fn await_start(&self, world: &World) -> Result<()> {
+    /// Waits until the tables say that this is the agent: before, they say so of the one before.
+    pub async fn await_start(&self, world: &World) -> Result<()> {
         self.await_log_of(|log| ATTACHED.iter().any(|text| log.contains(text))).await?;
         eventually(async || tables::status(world), |status| status.is_agent(self.child.id())).await?;
         Ok(())

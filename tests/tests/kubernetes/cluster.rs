@@ -102,9 +102,9 @@ impl Cluster {
         Agent::start(&self.world, &self.kubeconfig_by(url).await?, &[]).await
     }
 
-    /// As [`Self::agent_by`], and by this clock.
-    pub async fn agent_by_clock(&self, url: &str, clock: &Clock) -> Result<Agent> {
-        Agent::start_by_clock(&self.world, &self.kubeconfig_by(url).await?, clock).await
+    /// As [`Self::agent_by`], and by this clock. Returns at once: it may not get far.
+    pub async fn spawn_by_clock(&self, url: &str, clock: &Clock) -> Result<Agent> {
+        Agent::spawn_by_clock(&self.world, &self.kubeconfig_by(url).await?, clock)
     }
 
     async fn kubeconfig_by(&self, url: &str) -> Result<PathBuf> {

@@ -40,6 +40,13 @@ pub fn expect_all(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// No program is attached.
+pub fn expect_none(world: &World) -> Result<()> {
+    let found = attached(&world.cgroup(Group::Clients))?;
+    ensure!(found.is_empty(), "something is attached: {found:?}");
+    Ok(())
+}
+
 fn cleanup(world: &World) -> Result<()> {
     let output = Command::new(program::find("portmap")?).args(["cleanup", "--bpffs"]).arg(world.bpffs()).output()?;
     ensure!(output.status.success(), "portmap cleanup failed: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,5 @@
 //! The agent with some capabilities only: what it needs is enough, what is missing is named.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
 use portmap_tests::agent::Agent;
 use portmap_tests::kernel::Features;
@@ -9,7 +7,7 @@ use portmap_tests::listen::Protocol;
 use portmap_tests::world::World;
 use serde_json::json;
 
-use crate::attach::expect_all;
+use crate::attach::{expect_all, expect_none};
 use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
 use crate::stage::{Stage, Transport, answer, dropped, eventually, serving, who};
 
@@ -78,7 +76,5 @@ fn each_capability_that_is_missing_is_named() -> Result<()> {
         let name = format!("lacks CAP_{}", missing.to_uppercase());
         assert!(error.contains("the agent ended") && error.contains(&name), "{error}");
     }
-    let left = Command::new("find").arg(world.bpffs()).args(["-name", "link_*"]).output()?;
-    assert!(left.stdout.is_empty(), "nothing is attached: {left:?}");
-    Ok(())
+    expect_none(&world)
 }

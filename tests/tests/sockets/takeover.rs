@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use portmap_tests::agent::Agent;
 use portmap_tests::listen::Protocol;
 use portmap_tests::world::Group;
+use serde_json::json;
 
 use crate::attach::{attached, expect_all};
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
@@ -110,9 +111,13 @@ fn sets_of(stage: &Stage, count: usize) -> Result<Vec<String>> {
 /// A kubeconfig of an API server that never answers.
 fn unreachable_cluster(stage: &Stage) -> Result<String> {
     let path = stage.world.directory().join("kubeconfig");
-    let cluster = r#"{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],
-        "contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}"#;
-    fs::write(&path, cluster)?;
+    // Not every machine has authorities that it trusts.
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1", "insecure-skip-tls-verify": true}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u", "user": {}}],
+    });
+    fs::write(&path, config.to_string())?;
     Ok(path.display().to_string())
 }
 

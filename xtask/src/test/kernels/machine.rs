@@ -14,7 +14,7 @@ use crate::program;
 use crate::screen::Screen;
 
 /// How long a machine may take for all of its suites.
-const PATIENCE: Duration = Duration::from_mins(40);
+const PATIENCE: Duration = Duration::from_mins(90);
 /// How often a machine that crashed is booted again. The simulated processor is not without faults.
 const REPEATS: u32 = 1;
 /// How much slower than this machine it may be.

@@ -1,15 +1,19 @@
-//! Lists the connected UDP sockets whose endpoint is not among those that serve, from the notes on all sockets: a BPF iterator, which
-//! runs when the agent reads from it, and costs a connection nothing.
+//! Lists the connected UDP sockets whose endpoint is not among those that serve, by the notes on sockets: BPF iterators, which run
+//! when the agent reads from them, and cost a connection nothing. One walks through the notes, the other through the UDP sockets of a
+//! network namespace; the agent knows which of them a kernel can bear.
 #![no_std]
 #![no_main]
 #![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    bindings::seq_file,
+    helpers::generated::{bpf_seq_write, bpf_sk_storage_get},
+};
 use portmap_common::{Connected, Stale, UNSETTLED, V4, V6};
 use portmap_ebpf::{
-    maps::{self, Tables},
+    maps::{self, SOCKETS, Tables},
     memory,
 };
 
@@ -25,6 +29,13 @@ pub struct Element {
     note: *const Connected,
 }
 
+/// The kernel's `struct bpf_iter__udp`: a UDP socket.
+#[repr(C)]
+pub struct UdpSocket {
+    meta: *const Meta,
+    socket: *mut c_void,
+}
+
 /// The kernel's `struct bpf_iter_meta`.
 #[repr(C)]
 struct Meta {
@@ -36,9 +47,28 @@ struct Meta {
 #[unsafe(link_section = "iter/stale")]
 pub extern "C" fn stale(element: &Element) -> i32 {
     // SAFETY: the note is null, or lives until the program returns.
-    if let Some(found) = unsafe { element.note.as_ref() }.and_then(judge) {
+    tell(element.meta, unsafe { element.note.as_ref() })
+}
+
+/// As [`stale`], for the note on the socket.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/stale_udp")]
+pub extern "C" fn stale_udp(element: &UdpSocket) -> i32 {
+    // The last call is for none.
+    if element.socket.is_null() {
+        return 0;
+    }
+    // SAFETY: the map is one of notes on sockets, and the socket is valid until the program returns.
+    let note = unsafe { bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), element.socket, ptr::null_mut(), 0) };
+    // SAFETY: the note is null, or lives until the program returns.
+    tell(element.meta, unsafe { note.cast::<Connected>().as_ref() })
+}
+
+#[inline(always)]
+fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
+    if let Some(found) = note.and_then(judge) {
         // SAFETY: the kernel hands every iterator valid metadata.
-        let output = unsafe { (*element.meta).output };
+        let output = unsafe { (*meta).output };
         // SAFETY: the record lies on the stack and has that size. Without room the kernel asks for the element again.
         unsafe { bpf_seq_write(output, (&raw const found).cast(), RECORD) };
     }

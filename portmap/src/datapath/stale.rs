@@ -1,4 +1,4 @@
-//! The sockets whose backend serves no more, from what is noted on them: an iterator program that runs while it is read.
+//! The sockets whose backend serves no more, by what is noted on them: an iterator program that runs while it is read.
 
 use std::{
     io::Read as _,
@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter};
+use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter, util::KernelVersion};
 use portmap_common::Stale;
 
 use super::{load, pin::Pins, sys};
 use crate::{
     encode,
     maps::Capacity,
+    network::namespaces,
     table::{Frontend, Protocol},
 };
 
@@ -35,27 +36,77 @@ pub struct StaleSocket {
 /// The iterator, on the pinned maps. It ends with this value.
 #[derive(Debug)]
 pub struct StaleSockets {
+    walk: Walk,
     link: OwnedFd,
 }
 
+/// What is walked through.
+#[derive(Clone, Copy, Debug)]
+enum Walk {
+    /// The notes on all sockets, wherever they are.
+    Notes,
+    /// The UDP sockets of one network namespace after the other: also those that have no note.
+    UdpSockets,
+}
+
+impl Walk {
+    /// From 7.0 on a kernel may meet a note whose socket is being closed, and read through a null pointer (seen with 7.3.4, in
+    /// `__bpf_sk_storage_map_seq_show`): there nobody must walk through the notes. An unknown kernel is taken for a new one.
+    fn of_this_kernel() -> Self {
+        let is_safe = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(7, 0, 0));
+        if is_safe { Self::Notes } else { Self::UdpSockets }
+    }
+
+    /// The iterator's program, and what the kernel calls what it walks through.
+    fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Notes => ("stale", "bpf_sk_storage_map"),
+            Self::UdpSockets => ("stale_udp", "udp"),
+        }
+    }
+}
+
 impl StaleSockets {
-    /// Loads the iterator. Fails on kernels that have none over socket storage.
+    /// Loads the iterator. Fails on kernels that have none.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("failed to read the kernel's BTF")?;
         let mut programs = load::load(STALE, pins, capacity, None)?;
-        let program: &mut Iter = programs.program_mut("stale").context("the BPF object has no program stale")?.try_into()?;
-        program.load("bpf_sk_storage_map", &btf).context("the kernel rejected the program stale")?;
+        let walk = Walk::of_this_kernel();
+        let (name, target) = walk.program();
+        let program: &mut Iter =
+            programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?.try_into()?;
+        program.load(target, &btf).with_context(|| format!("the kernel rejected the program {name}"))?;
         let notes = pins.map("SOCKETS");
         let notes = MapData::from_pin(&notes).with_context(|| format!("failed to open {}", notes.display()))?;
-        let link = sys::iterate(program.fd()?.as_fd(), notes.fd().as_fd());
-        Ok(Self { link: link.context("failed to walk through the notes on sockets")? })
+        let map = matches!(walk, Walk::Notes).then(|| notes.fd().as_fd());
+        let link = sys::iterate(program.fd()?.as_fd(), map).context("failed to walk through sockets")?;
+        Ok(Self { walk, link })
     }
 
     /// Lists the sockets. One that is opened or closed meanwhile may be missed.
     pub fn list(&self) -> Result<Vec<StaleSocket>> {
+        match self.walk {
+            Walk::Notes => self.read(),
+            Walk::UdpSockets => self.list_in_each_namespace(),
+        }
+    }
+
+    fn list_in_each_namespace(&self) -> Result<Vec<StaleSocket>> {
+        let mut found = Vec::new();
+        for namespace in namespaces::all()? {
+            match namespace.enter(|| self.read()) {
+                Ok(sockets) => found.extend(sockets),
+                // The other namespaces' sockets have nothing to do with it.
+                Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self) -> Result<Vec<StaleSocket>> {
         let mut bytes = Vec::new();
         let read = sys::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));
-        read.context("failed to walk through the notes on sockets")?;
+        read.context("failed to walk through sockets")?;
         let records = bytes.chunks_exact(size_of::<Stale>());
         ensure!(records.remainder().is_empty(), "the list of stale sockets ends within a record");
         Ok(records.map(|record| stale_socket(&sys::value_of(record))).collect())

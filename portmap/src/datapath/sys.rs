@@ -62,22 +62,24 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { cgroup: cgroup.cgroup_id, program: info.prog_id })
 }
 
-/// A link that has an iterator program run over the elements of a map.
-pub fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// A link that has an iterator program run over the elements of a map, or over whatever else it was loaded for.
+pub fn iterate(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     // The kernel's `union bpf_iter_link_info`, as far as it is about maps.
-    let target = map.as_raw_fd();
+    let target = map.map(|map| map.as_raw_fd());
     let mut attr = zeroed();
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
     attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
-    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = (&raw const target) as u64;
-    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len =
-        u32::try_from(size_of_val(&target)).map_err(io::Error::other)?;
+    if let Some(target) = &target {
+        attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = (&raw const *target) as u64;
+        attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len =
+            u32::try_from(size_of_val(target)).map_err(io::Error::other)?;
+    }
     let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
     // SAFETY: the kernel has just opened this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What an iterator's link gives to read: one pass over the map.
+/// What an iterator's link gives to read: one pass over the map; or over the sockets of the calling thread's network namespace.
 pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed();
     attr.iter_create.link_fd = link.as_raw_fd().cast_unsigned();

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::attach::{attached, expect_all};
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, eventually, left_alone, who};
+use crate::stage::{Stage, Transport, answer, left_alone, who};
 
 /// Arguments of agents that cannot use one another's maps.
 const SMALL: [&str; 2] = ["--max-services", "1000"];
@@ -88,7 +88,7 @@ fn an_agent_that_knows_nothing_yet_leaves_the_other_set_in_force() -> Result<()>
     let arguments = ["--kubeconfig".to_owned(), unreachable_cluster(&stage)?];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(SMALL).collect();
     stage.agent = Agent::spawn_in_cluster(&stage.world, &arguments)?;
-    let second = sets_of(&stage, 2)?;
+    let second = sets_of(&mut stage, 2)?;
     assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
     expect_all(&stage.world)?;
     // Its end changes nothing, and what it had begun is cleared away by the next.
@@ -101,20 +101,18 @@ fn an_agent_that_knows_nothing_yet_leaves_the_other_set_in_force() -> Result<()>
 }
 
 /// Waits until there are so many sets.
-fn sets_of(stage: &Stage, count: usize) -> Result<Vec<String>> {
-    eventually("a second set is made", || {
-        let sets = sets(stage.world.bpffs())?;
-        Ok((sets.len() == count).then_some(sets))
-    })
+fn sets_of(stage: &mut Stage, count: usize) -> Result<Vec<String>> {
+    let bpffs = stage.world.bpffs();
+    stage.agent.wait_until(&format!("there are {count} sets"), |_| Ok(sets(bpffs)?.len() == count))?;
+    sets(bpffs)
 }
 
 /// A kubeconfig of an API server that never answers.
 fn unreachable_cluster(stage: &Stage) -> Result<String> {
     let path = stage.world.directory().join("kubeconfig");
-    // Not every machine has authorities that it trusts.
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1", "insecure-skip-tls-verify": true}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u", "user": {}}],
     });
     fs::write(&path, config.to_string())?;

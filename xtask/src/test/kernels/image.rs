@@ -27,8 +27,16 @@ const PROGRAMS: [&str; 21] = [
     "sh", "sleep", "sysctl", "timeout", "touch", "true", "unshare",
 ];
 
-/// What they read.
-const FILES: [&str; 6] = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/protocols", "/etc/services"];
+/// What they read. A client of an API server wants to know some authorities, even if it needs none.
+const FILES: [&str; 7] = [
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/certs/ca-certificates.crt",
+];
 
 /// Directories that are links to those below /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];

@@ -1,6 +1,6 @@
 //! An agent's life: healthy, stopped, restarted, cleaned up under its feet.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 use portmap_tests::listen::Protocol;
 use portmap_tests::world::Pod;
@@ -48,7 +48,8 @@ fn status_tells_an_agent_at_work_from_one_that_stopped() -> Result<()> {
     }
     agent.stop(Signal::SIGTERM)?;
     let complaints = complaints(&site, 1)?;
-    assert!(complaints.len() == 1 && complaints.iter().all(|text| text.contains("portmap run")), "{complaints:?}");
+    let [agent, source] = complaints.as_slice() else { bail!("not two complaints: {complaints:?}") };
+    assert!(agent.contains("start it: portmap run") && source.contains("no agent listens"), "{complaints:?}");
     let table = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(table.lines().any(|line| line.starts_with("agent") && line.contains("NOT OK")), "{table}");
     Ok(())

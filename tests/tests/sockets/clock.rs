@@ -22,20 +22,21 @@ fn a_jump_of_the_clock_is_not_noticed() -> Result<()> {
     }
     let mut stage = Stage::new("clock", &["a", "b", "c"], &["--compare-interval", "1"])?;
     let sticky = Service::new("web", 1).sticky(HOURS);
-    stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods[..1]))])?;
     let process = stage.process()?;
     let ask = || who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT));
-    assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
-    stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods))])?;
-
     let others = [Service::new("dns", 2), Service::new("ntp", 3), Service::new("log", 4)];
     // Ahead; before the agent's start, and then that of the machine.
     for ((years, ahead), other) in [(1, true), (2, false), (1, true)].into_iter().zip(others) {
+        // A session with the first pod, while all are there.
+        stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods[..1]))])?;
+        assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
+        stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods))])?;
         jump(YEAR * years, ahead)?;
         for _ in 0..20 {
             assert_eq!(ask(), Ok(answer("a", Transport::Tcp)), "the session goes on");
         }
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods)), other.endpoints(endpoints(&stage.pods))])?;
+        // The last thing: whose entry somebody deletes, loses its sessions.
         repair::expect_repaired(&stage, "FRONTENDS_V4")?;
         expect_status(&stage)?;
     }

@@ -69,10 +69,7 @@ impl Agent {
 
     /// Starts the agent of a world without waiting.
     pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
-        let manifests = Self::manifests(world);
-        fs::create_dir_all(&manifests).with_context(|| format!("failed to create {}", manifests.display()))?;
-        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
-        Self::spawn_in_cluster(world, &[&["--manifests", manifests], arguments].concat())
+        Self::spawn_in_cluster(world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
     /// As [`Self::spawn`], an agent that does not read the world's manifests.
@@ -83,22 +80,18 @@ impl Agent {
 
     /// As [`Self::spawn`], an agent that has no capabilities but these, in the words of `setpriv` (`bpf`, `net_admin`).
     pub fn spawn_with(world: &World, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
-        let manifests = Self::manifests(world);
-        fs::create_dir_all(&manifests).with_context(|| format!("failed to create {}", manifests.display()))?;
-        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
         let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let mut command = world.command("setpriv");
         command.arg("--bounding-set").arg(format!("-all{}", bounds.concat())).arg("--inh-caps=-all");
         let program = program::find("portmap")?;
         command.arg(&program);
-        Self::spawn_by(command, program, world, &[&["--manifests", manifests], arguments].concat())
+        Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
     /// As [`Self::spawn`], an agent of another build. Only that build can read its tables.
     pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
-        let manifests = Self::manifests(world);
-        let manifests = manifests.to_str().context("the path of the manifests is not UTF-8")?;
-        let arguments = [&["--manifests", manifests], arguments].concat();
+        let manifests = manifests_argument(world)?;
+        let arguments = [&["--manifests", &manifests], arguments].concat();
         let mut agent = Self::spawn_by(world.command(build), build.to_owned(), world, &arguments)?;
         agent.abi = None;
         Ok(agent)
@@ -191,6 +184,13 @@ impl Agent {
         kill(Pid::from_raw(i32::try_from(self.process.id())?), signal).context("failed to signal the agent")?;
         self.process.wait().context("failed to wait for the agent")
     }
+}
+
+/// The directory that the agent of a world reads, made if there is none, as an argument.
+fn manifests_argument(world: &World) -> Result<String> {
+    let directory = Agent::manifests(world);
+    fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
+    Ok(directory.to_str().context("the path of the manifests is not UTF-8")?.to_owned())
 }
 
 impl Drop for Agent {

@@ -4,6 +4,7 @@ use std::{
     io::Read as _,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -76,11 +77,12 @@ impl StaleSockets {
         let program: &mut Iter =
             programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?.try_into()?;
         program.load(target, &btf).with_context(|| format!("the kernel rejected the program {name}"))?;
-        let notes = pins.map("SOCKETS");
-        let notes = MapData::from_pin(&notes).with_context(|| format!("failed to open {}", notes.display()))?;
-        let map = matches!(walk, Walk::Notes).then(|| notes.fd().as_fd());
-        let link = sys::iterate(program.fd()?.as_fd(), map).context("failed to walk through sockets")?;
-        Ok(Self { walk, link })
+        let notes = match walk {
+            Walk::Notes => Some(open(&pins.map("SOCKETS"))?),
+            Walk::UdpSockets => None,
+        };
+        let link = sys::iterate(program.fd()?.as_fd(), notes.as_ref().map(|notes| notes.fd().as_fd()));
+        Ok(Self { walk, link: link.context("failed to walk through sockets")? })
     }
 
     /// Lists the sockets. One that is opened or closed meanwhile may be missed.
@@ -111,6 +113,10 @@ impl StaleSockets {
         ensure!(records.remainder().is_empty(), "the list of stale sockets ends within a record");
         Ok(records.map(|record| stale_socket(&sys::value_of(record))).collect())
     }
+}
+
+fn open(pin: &Path) -> Result<MapData> {
+    MapData::from_pin(pin).with_context(|| format!("failed to open {}", pin.display()))
 }
 
 fn stale_socket(found: &Stale) -> StaleSocket {

@@ -40,7 +40,7 @@ pub fn expect_all(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// No program is attached.
+/// Fails if a program is attached.
 pub fn expect_none(world: &World) -> Result<()> {
     let found = attached(&world.cgroup(Group::Clients))?;
     ensure!(found.is_empty(), "something is attached: {found:?}");
@@ -71,7 +71,7 @@ fn all_hooks_are_attached_until_the_cleanup() -> Result<()> {
     }
     stage.agent.stop(Signal::SIGTERM)?;
     cleanup(&stage.world)?;
-    assert_eq!(attached(&stage.world.cgroup(Group::Clients))?, Vec::<String>::new());
+    expect_none(&stage.world)?;
     assert_eq!(ask(), Transport::ALL.map(|_| left_alone()));
     Ok(())
 }
@@ -108,7 +108,7 @@ fn one_hook_in_the_way_leaves_none() -> Result<()> {
     let ended = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}"));
     let text = ended.err().unwrap_or_default();
     assert!(text.contains("the agent ended") && text.contains("recvmsg6"), "{text}");
-    assert_eq!(attached(&world.cgroup(Group::Clients))?, Vec::<String>::new(), "nothing of what could be had");
+    expect_none(&world).context("nothing of what could be had")?;
     // What was there before still is: the kernel takes off only what is on.
     legacy("detach", &world, own.program)
 }

@@ -8,10 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_tests::agent::Agent;
 use portmap_tests::listen::Protocol;
-use portmap_tests::world::Group;
 use serde_json::json;
 
-use crate::attach::{attached, expect_all};
+use crate::attach::{expect_all, expect_none};
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::{Stage, Transport, answer, left_alone, who};
 
@@ -158,7 +157,7 @@ fn an_agent_may_leave_nothing_behind() -> Result<()> {
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(answer("a", Transport::Tcp)));
     let status = stage.agent.stop(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}; {}", stage.agent.log());
-    assert_eq!(attached(&stage.world.cgroup(Group::Clients))?, Vec::<String>::new());
+    expect_none(&stage.world)?;
     assert!(!stage.world.bpffs().exists());
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), left_alone());
     Ok(())

@@ -1,7 +1,6 @@
 //! What the running kernel can do, as its version says and the documentation promises: the agent's own probing plays no part.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 /// A kernel's version, as in `[6, 18]`.
@@ -50,12 +49,6 @@ impl Features {
             has_ipv6: true,
         }
     }
-}
-
-/// Says that something is not tested on this kernel, and why: past the test runner, for whoever counts.
-pub fn skip(what: &str, why: &str) {
-    // Nobody is there to be told of an output that is gone.
-    writeln!(io::stdout(), "skipped: {what} ({why})").ok();
 }
 
 /// The first two numbers of `6.18.44-cloud-amd64`.

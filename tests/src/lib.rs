@@ -22,6 +22,7 @@ pub mod pod_share;
 pub mod pod_socket;
 pub mod process;
 pub mod random;
+pub mod say;
 pub mod usage;
 pub mod worker;
 pub mod world;

@@ -23,6 +23,7 @@ use portmap_tests::agent::Agent;
 use portmap_tests::listen::Listen;
 use portmap_tests::pod_hammer::{Manner, Tally};
 use portmap_tests::random::Random;
+use portmap_tests::say;
 use portmap_tests::worker::Worker;
 use portmap_tests::world::{Pod, World};
 use serde_json::json;
@@ -95,8 +96,14 @@ fn no_connection_is_lost_whatever_the_agent_suffers() {
     for Tally { manner, count, .. } in &tallies {
         *connections.entry(*manner).or_default() += count;
     }
-    println!("seed {seed}: {connections:?} connections during {:?} of {} builds", chaos.events, chaos.builds.len());
     let wrong: Vec<&Tally> = tallies.iter().filter(|tally| !is_right(tally)).collect();
+    let (total, events) = (connections.values().sum::<u64>(), chaos.events.values().sum::<u32>());
+    say::figures(format_args!(
+        "{total} connections {connections:?}, {} failed or misdirected, during {events} events {:?} of {} builds (seed {seed})",
+        wrong.iter().map(|tally| tally.count).sum::<u64>(),
+        chaos.events,
+        chaos.builds.len()
+    ));
     assert!(wrong.is_empty(), "failed or misdirected: {wrong:#?}\n{}", chaos.agent.log());
     let total: u64 = connections.values().sum();
     assert!(connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs(), "too few to say anything: {connections:?}");

@@ -26,6 +26,7 @@ use portmap_tests::pod_hammer::{Manner, Visit, now};
 use portmap_tests::pod_share::Heard;
 use portmap_tests::process::{Process, Socket};
 use portmap_tests::random::Random;
+use portmap_tests::say;
 use portmap_tests::worker::Worker;
 use portmap_tests::world::{Pod, World};
 use serde_json::json;
@@ -74,7 +75,7 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
     while begin.elapsed() < time {
         field.change();
     }
-    println!("{}; the agent: {}", field.pace(begin.elapsed()), field.agent.usage().unwrap());
+    let (pace, usage) = (field.pace(begin.elapsed()), field.agent.usage().unwrap());
     let visits: Vec<Visit> = hammer.finish().unwrap();
     let rewrites = field.rewrites;
     let mut errors: BTreeMap<(Manner, String), u64> = BTreeMap::new();
@@ -89,7 +90,7 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
             Err(error) => *errors.entry((visit.manner, error.clone())).or_default() += 1,
         }
     }
-    println!("{landed:?} connections; {errors:?}");
+    say::figures(format_args!("{pace}; {landed:?} connections, {} astray, errors {errors:?}; the agent: {usage}", wrong.len()));
     assert!(
         wrong.is_empty(),
         "{} landed where they should not, among them\n{}",
@@ -124,7 +125,8 @@ fn no_connected_socket_stays_with_a_backend_that_is_gone() {
     });
     let connections: u64 = held.iter().map(|(connections, _)| connections).sum();
     let stale: Vec<&String> = held.iter().flat_map(|(_, stale)| stale).collect();
-    println!("{connections} connected sockets during {} rewrites", field.rewrites);
+    let rewrites = field.rewrites;
+    say::figures(format_args!("{connections} connected sockets during {rewrites} rewrites, {} left with others", stale.len()));
     assert!(
         stale.is_empty(),
         "{} sockets are connected to backends that are gone: {stale:?}\n{}",
@@ -194,7 +196,7 @@ fn a_socket_that_threads_share_is_never_told_of_another_service() {
     };
     let (right, wrong): (Vec<&Heard>, Vec<&Heard>) = heard.iter().partition(is_right);
     let total: u64 = right.iter().map(|heard| heard.count).sum();
-    println!("{total} answers");
+    say::figures(format_args!("{total} answers of the right Service, {} of others", wrong.len()));
     assert!(
         wrong.is_empty(),
         "answers of one backend that were shown as another Service's, beside {total} right ones: {wrong:?}"

@@ -20,8 +20,8 @@ use portmap::{
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::{
-    kernel::skip,
     patience::{patience, slowness},
+    say,
     world::World,
 };
 
@@ -69,7 +69,7 @@ fn seconds() -> u64 {
 #[test]
 fn no_reader_misses_or_meets_another_service() {
     let (seen, changes) = stress("stress", Waiting::GracePeriod, Duration::from_secs(seconds()));
-    println!("{changes} changes; {seen:?}");
+    say::figures(format_args!("{changes} changes; {seen:?}"));
     assert!(seen.reads.load(Relaxed) > 1_000_000 / u64::from(slowness()), "too few reads to say anything: {seen:?}");
     assert!(changes > 10_000 / u64::from(slowness()), "too few changes to say anything: {changes}");
     assert_eq!(seen.wrong(), 0, "{seen:?}");
@@ -79,11 +79,11 @@ fn no_reader_misses_or_meets_another_service() {
 fn without_the_grace_period_the_stress_finds_the_fault() {
     if thread::available_parallelism().is_ok_and(|processors| processors.get() == 1) {
         // No look-up is interrupted: whoever writes comes before it or after it.
-        skip("what a missing grace period does", "it takes two processors");
+        say::skipped("what a missing grace period does", "it takes two processors");
         return;
     }
     let (seen, changes) = stress("no-grace", Waiting::Nothing, patience(Duration::from_mins(2)));
-    println!("{changes} changes; {seen:?}");
+    say::figures(format_args!("{changes} changes; {seen:?}"));
     assert!(seen.wrong() > 0, "the stress would not notice a missing grace period: {seen:?} in {changes} changes");
 }
 

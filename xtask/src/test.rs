@@ -115,22 +115,23 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     if suite.needs.contains(&Purpose::ControlPlane) {
         Screen::Stdout.line("against the real API server; building it takes about five minutes the first time");
     }
-    let (tally, failures) = run_suite(suite, names)?;
+    let (tally, skips, failures) = run_suite(suite, names)?;
+    remarks.extend(skips);
     if tally.failed > 0 {
         remarks.push(format!("failed: suite {} ({tally}){}", suite.name, failures.text()));
     }
     Ok(tally)
 }
 
-/// Runs one suite with its output passed through, counts, and keeps what is said of failures.
-fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Failures)> {
+/// Runs one suite with its output passed through, counts, and keeps what is said of skips and failures.
+fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Vec<String>, Failures)> {
     let mut child = command(suite, names).stdout(Stdio::piped()).spawn().context("failed to start cargo test")?;
     let output = child.stdout.take().context("failed to read what the tests print")?;
-    let (tally, failures) = pass_through(BufReader::new(output))?;
+    let (tally, skips, failures) = pass_through(BufReader::new(output))?;
     let status = child.wait().context("failed to wait for cargo test")?;
     // A suite that does not compile, or whose process dies, prints no result.
     let died = !status.success() && tally.failed == 0;
-    Ok((Tally { failed: tally.failed + usize::from(died), ..tally }, failures))
+    Ok((Tally { failed: tally.failed + usize::from(died), ..tally }, skips, failures))
 }
 
 fn command(suite: &Suite, names: &[String]) -> Command {
@@ -148,17 +149,18 @@ fn command(suite: &Suite, names: &[String]) -> Command {
     cargo
 }
 
-fn pass_through(mut output: impl BufRead) -> Result<(Tally, Failures)> {
-    let (mut tally, mut failures) = (Tally::default(), Failures::default());
+fn pass_through(mut output: impl BufRead) -> Result<(Tally, Vec<String>, Failures)> {
+    let (mut tally, mut skips, mut failures) = (Tally::default(), Vec::new(), Failures::default());
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).context("failed to read what the tests print")? > 0 {
         io::stdout().write_all(&line).ok();
         let text = String::from_utf8_lossy(&line);
         tally += Tally::of_line(&text).unwrap_or_default();
+        skips.extend(Tally::skip_of_line(&text).map(str::to_owned));
         failures.take(&text);
         line.clear();
     }
-    Ok((tally, failures))
+    Ok((tally.with_skips(skips.len()), skips, failures))
 }
 
 /// What went wrong in short, and the count as the last line.

@@ -14,6 +14,7 @@ use portmap_tests::agent::Agent;
 use portmap_tests::control_plane::objects::ensure_namespace;
 use portmap_tests::control_plane::proxy::Proxy;
 use portmap_tests::control_plane::{ControlPlane, Program, binaries, binary};
+use portmap_tests::say;
 use portmap_tests::world::World;
 use tokio::time::sleep;
 
@@ -40,7 +41,7 @@ async fn both_make_the_same_of_the_same_objects() -> Result<()> {
     let seed = setting("PORTMAP_PEER_SEED")?.unwrap_or(seed_of_now()?);
     let rounds = setting("PORTMAP_PEER_ROUNDS")?.unwrap_or(30);
     let services = setting("PORTMAP_PEER_SERVICES")?.unwrap_or(60);
-    println!("PORTMAP_PEER_SEED={seed} PORTMAP_PEER_ROUNDS={rounds} PORTMAP_PEER_SERVICES={services}");
+    say::figures(format_args!("PORTMAP_PEER_SEED={seed} PORTMAP_PEER_ROUNDS={rounds} PORTMAP_PEER_SERVICES={services}"));
     let begin = Instant::now();
     let mut site = Site::start().await?;
     println!("both have started: {:.1} s", begin.elapsed().as_secs_f32());
@@ -56,7 +57,8 @@ async fn both_make_the_same_of_the_same_objects() -> Result<()> {
         outcome.with_context(|| format!("round {round} of PORTMAP_PEER_SEED={seed} PORTMAP_PEER_SERVICES={services}"))?;
         round += 1;
     }
-    println!("{} rounds of changes, {:.1} s in all\n{}{tally}", round - 1, begin.elapsed().as_secs_f32(), site.applied);
+    let took = begin.elapsed().as_secs_f32();
+    say::figures(format_args!("{} rounds of changes, {took:.1} s in all\n{}{tally}", round - 1, site.applied));
     site.applied.check()?;
     tally.check()
 }

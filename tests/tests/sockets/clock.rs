@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use portmap_tests::clock::{is_ours, jump};
-use portmap_tests::kernel::skip;
+use portmap_tests::say;
 use serde_json::Value;
 
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
@@ -17,7 +17,7 @@ const YEAR: Duration = Duration::from_hours(365 * 24);
 #[test]
 fn a_jump_of_the_clock_is_not_noticed() -> Result<()> {
     if !is_ours() {
-        skip("a clock that jumps", "it is set on machines that are the tests' own only: cargo xtask test kernels");
+        say::skipped("a clock that jumps", "it is set on machines that are the tests' own only: cargo xtask test kernels");
         return Ok(());
     }
     let mut stage = Stage::new("clock", &["a", "b", "c"], &["--compare-interval", "1"])?;

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
-use portmap_tests::kernel::{Features, skip};
+use portmap_tests::kernel::Features;
 use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::process::{Met, Process};
+use portmap_tests::say;
 use portmap_tests::world::{Server, World};
 
 use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, node, node_port};
@@ -117,7 +118,10 @@ fn all_are_all() -> Result<()> {
 #[test]
 fn loopback_is_the_nodes() -> Result<()> {
     if !Features::here().tells_namespaces {
-        skip("loopback node ports", "before 5.14 the host's network namespace has to be the initial one, and this is another");
+        say::skipped(
+            "loopback node ports",
+            "before 5.14 the host's network namespace has to be the initial one, and this is another",
+        );
         return Ok(());
     }
     let mut node = Node::new("localhost", &["--nodeport-addresses", "primary,localhost"])?;

@@ -5,8 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use portmap_tests::kernel::{Features, skip};
+use portmap_tests::kernel::Features;
 use portmap_tests::patience::seconds;
+use portmap_tests::say;
 
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::Stage;
@@ -52,7 +53,7 @@ fn tcp_fast_open_is_a_connect() -> Result<()> {
 #[test]
 fn multipath_tcp_is_translated() -> Result<()> {
     if !Features::here().has_mptcp {
-        skip("multipath TCP", "it is built into distributions' kernels from 5.16 on");
+        say::skipped("multipath TCP", "it is built into distributions' kernels from 5.16 on");
         return Ok(());
     }
     let stage = stage("mptcp")?;

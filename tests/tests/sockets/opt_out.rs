@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::slice;
 
 use anyhow::{Context as _, Result};
-use portmap_tests::kernel::{Features, skip};
+use portmap_tests::kernel::Features;
 use portmap_tests::process::{Met, Process};
+use portmap_tests::say;
 use portmap_tests::world::{Group, World, program};
 use serde_json::json;
 
@@ -71,7 +72,7 @@ fn a_proxy_with_a_name_serves_what_bears_it() -> Result<()> {
 #[test]
 fn only_the_hosts_processes() -> Result<()> {
     if !Features::here().tells_namespaces {
-        skip("--only-host", "before 5.14 the host's network namespace has to be the initial one, and this is another");
+        say::skipped("--only-host", "before 5.14 the host's network namespace has to be the initial one, and this is another");
         return Ok(());
     }
     let mut stage = Stage::new("only-host", &["a"], &["--only-host"])?;

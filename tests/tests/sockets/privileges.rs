@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 use portmap_tests::agent::Agent;
-use portmap_tests::kernel::{Features, skip};
+use portmap_tests::kernel::Features;
 use portmap_tests::listen::Protocol;
+use portmap_tests::say;
 use portmap_tests::world::World;
 use serde_json::json;
 
@@ -61,7 +62,7 @@ fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
             Ok(met.ok())
         })?;
     } else {
-        skip("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
     }
     let socket = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));

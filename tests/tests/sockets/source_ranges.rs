@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use portmap_tests::kernel::{Features, skip};
+use portmap_tests::kernel::Features;
 use portmap_tests::listen::Protocol;
 use portmap_tests::process::{Met, Process};
+use portmap_tests::say;
 use portmap_tests::world::{Pod, program};
 use serde_json::json;
 
@@ -48,7 +49,7 @@ fn kept_out() -> [Met<String>; 2] {
 fn is_recognised(process: &Process) -> Result<bool> {
     if !Features::here().tells_namespaces {
         assert_eq!(met(process), kept_out());
-        skip("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
         return Ok(false);
     }
     eventually("the client's namespace is known", || Ok((met(process) == admitted()).then_some(())))?;

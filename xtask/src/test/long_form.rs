@@ -2,9 +2,6 @@
 
 use super::suite::Suite;
 
-/// What was seen is printed by a test that passes.
-const SHOWN: (&str, &str) = ("RUST_TEST_NOCAPTURE", "1");
-
 /// A suite, and what makes it long; the environment may say otherwise.
 type LongForm = (&'static str, &'static [(&'static str, &'static str)]);
 
@@ -38,7 +35,7 @@ fn select(forms: &[LongForm], suites: Vec<Suite>) -> Vec<Suite> {
     let is_unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
     let in_long_form = |suite: Suite| {
         let (_, environment) = forms.iter().find(|(name, _)| *name == suite.name)?;
-        let environment = environment.iter().filter(|variable| is_unset(variable)).chain([&SHOWN]);
+        let environment = environment.iter().filter(|variable| is_unset(variable));
         Some(Suite { environment: environment.map(|(name, value)| (*name, value.into())).collect(), ..suite })
     };
     suites.into_iter().filter_map(in_long_form).collect()

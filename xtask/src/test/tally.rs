@@ -10,7 +10,7 @@ pub struct Tally {
     pub passed: usize,
     /// Tests that failed.
     pub failed: usize,
-    /// Tests that are ignored, and suites that cannot run here.
+    /// Tests that are ignored or skip something, and suites that cannot run here.
     pub skipped: usize,
 }
 
@@ -22,6 +22,18 @@ impl Tally {
         let (_verdict, counts) = result.split_once(". ")?;
         let count = |what| counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok());
         Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+    }
+
+    /// What a test says in this line of something that it cannot do on this machine (`portmap_tests::say::skipped`), before it
+    /// returns. The runner may have written the test's name before it.
+    pub fn skip_of_line(line: &str) -> Option<&str> {
+        line.find("skipped: ").map(|start| line[start..].trim_end())
+    }
+
+    /// The same, knowing that so many tests skipped something: the runner counts them as passed.
+    pub fn with_skips(self, count: usize) -> Self {
+        let count = count.min(self.passed);
+        Self { passed: self.passed - count, skipped: self.skipped + count, ..self }
     }
 }
 
@@ -69,6 +81,16 @@ mod tests {
         ] {
             assert_eq!(Tally::of_line(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn skips_are_found_and_counted() {
+        let skip = "skipped: multipath TCP (not before 5.16)";
+        assert_eq!(Tally::skip_of_line(&format!("{skip}\n")), Some(skip));
+        assert_eq!(Tally::skip_of_line(&format!("test odd::mptcp ... {skip}\r\n")), Some(skip));
+        assert_eq!(Tally::skip_of_line("test odd::mptcp ... ok\n"), None);
+        assert_eq!(TALLY.with_skips(2), Tally { passed: 10, failed: 3, skipped: 3 });
+        assert_eq!(TALLY.with_skips(13), Tally { passed: 0, failed: 3, skipped: 13 });
     }
 
     #[test]

@@ -12,10 +12,6 @@ const TAIL: usize = 60;
 /// A machine's last line; `portmap_tests::guest` writes it.
 const CLOSING: &str = "portmap-guest: all suites have run";
 
-/// A test writes it about what it cannot do on this kernel (`portmap_tests::kernel::skip`), and returns. The runner, which knows no
-/// such thing, counts it as passed, and has written the test's name before it.
-const SKIPPED: &str = "skipped: ";
-
 /// A machine after its end.
 pub struct Report {
     title: String,
@@ -36,9 +32,7 @@ impl Report {
         for counted in tallies {
             tally += counted;
         }
-        let skipped = said.lines().filter(|line| line.contains(SKIPPED)).count().min(tally.passed);
-        tally.passed -= skipped;
-        tally.skipped += skipped;
+        tally = tally.with_skips(said.lines().filter_map(Tally::skip_of_line).count());
         // A machine that passed has counted no failure, and one that did not pass has failed at least once.
         let is_explained = is_complete && (tally.failed == 0) == (end == End::Passed);
         tally.failed += usize::from(!is_explained);

@@ -30,7 +30,7 @@ impl Tally {
         line.find("skipped: ").map(|start| line[start..].trim_end())
     }
 
-    /// The same, knowing that so many tests skipped something: the runner counts them as passed.
+    /// This tally, knowing that so many of the tests skipped something: the runner counts them as passed.
     pub fn with_skips(self, count: usize) -> Self {
         let count = count.min(self.passed);
         Self { passed: self.passed - count, skipped: self.skipped + count, ..self }

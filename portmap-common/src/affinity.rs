@@ -9,45 +9,37 @@ pub struct Client {
     /// The cookie of the client's network namespace.
     pub namespace: u64,
     /// The service port's `id`.
-    pub id: u32,
-    /// Always 0.
-    pub unused: u32,
+    pub id: u64,
 }
 
 layout!(Client, 16);
 
-/// A value of `AFFINITY`, read and written as one 64-bit word.
+/// A value of `AFFINITY`. Each word is read and written whole; the two need not belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct Affinity {
     /// The endpoint's number.
-    pub endpoint: u32,
-    /// When the client last connected, in seconds of the monotonic clock.
-    pub seconds: u32,
+    pub endpoint: u64,
+    /// When the client last connected, in nanoseconds of the monotonic clock.
+    pub last_used: u64,
 }
 
-layout!(Affinity, 8);
+layout!(Affinity, 16);
+
+// The programs access the fields as 8-byte words at these offsets.
+const _: () = assert!(core::mem::offset_of!(Affinity, endpoint) == 0);
+const _: () = assert!(core::mem::offset_of!(Affinity, last_used) == 8);
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
 
 impl Affinity {
-    /// The value in a word read from the map.
+    /// Whether the session still lasts at `now` (nanoseconds of the monotonic clock), with a timeout in seconds.
+    ///
+    /// Another processor may have written a later time than `now`: that session has just been used.
     #[inline]
-    pub fn from_word(word: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-        Self { endpoint: u32::from_ne_bytes([a, b, c, d]), seconds: u32::from_ne_bytes([e, f, g, h]) }
-    }
-
-    /// The word that holds this value.
-    #[inline]
-    pub fn to_word(self) -> u64 {
-        let [a, b, c, d] = self.endpoint.to_ne_bytes();
-        let [e, f, g, h] = self.seconds.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-    }
-
-    /// Whether the client connects again within the timeout, in seconds.
-    #[inline]
-    pub fn holds(self, now: u32, timeout: u32) -> bool {
-        now.wrapping_sub(self.seconds) <= timeout
+    pub fn holds(self, now: u64, timeout: u32) -> bool {
+        now.saturating_sub(self.last_used) < u64::from(timeout) * SECOND
     }
 }
 
@@ -57,8 +49,32 @@ impl Affinity {
 pub struct Member {
     /// Index into `SERVICES`.
     pub service: u32,
+    /// Always 0: a hash map compares every byte of its keys.
+    pub unused: u32,
     /// The endpoint's number.
-    pub endpoint: u32,
+    pub endpoint: u64,
 }
 
-layout!(Member, 8);
+layout!(Member, 16);
+
+impl Member {
+    /// The key for an endpoint of a service.
+    #[inline]
+    pub fn new(service: u32, endpoint: u64) -> Self {
+        Self { service, unused: 0, endpoint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_lasts_as_long_as_its_timeout_to_the_nanosecond() {
+        let session = Affinity { endpoint: 1, last_used: 7 * SECOND + 1 };
+        assert!(session.holds(17 * SECOND, 10));
+        assert!(!session.holds(17 * SECOND + 1, 10));
+        assert!(session.holds(6 * SECOND, 10), "the clock of this processor is behind");
+        assert!(session.holds(u64::from(u32::MAX) * SECOND, u32::MAX), "the longest timeout");
+    }
+}

@@ -17,8 +17,46 @@ pub struct Backend<A> {
     pub flags: u16,
     /// The number of this incarnation of (service port, address, port). Never given again, so that nothing remembered about
     /// an endpoint that went away applies to one that returns.
-    pub endpoint: u32,
+    pub endpoint: EndpointNumber,
 }
 
-layout!(Backend<V4>, 12);
-layout!(Backend<V6>, 24);
+layout!(Backend<V4>, 16);
+layout!(Backend<V6>, 28);
+
+/// The 64-bit number of an endpoint in two halves: so a [`Backend`] of either family has no padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct EndpointNumber {
+    /// The lower 32 bits.
+    pub low: u32,
+    /// The upper 32 bits; 0 for the first four thousand million endpoints of a node.
+    pub high: u32,
+}
+
+impl EndpointNumber {
+    /// The number as one word.
+    #[inline]
+    pub fn get(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+}
+
+impl From<u64> for EndpointNumber {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+    fn from(number: u64) -> Self {
+        Self { low: number as u32, high: (number >> 32) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_its_halves() {
+        for number in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(EndpointNumber::from(number).get(), number);
+        }
+    }
+}

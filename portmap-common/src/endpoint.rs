@@ -22,18 +22,18 @@ layout!(Endpoint<V6>, 24);
 impl<A: Address> Endpoint<A> {
     /// The value for an endpoint.
     #[inline]
-    pub fn new(number: u32, address: A, port: u16) -> Self {
+    pub fn new(number: u64, address: A, port: u16) -> Self {
         Self { address, port, unused: 0, check: digest(number, address, port) }
     }
 
     /// Whether this value was inserted under this number.
     #[inline]
-    pub fn belongs_to(&self, number: u32) -> bool {
+    pub fn belongs_to(&self, number: u64) -> bool {
         self.check == digest(number, self.address, self.port)
     }
 }
 
 #[inline]
-fn digest<A: Address>(number: u32, address: A, port: u16) -> u32 {
-    Frontend::new(address, port, 0).check(number)
+fn digest<A: Address>(number: u64, address: A, port: u16) -> u32 {
+    (Frontend::new(address, port, 0).digest(number, 0) >> 32) as u32
 }

@@ -52,12 +52,23 @@ impl<A: Address> Frontend<A> {
     /// read another key's value, and notices it by this digest.
     #[inline]
     pub fn check(&self, service: u32) -> u32 {
+        (self.fold(u64::from(service) << 24) >> 32) as u32
+    }
+
+    /// A digest of this key together with an endpoint's number and a service port's id. Two numbers never have the same.
+    #[inline]
+    pub fn digest(&self, endpoint: u64, id: u64) -> u64 {
+        self.fold(mix(mix(endpoint) ^ id))
+    }
+
+    #[inline]
+    fn fold(&self, start: u64) -> u64 {
         let destination = u64::from(self.port) << 8 | u64::from(self.protocol);
-        let mut digest = mix(u64::from(service) << 24 ^ destination);
+        let mut digest = mix(start ^ destination);
         for word in self.address.words() {
             digest = mix(digest ^ u64::from(word));
         }
-        (digest >> 32) as u32
+        digest
     }
 }
 

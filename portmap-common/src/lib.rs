@@ -23,7 +23,7 @@ mod totals;
 
 pub use address::{Address, MAPPED, Neutral, V4, V6};
 pub use affinity::{Affinity, Client, Member};
-pub use backend::{Backend, LOCAL};
+pub use backend::{Backend, EndpointNumber, LOCAL};
 pub use counters::Counters;
 pub use endpoint::Endpoint;
 pub use frontend::{Frontend, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
@@ -31,13 +31,13 @@ pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
-pub use socket::{Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
+pub use socket::{Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
 pub use source::{ADDRESSES, Namespace, SourceRange};
 pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
 macro_rules! layout {

@@ -17,5 +17,5 @@ pub struct Probe<A> {
     pub backend: Backend<A>,
 }
 
-layout!(Probe<V4>, 24);
-layout!(Probe<V6>, 48);
+layout!(Probe<V4>, 28);
+layout!(Probe<V6>, 52);

@@ -87,7 +87,7 @@ pub struct Service {
     /// For clients outside the node.
     pub outside: Choice,
     /// The service port this frontend belongs to: a key of `NAMES`. Never given again; frontends of one service port share it.
-    pub id: u32,
+    pub id: u64,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
     /// A [`Kind`].
@@ -95,18 +95,17 @@ pub struct Service {
     /// [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
     /// Always 0.
-    pub unused: [u8; 6],
+    pub unused: [u8; 2],
 }
 
 layout!(Service, 32);
 
 impl Service {
-    /// The words behind the choices, in memory order: `id` and `affinity_timeout`, then the rest.
+    /// The words behind the choices, in memory order: `id`, then the rest.
     pub fn description(&self) -> [u64; 2] {
-        let Self { inside: _, outside: _, id, affinity_timeout, kind, flags, unused: [a, b, c, d, e, f] } = *self;
-        let [i, d0, d1, d2] = id.to_ne_bytes();
+        let Self { inside: _, outside: _, id, affinity_timeout, kind, flags, unused: [a, b] } = *self;
         let [t0, t1, t2, t3] = affinity_timeout.to_ne_bytes();
-        [u64::from_ne_bytes([i, d0, d1, d2, t0, t1, t2, t3]), u64::from_ne_bytes([kind, flags, a, b, c, d, e, f])]
+        [id, u64::from_ne_bytes([t0, t1, t2, t3, kind, flags, a, b])]
     }
 }
 
@@ -114,7 +113,7 @@ impl Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     /// The service port.
-    pub id: u32,
+    pub id: u64,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
     /// [`HOST_ONLY`], [`SOURCE_RANGES`].
@@ -125,9 +124,8 @@ impl Description {
     /// The description in the words of [`Service::description`], as read from `SERVICES`.
     #[inline]
     pub fn from_words(first: u64, second: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
-        let [_kind, flags, ..] = second.to_ne_bytes();
-        Self { id: u32::from_ne_bytes([a, b, c, d]), affinity_timeout: u32::from_ne_bytes([e, f, g, h]), flags }
+        let [a, b, c, d, _kind, flags, ..] = second.to_ne_bytes();
+        Self { id: first, affinity_timeout: u32::from_ne_bytes([a, b, c, d]), flags }
     }
 }
 
@@ -135,7 +133,7 @@ impl Description {
 const _: () = assert!(core::mem::offset_of!(Service, inside) == 0);
 const _: () = assert!(core::mem::offset_of!(Service, outside) == 8);
 const _: () = assert!(core::mem::offset_of!(Service, id) == 16);
-const _: () = assert!(core::mem::offset_of!(Service, kind) == 24);
+const _: () = assert!(core::mem::offset_of!(Service, affinity_timeout) == 24);
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,10 @@
 //!
 //! This layout has a version of its own: the storage of sockets that are open outlives a change of the tables.
 
-use crate::{Neutral, ServiceRef, layout};
+use crate::{Address, Frontend, Neutral, layout};
 
 /// The version of this file's layouts.
-pub const SOCKETS_VERSION: u32 = 2;
+pub const SOCKETS_VERSION: u32 = 3;
 
 /// How many destinations a socket that is not connected remembers.
 pub const DESTINATIONS: usize = 8;
@@ -31,12 +31,46 @@ impl Destination {
     }
 }
 
+/// An endpoint that was chosen for a frontend. Each word is read and written whole; `check` tells whether the two belong
+/// together, and to the frontend and service port at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Chosen {
+    /// The endpoint's number, or [`UNSETTLED`].
+    pub number: u64,
+    /// [`Frontend::digest`] of the number and the service port's `id`.
+    pub check: u64,
+}
+
+layout!(Chosen, 16);
+
+impl Chosen {
+    /// An endpoint, chosen for a frontend of the service port with this `id`.
+    #[inline]
+    pub fn new<A: Address>(number: u64, frontend: &Frontend<A>, id: u64) -> Self {
+        Self { number, check: frontend.digest(number, id) }
+    }
+
+    /// Whether it was chosen for this frontend of this service port.
+    #[inline]
+    pub fn is_for<A: Address>(self, frontend: &Frontend<A>, id: u64) -> bool {
+        self.check == frontend.digest(self.number, id)
+    }
+}
+
+// The programs access the fields as 8-byte words at these offsets.
+const _: () = assert!(core::mem::offset_of!(Chosen, number) == 0);
+const _: () = assert!(core::mem::offset_of!(Chosen, check) == 8);
+
+/// The number in a note that is being written.
+pub const UNSETTLED: u64 = u64::MAX;
+
 /// A value of `SOCKETS`: what a connected socket asked for, and the backend that it is connected to instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Connected {
-    /// As in [`Flow`].
-    pub endpoint: ServiceRef,
+    /// The backend's endpoint.
+    pub endpoint: Chosen,
     /// The frontend.
     pub asked: Destination,
     /// The backend. Port 0: the socket is connected to no backend of ours.
@@ -47,18 +81,14 @@ pub struct Connected {
     pub namespace: u64,
 }
 
-layout!(Connected, 64);
-
-/// The endpoint of a note that is being written.
-pub const UNSETTLED: ServiceRef = ServiceRef { service: u32::MAX, check: 0 };
+layout!(Connected, 72);
 
 /// A frontend that a socket sent datagrams to, and the backend that they went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
-    /// The endpoint's number, and a digest of the frontend, that number and the service port's `id`: read as one word, it says
-    /// whether what else is here belongs together.
-    pub endpoint: ServiceRef,
+    /// The backend's endpoint. It says whether what else is here belongs together.
+    pub endpoint: Chosen,
     /// The frontend.
     pub asked: Destination,
     /// The backend.
@@ -68,7 +98,7 @@ pub struct Flow {
     pub used: u64,
 }
 
-layout!(Flow, 56);
+layout!(Flow, 64);
 
 /// A value of `DATAGRAMS`: what a socket that is not connected sent to Services lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,19 +110,19 @@ pub struct Datagrams {
     pub flows: [Flow; DESTINATIONS],
 }
 
-layout!(Datagrams, 456);
+layout!(Datagrams, 520);
 
 /// The one value of `NUMBERS`: numbers that are given once, also by tables that come after these. Sockets remember them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Numbers {
     /// The next `id` of a service port: all below were given.
-    pub next_id: u32,
+    pub next_id: u64,
     /// The next number of an endpoint: all below were given.
-    pub next_endpoint: u32,
+    pub next_endpoint: u64,
 }
 
-layout!(Numbers, 8);
+layout!(Numbers, 16);
 
 /// What the program `stale` tells of a connected UDP socket whose endpoint is not in `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

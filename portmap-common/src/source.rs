@@ -7,13 +7,13 @@ use crate::{V4, V6, layout};
 #[repr(C)]
 pub struct SourceRange<A> {
     /// The service port's `id`, in network order: the first bits of the prefix.
-    pub id: [u8; 4],
+    pub id: [u8; 8],
     /// The first address.
     pub address: A,
 }
 
-layout!(SourceRange<V4>, 8);
-layout!(SourceRange<V6>, 20);
+layout!(SourceRange<V4>, 12);
+layout!(SourceRange<V6>, 24);
 
 /// How many addresses of each family are kept of a network namespace.
 pub const ADDRESSES: usize = 32;

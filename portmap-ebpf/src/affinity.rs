@@ -11,35 +11,58 @@ use crate::{
 /// The endpoint that the client in this network namespace had last, if it is still to be had; else any, which is remembered.
 #[inline(always)]
 pub fn choose<A: Tables>(namespace: u64, number: u32, service: &Description, choice: Choice) -> Option<Backend<A>> {
-    let now = seconds();
-    let client = Client { namespace, id: service.id, unused: 0 };
-    let last = AFFINITY.get_ptr_mut(client).map(<*mut Affinity>::cast::<u64>);
+    let now = now();
+    let client = Client { namespace, id: service.id };
+    let last = AFFINITY.get_ptr_mut(client);
     if let Some(last) = last {
-        // SAFETY: the map returned the element, and its value is one aligned 8-byte word.
-        let found = Affinity::from_word(unsafe { last.read_volatile() });
+        let found = read(last);
         if found.holds(now, service.affinity_timeout)
             && is_member(number, found.endpoint)
             && let Some(backend) = maps::endpoint::<A>(found.endpoint)
         {
-            store(last, Affinity { seconds: now, ..found });
+            refresh(last, now);
             return Some(backend);
         }
     }
     let backend: Backend<A> = forward::any(choice)?;
-    let entry = Affinity { endpoint: backend.endpoint, seconds: now };
+    let entry = Affinity { endpoint: backend.endpoint.get(), last_used: now };
     match last {
-        Some(last) => store(last, entry),
+        Some(last) => replace(last, &entry),
         None => begin(&client, &entry),
     }
     Some(backend)
 }
 
-/// Updates in place. Should the element have become another client's in between, that one finds an endpoint that is no
-/// member of its service, or one that is: it is given a valid endpoint all the same.
 #[inline(always)]
-fn store(place: *mut u64, entry: Affinity) {
-    // SAFETY: the map returned the element, and its value is one aligned 8-byte word.
-    unsafe { place.write_volatile(entry.to_word()) };
+fn read(place: *mut Affinity) -> Affinity {
+    // SAFETY: the map returned the element.
+    let (endpoint, last_used) = unsafe { (&raw const (*place).endpoint, &raw const (*place).last_used) };
+    // SAFETY: the field is one aligned 8-byte word.
+    let endpoint = unsafe { endpoint.read_volatile() };
+    // SAFETY: as above.
+    let last_used = unsafe { last_used.read_volatile() };
+    Affinity { endpoint, last_used }
+}
+
+/// The session goes on. Should the element have become another client's in between, that one's session lasts a little longer.
+#[inline(always)]
+fn refresh(place: *mut Affinity, now: u64) {
+    // SAFETY: the map returned the element.
+    let last_used = unsafe { &raw mut (*place).last_used };
+    // SAFETY: the field is one aligned 8-byte word.
+    unsafe { last_used.write_volatile(now) };
+}
+
+/// Another session in place of one that is over. Should the element have become another client's in between, that one finds an
+/// endpoint that is no member of its service, or one that is: it is given a valid endpoint all the same. Who reads between the
+/// two writes sees the old endpoint for one more connection, which is as if it had come a moment before.
+#[inline(always)]
+fn replace(place: *mut Affinity, entry: &Affinity) {
+    refresh(place, entry.last_used);
+    // SAFETY: the map returned the element.
+    let endpoint = unsafe { &raw mut (*place).endpoint };
+    // SAFETY: the field is one aligned 8-byte word.
+    unsafe { endpoint.write_volatile(entry.endpoint) };
 }
 
 /// Remembers a client for the first time. The longest unseen one is forgotten where there is no room.
@@ -51,15 +74,13 @@ fn begin(client: &Client, entry: &Affinity) {
 }
 
 #[inline(always)]
-fn is_member(service: u32, endpoint: u32) -> bool {
-    MEMBERS.get_ptr(Member { service, endpoint }).is_some()
+fn is_member(service: u32, endpoint: u64) -> bool {
+    MEMBERS.get_ptr(Member::new(service, endpoint)).is_some()
 }
 
-/// The monotonic clock.
+/// The monotonic clock in nanoseconds.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "136 years")]
-fn seconds() -> u32 {
+fn now() -> u64 {
     // SAFETY: the helper takes no argument.
-    let nanoseconds = unsafe { bpf_ktime_get_ns() };
-    (nanoseconds / 1_000_000_000) as u32
+    unsafe { bpf_ktime_get_ns() }
 }

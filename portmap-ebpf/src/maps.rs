@@ -52,7 +52,7 @@ pub static COUNTERS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
 
 /// id → namespace, Service and port name. For people: no program reads it.
 #[btf_map]
-pub static NAMES: HashMap<u32, Name, SERVICES_MAX, NO_PREALLOC> = HashMap::new();
+pub static NAMES: HashMap<u64, Name, SERVICES_MAX, NO_PREALLOC> = HashMap::new();
 
 /// What the agent says of itself, and switches that programs read.
 #[btf_map]
@@ -72,11 +72,11 @@ pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
 
 /// endpoint → pod address and port, IPv4, while it serves: of UDP service ports, and of those with session affinity.
 #[btf_map]
-pub static ENDPOINTS_V4: HashMap<u32, Endpoint<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V4: HashMap<u64, Endpoint<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// endpoint → pod address and port, IPv6.
 #[btf_map]
-pub static ENDPOINTS_V6: HashMap<u32, Endpoint<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V6: HashMap<u64, Endpoint<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (service, endpoint), while the endpoint is in the service's inside choice: of services with session affinity.
 #[btf_map]
@@ -151,13 +151,13 @@ pub trait Tables: Address + IpFormatter + Argument {
     fn backend(slot: u32) -> Option<&'static Backend<Self>>;
 
     /// The element of ENDPOINTS under this number.
-    fn endpoint(number: u32) -> Option<*const Endpoint<Self>>;
+    fn endpoint(number: u64) -> Option<*const Endpoint<Self>>;
 
     /// Which prefixes are in force, and all that there are.
     fn prefixes() -> Option<(Choice, &'static [Prefix<Self>])>;
 
     /// Whether a range of the service port holds the address.
-    fn is_admitted(id: u32, address: Self) -> bool;
+    fn is_admitted(id: u64, address: Self) -> bool;
 
     /// How many addresses of this family a network namespace has, and as many as were kept.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
@@ -175,7 +175,7 @@ impl Tables for V4 {
     }
 
     #[inline(always)]
-    fn endpoint(number: u32) -> Option<*const Endpoint<V4>> {
+    fn endpoint(number: u64) -> Option<*const Endpoint<V4>> {
         ENDPOINTS_V4.get_ptr(number)
     }
 
@@ -186,8 +186,8 @@ impl Tables for V4 {
     }
 
     #[inline(always)]
-    fn is_admitted(id: u32, address: V4) -> bool {
-        SOURCE_RANGES_V4.get(&Key::new(64, SourceRange { id: id.to_be_bytes(), address })).is_some()
+    fn is_admitted(id: u64, address: V4) -> bool {
+        SOURCE_RANGES_V4.get(&Key::new(96, SourceRange { id: id.to_be_bytes(), address })).is_some()
     }
 
     #[inline(always)]
@@ -209,7 +209,7 @@ impl Tables for V6 {
     }
 
     #[inline(always)]
-    fn endpoint(number: u32) -> Option<*const Endpoint<V6>> {
+    fn endpoint(number: u64) -> Option<*const Endpoint<V6>> {
         ENDPOINTS_V6.get_ptr(number)
     }
 
@@ -220,8 +220,8 @@ impl Tables for V6 {
     }
 
     #[inline(always)]
-    fn is_admitted(id: u32, address: V6) -> bool {
-        SOURCE_RANGES_V6.get(&Key::new(160, SourceRange { id: id.to_be_bytes(), address })).is_some()
+    fn is_admitted(id: u64, address: V6) -> bool {
+        SOURCE_RANGES_V6.get(&Key::new(192, SourceRange { id: id.to_be_bytes(), address })).is_some()
     }
 
     #[inline(always)]
@@ -260,11 +260,11 @@ pub fn description(service: u32) -> Option<Description> {
 
 /// The endpoint with this number as a backend, if it serves.
 #[inline(always)]
-pub fn endpoint<A: Tables>(number: u32) -> Option<Backend<A>> {
+pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     let element = A::endpoint(number)?;
     // SAFETY: the map returned the element; should it be reused at this moment, its digest tells.
     let found = unsafe { element.read_volatile() };
-    found.belongs_to(number).then_some(Backend { address: found.address, port: found.port, flags: 0, endpoint: number })
+    found.belongs_to(number).then(|| Backend { address: found.address, port: found.port, flags: 0, endpoint: number.into() })
 }
 
 /// Counts something that is no service's.

@@ -2,7 +2,7 @@
 //!
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
-use portmap_common::{Address, Backend, Datagrams, Destination, Flow, Frontend, ServiceRef, TCP, UDP, UNSETTLED};
+use portmap_common::{Address, Backend, Chosen, Datagrams, Destination, Flow, Frontend, TCP, UDP, UNSETTLED};
 
 use crate::{
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
@@ -13,7 +13,7 @@ use crate::{
 /// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
 /// its backend ends: the agent destroys it then.
 #[inline(always)]
-pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
+pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
         return;
     }
@@ -21,14 +21,14 @@ pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };
     // Who lists the notes meanwhile must not take the new backend for the old endpoint's.
-    write(&mut note.endpoint, UNSETTLED);
+    unsettle(&mut note.endpoint);
     note.asked = asked(frontend);
     note.given = given(backend);
     if frontend.protocol == UDP {
         note.cookie = socket.cookie();
         note.namespace = socket.namespace();
     }
-    write(&mut note.endpoint, proof(frontend, backend.endpoint, id));
+    settle(&mut note.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
 }
 
 /// Notes that a socket is being connected to an address that is no Service's. If that is the backend it had been given, it is the
@@ -55,7 +55,7 @@ pub fn asked_of_peer<S: Socket>(socket: &S, peer: &Destination) -> Option<Destin
 pub fn last_backend<S: Socket<Address: Tables>>(
     socket: &S,
     frontend: &Frontend<S::Address>,
-    id: u32,
+    id: u64,
 ) -> Option<Backend<S::Address>> {
     let notes = DATAGRAMS.find(&socket.as_context())?;
     let asked = asked(frontend);
@@ -72,27 +72,24 @@ pub fn last_backend<S: Socket<Address: Tables>>(
 pub fn former_backend<S: Socket<Address: Tables>>(
     socket: &S,
     frontend: &Frontend<S::Address>,
-    id: u32,
+    id: u64,
 ) -> Option<Backend<S::Address>> {
     let note = SOCKETS.find(&socket.as_context())?;
     if note.given.port == 0 || !note.asked.is(&asked(frontend)) {
         return None;
     }
-    serving(frontend, id, note.endpoint)
+    serving(frontend, id, read(&note.endpoint))
 }
 
 /// The backend of an endpoint that was chosen for this frontend of this service port, if it still serves.
 #[inline(always)]
-fn serving<A: Tables>(frontend: &Frontend<A>, id: u32, endpoint: ServiceRef) -> Option<Backend<A>> {
-    if endpoint.check != proof(frontend, endpoint.service, id).check {
-        return None;
-    }
-    maps::endpoint(endpoint.service)
+fn serving<A: Tables>(frontend: &Frontend<A>, id: u64, endpoint: Chosen) -> Option<Backend<A>> {
+    if endpoint.is_for(frontend, id) { maps::endpoint(endpoint.number) } else { None }
 }
 
 /// Notes that the socket sends to this backend for this frontend from now on.
 #[inline(always)]
-pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, backend: &Backend<S::Address>) {
+pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
     let Some(notes) = DATAGRAMS.create(&socket.as_context()) else {
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };
@@ -100,11 +97,11 @@ pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u32, bac
     let clock = tick(notes);
     if let Some(flow) = place(notes, &asked) {
         // Another thread that reads meanwhile must not take the old endpoint for the new frontend's, or the reverse.
-        write(&mut flow.endpoint, ServiceRef { service: 0, check: !proof(frontend, 0, id).check });
+        unsettle(&mut flow.endpoint);
         flow.used = clock;
         flow.asked = asked;
         flow.given = given(backend);
-        write(&mut flow.endpoint, proof(frontend, backend.endpoint, id));
+        settle(&mut flow.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
     }
 }
 
@@ -160,25 +157,34 @@ fn tick(notes: &mut Datagrams) -> u64 {
     notes.clock
 }
 
-/// What ties an endpoint to the frontend and service port that it was chosen for.
+/// The endpoint of a note, which may be written at this moment.
 #[inline(always)]
-fn proof<A: Address>(frontend: &Frontend<A>, endpoint: u32, id: u32) -> ServiceRef {
-    ServiceRef { service: endpoint, check: frontend.check(endpoint) ^ id }
+pub fn read(endpoint: &Chosen) -> Chosen {
+    let number = &raw const endpoint.number;
+    let check = &raw const endpoint.check;
+    // SAFETY: the field is one aligned 8-byte word.
+    let number = unsafe { number.read_volatile() };
+    // SAFETY: as above.
+    let check = unsafe { check.read_volatile() };
+    Chosen { number, check }
 }
 
-/// An endpoint as one word: it may be written at this moment.
+/// Before a note is written: who reads it meanwhile finds no endpoint.
 #[inline(always)]
-pub fn read(endpoint: &ServiceRef) -> ServiceRef {
-    let word = (&raw const *endpoint).cast::<u64>();
+fn unsettle(place: &mut Chosen) {
+    let number = &raw mut place.number;
     // SAFETY: the field is one aligned 8-byte word.
-    ServiceRef::from_word(unsafe { word.read_volatile() })
+    unsafe { number.write_volatile(UNSETTLED) };
 }
 
+/// After the rest of a note was written.
 #[inline(always)]
-fn write(place: &mut ServiceRef, endpoint: ServiceRef) {
-    let word = (&raw mut *place).cast::<u64>();
+fn settle(place: &mut Chosen, endpoint: Chosen) {
+    let (number, check) = (&raw mut place.number, &raw mut place.check);
     // SAFETY: the field is one aligned 8-byte word.
-    unsafe { word.write_volatile(endpoint.to_word()) };
+    unsafe { check.write_volatile(endpoint.check) };
+    // SAFETY: as above.
+    unsafe { number.write_volatile(endpoint.number) };
 }
 
 #[inline(always)]

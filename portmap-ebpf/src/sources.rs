@@ -13,7 +13,7 @@ use crate::{
 ///
 /// When a hook runs, a socket that is not bound has no address yet. A client whose addresses are not known is not admitted.
 #[inline(always)]
-pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, id: u32) -> bool {
+pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, id: u64) -> bool {
     if let Some(address) = socket.source(call) {
         return S::Address::is_admitted(id, address);
     }

@@ -80,8 +80,8 @@ fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
 fn judge(note: &Connected) -> Option<Stale> {
     let endpoint = memory::read(&note.endpoint);
     let found = Stale { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
-    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.service != UNSETTLED.service;
-    if !is_tracked || serves::<V4>(&found, endpoint.service) || serves::<V6>(&found, endpoint.service) {
+    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != UNSETTLED;
+    if !is_tracked || serves::<V4>(&found, endpoint.number) || serves::<V6>(&found, endpoint.number) {
         return None;
     }
     // The socket may be connected anew at this moment: then the backend is not that endpoint's.
@@ -90,6 +90,6 @@ fn judge(note: &Connected) -> Option<Stale> {
 
 /// Whether the endpoint is one of this family that serves.
 #[inline(always)]
-fn serves<A: Tables>(found: &Stale, endpoint: u32) -> bool {
+fn serves<A: Tables>(found: &Stale, endpoint: u64) -> bool {
     A::is_family_of(found.given.address) && maps::endpoint::<A>(endpoint).is_some()
 }

@@ -63,13 +63,13 @@ pub fn frontend_of<A: IpBytes>(key: &portmap_common::Frontend<A>) -> Option<Fron
 /// A slot as a value of BACKENDS; `None` if it is of the other family.
 pub fn backend<A: IpBytes>(slot: &Slot) -> Option<Backend<A>> {
     let Endpoint { address, port, local } = slot.endpoint;
-    Some(Backend { address: A::from_ip(address)?, port, flags: if local { LOCAL } else { 0 }, endpoint: slot.number })
+    Some(Backend { address: A::from_ip(address)?, port, flags: if local { LOCAL } else { 0 }, endpoint: slot.number.into() })
 }
 
 /// A value of BACKENDS as a slot.
 pub fn slot_of<A: IpBytes>(backend: &Backend<A>) -> Slot {
     let Backend { address, port, flags, endpoint } = *backend;
-    Slot { endpoint: Endpoint { address: address.to_ip(), port, local: flags & LOCAL != 0 }, number: endpoint }
+    Slot { endpoint: Endpoint { address: address.to_ip(), port, local: flags & LOCAL != 0 }, number: endpoint.get() }
 }
 
 /// A prefix as the maps hold it; `None` if it is of the other family.

@@ -52,7 +52,7 @@ pub struct Slot {
     /// Where it leads.
     pub endpoint: Endpoint,
     /// The number of this incarnation of the endpoint.
-    pub number: u32,
+    pub number: u64,
 }
 
 /// How full a map is.
@@ -102,11 +102,11 @@ pub enum Item {
     /// FRONTENDS: whose a ClusterIP is, for the ports that have no frontend.
     Address(IpAddr, AddressOwner),
     /// ENDPOINTS: an endpoint that serves, by its number.
-    Endpoint(u32, Endpoint),
+    Endpoint(u64, Endpoint),
     /// MEMBERS: an endpoint that a service with session affinity chooses from.
     Member(Member),
     /// SOURCE_RANGES: whom the load balancer addresses of the service port with this id admit.
-    Range(u32, IpNet),
+    Range(u64, IpNet),
 }
 
 /// An address range that ClusterIPs lie in.
@@ -131,9 +131,9 @@ pub enum Side {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// The next `id` of a service port.
-    pub id: u32,
+    pub id: u64,
     /// The next number of an endpoint.
-    pub endpoint: u32,
+    pub endpoint: u64,
 }
 
 /// The writes that a plan is made of. Each is whole by itself: between any two of them the tables are valid.
@@ -151,10 +151,10 @@ pub trait Maps {
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()>;
 
     /// Names an id.
-    fn insert_name(&mut self, id: u32, owner: &ServicePort) -> Result<()>;
+    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
 
     /// Forgets the name of an id.
-    fn remove_name(&mut self, id: u32) -> Result<()>;
+    fn remove_name(&mut self, id: u64) -> Result<()>;
 
     /// Leads a frontend to a service entry.
     fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()>;
@@ -184,7 +184,7 @@ pub struct Snapshot {
     /// Each frontend and what it leads to, in order.
     pub frontends: Vec<(Frontend, Found)>,
     /// Each id that has a name, in order; `None` where the name is not one that the agent would write.
-    pub names: Vec<(u32, Option<ServicePort>)>,
+    pub names: Vec<(u64, Option<ServicePort>)>,
     /// Everything that is in a map or not.
     pub items: BTreeSet<Item>,
     /// The prefixes of each family.

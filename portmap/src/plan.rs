@@ -41,9 +41,9 @@ pub enum Step {
     /// [`crate::maps::Maps::describe_service`]
     DescribeService(u32, Service),
     /// [`crate::maps::Maps::insert_name`]
-    InsertName(u32, ServicePort),
+    InsertName(u64, ServicePort),
     /// [`crate::maps::Maps::remove_name`]
-    RemoveName(u32),
+    RemoveName(u64),
     /// [`crate::maps::Maps::insert_frontend`]
     InsertFrontend(Frontend, u32),
     /// [`crate::maps::Maps::remove_frontend`]
@@ -101,10 +101,10 @@ pub struct Planner {
     items: Items,
     prefixes: Prefixes,
     /// Service ports whose endpoints may be others than those in the maps.
-    touched: HashSet<u32>,
+    touched: HashSet<u64>,
     /// What was found in the kernel and cannot be built upon.
     stray_frontends: BTreeSet<Frontend>,
-    stray_names: BTreeSet<u32>,
+    stray_names: BTreeSet<u64>,
     stray_items: BTreeSet<Item>,
     recorded: Marks,
     room_came: bool,
@@ -137,7 +137,7 @@ impl Planner {
             recorded: found.marks,
             room_came: false,
         };
-        let names: HashMap<u32, Option<ServicePort>> = found.names.into_iter().collect();
+        let names: HashMap<u64, Option<ServicePort>> = found.names.into_iter().collect();
         let mut strays = Vec::new();
         for (frontend, found) in found.frontends {
             if planner.adopt(frontend, &found, &names).is_none() {
@@ -145,7 +145,7 @@ impl Planner {
             }
         }
         planner.set_strays(strays);
-        let used: BTreeSet<u32> = planner.installed.iter().map(|(_, _, service)| service.id).collect();
+        let used: BTreeSet<u64> = planner.installed.iter().map(|(_, _, service)| service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
         let changed = planner.ports.adopt_endpoints(&planner.items);
         planner.stray_items = planner.find_stray_items().chain(changed).collect();
@@ -196,7 +196,7 @@ impl Planner {
         self.prefixes.set_cidrs(cidrs);
     }
 
-    fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u32, Option<ServicePort>>) -> Option<()> {
+    fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u64, Option<ServicePort>>) -> Option<()> {
         let service = found.service?;
         let number = Range { first: found.number, count: 1 };
         if !self.numbers.reserve(number) {
@@ -215,7 +215,7 @@ impl Planner {
         family: Family,
         service: &Service,
         found: &Found,
-        names: &HashMap<u32, Option<ServicePort>>,
+        names: &HashMap<u64, Option<ServicePort>>,
     ) -> Option<()> {
         let owner = names.get(&service.id)?.as_ref()?;
         if !self.ports.adopt(service, owner, family) {
@@ -404,7 +404,7 @@ impl Planner {
         let mut members: BTreeSet<Item> = BTreeSet::new();
         if service.affinity_timeout > 0 {
             let numbers = self.ports.numbers(service.id, service.inside);
-            members.extend(numbers.map(|endpoint| Item::Member(Member { service: number, endpoint })));
+            members.extend(numbers.map(|endpoint| Item::Member(Member::new(number, endpoint))));
         }
         for member in &members {
             self.items.insert(*member, steps);

@@ -91,7 +91,7 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
     rows.into_values().collect()
 }
 
-fn ranges_of(id: u32, items: &BTreeSet<Item>) -> Vec<String> {
+fn ranges_of(id: u64, items: &BTreeSet<Item>) -> Vec<String> {
     let ranges = items.iter().filter_map(|item| match item {
         Item::Range(of, range) if *of == id => Some(range.to_string()),
         Item::Range(..) | Item::Address(..) | Item::Endpoint(..) | Item::Member(_) => None,

@@ -107,6 +107,11 @@ fn number() -> impl Strategy<Value = u32> {
     prop_oneof![3 => 0..6_u32, 1 => any::<u32>()]
 }
 
+/// As [`number`], in 64 bits.
+fn wide_number() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0..6_u64, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1)]
+}
+
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     (address(), any::<u16>(), any::<bool>()).prop_map(|(address, port, local)| Endpoint { address, port, local })
 }
@@ -117,7 +122,7 @@ fn frontend() -> impl Strategy<Value = Frontend> {
 
 fn service() -> impl Strategy<Value = Service> {
     let choice = || (number(), number()).prop_map(|(first, count)| Choice { first, count });
-    (choice(), choice(), number(), number(), any::<u8>(), any::<u8>()).prop_map(
+    (choice(), choice(), wide_number(), number(), any::<u8>(), any::<u8>()).prop_map(
         |(inside, outside, id, affinity_timeout, kind, flags)| Service {
             inside,
             outside,
@@ -131,7 +136,7 @@ fn service() -> impl Strategy<Value = Service> {
 }
 
 fn found() -> impl Strategy<Value = Found> {
-    let slots = || option::of(vec((endpoint(), number()).prop_map(|(endpoint, number)| Slot { endpoint, number }), 0..6));
+    let slots = || option::of(vec((endpoint(), wide_number()).prop_map(|(endpoint, number)| Slot { endpoint, number }), 0..6));
     (number(), option::of(service()), slots(), slots()).prop_map(|(number, service, inside, outside)| Found {
         number,
         service,
@@ -151,22 +156,24 @@ fn owner() -> impl Strategy<Value = ServicePort> {
 fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
         address().prop_map(|address| Item::Address(address, AddressOwner::Served)),
-        (number(), endpoint()).prop_map(|(number, endpoint)| Item::Endpoint(number, endpoint)),
-        (number(), number()).prop_map(|(service, endpoint)| Item::Member(Member { service, endpoint })),
-        (number(), address()).prop_map(|(id, address)| Item::Range(id, address.into())),
+        (wide_number(), endpoint()).prop_map(|(number, endpoint)| Item::Endpoint(number, endpoint)),
+        (number(), wide_number()).prop_map(|(service, endpoint)| Item::Member(Member::new(service, endpoint))),
+        (wide_number(), address()).prop_map(|(id, address)| Item::Range(id, address.into())),
     ]
 }
 
 /// What may be read from maps that anybody has written to.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let prefix = (address(), any::<bool>()).prop_map(|(address, allocated)| Prefix { range: address.into(), allocated });
-    let parts = (vec((frontend(), found()), 0..8), vec((number(), option::of(owner())), 0..6), vec(item(), 0..10));
-    (parts, vec(prefix, 0..4), number(), number()).prop_map(|((frontends, names, items), prefixes, id, endpoint)| Snapshot {
-        frontends,
-        names,
-        items: items.into_iter().collect::<BTreeSet<_>>(),
-        prefixes: PerFamily { v4: prefixes.clone(), v6: prefixes },
-        marks: Marks { id, endpoint },
+    let parts = (vec((frontend(), found()), 0..8), vec((wide_number(), option::of(owner())), 0..6), vec(item(), 0..10));
+    (parts, vec(prefix, 0..4), wide_number(), wide_number()).prop_map(|((frontends, names, items), prefixes, id, endpoint)| {
+        Snapshot {
+            frontends,
+            names,
+            items: items.into_iter().collect::<BTreeSet<_>>(),
+            prefixes: PerFamily { v4: prefixes.clone(), v6: prefixes },
+            marks: Marks { id, endpoint },
+        }
     })
 }
 

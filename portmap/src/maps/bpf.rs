@@ -44,7 +44,7 @@ pub struct BpfMaps {
     v6: FamilyMaps<V6>,
     services: Mapped<Service>,
     counters: PerCpuArray<MapData, Counters>,
-    names: HashMap<MapData, u32, Name>,
+    names: HashMap<MapData, u64, Name>,
     state: Mapped<State>,
     numbers: Mapped<Numbers>,
     totals: PerCpuArray<MapData, Totals>,
@@ -277,11 +277,11 @@ impl Maps for BpfMaps {
         self.services.store_word(number, offset_of!(Service, kind), second)
     }
 
-    fn insert_name(&mut self, id: u32, owner: &ServicePort) -> Result<()> {
+    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
         Ok(self.names.insert(id, encode::name(owner)?, 0)?)
     }
 
-    fn remove_name(&mut self, id: u32) -> Result<()> {
+    fn remove_name(&mut self, id: u64) -> Result<()> {
         Ok(self.names.remove(&id)?)
     }
 

@@ -24,7 +24,7 @@ pub struct MemoryMaps {
     frontends: BTreeMap<Frontend, u32>,
     services: BTreeMap<u32, Service>,
     slots: BTreeMap<(Family, u32), Slot>,
-    names: BTreeMap<u32, ServicePort>,
+    names: BTreeMap<u64, ServicePort>,
     items: BTreeSet<Item>,
     prefixes: PerFamily<Vec<Prefix>>,
     marks: Marks,
@@ -123,14 +123,14 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
-    fn insert_name(&mut self, id: u32, owner: &ServicePort) -> Result<()> {
+    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
         ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
         ensure!(id < self.marks.id, "id {id} was not recorded as given");
         self.names.insert(id, owner.clone());
         Ok(())
     }
 
-    fn remove_name(&mut self, id: u32) -> Result<()> {
+    fn remove_name(&mut self, id: u64) -> Result<()> {
         ensure!(self.names.remove(&id).is_some(), "id {id} has no name");
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Items {
     /// How full the maps of endpoints and members are.
     pub fn fullness(&self) -> impl Iterator<Item = Fullness> {
         let endpoint = |address: IpAddr| Item::Endpoint(0, Endpoint { address, port: 0, local: false });
-        let member = Item::Member(Member { service: 0, endpoint: 0 });
+        let member = Item::Member(Member::new(0, 0));
         let of = [
             ("ENDPOINTS_V4", endpoint(std::net::Ipv4Addr::UNSPECIFIED.into())),
             ("ENDPOINTS_V6", endpoint(std::net::Ipv6Addr::UNSPECIFIED.into())),
@@ -114,12 +114,12 @@ impl Items {
 
 /// All members of a service.
 pub fn members_of(service: u32) -> RangeInclusive<Item> {
-    let member = |endpoint| Item::Member(Member { service, endpoint });
-    member(u32::MIN)..=member(u32::MAX)
+    let member = |endpoint| Item::Member(Member::new(service, endpoint));
+    member(u64::MIN)..=member(u64::MAX)
 }
 
 /// All source ranges of a service port.
-pub fn ranges_of(id: u32) -> RangeInclusive<Item> {
+pub fn ranges_of(id: u64) -> RangeInclusive<Item> {
     Item::Range(id, IpNet::V4(Ipv4Net::default()))..=Item::Range(id, IpNet::V6(LAST))
 }
 

@@ -39,7 +39,7 @@ pub struct Port {
 #[derive(Debug, Default)]
 struct Terms {
     /// The numbers of its endpoints that are in ENDPOINTS.
-    remembered: BTreeMap<u32, Endpoint>,
+    remembered: BTreeMap<u64, Endpoint>,
     serving: Option<Arc<[Endpoint]>>,
     source_ranges: Option<Arc<[IpNet]>>,
 }
@@ -80,7 +80,7 @@ impl Port {
     }
 
     /// Whether the endpoint of a number is in one of its sets.
-    pub fn has(&self, number: u32) -> bool {
+    pub fn has(&self, number: u64) -> bool {
         self.slots().any(|slot| slot.number == number)
     }
 
@@ -107,7 +107,7 @@ impl Port {
     }
 
     /// Notes that an endpoint is in ENDPOINTS.
-    pub fn remember(&mut self, number: u32, endpoint: Endpoint) {
+    pub fn remember(&mut self, number: u64, endpoint: Endpoint) {
         self.terms.get_or_insert_default().remembered.insert(number, endpoint);
     }
 
@@ -127,17 +127,17 @@ impl Port {
     }
 
     /// Takes its own from the endpoints that nobody has claimed yet, and gives up those that serve no more.
-    pub fn settle(&mut self, unclaimed: &mut BTreeMap<u32, Endpoint>) -> BTreeMap<u32, Endpoint> {
+    pub fn settle(&mut self, unclaimed: &mut BTreeMap<u64, Endpoint>) -> BTreeMap<u64, Endpoint> {
         if self.is_memorable() && !unclaimed.is_empty() {
             // One that has another number by now was left by an agent that ended before it put the endpoint to use.
-            let is_claimed = |_: &u32, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
+            let is_claimed = |_: &u64, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
             let claimed: Vec<_> = unclaimed.extract_if(.., is_claimed).collect();
             self.terms.get_or_insert_default().remembered.extend(claimed);
         }
         let Some(terms) = &mut self.terms else { return BTreeMap::new() };
         let (remembered, is_memorable) = (mem::take(&mut terms.remembered), terms.serving.is_some());
-        let chosen: BTreeSet<u32> = self.slots().map(|slot| slot.number).collect();
-        let is_wanted = |number: &u32, endpoint: &Endpoint| is_memorable && (chosen.contains(number) || self.serves(endpoint));
+        let chosen: BTreeSet<u64> = self.slots().map(|slot| slot.number).collect();
+        let is_wanted = |number: &u64, endpoint: &Endpoint| is_memorable && (chosen.contains(number) || self.serves(endpoint));
         let (wanted, gone) = remembered.into_iter().partition(|(number, endpoint)| is_wanted(number, endpoint));
         if let Some(terms) = &mut self.terms {
             terms.remembered = wanted;
@@ -146,7 +146,7 @@ impl Port {
     }
 
     /// Ends the port, and returns its endpoints that are in ENDPOINTS.
-    pub fn into_remembered(self) -> BTreeMap<u32, Endpoint> {
+    pub fn into_remembered(self) -> BTreeMap<u64, Endpoint> {
         self.terms.map(|terms| terms.remembered).unwrap_or_default()
     }
 
@@ -185,7 +185,7 @@ impl Set {
         self.backends.len() == endpoints.len() && self.backends.iter().map(|slot| slot.endpoint).eq(endpoints.iter().copied())
     }
 
-    fn number_of(&self, endpoint: &Endpoint) -> Option<u32> {
+    fn number_of(&self, endpoint: &Endpoint) -> Option<u64> {
         self.backends.find(endpoint.address, endpoint.port).map(|slot| slot.number)
     }
 }

@@ -23,24 +23,24 @@ use crate::{
 };
 
 /// No port and no endpoint is given this number: the next one would be the first again.
-const NEVER: u32 = u32::MAX;
+const NEVER: u64 = u64::MAX;
 
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
 pub struct Ports {
-    by_id: HashMap<u32, Box<Port>>,
+    by_id: HashMap<u64, Box<Port>>,
     /// The ids, by their keys.
-    ids: HashTable<u32>,
+    ids: HashTable<u64>,
     hasher: RandomState,
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
     /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
-    unclaimed: BTreeMap<u32, Endpoint>,
+    unclaimed: BTreeMap<u64, Endpoint>,
     /// Endpoints of ports that have ended.
-    ended: BTreeMap<u32, Endpoint>,
+    ended: BTreeMap<u64, Endpoint>,
     /// Endpoints that were found in sets of several ports: an agent ended while a frontend passed from one to another.
-    shared: BTreeSet<u32>,
+    shared: BTreeSet<u64>,
 }
 
 impl Ports {
@@ -72,7 +72,7 @@ impl Ports {
     }
 
     /// Adds a frontend to its service port and returns the port's id; a new port is given one, and named.
-    pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u32 {
+    pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
         let key = Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 };
         let id = match self.id_of(&key) {
             Some(id) => id,
@@ -95,7 +95,7 @@ impl Ports {
     }
 
     /// Takes a frontend away from a service port. True if it was the last: then the id is not in use any more.
-    pub fn leave(&mut self, id: u32) -> bool {
+    pub fn leave(&mut self, id: u64) -> bool {
         let Some(port) = self.by_id.get_mut(&id) else { return false };
         port.frontends -= 1;
         if port.frontends > 0 {
@@ -110,7 +110,7 @@ impl Ports {
     }
 
     /// The choice that leads to a target, its backends written where no set of the port has them already.
-    pub fn choose(&mut self, id: u32, target: &Target, items: &mut Items, steps: &mut Vec<Step>) -> Result<Choice, Full> {
+    pub fn choose(&mut self, id: u64, target: &Target, items: &mut Items, steps: &mut Vec<Step>) -> Result<Choice, Full> {
         let endpoints = match target {
             Target::Verdict(verdict) => return Ok(Choice::verdict(*verdict)),
             Target::Backends(endpoints) => endpoints,
@@ -139,14 +139,14 @@ impl Ports {
     }
 
     /// The numbers of the endpoints of a choice.
-    pub fn numbers(&self, id: u32, choice: Choice) -> impl Iterator<Item = u32> {
+    pub fn numbers(&self, id: u64, choice: Choice) -> impl Iterator<Item = u64> {
         let port = self.by_id.get(&id);
         let set = port.and_then(|port| port.sets.get(port.position(choice)?));
         set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number))
     }
 
     /// Forgets the endpoints of a service port that serve no more, and the source ranges that are not its own any more.
-    pub fn settle(&mut self, id: u32, items: &mut Items, steps: &mut Vec<Step>) {
+    pub fn settle(&mut self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let Some(port) = self.by_id.get_mut(&id) else {
             return items.retain(items::ranges_of(id), |_| false, steps);
         };
@@ -164,7 +164,7 @@ impl Ports {
         self.shared.clear();
     }
 
-    fn forget(&self, gone: impl IntoIterator<Item = (u32, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {
+    fn forget(&self, gone: impl IntoIterator<Item = (u64, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {
         for (number, endpoint) in gone {
             if !self.shared.contains(&number) || !self.by_id.values().any(|port| port.has(number)) {
                 items.remove(Item::Endpoint(number, endpoint), steps);
@@ -173,7 +173,7 @@ impl Ports {
     }
 
     /// Ends one use of a choice; the slots of a set that nobody uses any more are retired.
-    pub fn release(&mut self, id: u32, choice: Choice) {
+    pub fn release(&mut self, id: u64, choice: Choice) {
         let Some(port) = self.by_id.get_mut(&id) else { return };
         let Some(index) = port.position(choice) else { return };
         if let Some(set) = port.sets.get_mut(index) {
@@ -209,7 +209,7 @@ impl Ports {
     /// Takes over the endpoints found in the kernel, after the choices that lead to them. Those that are others there than in the
     /// choices are strays, and returned.
     pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
-        let mut owners: HashMap<u32, (u32, Endpoint)> = HashMap::default();
+        let mut owners: HashMap<u64, (u64, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {
             for slot in port.slots() {
                 if owners.insert(slot.number, (*id, slot.endpoint)).is_some_and(|(other, _)| other != *id) {
@@ -242,12 +242,12 @@ impl Ports {
     }
 
     /// Whether an id is in use.
-    pub fn has(&self, id: u32) -> bool {
+    pub fn has(&self, id: u64) -> bool {
         self.by_id.contains_key(&id)
     }
 
     /// Takes over a choice as found in the kernel. False if its slots are already another's.
-    pub fn adopt_choice(&mut self, id: u32, choice: Choice, slots: &[Slot]) -> bool {
+    pub fn adopt_choice(&mut self, id: u64, choice: Choice, slots: &[Slot]) -> bool {
         if choice.count == 0 {
             return true;
         }
@@ -272,12 +272,12 @@ impl Ports {
         true
     }
 
-    fn id_of(&self, key: &Key) -> Option<u32> {
-        let is_it = |id: &u32| self.by_id.get(id).is_some_and(|port| port.key == *key);
+    fn id_of(&self, key: &Key) -> Option<u64> {
+        let is_it = |id: &u64| self.by_id.get(id).is_some_and(|port| port.key == *key);
         self.ids.find(self.hasher.hash_one(key), is_it).copied()
     }
 
-    fn insert(&mut self, id: u32, key: Key) {
+    fn insert(&mut self, id: u64, key: Key) {
         let hash = self.hasher.hash_one(&key);
         self.by_id.insert(id, Box::new(Port::new(key)));
         let Self { by_id, ids, hasher, .. } = self;

@@ -126,7 +126,7 @@ fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
         }
         if service.affinity_timeout > 0 {
             let slots = found.inside.iter().flatten();
-            items.extend(slots.map(|slot| Item::Member(Member { service: found.number, endpoint: slot.number })));
+            items.extend(slots.map(|slot| Item::Member(Member::new(found.number, slot.number))));
         }
     }
     items
@@ -260,12 +260,12 @@ proptest! {
     #[test]
     fn numbers_are_never_given_twice(events in prop::collection::vec(event(), 1..40)) {
         let mut agent = Agent::new(ROOM);
-        let mut owners: HashMap<u32, Endpoint> = HashMap::default();
-        let mut gone: BTreeSet<u32> = BTreeSet::new();
+        let mut owners: HashMap<u64, Endpoint> = HashMap::default();
+        let mut gone: BTreeSet<u64> = BTreeSet::new();
         for event in &events {
             agent.step(event)?;
             let snapshot = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-            let live: BTreeMap<u32, Endpoint> = snapshot.frontends.iter()
+            let live: BTreeMap<u64, Endpoint> = snapshot.frontends.iter()
                 .flat_map(|(_, found)| found.inside.iter().chain(&found.outside).flatten())
                 .map(|slot| (slot.number, slot.endpoint))
                 .collect();

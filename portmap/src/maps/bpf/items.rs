@@ -27,7 +27,7 @@ where
     SourceRange<A>: Pod,
     Prefixes<A>: Pod,
 {
-    endpoints: HashMap<MapData, u32, Endpoint<A>>,
+    endpoints: HashMap<MapData, u64, Endpoint<A>>,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
     prefixes: Mapped<Prefixes<A>>,
 }
@@ -48,20 +48,20 @@ where
         })
     }
 
-    pub fn insert_endpoint(&mut self, number: u32, endpoint: &crate::table::Endpoint) -> Result<()> {
+    pub fn insert_endpoint(&mut self, number: u64, endpoint: &crate::table::Endpoint) -> Result<()> {
         let address = A::from_ip(endpoint.address).context("it is of the other family")?;
         Ok(self.endpoints.insert(number, Endpoint::new(number, address, endpoint.port), NEW_ONLY)?)
     }
 
-    pub fn remove_endpoint(&mut self, number: u32) -> Result<()> {
+    pub fn remove_endpoint(&mut self, number: u64) -> Result<()> {
         Ok(self.endpoints.remove(&number)?)
     }
 
-    pub fn insert_range(&mut self, id: u32, range: &ipnet::IpNet) -> Result<()> {
+    pub fn insert_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
         Ok(self.ranges.insert(&range_key::<A>(id, range)?, 1, NEW_ONLY)?)
     }
 
-    pub fn remove_range(&mut self, id: u32, range: &ipnet::IpNet) -> Result<()> {
+    pub fn remove_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
         Ok(self.ranges.remove(&range_key::<A>(id, range)?)?)
     }
 
@@ -77,8 +77,8 @@ where
         for key in self.ranges.keys() {
             let key = key?;
             let SourceRange { id, address } = key.data();
-            let bits = u8::try_from(key.prefix_len().saturating_sub(u32::BITS))?;
-            items.insert(Item::Range(u32::from_be_bytes(id), ipnet::IpNet::new(address.to_ip(), bits)?));
+            let bits = u8::try_from(key.prefix_len().saturating_sub(u64::BITS))?;
+            items.insert(Item::Range(u64::from_be_bytes(id), ipnet::IpNet::new(address.to_ip(), bits)?));
         }
         Ok(())
     }
@@ -104,12 +104,12 @@ where
     }
 }
 
-fn range_key<A: IpBytes>(id: u32, range: &ipnet::IpNet) -> Result<Key<SourceRange<A>>>
+fn range_key<A: IpBytes>(id: u64, range: &ipnet::IpNet) -> Result<Key<SourceRange<A>>>
 where
     SourceRange<A>: Pod,
 {
     let address = A::from_ip(range.addr()).context("it is of the other family")?;
-    Ok(Key::new(u32::BITS + u32::from(range.prefix_len()), SourceRange { id: id.to_be_bytes(), address }))
+    Ok(Key::new(u64::BITS + u32::from(range.prefix_len()), SourceRange { id: id.to_be_bytes(), address }))
 }
 
 /// MEMBERS, which has no family.

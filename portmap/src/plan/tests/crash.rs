@@ -54,7 +54,7 @@ fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
         let seen = [Side::Inside, Side::Outside].map(|side| maps.look_up(&frontend, side));
         prop_assert_eq!(seen, [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
     }
-    let ids: BTreeSet<u32> = snapshot.frontends.iter().filter_map(|(_, found)| Some(found.service?.id)).collect();
+    let ids: BTreeSet<u64> = snapshot.frontends.iter().filter_map(|(_, found)| Some(found.service?.id)).collect();
     prop_assert_eq!(snapshot.names.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), ids);
     let remembered = remembered(&snapshot);
     prop_assert!(snapshot.items.is_superset(&remembered), "{:?} lack some of {remembered:?}", snapshot.items);

@@ -35,8 +35,8 @@ pub struct State {
     pub silent_since: u64,
     /// On which kinds: one bit each.
     pub silent_on: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// How many entries beside frontends (endpoints, members, source ranges, ClusterIPs) are wanted, and found no room in their map.
+    pub without_room: u32,
 }
 
 layout!(State, 120);

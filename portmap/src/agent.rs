@@ -2,6 +2,7 @@
 
 mod clients;
 mod kernel;
+mod model;
 mod options;
 mod own_node;
 mod repair;
@@ -37,6 +38,7 @@ use crate::{
 };
 use clients::Clients;
 use kernel::Kernel;
+use model::Model;
 pub use options::{Leaving, Options, Source, Waiting};
 use own_node::OwnNode;
 use repair::Comparison;
@@ -116,7 +118,7 @@ type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 /// The loop's state.
 struct Agent {
     desired: Desired,
-    planner: Planner,
+    model: Model,
     kernel: Kernel,
     started: Instant,
     own_node: OwnNode,
@@ -176,7 +178,7 @@ impl Agent {
         };
         let agent = Self {
             desired,
-            planner: Planner::new(kernel.maps.capacity(), kernel.maps.read()?),
+            model: Model::new(Planner::new(kernel.maps.capacity(), kernel.maps.read()?)),
             kernel,
             started: Instant::now(),
             own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
@@ -215,7 +217,7 @@ impl Agent {
                 result = finished(&mut self.grace) => {
                     self.grace = None;
                     result?;
-                    self.planner.release();
+                    self.model.last().release();
                 }
                 sockets = self.stale.found() => {
                     let ended = sockets.into_iter().filter(|socket| !self.desired.serves(&socket.asked, socket.peer));
@@ -229,7 +231,7 @@ impl Agent {
                 self.changes.extend(moved);
                 self.act()?;
             }
-            if self.planner.has_source_ranges() {
+            if self.model.last().has_source_ranges() {
                 self.clients.check(&self.kernel).await?;
             }
             self.stale.check(&self.kernel.pins);
@@ -273,9 +275,11 @@ impl Agent {
     /// Builds on the tables as they were found in the kernel, instead of as they should be there.
     fn compare_with(&mut self, tables: Option<Planner>) {
         self.is_heap_free = true;
-        let is_repair = |tables: &Planner| !self.planner.is_confirmed_by(tables);
-        if let Some(tables) = tables.filter(|tables| self.retry.is_none() && self.changes.is_empty() && is_repair(tables)) {
-            self.planner = tables;
+        if self.retry.is_some() || !self.changes.is_empty() {
+            return;
+        }
+        if let Some(tables) = tables.filter(|tables| !self.model.last().is_confirmed_by(tables)) {
+            self.model.replace(tables);
             // It freed nothing of the new model, in which nothing is retired.
             self.grace = None;
             self.compare = Compare::Repair;
@@ -292,8 +296,8 @@ impl Agent {
             self.metrics.set_lacking(family, "internal", self.desired.lacking(family, Traffic::Internal));
             self.metrics.set_lacking(family, "external", self.desired.lacking(family, Traffic::External));
         }
-        self.metrics.set_trouble(self.report.left_out(), self.desired.table().contested());
-        let fullness = self.planner.fullness();
+        self.metrics.set_trouble(self.report.left_out(), self.report.without_room(), self.desired.table().contested());
+        let fullness = self.model.last().fullness();
         self.metrics.set_fullness(&fullness);
         self.report.fullness(&fullness);
     }
@@ -309,9 +313,13 @@ impl Agent {
         let changes = self.desired.resolve();
         self.own_node.report(&self.desired);
         self.changes.extend(changes);
+        if let Err(error) = self.know_model() {
+            self.retry_later(&error);
+            return Ok(());
+        }
         if self.compare != Compare::Changes {
             self.changes.extend(self.desired.table().everything());
-            self.changes.extend(self.planner.everything());
+            self.changes.extend(self.model.last().everything());
         }
         let changes = std::mem::take(&mut self.changes);
         if let Err(error) = self.apply(&changes) {
@@ -322,7 +330,7 @@ impl Agent {
         self.kernel.take_over()?;
         self.is_initialized = true;
         self.publish();
-        if self.grace.is_none() && self.planner.seal() {
+        if self.grace.is_none() && self.model.last().seal() {
             let pins = self.kernel.pins.clone();
             self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait()));
         }
@@ -331,8 +339,9 @@ impl Agent {
 
     fn apply(&mut self, changes: &Changes) -> Result<()> {
         let started = Instant::now();
-        self.planner.set_cidrs(&self.desired.cidrs());
-        let plan = self.planner.plan(&self.desired, changes);
+        let planner = self.model.last();
+        planner.set_cidrs(&self.desired.cidrs());
+        let plan = planner.plan(&self.desired, changes);
         for step in &plan.steps {
             tracing::debug!("{step}");
         }
@@ -375,28 +384,35 @@ impl Agent {
                 "synced: {} Services, {} EndpointSlices, {} frontends",
                 store.count(Kind::Service),
                 store.count(Kind::Slice),
-                self.planner.frontends()
+                self.model.frontends()
             );
         }
     }
 
-    /// After a failure only the kernel knows what the tables hold: they are read again, and all is compared.
+    /// Reads the kernel's tables again after a failed write.
+    fn know_model(&mut self) -> Result<()> {
+        let Kernel { maps, pins, .. } = &self.kernel;
+        let is_read = self.model.know(|| {
+            Grace::open(pins)?.wait()?;
+            Ok(Planner::new(maps.capacity(), maps.read().context("failed to read the tables")?))
+        })?;
+        if is_read {
+            // It freed nothing of the new model.
+            self.grace = None;
+        }
+        Ok(())
+    }
+
+    /// Has everything compared again later.
     fn retry_later(&mut self, error: &anyhow::Error) {
         let (first, longest) = RETRY;
         let wait = self.retry.as_ref().map_or(first, |retry| (retry.wait * 2).min(longest));
         tracing::error!("{error:#}; trying again in {wait:?}");
         self.retry = Some(Retry { at: Instant::now() + wait, wait });
         self.compare = Compare::All;
+        self.model.doubt();
         self.metrics.failed();
         self.facts.failed();
-        let maps = &self.kernel.maps;
-        let read = Grace::open(&self.kernel.pins).and_then(|mut grace| grace.wait()).and_then(|()| maps.read());
-        match read {
-            Ok(snapshot) => self.planner = Planner::new(maps.capacity(), snapshot),
-            Err(error) => tracing::error!("failed to read the tables: {error:#}"),
-        }
-        // It freed nothing of the new model.
-        self.grace = None;
     }
 }
 

@@ -31,6 +31,7 @@ fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {
         Step::Insert(item) => maps.insert(item),
         Step::Remove(item) => maps.remove(item),
         Step::SetPrefixes(family, prefixes) => maps.set_prefixes(*family, prefixes),
+        Step::RemoveForeign(key) => maps.remove_foreign(key),
     }
 }
 
@@ -60,6 +61,7 @@ impl fmt::Display for Step {
                 write!(f, "set PREFIXES_{family:?}:")?;
                 prefixes.iter().try_for_each(|prefix| write!(f, " {}", prefix.range))
             }
+            Self::RemoveForeign(key) => write!(f, "remove a key that no agent writes: {key:?}"),
         }
     }
 }

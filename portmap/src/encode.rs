@@ -83,7 +83,8 @@ pub fn prefix<A: IpBytes>(prefix: &maps::Prefix) -> Option<Prefix<A>> {
 pub fn prefix_of<A: IpBytes>(prefix: &Prefix<A>) -> Option<maps::Prefix> {
     let Prefix { address, mask, flags } = *prefix;
     let range = IpNet::with_netmask(address.to_ip(), mask.to_ip()).ok()?;
-    Some(maps::Prefix { range, allocated: flags & ALLOCATED != 0 })
+    let is_sound = range == range.trunc() && flags & !ALLOCATED == 0;
+    is_sound.then_some(maps::Prefix { range, allocated: flags & ALLOCATED != 0 })
 }
 
 /// A network namespace's addresses as a value of NAMESPACES. Of too many, none is kept, and the count says so.

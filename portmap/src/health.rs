@@ -108,16 +108,18 @@ fn synced(state: &State) -> Check {
 }
 
 fn room(state: &State) -> Check {
-    let fine = state.left_out == 0;
-    let text = if fine {
-        "every frontend is in the tables".to_owned()
-    } else {
-        format!(
-            "{} frontends are left out; the agent's log names them; restart it with a larger --max-services or --max-backends",
-            state.left_out
-        )
+    let text = match (state.left_out, state.without_room) {
+        (0, 0) => "every frontend is in the tables".to_owned(),
+        (0, others) => format!(
+            "{others} endpoints, source ranges or ClusterIPs are left out; restart the agent with a larger --max-backends or \
+             --max-services"
+        ),
+        (frontends, _) => format!(
+            "{frontends} frontends are left out; the agent's log names them; restart it with a larger --max-services or \
+             --max-backends"
+        ),
     };
-    Check { name: "room", fine, text }
+    Check { name: "room", fine: state.left_out == 0 && state.without_room == 0, text }
 }
 
 /// What the kernel cannot do, and what happened that somebody may wonder about.

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use portmap_common::{Choice, Member, Service};
+use portmap_common::{Choice, Member, Service, V4, V6};
 use serde::Serialize;
 
 pub use backends::Backends;
@@ -39,6 +39,9 @@ impl Capacity {
         (self.backends / 4).max(1_024)
     }
 }
+
+/// No node gives more ids or endpoint numbers than this: whatever says so was written by somebody else, and is not believed.
+pub const LAST_NUMBER: u64 = u64::MAX / 2;
 
 impl Default for Capacity {
     fn default() -> Self {
@@ -109,6 +112,17 @@ pub enum Item {
     Range(u64, IpNet),
 }
 
+/// A key in a hash or trie that the agent would never write. It stands for nothing, and can only be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ForeignKey {
+    /// FRONTENDS_V4: of an unknown protocol, or with bytes that should be 0.
+    FrontendV4(portmap_common::Frontend<V4>),
+    /// FRONTENDS_V6: of an unknown protocol, or with bytes that should be 0.
+    FrontendV6(portmap_common::Frontend<V6>),
+    /// SOURCE_RANGES: a prefix of so many bits, which ends within the id.
+    SourceRange(Family, u32, u64),
+}
+
 /// An address range that ClusterIPs lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
@@ -171,6 +185,9 @@ pub trait Maps {
     /// Replaces the prefixes of a family, all at once. At most [`portmap_common::PREFIXES`].
     fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()>;
 
+    /// Removes a key that the agent would never write.
+    fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()>;
+
     /// Records the numbers given so far, before any of them is used.
     fn set_marks(&mut self, marks: Marks) -> Result<()>;
 
@@ -187,8 +204,12 @@ pub struct Snapshot {
     pub names: Vec<(u64, Option<ServicePort>)>,
     /// Everything that is in a map or not.
     pub items: BTreeSet<Item>,
-    /// The prefixes of each family.
-    pub prefixes: PerFamily<Vec<Prefix>>,
+    /// Items whose value is not one that the agent would write.
+    pub spoiled: BTreeSet<Item>,
+    /// Keys that the agent would never write.
+    pub foreign: BTreeSet<ForeignKey>,
+    /// The prefixes of each family; `None` where they are not what the agent would write.
+    pub prefixes: PerFamily<Option<Vec<Prefix>>>,
     /// Numbers given so far.
     pub marks: Marks,
 }

@@ -11,19 +11,22 @@ mod ports;
 mod prefixes;
 pub mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 
 use crate::{
     collections::{HashMap, HashSet, sorted},
-    maps::{Backends, Capacity, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
+    maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
     table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
 };
 use installed::Installed;
 use items::Items;
-use ports::Ports;
+use ports::{Ports, Room};
 use prefixes::Prefixes;
 use slots::{Range, Slots};
 
@@ -54,15 +57,22 @@ pub enum Step {
     Remove(Item),
     /// [`crate::maps::Maps::set_prefixes`]
     SetPrefixes(Family, Vec<Prefix>),
+    /// [`crate::maps::Maps::remove_foreign`]
+    RemoveForeign(ForeignKey),
 }
+
+/// At most so many incomplete frontends are tried again in one plan: they may be all there are.
+const RETRIED: usize = 256;
 
 /// Why a frontend cannot be served as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Full {
     /// SERVICES has no free entry.
     Services,
-    /// BACKENDS of this family has no free range of that length.
-    Backends(Family),
+    /// BACKENDS of this family has no free range of so many slots.
+    Backends(Family, u32),
+    /// All numbers of service ports or endpoints were given.
+    Numbers,
 }
 
 impl Full {
@@ -72,10 +82,15 @@ impl Full {
             Self::Services => {
                 format!("SERVICES is full with {} entries; restart with a larger --max-services", capacity.services)
             }
-            Self::Backends(family) => format!(
-                "BACKENDS_{family:?} has no room among its {} slots; restart with a larger --max-backends",
+            Self::Backends(family, count) => format!(
+                "BACKENDS_{family:?} has no room for {count} more among its {} slots; restart with a larger --max-backends",
                 capacity.backends
             ),
+            Self::Numbers => {
+                "NUMBERS says that all numbers were given, so somebody else wrote to it; begin anew: stop the agent, run \
+                              portmap cleanup, and start it again"
+                    .to_owned()
+            }
         }
     }
 }
@@ -106,8 +121,11 @@ pub struct Planner {
     stray_frontends: BTreeSet<Frontend>,
     stray_names: BTreeSet<u64>,
     stray_items: BTreeSet<Item>,
+    foreign: BTreeSet<ForeignKey>,
     recorded: Marks,
     room_came: bool,
+    /// Frontends of which something beside them (an endpoint, a member, a source range) found no room.
+    incomplete: BTreeSet<Frontend>,
 }
 
 /// The steps of a plan by phase: what makes room comes first, and what programs may still ask for goes last.
@@ -134,8 +152,10 @@ impl Planner {
             stray_frontends: BTreeSet::new(),
             stray_names: BTreeSet::new(),
             stray_items: BTreeSet::new(),
+            foreign: found.foreign,
             recorded: found.marks,
             room_came: false,
+            incomplete: BTreeSet::new(),
         };
         let names: HashMap<u64, Option<ServicePort>> = found.names.into_iter().collect();
         let mut strays = Vec::new();
@@ -148,7 +168,7 @@ impl Planner {
         let used: BTreeSet<u64> = planner.installed.iter().map(|(_, _, service)| service.id).collect();
         planner.stray_names = names.into_keys().filter(|id| !used.contains(id)).collect();
         let changed = planner.ports.adopt_endpoints(&planner.items);
-        planner.stray_items = planner.find_stray_items().chain(changed).collect();
+        planner.stray_items = planner.find_stray_items().chain(changed).chain(found.spoiled).collect();
         planner
     }
 
@@ -173,17 +193,23 @@ impl Planner {
     fn find_stray_items(&self) -> impl Iterator<Item = Item> {
         let numbers: BTreeSet<u32> = self.installed.iter().map(|(_, number, _)| number).collect();
         let is_stray = move |item: &&Item| match item {
-            Item::Member(member) => !numbers.contains(&member.service),
+            Item::Member(member) => member.unused != 0 || !numbers.contains(&member.service),
             Item::Range(id, _) => !self.ports.has(*id),
             Item::Address(..) | Item::Endpoint(..) => false,
         };
         self.items.iter().filter(is_stray).copied()
     }
 
+    /// Takes the numbers that another model has given for those that were given, whatever the maps say.
+    pub fn trust_numbers_of(&mut self, other: &Self) {
+        self.ports.trust(other.ports.marks());
+    }
+
     /// Whether a model of the maps as they were found says the same as this one, which was planned with.
     pub fn is_confirmed_by(&self, found: &Self) -> bool {
         let has_strays = !(found.stray_frontends.is_empty() && found.stray_names.is_empty() && found.stray_items.is_empty());
         !has_strays
+            && found.foreign.is_empty()
             && self.installed == found.installed
             && self.ports.have_same_backends(&found.ports)
             && self.items.iter().eq(found.items.iter())
@@ -239,22 +265,23 @@ impl Planner {
     pub fn plan(&mut self, table: &impl Entries, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
         self.remove_strays(&mut phases);
-        for address in sorted(&changes.addresses) {
-            self.set_address(table, address, &mut phases);
+        let (retried, addresses) = self.retried();
+        for address in sorted(changes.addresses.iter().copied().chain(addresses)) {
+            self.set_address(table, &address, &mut phases);
         }
-        let retried: Vec<Frontend> =
-            if std::mem::take(&mut self.room_came) { self.left_out.keys().copied().collect() } else { Vec::new() };
+        self.items.take_lack();
         let frontends = &changes.frontends;
         let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
         for frontend in sorted(frontends).into_iter().chain(retried) {
             self.left_out.remove(frontend);
+            self.incomplete.remove(frontend);
             match table.entry(frontend) {
                 None => self.remove(frontend, &mut phases),
-                Some(entry) => {
-                    if let Err(full) = self.set(frontend, &entry, &mut phases) {
-                        self.left_out.insert(*frontend, full);
-                    }
-                }
+                Some(entry) => match self.set(frontend, &entry, &mut phases) {
+                    Err(full) => drop(self.left_out.insert(*frontend, full)),
+                    Ok(()) if self.items.take_lack() => drop(self.incomplete.insert(*frontend)),
+                    Ok(()) => {}
+                },
             }
         }
         for id in sorted(std::mem::take(&mut self.touched)) {
@@ -265,7 +292,23 @@ impl Planner {
         Plan { steps: self.in_order(phases), left_out: self.left_out.clone(), without_room: self.items.without_room() }
     }
 
+    /// What found no room before and may find some now. Nothing, as long as nothing was freed.
+    fn retried(&mut self) -> (Vec<Frontend>, Vec<IpAddr>) {
+        let (mut retried, mut addresses) = (Vec::new(), Vec::new());
+        if std::mem::take(&mut self.room_came) {
+            let has_number = self.numbers.has_room(1);
+            let has_room = |full: &Full| (has_number || *full != Full::Services) && self.ports.has_room(*full);
+            retried.extend(self.left_out.iter().filter(|(_, full)| has_room(full)).map(|(frontend, _)| *frontend));
+        }
+        if self.items.take_room() {
+            retried.extend(self.incomplete.iter().take(RETRIED));
+            addresses.extend(self.items.addresses_without_room().take(RETRIED));
+        }
+        (retried, addresses)
+    }
+
     fn remove_strays(&mut self, phases: &mut Phases) {
+        phases.remove.extend(std::mem::take(&mut self.foreign).into_iter().map(Step::RemoveForeign));
         phases.remove.extend(std::mem::take(&mut self.stray_frontends).into_iter().map(Step::RemoveFrontend));
         phases.remove.extend(std::mem::take(&mut self.stray_names).into_iter().map(Step::RemoveName));
         for item in std::mem::take(&mut self.stray_items) {
@@ -316,7 +359,7 @@ impl Planner {
         Changes { frontends: self.installed.iter().map(|(frontend, ..)| *frontend).collect(), addresses: addresses.collect() }
     }
 
-    fn set_address(&mut self, table: &impl Entries, address: &std::net::IpAddr, phases: &mut Phases) {
+    fn set_address(&mut self, table: &impl Entries, address: &IpAddr, phases: &mut Phases) {
         let (before, after) = (self.items.owner(*address), table.owner(address));
         if let Some(owner) = before.filter(|_| before != after) {
             self.items.remove(Item::Address(*address, owner), &mut phases.remove);
@@ -344,18 +387,14 @@ impl Planner {
 
     fn set(&mut self, frontend: &Frontend, entry: &Entry, phases: &mut Phases) -> Result<(), Full> {
         let before = self.installed.get(frontend);
-        let mut steps = Vec::new();
-        let service = self.build(frontend, entry, &mut steps)?;
-        let number = match before {
-            Some((number, _)) => number,
-            None => {
-                let Some(range) = self.numbers.allocate(1) else {
-                    self.forget_service(&service, &mut Vec::new());
-                    return Err(Full::Services);
-                };
-                range.first
-            }
+        let mut room = self.ports.make_room(entry, frontend.family())?;
+        let known = before.map(|(number, _)| number);
+        let Some(number) = known.or_else(|| self.numbers.allocate(1).map(|range| range.first)) else {
+            self.ports.cancel(room, frontend.family());
+            return Err(Full::Services);
         };
+        let mut steps = Vec::new();
+        let service = self.build(frontend, entry, &mut room, &mut steps);
         self.set_members(number, &service, &mut steps, &mut phases.forget);
         match before {
             Some((_, before)) => {
@@ -374,28 +413,18 @@ impl Planner {
     }
 
     /// The service entry for a table entry, with its id and its backends.
-    fn build(&mut self, frontend: &Frontend, entry: &Entry, steps: &mut Vec<Step>) -> Result<Service, Full> {
+    fn build(&mut self, frontend: &Frontend, entry: &Entry, room: &mut Room, steps: &mut Vec<Step>) -> Service {
         let Entry { owner: _, kind, inside, outside, affinity_timeout, serving: _, source_ranges: _ } = entry;
         let id = self.ports.enter(entry, frontend.family(), &mut self.items, steps);
         self.touched.insert(id);
-        let mut service = Service {
+        Service {
+            inside: self.ports.choose(id, inside, room, &mut self.items, steps),
+            outside: self.ports.choose(id, outside, room, &mut self.items, steps),
             id,
             affinity_timeout: *affinity_timeout,
             kind: *kind as u8,
             flags: flags(frontend, entry),
             ..Service::default()
-        };
-        let chosen = self.ports.choose(id, inside, &mut self.items, steps).and_then(|choice| {
-            service.inside = choice;
-            service.outside = self.ports.choose(id, outside, &mut self.items, steps)?;
-            Ok(())
-        });
-        match chosen {
-            Ok(()) => Ok(service),
-            Err(full) => {
-                self.forget_service(&service, &mut Vec::new());
-                Err(full)
-            }
         }
     }
 

@@ -171,7 +171,9 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             frontends,
             names,
             items: items.into_iter().collect::<BTreeSet<_>>(),
-            prefixes: PerFamily { v4: prefixes.clone(), v6: prefixes },
+            spoiled: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            prefixes: PerFamily { v4: Some(prefixes), v6: None },
             marks: Marks { id, endpoint },
         }
     })

@@ -26,6 +26,11 @@ impl Report {
         self.left_out.len()
     }
 
+    /// How much else found no room.
+    pub fn without_room(&self) -> usize {
+        self.without_room
+    }
+
     /// Says what found no room.
     pub fn plan(&mut self, plan: Plan, table: &Table<()>, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;

@@ -44,6 +44,7 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
         state.last_sync = now;
         state.flags |= SYNCED;
         state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+        state.without_room = u32::try_from(plan.without_room).unwrap_or(u32::MAX);
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
         state.repairs += repaired as u64;
     })

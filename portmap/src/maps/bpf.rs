@@ -18,7 +18,10 @@ use portmap_common::{
     Affinity, Backend, Choice, Client, Counters, Name, Namespace, Numbers, Service, ServiceRef, State, Totals, V4, V6,
 };
 
-use super::{Backends, Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, mapped::Mapped};
+use super::{
+    Backends, Capacity, ForeignKey, Found, Item, LAST_NUMBER, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace,
+    mapped::Mapped,
+};
 use crate::{
     datapath::pin::Pins,
     encode::{self, IpBytes},
@@ -56,6 +59,7 @@ pub struct BpfMaps {
     affinity_clients: u32,
     /// Counters from this service on were never counted in.
     counted: u32,
+    pins: Pins,
 }
 
 /// What is found under the keys of FRONTENDS.
@@ -100,6 +104,7 @@ impl BpfMaps {
             namespaces: HashMap::try_from(Map::HashMap(open(pins, "NAMESPACES")?))?,
             affinity: HashMap::try_from(Map::LruHashMap(open(pins, "AFFINITY")?))?,
             affinity_clients: open(pins, "AFFINITY")?.info()?.max_entries(),
+            pins: pins.clone(),
         })
     }
 
@@ -191,7 +196,7 @@ impl BpfMaps {
     }
 }
 
-impl<A: IpBytes> FamilyMaps<A>
+impl<A: ForeignFrontend> FamilyMaps<A>
 where
     portmap_common::Frontend<A>: Pod,
     Backend<A>: Pod,
@@ -239,11 +244,16 @@ where
         for element in &self.frontends {
             let (key, value) = element?;
             let is_own = value.belongs_to(&key);
-            if key == key.of_address() {
+            let foreign = || A::foreign(key);
+            if key.unused != 0 {
+                found(Key::Foreign(foreign()), Value::Foreign)?;
+            } else if key == key.of_address() {
                 let owner = if is_own { items::owner_of(value) } else { AddressOwner::Foreign };
                 found(Key::Address(key.address.to_ip()), Value::Owner(owner))?;
             } else if let Some(frontend) = encode::frontend_of(&key) {
                 found(Key::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
+            } else {
+                found(Key::Foreign(foreign()), Value::Foreign)?;
             }
         }
         Ok(())
@@ -274,7 +284,7 @@ impl Maps for BpfMaps {
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()> {
         let [first, second] = service.description();
         self.services.store_word(number, offset_of!(Service, id), first)?;
-        self.services.store_word(number, offset_of!(Service, kind), second)
+        self.services.store_word(number, offset_of!(Service, affinity_timeout), second)
     }
 
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
@@ -335,10 +345,22 @@ impl Maps for BpfMaps {
         }
     }
 
+    /// The half that is not in force may still be read by programs that began before the last change. Changes are rare, so each
+    /// waits for them.
     fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()> {
+        Grace::open(&self.pins)?.wait()?;
         match family {
             Family::V4 => self.items_v4.set_prefixes(prefixes),
             Family::V6 => self.items_v6.set_prefixes(prefixes),
+        }
+    }
+
+    fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()> {
+        match key {
+            ForeignKey::FrontendV4(key) => Ok(self.v4.frontends.remove(key)?),
+            ForeignKey::FrontendV6(key) => Ok(self.v6.frontends.remove(key)?),
+            ForeignKey::SourceRange(Family::V4, bits, id) => self.items_v4.remove_partial_range(*bits, *id),
+            ForeignKey::SourceRange(Family::V6, bits, id) => self.items_v6.remove_partial_range(*bits, *id),
         }
     }
 
@@ -347,9 +369,10 @@ impl Maps for BpfMaps {
     }
 
     fn read(&self) -> Result<Snapshot> {
-        let (mut frontends, mut items) = (BTreeMap::new(), BTreeSet::new());
+        let (mut frontends, mut items, mut foreign) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let mut take = |key, value| {
             match (key, value) {
+                (Key::Foreign(key), _) => drop(foreign.insert(key)),
                 (Key::Address(address), Value::Owner(owner)) => drop(items.insert(Item::Address(address, owner))),
                 (Key::Frontend(frontend), Value::Service(number)) if number < self.services.len() => {
                     frontends.insert(frontend, self.follow(frontend.family(), number)?);
@@ -363,9 +386,10 @@ impl Maps for BpfMaps {
         };
         self.v4.list(&mut take)?;
         self.v6.list(&mut take)?;
-        self.items_v4.read(&mut items)?;
-        self.items_v6.read(&mut items)?;
-        self.members.read(&mut items)?;
+        let mut spoiled = BTreeSet::new();
+        self.items_v4.read(&mut items, &mut spoiled, &mut foreign)?;
+        self.items_v6.read(&mut items, &mut spoiled, &mut foreign)?;
+        self.members.read(&mut items, &mut spoiled)?;
         let mut names = BTreeMap::new();
         for element in &self.names {
             let (id, name) = element?;
@@ -376,8 +400,10 @@ impl Maps for BpfMaps {
             frontends: frontends.into_iter().collect(),
             names: names.into_iter().collect(),
             items,
+            spoiled,
+            foreign,
             prefixes: PerFamily { v4: self.items_v4.prefixes()?, v6: self.items_v6.prefixes()? },
-            marks: Marks { id: next_id, endpoint: next_endpoint },
+            marks: Marks { id: believed(next_id), endpoint: believed(next_endpoint) },
         })
     }
 }
@@ -388,6 +414,31 @@ enum Key {
     Frontend(Frontend),
     /// For all ports of a ClusterIP that have no key of their own.
     Address(IpAddr),
+    /// What the agent would not write.
+    Foreign(ForeignKey),
+}
+
+/// An address family's foreign keys of FRONTENDS.
+trait ForeignFrontend: IpBytes {
+    /// The key as one to remove.
+    fn foreign(key: portmap_common::Frontend<Self>) -> ForeignKey;
+}
+
+impl ForeignFrontend for V4 {
+    fn foreign(key: portmap_common::Frontend<V4>) -> ForeignKey {
+        ForeignKey::FrontendV4(key)
+    }
+}
+
+impl ForeignFrontend for V6 {
+    fn foreign(key: portmap_common::Frontend<V6>) -> ForeignKey {
+        ForeignKey::FrontendV6(key)
+    }
+}
+
+/// What NUMBERS says, unless no node gives so many. The numbers in use still count.
+fn believed(next: u64) -> u64 {
+    if next > LAST_NUMBER { 0 } else { next }
 }
 
 fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::Frontend<A>> {

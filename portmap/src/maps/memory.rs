@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use portmap_common::{Choice, Service};
 
-use super::{Backends, Capacity, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
+use super::{Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
 use crate::table::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
 /// What a client of the tables would meet.
@@ -165,6 +165,10 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
+    fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()> {
+        bail!("nobody else writes to these maps: {key:?} is not there")
+    }
+
     fn set_marks(&mut self, marks: Marks) -> Result<()> {
         ensure!(marks.id >= self.marks.id && marks.endpoint >= self.marks.endpoint, "numbers would be given twice");
         self.marks = marks;
@@ -182,7 +186,9 @@ impl Maps for MemoryMaps {
             frontends: self.frontends.iter().map(found).collect(),
             names: self.names.iter().map(|(id, owner)| (*id, Some(owner.clone()))).collect(),
             items: self.items.clone(),
-            prefixes: self.prefixes.clone(),
+            spoiled: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            prefixes: PerFamily::of(|family| Some(self.prefixes.get(family).clone())),
             marks: self.marks,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    mem::{Discriminant, discriminant},
+    mem::{self, Discriminant, discriminant},
     net::IpAddr,
     ops::RangeInclusive,
 };
@@ -23,8 +23,14 @@ pub struct Items {
     present: BTreeSet<Item>,
     counts: HashMap<(Discriminant<Item>, Family), u32>,
     capacity: Capacity,
+    /// Entries of each of the maps of endpoints and members.
+    items: u32,
     /// What found no room. What is remembered of clients, or refused, is less than it should be then.
     without_room: BTreeSet<Item>,
+    /// Whether something found no room since this was last asked.
+    lacked: bool,
+    /// Whether something was taken away while others had no room.
+    room_came: bool,
 }
 
 impl Items {
@@ -34,12 +40,44 @@ impl Items {
         for item in &present {
             *counts.entry(kind(item)).or_default() += 1;
         }
-        Self { present, counts, capacity, without_room: BTreeSet::new() }
+        Self {
+            present,
+            counts,
+            capacity,
+            items: capacity.items(),
+            without_room: BTreeSet::new(),
+            lacked: false,
+            room_came: false,
+        }
+    }
+
+    /// Empty maps, those of endpoints and members with room for so many.
+    #[cfg(test)]
+    pub fn of_room(capacity: Capacity, items: u32) -> Self {
+        Self { items, ..Self::new(capacity, BTreeSet::new()) }
     }
 
     /// How much found no room.
     pub fn without_room(&self) -> usize {
         self.without_room.len()
+    }
+
+    /// Whether something found no room since the last call.
+    pub fn take_lack(&mut self) -> bool {
+        mem::take(&mut self.lacked)
+    }
+
+    /// Whether what found no room may find some now: since the last call something was taken away.
+    pub fn take_room(&mut self) -> bool {
+        mem::take(&mut self.room_came)
+    }
+
+    /// The ClusterIPs that found no room.
+    pub fn addresses_without_room(&self) -> impl Iterator<Item = IpAddr> {
+        self.without_room.iter().filter_map(|item| match item {
+            Item::Address(address, _) => Some(*address),
+            Item::Endpoint(..) | Item::Member(_) | Item::Range(..) => None,
+        })
     }
 
     /// Everything that is there.
@@ -58,7 +96,7 @@ impl Items {
         ];
         of.into_iter().map(|(name, item)| {
             let used = self.counts.get(&kind(&item)).copied().unwrap_or_default();
-            Fullness { name, used, capacity: room(&item, self.capacity) }
+            Fullness { name, used, capacity: self.room(&item) }
         })
     }
 
@@ -68,14 +106,26 @@ impl Items {
         Family::ALL.iter().any(|family| self.counts.get(&(discriminant(&any), *family)).is_some_and(|count| *count > 0))
     }
 
+    /// How many entries the map of an item has.
+    fn room(&self, item: &Item) -> u32 {
+        match item {
+            // The rest of FRONTENDS is for frontends.
+            Item::Address(..) => self.capacity.frontends() - self.capacity.services,
+            Item::Range(..) => self.capacity.services,
+            Item::Endpoint(..) | Item::Member(_) => self.items,
+        }
+    }
+
     /// Plans to add an item, unless it is there. False if there is no room.
     pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
         if self.present.contains(&item) {
             return true;
         }
+        let room = self.room(&item);
         let count = self.counts.entry(kind(&item)).or_default();
-        if *count >= room(&item, self.capacity) {
+        if *count >= room {
             self.without_room.insert(item);
+            self.lacked = true;
             return false;
         }
         *count += 1;
@@ -92,6 +142,7 @@ impl Items {
             if let Some(count) = self.counts.get_mut(&kind(&item)) {
                 *count -= 1;
             }
+            self.room_came |= !self.without_room.is_empty();
             steps.push(Step::Remove(item));
         }
     }
@@ -134,13 +185,4 @@ fn kind(item: &Item) -> (Discriminant<Item>, Family) {
         Item::Member(_) => Family::V4,
     };
     (discriminant(item), family)
-}
-
-fn room(item: &Item, capacity: Capacity) -> u32 {
-    match item {
-        // The rest of FRONTENDS is for frontends.
-        Item::Address(..) => capacity.frontends() - capacity.services,
-        Item::Range(..) => capacity.services,
-        Item::Endpoint(..) | Item::Member(_) => capacity.items(),
-    }
 }

@@ -8,7 +8,8 @@ use std::{
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
-use portmap_common::Choice;
+use portmap_common::{Choice, Verdict};
+use smallvec::SmallVec;
 
 use super::{
     Full, Step,
@@ -18,12 +19,14 @@ use super::{
 };
 use crate::{
     collections::HashMap,
-    maps::{Backends, Item, Marks, Slot},
+    maps::{Backends, Item, LAST_NUMBER, Marks, Slot},
     table::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
-/// No port and no endpoint is given this number: the next one would be the first again.
-const NEVER: u64 = u64::MAX;
+/// Free slots for the sets of backends that a table entry lacks, taken before anything else is planned for it. In the order of
+/// its targets.
+#[derive(Debug, Default)]
+pub struct Room(SmallVec<[Range; 2]>);
 
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Ports {
     slots_v4: Slots,
     slots_v6: Slots,
     marks: Marks,
+    /// Numbers above those that were found in the maps.
+    in_use: Marks,
     /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
     unclaimed: BTreeMap<u64, Endpoint>,
     /// Endpoints of ports that have ended.
@@ -52,6 +57,7 @@ impl Ports {
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             marks,
+            in_use: Marks::default(),
             unclaimed: BTreeMap::new(),
             ended: BTreeMap::new(),
             shared: BTreeSet::new(),
@@ -71,9 +77,56 @@ impl Ports {
         }
     }
 
+    /// Takes the slots for all sets of a table entry that its service port does not have yet. Takes nothing on failure.
+    pub fn make_room(&mut self, entry: &Entry, family: Family) -> Result<Room, Full> {
+        let port = self.id_of(&key_of(entry, family)).and_then(|id| self.by_id.get(&id));
+        let lacks = |target: &Target| match target {
+            Target::Verdict(_) => None,
+            Target::Backends(endpoints) => {
+                let is_known = port.is_some_and(|port| port.sets.iter().any(|set| set.holds(endpoints)));
+                (!is_known).then(|| u32::try_from(endpoints.len()).unwrap_or(u32::MAX))
+            }
+        };
+        let outside = if entry.outside == entry.inside { None } else { lacks(&entry.outside) };
+        let counts: SmallVec<[u32; 2]> = lacks(&entry.inside).into_iter().chain(outside).collect();
+        let numbers: u64 = counts.iter().copied().map(u64::from).sum();
+        let has_number = self.marks.endpoint.saturating_add(numbers) <= LAST_NUMBER;
+        if !has_number || (port.is_none() && self.marks.id >= LAST_NUMBER) {
+            return Err(Full::Numbers);
+        }
+        let mut room = Room::default();
+        for count in counts {
+            match self.slots(family).allocate(count) {
+                Some(range) => room.0.push(range),
+                None => {
+                    self.cancel(room, family);
+                    return Err(Full::Backends(family, count));
+                }
+            }
+        }
+        Ok(room)
+    }
+
+    /// Gives back room that was not used.
+    pub fn cancel(&mut self, room: Room, family: Family) {
+        for range in room.0 {
+            self.slots(family).cancel(range);
+        }
+    }
+
+    /// Whether what was missing is there now.
+    pub fn has_room(&self, full: Full) -> bool {
+        match full {
+            Full::Backends(Family::V4, count) => self.slots_v4.has_room(count),
+            Full::Backends(Family::V6, count) => self.slots_v6.has_room(count),
+            Full::Services => true,
+            Full::Numbers => false,
+        }
+    }
+
     /// Adds a frontend to its service port and returns the port's id; a new port is given one, and named.
     pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
-        let key = Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 };
+        let key = key_of(entry, family);
         let id = match self.id_of(&key) {
             Some(id) => id,
             None => {
@@ -109,23 +162,21 @@ impl Ports {
         true
     }
 
-    /// The choice that leads to a target, its backends written where no set of the port has them already.
-    pub fn choose(&mut self, id: u64, target: &Target, items: &mut Items, steps: &mut Vec<Step>) -> Result<Choice, Full> {
+    /// The choice that leads to a target, its backends written where no set of the port has them already: then into the room that
+    /// was made for it.
+    pub fn choose(&mut self, id: u64, target: &Target, room: &mut Room, items: &mut Items, steps: &mut Vec<Step>) -> Choice {
         let endpoints = match target {
-            Target::Verdict(verdict) => return Ok(Choice::verdict(*verdict)),
+            Target::Verdict(verdict) => return Choice::verdict(*verdict),
             Target::Backends(endpoints) => endpoints,
         };
-        let Some(port) = self.by_id.get_mut(&id) else { return Err(Full::Services) };
+        let nobody = Choice::verdict(Verdict::Refuse);
+        let Some(port) = self.by_id.get_mut(&id) else { return nobody };
         let known = port.sets.iter().position(|set| set.holds(endpoints));
         let index = match known {
             Some(index) => index,
+            None if room.0.is_empty() => return nobody,
             None => {
-                let slots = match port.key.family {
-                    Family::V4 => &mut self.slots_v4,
-                    Family::V6 => &mut self.slots_v6,
-                };
-                let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-                let range = slots.allocate(count).ok_or(Full::Backends(port.key.family))?;
+                let range = room.0.remove(0);
                 let set = Set { range, backends: port.number(endpoints, &mut self.marks), users: 0 };
                 steps.push(Step::WriteBackends(range.first, set.backends.clone()));
                 port.sets.push(set);
@@ -133,9 +184,9 @@ impl Ports {
             }
         };
         port.remember_set(index, items, steps);
-        let Some(set) = port.sets.get_mut(index) else { return Err(Full::Services) };
+        let Some(set) = port.sets.get_mut(index) else { return nobody };
         set.users += 1;
-        Ok(set.choice())
+        set.choice()
     }
 
     /// The numbers of the endpoints of a choice.
@@ -191,7 +242,7 @@ impl Ports {
     pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
         let key = Key { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
-        if id == NEVER || self.id_of(&key).is_some_and(|known| known != id) {
+        if id > LAST_NUMBER || self.id_of(&key).is_some_and(|known| known != id) {
             return false;
         }
         match self.by_id.get_mut(&id) {
@@ -202,7 +253,7 @@ impl Ports {
         if let Some(port) = self.by_id.get_mut(&id) {
             port.frontends += 1;
         }
-        self.marks.id = self.marks.id.max(id.saturating_add(1));
+        self.note_in_use(Marks { id: id.saturating_add(1), endpoint: 0 });
         true
     }
 
@@ -220,7 +271,11 @@ impl Ports {
         let mut strays = BTreeSet::new();
         for item in items.iter() {
             let Item::Endpoint(number, endpoint) = item else { continue };
-            self.marks.endpoint = self.marks.endpoint.max(number.saturating_add(1));
+            if *number > LAST_NUMBER {
+                strays.insert(*item);
+                continue;
+            }
+            self.note_in_use(Marks { id: 0, endpoint: number.saturating_add(1) });
             let Some((id, chosen)) = owners.get(number) else {
                 self.unclaimed.insert(*number, *endpoint);
                 continue;
@@ -251,7 +306,7 @@ impl Ports {
         if choice.count == 0 {
             return true;
         }
-        if slots.iter().any(|slot| slot.number == NEVER) {
+        if slots.iter().any(|slot| slot.number > LAST_NUMBER) {
             return false;
         }
         let Some(port) = self.by_id.get_mut(&id) else { return false };
@@ -265,16 +320,27 @@ impl Ports {
             return false;
         }
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
-        self.marks.endpoint = self.marks.endpoint.max(highest);
+        self.note_in_use(Marks { id: 0, endpoint: highest });
         if let Some(port) = self.by_id.get_mut(&id) {
             port.sets.push(Set { range, backends: Backends::new(family, slots.iter().copied()), users: 1 });
         }
         true
     }
 
+    /// The numbers given so far, as somebody knows who has followed them since the start: what the maps say may be anybody's.
+    pub fn trust(&mut self, marks: Marks) {
+        self.marks = Marks { id: self.in_use.id.max(marks.id), endpoint: self.in_use.endpoint.max(marks.endpoint) };
+    }
+
     fn id_of(&self, key: &Key) -> Option<u64> {
         let is_it = |id: &u64| self.by_id.get(id).is_some_and(|port| port.key == *key);
         self.ids.find(self.hasher.hash_one(key), is_it).copied()
+    }
+
+    /// Numbers below these are in use, whatever NUMBERS says.
+    fn note_in_use(&mut self, marks: Marks) {
+        let highest = |one: Marks| Marks { id: one.id.max(marks.id), endpoint: one.endpoint.max(marks.endpoint) };
+        (self.in_use, self.marks) = (highest(self.in_use), highest(self.marks));
     }
 
     fn insert(&mut self, id: u64, key: Key) {
@@ -283,4 +349,9 @@ impl Ports {
         let Self { by_id, ids, hasher, .. } = self;
         ids.insert_unique(hash, id, |id| by_id.get(id).map_or(0, |port| hasher.hash_one(&port.key)));
     }
+}
+
+/// The service port that a table entry belongs to.
+fn key_of(entry: &Entry, family: Family) -> Key {
+    Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 }
 }

@@ -17,7 +17,8 @@ const CIDRS: usize = 6;
 /// The model of the prefixes.
 #[derive(Debug)]
 pub struct Prefixes {
-    recorded: PerFamily<Vec<Prefix>>,
+    /// Those in force; none if they are not what the agent would write.
+    recorded: PerFamily<Option<Vec<Prefix>>>,
     /// Ranges around ClusterIPs outside of the ServiceCIDRs. They only grow: one that is too large costs a look-up.
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
@@ -25,9 +26,9 @@ pub struct Prefixes {
 
 impl Prefixes {
     /// A model of the maps as they are.
-    pub fn new(recorded: PerFamily<Vec<Prefix>>) -> Self {
+    pub fn new(recorded: PerFamily<Option<Vec<Prefix>>>) -> Self {
         let covers = PerFamily::of(|family| {
-            let covers = recorded.get(family).iter().filter(|prefix| !prefix.allocated);
+            let covers = recorded.get(family).iter().flatten().filter(|prefix| !prefix.allocated);
             covers.map(|prefix| prefix.range).collect()
         });
         Self { recorded, covers, cidrs: PerFamily::default() }
@@ -82,8 +83,8 @@ impl Prefixes {
                 .chain(covers.map(|range| Prefix { range: *range, allocated: false }))
                 .take(PREFIXES)
                 .collect();
-            if *self.recorded.get(family) != prefixes {
-                self.recorded.get_mut(family).clone_from(&prefixes);
+            if self.recorded.get(family).as_ref() != Some(&prefixes) {
+                *self.recorded.get_mut(family) = Some(prefixes.clone());
                 steps.push(Step::SetPrefixes(family, prefixes));
             }
         }
@@ -121,7 +122,7 @@ mod tests {
     fn planned(prefixes: &mut Prefixes) -> Vec<String> {
         let mut steps = Vec::new();
         prefixes.plan(true, &mut steps);
-        let texts = prefixes.recorded.get(Family::V4).iter();
+        let texts = prefixes.recorded.get(Family::V4).iter().flatten();
         texts.map(|prefix| format!("{}{}", prefix.range, if prefix.allocated { "!" } else { "" })).collect()
     }
 
@@ -136,7 +137,7 @@ mod tests {
         let planned = planned(&mut prefixes);
         assert!(planned.len() <= PREFIXES, "{planned:?}");
         assert!(planned.contains(&"10.96.0.0/16!".to_owned()), "{planned:?}");
-        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().map(|prefix| prefix.range).collect();
+        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().flatten().map(|prefix| prefix.range).collect();
         assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
     }
 
@@ -150,7 +151,7 @@ mod tests {
         let cidrs = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(|range| range.parse().expect("a range"));
         prefixes.set_cidrs(&cidrs);
         assert!(planned(&mut prefixes).len() <= PREFIXES);
-        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().map(|prefix| prefix.range).collect();
+        let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().flatten().map(|prefix| prefix.range).collect();
         assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
     }
 

@@ -68,6 +68,16 @@ impl Slots {
         }
     }
 
+    /// Gives back a range that nothing was written to: no program can read it, so it is free at once.
+    pub fn cancel(&mut self, range: Range) {
+        self.give_back(range);
+    }
+
+    /// Whether so many consecutive slots are free.
+    pub fn has_room(&self, count: u32) -> bool {
+        self.by_count.range((count, 0)..).next().is_some()
+    }
+
     /// Marks what was retired until now as waiting for a grace period that begins after this call. False if there is nothing
     /// to wait for.
     pub fn seal(&mut self) -> bool {

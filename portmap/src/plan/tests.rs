@@ -143,7 +143,8 @@ struct Agent {
 impl Agent {
     fn new(capacity: Capacity) -> Self {
         let maps = MemoryMaps::new(capacity);
-        Self { table: Table::default(), claimed: BTreeMap::new(), planner: Planner::new(capacity, Snapshot::default()), maps }
+        let planner = Planner::new(capacity, maps.read().expect("reads"));
+        Self { table: Table::default(), claimed: BTreeMap::new(), planner, maps }
     }
 
     /// Has a Service claim these places and no others.
@@ -304,6 +305,100 @@ fn what_worked_keeps_working_when_the_maps_are_full() {
     assert_eq!(agent.planner.left_out.len(), 1, "not before the grace period");
     agent.grace().expect("applies");
     assert!(agent.planner.left_out.is_empty(), "taken in by itself when there is room");
+}
+
+/// What does not fit must not be planned, given up and planned again for ever.
+#[test]
+fn full_maps_rest() {
+    let mut shape = Shape {
+        addresses: vec![0],
+        inside: vec![1, 2],
+        outside: vec![3, 4, 5, 6, 7, 8],
+        v6: false,
+        protocol: Protocol::Udp,
+        affinity_timeout: 60,
+    };
+    // Full are in turn: SERVICES, BACKENDS for the first set, BACKENDS for the second set.
+    for (room, full) in [
+        (capacity(1, 64), Full::Services),
+        (capacity(8, 9), Full::Backends(Family::V4, 2)),
+        (capacity(8, 13), Full::Backends(Family::V4, 6)),
+    ] {
+        let mut agent = Agent::new(room);
+        for service in 0..3 {
+            shape.addresses = vec![service];
+            let changed = agent.replace(service, entries(service, &shape));
+            agent.change(&changed).expect("applies");
+        }
+        assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [full, full]);
+        let (marks, used) = (agent.planner.ports.marks(), agent.planner.numbers.used());
+        for _ in 0..3 {
+            assert!(!agent.planner.seal(), "{full:?}: nothing was given up");
+            let plan = agent.planner.plan(&agent.table, &agent.table.everything());
+            assert!(plan.steps.is_empty(), "{full:?}: {:?}", plan.steps);
+        }
+        assert_eq!((agent.planner.ports.marks(), agent.planner.numbers.used()), (marks, used), "{full:?}");
+        let snapshot = agent.maps.read().expect("reads");
+        assert_eq!(snapshot.items, remembered(&snapshot), "{full:?}: nothing of what is left out is remembered");
+    }
+}
+
+/// Endpoints that found no room in their map are put there when others go.
+#[test]
+fn what_is_remembered_finds_room_later() {
+    let room = capacity(8, 64);
+    let mut agent = Agent::new(room);
+    let shape = |service: u8, first: u8| Shape {
+        addresses: vec![service],
+        inside: (first..first + 30).collect(),
+        outside: (first..first + 30).collect(),
+        v6: false,
+        protocol: Protocol::Udp,
+        affinity_timeout: 0,
+    };
+    // So that two sets fit into BACKENDS, and one into ENDPOINTS.
+    agent.planner.items = Items::of_room(room, 30);
+    for service in 0..2 {
+        let changed = agent.replace(service, entries(service, &shape(service, service * 40)));
+        agent.change(&changed).expect("applies");
+    }
+    assert_eq!(agent.planner.items.without_room(), 30);
+    let changed = agent.replace(0, Vec::new());
+    agent.change(&changed).expect("applies");
+    agent.grace().expect("applies");
+    assert_eq!(agent.planner.items.without_room(), 0);
+    let snapshot = agent.maps.read().expect("reads");
+    assert_eq!(snapshot.items, remembered(&snapshot));
+}
+
+/// Numbers that somebody else wrote into NUMBERS are not believed where it is known which were given.
+#[test]
+fn given_numbers_stay_given() {
+    let mut agent = Agent::new(ROOM);
+    let changed = agent.replace(0, one(0, &[1, 2]));
+    agent.change(&changed).expect("applies");
+    let changed = agent.replace(0, one(0, &[3, 4]));
+    agent.change(&changed).expect("applies");
+    for tampered in [Marks::default(), Marks { id: 1 << 40, endpoint: 1 << 40 }] {
+        let mut snapshot = agent.maps.read().expect("reads");
+        snapshot.marks = tampered;
+        let mut found = Planner::new(ROOM, snapshot);
+        assert!(!agent.planner.is_confirmed_by(&found));
+        found.trust_numbers_of(&agent.planner);
+        let plan = found.plan(&agent.table, &Changes::default());
+        assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.marks())]);
+    }
+}
+
+/// Without a number there is no endpoint: it is left out, and said.
+#[test]
+fn numbers_that_are_used_up_are_said() {
+    let snapshot = Snapshot { marks: Marks { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
+    let mut agent = Agent::new(ROOM);
+    agent.planner = Planner::new(ROOM, snapshot);
+    let changed = agent.replace(0, one(0, &[1, 2]));
+    agent.change(&changed).expect("applies");
+    assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [Full::Numbers]);
 }
 
 #[test]

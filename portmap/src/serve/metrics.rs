@@ -89,6 +89,7 @@ pub struct Metrics {
     entries: Metric<OfMap, Gauge>,
     capacity: Metric<OfMap, Gauge>,
     left_out: Gauge,
+    without_room: Gauge,
     contested: Gauge,
     failures: Counter,
     repairs: Counter,
@@ -132,6 +133,7 @@ impl Default for Metrics {
             entries: Metric::default(),
             capacity: Metric::default(),
             left_out: Gauge::default(),
+            without_room: Gauge::default(),
             contested: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
@@ -203,6 +205,11 @@ impl Metrics {
         registry.register("map_entries", "Entries of a BPF map in use", self.entries.clone());
         registry.register("map_capacity", "Entries that a BPF map has room for", self.capacity.clone());
         registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
+        registry.register(
+            "entries_left_out",
+            "Endpoints, source ranges and ClusterIPs that found no room in their maps",
+            self.without_room.clone(),
+        );
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
         registry.register(
             "sync_failures",
@@ -283,8 +290,9 @@ impl Metrics {
     }
 
     /// What found no place.
-    pub fn set_trouble(&self, left_out: usize, contested: usize) {
+    pub fn set_trouble(&self, left_out: usize, without_room: usize, contested: usize) {
         self.left_out.set(gauge(left_out));
+        self.without_room.set(gauge(without_room));
         self.contested.set(gauge(contested));
     }
 

@@ -4,15 +4,20 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use nix::sys::signal::Signal;
+use portmap_tests::agent::Agent;
+use serde_json::{Value, json};
 
 use crate::attach::expect_all;
 use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::{Stage, Transport, answer, eventually, who};
 
+/// A stage with a Service that has an entry in every map.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a"], &["--compare-interval", "1"])?;
-    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
+    let ranges = [format!("{}/32", stage.client.ipv4()), format!("{}/128", stage.client.ipv6())];
+    let spec = json!({"sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ranges});
+    stage.apply(&[Service::new("web", 1).exposed(1).spec(spec).endpoints(endpoints(&stage.pods))])?;
     Ok(stage)
 }
 
@@ -26,6 +31,10 @@ fn bpftool(arguments: &[&str]) -> Result<Value> {
 
 /// The pin of a map or link of the only set.
 fn pin(stage: &Stage, name: &str) -> String {
+    if name == "NUMBERS" {
+        let directory = format!("sockets-{}", portmap_common::SOCKETS_VERSION);
+        return stage.world.bpffs().join(directory).join(name).display().to_string();
+    }
     stage.world.bpffs().join(portmap_common::ABI_VERSION.to_string()).join("0").join(name).display().to_string()
 }
 
@@ -91,35 +100,94 @@ pub fn expect_repaired(stage: &Stage, map: &str) -> Result<()> {
 /// Something done to the map at a pin.
 type Change = fn(&str) -> Result<()>;
 
+/// Turns every bit of the first value of an array, or of all values of a hash. Repairs move things: the arrays come first.
+const TURNED: [(&str, Change); 18] = [
+    ("BACKENDS_V4", overwrite),
+    ("BACKENDS_V6", overwrite),
+    ("SERVICES", overwrite),
+    ("FRONTENDS_V4", delete),
+    ("FRONTENDS_V4", overwrite_all),
+    ("FRONTENDS_V6", overwrite_all),
+    ("NAMES", delete),
+    ("NAMES", overwrite_all),
+    ("ENDPOINTS_V4", delete),
+    ("ENDPOINTS_V4", overwrite_all),
+    ("ENDPOINTS_V6", overwrite_all),
+    ("MEMBERS", delete),
+    ("MEMBERS", overwrite_all),
+    ("SOURCE_RANGES_V4", overwrite_all),
+    ("SOURCE_RANGES_V6", overwrite_all),
+    ("PREFIXES_V4", overwrite),
+    ("PREFIXES_V6", overwrite),
+    ("NUMBERS", overwrite),
+];
+
+/// Keys that no agent writes, as bytes, and their values: an unknown protocol, a byte that should be 0, a source range that ends
+/// within the id.
+const FOREIGN: [(&str, &str, &str); 6] = [
+    ("FRONTENDS_V4", "10 0 0 1  80 0  7 0", "0 0 0 0 0 0 0 0"),
+    ("FRONTENDS_V4", "10 96 0 1  80 0  6 1", "0 0 0 0 0 0 0 0"),
+    ("FRONTENDS_V6", "253 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1  80 0  6 1", "0 0 0 0 0 0 0 0"),
+    ("MEMBERS", "0 0 0 0  1 0 0 0  0 0 0 0 0 0 0 0", "1"),
+    ("SOURCE_RANGES_V4", "8 0 0 0  0 0 0 0 0 0 0 0  0 0 0 0", "1"),
+    ("SOURCE_RANGES_V6", "0 0 0 0  0 0 0 0 0 0 0 0  0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0", "1"),
+];
+
+/// Puts a key there that no agent writes.
+fn insert(stage: &Stage, (map, key, value): (&str, &str, &str)) -> Result<()> {
+    let pin = pin(stage, map);
+    let mut arguments = vec!["map", "update", "pinned", &pin, "key"];
+    arguments.extend(key.split_whitespace());
+    arguments.push("value");
+    arguments.extend(value.split_whitespace());
+    bpftool(&arguments).map(drop)
+}
+
 #[test]
 fn changed_tables_are_repaired_and_counted() -> Result<()> {
     let mut stage = stage("repair")?;
     let before = stage.agent.services()?;
     let process = stage.process()?;
-    let changes: [(&str, Change); 8] = [
-        ("FRONTENDS_V4", delete),
-        ("FRONTENDS_V6", overwrite_all),
-        ("SERVICES", overwrite),
-        ("BACKENDS_V4", overwrite),
-        ("NAMES", delete),
-        ("NAMES", overwrite_all),
-        ("ENDPOINTS_V4", delete),
-        ("ENDPOINTS_V4", overwrite_all),
-    ];
-    let mut last = 0;
-    for (map, change) in changes {
-        change(&pin(&stage, map))?;
+    let mut last = repairs(&stage)?;
+    let mut expect = |what: &str, change: &dyn Fn() -> Result<()>| -> Result<()> {
+        change().with_context(|| what.to_owned())?;
         // A comparison may come between the changes of one map, and undo the first of them only.
-        last = eventually(&format!("{map} is repaired"), || {
+        last = eventually(&format!("{what} is repaired"), || {
             let count = repairs(&stage)?;
             Ok((count > last && stage.agent.services()? == before).then_some(count))
         })?;
         for transport in Transport::ALL {
             let met = who(&process, transport, cluster_ip(1).at(Via::V4, PORT));
-            assert_eq!(met, Ok(answer("a", transport)), "{map}");
+            assert_eq!(met, Ok(answer("a", transport)), "{what}");
         }
+        Ok(())
+    };
+    for (map, change) in TURNED {
+        expect(map, &|| change(&pin(&stage, map)))?;
+    }
+    for foreign in FOREIGN {
+        expect(&format!("{foreign:?}"), &|| insert(&stage, foreign))?;
     }
     stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains("somebody else had changed the tables")))
+}
+
+/// Whatever somebody did to the tables while no agent ran, the next one starts, and puts them right.
+#[test]
+fn an_agent_starts_on_changed_tables() -> Result<()> {
+    let mut stage = stage("changed")?;
+    let before = stage.agent.services()?;
+    stage.agent.stop(Signal::SIGKILL)?;
+    for (map, change) in TURNED.into_iter().filter(|(map, _)| *map != "FRONTENDS_V4") {
+        change(&pin(&stage, map)).with_context(|| map.to_owned())?;
+    }
+    FOREIGN.into_iter().try_for_each(|foreign| insert(&stage, foreign))?;
+    stage.agent = Agent::start(&stage.world, &[])?;
+    stage.agent.wait_until("the tables are right", |agent| Ok(agent.services()? == before))?;
+    let process = stage.process()?;
+    for transport in Transport::ALL {
+        assert_eq!(who(&process, transport, cluster_ip(1).at(Via::V4, PORT)), Ok(answer("a", transport)));
+    }
+    Ok(())
 }
 
 /// A comparison finds nothing to do in tables that nobody else has touched, however much happens.

@@ -13,12 +13,18 @@ use super::{mapped, open};
 use crate::{
     datapath::pin::Pins,
     encode::{self, IpBytes},
-    maps::{Item, Prefix, mapped::Mapped},
-    table::AddressOwner,
+    maps::{ForeignKey, Item, Prefix, mapped::Mapped},
+    table::{AddressOwner, Family},
 };
 
 /// `BPF_NOEXIST`: nothing is updated in place.
 const NEW_ONLY: u64 = 1;
+
+/// The value of what is only there or not.
+const PRESENT: u8 = 1;
+
+/// Where the halves of the prefixes begin.
+const HALVES: [usize; 2] = [0, PREFIXES];
 
 /// The maps of one address family.
 pub struct FamilyItems<A: IpBytes>
@@ -58,15 +64,24 @@ where
     }
 
     pub fn insert_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
-        Ok(self.ranges.insert(&range_key::<A>(id, range)?, 1, NEW_ONLY)?)
+        Ok(self.ranges.insert(&range_key::<A>(id, range)?, PRESENT, NEW_ONLY)?)
     }
 
     pub fn remove_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
         Ok(self.ranges.remove(&range_key::<A>(id, range)?)?)
     }
 
-    /// Everything in the maps of the family.
-    pub fn read(&self, items: &mut BTreeSet<Item>) -> Result<()> {
+    pub fn remove_partial_range(&mut self, bits: u32, id: u64) -> Result<()> {
+        Ok(self.ranges.remove(&Key::new(bits, SourceRange { id: id.to_be_bytes(), address: A::default() }))?)
+    }
+
+    /// Everything in the maps of the family; apart, what has a value or a key that the agent would not write.
+    pub fn read(
+        &self,
+        items: &mut BTreeSet<Item>,
+        spoiled: &mut BTreeSet<Item>,
+        foreign: &mut BTreeSet<ForeignKey>,
+    ) -> Result<()> {
         for element in &self.endpoints {
             let (number, endpoint) = element?;
             // One that somebody else changed is no endpoint of any set, whatever it says.
@@ -74,21 +89,31 @@ where
             let endpoint = crate::table::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
             items.insert(Item::Endpoint(number, endpoint));
         }
-        for key in self.ranges.keys() {
-            let key = key?;
+        for element in self.ranges.iter() {
+            let (key, value) = element?;
             let SourceRange { id, address } = key.data();
-            let bits = u8::try_from(key.prefix_len().saturating_sub(u64::BITS))?;
-            items.insert(Item::Range(u64::from_be_bytes(id), ipnet::IpNet::new(address.to_ip(), bits)?));
+            let (id, address) = (u64::from_be_bytes(id), address.to_ip());
+            let Some(bits) = key.prefix_len().checked_sub(u64::BITS) else {
+                foreign.insert(ForeignKey::SourceRange(Family::of(address), key.prefix_len(), id));
+                continue;
+            };
+            let item = Item::Range(id, ipnet::IpNet::new(address, u8::try_from(bits)?)?.trunc());
+            items.insert(item);
+            if value != PRESENT {
+                spoiled.insert(item);
+            }
         }
         Ok(())
     }
 
-    /// The prefixes in force.
-    pub fn prefixes(&self) -> Result<Vec<Prefix>> {
+    /// The prefixes in force; `None` if they are not what the agent would write.
+    pub fn prefixes(&self) -> Result<Option<Vec<Prefix>>> {
         let Prefixes { active, prefixes } = self.prefixes.read(0)?;
-        let first = active.first as usize;
-        let active = prefixes.iter().skip(first).take(active.count as usize);
-        active.map(encode::prefix_of).collect::<Option<_>>().context("PREFIXES holds what the agent would not write")
+        let (first, count) = (active.first as usize, active.count as usize);
+        if !HALVES.contains(&first) || count > PREFIXES {
+            return Ok(None);
+        }
+        Ok(prefixes.iter().skip(first).take(count).map(encode::prefix_of).collect())
     }
 
     /// Writes the prefixes into the half that is not in force, then switches over.
@@ -122,16 +147,20 @@ impl Members {
     }
 
     pub fn insert(&mut self, member: Member) -> Result<()> {
-        Ok(self.0.insert(member, 1, NEW_ONLY)?)
+        Ok(self.0.insert(member, PRESENT, NEW_ONLY)?)
     }
 
     pub fn remove(&mut self, member: Member) -> Result<()> {
         Ok(self.0.remove(&member)?)
     }
 
-    pub fn read(&self, items: &mut BTreeSet<Item>) -> Result<()> {
-        for member in self.0.keys() {
-            items.insert(Item::Member(member?));
+    pub fn read(&self, items: &mut BTreeSet<Item>, spoiled: &mut BTreeSet<Item>) -> Result<()> {
+        for element in &self.0 {
+            let (member, value) = element?;
+            items.insert(Item::Member(member));
+            if value != PRESENT {
+                spoiled.insert(Item::Member(member));
+            }
         }
         Ok(())
     }

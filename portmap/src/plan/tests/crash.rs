@@ -14,8 +14,8 @@ fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
             let snapshot = maps.read().expect("reads");
             let found = snapshot.frontends.iter().find(|(_, found)| found.number == *number);
             let before = found.and_then(|(_, found)| found.service).expect("a service in use");
-            let Service { kind, flags, .. } = before;
-            vec![Step::DescribeService(*number, Service { kind, flags, ..*service }), step.clone()]
+            let Service { affinity_timeout, kind, flags, .. } = before;
+            vec![Step::DescribeService(*number, Service { affinity_timeout, kind, flags, ..*service }), step.clone()]
         }
         Step::SetMarks(_)
         | Step::WriteService(..)
@@ -26,7 +26,8 @@ fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
         | Step::RemoveFrontend(_)
         | Step::Insert(_)
         | Step::Remove(_)
-        | Step::SetPrefixes(..) => vec![step.clone()],
+        | Step::SetPrefixes(..)
+        | Step::RemoveForeign(_) => vec![step.clone()],
     }
 }
 

@@ -19,8 +19,7 @@ use portmap_common::{
 };
 
 use super::{
-    Backends, Capacity, ForeignKey, Found, Item, LAST_NUMBER, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace,
-    mapped::Mapped,
+    Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace, mapped::Mapped,
 };
 use crate::{
     datapath::pin::Pins,
@@ -403,7 +402,7 @@ impl Maps for BpfMaps {
             spoiled,
             foreign,
             prefixes: PerFamily { v4: self.items_v4.prefixes()?, v6: self.items_v6.prefixes()? },
-            marks: Marks { id: believed(next_id), endpoint: believed(next_endpoint) },
+            marks: Marks { id: next_id, endpoint: next_endpoint },
         })
     }
 }
@@ -434,11 +433,6 @@ impl ForeignFrontend for V6 {
     fn foreign(key: portmap_common::Frontend<V6>) -> ForeignKey {
         ForeignKey::FrontendV6(key)
     }
-}
-
-/// What NUMBERS says, unless no node gives so many. The numbers in use still count.
-fn believed(next: u64) -> u64 {
-    if next > LAST_NUMBER { 0 } else { next }
 }
 
 fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::Frontend<A>> {

@@ -56,7 +56,7 @@ impl Ports {
             hasher: RandomState::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
-            marks,
+            marks: Marks { id: believed(marks.id), endpoint: believed(marks.endpoint) },
             in_use: Marks::default(),
             unclaimed: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -349,6 +349,11 @@ impl Ports {
         let Self { by_id, ids, hasher, .. } = self;
         ids.insert_unique(hash, id, |id| by_id.get(id).map_or(0, |port| hasher.hash_one(&port.key)));
     }
+}
+
+/// What NUMBERS says, unless no node gives so many. The numbers in use still count.
+fn believed(next: u64) -> u64 {
+    if next > LAST_NUMBER { 0 } else { next }
 }
 
 /// The service port that a table entry belongs to.

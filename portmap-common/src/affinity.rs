@@ -43,6 +43,35 @@ impl Affinity {
     }
 }
 
+/// A value of `AFFINITY_SHARES` under a cgroup's id: how many clients have been remembered for its processes in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Share {
+    /// When the period began, in nanoseconds of the monotonic clock.
+    pub began: u64,
+    /// Clients remembered since.
+    pub clients: u64,
+}
+
+layout!(Share, 16);
+
+impl Share {
+    /// How long a period is, in nanoseconds: one hour.
+    pub const PERIOD: u64 = 3_600 * SECOND;
+
+    /// The share after one more client at `now`; none if the cgroup has used up `most` of this period.
+    #[inline]
+    pub fn take(self, now: u64, most: u64) -> Option<Self> {
+        if now.saturating_sub(self.began) >= Self::PERIOD {
+            Some(Self { began: now, clients: 1 })
+        } else if self.clients < most {
+            Some(Self { clients: self.clients + 1, ..self })
+        } else {
+            None
+        }
+    }
+}
+
 /// A key of `MEMBERS`: there while the endpoint is in the inside choice of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -68,6 +97,17 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_used_up_and_comes_back() {
+        let share = Share { began: 5, clients: 1 };
+        assert_eq!(share.take(6, 2), Some(Share { began: 5, clients: 2 }));
+        assert_eq!(Share { clients: 2, ..share }.take(4, 2), None, "the clock of this processor is behind");
+        assert_eq!(
+            Share { clients: 2, ..share }.take(5 + Share::PERIOD, 2),
+            Some(Share { began: 5 + Share::PERIOD, clients: 1 })
+        );
+    }
 
     #[test]
     fn a_session_lasts_as_long_as_its_timeout_to_the_nanosecond() {

@@ -22,7 +22,7 @@ mod state;
 mod totals;
 
 pub use address::{Address, MAPPED, Neutral, V4, V6};
-pub use affinity::{Affinity, Client, Member};
+pub use affinity::{Affinity, Client, Member, Share};
 pub use backend::{Backend, EndpointNumber, LOCAL};
 pub use counters::Counters;
 pub use endpoint::Endpoint;
@@ -31,7 +31,9 @@ pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
-pub use socket::{Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
+pub use socket::{
+    ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED,
+};
 pub use source::{ADDRESSES, Namespace, SourceRange};
 pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;

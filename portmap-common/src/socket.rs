@@ -83,6 +83,12 @@ pub struct Connected {
 
 layout!(Connected, 72);
 
+/// A flag of [`Flow::used`]: the backend has answered since.
+pub const ANSWERED: u64 = 1;
+
+/// One call by the clock of [`Datagrams`]: the bit below is for [`ANSWERED`].
+pub const CALL: u64 = 2;
+
 /// A frontend that a socket sent datagrams to, and the backend that they went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -93,8 +99,8 @@ pub struct Flow {
     pub asked: Destination,
     /// The backend.
     pub given: Destination,
-    /// When the socket last sent this way, by the clock of [`Datagrams`]. 0 if it has sent to the backend's own address since:
-    /// then answers are not the frontend's.
+    /// When the socket last sent this way, by the clock of [`Datagrams`], with [`ANSWERED`] once something came back. 0 if it has
+    /// sent to the backend's own address since: then answers are not the frontend's.
     pub used: u64,
 }
 
@@ -104,7 +110,7 @@ layout!(Flow, 64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Datagrams {
-    /// Counts the socket's calls.
+    /// Counts the socket's calls, in steps of [`CALL`].
     pub clock: u64,
     /// The flows; the longest unused one gives way to a new one.
     pub flows: [Flow; DESTINATIONS],

@@ -24,6 +24,8 @@ pub struct Totals {
     pub forgotten_sockets: u64,
     /// Clients that session affinity has begun to remember.
     pub affinity_clients: u64,
+    /// Clients that session affinity did not remember, because their cgroup had used up its share.
+    pub affinity_over_share: u64,
 }
 
-layout!(Totals, 72);
+layout!(Totals, 80);

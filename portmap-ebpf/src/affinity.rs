@@ -1,11 +1,12 @@
 //! Session affinity: a client that was here lately gets the same endpoint again.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use portmap_common::{Affinity, Backend, Choice, Client, Description, Member};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
+use portmap_common::{Affinity, Backend, Choice, Client, Description, Member, Share};
 
 use crate::{
     forward,
-    maps::{self, AFFINITY, MEMBERS, Tables},
+    maps::{self, AFFINITY, AFFINITY_SHARES, MEMBERS, Tables},
+    switches::AFFINITY_SHARE,
 };
 
 /// The endpoint that the client in this network namespace had last, if it is still to be had; else any, which is remembered.
@@ -36,7 +37,9 @@ pub fn choose<A: Tables>(namespace: u64, number: u32, service: &Description, cho
 #[inline(always)]
 fn read(place: *mut Affinity) -> Affinity {
     // SAFETY: the map returned the element.
-    let (endpoint, last_used) = unsafe { (&raw const (*place).endpoint, &raw const (*place).last_used) };
+    let endpoint = unsafe { &raw const (*place).endpoint };
+    // SAFETY: as above.
+    let last_used = unsafe { &raw const (*place).last_used };
     // SAFETY: the field is one aligned 8-byte word.
     let endpoint = unsafe { endpoint.read_volatile() };
     // SAFETY: as above.
@@ -66,11 +69,32 @@ fn replace(place: *mut Affinity, entry: &Affinity) {
 }
 
 /// Remembers a client for the first time. The longest unseen one is forgotten where there is no room.
+///
+/// A process may make thousands of network namespaces, each of which is a client: it must not have everybody else forgotten.
 #[inline(always)]
 fn begin(client: &Client, entry: &Affinity) {
+    if !take_share(entry.last_used) {
+        return maps::count(|totals| totals.affinity_over_share += 1);
+    }
     if AFFINITY.insert(client, entry, 0).is_ok() {
         maps::count(|totals| totals.affinity_clients += 1);
     }
+}
+
+/// Takes one from the share of the process's cgroup, if any is left.
+#[inline(always)]
+fn take_share(now: u64) -> bool {
+    // SAFETY: the helper takes no argument.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    let Some(place) = AFFINITY_SHARES.get_ptr_mut(cgroup) else {
+        return AFFINITY_SHARES.insert(cgroup, Share { began: now, clients: 1 }, 0).is_ok();
+    };
+    // SAFETY: the map returned the element. Processors that take from it at once may count one client for two.
+    let share = unsafe { place.read() };
+    let Some(rest) = share.take(now, AFFINITY_SHARE.load()) else { return false };
+    // SAFETY: as above.
+    unsafe { place.write(rest) };
+    true
 }
 
 #[inline(always)]

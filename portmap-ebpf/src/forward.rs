@@ -98,6 +98,7 @@ pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Add
         Owner::Service => serve(socket, frontend, call, found.service),
         // glibc sorts the addresses of a name by connecting a UDP socket to each: refused ones would come last.
         Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Outcome::of(Action::Leave),
+        Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => Outcome::of(Action::Leave),
         Owner::UndefinedPort => Outcome::of(Action::Refuse),
         Owner::Unallocated => Outcome::of(Action::Drop),
         Owner::Nobody => Outcome::of(Action::Leave),
@@ -146,6 +147,10 @@ fn serve<S: Socket<Address: Tables>>(
     if let Some(backend) = memory::last_backend(socket, frontend, service.id) {
         return Outcome::forward(backend);
     }
+    // A pod's address that is a frontend of another Service, too.
+    if was_given(socket, call) {
+        return Outcome::of(Action::Leave);
+    }
     let outcome = match memory::former_backend(socket, frontend, service.id) {
         Some(backend) => Outcome::forward(backend),
         None => choose(socket, call, number, &service),
@@ -154,6 +159,12 @@ fn serve<S: Socket<Address: Tables>>(
         memory::sent(socket, frontend, service.id, &outcome.backend);
     }
     outcome
+}
+
+/// Whether a datagram goes to an address that the socket was given by an earlier decision.
+#[inline(always)]
+fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
+    call == Call::Send && memory::was_given(socket, &socket.destination())
 }
 
 /// What a client gets from a service that it is new to.

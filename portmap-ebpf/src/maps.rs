@@ -11,7 +11,7 @@ use aya_ebpf::{
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
     ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
-    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, SourceRange, State, Totals, V4, V6,
+    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6,
 };
 
 const SERVICES_MAX: usize = 65_536;
@@ -19,6 +19,7 @@ const FRONTENDS_MAX: usize = 2 * SERVICES_MAX;
 const BACKENDS_MAX: usize = 524_288;
 const NAMESPACES_MAX: usize = 4_096;
 const CLIENTS_MAX: usize = 65_536;
+const SHARES_MAX: usize = 4_096;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -85,6 +86,10 @@ pub static MEMBERS: HashMap<Member, u8, BACKENDS_MAX, NO_PREALLOC> = HashMap::ne
 /// (service port, client) → the endpoint that it was given last.
 #[btf_map]
 pub static AFFINITY: LruHashMap<Client, Affinity, CLIENTS_MAX> = LruHashMap::new();
+
+/// cgroup → how many clients AFFINITY has remembered for it lately.
+#[btf_map]
+pub static AFFINITY_SHARES: LruHashMap<u64, Share, SHARES_MAX> = LruHashMap::new();
 
 /// (service port, range) of those whom a load balancer's address admits, IPv4.
 #[btf_map]

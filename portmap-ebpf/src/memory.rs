@@ -2,7 +2,7 @@
 //!
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
-use portmap_common::{Address, Backend, Chosen, Datagrams, Destination, Flow, Frontend, TCP, UDP, UNSETTLED};
+use portmap_common::{ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, Frontend, TCP, UDP, UNSETTLED};
 
 use crate::{
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
@@ -105,16 +105,28 @@ pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, bac
     }
 }
 
-/// Notes that the socket sends to this destination itself: what comes from there is shown as it is.
+/// Notes that the socket sends to this destination itself: what comes from there is shown as it is. Not if it is the kernel that
+/// sends again what had no room, to the address that it was given before: `io_uring` does. Then there was no answer yet.
 #[inline(always)]
 pub fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
     if let Some(notes) = DATAGRAMS.find(&socket.as_context()) {
         for flow in &mut notes.flows {
-            if flow.given.is(destination) {
+            if flow.used & ANSWERED != 0 && flow.given.is(destination) {
                 flow.used = 0;
             }
         }
     }
+}
+
+/// Whether this socket was itself given the destination, and not its process: the peer of a connected socket, which the kernel
+/// names whenever an `AF_INET6` socket sends to an IPv4-mapped one; or what it sends again.
+#[inline(always)]
+pub fn was_given<S: Socket>(socket: &S, destination: &Destination) -> bool {
+    if socket.is_connected() {
+        return asked_of_peer(socket, destination).is_some();
+    }
+    let Some(notes) = DATAGRAMS.find(&socket.as_context()) else { return false };
+    notes.flows.iter().any(|flow| flow.used & ANSWERED == 0 && flow.used != 0 && flow.given.is(destination))
 }
 
 /// What the socket asked for when it last sent to this backend.
@@ -134,7 +146,15 @@ pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<De
             }
         }
     }
-    (used != 0).then_some(asked)
+    if used == 0 {
+        return None;
+    }
+    for flow in &mut notes.flows {
+        if flow.used == used {
+            flow.used |= ANSWERED;
+        }
+    }
+    Some(asked)
 }
 
 /// The flow to this frontend, else the one unused for longest.
@@ -153,7 +173,7 @@ fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Fl
 
 #[inline(always)]
 fn tick(notes: &mut Datagrams) -> u64 {
-    notes.clock = notes.clock.wrapping_add(1);
+    notes.clock = notes.clock.wrapping_add(CALL);
     notes.clock
 }
 

@@ -21,6 +21,10 @@ pub static ONLY_HOST: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HOST_NAMESPACE: Global<u64> = Global::new(0);
 
+/// How many clients session affinity remembers for the processes of one cgroup within a [`portmap_common::Share::PERIOD`].
+#[unsafe(no_mangle)]
+pub static AFFINITY_SHARE: Global<u64> = Global::new(u64::MAX);
+
 /// How many cgroups are excluded.
 #[unsafe(no_mangle)]
 pub static EXCLUDED: Global<u32> = Global::new(0);

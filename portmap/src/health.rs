@@ -141,6 +141,7 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         not_admitted,
         forgotten_sockets,
         affinity_clients,
+        affinity_over_share,
     } = maps.totals()?;
     let contested = u64::from(state.contested);
     let repairs = state.repairs;
@@ -155,6 +156,10 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         (
             forgotten_sockets,
             "calls were translated without a note on the socket: the kernel had no memory (net.core.optmem_max)",
+        ),
+        (
+            affinity_over_share,
+            "clients were not remembered by session affinity: processes of their cgroup had begun too many sessions in an hour",
         ),
         (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
     ];

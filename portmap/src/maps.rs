@@ -34,6 +34,11 @@ impl Capacity {
         self.services.saturating_mul(2)
     }
 
+    /// Clients of session affinity that the processes of one cgroup may add in an hour: a sixteenth, but no fewer than 64.
+    pub fn affinity_share(self) -> u64 {
+        u64::from(self.affinity_clients / 16).max(64)
+    }
+
     /// Entries of each of the maps that hold an [`Item`] of a backend.
     pub fn items(self) -> u32 {
         (self.backends / 4).max(1_024)
@@ -115,9 +120,9 @@ pub enum Item {
 /// A key in a hash or trie that the agent would never write. It stands for nothing, and can only be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForeignKey {
-    /// FRONTENDS_V4: of an unknown protocol, or with bytes that should be 0.
+    /// `FRONTENDS_V4`: of an unknown protocol, or with bytes that should be 0.
     FrontendV4(portmap_common::Frontend<V4>),
-    /// FRONTENDS_V6: of an unknown protocol, or with bytes that should be 0.
+    /// `FRONTENDS_V6`: of an unknown protocol, or with bytes that should be 0.
     FrontendV6(portmap_common::Frontend<V6>),
     /// SOURCE_RANGES: a prefix of so many bits, which ends within the id.
     SourceRange(Family, u32, u64),

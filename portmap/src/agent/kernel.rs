@@ -40,7 +40,7 @@ impl Kernel {
         let find = || Pins::of_version(&options.bpffs, options.abi);
         privileges::check()?;
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
-        let constants = Constants::new(&options.switches, &cgroup)?;
+        let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         find().create_root(options.mounting)?;
         let lock = lock(&find(), options.waiting).await?;
         let pins = choose(find(), options)?;

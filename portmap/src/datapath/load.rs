@@ -90,12 +90,13 @@ pub struct Constants {
     excluded_ids: [u64; EXCLUDED],
     excluded_levels: [u32; EXCLUDED],
     notes_tcp: u8,
+    affinity_share: u64,
     log: u8,
 }
 
 impl Constants {
     /// The switches in the kernel's terms, for programs on this cgroup.
-    pub fn new(switches: &Switches, attached: &Cgroup) -> Result<Self> {
+    pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
         let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         ensure!(excluded.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", excluded.len());
         let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
@@ -117,6 +118,7 @@ impl Constants {
             excluded_ids,
             excluded_levels,
             notes_tcp: u8::from(*peer_names == PeerNames::Service),
+            affinity_share: capacity.affinity_share(),
             log: *log as u8,
         })
     }
@@ -124,7 +126,7 @@ impl Constants {
 
 impl Constants {
     fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, notes_tcp, log } = self;
+        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, notes_tcp, affinity_share, log } = self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)
@@ -132,6 +134,7 @@ impl Constants {
             .override_global("EXCLUDED_IDS", excluded_ids.as_slice(), true)
             .override_global("EXCLUDED_LEVELS", excluded_levels.as_slice(), true)
             .override_global("NOTES_TCP", notes_tcp, true)
+            .override_global("AFFINITY_SHARE", affinity_share, true)
             .override_global(aya_log::LEVEL, log, true);
     }
 }

@@ -147,6 +147,7 @@ impl BpfMaps {
             not_admitted: sum.not_admitted + totals.not_admitted,
             forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
             affinity_clients: sum.affinity_clients + totals.affinity_clients,
+            affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
         }))
     }
 

@@ -24,7 +24,7 @@ pub struct Items {
     counts: HashMap<(Discriminant<Item>, Family), u32>,
     capacity: Capacity,
     /// Entries of each of the maps of endpoints and members.
-    items: u32,
+    room_each: u32,
     /// What found no room. What is remembered of clients, or refused, is less than it should be then.
     without_room: BTreeSet<Item>,
     /// Whether something found no room since this was last asked.
@@ -44,7 +44,7 @@ impl Items {
             present,
             counts,
             capacity,
-            items: capacity.items(),
+            room_each: capacity.items(),
             without_room: BTreeSet::new(),
             lacked: false,
             room_came: false,
@@ -53,8 +53,8 @@ impl Items {
 
     /// Empty maps, those of endpoints and members with room for so many.
     #[cfg(test)]
-    pub fn of_room(capacity: Capacity, items: u32) -> Self {
-        Self { items, ..Self::new(capacity, BTreeSet::new()) }
+    pub fn of_room(capacity: Capacity, room_each: u32) -> Self {
+        Self { room_each, ..Self::new(capacity, BTreeSet::new()) }
     }
 
     /// How much found no room.
@@ -112,7 +112,7 @@ impl Items {
             // The rest of FRONTENDS is for frontends.
             Item::Address(..) => self.capacity.frontends() - self.capacity.services,
             Item::Range(..) => self.capacity.services,
-            Item::Endpoint(..) | Item::Member(_) => self.items,
+            Item::Endpoint(..) | Item::Member(_) => self.room_each,
         }
     }
 

@@ -316,6 +316,7 @@ impl Metrics {
             not_admitted,
             forgotten_sockets,
             affinity_clients,
+            affinity_over_share,
         } = *totals;
         // The programs count: what they have counted is taken over.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
@@ -329,6 +330,7 @@ impl Metrics {
             ("not_admitted", not_admitted),
             ("forgotten_socket", forgotten_sockets),
             ("affinity_client", affinity_clients),
+            ("affinity_over_share", affinity_over_share),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);
         }

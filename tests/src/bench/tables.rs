@@ -33,7 +33,7 @@ impl Tables {
         let lock = pins.lock()?.context("another process writes to the maps")?;
         let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
         let cgroup = Cgroup::open(Some(&world.cgroup(Group::Clients)))?;
-        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(switches, &cgroup)?)?;
+        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(switches, &cgroup, capacity)?)?;
         attach::attach(&mut programs, &tables.pins, &cgroup)?;
         Ok(tables)
     }

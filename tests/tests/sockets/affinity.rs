@@ -176,7 +176,8 @@ fn the_timeout_runs_from_the_last_connection() -> Result<()> {
 /// The oldest are forgotten; nobody is turned away.
 #[test]
 fn more_clients_than_there_is_room_for() -> Result<()> {
-    const MANY: std::ops::Range<u16> = 8000..8200;
+    // As many as one cgroup may have remembered.
+    const MANY: std::ops::Range<u16> = 8000..8064;
     let mut stage = Stage::new("affinity-full", &NAMES, &["--max-affinity-clients", "32"])?;
     let service = Service::new("web", 1).ports(MANY.map(Listen::tcp)).sticky(HOURS);
     let process = stage.process()?;
@@ -190,5 +191,31 @@ fn more_clients_than_there_is_room_for() -> Result<()> {
     assert_eq!(last, [answer("a", Transport::Tcp)], "the latest is remembered");
     let first: BTreeSet<String> = ask(MANY.start..MANY.start + 50)?.into_iter().collect();
     assert!(first.len() > 1, "the oldest should be forgotten");
+    Ok(())
+}
+
+/// Who makes very many network namespaces has its own sessions forgotten, not everybody's.
+#[test]
+fn one_cgroup_cannot_have_all_others_forgotten() -> Result<()> {
+    const MANY: std::ops::Range<u16> = 8000..9000;
+    let mut stage = Stage::new("affinity-share", &NAMES, &["--max-affinity-clients", "512"])?;
+    let service = Service::new("web", 1).ports(MANY.map(Listen::tcp)).sticky(HOURS);
+    let other = stage.world.client("greedy")?;
+    let (victim, greedy) = (stage.process()?, Process::in_pod(&other)?);
+    stage.apply(&[service.clone().endpoints(endpoints(&stage.pods[..1]))])?;
+    let ask = |process: &Process, ports: std::ops::Range<u16>| -> Met<Vec<String>> {
+        ports.map(|port| who(process, Transport::Tcp, cluster_ip(1).at(Via::V4, port))).collect()
+    };
+    let kept = MANY.start..MANY.start + 20;
+    ask(&victim, kept.clone())?;
+    // Each port is another client of another service port, as each namespace would be.
+    assert_eq!(ask(&greedy, MANY)?.len(), MANY.len());
+    stage.apply(&[service.endpoints(endpoints(&stage.pods))])?;
+    let answers: BTreeSet<String> = ask(&victim, kept)?.into_iter().collect();
+    assert_eq!(answers, BTreeSet::from([answer("a", Transport::Tcp)]), "every session of the other pod lasts");
+    let status = stage.agent.portmap(&["status"])?;
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    // Both pods are in one cgroup here, which has a share of 64.
+    assert!(text.contains("956 clients were not remembered by session affinity"), "{text}");
     Ok(())
 }

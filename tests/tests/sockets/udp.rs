@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
-use portmap_tests::listen::Protocol;
+use portmap_tests::listen::{Listen, Protocol};
 use portmap_tests::pod_socket::Datagram;
 use portmap_tests::process::Socket;
+use serde_json::json;
 
 use crate::objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
 use crate::stage::{Stage, Transport, answer, eventually, left_alone, refused};
@@ -239,4 +240,49 @@ fn a_udp_service_of_a_pod_that_died_is_soon_another_pods() -> Result<()> {
     // Before the agent hears of it nobody answers.
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     eventually("the other pod answers", || Ok(socket.ask_at(address).ok())).map(drop)
+}
+
+/// An `AF_INET6` socket that is connected to an IPv4-mapped address names it with every datagram. Its pod's address may be a
+/// frontend of another Service, too: the socket stays where it was connected.
+#[test]
+fn a_connected_socket_is_not_diverted_by_its_pods_address() -> Result<()> {
+    let mut stage = stage("diverted", &["a", "b"])?;
+    let first = service().endpoints([Endpoint::of(&stage.pods[0])]);
+    stage.apply(std::slice::from_ref(&first))?;
+    let process = stage.process()?;
+    let socket = process.connected(cluster_ip(1).at(Via::Mapped, PORT), Protocol::Udp)?;
+    assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
+    let taken = Both::of(&stage.pods[0]);
+    let second = Service::new("second", 2)
+        .ports([Listen::udp(TARGET_PORT)])
+        .spec(json!({"externalIPs": [taken.v4, taken.v6]}))
+        .endpoints([Endpoint::of(&stage.pods[1])]);
+    stage.apply(&[first, second])?;
+    assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)), "sent to the peer");
+    // A socket that asks for that address gets the other Service.
+    let other = process.open(portmap_tests::pod_socket::Domain::Inet, Protocol::Udp)?;
+    let answered = other.ask_at(taken.at(Via::V4, TARGET_PORT))?;
+    assert_eq!(answered.text, answer("b", Transport::UdpUnconnected));
+    Ok(())
+}
+
+/// The kernel sends a request of `io_uring` again that had no room, to the address that it was given the first time.
+#[test]
+fn what_is_sent_again_before_an_answer_is_still_the_services() -> Result<()> {
+    let stage = stage("again", &["a"])?;
+    let process = stage.process()?;
+    for via in Via::ALL {
+        let (service, pod) = (cluster_ip(1).at(via, PORT), Both::of(&stage.pods[0]).at(via, TARGET_PORT));
+        let socket = process.open_for(service, Protocol::Udp)?;
+        for address in [service, pod, pod] {
+            socket.send_to(address)?;
+        }
+        for _ in 0..3 {
+            let answered = Datagram { text: answer("a", Transport::UdpUnconnected), source: Some(service) };
+            assert_eq!(socket.receive(), Ok(answered), "{service}");
+        }
+        // After an answer, the pod's own address is what the process asks for.
+        assert_eq!(socket.ask_at(pod)?.source, Some(pod));
+    }
+    Ok(())
 }

@@ -89,7 +89,7 @@ where
             let endpoint = crate::table::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
             items.insert(Item::Endpoint(number, endpoint));
         }
-        for element in self.ranges.iter() {
+        for element in &self.ranges {
             let (key, value) = element?;
             let SourceRange { id, address } = key.data();
             let (id, address) = (u64::from_be_bytes(id), address.to_ip());

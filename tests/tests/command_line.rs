@@ -14,6 +14,8 @@ mod files;
 mod harness;
 #[path = "command_line/large.rs"]
 mod large;
+#[path = "command_line/pins.rs"]
+mod pins;
 #[path = "command_line/resolve.rs"]
 mod resolve;
 #[path = "command_line/site.rs"]

@@ -14,6 +14,7 @@ use crate::{
         load::{self, Constants},
         log::{self, Logger},
         pin::{Lock, Pins},
+        removal,
     },
     maps::{bpf::BpfMaps, grace::Grace},
     privileges,
@@ -41,8 +42,7 @@ impl Kernel {
         privileges::check()?;
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup)?;
-        find().create_root(options.mounting)?;
-        let lock = lock(&find(), options.waiting).await?;
+        let lock = lock(find, options).await?;
         let pins = choose(find(), options)?;
         pins.create()?;
         let programs = attach::load(&pins, options.capacity, &constants)?;
@@ -66,7 +66,7 @@ impl Kernel {
             return Ok(());
         }
         self.attach()?;
-        for error in self.pins.others().iter().flat_map(attach::remove_set) {
+        for error in self.pins.others().iter().flat_map(removal::remove_set) {
             tracing::warn!("{error:#}");
         }
         Ok(())
@@ -109,7 +109,18 @@ impl Kernel {
 }
 
 /// Becomes the one that writes.
-async fn lock(pins: &Pins, waiting: Waiting) -> Result<Lock> {
+async fn lock(find: impl Fn() -> Pins, options: &Options) -> Result<Lock> {
+    loop {
+        find().create_root(options.mounting)?;
+        let lock = lock_once(&find(), options.waiting).await?;
+        // An agent that ended with `--cleanup-on-exit`, or a cleanup, removes the directory that was waited for.
+        if lock.is_in_force()? {
+            return Ok(lock);
+        }
+    }
+}
+
+async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     if let Some(lock) = pins.lock()? {
         return Ok(lock);
     }
@@ -139,7 +150,7 @@ fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
             in_use.next()
         }
     };
-    for error in pins.others().iter().filter(|other| !other.has_links()).flat_map(attach::remove_set) {
+    for error in pins.others().iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
         tracing::warn!("{error:#}");
     }
     Ok(pins)

@@ -82,7 +82,7 @@ pub enum LogLevel {
 }
 
 /// The constants of the programs.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Constants {
     only_host: u8,
     host_namespace: u64,
@@ -169,6 +169,12 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
 pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
     Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, what)| what))
+}
+
+/// The names of the maps that this version pins.
+pub(super) fn pinned_maps() -> Result<Vec<String>> {
+    let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
+    Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
 }
 
 /// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.

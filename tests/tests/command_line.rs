@@ -8,6 +8,8 @@
 mod agent;
 #[path = "command_line/bad_start.rs"]
 mod bad_start;
+#[path = "command_line/cgroups.rs"]
+mod cgroups;
 #[path = "command_line/files.rs"]
 mod files;
 #[path = "command_line/harness.rs"]

@@ -34,7 +34,7 @@ pub struct Kernel {
     constants: Constants,
     /// False while another set's programs serve.
     is_attached: bool,
-    /// Why the programs are not attached, as said last.
+    /// Why the programs could not be kept attached, as said last.
     trouble: Option<String>,
     _lock: Lock,
 }
@@ -96,7 +96,7 @@ impl Kernel {
             Err(error) => {
                 let trouble = format!("{error:#}");
                 if self.trouble.as_ref() != Some(&trouble) {
-                    tracing::error!("the programs are not attached as they should be: {trouble}; trying again each second");
+                    tracing::error!("failed to keep the programs attached: {trouble}; trying again each second");
                     self.trouble = Some(trouble);
                 }
             }
@@ -108,7 +108,7 @@ impl Kernel {
             self.attach()?;
             tracing::warn!("the cgroup {} was removed and made again: attached to it", self.cgroup.path.display());
         }
-        let missing = attach::detached(&self.pins, &self.cgroup);
+        let missing = attach::detached(&self.pins, &self.cgroup)?;
         if !missing.is_empty() {
             self.attach().with_context(|| format!("{} had been detached by somebody else", missing.join(", ")))?;
             tracing::warn!("{} had been detached by somebody else: attached again", missing.join(", "));
@@ -125,11 +125,7 @@ impl Kernel {
 
     /// Loads the programs anew where an excluded cgroup was removed and made again: its number is one of their constants.
     fn follow_excluded(&mut self) -> Result<()> {
-        // While a cgroup is gone, no process is in it.
-        let Ok(constants) = Constants::new(&self.switches, &self.cgroup) else { return Ok(()) };
-        if constants == self.constants {
-            return Ok(());
-        }
+        let Some(constants) = self.constants.successor(&self.switches, &self.cgroup)? else { return Ok(()) };
         self.programs = attach::load(&self.pins, self.capacity, &constants)?;
         self.constants = constants;
         attach::attach(&mut self.programs, &self.pins, &self.cgroup)?;

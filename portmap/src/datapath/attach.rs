@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
@@ -17,7 +17,7 @@ use super::{
     cgroup::Cgroup,
     load::{self, Constants},
     pin::Pins,
-    sys,
+    sys::{self, Object},
 };
 use crate::maps::Capacity;
 
@@ -65,9 +65,15 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attac
 }
 
 /// Programs that are not attached to the cgroup, as somebody else has seen to.
-pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Vec<&'static str> {
-    let is_attached = |program: &&str| matches!(attachment(pins, program), Ok(Some((id, _))) if id == cgroup.id);
-    PROGRAMS.into_iter().filter(|program| !is_attached(program)).collect()
+pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        // Not to be able to look, for want of descriptors say, is another matter.
+        if attachment(pins, program)?.is_none_or(|(id, _)| id != cgroup.id) {
+            missing.push(program);
+        }
+    }
+    Ok(missing)
 }
 
 /// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
@@ -123,10 +129,15 @@ fn detach(pin: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Opens a pinned link. What somebody else has put in its place is not touched.
 fn open(pin: &Path) -> Result<Option<OwnedFd>> {
-    match sys::open_pin(pin) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("failed to open the pinned link {}", pin.display())),
-    }
+    let context = || format!("failed to open the pinned link {}", pin.display());
+    let link = match sys::open_pin(pin) {
+        Ok(link) => link,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(context),
+    };
+    let kind = sys::kind_of(link.as_fd()).with_context(context)?;
+    ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup: it is not portmap's; remove it", pin.display());
+    Ok(Some(link))
 }

@@ -84,8 +84,9 @@ impl Cgroup {
 
     /// The cgroup that its path leads to now: `None` if it is this one. A cgroup that is removed and made again is another one.
     pub fn successor(&self) -> Result<Option<Self>> {
-        let now = Self::at(&self.path)?;
-        Ok((now.id != self.id).then_some(now))
+        let found =
+            fs::metadata(&self.path).with_context(|| format!("failed to look at the cgroup {}", self.path.display()))?;
+        if found.ino() == self.id { Ok(None) } else { Self::at(&self.path).map(Some) }
     }
 
     /// Whether it is another cgroup or lies below it.

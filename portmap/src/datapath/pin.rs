@@ -303,3 +303,17 @@ fn exists(path: &Path) -> Result<bool> {
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_portmap_gives_are_its_own() {
+        let place = |name: &str| Place::in_root(OsStr::new(name));
+        assert_eq!(["0", "3", "901"].map(place), [Some(Place::Version); 3]);
+        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(Place::Notes); 2]);
+        let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
+        assert_eq!(others.map(place), [None; 11]);
+    }
+}

@@ -142,7 +142,7 @@ fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
         assert!(connect(&site, &cgroup)?.contains(SERVED));
         // The process of before has ended, and may not have left yet.
         eventually("the cgroup is removed", || Ok(fs::remove_dir(&cgroup).is_ok()))?;
-        let said = agent.await_log("not attached as they should be")?;
+        let said = agent.await_log("failed to keep the programs attached")?;
         assert!(said.contains("ERROR") && said.contains(&*cgroup.to_string_lossy()), "{said}");
         let status = site.ask(&["status"])?.expect(1)?.stdout;
         assert!(status.lines().any(|line| line.starts_with("programs") && line.contains("NOT OK")), "{status}");
@@ -159,7 +159,7 @@ fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
     agent.await_log("removed and made again")?;
     assert!(connect(&site, &cgroup)?.contains(SERVED));
     let (status, said) = agent.stop(Signal::SIGTERM)?;
-    assert!(status.success() && said.matches("not attached as they should be").count() <= 3, "{said}");
+    assert!(status.success() && said.matches("failed to keep the programs attached").count() <= 3, "{said}");
     Ok(())
 }
 

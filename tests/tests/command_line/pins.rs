@@ -50,7 +50,8 @@ fn make(path: &Path, mode: u32) -> Result<()> {
 fn as_nobody(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).args(arguments);
-    ensure!(command.status()?.success(), "nobody cannot run {arguments:?}");
+    let output = command.output().context("failed to run setpriv")?;
+    ensure!(output.status.success(), "{arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
@@ -145,7 +146,7 @@ fn cleanup_leaves_and_names_what_others_pinned() -> Result<()> {
     pin_map(&elsewhere.path("STATE"))?;
     let links = Link::to(&site.world.cgroup(Group::Clients))?;
     let program = links.first().context("nothing is attached")?.program.to_string();
-    for directory in [root.join("tc"), root.join("03"), root.join("sockets-x"), set.join("GRACE.d"), root.join("7")] {
+    for directory in [root.join("tc"), root.join("03"), root.join("sockets-x"), set.join("GRACE_d"), root.join("7")] {
         make(&directory, 0o700)?;
     }
     make(&root.join("7/0"), 0o700)?;
@@ -165,7 +166,7 @@ fn cleanup_leaves_and_names_what_others_pinned() -> Result<()> {
     symlink(elsewhere.0.path(), root.join("8"))?;
     let left = ["8", "tc", "03", "sockets-x", "STATE", "7/STATE", "7/0/link_connect4", "7/0/STATE", "sockets-2/STATE"];
     let left: Vec<PathBuf> = left.iter().map(|name| root.join(name)).collect();
-    let left = left.into_iter().chain(["GRACE.d", "OTHER", "link_other", "SOCKETS", "UDP_SOCKETS"].map(|name| set.join(name)));
+    let left = left.into_iter().chain(["GRACE_d", "OTHER", "link_other", "SOCKETS", "UDP_SOCKETS"].map(|name| set.join(name)));
     let outcome = cleanup(&root)?.expect(1)?;
     for path in left {
         let line = format!("error: left {}: ", path.display());
@@ -294,8 +295,41 @@ fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     agent.await_log("synced: ")?;
     let mounted = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf", agent.pid()));
     for path in [mounted.clone(), mounted.join("portmap")] {
-        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o7777, 0o700, "{}", path.display());
+        // The kernel makes the root of such a mount sticky whatever it is told.
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o700, "{}", path.display());
     }
+    Ok(())
+}
+
+/// An agent that waited for the lock of a directory that is gone would not keep a third one out.
+#[test]
+fn the_lock_is_that_of_the_directory_in_use() -> Result<()> {
+    let site = Site::new("lock")?;
+    site.write("web.yaml", &service("web", "10.96.0.10"))?;
+    let mut first = Agent::start(site.run(&["--cleanup-on-exit", "--manifests"])?.arg(site.manifests()))?;
+    first.await_log("synced: ")?;
+    let mut second = Agent::start(site.run(&["--wait", "--manifests"])?.arg(site.manifests()))?;
+    second.await_log("waiting for its end")?;
+    first.stop(Signal::SIGTERM)?;
+    second.await_log("synced: ")?;
+    let parts = [&*format!("process {}", second.pid()), "another agent"];
+    site.run_in_time(&["--manifests", &text(&site.manifests())])?.expect_error(&parts)?;
+    site.await_services(&[("10.96.0.10", "web")])
+}
+
+/// What somebody else has put in the place of a link is neither detached nor removed.
+#[test]
+fn a_pin_that_is_no_link_of_a_program_is_left() -> Result<()> {
+    let site = Site::new("no-link")?;
+    let link = leave_pins(&site)?.join(ABI_VERSION.to_string()).join("0/link_connect4");
+    fs::remove_file(&link)?;
+    pin_map(&link)?;
+    site.run_in_time(&["--manifests", &text(&site.manifests())])?.expect_error(&[
+        &text(&link),
+        "not portmap's",
+        "remove it",
+    ])?;
+    assert!(link.exists());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::{
         cgroup::Cgroup,
         load::{self, Constants, LogLevel, Switches},
         log::{self, Logger},
-        pin::{Lock, Pins},
+        pin::{Lock, Missing, Pins},
         removal,
     },
     maps::{Capacity, bpf::BpfMaps, grace::Grace},
@@ -157,10 +157,11 @@ impl Kernel {
 async fn lock(find: impl Fn() -> Pins, options: &Options) -> Result<Lock> {
     loop {
         find().create_root(options.mounting)?;
-        let lock = lock_once(&find(), options.waiting).await?;
-        // An agent that ended with `--cleanup-on-exit`, or a cleanup, removes the directory that was waited for.
-        if lock.is_in_force()? {
-            return Ok(lock);
+        // An agent that ends with `--cleanup-on-exit`, or a cleanup, removes the directory, at any moment.
+        match lock_once(&find(), options.waiting).await {
+            Ok(lock) if lock.is_in_force()? => return Ok(lock),
+            Err(error) if !error.is::<Missing>() => return Err(error),
+            Ok(_) | Err(_) => {}
         }
     }
 }

@@ -4,7 +4,9 @@
 //! layout (ABI version). It is filled, then it takes the links over, and the first one goes: see `attach`.
 
 use std::{
+    error::Error,
     ffi::{OsStr, OsString},
+    fmt,
     fs::{self, File},
     io::ErrorKind,
     os::unix::fs::MetadataExt as _,
@@ -89,6 +91,18 @@ impl Place {
         name.parse().ok().filter(|number: &u32| number.to_string() == name)
     }
 }
+
+/// There is no directory to lock.
+#[derive(Debug)]
+pub struct Missing(PathBuf);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no directory {}", self.0.display())
+    }
+}
+
+impl Error for Missing {}
 
 impl Lock {
     /// Whether the locked directory is still there. If not, somebody may hold the lock of another directory of its name.
@@ -256,7 +270,7 @@ impl Pins {
     }
 
     fn open_root(&self) -> Result<File> {
-        let root = Directory::open(&self.root)?.with_context(|| format!("there is no directory {}", self.root.display()))?;
+        let root = Directory::open(&self.root)?.ok_or_else(|| Missing(self.root.clone()))?;
         Ok(root.into_file())
     }
 }

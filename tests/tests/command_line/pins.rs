@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, chown};
-use portmap_common::ABI_VERSION;
+use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
 use portmap_tests::links::Link;
 use portmap_tests::world::Group;
 use tempfile::TempDir;
@@ -85,6 +85,11 @@ fn everything(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The directory of the notes on sockets.
+fn notes() -> String {
+    format!("sockets-{SOCKETS_VERSION}")
+}
+
 fn cleanup(directory: &Path) -> Result<Outcome> {
     portmap(&["cleanup", "--bpffs", &text(directory)])
 }
@@ -126,7 +131,7 @@ fn cleanup_touches_nothing_in_an_ordinary_directory() -> Result<()> {
         fs::write(set.join(name), name)?;
     }
     symlink(&outside, set.join("SERVICES"))?;
-    symlink(directory.path(), given.join("sockets-2"))?;
+    symlink(directory.path(), given.join(notes()))?;
     let before = everything(directory.path())?;
     for path in [given.as_path(), &given.join(ABI_VERSION.to_string())] {
         cleanup(path)?.expect_error(&[&text(path), "not on a BPF file system", "--bpffs"])?;
@@ -158,13 +163,14 @@ fn cleanup_leaves_and_names_what_others_pinned() -> Result<()> {
         set.join("link_other"),
         root.join("7/STATE"),
     ];
-    for path in maps.iter().chain([&root.join("7/0/link_connect4"), &root.join("sockets-2/STATE"), &set.join("SOCKETS")]) {
+    for path in maps.iter().chain([&root.join("7/0/link_connect4"), &root.join(notes()).join("STATE"), &set.join("SOCKETS")]) {
         pin_map(path)?;
     }
     bpftool(&["prog", "pin", "id", &program, &text(&set.join("UDP_SOCKETS"))])?;
     symlink(elsewhere.path("STATE"), root.join("7/0/STATE"))?;
     symlink(elsewhere.0.path(), root.join("8"))?;
-    let left = ["8", "tc", "03", "sockets-x", "STATE", "7/STATE", "7/0/link_connect4", "7/0/STATE", "sockets-2/STATE"];
+    let left =
+        ["8", "tc", "03", "sockets-x", "STATE", "7/STATE", "7/0/link_connect4", "7/0/STATE", &format!("{}/STATE", notes())];
     let left: Vec<PathBuf> = left.iter().map(|name| root.join(name)).collect();
     let left = left.into_iter().chain(["GRACE_d", "OTHER", "link_other", "SOCKETS", "UDP_SOCKETS"].map(|name| set.join(name)));
     let outcome = cleanup(&root)?.expect(1)?;

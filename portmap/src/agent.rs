@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     apply,
-    datapath::{attach, load::LogLevel, log},
+    datapath::{load::LogLevel, log, removal},
     desired::Desired,
     maps::{Item, Maps as _, grace::Grace},
     memory,
@@ -80,8 +80,11 @@ pub async fn run(options: Options) -> Result<()> {
         Leaving::Datapath => tracing::info!("stopping on {signal}; what is in the kernel's tables stays in force"),
         Leaving::Nothing => {
             tracing::info!("stopping on {signal}; taking everything out of the kernel");
-            let (_, failed) = attach::clean_up(&agent.kernel.pins)?;
-            failed.into_iter().try_for_each(Err)?;
+            let (_, failed) = removal::clean_up(&agent.kernel.pins)?;
+            for error in &failed {
+                tracing::error!("{error:#}");
+            }
+            ensure!(failed.is_empty(), "{} things under {} are left", failed.len(), agent.kernel.pins.root().display());
         }
     }
     Ok(())

@@ -65,8 +65,8 @@ struct PinsArguments {
 }
 
 impl PinsArguments {
-    fn open(&self) -> Pins {
-        Pins::of_version(&self.bpffs, self.abi_version)
+    fn open(&self) -> Result<Pins> {
+        Pins::find(&self.bpffs, self.abi_version)
     }
 }
 

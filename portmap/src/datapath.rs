@@ -2,9 +2,11 @@
 
 pub mod attach;
 pub mod cgroup;
+mod directory;
 pub mod load;
 pub mod log;
 pub mod lookup;
 pub mod pin;
+pub mod removal;
 pub mod stale;
 mod sys;

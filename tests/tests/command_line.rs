@@ -8,12 +8,16 @@
 mod agent;
 #[path = "command_line/bad_start.rs"]
 mod bad_start;
+#[path = "command_line/cgroups.rs"]
+mod cgroups;
 #[path = "command_line/files.rs"]
 mod files;
 #[path = "command_line/harness.rs"]
 mod harness;
 #[path = "command_line/large.rs"]
 mod large;
+#[path = "command_line/pins.rs"]
+mod pins;
 #[path = "command_line/resolve.rs"]
 mod resolve;
 #[path = "command_line/site.rs"]

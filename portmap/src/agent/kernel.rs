@@ -11,11 +11,12 @@ use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
-        load::{self, Constants},
+        load::{self, Constants, LogLevel, Switches},
         log::{self, Logger},
-        pin::{Lock, Pins},
+        pin::{Lock, Missing, Pins},
+        removal,
     },
-    maps::{bpf::BpfMaps, grace::Grace},
+    maps::{Capacity, bpf::BpfMaps, grace::Grace},
     privileges,
 };
 
@@ -27,10 +28,14 @@ pub struct Kernel {
     pub maps: BpfMaps,
     programs: Ebpf,
     cgroup: Cgroup,
+    switches: Switches,
+    capacity: Capacity,
+    /// What the programs were told.
+    constants: Constants,
     /// False while another set's programs serve.
     is_attached: bool,
-    /// That a program was detached has been said, and that it cannot be helped.
-    gave_up: bool,
+    /// Why the programs could not be kept attached, as said last.
+    trouble: Option<String>,
     _lock: Lock,
 }
 
@@ -41,14 +46,23 @@ impl Kernel {
         privileges::check()?;
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
-        find().create_root(options.mounting)?;
-        let lock = lock(&find(), options.waiting).await?;
+        let lock = lock(find, options).await?;
         let pins = choose(find(), options)?;
         pins.create()?;
         let programs = attach::load(&pins, options.capacity, &constants)?;
         let is_replacing = pins.others().iter().any(Pins::has_links);
-        let mut kernel =
-            Self { maps: BpfMaps::open(&pins)?, pins, programs, cgroup, is_attached: false, gave_up: false, _lock: lock };
+        let mut kernel = Self {
+            maps: BpfMaps::open(&pins)?,
+            pins,
+            programs,
+            cgroup,
+            switches: options.switches.clone(),
+            capacity: options.capacity,
+            constants,
+            is_attached: false,
+            trouble: None,
+            _lock: lock,
+        };
         status::record_start(&mut kernel.maps)?;
         // Programs may still read what an earlier agent had retired when it ended.
         Grace::open(&kernel.pins)?.wait()?;
@@ -66,30 +80,60 @@ impl Kernel {
             return Ok(());
         }
         self.attach()?;
-        for error in self.pins.others().iter().flat_map(attach::remove_set) {
+        for error in self.pins.others().iter().flat_map(removal::remove_set) {
             tracing::warn!("{error:#}");
         }
         Ok(())
     }
 
-    /// Attaches again what somebody else has detached.
+    /// Attaches again what somebody else has detached, and to a cgroup that was removed and made again.
     pub fn keep_attached(&mut self) {
         if !self.is_attached {
             return;
         }
-        let missing = attach::detached(&self.pins, &self.cgroup);
-        if missing.is_empty() {
-            self.gave_up = false;
-            return;
-        }
-        match self.attach() {
-            Ok(()) => tracing::warn!("{} had been detached by somebody else: attached again", missing.join(", ")),
-            Err(error) if !self.gave_up => {
-                self.gave_up = true;
-                tracing::error!("{} had been detached by somebody else, and {error:#}", missing.join(", "));
+        match self.attach_again() {
+            Ok(()) => self.trouble = None,
+            Err(error) => {
+                let trouble = format!("{error:#}");
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!("failed to keep the programs attached: {trouble}; trying again each second");
+                    self.trouble = Some(trouble);
+                }
             }
-            Err(_) => {}
         }
+    }
+
+    fn attach_again(&mut self) -> Result<()> {
+        if self.follow_cgroup()? {
+            self.attach()?;
+            tracing::warn!("the cgroup {} was removed and made again: attached to it", self.cgroup.path.display());
+        }
+        let missing = attach::detached(&self.pins, &self.cgroup)?;
+        if !missing.is_empty() {
+            self.attach().with_context(|| format!("{} had been detached by somebody else", missing.join(", ")))?;
+            tracing::warn!("{} had been detached by somebody else: attached again", missing.join(", "));
+        }
+        self.follow_excluded()
+    }
+
+    /// Goes by the directory that the cgroup's path leads to now. Returns whether it is another one.
+    fn follow_cgroup(&mut self) -> Result<bool> {
+        let Some(successor) = self.cgroup.successor()? else { return Ok(false) };
+        self.cgroup = successor;
+        Ok(true)
+    }
+
+    /// Loads the programs anew where an excluded cgroup was removed and made again: its number is one of their constants.
+    fn follow_excluded(&mut self) -> Result<()> {
+        let Some(constants) = self.constants.successor(&self.switches, &self.cgroup)? else { return Ok(()) };
+        self.programs = attach::load(&self.pins, self.capacity, &constants)?;
+        self.constants = constants;
+        attach::attach(&mut self.programs, &self.pins, &self.cgroup)?;
+        tracing::warn!("an excluded cgroup was removed and made again: it is excluded again");
+        if self.switches.log != LogLevel::Off {
+            tracing::warn!("the programs were loaded anew: their log goes on with the next start of the agent");
+        }
+        Ok(())
     }
 
     /// The programs' diagnostics.
@@ -98,6 +142,7 @@ impl Kernel {
     }
 
     fn attach(&mut self) -> Result<()> {
+        self.follow_cgroup()?;
         let path = self.cgroup.path.display();
         match attach::attach(&mut self.programs, &self.pins, &self.cgroup)? {
             Attached::New => tracing::info!("attached to {path}"),
@@ -109,7 +154,19 @@ impl Kernel {
 }
 
 /// Becomes the one that writes.
-async fn lock(pins: &Pins, waiting: Waiting) -> Result<Lock> {
+async fn lock(find: impl Fn() -> Pins, options: &Options) -> Result<Lock> {
+    loop {
+        find().create_root(options.mounting)?;
+        // An agent that ends with `--cleanup-on-exit`, or a cleanup, removes the directory, at any moment.
+        match lock_once(&find(), options.waiting).await {
+            Ok(lock) if lock.is_in_force()? => return Ok(lock),
+            Err(error) if !error.is::<Missing>() => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     if let Some(lock) = pins.lock()? {
         return Ok(lock);
     }
@@ -139,7 +196,7 @@ fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
             in_use.next()
         }
     };
-    for error in pins.others().iter().filter(|other| !other.has_links()).flat_map(attach::remove_set) {
+    for error in pins.others().iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
         tracing::warn!("{error:#}");
     }
     Ok(pins)

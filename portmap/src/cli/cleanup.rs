@@ -1,10 +1,10 @@
-//! `portmap cleanup`: takes everything of ours out of the kernel, and nothing else.
+//! `portmap cleanup`: takes everything of portmap's out of the kernel, and nothing else.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use portmap::datapath::attach;
+use portmap::datapath::removal;
 
 use super::{NO, PinsArguments, output};
 
@@ -19,7 +19,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = self.pins.open();
+        let pins = self.pins.open()?;
         let root = pins.root().display();
         if !pins.root_exists()? {
             output::print(&format!("nothing is pinned under {root}\n"))?;
@@ -29,7 +29,7 @@ impl Arguments {
         if lock.is_none() && !self.force {
             bail!("an agent is running on {root}; stop it first, or use --force");
         }
-        let (removed, failed) = attach::clean_up(&pins)?;
+        let (removed, failed) = removal::clean_up(&pins)?;
         for path in &removed {
             output::print(&format!("removed {}\n", path.display()))?;
         }

@@ -25,7 +25,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = self.pins.open();
+        let pins = self.pins.open()?;
         pins.expect()?;
         let snapshot = BpfMaps::open(&pins)?.read()?;
         output::print_rows(&view::of_snapshot(&snapshot), self.output)?;

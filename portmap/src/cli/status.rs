@@ -23,7 +23,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let pins = self.pins.open();
+        let pins = self.pins.open()?;
         pins.expect()?;
         let health = health::look(&pins)?;
         if !output::print_data(&health, self.output)? {

@@ -1,13 +1,13 @@
-//! Attaches the programs to a cgroup, all or none, and keeps them there by pinned links; and takes them off again.
+//! Attaches the programs to a cgroup, all or none, and keeps them there by pinned links. `removal` takes them off again.
 
 use std::{
     fs,
     io::ErrorKind,
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
@@ -16,8 +16,8 @@ use aya::{
 use super::{
     cgroup::Cgroup,
     load::{self, Constants},
-    pin::{Pin, Pins},
-    sys,
+    pin::Pins,
+    sys::{self, Object},
 };
 use crate::maps::Capacity;
 
@@ -64,27 +64,16 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attac
     Ok(if made.is_empty() { Attached::Replaced } else { Attached::New })
 }
 
-/// Removes a set, and detaches what it keeps attached. Continues past errors, and returns them.
-pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
-    let mut failed = match set.list() {
-        Ok(found) => remove_all(found).1,
-        Err(error) => vec![error],
-    };
-    let directory = set.set();
-    if let Err(error) = fs::remove_dir(&directory) {
-        failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
-    }
-    // The directory of its version, if this was the last set in it.
-    if let Some(version) = directory.parent() {
-        drop(fs::remove_dir(version));
-    }
-    failed
-}
-
 /// Programs that are not attached to the cgroup, as somebody else has seen to.
-pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Vec<&'static str> {
-    let is_attached = |program: &&str| matches!(attachment(pins, program), Ok(Some((id, _))) if id == cgroup.id);
-    PROGRAMS.into_iter().filter(|program| !is_attached(program)).collect()
+pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        // Not to be able to look, for want of descriptors say, is another matter.
+        if attachment(pins, program)?.is_none_or(|(id, _)| id != cgroup.id) {
+            missing.push(program);
+        }
+    }
+    Ok(missing)
 }
 
 /// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
@@ -92,33 +81,6 @@ pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
     let Some(link) = open(&pins.link(program))? else { return Ok(None) };
     let info = sys::link_info(link.as_fd()).with_context(|| format!("failed to ask about the link of {program}"))?;
     Ok(Some((info.cgroup, info.program)))
-}
-
-/// Detaches everything pinned, and removes the pins, of all sets. Continues past errors, and returns what was removed and what
-/// failed.
-pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
-    let (removed, mut failed) = remove_all(pins.list_all()?);
-    for directory in pins.directories()? {
-        if let Err(error) = fs::remove_dir(&directory) {
-            failed.push(anyhow!("failed to remove {}: {error}", directory.display()));
-        }
-    }
-    Ok((removed, failed))
-}
-
-fn remove_all(pins: Vec<Pin>) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
-    let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    for pin in pins {
-        let (path, result) = match pin {
-            Pin::Link(path) => (path.clone(), detach(&path)),
-            Pin::Map(path) => (path.clone(), remove(&path)),
-        };
-        match result {
-            Ok(()) => removed.push(path),
-            Err(error) => failed.push(error),
-        }
-    }
-    (removed, failed)
 }
 
 fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
@@ -161,24 +123,21 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cg
 /// Detaches the program of a pinned link, whoever else holds the link, and removes the pin.
 fn detach(pin: &Path) -> Result<()> {
     if let Some(link) = open(pin)? {
-        match sys::detach_link(link.as_fd()) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => {
-                return Err(error).with_context(|| format!("failed to detach {}", pin.display()));
-            }
-            Ok(()) | Err(_) => remove(pin)?,
-        }
+        sys::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;
+        fs::remove_file(pin).with_context(|| format!("failed to remove {}", pin.display()))?;
     }
     Ok(())
 }
 
-fn remove(pin: &Path) -> Result<()> {
-    fs::remove_file(pin).with_context(|| format!("failed to remove {}", pin.display()))
-}
-
+/// Opens a pinned link. What somebody else has put in its place is not touched.
 fn open(pin: &Path) -> Result<Option<OwnedFd>> {
-    match sys::open_link(pin) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("failed to open the pinned link {}", pin.display())),
-    }
+    let context = || format!("failed to open the pinned link {}", pin.display());
+    let link = match sys::open_pin(pin) {
+        Ok(link) => link,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(context),
+    };
+    let kind = sys::kind_of(link.as_fd()).with_context(context)?;
+    ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup: it is not portmap's; remove it", pin.display());
+    Ok(Some(link))
 }

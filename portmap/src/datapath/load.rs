@@ -1,6 +1,6 @@
 //! Loads the programs, onto pinned maps where there are any.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -82,25 +82,29 @@ pub enum LogLevel {
 }
 
 /// The constants of the programs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Constants {
     only_host: u8,
     host_namespace: u64,
-    excluded: u32,
-    excluded_ids: [u64; EXCLUDED],
-    excluded_levels: [u32; EXCLUDED],
+    excluded: Excluded,
     notes_tcp: u8,
     affinity_share: u64,
     log: u8,
 }
 
-impl Constants {
-    /// The switches in the kernel's terms, for programs on this cgroup.
-    pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
-        let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
-        ensure!(excluded.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", excluded.len());
-        let (mut excluded_ids, mut excluded_levels) = ([0; EXCLUDED], [0; EXCLUDED]);
-        for ((path, id), level) in excluded.iter().zip(&mut excluded_ids).zip(&mut excluded_levels) {
+/// The cgroups that are left alone, in the kernel's terms.
+#[derive(Clone, Debug)]
+struct Excluded {
+    count: u32,
+    ids: [u64; EXCLUDED],
+    levels: [u32; EXCLUDED],
+}
+
+impl Excluded {
+    fn new(paths: &[PathBuf], attached: &Cgroup) -> Result<Self> {
+        ensure!(paths.len() <= EXCLUDED, "{} cgroups are too many to exclude: at most {EXCLUDED}", paths.len());
+        let (mut ids, mut levels) = ([0; EXCLUDED], [0; EXCLUDED]);
+        for ((path, id), level) in paths.iter().zip(&mut ids).zip(&mut levels) {
             let cgroup = Cgroup::open(Some(path)).context("failed to exclude a cgroup")?;
             ensure!(
                 !attached.is_within(&cgroup)?,
@@ -108,31 +112,47 @@ impl Constants {
                 path.display(),
                 attached.path.display()
             );
-            (*id, *level) = (cgroup.id, cgroup.level()?);
+            (*id, *level) = (cgroup.id, cgroup.level().context("failed to exclude a cgroup")?);
         }
+        Ok(Self { count: u32::try_from(paths.len())?, ids, levels })
+    }
+}
+
+impl Constants {
+    /// The switches in the kernel's terms, for programs on this cgroup.
+    pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
+        let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         Ok(Self {
             only_host: u8::from(*only_host),
             // Older kernels do not tell; then the host's namespace has to be the initial one.
             host_namespace: namespaces::cookie().unwrap_or(0),
-            excluded: u32::try_from(excluded.len())?,
-            excluded_ids,
-            excluded_levels,
+            excluded: Excluded::new(excluded, attached)?,
             notes_tcp: u8::from(*peer_names == PeerNames::Service),
             affinity_share: capacity.affinity_share(),
             log: *log as u8,
         })
     }
+
+    /// The constants by what the paths of excluded cgroups lead to now; none if that is the same, or if there is no such cgroup.
+    pub fn successor(&self, switches: &Switches, attached: &Cgroup) -> Result<Option<Self>> {
+        let paths = &switches.scope.excluded;
+        let is_another = |(path, id): (&PathBuf, &u64)| fs::metadata(path).is_ok_and(|found| found.ino() != *id);
+        if !paths.iter().zip(&self.excluded.ids).any(is_another) || !paths.iter().all(|path| path.exists()) {
+            return Ok(None);
+        }
+        Ok(Some(Self { excluded: Excluded::new(paths, attached)?, ..self.clone() }))
+    }
 }
 
 impl Constants {
     fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { only_host, host_namespace, excluded, excluded_ids, excluded_levels, notes_tcp, affinity_share, log } = self;
+        let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log } = self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)
-            .override_global("EXCLUDED", excluded, true)
-            .override_global("EXCLUDED_IDS", excluded_ids.as_slice(), true)
-            .override_global("EXCLUDED_LEVELS", excluded_levels.as_slice(), true)
+            .override_global("EXCLUDED", count, true)
+            .override_global("EXCLUDED_IDS", ids.as_slice(), true)
+            .override_global("EXCLUDED_LEVELS", levels.as_slice(), true)
             .override_global("NOTES_TCP", notes_tcp, true)
             .override_global("AFFINITY_SHARE", affinity_share, true)
             .override_global(aya_log::LEVEL, log, true);
@@ -172,6 +192,12 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
 pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
     Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, what)| what))
+}
+
+/// The names of the maps that this version pins.
+pub(super) fn pinned_maps() -> Result<Vec<String>> {
+    let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
+    Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
 }
 
 /// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.

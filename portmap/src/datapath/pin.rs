@@ -4,21 +4,26 @@
 //! layout (ABI version). It is filled, then it takes the links over, and the first one goes: see `attach`.
 
 use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
+    fmt,
     fs::{self, File},
     io::ErrorKind,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
+
+use super::directory::{Directory, Entry};
 
 /// The directory of our pins, unless told otherwise.
 pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
@@ -27,7 +32,10 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Prefix of the links' names, so that they are told from the maps.
-const LINK: &str = "link_";
+pub(super) const LINK: &str = "link_";
+
+/// Prefix of the directories of [`NOTES`].
+const SOCKETS: &str = "sockets-";
 
 /// The maps that what sockets remember depends on. They outlive the tables.
 const NOTES: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
@@ -58,7 +66,49 @@ pub enum Mounting {
 /// Held by the one agent that writes. Released when the process ends, however it does.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    file: Flock<File>,
+}
+
+/// What a directory in the directory of all sets is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The sets of an ABI version.
+    Version,
+    /// The notes on sockets, of some version.
+    Notes,
+}
+
+impl Place {
+    /// What a name stands for: `None` if portmap makes no such directory.
+    pub fn in_root(name: &OsStr) -> Option<Self> {
+        let notes = || name.to_str()?.strip_prefix(SOCKETS).and_then(|version| Self::number(version.as_ref()));
+        Self::number(name).map(|_| Self::Version).or_else(|| notes().map(|_| Self::Notes))
+    }
+
+    /// The number that a name is, as portmap writes numbers.
+    pub fn number(name: &OsStr) -> Option<u32> {
+        let name = name.to_str()?;
+        name.parse().ok().filter(|number: &u32| number.to_string() == name)
+    }
+}
+
+/// There is no directory to lock.
+#[derive(Debug)]
+pub struct Missing(PathBuf);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no directory {}", self.0.display())
+    }
+}
+
+impl Error for Missing {}
+
+impl Lock {
+    /// Whether the locked directory is still there. If not, somebody may hold the lock of another directory of its name.
+    pub fn is_in_force(&self) -> Result<bool> {
+        Ok(self.file.metadata().context("failed to look at the locked directory")?.nlink() > 0)
+    }
 }
 
 impl Pins {
@@ -76,6 +126,14 @@ impl Pins {
         in_use.cloned().unwrap_or(first)
     }
 
+    /// As [`Self::of_version`], once it is certain that only root could have put there what is under the directory.
+    pub fn find(root: &Path, abi: u32) -> Result<Self> {
+        if let Some(root) = Directory::open(root)? {
+            check_below(&root)?;
+        }
+        Ok(Self::of_version(root, abi))
+    }
+
     /// A set that is not there yet.
     #[must_use]
     pub fn next(&self) -> Self {
@@ -90,11 +148,19 @@ impl Pins {
 
     /// All sets under the directory, in order. What cannot be read is not there.
     fn sets(&self) -> Vec<Self> {
+        let Ok(Some(root)) = Directory::open(&self.root) else { return Vec::new() };
         let mut sets = Vec::new();
-        for (abi, directory) in numbered(&self.root) {
-            sets.extend(numbered(&directory).into_iter().map(|(set, _)| Self { root: self.root.clone(), abi, set }));
+        for (abi, name) in numbered(&root) {
+            if let Ok(Some(version)) = root.child(&name) {
+                sets.extend(numbered(&version).into_iter().map(|(set, _)| Self { root: self.root.clone(), abi, set }));
+            }
         }
         sets
+    }
+
+    /// The ABI version, and the number of the set.
+    pub fn numbers(&self) -> (u32, u32) {
+        (self.abi, self.set)
     }
 
     /// The directory given by `--bpffs`.
@@ -109,11 +175,7 @@ impl Pins {
 
     /// The pin of a map. What sockets remember has a version, and a directory, of its own: it outlives the tables.
     pub fn map(&self, name: &str) -> PathBuf {
-        if NOTES.contains(&name) {
-            self.root.join(format!("sockets-{SOCKETS_VERSION}")).join(name)
-        } else {
-            self.set().join(name)
-        }
+        if NOTES.contains(&name) { self.root.join(notes_directory()).join(name) } else { self.set().join(name) }
     }
 
     /// Whether a map is this set's own, and not kept for the next one.
@@ -128,32 +190,34 @@ impl Pins {
 
     /// Whether any program is attached through this set.
     pub fn has_links(&self) -> bool {
-        read_dir(&self.set()).is_ok_and(|entries| entries.iter().any(|path| is_link(path)))
+        let entries = Directory::open(&self.set()).ok().flatten().and_then(|set| set.entries().ok()).unwrap_or_default();
+        entries.iter().any(|entry| matches!(entry, Entry::Pin(name) if name.to_string_lossy().starts_with(LINK)))
     }
 
-    /// Makes the directory of all sets, and mounts a BPF file system where one is usually mounted if there is none yet.
+    /// Makes the directory of all sets, and mounts a BPF file system where one is usually mounted if there is none yet. Fails if
+    /// somebody else than root could have put there what is under the directory.
     pub fn create_root(&self, mounting: Mounting) -> Result<()> {
         if mounting == Mounting::Allowed && self.root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
-            mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
+            mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
                 .with_context(|| format!("failed to mount a BPF file system on {BPFFS}; as root: mount -t bpf bpf {BPFFS}"))?;
         }
-        ensure!(
-            self.root.ancestors().find(|directory| directory.exists()).is_some_and(is_bpffs),
-            "{} is not on a BPF file system; mount one there (mount -t bpf bpf {BPFFS}), or give another directory with --bpffs",
-            self.root.display()
-        );
-        create_dir(&self.root)
+        let root = Directory::create(&self.root)?;
+        if root.close_to_others()? {
+            tracing::info!("{} was open to other users: its mode is 0700 now", self.root.display());
+        }
+        check_below(&root)
     }
 
     /// Makes the directories of this set.
     pub fn create(&self) -> Result<()> {
-        create_dir(&self.set())?;
-        self.map(NOTES[0]).parent().map_or(Ok(()), create_dir)
+        let root = Directory::create(&self.root)?;
+        root.make(self.abi.to_string().as_ref())?.make(self.set.to_string().as_ref())?;
+        root.make(notes_directory().as_ref()).map(drop)
     }
 
     /// Whether the directory of the pins exists.
     pub fn root_exists(&self) -> Result<bool> {
-        exists(&self.root)
+        Ok(Directory::open(&self.root)?.is_some())
     }
 
     /// Fails, and says what to do, where nothing of this version is pinned.
@@ -192,7 +256,7 @@ impl Pins {
 
     fn try_lock(&self, kind: FlockArg) -> Result<Option<Lock>> {
         match Flock::lock(self.open_root()?, kind) {
-            Ok(file) => Ok(Some(Lock { _file: file })),
+            Ok(file) => Ok(Some(Lock { file })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", self.root.display())),
         }
@@ -202,86 +266,43 @@ impl Pins {
     pub fn wait_for_lock(&self) -> Result<Lock> {
         let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
         let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     fn open_root(&self) -> Result<File> {
-        File::open(&self.root).with_context(|| format!("failed to open {}; run as root", self.root.display()))
-    }
-
-    /// Everything pinned in this set, links before maps: the order in which to remove it.
-    pub fn list(&self) -> Result<Vec<Pin>> {
-        list(&self.set())
-    }
-
-    /// Everything pinned under the directory, whichever set's, in the same order.
-    pub fn list_all(&self) -> Result<Vec<Pin>> {
-        list(&self.root)
-    }
-
-    /// The directories to remove once they are empty, inner before outer.
-    pub fn directories(&self) -> Result<Vec<PathBuf>> {
-        let mut directories = vec![self.root.clone()];
-        walk(&self.root, &mut |path, is_directory| {
-            if is_directory {
-                directories.push(path);
-            }
-        })?;
-        directories.sort();
-        directories.reverse();
-        Ok(directories)
+        let root = Directory::open(&self.root)?.ok_or_else(|| Missing(self.root.clone()))?;
+        Ok(root.into_file())
     }
 }
 
-/// For nobody but the owner: who may open a map may change where connections go.
-fn create_dir(directory: &Path) -> Result<()> {
-    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    created.with_context(|| format!("failed to create {}; run as root", directory.display()))
-}
-
-fn list(directory: &Path) -> Result<Vec<Pin>> {
-    let mut pins = Vec::new();
-    walk(directory, &mut |path, is_directory| {
-        if !is_directory {
-            pins.push(if is_link(&path) { Pin::Link(path) } else { Pin::Map(path) });
+/// Fails if somebody else could change a directory of the sets.
+fn check_below(root: &Directory) -> Result<()> {
+    for entry in root.entries()? {
+        let Entry::Directory(name) = entry else { continue };
+        let Some(place) = Place::in_root(&name) else { continue };
+        let Some(directory) = root.child(&name)? else { continue };
+        if place == Place::Version {
+            numbered(&directory).into_iter().try_for_each(|(_, set)| directory.child(&set).map(drop))?;
         }
-    })?;
-    pins.sort();
-    Ok(pins)
-}
-
-/// The subdirectories whose name is a number, in the order of the numbers.
-fn numbered(directory: &Path) -> Vec<(u32, PathBuf)> {
-    let entries = read_dir(directory).unwrap_or_default().into_iter();
-    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
-    let mut numbered: Vec<(u32, PathBuf)> = entries.filter_map(|path| Some((number(&path)?, path))).collect();
-    numbered.sort();
-    numbered
-}
-
-/// Visits everything below a directory, what is in a directory before the directory itself.
-fn walk(directory: &Path, visit: &mut impl FnMut(PathBuf, bool)) -> Result<()> {
-    for path in read_dir(directory)? {
-        let is_directory = path.is_dir();
-        if is_directory {
-            walk(&path, visit)?;
-        }
-        visit(path, is_directory);
     }
     Ok(())
 }
 
-/// Something pinned.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pin {
-    /// What keeps a program attached.
-    Link(PathBuf),
-    /// A map.
-    Map(PathBuf),
+fn notes_directory() -> String {
+    format!("{SOCKETS}{SOCKETS_VERSION}")
 }
 
-fn is_link(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK))
+/// The subdirectories whose name is a number, in the order of the numbers.
+fn numbered(directory: &Directory) -> Vec<(u32, OsString)> {
+    let entries = directory.entries().unwrap_or_default().into_iter();
+    let mut numbered: Vec<(u32, OsString)> = entries
+        .filter_map(|entry| match entry {
+            Entry::Directory(name) => Some((Place::number(&name)?, name)),
+            Entry::Pin(_) | Entry::Other(_) => None,
+        })
+        .collect();
+    numbered.sort();
+    numbered
 }
 
 /// Tells absence from lack of permission.
@@ -297,12 +318,16 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn read_dir(path: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("failed to list {}", path.display());
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path).with_context(context)? {
-        entries.push(entry.with_context(context)?.path());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_portmap_gives_are_its_own() {
+        let place = |name: &str| Place::in_root(OsStr::new(name));
+        assert_eq!(["0", "3", "901"].map(place), [Some(Place::Version); 3]);
+        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(Place::Notes); 2]);
+        let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
+        assert_eq!(others.map(place), [None; 11]);
     }
-    entries.sort();
-    Ok(entries)
 }

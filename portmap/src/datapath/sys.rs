@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{self, File},
     io, mem,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -23,8 +23,31 @@ pub struct LinkInfo {
     pub program: u32,
 }
 
-/// Opens a pinned link.
-pub fn open_link(path: &Path) -> io::Result<OwnedFd> {
+/// What a pinned object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A map.
+    Map,
+    /// A link between a program and a cgroup.
+    CgroupLink,
+    /// A program, or another link.
+    Other,
+}
+
+/// What an open object is. The kernel tells by the lines of its fdinfo: each kind of object has its own.
+pub fn kind_of(object: BorrowedFd<'_>) -> io::Result<Object> {
+    let lines = fs::read_to_string(format!("/proc/self/fdinfo/{}", object.as_raw_fd()))?;
+    let mut fields = lines.lines().filter_map(|line| line.split_once(':'));
+    let kind = fields.find_map(|(name, value)| match (name, value.trim()) {
+        ("map_type", _) => Some(Object::Map),
+        ("link_type", "cgroup") => Some(Object::CgroupLink),
+        _ => None,
+    });
+    Ok(kind.unwrap_or(Object::Other))
+}
+
+/// Opens a pinned object.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = zeroed();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
@@ -41,11 +64,14 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// Detaches a link's program, whoever else holds the link.
-pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+/// Detaches a link's program, whoever else holds the link. One that is detached already, or whose cgroup is gone, is fine.
+pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = zeroed();
     attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
-    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+    match bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Asks about a link to a cgroup.

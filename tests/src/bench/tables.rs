@@ -5,6 +5,7 @@ use portmap::datapath::attach;
 use portmap::datapath::cgroup::Cgroup;
 use portmap::datapath::load::{Constants, Switches};
 use portmap::datapath::pin::{Lock, Pins};
+use portmap::datapath::removal;
 use portmap::maps::Capacity;
 use portmap::maps::bpf::BpfMaps;
 use portmap::maps::grace::Grace;
@@ -63,7 +64,7 @@ impl Tables {
 
 impl Drop for Tables {
     fn drop(&mut self) {
-        let failed = match attach::clean_up(&self.pins) {
+        let failed = match removal::clean_up(&self.pins) {
             Ok((_, failed)) => failed,
             Err(error) => vec![error],
         };

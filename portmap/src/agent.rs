@@ -25,8 +25,9 @@ use tokio::{
 
 use crate::{
     apply,
-    datapath::{attach, load::LogLevel, log},
+    datapath::{attach, load::LogLevel, log, pin::Pins},
     desired::Desired,
+    exhaustion::{is_exhausted, persist, wait_out},
     maps::{Item, Maps as _, grace::Grace},
     memory,
     network::addresses,
@@ -125,6 +126,8 @@ struct Agent {
     /// Whether the tables have been brought to where the objects say once.
     is_initialized: bool,
     address_changes: addresses::Changes,
+    /// Whether the addresses of the interfaces have to be listed anew.
+    is_address_due: bool,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
     clients: Clients,
@@ -163,7 +166,7 @@ struct Retry {
 impl Agent {
     async fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics)> {
         let mut kernel = Kernel::start(options).await?;
-        let stale = Stale::new(&kernel.pins, options.capacity);
+        let stale = Stale::new(&kernel.pins, options.capacity)?;
         status::record_features(&mut kernel.maps, stale.is_supported())?;
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
@@ -184,6 +187,7 @@ impl Agent {
             own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
             is_initialized: false,
             address_changes,
+            is_address_due: false,
             grace: None,
             clients: Clients::default(),
             stale,
@@ -210,9 +214,8 @@ impl Agent {
                     self.take_burst(events).await;
                 }
                 word = self.address_changes.next() => {
-                    word?;
-                    let moved = self.desired.set_local(addresses::local()?);
-                    self.changes.extend(moved);
+                    wait_out(word)?;
+                    self.is_address_due = true;
                 }
                 result = finished(&mut self.grace) => {
                     self.grace = None;
@@ -226,13 +229,14 @@ impl Agent {
                 tables = self.comparison.ended(self.applied) => self.compare_with(tables),
                 () = due(self.retry.as_ref()) => {}
             }
+            wait_out(self.list_addresses())?;
             if self.may_act() {
                 let moved = self.own_node.place_node_ports(&mut self.desired, self.started.elapsed());
                 self.changes.extend(moved);
                 self.act()?;
             }
             if self.model.last().has_source_ranges() {
-                self.clients.check(&self.kernel).await?;
+                wait_out(self.clients.check(&self.kernel).await)?;
             }
             self.stale.check(&self.kernel.pins);
             if self.is_initialized && self.retry.is_none() {
@@ -243,14 +247,30 @@ impl Agent {
 
     /// What is looked at from time to time.
     fn look(&mut self) -> Result<()> {
-        self.kernel.pins.expect().context("the pins were removed while the agent ran")?;
+        wait_out(self.kernel.pins.expect()).context("the pins were removed while the agent ran")?;
         self.kernel.keep_attached();
+        wait_out(self.record())?;
+        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
+            memory::give_back();
+        }
+        Ok(())
+    }
+
+    /// Records what is known without a sync.
+    fn record(&mut self) -> Result<()> {
         let outage = self.facts.outage();
         status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
         self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
-        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
-            memory::give_back();
+        Ok(())
+    }
+
+    /// Lists the addresses of the interfaces if they may have changed.
+    fn list_addresses(&mut self) -> Result<()> {
+        if self.is_address_due {
+            let moved = self.desired.set_local(addresses::local()?);
+            self.is_address_due = false;
+            self.changes.extend(moved);
         }
         Ok(())
     }
@@ -327,12 +347,14 @@ impl Agent {
             return Ok(());
         }
         self.retry = None;
-        self.kernel.take_over()?;
+        if let Err(error) = self.kernel.take_over() {
+            return if is_exhausted(&error) { Ok(self.retry_later(&error)) } else { Err(error) };
+        }
         self.is_initialized = true;
         self.publish();
         if self.grace.is_none() && self.model.last().seal() {
             let pins = self.kernel.pins.clone();
-            self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait()));
+            self.grace = Some(tokio::spawn(wait_for_grace(pins)));
         }
         Ok(())
     }
@@ -419,6 +441,16 @@ impl Agent {
 /// Whether endpoints end that sockets may be connected to.
 fn ends_endpoints(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::Remove(Item::Endpoint(..))))
+}
+
+/// Returns after a grace period.
+async fn wait_for_grace(pins: Pins) -> Result<()> {
+    persist(|| {
+        let pins = pins.clone();
+        let wait = tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait());
+        async { wait.await.context("the wait for a grace period crashed")? }
+    })
+    .await
 }
 
 /// Returns when the task ends; never without one.

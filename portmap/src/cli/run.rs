@@ -17,7 +17,7 @@ use portmap::{
         pin::Mounting,
     },
     maps::Capacity,
-    memory,
+    descriptors, memory,
     node_ports::Eligible,
     serve::Addresses,
 };
@@ -130,6 +130,7 @@ impl From<DatapathLog> for LogLevel {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
+        descriptors::raise_limit();
         let default = |port, address: Ipv4Addr| Bind(self.manifests.is_empty().then(|| (address, port).into()));
         let health = self.healthz_bind_address.unwrap_or_else(|| default(10_256, Ipv4Addr::UNSPECIFIED));
         let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST));

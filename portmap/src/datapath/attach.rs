@@ -19,7 +19,7 @@ use super::{
     pin::{Pin, Pins},
     sys,
 };
-use crate::maps::Capacity;
+use crate::{exhaustion::is_exhausted, maps::Capacity};
 
 /// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
 /// is shown the Service from the first moment on.
@@ -81,9 +81,13 @@ pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
     failed
 }
 
-/// Programs that are not attached to the cgroup, as somebody else has seen to.
+/// Programs that are not attached to the cgroup, as somebody else has seen to. What could not be looked at for want of
+/// descriptors or memory counts as attached: the next look will tell.
 pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Vec<&'static str> {
-    let is_attached = |program: &&str| matches!(attachment(pins, program), Ok(Some((id, _))) if id == cgroup.id);
+    let is_attached = |program: &&str| match attachment(pins, program) {
+        Ok(attachment) => attachment.is_some_and(|(id, _)| id == cgroup.id),
+        Err(error) => is_exhausted(&error),
+    };
     PROGRAMS.into_iter().filter(|program| !is_attached(program)).collect()
 }
 

@@ -69,7 +69,7 @@ pub async fn run(options: Options) -> Result<()> {
     let source = open(&options, sender, watches.clone()).await?;
     let (mut agent, diagnostics) = Agent::start(&options, watches).await?;
     let source = tokio::spawn(source);
-    let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
+    let servers = tokio::spawn(serve::run(options.serve.clone(), agent.facts.clone(), agent.metrics.clone()));
     let signal = tokio::select! {
         ended = servers => return ended.context("an HTTP server crashed")?.context("an HTTP server ended"),
         ended = source => return ended.context("the source of objects crashed")?.context("the source of objects ended"),
@@ -306,8 +306,8 @@ impl Agent {
         }
     }
 
-    /// Tells those who ask over HTTP what is in the tables now.
-    fn publish(&mut self) {
+    /// Tells those who ask, over HTTP or by a subcommand, what is in the tables now.
+    fn publish(&mut self) -> Result<()> {
         self.facts.synced();
         self.facts.set_eligible(self.own_node.is_eligible(&self.desired));
         let losers: Vec<ObjectName> = self.facts.set_checks(self.desired.health_checks()).into_iter().cloned().collect();
@@ -320,6 +320,7 @@ impl Agent {
         let fullness = self.model.last().fullness();
         self.metrics.set_fullness(&fullness);
         self.report.fullness(&fullness);
+        status::record_fullness(&mut self.kernel.maps, &fullness)
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -351,7 +352,7 @@ impl Agent {
             return if is_exhausted(&error) { Ok(self.retry_later(&error)) } else { Err(error) };
         }
         self.is_initialized = true;
-        self.publish();
+        wait_out(self.publish())?;
         if self.grace.is_none() && self.model.last().seal() {
             let pins = self.kernel.pins.clone();
             self.grace = Some(tokio::spawn(wait_for_grace(pins)));

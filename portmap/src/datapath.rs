@@ -7,4 +7,4 @@ pub mod log;
 pub mod lookup;
 pub mod pin;
 pub mod stale;
-mod sys;
+pub(crate) mod sys;

@@ -248,7 +248,7 @@ impl Agent {
     /// What is looked at from time to time.
     fn look(&mut self) -> Result<()> {
         wait_out(self.kernel.pins.expect()).context("the pins were removed while the agent ran")?;
-        self.kernel.keep_attached();
+        self.facts.set_attached(self.kernel.keep_attached());
         wait_out(self.record())?;
         if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
             memory::give_back();

@@ -72,17 +72,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches again what somebody else has detached.
-    pub fn keep_attached(&mut self) {
+    /// Attaches again what somebody else has detached. False if that fails.
+    pub fn keep_attached(&mut self) -> bool {
         if !self.is_attached {
-            return;
+            return true;
         }
         let missing = attach::detached(&self.pins, &self.cgroup);
         if missing.is_empty() {
             self.gave_up = false;
-            return;
+            return true;
         }
-        match self.attach() {
+        let attached = self.attach();
+        let is_attached = attached.is_ok();
+        match attached {
             Ok(()) => tracing::warn!("{} had been detached by somebody else: attached again", missing.join(", ")),
             Err(error) if !self.gave_up => {
                 self.gave_up = true;
@@ -90,6 +92,7 @@ impl Kernel {
             }
             Err(_) => {}
         }
+        is_attached
     }
 
     /// The programs' diagnostics.

@@ -89,8 +89,9 @@ fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
 fn readiness(facts: &Facts) -> Response {
     let trouble = match facts.outage() {
         Some(outage) => Some(format!("{outage}\n")),
-        None if facts.is_ready() => None,
-        None => Some("not everything has been listed and applied\n".to_owned()),
+        None if !facts.is_ready() => Some("not everything has been listed and applied\n".to_owned()),
+        None if !facts.is_attached() => Some("programs were detached by somebody else\n".to_owned()),
+        None => None,
     };
     (status(trouble.is_none()), trouble.unwrap_or_else(|| "ok\n".to_owned())).into_response()
 }

@@ -38,6 +38,14 @@ fn events(stage: &Stage) -> Result<Counts> {
     Ok(totals)
 }
 
+/// How many entries of each map `portmap status` says are in use.
+fn used(stage: &Stage) -> Result<Counts> {
+    let output = stage.agent.portmap(&["status", "-o", "json"])?;
+    let health: Value = serde_json::from_slice(&output.stdout).context("status prints no JSON")?;
+    let maps = health["maps"].as_array().into_iter().flatten();
+    Ok(maps.filter_map(|map| Some((map["name"].as_str()?.to_owned(), map["used"].as_u64()?))).collect())
+}
+
 fn these<const N: usize>(counts: [(&str, u64); N]) -> Counts {
     counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
@@ -128,6 +136,13 @@ fn sessions_that_began_are_counted() -> Result<()> {
         who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 8019))?;
     }
     assert_eq!(events(&stage)?, these([("affinity_clients", 20)]));
+    let used = used(&stage)?;
+    let expected = [("FRONTENDS_V4", 21), ("SERVICES", 40), ("BACKENDS_V4", 20), ("ENDPOINTS_V4", 20), ("MEMBERS", 40)];
+    for (map, count) in expected {
+        assert_eq!(used.get(map), Some(&count), "{map}: {used:?}");
+    }
+    let clients = used.get("AFFINITY").copied().unwrap_or_default();
+    assert!((1..=16).contains(&clients), "{used:?}");
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp));
     Ok(())
 }

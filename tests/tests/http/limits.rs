@@ -8,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use portmap::datapath::pin::Pins;
+use portmap::maps::{Maps as _, bpf::BpfMaps};
 use portmap_tests::agent::Agent;
 use portmap_tests::patience::patience;
 use portmap_tests::world::World;
@@ -138,11 +140,21 @@ fn change(world: &World) -> Result<()> {
     write(world, &[service("10.96.0.1", 30_001), service("10.96.0.2", 30_002)].concat())
 }
 
-/// Waits until both changes are in the tables.
-fn await_change(agent: &mut Agent) -> Result<()> {
-    for frontend in ["10.96.0.2:80/TCP", "10.244.0.99:30001/TCP", "10.244.0.99:30002/TCP"] {
-        agent.await_backends(frontend, &["10.244.0.2:8080"])?;
+/// Waits until these frontends are in the kernel's tables: a node port has one on each address.
+fn await_frontends(world: &World, agent: &mut Agent, expected: &[&str]) -> Result<()> {
+    for frontend in expected {
+        agent.wait_until(frontend, |_| {
+            let pins = Pins::new(world.bpffs());
+            let found = BpfMaps::open(&pins)?.read()?.frontends;
+            Ok(found.iter().any(|(it, _)| it.to_string() == *frontend))
+        })?;
     }
+    Ok(())
+}
+
+/// Waits until both changes are in the tables.
+fn await_change(world: &World, agent: &mut Agent) -> Result<()> {
+    await_frontends(world, agent, &["10.96.0.2:80/TCP", "10.244.0.99:30001/TCP", "10.244.0.99:30002/TCP"])?;
     agent.wait_until("all is well", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     for misled in ["detached", "removed", "is gone"] {
         ensure!(!agent.log().contains(misled), "{misled}:\n{}", agent.log());
@@ -156,7 +168,7 @@ fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     let world = World::new("http-lack")?;
     write(&world, &service("10.96.0.1", 30_001))?;
     let mut agent = Agent::start(&world, &EVERYWHERE)?;
-    agent.await_backends("10.244.0.1:30001/TCP", &["10.244.0.2:8080"])?;
+    await_frontends(&world, &mut agent, &["10.244.0.1:30001/TCP"])?;
     let process = Pid::from_raw(agent.id().cast_signed());
     let limit = Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) };
     let before = prlimit(process, Resource::Nofile, limit)?;
@@ -164,7 +176,7 @@ fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     agent.wait_until("several tries have failed", |agent| Ok(agent.log().contains("more such failures were not shown")))?;
     ensure!(agent.log().contains("Too many open files"), "{}", agent.log());
     prlimit(process, Resource::Nofile, before)?;
-    await_change(&mut agent)?;
+    await_change(&world, &mut agent)?;
     ensure!(ready(&world)?, "{}", agent.log());
     Ok(())
 }
@@ -174,12 +186,13 @@ fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
 fn connections_leave_descriptors_to_the_agent() -> Result<()> {
     let world = World::new("http-reserve")?;
     write(&world, &service("10.96.0.1", 30_001))?;
-    let mut agent = Agent::spawn_limited(&world, "128:128", &EVERYWHERE)?;
-    agent.await_backends("10.244.0.1:30001/TCP", &["10.244.0.2:8080"])?;
+    let mut agent = Agent::spawn_limited(&world, "160:160", &EVERYWHERE)?;
+    agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    await_frontends(&world, &mut agent, &["10.244.0.1:30001/TCP"])?;
     let _held = connect(&world, HEALTH, MANY)?;
     ensure!(ready(&world)?, "{}", agent.log());
     change(&world)?;
-    await_change(&mut agent)?;
+    await_change(&world, &mut agent)?;
     ensure!(!agent.log().contains("Too many open files"), "{}", agent.log());
     ensure!(ready(&world)?, "{}", agent.log());
     Ok(())
@@ -195,6 +208,11 @@ fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     let world = World::new("http-probes")?;
     // Another proxy has its port already.
     let mut other = world.command("python3").args(["-m", "http.server", "10256"]).spawn()?;
+    let everybody = format!("http://{}:10256/healthz", world.ipv4());
+    let until = Instant::now() + patience(END);
+    while ask(&world, &everybody)?.is_none() {
+        ensure!(Instant::now() < until, "the other server does not answer");
+    }
     write(&world, &[node(json!({}))])?;
     let mut agent = Agent::start(&world, &arguments.skip(1).collect::<Vec<_>>())?;
     for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
@@ -205,7 +223,6 @@ fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     }
     other.kill()?;
     other.wait()?;
-    let everybody = format!("http://{}:10256/healthz", world.ipv4());
     agent.wait_until(&everybody, |_| Ok(ask(&world, &everybody)?.is_some_and(|answer| answer.status == 200)))
 }
 

@@ -349,7 +349,11 @@ impl Agent {
         }
         self.retry = None;
         if let Err(error) = self.kernel.take_over() {
-            return if is_exhausted(&error) { Ok(self.retry_later(&error)) } else { Err(error) };
+            if !is_exhausted(&error) {
+                return Err(error);
+            }
+            self.retry_later(&error);
+            return Ok(());
         }
         self.is_initialized = true;
         wait_out(self.publish())?;

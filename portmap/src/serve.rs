@@ -43,7 +43,7 @@ pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>)
     let metrics = metrics_at.iter().map(|at| serve_at(*at, "metrics", "--metrics-bind-address", &metrics_router));
     let servers = async {
         join_all(health.chain(metrics)).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         ended = checks::run(facts) => ended,

@@ -347,7 +347,6 @@ impl Agent {
             self.retry_later(&error);
             return Ok(());
         }
-        self.retry = None;
         if let Err(error) = self.kernel.take_over() {
             if !is_exhausted(&error) {
                 return Err(error);
@@ -355,6 +354,7 @@ impl Agent {
             self.retry_later(&error);
             return Ok(());
         }
+        self.retry = None;
         self.is_initialized = true;
         wait_out(self.publish())?;
         if self.grace.is_none() && self.model.last().seal() {

@@ -101,7 +101,8 @@ impl Items {
         ];
         of.into_iter().map(|(name, item, beside)| {
             let used = self.counts.get(&kind(&item)).copied().unwrap_or_default() + beside;
-            Fullness { name, used, capacity: self.capacity.of_map(name) }
+            let capacity = if matches!(item, Item::Address(..)) { self.capacity.frontends() } else { self.room(&item) };
+            Fullness { name, used, capacity }
         })
     }
 

@@ -11,6 +11,20 @@ pub const SETS_ERRORS: u32 = 2;
 /// A flag of [`State`]: the kernel can destroy sockets for the agent.
 pub const DESTROYS_SOCKETS: u32 = 4;
 
+/// The maps whose entries in use [`State::used`] tells, in its order.
+pub const MEASURED: [&str; 10] = [
+    "FRONTENDS_V4",
+    "FRONTENDS_V6",
+    "SERVICES",
+    "BACKENDS_V4",
+    "BACKENDS_V6",
+    "ENDPOINTS_V4",
+    "ENDPOINTS_V6",
+    "MEMBERS",
+    "SOURCE_RANGES_V4",
+    "SOURCE_RANGES_V6",
+];
+
 /// The one value of `STATE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -37,6 +51,8 @@ pub struct State {
     pub silent_on: u32,
     /// How many entries beside frontends (endpoints, members, source ranges, ClusterIPs) are wanted, and found no room in their map.
     pub without_room: u32,
+    /// How many entries the agent has in use of each map of [`MEASURED`].
+    pub used: [u32; MEASURED.len()],
 }
 
-layout!(State, 120);
+layout!(State, 160);

@@ -25,8 +25,9 @@ use tokio::{
 
 use crate::{
     apply,
-    datapath::{load::LogLevel, log, removal},
+    datapath::{load::LogLevel, log, pin::Pins, removal},
     desired::Desired,
+    exhaustion::{is_exhausted, persist, wait_out},
     maps::{Item, Maps as _, grace::Grace},
     memory,
     network::addresses,
@@ -68,7 +69,7 @@ pub async fn run(options: Options) -> Result<()> {
     let source = open(&options, sender, watches.clone()).await?;
     let (mut agent, diagnostics) = Agent::start(&options, watches).await?;
     let source = tokio::spawn(source);
-    let servers = tokio::spawn(serve::run(options.serve, agent.facts.clone(), agent.metrics.clone()));
+    let servers = tokio::spawn(serve::run(options.serve.clone(), agent.facts.clone(), agent.metrics.clone()));
     let signal = tokio::select! {
         ended = servers => return ended.context("an HTTP server crashed")?.context("an HTTP server ended"),
         ended = source => return ended.context("the source of objects crashed")?.context("the source of objects ended"),
@@ -128,6 +129,8 @@ struct Agent {
     /// Whether the tables have been brought to where the objects say once.
     is_initialized: bool,
     address_changes: addresses::Changes,
+    /// Whether the addresses of the interfaces have to be listed anew.
+    is_address_due: bool,
     /// The wait for programs that may read what was retired, if one is under way.
     grace: Option<JoinHandle<Result<()>>>,
     clients: Clients,
@@ -166,7 +169,7 @@ struct Retry {
 impl Agent {
     async fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics)> {
         let mut kernel = Kernel::start(options).await?;
-        let stale = Stale::new(&kernel.pins, options.capacity);
+        let stale = Stale::new(&kernel.pins, options.capacity)?;
         status::record_features(&mut kernel.maps, stale.is_supported())?;
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
@@ -187,6 +190,7 @@ impl Agent {
             own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
             is_initialized: false,
             address_changes,
+            is_address_due: false,
             grace: None,
             clients: Clients::default(),
             stale,
@@ -213,9 +217,8 @@ impl Agent {
                     self.take_burst(events).await;
                 }
                 word = self.address_changes.next() => {
-                    word?;
-                    let moved = self.desired.set_local(addresses::local()?);
-                    self.changes.extend(moved);
+                    wait_out(word)?;
+                    self.is_address_due = true;
                 }
                 result = finished(&mut self.grace) => {
                     self.grace = None;
@@ -229,13 +232,14 @@ impl Agent {
                 tables = self.comparison.ended(self.applied) => self.compare_with(tables),
                 () = due(self.retry.as_ref()) => {}
             }
+            wait_out(self.list_addresses())?;
             if self.may_act() {
                 let moved = self.own_node.place_node_ports(&mut self.desired, self.started.elapsed());
                 self.changes.extend(moved);
                 self.act()?;
             }
             if self.model.last().has_source_ranges() {
-                self.clients.check(&self.kernel).await?;
+                wait_out(self.clients.check(&self.kernel).await)?;
             }
             self.stale.check(&self.kernel.pins);
             if self.is_initialized && self.retry.is_none() {
@@ -246,14 +250,30 @@ impl Agent {
 
     /// What is looked at from time to time.
     fn look(&mut self) -> Result<()> {
-        self.kernel.pins.expect().context("the pins were removed while the agent ran")?;
-        self.kernel.keep_attached();
+        wait_out(self.kernel.pins.expect()).context("the pins were removed while the agent ran")?;
+        self.facts.set_attached(self.kernel.keep_attached());
+        wait_out(self.record())?;
+        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
+            memory::give_back();
+        }
+        Ok(())
+    }
+
+    /// Records what is known without a sync.
+    fn record(&mut self) -> Result<()> {
         let outage = self.facts.outage();
         status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
         self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
-        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
-            memory::give_back();
+        Ok(())
+    }
+
+    /// Lists the addresses of the interfaces if they may have changed.
+    fn list_addresses(&mut self) -> Result<()> {
+        if self.is_address_due {
+            let moved = self.desired.set_local(addresses::local()?);
+            self.is_address_due = false;
+            self.changes.extend(moved);
         }
         Ok(())
     }
@@ -289,8 +309,8 @@ impl Agent {
         }
     }
 
-    /// Tells those who ask over HTTP what is in the tables now.
-    fn publish(&mut self) {
+    /// Tells those who ask, over HTTP or by a subcommand, what is in the tables now.
+    fn publish(&mut self) -> Result<()> {
         self.facts.synced();
         self.facts.set_eligible(self.own_node.is_eligible(&self.desired));
         let losers: Vec<ObjectName> = self.facts.set_checks(self.desired.health_checks()).into_iter().cloned().collect();
@@ -303,6 +323,7 @@ impl Agent {
         let fullness = self.model.last().fullness();
         self.metrics.set_fullness(&fullness);
         self.report.fullness(&fullness);
+        status::record_fullness(&mut self.kernel.maps, &fullness)
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -329,13 +350,19 @@ impl Agent {
             self.retry_later(&error);
             return Ok(());
         }
+        if let Err(error) = self.kernel.take_over() {
+            if !is_exhausted(&error) {
+                return Err(error);
+            }
+            self.retry_later(&error);
+            return Ok(());
+        }
         self.retry = None;
-        self.kernel.take_over()?;
         self.is_initialized = true;
-        self.publish();
+        wait_out(self.publish())?;
         if self.grace.is_none() && self.model.last().seal() {
             let pins = self.kernel.pins.clone();
-            self.grace = Some(tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait()));
+            self.grace = Some(tokio::spawn(wait_for_grace(pins)));
         }
         Ok(())
     }
@@ -422,6 +449,16 @@ impl Agent {
 /// Whether endpoints end that sockets may be connected to.
 fn ends_endpoints(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::Remove(Item::Endpoint(..))))
+}
+
+/// Returns after a grace period.
+async fn wait_for_grace(pins: Pins) -> Result<()> {
+    persist(|| {
+        let pins = pins.clone();
+        let wait = tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait());
+        async { wait.await.context("the wait for a grace period crashed")? }
+    })
+    .await
 }
 
 /// Returns when the task ends; never without one.

@@ -9,4 +9,4 @@ pub mod lookup;
 pub mod pin;
 pub mod removal;
 pub mod stale;
-mod sys;
+pub(crate) mod sys;

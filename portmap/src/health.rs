@@ -1,7 +1,7 @@
 //! What the pins tell of the datapath's and the agent's health.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State, Totals};
+use portmap_common::{DESTROYS_SOCKETS, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
 use serde::Serialize;
 
 use crate::{
@@ -10,9 +10,8 @@ use crate::{
         pin::Pins,
     },
     encode,
-    maps::{Fullness, Item, Maps as _, Snapshot, bpf::BpfMaps},
+    maps::{Capacity, Fullness, bpf::BpfMaps},
     source::nothing_heard_of,
-    table::Family,
     uptime,
 };
 
@@ -41,16 +40,17 @@ pub struct Check {
     pub text: String,
 }
 
-/// Looks at everything pinned.
+/// Looks at the links, and at what the agent and the programs have noted: it costs the same however much the tables hold.
 pub fn look(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let is_running = pins.is_locked()?;
     let checks = vec![programs(pins)?, agent(&state, is_running), source(&state, is_running), synced(&state), room(&state)];
-    let fullness = fullness(&maps, &maps.read()?)?;
+    let affinity_clients = maps.affinity_clients()?;
+    let fullness = fullness(maps.capacity(), &state, affinity_clients);
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
     let mut notes: Vec<String> = nearly_full.map(|map| format!("{map}; {} makes room", map.flag())).collect();
-    notes.extend(self::notes(&maps, &state)?);
+    notes.extend(self::notes(&maps.totals()?, &state, affinity_clients));
     Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, maps: fullness })
 }
 
@@ -123,7 +123,7 @@ fn room(state: &State) -> Check {
 }
 
 /// What the kernel cannot do, and what happened that somebody may wonder about.
-fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
+fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     let mut notes = Vec::new();
     if state.flags & SETS_ERRORS == 0 {
         notes.push("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM".to_owned());
@@ -140,12 +140,12 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         unknown_namespace,
         not_admitted,
         forgotten_sockets,
-        affinity_clients,
+        affinity_clients: ever,
         affinity_over_share,
-    } = maps.totals()?;
+    } = *totals;
     let contested = u64::from(state.contested);
     let repairs = state.repairs;
-    let forgotten_clients = affinity_clients.saturating_sub(maps.affinity_clients()? as u64);
+    let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     let counts = [
         (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
@@ -164,34 +164,14 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
         (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
     ];
     notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-    Ok(notes)
+    notes
 }
 
-fn fullness(maps: &BpfMaps, snapshot: &Snapshot) -> Result<Vec<Fullness>> {
-    let capacity = maps.capacity();
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let addresses = |family| {
-        let is_of = |item: &&Item| matches!(item, Item::Address(address, _) if Family::of(*address) == family);
-        snapshot.items.iter().filter(is_of).count()
-    };
-    let ports = |family| snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family).count();
-    let frontends = |family| count(ports(family) + addresses(family));
-    let backends = |family| {
-        // Frontends of one service port share their backends, and the two sides of a frontend often do.
-        let of_family = snapshot.frontends.iter().filter(|(frontend, _)| frontend.family() == family);
-        let choices = of_family.filter_map(|(_, found)| found.service).flat_map(|service| [service.inside, service.outside]);
-        let distinct: std::collections::BTreeSet<(u32, u32)> = choices.map(|choice| (choice.first, choice.count)).collect();
-        distinct.into_iter().map(|(_, count)| count).sum()
-    };
-    let map = |name, used, capacity| Fullness { name, used, capacity };
-    Ok(vec![
-        map("FRONTENDS_V4", frontends(Family::V4), capacity.frontends()),
-        map("FRONTENDS_V6", frontends(Family::V6), capacity.frontends()),
-        map("SERVICES", count(snapshot.frontends.len()), capacity.services),
-        map("BACKENDS_V4", backends(Family::V4), capacity.backends),
-        map("BACKENDS_V6", backends(Family::V6), capacity.backends),
-        map("AFFINITY", count(maps.affinity_clients()?), capacity.affinity_clients),
-    ])
+/// How full the maps are: as the agent last said, but for AFFINITY, which the programs fill.
+fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Fullness> {
+    let of_agent = MEASURED.into_iter().zip(state.used);
+    let all = of_agent.chain([("AFFINITY", affinity_clients)]);
+    all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
 }
 
 /// How long ago a moment was, given in seconds since the kernel started, in the largest unit that is not 0.

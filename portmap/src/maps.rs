@@ -43,6 +43,17 @@ impl Capacity {
     pub fn items(self) -> u32 {
         (self.backends / 4).max(1_024)
     }
+
+    /// Entries of the map with this name.
+    pub fn of_map(self, name: &str) -> u32 {
+        match name {
+            "AFFINITY" => self.affinity_clients,
+            "FRONTENDS_V4" | "FRONTENDS_V6" => self.frontends(),
+            "BACKENDS_V4" | "BACKENDS_V6" => self.backends,
+            "ENDPOINTS_V4" | "ENDPOINTS_V6" | "MEMBERS" => self.items(),
+            _ => self.services,
+        }
+    }
 }
 
 /// No node gives more ids or endpoint numbers than this: whatever says so was written by somebody else, and is not believed.

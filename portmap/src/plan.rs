@@ -336,7 +336,7 @@ impl Planner {
             let slots = self.ports.slots(family);
             maps.push(Fullness { name, used: slots.used(), capacity: slots.capacity() });
         }
-        maps.extend(self.items.fullness());
+        maps.extend(self.items.fullness(self.installed.of_family()));
         maps
     }
 

@@ -3,6 +3,7 @@
 //! The loop writes what it knows into [`Facts`]; the servers only read it.
 
 mod checks;
+mod connections;
 mod facts;
 mod health;
 mod listen;
@@ -12,35 +13,47 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Result;
 use axum::{Router, routing::get};
+use futures::future::join_all;
 
+use connections::Connections;
 pub use facts::{Facts, ServiceHealth};
+pub use listen::EVERYWHERE;
 use listen::Place;
 pub use metrics::{Metrics, Sync};
 
-/// Where to listen.
-#[derive(Clone, Copy, Debug, Default)]
+/// How many connections each server of `--healthz-bind-address` and `--metrics-bind-address` has at a time, and all those of
+/// `healthCheckNodePort`s together.
+const CONNECTIONS: usize = 64;
+
+/// Where to listen. [`EVERYWHERE`] stands for the addresses of IPv4 too.
+#[derive(Clone, Debug, Default)]
 pub struct Addresses {
-    /// For `/healthz`, `/livez` and `/readyz`; none: nowhere.
-    pub health: Option<SocketAddr>,
+    /// For `/healthz`, `/livez` and `/readyz`.
+    pub health: Vec<SocketAddr>,
     /// For `/metrics`; none: nowhere.
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until one of the servers fails, which none does for want of a port: that is tried again.
+/// Serves until the agent's loop ends. A port that cannot be had is tried again.
 pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>) -> Result<()> {
-    tokio::try_join!(
-        optional("health checks", "--healthz-bind-address", addresses.health, health::router(facts.clone(), metrics.clone())),
-        optional("metrics", "--metrics-bind-address", addresses.metrics, metrics_router(facts.clone(), metrics)),
-        checks::run(facts),
-    )?;
-    Ok(())
+    let Addresses { health, metrics: metrics_at } = addresses;
+    let health_router = health::router(facts.clone(), metrics.clone());
+    let metrics_router = metrics_router(facts.clone(), metrics);
+    let health = health.iter().map(|at| serve_at(*at, "health checks", "--healthz-bind-address", &health_router));
+    let metrics = metrics_at.iter().map(|at| serve_at(*at, "metrics", "--metrics-bind-address", &metrics_router));
+    let servers = async {
+        join_all(health.chain(metrics)).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = checks::run(facts) => ended,
+        () = servers => Ok(()),
+    }
 }
 
-async fn optional(what: &str, flag: &'static str, address: Option<SocketAddr>, router: Router) -> Result<()> {
-    match address {
-        Some(address) => listen::serve(listen::bind(what, Place::Address(address, flag)).await, router).await,
-        None => std::future::pending().await,
-    }
+async fn serve_at(address: SocketAddr, what: &str, flag: &'static str, router: &Router) {
+    let listener = listen::bind(what, Place { address, flag: Some(flag) }).await;
+    listen::serve(listener, router.clone(), Connections::new(CONNECTIONS)).await;
 }
 
 fn metrics_router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {

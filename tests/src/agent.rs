@@ -88,6 +88,14 @@ impl Agent {
         Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
+    /// As [`Self::spawn`], an agent that may open so many descriptors, in the words of `prlimit` (`SOFT:HARD`).
+    pub fn spawn_limited(world: &World, descriptors: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = world.command("prlimit");
+        let program = program::find("portmap")?;
+        command.arg(format!("--nofile={descriptors}")).arg(&program);
+        Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
+    }
+
     /// As [`Self::spawn`], an agent of another build. Only that build can read its tables.
     pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
         let manifests = manifests_argument(world)?;

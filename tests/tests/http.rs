@@ -2,6 +2,9 @@
 //!
 //! Needs: kernel.
 
+#[path = "http/limits.rs"]
+mod limits;
+
 use anyhow::{Context as _, Result, ensure};
 use portmap_tests::agent::Agent;
 use portmap_tests::world::World;

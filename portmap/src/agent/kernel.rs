@@ -16,6 +16,7 @@ use crate::{
         pin::{Lock, Missing, Pins},
         removal,
     },
+    exhaustion::is_exhausted,
     maps::{Capacity, bpf::BpfMaps, grace::Grace},
     privileges,
 };
@@ -86,21 +87,22 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches again what somebody else has detached, and to a cgroup that was removed and made again.
-    pub fn keep_attached(&mut self) {
+    /// Attaches again what somebody else has detached, and to a cgroup that was removed and made again. False if that fails.
+    pub fn keep_attached(&mut self) -> bool {
         if !self.is_attached {
-            return;
+            return true;
         }
-        match self.attach_again() {
-            Ok(()) => self.trouble = None,
-            Err(error) => {
-                let trouble = format!("{error:#}");
-                if self.trouble.as_ref() != Some(&trouble) {
-                    tracing::error!("failed to keep the programs attached: {trouble}; trying again each second");
-                    self.trouble = Some(trouble);
-                }
-            }
+        let Err(error) = self.attach_again() else {
+            self.trouble = None;
+            return true;
+        };
+        let trouble = format!("{error:#}");
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::error!("failed to keep the programs attached: {trouble}; trying again each second");
+            self.trouble = Some(trouble);
         }
+        // Not to be able to look, for want of descriptors say, is another matter.
+        is_exhausted(&error)
     }
 
     fn attach_again(&mut self) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::{
         pin::Pins,
         stale::{StaleSocket, StaleSockets},
     },
+    exhaustion::{self, is_exhausted},
     maps::{Capacity, grace::Grace},
     network::{namespaces, sock_diag},
 };
@@ -34,13 +35,18 @@ pub struct Stale {
 }
 
 impl Stale {
-    /// Prepares for searches; says so where they cannot be.
-    pub fn new(pins: &Pins, capacity: Capacity) -> Self {
-        let sockets = prepare(pins, capacity);
-        if let Err(error) = &sockets {
-            tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end");
-        }
-        Self { sockets: sockets.ok().map(Arc::new), search: None, destruction: None, wanted: 0, last: None }
+    /// Prepares for searches; says so where they cannot be. Fails only for want of descriptors or memory.
+    pub fn new(pins: &Pins, capacity: Capacity) -> Result<Self> {
+        let sockets = match prepare(pins, capacity) {
+            Ok(sockets) => Some(Arc::new(sockets)),
+            // A shortage says nothing of the kernel.
+            Err(error) if is_exhausted(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end");
+                None
+            }
+        };
+        Ok(Self { sockets, search: None, destruction: None, wanted: 0, last: None })
     }
 
     /// Whether such sockets are destroyed here.
@@ -75,7 +81,7 @@ impl Stale {
         let found = search.await.context("the search for stale UDP sockets crashed").flatten();
         self.search = None;
         found.unwrap_or_else(|error| {
-            tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended");
+            self.give_up(&error);
             Vec::new()
         })
     }
@@ -94,7 +100,17 @@ impl Stale {
         match result {
             Ok(0) => {}
             Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended"),
-            Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// After a failure: the sockets are searched for again if only descriptors or memory were short.
+    fn give_up(&mut self, error: &anyhow::Error) {
+        if is_exhausted(error) {
+            self.wanted = self.wanted.max(1);
+            exhaustion::report(error);
+        } else {
+            tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended");
         }
     }
 }

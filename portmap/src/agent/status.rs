@@ -1,12 +1,12 @@
 //! What the agent says of itself in STATE, for the subcommands.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED};
+use portmap_common::{DESTROYS_SOCKETS, MEASURED, SETS_ERRORS, SYNCED};
 
 use crate::{
     datapath::{load, pin::Pins},
     encode,
-    maps::bpf::BpfMaps,
+    maps::{Fullness, bpf::BpfMaps},
     plan::Plan,
     source::Outage,
     uptime,
@@ -48,6 +48,12 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
         state.repairs += repaired as u64;
     })
+}
+
+/// Records how many entries of the maps are in use, so that nobody has to count them.
+pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
+    let used = MEASURED.map(|name| fullness.iter().find(|map| map.name == name).map_or(0, |map| map.used));
+    maps.set_state(|state| state.used = used)
 }
 
 /// Records of what the source has not said anything for too long.

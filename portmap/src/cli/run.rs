@@ -1,7 +1,7 @@
 //! `portmap run`: the node agent.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -16,10 +16,11 @@ use portmap::{
         load::{LogLevel, PeerNames, Scope, Switches},
         pin::Mounting,
     },
+    descriptors,
     maps::Capacity,
     memory,
     node_ports::Eligible,
-    serve::Addresses,
+    serve::{Addresses, EVERYWHERE},
 };
 
 use super::{ObjectArguments, PinsArguments};
@@ -55,9 +56,10 @@ pub struct Arguments {
     /// Serve node ports on these addresses of the node: primary (those of its Node object), localhost, all, or CIDRs
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
     nodeport_addresses: Vec<Eligible>,
-    /// Where to answer /healthz, /livez and /readyz, or none [default: 0.0.0.0:10256 with a cluster, none with --manifests]
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
-    healthz_bind_address: Option<Bind>,
+    /// Where to answer /healthz, /livez and /readyz, or none; repeatable. [::] means all addresses, those of IPv4 too [default:
+    /// [::]:10256 with a cluster, none with --manifests]
+    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = bind_address)]
+    healthz_bind_address: Vec<Bind>,
     /// Where to answer /metrics, or none [default: 127.0.0.1:10249 with a cluster, none with --manifests]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
     metrics_bind_address: Option<Bind>,
@@ -130,9 +132,13 @@ impl From<DatapathLog> for LogLevel {
 
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
-        let default = |port, address: Ipv4Addr| Bind(self.manifests.is_empty().then(|| (address, port).into()));
-        let health = self.healthz_bind_address.unwrap_or_else(|| default(10_256, Ipv4Addr::UNSPECIFIED));
-        let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST));
+        descriptors::raise_limit();
+        let default = |port, address: IpAddr| Bind(self.manifests.is_empty().then(|| (address, port).into()));
+        let health = match self.healthz_bind_address {
+            given if given.is_empty() => vec![default(10_256, EVERYWHERE)],
+            given => given,
+        };
+        let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST.into()));
         let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
         let capacity =
             Capacity { services: self.max_services, backends: self.max_backends, affinity_clients: self.max_affinity_clients };
@@ -154,7 +160,7 @@ impl Arguments {
             },
             service_cidrs: self.service_cidr.iter().map(IpNet::trunc).collect(),
             node_port_addresses: self.nodeport_addresses,
-            serve: Addresses { health: health.0, metrics: metrics.0 },
+            serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
         memory::share_one_heap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

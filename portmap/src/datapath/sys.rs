@@ -14,6 +14,9 @@ use std::{
 use aya::Pod;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
+/// Entries of a map that are read by one call. No bucket of a hash map holds as many.
+const BATCH: usize = 4_096;
+
 /// What a link to a cgroup is attached to, and what it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -112,6 +115,32 @@ pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     let fd = bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?;
     // SAFETY: the kernel has just opened this descriptor for us.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// How many entries a hash map has: read by thousands, and only counted. The sizes are those of a key and of a value.
+pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u32> {
+    let (mut keys, mut values) = (vec![0_u8; key * BATCH], vec![0_u8; value * BATCH]);
+    let (mut position, mut entries) = (None::<u32>, 0);
+    loop {
+        let mut next = 0_u32;
+        let mut attr = zeroed();
+        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+        attr.batch.in_batch = position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64);
+        attr.batch.out_batch = (&raw mut next) as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = u32::try_from(BATCH).map_err(io::Error::other)?;
+        let read = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        // SAFETY: every member of the union is made of integers, and the kernel wrote the count into this one.
+        let count = unsafe { attr.batch.count };
+        match read {
+            Ok(_) => entries += count,
+            // The last ones.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries + count),
+            Err(error) => return Err(error),
+        }
+        position = Some(next);
+    }
 }
 
 /// The value that these bytes, which a program wrote, are. Short of bytes, it ends with zeroes.

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
     net::IpAddr,
+    os::fd::AsFd as _,
 };
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +23,7 @@ use super::{
     Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace, mapped::Mapped,
 };
 use crate::{
-    datapath::pin::Pins,
+    datapath::{pin::Pins, sys},
     encode::{self, IpBytes},
     table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
@@ -54,7 +55,7 @@ pub struct BpfMaps {
     items_v6: FamilyItems<V6>,
     members: Members,
     namespaces: HashMap<MapData, u64, Namespace>,
-    affinity: HashMap<MapData, Client, Affinity>,
+    affinity: MapData,
     affinity_clients: u32,
     /// Counters from this service on were never counted in.
     counted: u32,
@@ -87,6 +88,7 @@ impl BpfMaps {
         let state: Mapped<State> = mapped(pins, "STATE")?;
         // Before the first agent there was no service.
         let counted = if state.read(0)?.started == 0 { 0 } else { u32::MAX };
+        let affinity = open(pins, "AFFINITY")?;
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
@@ -101,8 +103,8 @@ impl BpfMaps {
             items_v6: FamilyItems::open(pins, "V6")?,
             members: Members::open(pins)?,
             namespaces: HashMap::try_from(Map::HashMap(open(pins, "NAMESPACES")?))?,
-            affinity: HashMap::try_from(Map::LruHashMap(open(pins, "AFFINITY")?))?,
-            affinity_clients: open(pins, "AFFINITY")?.info()?.max_entries(),
+            affinity_clients: affinity.info()?.max_entries(),
+            affinity,
             pins: pins.clone(),
         })
     }
@@ -167,8 +169,10 @@ impl BpfMaps {
     }
 
     /// How many clients session affinity remembers.
-    pub fn affinity_clients(&self) -> Result<usize> {
-        Ok(self.affinity.keys().collect::<Result<Vec<Client>, _>>()?.len())
+    pub fn affinity_clients(&self) -> Result<u32> {
+        let affinity = self.affinity.fd();
+        sys::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
+            .context("failed to count the entries of AFFINITY")
     }
 
     /// Follows a service entry to its backends. The agent may be at work meanwhile: a choice that changed under the reader's

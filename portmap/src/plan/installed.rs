@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use portmap_common::Service;
 
-use crate::table::Frontend;
+use crate::table::{Frontend, PerFamily};
 
 /// The model of FRONTENDS and SERVICES. Tens of thousands are held as densely as in the maps.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub struct Installed {
     entries: Vec<Option<(Frontend, Service)>>,
     /// The numbers, by their frontends.
     numbers: HashTable<u32>,
+    of_family: PerFamily<u32>,
     hasher: RandomState,
 }
 
@@ -29,6 +30,11 @@ impl Installed {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// How many there are of each family.
+    pub fn of_family(&self) -> PerFamily<u32> {
+        self.of_family
     }
 
     /// The number and the service entry of a frontend.
@@ -54,8 +60,9 @@ impl Installed {
         if let Some(entry) = self.entries.get_mut(index) {
             *entry = Some((frontend, service));
         }
+        *self.of_family.get_mut(frontend.family()) += 1;
         let hash = self.hasher.hash_one(frontend);
-        let Self { entries, numbers, hasher } = self;
+        let Self { entries, numbers, hasher, of_family: _ } = self;
         let rehash = |number: &u32| match entries.get(*number as usize) {
             Some(Some((frontend, _))) => hasher.hash_one(frontend),
             Some(None) | None => 0,
@@ -66,10 +73,11 @@ impl Installed {
     /// Ends a frontend, and returns its number and its service entry.
     pub fn remove(&mut self, frontend: &Frontend) -> Option<(u32, Service)> {
         let hash = self.hasher.hash_one(frontend);
-        let Self { entries, numbers, hasher: _ } = self;
+        let Self { entries, numbers, hasher: _, of_family: _ } = self;
         let is_it = |number: &u32| matches!(entries.get(*number as usize), Some(Some((it, _))) if it == frontend);
         let (number, _) = numbers.find_entry(hash, is_it).ok()?.remove();
         let (_, service) = entries.get_mut(number as usize)?.take()?;
+        *self.of_family.get_mut(frontend.family()) -= 1;
         Some((number, service))
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     mem::{self, Discriminant, discriminant},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
 };
 
@@ -14,7 +14,7 @@ use super::Step;
 use crate::{
     collections::HashMap,
     maps::{Capacity, Fullness, Item},
-    table::{AddressOwner, Endpoint, Family},
+    table::{AddressOwner, Endpoint, Family, PerFamily},
 };
 
 /// The model of those maps.
@@ -85,18 +85,24 @@ impl Items {
         self.present.iter()
     }
 
-    /// How full the maps of endpoints and members are.
-    pub fn fullness(&self) -> impl Iterator<Item = Fullness> {
-        let endpoint = |address: IpAddr| Item::Endpoint(0, Endpoint { address, port: 0, local: false });
-        let member = Item::Member(Member::new(0, 0));
+    /// How full the maps of items are. ClusterIPs as such share FRONTENDS with so many frontends.
+    pub fn fullness(&self, frontends: PerFamily<u32>) -> impl Iterator<Item = Fullness> {
+        let [v4, v6] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let address = |address| Item::Address(address, AddressOwner::Served);
+        let endpoint = |address| Item::Endpoint(0, Endpoint { address, port: 0, local: false });
         let of = [
-            ("ENDPOINTS_V4", endpoint(std::net::Ipv4Addr::UNSPECIFIED.into())),
-            ("ENDPOINTS_V6", endpoint(std::net::Ipv6Addr::UNSPECIFIED.into())),
-            ("MEMBERS", member),
+            ("FRONTENDS_V4", address(v4), frontends.v4),
+            ("FRONTENDS_V6", address(v6), frontends.v6),
+            ("ENDPOINTS_V4", endpoint(v4), 0),
+            ("ENDPOINTS_V6", endpoint(v6), 0),
+            ("MEMBERS", Item::Member(Member::new(0, 0)), 0),
+            ("SOURCE_RANGES_V4", Item::Range(0, IpNet::V4(Ipv4Net::default())), 0),
+            ("SOURCE_RANGES_V6", Item::Range(0, IpNet::V6(Ipv6Net::default())), 0),
         ];
-        of.into_iter().map(|(name, item)| {
-            let used = self.counts.get(&kind(&item)).copied().unwrap_or_default();
-            Fullness { name, used, capacity: self.room(&item) }
+        of.into_iter().map(|(name, item, beside)| {
+            let used = self.counts.get(&kind(&item)).copied().unwrap_or_default() + beside;
+            let capacity = if matches!(item, Item::Address(..)) { self.capacity.frontends() } else { self.room(&item) };
+            Fullness { name, used, capacity }
         })
     }
 
@@ -175,7 +181,7 @@ pub fn ranges_of(id: u64) -> RangeInclusive<Item> {
 }
 
 /// No range comes after this one in order.
-const LAST: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::from_bits(u128::MAX), 128);
+const LAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::MAX), 128);
 
 /// The map that an item is in.
 fn kind(item: &Item) -> (Discriminant<Item>, Family) {

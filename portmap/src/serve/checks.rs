@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Facts, ServiceHealth,
+    CONNECTIONS, Connections, EVERYWHERE, Facts, ServiceHealth,
     listen::{self, Place},
 };
 use crate::table::{Family, PerFamily};
@@ -39,6 +39,7 @@ struct Name {
 /// Keeps a server at every port that there is.
 pub async fn run(facts: Arc<Facts>) -> Result<()> {
     let mut checks = facts.checks();
+    let connections = Connections::new(CONNECTIONS);
     let mut servers: BTreeMap<u16, JoinHandle<()>> = BTreeMap::new();
     loop {
         let wanted: Vec<u16> = checks.borrow_and_update().keys().copied().collect();
@@ -50,25 +51,23 @@ pub async fn run(facts: Arc<Facts>) -> Result<()> {
             is_wanted
         });
         for port in wanted {
-            servers.entry(port).or_insert_with(|| tokio::spawn(serve(port, facts.clone())));
+            servers.entry(port).or_insert_with(|| tokio::spawn(serve(port, facts.clone(), connections.clone())));
         }
         checks.changed().await.context("the agent's loop ended")?;
     }
 }
 
-async fn serve(port: u16, facts: Arc<Facts>) {
+async fn serve(port: u16, facts: Arc<Facts>, connections: Arc<Connections>) {
     let checks = facts.checks();
     let what = match checks.borrow().get(&port) {
         Some(health) => format!("health checks of Service {} on port {port}", health.service),
         None => return,
     };
-    let listener = listen::bind(&what, Place::Everywhere(port)).await;
+    let listener = listen::bind(&what, Place { address: (EVERYWHERE, port).into(), flag: None }).await;
     let router = Router::new().fallback(move |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
         answer(port, client.ip(), &checks, &facts)
     });
-    if let Err(error) = listen::serve(listener, router).await {
-        tracing::warn!("{what} ended: {error:#}");
-    }
+    listen::serve(listener, router, connections).await;
 }
 
 fn answer(port: u16, client: IpAddr, checks: &watch::Receiver<BTreeMap<u16, ServiceHealth>>, facts: &Facts) -> Response {

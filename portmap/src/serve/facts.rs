@@ -32,6 +32,7 @@ struct Inner {
     pending_since: Option<Instant>,
     last_sync: Timestamp,
     is_ready: bool,
+    is_attached: bool,
     is_eligible: bool,
 }
 
@@ -47,7 +48,8 @@ pub struct ServiceHealth {
 impl Facts {
     /// Before anything is known.
     pub fn new(watches: Arc<Watches>) -> Self {
-        let inner = Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_eligible: true };
+        let inner =
+            Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_attached: true, is_eligible: true };
         Self { inner: Mutex::new(inner), watches, checks: watch::Sender::new(BTreeMap::new()) }
     }
 
@@ -65,6 +67,11 @@ impl Facts {
     /// The tables could not be written.
     pub fn failed(&self) {
         self.lock().is_ready = false;
+    }
+
+    /// Whether the programs serve, as far as is known.
+    pub fn set_attached(&self, is_attached: bool) {
+        self.lock().is_attached = is_attached;
     }
 
     /// Whether load balancers may send new connections to this node.
@@ -104,6 +111,11 @@ impl Facts {
     /// Everything has been listed, and what was last applied was applied cleanly.
     pub fn is_ready(&self) -> bool {
         self.lock().is_ready
+    }
+
+    /// Whether the programs serve, as far as is known.
+    pub fn is_attached(&self) -> bool {
+        self.lock().is_attached
     }
 
     /// What has not been heard of for too long.

@@ -89,12 +89,34 @@ fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
 fn readiness(facts: &Facts) -> Response {
     let trouble = match facts.outage() {
         Some(outage) => Some(format!("{outage}\n")),
-        None if facts.is_ready() => None,
-        None => Some("not everything has been listed and applied\n".to_owned()),
+        None if !facts.is_ready() => Some("not everything has been listed and applied\n".to_owned()),
+        None if !facts.is_attached() => Some("programs were detached by somebody else\n".to_owned()),
+        None => None,
     };
     (status(trouble.is_none()), trouble.unwrap_or_else(|| "ok\n".to_owned())).into_response()
 }
 
 fn status(is_fine: bool) -> StatusCode {
     if is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Watches;
+
+    #[test]
+    fn ready_is_who_has_written_everything_and_is_attached() {
+        let facts = Facts::new(Arc::new(Watches::default()));
+        let code = || readiness(&facts).status().as_u16();
+        assert_eq!(code(), 503, "nothing has been listed yet");
+        facts.synced();
+        assert_eq!(code(), 200);
+        facts.set_attached(false);
+        assert_eq!(code(), 503, "somebody detached the programs");
+        facts.set_attached(true);
+        assert_eq!(code(), 200);
+        facts.failed();
+        assert_eq!(code(), 503, "the tables could not be written");
+    }
 }

@@ -1,32 +1,55 @@
-//! Listening, tried again while a port is in use.
+//! Listening, tried again while a port is in use, and accepting connections.
 
 use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
 use axum::Router;
-use tokio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Connections;
+use crate::{
+    descriptors::{self, Use},
+    exhaustion,
+};
 
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+
+/// Every address of this host, of both families where it has them.
+pub const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
 /// Where to listen.
 #[derive(Clone, Copy, Debug)]
-pub enum Place {
-    /// At an address that a flag gives.
-    Address(SocketAddr, &'static str),
-    /// At a port of all addresses, of both families where the host has them.
-    Everywhere(u16),
+pub struct Place {
+    /// The address and port; at [`EVERYWHERE`] also those of IPv4.
+    pub address: SocketAddr,
+    /// The flag that gives it, if one does.
+    pub flag: Option<&'static str>,
+}
+
+/// As a message says where it is, and what to do about it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flag {
+            Some(flag) => write!(f, "({}); give another address with {flag}", self.address),
+            None => write!(f, "(port {})", self.address.port()),
+        }
+    }
 }
 
 /// Listens as soon as the port is free; says once that it is not.
 pub async fn bind(what: &str, place: Place) -> TcpListener {
     let mut said = false;
     loop {
-        match place.bind().await {
+        match listen(place.address) {
             Ok(listener) => {
                 if said {
                     tracing::info!("{what} are served now");
@@ -34,7 +57,7 @@ pub async fn bind(what: &str, place: Place) -> TcpListener {
                 return listener;
             }
             Err(error) if !said => {
-                tracing::warn!("failed to serve {what}, trying again: {error}{}", place.advice());
+                tracing::warn!("failed to serve {what}, trying again: {error} {place}");
                 said = true;
             }
             Err(_) => {}
@@ -43,29 +66,51 @@ pub async fn bind(what: &str, place: Place) -> TcpListener {
     }
 }
 
-impl Place {
-    async fn bind(self) -> io::Result<TcpListener> {
-        match self {
-            Self::Address(address, _) => TcpListener::bind(address).await,
-            Self::Everywhere(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-                }
-                bound => bound,
-            },
-        }
-    }
-
-    fn advice(self) -> String {
-        match self {
-            Self::Address(address, flag) => format!(" ({address}); give another address with {flag}"),
-            Self::Everywhere(port) => format!(" (port {port})"),
+/// Answers requests for ever.
+pub async fn serve(listener: TcpListener, router: Router, connections: Arc<Connections>) -> ! {
+    loop {
+        match accept(&listener).await {
+            Ok((stream, client)) => connections.answer(stream, client, &router).await,
+            Err(error) => {
+                exhaustion::report(&anyhow::Error::new(error).context("failed to accept a connection"));
+                tokio::time::sleep(exhaustion::PAUSE).await;
+            }
         }
     }
 }
 
-/// Serves until it fails. Handlers can ask who the client is.
-pub async fn serve(listener: TcpListener, router: Router) -> Result<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).await.context("an HTTP server failed")
+/// The next connection. Those that ended before they were accepted are passed over.
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept().await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            accepted => return accepted,
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match listen_at(address) {
+        // A kernel without IPv6.
+        Err(error) if address.ip() == EVERYWHERE && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            listen_at((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        listener => listener,
+    }
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if descriptors::is_reserved(&socket, Use::Listener) {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    if address.ip() == EVERYWHERE {
+        // The default is the host's (net.ipv6.bindv6only).
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }

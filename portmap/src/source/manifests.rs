@@ -13,9 +13,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use tokio::time::sleep;
 
 use super::{Event, Events, Kind, Object, Wanted};
-use crate::object::{self, HEADLESS_LABEL, is_labelled};
+use crate::{
+    exhaustion::{self, is_exhausted},
+    object::{self, HEADLESS_LABEL, is_labelled},
+};
 pub use files::STDIN;
 use parse::Objects;
 
@@ -52,14 +56,14 @@ impl Manifests {
     }
 
     /// Reads what is new or changed. A file that no longer parses keeps its last good content; only one that is gone takes
-    /// its objects away. Fails only if a path that was never there cannot be read.
+    /// its objects away. Fails only if a path that was never there cannot be read, or for want of descriptors or memory.
     pub fn read(&mut self) -> Result<Reading> {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, !self.files.is_empty(), &mut warnings)?;
         self.files.retain(|path, _| found.contains_key(path));
         for (path, stamp) in found {
             if self.files.get(&path).is_none_or(|file| file.stamp != stamp) {
-                self.read_file(path, stamp, &mut warnings);
+                self.read_file(path, stamp, &mut warnings)?;
             }
         }
         if self.stdin.is_none() && self.paths.iter().any(|path| path == Path::new(STDIN)) {
@@ -70,7 +74,8 @@ impl Manifests {
         Ok(Reading { objects, warnings })
     }
 
-    fn read_file(&mut self, path: PathBuf, stamp: files::Stamp, warnings: &mut Vec<String>) {
+    /// Fails only for want of descriptors or memory.
+    fn read_file(&mut self, path: PathBuf, stamp: files::Stamp, warnings: &mut Vec<String>) -> Result<()> {
         let name = path.display().to_string();
         let has_content = self.files.contains_key(&path);
         let parsed = files::read(&path).and_then(|text| {
@@ -82,6 +87,7 @@ impl Manifests {
             Ok(objects) => {
                 self.files.insert(path, File { stamp, objects });
             }
+            Err(error) if is_exhausted(&error) => return Err(error),
             Err(error) => {
                 let file = self.files.get_mut(&path);
                 let rest = if file.is_some() { "; its last good content stays" } else { "; the file is left out" };
@@ -92,6 +98,7 @@ impl Manifests {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -133,8 +140,13 @@ impl Watched {
         let Self { mut manifests, mut changes, first } = self;
         let mut said = first.warnings.clone();
         send(first, &events).await?;
+        let mut is_unread = false;
         loop {
-            changes.next().await?;
+            tokio::select! {
+                changed = changes.next() => changed?,
+                () = sleep(exhaustion::PAUSE), if is_unread => {}
+            }
+            is_unread = false;
             match manifests.read() {
                 Ok(mut reading) => {
                     // What is still so need not be said again.
@@ -142,6 +154,10 @@ impl Watched {
                     reading.warnings.retain(|warning| !said.contains(warning));
                     said = warnings;
                     send(reading, &events).await?;
+                }
+                Err(error) if is_exhausted(&error) => {
+                    is_unread = true;
+                    exhaustion::report(&error);
                 }
                 Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
             }

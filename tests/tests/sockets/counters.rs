@@ -15,14 +15,24 @@ const ARGUMENTS: [&str; 4] = ["--max-services", "64", "--service-cidr", "10.96.0
 
 type Counts = BTreeMap<String, u64>;
 
-/// The sums of the fields of a map, over its entries and processors; those that are 0 are left out.
-fn counts(stage: &Stage, map: &str) -> Result<Counts> {
+/// All entries of a map.
+fn dump(stage: &Stage, map: &str) -> Result<Vec<Value>> {
     let pin = Pins::new(stage.world.bpffs()).map(map);
     let output =
         Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(pin).output().context("failed to run bpftool")?;
     ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));
-    let entries: Value = serde_json::from_slice(&output.stdout).context("bpftool prints no JSON")?;
-    let values = entries.as_array().into_iter().flatten().filter_map(|entry| entry["formatted"]["values"].as_array()).flatten();
+    serde_json::from_slice(&output.stdout).context("bpftool prints no list in JSON")
+}
+
+/// How many entries a hash map has.
+fn entries(stage: &Stage, map: &str) -> Result<u64> {
+    Ok(u64::try_from(dump(stage, map)?.len())?)
+}
+
+/// The sums of the fields of a map, over its entries and processors; those that are 0 are left out.
+fn counts(stage: &Stage, map: &str) -> Result<Counts> {
+    let entries = dump(stage, map)?;
+    let values = entries.iter().filter_map(|entry| entry["formatted"]["values"].as_array()).flatten();
     let fields = values.filter_map(|value| value["value"].as_object()).flatten();
     let mut counts = Counts::new();
     for (name, count) in fields.filter_map(|(name, count)| Some((name, count.as_u64().filter(|count| *count > 0)?))) {
@@ -36,6 +46,14 @@ fn events(stage: &Stage) -> Result<Counts> {
     let mut totals = counts(stage, "TOTALS")?;
     totals.retain(|name, _| !["forwarded", "refused", "dropped"].contains(&name.as_str()));
     Ok(totals)
+}
+
+/// How many entries of each map `portmap status` says are in use.
+fn used(stage: &Stage) -> Result<Counts> {
+    let output = stage.agent.portmap(&["status", "-o", "json"])?;
+    let health: Value = serde_json::from_slice(&output.stdout).context("status prints no JSON")?;
+    let maps = health["maps"].as_array().into_iter().flatten();
+    Ok(maps.filter_map(|map| Some((map["name"].as_str()?.to_owned(), map["used"].as_u64()?))).collect())
 }
 
 fn these<const N: usize>(counts: [(&str, u64); N]) -> Counts {
@@ -128,6 +146,12 @@ fn sessions_that_began_are_counted() -> Result<()> {
         who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 8019))?;
     }
     assert_eq!(events(&stage)?, these([("affinity_clients", 20)]));
+    let used = used(&stage)?;
+    let frontends = u64::try_from(stage.agent.services()?.len())?;
+    assert_eq!(used.get("SERVICES"), Some(&frontends), "{used:?}");
+    for map in ["FRONTENDS_V4", "FRONTENDS_V6", "ENDPOINTS_V4", "ENDPOINTS_V6", "MEMBERS", "SOURCE_RANGES_V4", "AFFINITY"] {
+        assert_eq!(used.get(map), Some(&entries(&stage, map)?), "{map}: {used:?}");
+    }
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp));
     Ok(())
 }

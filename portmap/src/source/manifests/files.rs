@@ -39,11 +39,13 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
         for entry in fs::read_dir(path).with_context(|| format!("failed to list {}", path.display()))? {
             let file = entry.with_context(|| format!("failed to list {}", path.display()))?.path();
             // Through symbolic links, as a mounted ConfigMap has them; what vanishes meanwhile is gone.
-            if let Ok(metadata) = fs::metadata(&file)
-                && metadata.is_file()
-                && is_manifest(&file)
-            {
-                files.insert(file, stamp(&metadata));
+            match fs::metadata(&file) {
+                Ok(metadata) if metadata.is_file() && is_manifest(&file) => drop(files.insert(file, stamp(&metadata))),
+                // Nor is it known to be gone, though.
+                Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                    return Err(error).with_context(|| format!("failed to read {}", file.display()));
+                }
+                Ok(_) | Err(_) => {}
             }
         }
         if files.len() == before {

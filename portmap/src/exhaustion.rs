@@ -1,0 +1,114 @@
+//! Shortage of file descriptors or memory: it passes, so what failed for it is waited out and tried again.
+
+use std::{
+    error::Error,
+    io,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use aya::maps::MapError;
+
+/// Between two tries.
+pub const PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two messages about it.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What was said of it last.
+static SAID: Mutex<Said> = Mutex::new(Said { last: None, held_back: 0 });
+
+/// When a message was logged, and how many were not since.
+struct Said {
+    last: Option<Instant>,
+    held_back: u32,
+}
+
+/// Whether something failed only because descriptors or memory were short, in this process or on this host.
+pub fn is_exhausted(error: &anyhow::Error) -> bool {
+    error.chain().any(is_shortage)
+}
+
+fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
+    let code = if let Some(error) = cause.downcast_ref::<io::Error>() {
+        error.raw_os_error()
+    } else if let Some(error) = cause.downcast_ref::<nix::Error>() {
+        Some(*error as i32)
+    } else if let Some(error) = cause.downcast_ref::<rustix::io::Errno>() {
+        Some(error.raw_os_error())
+    } else if let Some(MapError::IoError(error)) = cause.downcast_ref::<MapError>() {
+        // It shows its error as its own text, and not as its source.
+        error.raw_os_error()
+    } else {
+        None
+    };
+    matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+/// Turns a failure for such a shortage into success, for a caller who tries again later. Logs it, at most every ten seconds.
+pub fn wait_out(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if is_exhausted(&error) => {
+            report(&error);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Does something again and again until it ends otherwise than by such a shortage.
+pub async fn persist<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+    loop {
+        match attempt().await {
+            Err(error) if is_exhausted(&error) => report(&error),
+            ended => return ended,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Logs such a shortage, at most every ten seconds.
+pub fn report(error: &anyhow::Error) {
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.last.is_some_and(|last| last.elapsed() < QUIET) {
+        said.held_back = said.held_back.saturating_add(1);
+        return;
+    }
+    let held_back = std::mem::take(&mut said.held_back);
+    said.last = Some(Instant::now());
+    let more = if held_back == 0 { String::new() } else { format!(" ({held_back} more such failures were not shown)") };
+    tracing::warn!("{error:#}; trying again{more}");
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    fn wrapped(error: impl Error + Send + Sync + 'static) -> anyhow::Error {
+        Err::<(), _>(error).context("failed to open it").context("failed to look").expect_err("an error")
+    }
+
+    #[test]
+    fn a_shortage_is_found_however_it_is_wrapped() {
+        let error = || io::Error::from_raw_os_error(libc::EMFILE);
+        assert!(is_exhausted(&error().into()));
+        assert!(is_exhausted(&wrapped(error())));
+        assert!(is_exhausted(&wrapped(nix::Error::ENOMEM)));
+        assert!(is_exhausted(&wrapped(rustix::io::Errno::NFILE)));
+        assert!(is_exhausted(&wrapped(MapError::IoError(error()))));
+        assert!(is_exhausted(&wrapped(aya::sys::SyscallError { call: "bpf_obj_get", io_error: error() })));
+        assert!(is_exhausted(&wrapped(MapError::from(aya::sys::SyscallError { call: "bpf_obj_get", io_error: error() }))));
+    }
+
+    #[test]
+    fn other_failures_are_none() {
+        assert!(!is_exhausted(&wrapped(io::Error::from_raw_os_error(libc::ENOENT))));
+        assert!(!is_exhausted(&wrapped(nix::Error::EPERM)));
+        assert!(!is_exhausted(&anyhow::anyhow!("Too many open files (os error 24)")));
+        assert!(wait_out(Err(wrapped(nix::Error::EPERM))).is_err());
+        assert!(wait_out(Err(wrapped(nix::Error::EMFILE))).is_ok());
+    }
+}

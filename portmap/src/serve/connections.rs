@@ -1,0 +1,165 @@
+//! The connections to the servers: few at a time, none for long, each with little memory. Anybody may open them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tower::ServiceExt as _;
+
+use crate::descriptors::{self, Use};
+
+/// A connection may last so long, from its beginning to the end of the answer.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Bytes of a request, or of an answer, that are held for a connection.
+const BUFFER: usize = 16 * 1024;
+
+/// The connections of one server, or of several.
+#[derive(Debug)]
+pub struct Connections {
+    /// At most so many are open.
+    most: usize,
+    open: Mutex<Open>,
+}
+
+/// The open connections by their numbers, which grow with time.
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: BTreeMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: IpAddr,
+    task: JoinHandle<()>,
+}
+
+impl Connections {
+    /// Room for so many at a time.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, open: Mutex::default() })
+    }
+
+    /// Has a request answered. Where as many connections are open as may be, another one ends for it: the oldest of the client
+    /// that has the most. So a client which opens many keeps nobody out.
+    pub async fn answer(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) {
+        let Ok(Some(mut stream)) = self.leave_reserve(stream).await else { return };
+        while let Some(refused) = self.start(stream, client, router) {
+            stream = refused;
+            self.end_one().await;
+        }
+    }
+
+    /// Has a request answered if there is room for a connection, which is returned otherwise.
+    fn start(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) -> Option<TcpStream> {
+        let mut open = self.lock();
+        if open.connections.len() >= self.most {
+            return Some(stream);
+        }
+        let number = open.next;
+        open.next += 1;
+        let (connections, router) = (self.clone(), router.clone());
+        let task = tokio::spawn(async move {
+            answer(stream, client, router).await;
+            connections.lock().connections.remove(&number);
+        });
+        open.connections.insert(number, Connection { client: network_of(client.ip()), task });
+        None
+    }
+
+    /// Ends a connection, and returns when its descriptor is free.
+    async fn end_one(&self) {
+        let ended = {
+            let mut open = self.lock();
+            let clients: Vec<(u64, IpAddr)> = open.connections.iter().map(|(number, it)| (*number, it.client)).collect();
+            dispensable(&clients).and_then(|number| open.connections.remove(&number))
+        };
+        if let Some(Connection { client: _, task }) = ended {
+            task.abort();
+            // An error says that it was aborted.
+            drop(task.await);
+        }
+    }
+
+    /// The connection with a descriptor outside of the agent's reserve; none if there is no such descriptor.
+    async fn leave_reserve(&self, stream: TcpStream) -> io::Result<Option<TcpStream>> {
+        let is_reserved = |stream: &TcpStream| descriptors::is_reserved(stream, Use::Connection);
+        if !is_reserved(&stream) {
+            return Ok(Some(stream));
+        }
+        self.end_one().await;
+        // The copy has the lowest number that is free now.
+        let copy = stream.into_std()?.try_clone()?;
+        Ok(Some(TcpStream::from_std(copy)?).filter(|copy| !is_reserved(copy)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers one request. Whatever goes wrong ends the connection, and concerns nobody else.
+async fn answer(stream: TcpStream, client: SocketAddr, router: Router) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(client));
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut server = http1::Builder::new();
+    // Who waits for another request would need a deadline of its own.
+    server.keep_alive(false).max_buf_size(BUFFER);
+    drop(timeout(LIFETIME, server.serve_connection(TokioIo::new(stream), service)).await);
+}
+
+/// The connection to end for another one: the oldest of the client that has the most. Connections are given with their numbers.
+fn dispensable(connections: &[(u64, IpAddr)]) -> Option<u64> {
+    let mut of_client: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
+    for (number, client) in connections {
+        let (count, oldest) = of_client.entry(*client).or_insert((0, *number));
+        (*count, *oldest) = (*count + 1, (*oldest).min(*number));
+    }
+    let most = of_client.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)));
+    most.map(|(_, oldest)| oldest)
+}
+
+/// What stands for a client: a host has a whole IPv6 subnet to choose addresses from.
+fn network_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(address: &str) -> IpAddr {
+        network_of(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn who_has_the_most_connections_loses_the_oldest() {
+        let [one, many] = [client("192.0.2.1"), client("192.0.2.2")];
+        assert_eq!(dispensable(&[(1, one), (2, many), (3, many)]), Some(2));
+        assert_eq!(dispensable(&[(1, many), (2, one)]), Some(1), "of two with as many, the older one");
+        assert_eq!(dispensable(&[]), None);
+    }
+
+    #[test]
+    fn a_subnet_is_one_client() {
+        assert_eq!(client("2001:db8::1"), client("2001:db8::2:3:4:5"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8::1"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+    }
+}

@@ -33,7 +33,7 @@ pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
 pub use socket::{Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
 pub use source::{ADDRESSES, Namespace, SourceRange};
-pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
+pub use state::{DESTROYS_SOCKETS, LACKS_NODE, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.

@@ -11,6 +11,9 @@ pub const SETS_ERRORS: u32 = 2;
 /// A flag of [`State`]: the kernel can destroy sockets for the agent.
 pub const DESTROYS_SOCKETS: u32 = 4;
 
+/// A flag of [`State`]: there is no Node of the agent's name, while a Service keeps traffic on the node.
+pub const LACKS_NODE: u32 = 8;
+
 /// The one value of `STATE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -23,7 +26,7 @@ pub struct State {
     pub last_sync: u64,
     /// The agent's process.
     pub pid: u32,
-    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`].
+    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
     pub flags: u32,
     /// How many frontends are wanted but not in the tables.
     pub left_out: u32,
@@ -37,6 +40,10 @@ pub struct State {
     pub silent_on: u32,
     /// How many entries beside frontends (endpoints, members, source ranges, ClusterIPs) are wanted, and found no room in their map.
     pub without_room: u32,
+    /// How many Services ask for something that they do not get.
+    pub faulty: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(State, 120);
+layout!(State, 128);

@@ -1,7 +1,7 @@
 //! What the agent says of itself in STATE, for the subcommands.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, SETS_ERRORS, SYNCED};
 
 use crate::{
     datapath::{load, pin::Pins},
@@ -47,6 +47,15 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
         state.without_room = u32::try_from(plan.without_room).unwrap_or(u32::MAX);
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
         state.repairs += repaired as u64;
+    })
+}
+
+/// Records what of the objects looks like a mistake.
+pub fn record_mistakes(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Result<()> {
+    let flag = if lacks_node { LACKS_NODE } else { 0 };
+    maps.set_state(|state| {
+        state.flags = state.flags & !LACKS_NODE | flag;
+        state.faulty = u32::try_from(faulty).unwrap_or(u32::MAX);
     })
 }
 

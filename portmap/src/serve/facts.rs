@@ -106,6 +106,11 @@ impl Facts {
         self.lock().is_ready
     }
 
+    /// What the source says of its watches.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()

@@ -285,16 +285,15 @@ fn a_slow_writer_takes_no_service_away() -> Result<()> {
     let _agent = site.start()?;
     let path = site.manifests().join("all.yaml");
     let next = both.replace("port: 80", "port: 80, name: http");
-    let rows = |names: [&str; 2]| [(WEB.0, names[0]), (DNS.0, names[1])];
     // One that keeps the file open.
     let mut file = File::create(&path)?;
-    write_slowly(&site, &next, &rows(["web", "dns"]), |piece| Ok(file.write_all(piece.as_bytes())?))?;
+    write_slowly(&site, &next, &[WEB, DNS], |piece| Ok(file.write_all(piece.as_bytes())?))?;
     drop(file);
     site.await_services(&[WEB, DNS])?;
     // One that opens it for each piece.
     let swapped = both.replace("name: web", "name: other");
     fs::write(&path, "")?;
-    write_slowly(&site, &swapped, &rows(["web", "dns"]), |piece| {
+    write_slowly(&site, &swapped, &[WEB, DNS], |piece| {
         Ok(File::options().append(true).open(&path)?.write_all(piece.as_bytes())?)
     })?;
     site.await_services(&[(WEB.0, "other"), DNS])?;

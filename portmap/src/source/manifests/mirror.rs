@@ -15,7 +15,7 @@ use super::{
     pods::selector,
 };
 use crate::{
-    object::SERVICE_NAME_LABEL,
+    object::{HEADLESS_LABEL, SERVICE_NAME_LABEL, is_labelled},
     source::{Object, Wanted},
     table::{Family, ObjectName},
 };
@@ -56,7 +56,9 @@ pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings
 fn is_wanted(metadata: &ObjectMeta) -> bool {
     let ObjectMeta { labels, annotations, .. } = metadata;
     let is_skipped = labels.as_ref().and_then(|labels| labels.get(SKIP_LABEL)).is_some_and(|value| value == "true");
-    !is_skipped && !annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEADER_ANNOTATION))
+    // The label goes over to the slice, and such slices are not seen.
+    let is_seen = !is_skipped && !is_labelled(metadata, HEADLESS_LABEL);
+    is_seen && !annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEADER_ANNOTATION))
 }
 
 /// One slice for each family and set of ports.

@@ -151,9 +151,6 @@ impl Objects {
     /// Whether it lacks an object of these.
     pub fn lacks_any_of(&self, before: &Self) -> bool {
         let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
-        fn lacks<T>(all: &All<T>, before: &All<T>) -> bool {
-            before.keys().any(|name| !all.contains_key(name))
-        }
         lacks(&self.services, services)
             || lacks(&self.slices, slices)
             || lacks(&self.pods, pods)
@@ -226,6 +223,10 @@ impl Objects {
     fn named(&self, is_meant: fn(&Service) -> bool) -> Vec<&ObjectName> {
         self.services.iter().filter(|(_, service)| is_meant(service)).map(|(name, _)| name).collect()
     }
+}
+
+fn lacks<T>(all: &All<T>, before: &All<T>) -> bool {
+    before.keys().any(|name| !all.contains_key(name))
 }
 
 fn counted(count: usize, one: &str, several: &str) -> String {

@@ -74,10 +74,13 @@ fn make_slices(name: &ObjectName, spec: &ServiceSpec, pods: &Pods<'_>, node: &st
     let mut slices: BTreeMap<Shape, Vec<SliceEndpoint>> = BTreeMap::new();
     for pod in pods {
         let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
-        for address in addresses(pod) {
+        let mut faults = Faults::default();
+        for address in addresses(pod, &mut faults) {
             let shape = Shape { family: Family::of(address), ports: ports.clone() };
             slices.entry(shape).or_default().push(endpoint(pod, address, node, publish));
         }
+        let pod = pod.metadata.name.as_deref().unwrap_or_default();
+        warnings.extend(faults.iter().map(|fault| format!("Service {name}: of Pod {pod} the {fault}")));
     }
     let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| {
         let Shape { family, ports } = shape;
@@ -103,13 +106,13 @@ fn is_finished(pod: &Pod) -> bool {
 }
 
 /// `status.podIPs`, else `status.podIP`.
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
+fn addresses(pod: &Pod, faults: &mut Faults) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let texts: Vec<&String> = match &status.pod_ips {
         Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
         Some(_) | None => status.pod_ip.iter().collect(),
     };
-    texts.into_iter().filter_map(|text| Faults::default().address("podIP", text)).collect()
+    texts.into_iter().filter_map(|text| faults.address("podIP", text)).collect()
 }
 
 fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> SliceEndpoint {

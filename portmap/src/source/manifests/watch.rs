@@ -168,15 +168,22 @@ impl Watch {
     /// As [`Self::watch_way`], and all files of a directory.
     fn watch_path(&mut self, path: &Path) -> Result<()> {
         let End::Directory(directory) = self.watch_way(path)? else { return Ok(()) };
-        self.add(&directory, DIRECTORY)?.listed.insert(path.to_owned());
-        let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
-        for entry in entries.flatten().filter(|entry| is_manifest(&entry.path())) {
-            let name = PathBuf::from(entry.file_name());
+        self.want(&directory, |interest| interest.listed.extend([path.to_owned()]))?;
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.with_context(|| format!("failed to list {}", path.display()))?,
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("failed to list {}", path.display()))?;
+            let name = entry.file_name();
             let listed = path.join(&name);
+            if !is_manifest(&listed) {
+                continue;
+            }
             if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                self.watch_file(&directory, &entry.file_name(), &listed)?;
+                self.watch_file(&directory, &name, &listed)?;
             } else {
-                self.follow(directory.clone(), &name, &listed)?;
+                self.follow(directory.clone(), Path::new(&name), &listed)?;
             }
         }
         Ok(())
@@ -193,23 +200,23 @@ impl Watch {
                 continue;
             }
             // The watch first: no change after the look is missed.
-            self.add(&directory, DIRECTORY)?.ways.insert(name.clone());
+            self.want(&directory, |_| ())?;
             let here = directory.join(&name);
-            match fs::symlink_metadata(&here) {
-                Ok(metadata) if metadata.is_symlink() && links < MOST_LINKS => {
+            let found = fs::symlink_metadata(&here);
+            if rest.is_empty() && found.as_ref().is_ok_and(|found| !found.is_symlink() && !found.is_dir()) {
+                self.watch_file(&directory, &name, listed)?;
+                return Ok(End::Other);
+            }
+            self.want(&directory, |interest| interest.ways.extend([name.clone()]))?;
+            match found {
+                Ok(found) if found.is_symlink() && links < MOST_LINKS => {
                     links += 1;
                     let Ok(target) = fs::read_link(&here) else { return Ok(End::Other) };
                     push_front(&mut rest, &mut directory, &target);
                 }
-                Ok(metadata) if metadata.is_dir() => directory = here,
-                Ok(_) if rest.is_empty() => {
-                    self.add(&directory, DIRECTORY)?.ways.remove(&name);
-                    self.watch_file(&directory, &name, listed)?;
-                    return Ok(End::Other);
-                }
+                Ok(found) if found.is_dir() => directory = here,
                 Err(_) if rest.is_empty() => {
-                    let interest = self.add(&directory, DIRECTORY)?;
-                    interest.files.entry(name).or_default().insert(listed.to_owned());
+                    self.want(&directory, |interest| interest.add_file(&name, listed))?;
                     return Ok(End::Other);
                 }
                 Ok(_) | Err(_) => return Ok(End::Other),
@@ -220,22 +227,28 @@ impl Watch {
 
     /// Watches a file, and its name in its directory.
     fn watch_file(&mut self, directory: &Path, name: &OsStr, listed: &Path) -> Result<()> {
-        let interest = self.add(directory, DIRECTORY)?;
-        interest.files.entry(name.to_owned()).or_default().insert(listed.to_owned());
+        self.want(directory, |interest| interest.add_file(name, listed))?;
         match self.watch(&directory.join(name), CONTENT) {
             Ok(interest) => drop(interest.itself.insert(listed.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // There may be no more watches for as many files, or this one may not be read: then all files beside are heard of.
-            Err(_) => drop(self.add(directory, DIRECTORY | CONTENT)?),
+            Err(_) => drop(self.watch(directory, DIRECTORY | CONTENT).with_context(|| cannot_watch(directory))?),
         }
         Ok(())
     }
 
-    fn add(&mut self, directory: &Path, mask: WatchMask) -> Result<&mut Interest> {
-        self.watch(directory, mask).with_context(|| {
-            let advice = " (with \"No space left\", raise the sysctl fs.inotify.max_user_watches)";
-            format!("failed to watch {}{advice}", directory.display())
-        })
+    /// Watches a directory, and notes what is wanted of it.
+    fn want(&mut self, directory: &Path, note: impl FnOnce(&mut Interest)) -> Result<()> {
+        match self.watch(directory, DIRECTORY) {
+            Ok(interest) => note(interest),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // One may pass through a directory that one may not read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::debug!("may not watch {}: {error}", directory.display());
+            }
+            Err(error) => return Err(error).with_context(|| cannot_watch(directory)),
+        }
+        Ok(())
     }
 
     fn watch(&mut self, path: &Path, mask: WatchMask) -> io::Result<&mut Interest> {
@@ -249,12 +262,20 @@ impl Interest {
         self.itself.is_empty()
     }
 
+    fn add_file(&mut self, name: &OsStr, listed: &Path) {
+        self.files.entry(name.to_owned()).or_default().insert(listed.to_owned());
+    }
+
     /// The files of a name in this directory, as they are listed.
     fn files_of(&self, name: &OsString) -> BTreeSet<PathBuf> {
         let named = self.files.get(name).into_iter().flatten().cloned();
         let listed = self.listed.iter().map(|directory| directory.join(name)).filter(|path| is_manifest(path));
         named.chain(listed).collect()
     }
+}
+
+fn cannot_watch(directory: &Path) -> String {
+    format!("failed to watch {} (if no space is left: raise the sysctl fs.inotify.max_user_watches)", directory.display())
 }
 
 /// Puts the parts of a path before what is left of another.

@@ -20,7 +20,7 @@ pub struct Fault {
 /// All of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    faults: Vec<Fault>,
+    left_out: Vec<Fault>,
     /// Objects that stay as they were, because a fault may be about them.
     kept: BTreeSet<usize>,
     warnings: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Faults {
 impl Faults {
     /// A document that is left out.
     pub fn add(&mut self, fault: Fault) {
-        self.faults.push(fault);
+        self.left_out.push(fault);
     }
 
     /// Something else that is wrong.
@@ -40,19 +40,19 @@ impl Faults {
     /// Whether a document that is left out may be this object; then it stays as it was, which is said.
     pub fn keeps(&mut self, kind: &'static str, name: &ObjectName) -> bool {
         let may_be = |fault: &Fault| fault.kind.is_none_or(|it| it == kind) && fault.name.as_ref().is_none_or(|it| it == name);
-        let found = self.faults.iter().position(may_be);
+        let found = self.left_out.iter().position(may_be);
         self.kept.extend(found);
         found.is_some()
     }
 
     /// Each as a sentence.
     pub fn into_warnings(self, file: &str) -> Vec<String> {
-        let Self { faults, kept, warnings } = self;
+        let Self { left_out, kept, warnings } = self;
         let say = |(index, Fault { kind: _, name: _, subject, reason }): (usize, Fault)| {
             let outcome = if kept.contains(&index) { "is left out, and what it was before stays" } else { "is left out" };
             format!("{file}: {subject} {outcome}: {reason}")
         };
-        let left_out = faults.into_iter().enumerate().map(say);
+        let left_out = left_out.into_iter().enumerate().map(say);
         left_out.chain(warnings.into_iter().map(|warning| format!("{file}: {warning}"))).collect()
     }
 }

@@ -24,7 +24,7 @@ const COALESCE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A look is followed by this many times its length of rest: files that change all the time take a part of a processor.
-const REST: u32 = 5;
+const REST: u32 = 3;
 
 /// With more changes a kind is sent as a list: it is taken in at once.
 const MANY: usize = 100;

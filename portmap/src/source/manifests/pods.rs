@@ -112,7 +112,8 @@ fn addresses(pod: &Pod, faults: &mut Faults) -> Vec<IpAddr> {
         Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
         Some(_) | None => status.pod_ip.iter().collect(),
     };
-    texts.into_iter().filter_map(|text| faults.address("podIP", text)).collect()
+    // A Pod that does not run yet has an empty one.
+    texts.into_iter().filter(|text| !text.is_empty()).filter_map(|text| faults.address("podIP", text)).collect()
 }
 
 fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> SliceEndpoint {

@@ -15,6 +15,9 @@ const DOUBT: Duration = Duration::from_secs(1);
 /// A file whose writer does not close it.
 const OPEN: Duration = Duration::from_secs(5);
 
+/// A file that is written all the time is read when its writer closes it, if it had no quiet for so long.
+const BUSY: Duration = Duration::from_secs(2);
+
 /// A file that could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,7 @@ pub struct Settling(BTreeMap<PathBuf, Pending>);
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
+    first: Instant,
     last: Instant,
     wait: Duration,
     patience: Patience,
@@ -62,7 +66,10 @@ impl Settling {
             Sign::Closed | Sign::Touched => (QUIET, Patience::Some),
             Sign::Gone => (QUIET, Patience::None),
         };
-        let pending = Pending { last: now, wait, patience };
+        let first = self.0.get(&path).map_or(now, |pending| pending.first);
+        let is_busy = sign == Sign::Closed && now.duration_since(first) >= BUSY;
+        let wait = if is_busy { Duration::ZERO } else { wait };
+        let pending = Pending { first, last: now, wait, patience };
         if sign == Sign::Touched {
             self.0.entry(path).or_insert(pending);
         } else {
@@ -77,12 +84,12 @@ impl Settling {
 
     /// What a file says is not believed yet.
     pub fn doubt(&mut self, path: PathBuf, now: Instant) {
-        self.0.insert(path, Pending { last: now, wait: DOUBT, patience: Patience::None });
+        self.0.insert(path, Pending { first: now, last: now, wait: DOUBT, patience: Patience::None });
     }
 
     /// A file could not be read.
     pub fn retry(&mut self, path: PathBuf, now: Instant) {
-        self.0.insert(path, Pending { last: now, wait: RETRY, patience: Patience::None });
+        self.0.insert(path, Pending { first: now, last: now, wait: RETRY, patience: Patience::None });
     }
 
     /// When the next file is to be read.
@@ -132,7 +139,7 @@ mod tests {
     #[test]
     fn a_file_is_not_read_while_somebody_writes_to_it() {
         let slow = [(0, Sign::Written), (900, Sign::Written), (4_000, Sign::Written), (8_000, Sign::Closed)];
-        assert_eq!(read_at(&slow), 8_000 * MS + QUIET);
+        assert_eq!(read_at(&slow), 8_000 * MS);
         // A chmod is no end of it.
         assert_eq!(read_at(&[(0, Sign::Written), (500, Sign::Touched)]), OPEN);
         // One line after the other, by a writer that opens it each time.
@@ -143,6 +150,16 @@ mod tests {
     #[test]
     fn a_writer_that_does_not_close_its_file_is_waited_for_only_so_long() {
         assert_eq!(read_at(&[(0, Sign::Written), (300, Sign::Written)]), 300 * MS + OPEN);
+    }
+
+    #[test]
+    fn a_file_that_is_written_all_the_time_is_read_when_it_is_closed() {
+        let mut signs = Vec::new();
+        for at in (0..2_000).step_by(50) {
+            signs.extend([(at, Sign::Written), (at + 40, Sign::Closed)]);
+        }
+        signs.extend([(2_010, Sign::Written), (2_030, Sign::Closed)]);
+        assert_eq!(read_at(&signs), 2_030 * MS);
     }
 
     /// As editors save: the old file away, a new one in its place.

@@ -35,7 +35,7 @@ pub use socket::{
     ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED,
 };
 pub use source::{ADDRESSES, Namespace, SourceRange};
-pub use state::{DESTROYS_SOCKETS, MEASURED, SETS_ERRORS, SYNCED, State};
+pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.

@@ -11,6 +11,9 @@ pub const SETS_ERRORS: u32 = 2;
 /// A flag of [`State`]: the kernel can destroy sockets for the agent.
 pub const DESTROYS_SOCKETS: u32 = 4;
 
+/// A flag of [`State`]: there is no Node of the agent's name, while a Service keeps traffic on the node.
+pub const LACKS_NODE: u32 = 8;
+
 /// The maps whose entries in use [`State::used`] tells, in its order.
 pub const MEASURED: [&str; 10] = [
     "FRONTENDS_V4",
@@ -37,7 +40,7 @@ pub struct State {
     pub last_sync: u64,
     /// The agent's process.
     pub pid: u32,
-    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`].
+    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
     pub flags: u32,
     /// How many frontends are wanted but not in the tables.
     pub left_out: u32,
@@ -53,6 +56,10 @@ pub struct State {
     pub without_room: u32,
     /// How many entries the agent has in use of each map of [`MEASURED`].
     pub used: [u32; MEASURED.len()],
+    /// How many Services ask for something that they do not get.
+    pub faulty: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(State, 160);
+layout!(State, 168);

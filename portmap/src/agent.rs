@@ -102,7 +102,9 @@ async fn open(
             let cluster = kube::open(kubeconfig.as_deref(), watches).await?;
             Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
-        Source::Manifests(paths) => Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone())?.run(sender)),
+        Source::Manifests(paths) => {
+            Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone(), watches)?.run(sender))
+        }
     })
 }
 
@@ -263,6 +265,8 @@ impl Agent {
     fn record(&mut self) -> Result<()> {
         let outage = self.facts.outage();
         status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
+        let lacks_node = self.own_node.is_missed(&self.desired, self.facts.watches());
+        status::record_mistakes(&mut self.kernel.maps, lacks_node, self.desired.faulty())?;
         self.metrics.set_outage(outage.as_ref());
         self.metrics.set_totals(&self.kernel.maps.totals()?);
         Ok(())

@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod output;
+mod repeats;
 mod resolve;
 mod run;
 mod services;

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     node_ports::{self, Eligible},
-    object::{OtherService, Packed, Service},
+    object::{OtherService, Packed, Policy, Service},
     resolve::{self, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
     source::{Event, Kind},
     store::{Dirty, Store},
@@ -49,6 +49,8 @@ pub struct Desired {
     on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
+    /// Services that keep some traffic on the node.
+    kept_local: BTreeSet<ObjectName>,
 }
 
 impl Desired {
@@ -71,6 +73,7 @@ impl Desired {
             on_node: BTreeMap::new(),
             health_checks: BTreeMap::new(),
             lacking: BTreeMap::new(),
+            kept_local: BTreeSet::new(),
         }
     }
 
@@ -173,6 +176,16 @@ impl Desired {
         self.skipped.values().flatten()
     }
 
+    /// How many Services ask for something that they do not get.
+    pub fn faulty(&self) -> usize {
+        self.skipped.len()
+    }
+
+    /// Whether any Service keeps some traffic on the node.
+    pub fn keeps_local(&self) -> bool {
+        !self.kept_local.is_empty()
+    }
+
     /// Resolves what events have concerned.
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
@@ -212,6 +225,12 @@ impl Desired {
         set(&mut self.health_checks, name, resolved.health_check);
         set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
         self.report_skipped(name, resolved.skipped);
+        let Service { internal_policy, external_policy, .. } = subject.service;
+        if [internal_policy, external_policy].contains(&Policy::Local) {
+            self.kept_local.insert(name.clone());
+        } else {
+            self.kept_local.remove(name);
+        }
         changes
     }
 
@@ -229,6 +248,7 @@ impl Desired {
         self.skipped.remove(name);
         self.health_checks.remove(name);
         self.lacking.remove(name);
+        self.kept_local.remove(name);
         self.on_node.remove(name);
     }
 
@@ -259,7 +279,7 @@ impl Desired {
         for skipped in &skipped {
             tracing::warn!("{skipped}");
         }
-        self.skipped.insert(name.clone(), skipped);
+        set(&mut self.skipped, name, Some(skipped).filter(|skipped| !skipped.is_empty()));
     }
 
     /// Says once who claims a place in vain.

@@ -1,7 +1,7 @@
 //! What the pins tell of the datapath's and the agent's health.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
 use serde::Serialize;
 
 use crate::{
@@ -131,6 +131,12 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     if state.flags & DESTROYS_SOCKETS == 0 {
         notes.push("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end".to_owned());
     }
+    if state.flags & LACKS_NODE != 0 {
+        notes.push(
+            "there is no Node of the agent's --node-name: no endpoint counts as local, and some Services keep traffic on the node"
+                .to_owned(),
+        );
+    }
     let Totals {
         forwarded: _,
         refused: _,
@@ -143,11 +149,12 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
         affinity_clients: ever,
         affinity_over_share,
     } = *totals;
-    let contested = u64::from(state.contested);
+    let (contested, faulty) = (u64::from(state.contested), u64::from(state.faulty));
     let repairs = state.repairs;
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     let counts = [
         (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
+        (faulty, "Services ask for something that they do not get; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to addresses that no Service has were dropped"),

@@ -13,7 +13,7 @@ mod slice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::table::ObjectName;
-pub use cidr::cidrs;
+pub use cidr::{checked_cidr, cidrs};
 pub use faults::Faults;
 pub use node::Node;
 pub use packed::Packed;
@@ -28,6 +28,9 @@ pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// The label of what belongs to a headless Service.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// The label of an EndpointSlice that names its author.
+pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Whether an object carries a label.
 pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    object::{self, Policy, Port, Service, ServiceType, Slice, SliceEndpoint},
+    object::{self, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
     table::{
         Endpoint, Entry, Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, ServicePort, Target,
         Verdict,
@@ -132,6 +132,12 @@ pub fn resolve(subject: &Subject, node: &Node) -> Resolved {
     for address in service.external_ips.iter().filter(|address| !node.allows(**address)) {
         resolved.skip(format!("the external IP {address} is in none of --allowed-external-ips, and is left out"));
     }
+    for slice in slices.iter().filter(|slice| joins_nothing(service, slice)) {
+        let (given, wanted) = (slice_port_names(slice), port_names(service));
+        resolved.skip(format!(
+            "an EndpointSlice has the ports {given}, and the Service {wanted}: no name and protocol is the same"
+        ));
+    }
     resolved.health_check = health_check(subject);
     resolved.claims = claims(service, node, |place| resolved.skip(format!("{place} is defined twice; the first counts")));
     for (family, port, cluster_ip) in ports(service) {
@@ -139,6 +145,26 @@ pub fn resolve(subject: &Subject, node: &Node) -> Resolved {
         resolved.lacking.extend(Policies::of(service, port, &places).lacking(subject, port, family, node));
     }
     resolved
+}
+
+/// Whether no port of a slice is one of the Service.
+fn joins_nothing(service: &Service, slice: &Slice) -> bool {
+    let is_one = |port: &SlicePort| service.ports.iter().any(|it| it.name == port.name && it.protocol == port.protocol);
+    let has_ports = !service.ports.is_empty() && !slice.ports.is_empty();
+    has_ports && !slice.endpoints.is_empty() && !slice.ports.iter().any(is_one)
+}
+
+fn port_names(service: &Service) -> String {
+    names(service.ports.iter().map(|port| (&*port.name, port.protocol)))
+}
+
+fn slice_port_names(slice: &Slice) -> String {
+    names(slice.ports.iter().map(|port| (&*port.name, port.protocol)))
+}
+
+fn names<'a>(ports: impl Iterator<Item = (&'a str, Protocol)>) -> String {
+    let names: Vec<String> = ports.map(|(name, protocol)| format!("{name:?}/{}", protocol.name())).collect();
+    names.join(", ")
 }
 
 /// What a Service claims on a node. `twice` hears of places that several of its ports would be.

@@ -8,12 +8,12 @@ use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1 as discovery},
+    api::{core::v1 as core, discovery::v1 as discovery, networking::v1::ServiceCIDRSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use crate::{
-    object::{Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
+    object::{self, Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
     table::ObjectName,
 };
 pub use watches::{Outage, Watches, nothing_heard_of};
@@ -90,6 +90,14 @@ impl Object {
     /// The own Node.
     pub fn node(node: core::Node) -> Self {
         Self::Node(object_name(&node.metadata), node.into())
+    }
+
+    /// A ServiceCIDR, and what of it cannot be meant.
+    pub fn service_cidr(metadata: &ObjectMeta, spec: ServiceCIDRSpec) -> (Self, Vec<String>) {
+        let name = object_name(metadata);
+        let (ranges, faults) = object::cidrs(spec);
+        let faults = faults.into_iter().map(|fault| format!("ServiceCIDR {}: {fault}, and is left out", name.name())).collect();
+        (Self::ServiceCidr(name, ranges), faults)
     }
 
     /// Its kind.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{desired::Desired, source::Kind, table::Changes};
+use crate::{
+    desired::Desired,
+    source::{Kind, Watches},
+    table::Changes,
+};
 
 /// The addresses of the Node object are waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +43,13 @@ impl OwnNode {
             }
             None => {}
         }
+    }
+
+    /// Whether there is none of this name, although a Service keeps traffic on the node.
+    pub fn is_missed(&self, desired: &Desired, watches: &Watches) -> bool {
+        let store = desired.store();
+        let is_missing = store.has_listed(Kind::Node) && store.node().is_none();
+        is_missing && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
     }
 
     /// Has node ports served on all addresses where none is named, after some time if one is to be expected.

@@ -1,7 +1,7 @@
 //! What the agent says of itself in STATE, for the subcommands.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, MEASURED, SETS_ERRORS, SYNCED};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED};
 
 use crate::{
     datapath::{load, pin::Pins},
@@ -54,6 +54,15 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
     let used = MEASURED.map(|name| fullness.iter().find(|map| map.name == name).map_or(0, |map| map.used));
     maps.set_state(|state| state.used = used)
+}
+
+/// Records what of the objects looks like a mistake.
+pub fn record_mistakes(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Result<()> {
+    let flag = if lacks_node { LACKS_NODE } else { 0 };
+    maps.set_state(|state| {
+        state.flags = state.flags & !LACKS_NODE | flag;
+        state.faulty = u32::try_from(faulty).unwrap_or(u32::MAX);
+    })
 }
 
 /// Records of what the source has not said anything for too long.

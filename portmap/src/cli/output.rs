@@ -9,6 +9,8 @@ use portmap::view::{External, Row};
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+use super::repeats::Limited;
+
 /// A form of output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -143,7 +145,7 @@ pub fn log_to_stderr(verbosity: u8) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(is_colored(&io::stderr()))
-        .with_target(verbosity > 1)
+        .event_format(Limited::new(tracing_subscriber::fmt::format().with_target(verbosity > 1)))
         .init();
 }
 

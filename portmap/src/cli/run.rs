@@ -20,6 +20,7 @@ use portmap::{
     maps::Capacity,
     memory,
     node_ports::Eligible,
+    object,
     serve::{Addresses, EVERYWHERE},
 };
 
@@ -51,7 +52,7 @@ pub struct Arguments {
     exclude_cgroup: Vec<PathBuf>,
     /// A range that ClusterIPs are given from: connections to an address in it that no Service has fail at once. Repeatable;
     /// counts where the cluster has no ServiceCIDR objects
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = service_cidr)]
     service_cidr: Vec<IpNet>,
     /// Serve node ports on these addresses of the node: primary (those of its Node object), localhost, all, or CIDRs
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
@@ -108,6 +109,12 @@ fn bind_address(text: &str) -> Result<Bind, String> {
     }
 }
 
+/// A range as wide as no cluster's is a slip: everything in it that is no Service's would be dropped.
+fn service_cidr(text: &str) -> Result<IpNet, String> {
+    let range: IpNet = text.parse().map_err(|_| "expected ADDRESS/BITS".to_owned())?;
+    object::checked_cidr(range)
+}
+
 /// How much the programs say.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum DatapathLog {
@@ -158,7 +165,7 @@ impl Arguments {
                 peer_names: self.peer_names,
                 log: self.datapath_log.into(),
             },
-            service_cidrs: self.service_cidr.iter().map(IpNet::trunc).collect(),
+            service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };

@@ -7,19 +7,33 @@ use serde::{Deserialize, Serialize};
 
 /// What an object says and cannot be meant, in the order found, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Faults(Vec<Box<str>>);
+pub struct Faults {
+    sentences: Vec<Box<str>>,
+    is_refused: bool,
+}
 
 impl Faults {
     /// The sentences.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(AsRef::as_ref)
+        self.sentences.iter().map(AsRef::as_ref)
     }
 
-    /// Adds a sentence.
+    /// Whether an API server would have refused the object.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Adds what no API server admits.
     pub fn add(&mut self, fault: impl Display) {
+        self.note(fault);
+        self.is_refused = true;
+    }
+
+    /// Adds what is right, and cannot be served.
+    pub fn note(&mut self, fault: impl Display) {
         let fault = fault.to_string().into_boxed_str();
-        if !self.0.contains(&fault) {
-            self.0.push(fault);
+        if !self.sentences.contains(&fault) {
+            self.sentences.push(fault);
         }
     }
 

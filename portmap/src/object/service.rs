@@ -245,7 +245,7 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
         Some("TCP" | "") | None => Protocol::Tcp,
         Some("UDP") => Protocol::Udp,
         Some("SCTP") => {
-            faults.add(format_args!("port {number}/SCTP is left out: sockets of this protocol cannot be translated"));
+            faults.note(format_args!("port {number}/SCTP is left out: sockets of this protocol cannot be translated"));
             return None;
         }
         Some(unknown) => {

@@ -32,7 +32,7 @@ pub struct SliceHead {
 pub struct Slice {
     /// The family of its addresses; none for types that are ignored.
     pub family: Option<Family>,
-    /// The ports that count: named (if only by the empty name) and numbered, of a protocol that is served.
+    /// The ports that count: those with a number, of a protocol that is served.
     pub ports: Box<[SlicePort]>,
     /// The endpoints that have an address of the family.
     pub endpoints: Box<[SliceEndpoint]>,
@@ -99,7 +99,13 @@ impl Slice {
         let family = match slice.address_type.as_str() {
             "IPv4" => Some(Family::V4),
             "IPv6" => Some(Family::V6),
-            _ => None,
+            // Names are nothing to translate to.
+            "FQDN" => None,
+            unknown => {
+                let name = object_name(&slice.metadata);
+                faults.add(format_args!("EndpointSlice {name} has the unknown addressType {unknown:?}, and is left out"));
+                None
+            }
         };
         let field = format!("the endpoint of EndpointSlice {},", object_name(&slice.metadata));
         Self {
@@ -119,7 +125,8 @@ pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
     !node.is_empty() && endpoint_node == Some(node)
 }
 
-/// A port without a name or number stands for "all ports", which no Service port joins.
+/// A port without a name has the empty one, as the API server completes it. Without a number it stands for "all ports", which
+/// no Service port joins.
 fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
     let port_number = faults.port("the port of an EndpointSlice", port.port)?;
     let protocol = match port.protocol.as_deref() {
@@ -127,7 +134,7 @@ fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<Slic
         Some("UDP") => Protocol::Udp,
         Some(_) => return None,
     };
-    Some(SlicePort { name: shared(&port.name?), protocol, port: port_number })
+    Some(SlicePort { name: shared(&port.name.unwrap_or_default()), protocol, port: port_number })
 }
 
 fn endpoints(

@@ -118,6 +118,11 @@ impl Facts {
         self.lock().is_attached
     }
 
+    /// What the source says of its watches.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()

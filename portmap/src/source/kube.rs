@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::{Event, Events, Kind, Object, Wanted, Watches};
 use crate::{
     message,
-    object::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
+    object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
 use connection::Cluster;
 
@@ -91,7 +91,11 @@ impl Watch<'_> {
     /// As [`Self::run`], in the version that the API server has.
     async fn run_service_cidrs(self) -> Result<()> {
         let convert = |cidr: Manifest<ServiceCIDRSpec, NotUsed>| {
-            Object::ServiceCidr(object_name(&cidr.metadata), object::cidrs(cidr.spec))
+            let (object, faults) = Object::service_cidr(&cidr.metadata, cidr.spec);
+            for fault in faults {
+                tracing::warn!("{fault}");
+            }
+            object
         };
         let mut trouble = Trouble::default();
         for version in CIDR_VERSIONS.into_iter().cycle() {

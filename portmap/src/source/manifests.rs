@@ -1,178 +1,207 @@
 //! Files as a source: the same objects as the API server has, in YAML or JSON, for a machine without a cluster.
 //!
-//! A Service with a selector and without an EndpointSlice gets its endpoints from the Pods that are given.
+//! A Service without an EndpointSlice gets its endpoints from the Pods that are given, if it has a selector, else from Endpoints.
 
+mod beta;
+mod faults;
 mod files;
+mod follow;
+mod kinds;
+mod mirror;
+mod objects;
 mod parse;
 mod pods;
+mod settle;
 mod watch;
 
 use std::{
     collections::BTreeMap,
+    hash::BuildHasher as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
-use tokio::time::sleep;
+use anyhow::{Error, Result, anyhow};
 
-use super::{Event, Events, Kind, Object, Wanted};
-use crate::{
-    exhaustion::{self, is_exhausted},
-    object::{self, HEADLESS_LABEL, is_labelled},
-};
+use super::{Event, Kind, Object, Wanted};
 pub use files::STDIN;
-use parse::Objects;
+use files::Stamp;
+pub use follow::Watched;
+use objects::{Objects, Selection};
+use settle::Patience;
 
 /// Where objects are read from.
 #[derive(Debug)]
 pub struct Manifests {
     paths: Vec<PathBuf>,
     wanted: Wanted,
-    /// The last good content of each file.
+    /// What is wrong with the paths.
+    warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
-    stdin: Option<Objects>,
+    stdin: Option<File>,
+    hasher: foldhash::fast::RandomState,
 }
 
 /// A file as last read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct File {
-    stamp: files::Stamp,
+    stamp: Option<Stamp>,
+    /// Of the text that was last read.
+    hash: Option<u64>,
+    /// Whether it was ever good.
+    has_content: bool,
+    /// The last good content.
     objects: Objects,
+    /// What is wrong with it now.
+    warnings: Vec<String>,
 }
 
 /// What a reading of the files brought.
 #[derive(Debug)]
 pub struct Reading {
-    /// All objects that count, slices made from Pods included.
+    /// All objects that count, slices made from Pods and Endpoints included.
     pub objects: Vec<Object>,
     /// What is wrong, each with the file or object it is about.
     pub warnings: Vec<String>,
 }
 
+/// What became of a file that may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It says the same.
+    Same,
+    /// Its objects changed, or what is wrong with it.
+    Changed,
+    /// It appeared, or is gone.
+    Moved,
+    /// It may be in the middle of being written.
+    Doubtful,
+    /// It could not be read now.
+    Failed,
+}
+
 impl Manifests {
     /// These files, directories of files (`*.yaml`, `*.yml`, `*.json`, not those below), or `-` for standard input.
     pub fn new(paths: Vec<PathBuf>, wanted: Wanted) -> Self {
-        Self { paths, wanted, files: BTreeMap::new(), stdin: None }
+        let hasher = foldhash::fast::RandomState::default();
+        Self { paths, wanted, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
     }
 
-    /// Reads what is new or changed. A file that no longer parses keeps its last good content; only one that is gone takes
-    /// its objects away. Fails only if a path that was never there cannot be read, or for want of descriptors or memory.
+    /// Reads all files for the first time. Fails only if a path cannot be read.
     pub fn read(&mut self) -> Result<Reading> {
+        self.read_all()?;
+        let (selection, warnings) = self.select();
+        Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
+    }
+
+    /// As [`Self::read`], without a look at the objects. Returns the files that are to be tried again.
+    fn read_all(&mut self) -> Result<Vec<PathBuf>> {
         let mut warnings = Vec::new();
-        let found = files::list(&self.paths, !self.files.is_empty(), &mut warnings)?;
-        self.files.retain(|path, _| found.contains_key(path));
-        for (path, stamp) in found {
-            if self.files.get(&path).is_none_or(|file| file.stamp != stamp) {
-                self.read_file(path, stamp, &mut warnings)?;
-            }
+        let found = files::list(&self.paths, false, &mut warnings)?;
+        self.warnings = warnings;
+        let failed = found.into_keys().filter(|path| self.update(path, Patience::None) == Outcome::Failed).collect();
+        if self.paths.iter().any(|path| path == Path::new(STDIN)) {
+            let (objects, faults) = parse::parse(&files::read_stdin()?, STDIN, &self.wanted)?;
+            self.stdin = Some(File { objects, warnings: faults.into_warnings(STDIN), ..File::default() });
         }
-        if self.stdin.is_none() && self.paths.iter().any(|path| path == Path::new(STDIN)) {
-            self.stdin = Some(parse::parse(&files::read_stdin()?, STDIN, &mut warnings)?);
-        }
-        let all = self.files.values().map(|file| &file.objects).chain(&self.stdin);
-        let objects = select(Objects::merge(all, &mut warnings), &self.wanted);
-        Ok(Reading { objects, warnings })
+        Ok(failed)
     }
 
-    /// Fails only for want of descriptors or memory.
-    fn read_file(&mut self, path: PathBuf, stamp: files::Stamp, warnings: &mut Vec<String>) -> Result<()> {
+    /// Lists the files anew, and returns those that are not as they were.
+    fn find(&mut self) -> Result<Vec<PathBuf>> {
+        let mut warnings = Vec::new();
+        let found = files::list(&self.paths, true, &mut warnings)?;
+        self.warnings = warnings;
+        let gone = self.files.keys().filter(|path| !found.contains_key(*path)).cloned();
+        let is_known = |path: &PathBuf, stamp| self.files.get(path).is_some_and(|file| file.stamp == Some(stamp));
+        let changed = found.iter().filter(|(path, stamp)| !is_known(path, **stamp)).map(|(path, _)| path.clone());
+        Ok(gone.chain(changed).collect())
+    }
+
+    /// Reads a file, if it is new or changed. One that no longer parses keeps its last good content; only one that is gone takes its
+    /// objects away.
+    fn update(&mut self, path: &Path, patience: Patience) -> Outcome {
+        let stamp = match files::look(path) {
+            Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return Outcome::Same,
+            Ok(Some(stamp)) => Ok(stamp),
+            Ok(None) => return if self.files.remove(path).is_some() { Outcome::Moved } else { Outcome::Same },
+            Err(error) => Err(error),
+        };
+        let is_new = !self.files.contains_key(path);
+        let file = self.files.entry(path.to_owned()).or_default();
+        let (stamp, text) = match stamp {
+            Ok(stamp) => (Some(stamp), files::read(path)),
+            Err(error) => (None, Err(error)),
+        };
+        // A file that was replaced is whole, whatever it lacks.
+        let is_in_place = stamp.zip(file.stamp).is_some_and(|(new, old)| new.is_same_file(&old));
+        let outcome = match text {
+            Ok(text) => {
+                let hash = self.hasher.hash_one(&text);
+                file.take(&text, hash, path, &self.wanted, if is_in_place { patience } else { Patience::None })
+            }
+            Err(error) => file.fail(&error),
+        };
+        if !matches!(outcome, Outcome::Doubtful | Outcome::Failed) {
+            file.stamp = stamp;
+        }
+        if is_new && outcome != Outcome::Failed { Outcome::Moved } else { outcome }
+    }
+
+    /// Whether there are Nodes, but not the own one.
+    fn lacks_own_node(&self) -> bool {
+        let mut nodes = self.files.values().chain(&self.stdin).flat_map(|file| file.objects.nodes.keys()).peekable();
+        nodes.peek().is_some() && nodes.all(|name| *name.name() != *self.wanted.node)
+    }
+
+    /// All objects that count, and all that is wrong.
+    fn select(&self) -> (Selection, Vec<String>) {
+        let files = || self.files.values().chain(&self.stdin);
+        let mut warnings = self.warnings.clone();
+        warnings.extend(files().flat_map(|file| &file.warnings).cloned());
+        let all = Objects::merge(files().map(|file| &file.objects), &mut warnings);
+        (all.select(&self.wanted, &mut warnings), warnings)
+    }
+}
+
+impl File {
+    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, patience: Patience) -> Outcome {
+        if self.hash == Some(hash) {
+            return Outcome::Same;
+        }
         let name = path.display().to_string();
-        let has_content = self.files.contains_key(&path);
-        let parsed = files::read(&path).and_then(|text| {
+        let parsed = if self.has_content && text.trim().is_empty() {
             // A file that is being written is empty at first.
-            ensure!(!(has_content && text.trim().is_empty()), "{name} is empty now");
-            parse::parse(&text, &name, warnings)
-        });
+            Err(anyhow!("{name} is empty now"))
+        } else {
+            parse::parse(text, &name, wanted)
+        };
+        let is_less = parsed.as_ref().map_or(true, |(objects, _)| objects.lacks_any_of(&self.objects));
+        if is_less && patience == Patience::Some {
+            return Outcome::Doubtful;
+        }
+        self.hash = Some(hash);
         match parsed {
-            Ok(objects) => {
-                self.files.insert(path, File { stamp, objects });
+            Ok((mut objects, mut faults)) => {
+                objects.succeed(&self.objects, &mut faults);
+                self.objects = objects;
+                self.warnings = faults.into_warnings(&name);
+                self.has_content = true;
             }
-            Err(error) if is_exhausted(&error) => return Err(error),
-            Err(error) => {
-                let file = self.files.get_mut(&path);
-                let rest = if file.is_some() { "; its last good content stays" } else { "; the file is left out" };
-                warnings.push(format!("{error:#}{rest}"));
-                match file {
-                    Some(file) => file.stamp = stamp,
-                    None => drop(self.files.insert(path, File { stamp, objects: Objects::default() })),
-                }
-            }
+            Err(error) => self.warn(&error),
         }
-        Ok(())
-    }
-}
-
-/// What the API server would be asked for, of all that the files hold.
-fn select(mut objects: Objects, wanted: &Wanted) -> Vec<Object> {
-    let services = std::mem::take(&mut objects.services);
-    let (ours, others) = services.into_iter().partition(|(_, service)| wanted.is_ours(&service.metadata));
-    let mut all = pods::slices(&ours, &objects, &wanted.node);
-    let Objects { services: _, slices, pods: _, nodes, cidrs } = objects;
-    all.extend(ours.into_values().map(Object::service));
-    all.extend(others.into_values().map(Object::other_service));
-    let slices = slices.into_values().filter(|slice| !is_labelled(&slice.metadata, HEADLESS_LABEL));
-    all.extend(slices.map(|slice| Object::slice(slice, &wanted.node)));
-    let own = nodes.into_iter().filter(|(name, _)| *name.name() == *wanted.node);
-    all.extend(own.map(|(_, node)| Object::node(node)));
-    all.extend(cidrs.into_iter().map(|(name, cidr)| Object::ServiceCidr(name, object::cidrs(cidr.spec.unwrap_or_default()))));
-    all
-}
-
-/// Files that are read again whenever one changes.
-pub struct Watched {
-    manifests: Manifests,
-    changes: watch::Changes,
-    first: Reading,
-}
-
-impl Watched {
-    /// Reads the files for the first time. Fails if a path cannot be read at all: that is no change to wait for.
-    pub fn start(paths: Vec<PathBuf>, wanted: Wanted) -> Result<Self> {
-        // In this order, so that no change is missed between the two.
-        let changes = watch::changes(&paths)?;
-        let mut manifests = Manifests::new(paths, wanted);
-        let first = manifests.read()?;
-        Ok(Self { manifests, changes, first })
+        Outcome::Changed
     }
 
-    /// Sends what the files say, now and after each change, until the agent's loop ends.
-    pub async fn run(self, events: Events) -> Result<()> {
-        let Self { mut manifests, mut changes, first } = self;
-        let mut said = first.warnings.clone();
-        send(first, &events).await?;
-        let mut is_unread = false;
-        loop {
-            tokio::select! {
-                changed = changes.next() => changed?,
-                () = sleep(exhaustion::PAUSE), if is_unread => {}
-            }
-            is_unread = false;
-            match manifests.read() {
-                Ok(mut reading) => {
-                    // What is still so need not be said again.
-                    let warnings = reading.warnings.clone();
-                    reading.warnings.retain(|warning| !said.contains(warning));
-                    said = warnings;
-                    send(reading, &events).await?;
-                }
-                Err(error) if is_exhausted(&error) => {
-                    is_unread = true;
-                    exhaustion::report(&error);
-                }
-                Err(error) => tracing::warn!("{error:#}; the tables stay as they are"),
-            }
-        }
+    fn fail(&mut self, error: &Error) -> Outcome {
+        self.hash = None;
+        self.warn(error);
+        if files::is_passing(error) { Outcome::Failed } else { Outcome::Changed }
     }
-}
 
-async fn send(reading: Reading, events: &Events) -> Result<()> {
-    for warning in reading.warnings {
-        tracing::warn!("{warning}");
+    fn warn(&mut self, error: &Error) {
+        let rest = if self.has_content { "its last good content stays" } else { "the file is left out" };
+        self.warnings = vec![format!("{error:#}; {rest}")];
     }
-    for event in listed(reading.objects) {
-        events.send(event).await?;
-    }
-    Ok(())
 }
 
 /// Objects as complete lists of every kind.

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Watches {
     /// When each failed first.
     failing: Mutex<BTreeMap<Kind, Instant>>,
+    /// Whether files give Nodes, but not the own one.
+    has_nodes_of_others: AtomicBool,
 }
 
 /// What is not heard of.
@@ -42,6 +47,16 @@ pub fn nothing_heard_of(kinds: &[Kind]) -> String {
 }
 
 impl Watches {
+    /// Says whether files give Nodes, but not the own one.
+    pub fn set_nodes_of_others(&self, are_all: bool) {
+        self.has_nodes_of_others.store(are_all, Ordering::Relaxed);
+    }
+
+    /// Whether files give Nodes, but not the own one.
+    pub fn has_nodes_of_others(&self) -> bool {
+        self.has_nodes_of_others.load(Ordering::Relaxed)
+    }
+
     /// A watch failed.
     pub fn fails(&self, kind: Kind) {
         self.lock().entry(kind).or_insert_with(Instant::now);

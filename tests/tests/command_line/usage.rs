@@ -60,7 +60,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 9] = [
+    const WRONG: [(&[&str], &str); 13] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
@@ -68,6 +68,10 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["resolve", "--manifests", "x", "-o", "xml"], "[possible values: table, json, yaml]"),
         (&["run", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
         (&["run", "--max-services", "0"], "--max-services"),
+        (&["run", "--service-cidr", "0.0.0.0/0"], "0.0.0.0/0 is too wide for a range of ClusterIPs: /8 is the widest of IPv4"),
+        (&["run", "--service-cidr", "10.96.0.0/12,10.0.0.0/7"], "10.0.0.0/7 is too wide"),
+        (&["run", "--service-cidr", "fd00::/31"], "fd00::/31 is too wide for a range of ClusterIPs: /32 is the widest of IPv6"),
+        (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
         (&["completions", "dos"], "[possible values: bash"),
     ];

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 
 /// The path that means standard input.
 pub const STDIN: &str = "-";
@@ -16,8 +17,26 @@ pub const STDIN: &str = "-";
 /// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// Tells one content of a file from the next, without reading it: inode, size, time of change.
-pub type Stamp = (u64, u64, i64, i64);
+/// What may be otherwise in a moment, and is no property of the file.
+const PASSING: [Errno; 8] =
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE, Errno::ETIMEDOUT];
+
+/// Tells one content of a file from the next, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Device and inode.
+    file: (u64, u64),
+    size: u64,
+    /// Time of change.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Whether it is the very file, if with another content.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.file == other.file
+    }
+}
 
 /// All files that the paths name. A path that is missing is an error at first; later it means that its files are gone.
 pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>) -> Result<BTreeMap<PathBuf, Stamp>> {
@@ -25,7 +44,7 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
     for path in paths.iter().filter(|path| *path != Path::new(STDIN)) {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if missing_is_gone && error.kind() == ErrorKind::NotFound => {
+            Err(error) if missing_is_gone && is_missing(&error) => {
                 warnings.push(format!("{} is gone, and its objects with it", path.display()));
                 continue;
             }
@@ -38,14 +57,16 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
         let before = files.len();
         for entry in fs::read_dir(path).with_context(|| format!("failed to list {}", path.display()))? {
             let file = entry.with_context(|| format!("failed to list {}", path.display()))?.path();
+            if !is_manifest(&file) {
+                continue;
+            }
             // Through symbolic links, as a mounted ConfigMap has them; what vanishes meanwhile is gone.
             match fs::metadata(&file) {
-                Ok(metadata) if metadata.is_file() && is_manifest(&file) => drop(files.insert(file, stamp(&metadata))),
-                // Nor is it known to be gone, though.
-                Err(error) if error.kind() == ErrorKind::OutOfMemory => {
-                    return Err(error).with_context(|| format!("failed to read {}", file.display()));
-                }
-                Ok(_) | Err(_) => {}
+                Ok(metadata) if metadata.is_file() => drop(files.insert(file, stamp(&metadata))),
+                Ok(_) => {}
+                Err(error) if is_missing(&error) && !file.is_symlink() => {}
+                Err(error) if is_missing(&error) => warnings.push(format!("{} is a link to nothing", file.display())),
+                Err(error) => return Err(error).with_context(|| format!("failed to read {}", file.display())),
             }
         }
         if files.len() == before {
@@ -53,6 +74,15 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
         }
     }
     Ok(files)
+}
+
+/// The stamp of one file, if it is there.
+pub fn look(path: &Path) -> Result<Option<Stamp>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok((!metadata.is_dir()).then(|| stamp(&metadata))),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+    }
 }
 
 /// A file's text.
@@ -67,12 +97,23 @@ pub fn read_stdin() -> Result<String> {
     Ok(text)
 }
 
-fn stamp(metadata: &fs::Metadata) -> Stamp {
-    (metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec())
-}
-
-fn is_manifest(path: &Path) -> bool {
+/// Whether a name is that of a manifest.
+pub fn is_manifest(path: &Path) -> bool {
     let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     !is_hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
+/// Whether the same may succeed later although no file changed.
+pub fn is_passing(error: &anyhow::Error) -> bool {
+    let errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.filter_map(io::Error::raw_os_error).any(|code| PASSING.contains(&Errno::from_raw(code)))
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || error.raw_os_error() == Some(Errno::ELOOP as i32)
+}
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    Stamp { file: (metadata.dev(), metadata.ino()), size: metadata.size(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
 }

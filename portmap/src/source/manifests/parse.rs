@@ -1,70 +1,42 @@
 //! From text to objects: YAML or JSON, one document or many, a `List` or single objects; other kinds are passed over.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::ServiceCIDR,
+use k8s_openapi::{
+    Metadata,
+    api::{
+        core::v1::{Endpoints, Node, Pod},
+        networking::v1::ServiceCIDR,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::{
+    beta,
+    faults::{Fault, Faults},
+    kinds,
+    objects::{self, All, Objects},
+};
 use crate::{
     object::{is_label, object_name},
+    source::{Object, Wanted},
     table::ObjectName,
 };
 
 /// As the API server has it.
 const LONGEST_NAME: usize = 253;
 
-/// The objects of some files that matter.
-#[derive(Clone, Debug, Default)]
-pub struct Objects {
-    /// Services.
-    pub services: BTreeMap<ObjectName, Service>,
-    /// EndpointSlices.
-    pub slices: BTreeMap<ObjectName, EndpointSlice>,
-    /// Pods.
-    pub pods: BTreeMap<ObjectName, Pod>,
-    /// Nodes.
-    pub nodes: BTreeMap<ObjectName, Node>,
-    /// ServiceCIDRs.
-    pub cidrs: BTreeMap<ObjectName, ServiceCIDR>,
-}
-
-impl Objects {
-    /// All objects of several files. Of one that is given twice the last counts, which is said.
-    pub fn merge<'a>(files: impl Iterator<Item = &'a Self>, warnings: &mut Vec<String>) -> Self {
-        let mut all = Self::default();
-        for Self { services, slices, pods, nodes, cidrs } in files.cloned() {
-            extend("Service", &mut all.services, services, warnings);
-            extend("EndpointSlice", &mut all.slices, slices, warnings);
-            extend("Pod", &mut all.pods, pods, warnings);
-            extend("Node", &mut all.nodes, nodes, warnings);
-            extend("ServiceCIDR", &mut all.cidrs, cidrs, warnings);
-        }
-        all
-    }
-}
-
-fn extend<T>(kind: &str, all: &mut BTreeMap<ObjectName, T>, more: BTreeMap<ObjectName, T>, warnings: &mut Vec<String>) {
-    for (name, object) in more {
-        if all.insert(name.clone(), object).is_some() {
-            warnings.push(format!("{kind} {name} is given in two files; the one of the last file counts"));
-        }
-    }
-}
-
-/// Parses a file's text. `file` names it in errors. An object that is not what its kind should be is left out, with a
-/// warning; a text that is not YAML or JSON at all is an error.
-pub fn parse(text: &str, file: &str, warnings: &mut Vec<String>) -> Result<Objects> {
-    let mut objects = Objects::default();
+/// Parses a file's text. `file` names it in errors. An object that is not what its kind should be is left out, and is a fault; a
+/// text that is not YAML or JSON at all is an error.
+pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults)> {
+    let mut reader = Reader { wanted, objects: Objects::default(), faults: Faults::default() };
     for document in documents(text).with_context(|| format!("{file} is neither YAML nor JSON"))? {
-        take(document, file, &mut objects, warnings);
+        reader.take(document);
     }
-    Ok(objects)
+    Ok((reader.objects, reader.faults))
 }
 
 /// JSON is tried first: it is faster, and may be large.
@@ -86,29 +58,115 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-fn take(document: Value, file: &str, objects: &mut Objects, warnings: &mut Vec<String>) {
-    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    match (version.as_str(), kind.as_str()) {
-        ("v1", "Service") => insert(document, &kind, file, &mut objects.services, warnings, |service| service.metadata.clone()),
-        ("v1", "Pod") => insert(document, &kind, file, &mut objects.pods, warnings, |pod| pod.metadata.clone()),
-        ("v1", "Node") => insert(document, &kind, file, &mut objects.nodes, warnings, |node| node.metadata.clone()),
-        ("networking.k8s.io/v1" | "networking.k8s.io/v1beta1", "ServiceCIDR") => {
-            insert(document, &kind, file, &mut objects.cidrs, warnings, |cidr| cidr.metadata.clone());
-        }
-        ("discovery.k8s.io/v1", "EndpointSlice") => {
-            insert(document, &kind, file, &mut objects.slices, warnings, |slice| slice.metadata.clone());
-        }
-        (_, list) if list.ends_with("List") || document.is_array() => {
-            let item_kind = list.strip_suffix("List").filter(|kind| !kind.is_empty());
-            for mut item in items(document) {
-                complete(&mut item, item_kind, &version);
-                take(item, file, objects, warnings);
+/// The documents of a file, being taken in.
+struct Reader<'a> {
+    wanted: &'a Wanted,
+    objects: Objects,
+    faults: Faults,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, mut document: Value) {
+        let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        let wanted = self.wanted;
+        match (version.as_str(), kind.as_str()) {
+            ("v1", "Service") => {
+                self.insert(document, kinds::SERVICE, |it| &mut it.services, |raw| objects::Service::new(raw, wanted));
             }
+            ("v1", "Pod") => self.insert(document, kinds::POD, |it| &mut it.pods, |raw: Pod| raw),
+            ("v1", "Endpoints") => self.insert(document, kinds::ENDPOINTS, |it| &mut it.endpoints, |raw: Endpoints| raw),
+            ("v1", "Node") => self.insert(document, kinds::NODE, |it| &mut it.nodes, |raw: Node| Object::node(raw)),
+            ("networking.k8s.io/v1" | "networking.k8s.io/v1beta1", "ServiceCIDR") => {
+                beta::set_version(&mut document, "networking.k8s.io/v1");
+                self.insert_cidr(document);
+            }
+            ("discovery.k8s.io/v1" | "discovery.k8s.io/v1beta1", "EndpointSlice") => {
+                if version.ends_with("beta1") {
+                    beta::convert_slice(&mut document);
+                }
+                self.insert(document, kinds::SLICE, |it| &mut it.slices, |raw| objects::Slice::new(raw, wanted));
+            }
+            (_, list) if list.ends_with("List") || document.is_array() => {
+                let item_kind = list.strip_suffix("List").filter(|kind| !kind.is_empty());
+                for mut item in items(document) {
+                    complete(&mut item, item_kind, &version);
+                    self.take(item);
+                }
+            }
+            _ if document.is_null() => {}
+            _ if document.is_object() => self.pass_over(&document, &version, &kind),
+            _ => self.faults.warn("a document is not an object, and is left out"),
         }
-        _ if document.is_object() || document.is_null() => {}
-        _ => warnings.push(format!("{file}: a document is not an object, and is left out")),
     }
+
+    /// Another kind is none of our business, unless it looks like a slip of the pen.
+    fn pass_over(&mut self, document: &Value, version: &str, kind: &str) {
+        let Some(slip) = kinds::slip(version, kind, document.get("metadata").is_some_and(Value::is_object)) else { return };
+        let (name, shown) = name_of(document);
+        let kind = if kind.is_empty() { "an object" } else { kind };
+        self.faults.add(Fault { kind: slip.meant, name, subject: format!("{kind} {shown}"), reason: slip.reason });
+    }
+
+    fn insert<T, K>(
+        &mut self,
+        document: Value,
+        kind: &'static str,
+        all: fn(&mut Objects) -> &mut All<K>,
+        convert: impl FnOnce(T) -> K,
+    ) where
+        T: DeserializeOwned + Metadata<Ty = ObjectMeta>,
+    {
+        let (name, shown) = name_of(&document);
+        let subject = format!("{kind} {shown}");
+        let object: T = match serde_json::from_value(document) {
+            Ok(object) => object,
+            Err(error) => {
+                return self.faults.add(Fault { kind: Some(kind), name, subject, reason: error.to_string() });
+            }
+        };
+        let metadata = object.metadata();
+        let name = object_name(metadata);
+        if name.name().is_empty() {
+            let (subject, reason) = (format!("a {kind}"), "it has no metadata.name".to_owned());
+            return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
+        }
+        // A slash would be the one between a namespace and a name.
+        let is_namespace = is_label(name.namespace()) && !metadata.namespace.as_ref().is_some_and(|it| it.contains('/'));
+        if !(is_namespace && is_name(name.name(), kind)) {
+            let subject = format!("{kind} {:?}", name.to_string());
+            let reason = "no API server would take such a name".to_owned();
+            return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
+        }
+        if all(&mut self.objects).insert(name.clone(), Arc::new(convert(object))).is_some() {
+            self.faults.warn(format_args!("{kind} {name} is given twice; the last one counts"));
+        }
+    }
+
+    fn insert_cidr(&mut self, document: Value) {
+        let mut faults = Vec::new();
+        self.insert(
+            document,
+            kinds::SERVICE_CIDR,
+            |it| &mut it.cidrs,
+            |raw: ServiceCIDR| {
+                let (object, wrong) = Object::service_cidr(&raw.metadata, raw.spec.unwrap_or_default());
+                faults = wrong;
+                object
+            },
+        );
+        for fault in faults {
+            self.faults.warn(fault);
+        }
+    }
+}
+
+/// The name that a document has, and how it is shown.
+fn name_of(document: &Value) -> (Option<ObjectName>, String) {
+    let field = |pointer| document.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let Some(name) = field("/metadata/name") else { return (None, "without a name".to_owned()) };
+    let shown = if is_label(name) { name.to_owned() } else { format!("{name:?}") };
+    (Some(ObjectName::new(field("/metadata/namespace").unwrap_or("default"), name)), shown)
 }
 
 fn items(document: Value) -> Vec<Value> {
@@ -130,38 +188,9 @@ fn complete(item: &mut Value, kind: Option<&str>, version: &str) {
     }
 }
 
-fn insert<T: DeserializeOwned>(
-    document: Value,
-    kind: &str,
-    file: &str,
-    objects: &mut BTreeMap<ObjectName, T>,
-    warnings: &mut Vec<String>,
-    metadata: fn(&T) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) {
-    let shown = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name").to_owned();
-    let object: T = match serde_json::from_value(document) {
-        Ok(object) => object,
-        Err(error) => return warnings.push(format!("{file}: {kind} {shown} is left out: {error}")),
-    };
-    let metadata = metadata(&object);
-    let name = object_name(&metadata);
-    if name.name().is_empty() {
-        return warnings.push(format!("{file}: a {kind} has no metadata.name, and is left out"));
-    }
-    // A slash would be the one between a namespace and a name.
-    let is_namespace = is_label(name.namespace()) && metadata.namespace.is_none_or(|namespace| !namespace.contains('/'));
-    if !(is_namespace && is_name(name.name(), kind)) {
-        return warnings
-            .push(format!("{file}: {kind} {:?} is left out: no API server would take such a name", name.to_string()));
-    }
-    if objects.insert(name.clone(), object).is_some() {
-        warnings.push(format!("{file}: {kind} {name} is given twice; the last one counts"));
-    }
-}
-
 /// Names of Services go into the tables, where labels have room. Others may be longer.
 fn is_name(name: &str, kind: &str) -> bool {
-    if kind == "Service" { is_label(name) } else { name.len() <= LONGEST_NAME && !name.contains(char::is_control) }
+    if kind == kinds::SERVICE { is_label(name) } else { name.len() <= LONGEST_NAME && !name.contains(char::is_control) }
 }
 
 #[cfg(test)]
@@ -169,9 +198,8 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> (Vec<String>, Vec<String>) {
-        let mut warnings = Vec::new();
-        let objects = parse(text, "file", &mut warnings).expect("parses");
-        (objects.services.keys().map(ToString::to_string).collect(), warnings)
+        let (objects, faults) = parse(text, "file", &Wanted::default()).expect("parses");
+        (objects.services.keys().map(ToString::to_string).collect(), faults.into_warnings("file"))
     }
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
@@ -191,6 +219,34 @@ mod tests {
     #[test]
     fn other_kinds_are_passed_over_in_silence() {
         assert_eq!(names("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_slip_in_the_kind_or_version_is_said() {
+        let slips = [
+            ("apiVersion: v1\nkind: Servcie", "is it a v1 Service?"),
+            ("apiVersion: v1\nkind: service", "is it a v1 Service?"),
+            ("apiVersion: v2\nkind: Service", "is it a v1 Service?"),
+            ("kind: Service", "is it a v1 Service?"),
+            ("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlices", "is it a discovery.k8s.io/v1 EndpointSlice?"),
+            ("apiVersion: v1\nkind: EndpointSlice", "is it a discovery.k8s.io/v1 EndpointSlice?"),
+            ("apiVersion: v1", "it has no kind"),
+        ];
+        for (head, part) in slips {
+            let (services, warnings) = names(&format!("{head}\nmetadata: {{name: a}}\n"));
+            assert!(services.is_empty() && warnings.len() == 1 && warnings[0].contains(part), "{head}: {warnings:?}");
+        }
+        let others = [
+            "apiVersion: serving.knative.dev/v1\nkind: Service",
+            "apiVersion: v1\nkind: ServiceAccount",
+            "apiVersion: v1\nkind: Secret",
+            "apiVersion: v1\nkind: PodTemplate",
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress",
+        ];
+        for head in others {
+            assert_eq!(names(&format!("{head}\nmetadata: {{name: a}}\n")).1, Vec::<String>::new(), "{head}");
+        }
+        assert_eq!(names("resources: [web.yaml]\n").1, Vec::<String>::new());
     }
 
     #[test]
@@ -214,7 +270,7 @@ mod tests {
 
     #[test]
     fn text_that_is_not_yaml_names_the_file() {
-        let error = parse("a: [1, 2\nb: }", "broken.yaml", &mut Vec::new()).expect_err("does not parse");
+        let error = parse("a: [1, 2\nb: }", "broken.yaml", &Wanted::default()).expect_err("does not parse");
         assert!(error.to_string().contains("broken.yaml"), "{error:#}");
     }
 }

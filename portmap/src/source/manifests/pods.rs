@@ -7,21 +7,55 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, Service, ServicePort},
+    api::core::v1::{Container, Pod, PodSpec, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Object, parse::Objects};
+use super::objects::{Objects, service_of};
 use crate::{
+    collections::HashMap,
     object::{Faults, Packed, Slice, SliceEndpoint, SliceHead, SlicePort, is_local},
+    source::{Object, Wanted},
     table::{Family, ObjectName, Protocol},
 };
 
 /// The slices for Services that have a selector and no slice.
-pub fn slices(services: &BTreeMap<ObjectName, Service>, objects: &Objects, node: &str) -> Vec<Object> {
-    let has_slice: BTreeSet<ObjectName> = objects.slices.values().filter_map(|slice| SliceHead::from(slice).service).collect();
-    let lacking = services.iter().filter(|(name, _)| !has_slice.contains(name));
-    lacking.flat_map(|(name, service)| make_slices(name, service, &objects.pods, node)).collect()
+pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) -> Vec<Object> {
+    let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
+    let pods = Pods::new(objects);
+    let mut made = Vec::new();
+    for (name, service) in objects.services.iter().filter(|(name, service)| service.is_ours && !has_slice.contains(name)) {
+        made.extend(make_slices(name, &service.spec, &pods, &wanted.node, warnings));
+    }
+    made
+}
+
+/// The labels that a Service selects Pods by, if it has any.
+pub fn selector(spec: &ServiceSpec) -> Option<&BTreeMap<String, String>> {
+    spec.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Pods by namespace and label, so that a Service looks through few.
+struct Pods<'a>(HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>);
+
+impl<'a> Pods<'a> {
+    fn new(objects: &'a Objects) -> Self {
+        let mut pods: HashMap<_, Vec<&Pod>> = HashMap::default();
+        for (name, pod) in &objects.pods {
+            for (key, value) in pod.metadata.labels.iter().flatten() {
+                pods.entry((name.namespace(), key.as_str(), value.as_str())).or_default().push(pod);
+            }
+        }
+        Self(pods)
+    }
+
+    /// Those that a Service selects and that run, in the order of their names.
+    fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&'a Pod> {
+        let by_label = selector.iter().map(|(key, value)| self.0.get(&(namespace, key.as_str(), value.as_str())));
+        let fewest = by_label.map(|pods| pods.map(Vec::as_slice).unwrap_or_default()).min_by_key(|pods| pods.len());
+        let pods = fewest.unwrap_or_default().iter().copied();
+        pods.filter(|pod| is_selected(pod, selector) && !is_finished(pod)).collect()
+    }
 }
 
 /// What the endpoints of one slice have in common.
@@ -32,20 +66,21 @@ struct Shape {
 }
 
 /// One slice per address family and set of port numbers: pods whose named port differs come to lie in different slices.
-fn make_slices(name: &ObjectName, service: &Service, pods: &BTreeMap<ObjectName, Pod>, node: &str) -> Vec<Object> {
-    let Some(spec) = &service.spec else { return Vec::new() };
-    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return Vec::new() };
+fn make_slices(name: &ObjectName, spec: &ServiceSpec, pods: &Pods<'_>, node: &str, warnings: &mut Vec<String>) -> Vec<Object> {
+    let Some(selector) = selector(spec) else { return Vec::new() };
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
+    let pods = pods.selected(name.namespace(), selector);
+    warnings.extend(spec.ports.iter().flatten().filter_map(|port| fault(name, port, &pods)));
     let mut slices: BTreeMap<Shape, Vec<SliceEndpoint>> = BTreeMap::new();
-    for (pod_name, pod) in pods {
-        if pod_name.namespace() != name.namespace() || !is_selected(pod, selector) || is_finished(pod) {
-            continue;
-        }
+    for pod in pods {
         let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve_port(port, pod)).collect();
-        for address in addresses(pod) {
+        let mut faults = Faults::default();
+        for address in addresses(pod, &mut faults) {
             let shape = Shape { family: Family::of(address), ports: ports.clone() };
             slices.entry(shape).or_default().push(endpoint(pod, address, node, publish));
         }
+        let pod = pod.metadata.name.as_deref().unwrap_or_default();
+        warnings.extend(faults.iter().map(|fault| format!("Service {name}: of Pod {pod} the {fault}")));
     }
     let slice = |(index, (shape, endpoints)): (usize, (Shape, Vec<SliceEndpoint>))| {
         let Shape { family, ports } = shape;
@@ -71,13 +106,14 @@ fn is_finished(pod: &Pod) -> bool {
 }
 
 /// `status.podIPs`, else `status.podIP`.
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
+fn addresses(pod: &Pod, faults: &mut Faults) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let texts: Vec<&String> = match &status.pod_ips {
         Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
         Some(_) | None => status.pod_ip.iter().collect(),
     };
-    texts.into_iter().filter_map(|text| Faults::default().address("podIP", text)).collect()
+    // A Pod that does not run yet has an empty one.
+    texts.into_iter().filter(|text| !text.is_empty()).filter_map(|text| faults.address("podIP", text)).collect()
 }
 
 fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> SliceEndpoint {
@@ -94,6 +130,25 @@ fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> 
     }
 }
 
+/// What is wrong with a Service port's `targetPort`.
+fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<String> {
+    let Some(IntOrString::String(name)) = &port.target_port else { return None };
+    if let Some(number) = digits(name) {
+        return Some(format!(
+            "Service {service}: the targetPort {name:?} is a text, and no API server takes it: the number {number} is taken; write \
+             it without quotes"
+        ));
+    }
+    let is_lacking = !name.is_empty() && !pods.is_empty() && pods.iter().all(|pod| resolve_port(port, pod).is_none());
+    (is_lacking && port.protocol.as_deref() != Some("SCTP"))
+        .then(|| format!("Service {service}: no Pod that it selects has a container port of the name {name:?}, its targetPort"))
+}
+
+/// A number that is written as a text: a name of a port has a letter.
+fn digits(name: &str) -> Option<i32> {
+    name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
+}
+
 /// A Service port's name and protocol, and its number on this pod; none if the pod has no port of the name it targets.
 fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     let protocol = match port.protocol.as_deref() {
@@ -105,7 +160,10 @@ fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
         None | Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::String(name)) if name.is_empty() => port.port,
         Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(name)) => named_port(pod.spec.as_ref()?, name, protocol.name())?,
+        Some(IntOrString::String(name)) => match digits(name) {
+            Some(number) => number,
+            None => named_port(pod.spec.as_ref()?, name, protocol.name())?,
+        },
     };
     let number = u16::try_from(number).ok().filter(|number| *number != 0)?;
     Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol, port: number })

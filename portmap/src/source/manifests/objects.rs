@@ -1,0 +1,275 @@
+//! The objects of files: of one, of all, and what the agent is sent of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+
+use super::{faults::Faults, kinds, mirror, pods};
+use crate::{
+    object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
+    source::{Kind, Object, Wanted},
+    table::{Family, ObjectName},
+};
+
+/// Names of this many objects are shown; further ones are counted.
+const SHOWN: usize = 3;
+
+/// The controller that makes slices from Endpoints.
+const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+
+/// All objects of a kind. One that did not change is the same from reading to reading.
+pub type All<T> = BTreeMap<ObjectName, Arc<T>>;
+
+/// What is sent, by kind and name.
+pub type Selection = BTreeMap<(Kind, ObjectName), Arc<Object>>;
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// As the agent is sent it.
+    pub object: Arc<Object>,
+    /// Whether it is to be served.
+    pub is_ours: bool,
+    /// Its selector and targetPorts count for Pods and Endpoints.
+    pub spec: core::ServiceSpec,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// As the agent is sent it.
+    pub object: Arc<Object>,
+    /// Whether it belongs to a headless Service.
+    pub is_headless: bool,
+    /// Whether it was made from Endpoints.
+    pub is_mirrored: bool,
+}
+
+/// The objects of some files that matter.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Services.
+    pub services: All<Service>,
+    /// EndpointSlices.
+    pub slices: All<Slice>,
+    /// Pods.
+    pub pods: All<core::Pod>,
+    /// Endpoints.
+    pub endpoints: All<core::Endpoints>,
+    /// Nodes.
+    pub nodes: All<Object>,
+    /// ServiceCIDRs.
+    pub cidrs: All<Object>,
+}
+
+impl Service {
+    /// As the own node sees it.
+    pub fn new(raw: core::Service, wanted: &Wanted) -> Self {
+        let is_ours = wanted.is_ours(&raw.metadata);
+        let spec = raw.spec.clone().unwrap_or_default();
+        let object = if is_ours { Object::service(raw) } else { Object::other_service(raw) };
+        Self { object: Arc::new(object), is_ours, spec }
+    }
+
+    /// Whether an API server would have given it a ClusterIP.
+    fn lacks_address(&self) -> bool {
+        let Self { object: _, is_ours, spec } = self;
+        let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
+        *is_ours && spec.type_.as_deref() != Some("ExternalName") && addresses.all(String::is_empty)
+    }
+
+    /// Whether it keeps some traffic on the node.
+    fn is_local(&self) -> bool {
+        let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+        self.is_ours && (is_local(&self.spec.internal_traffic_policy) || is_local(&self.spec.external_traffic_policy))
+    }
+
+    /// Why no API server would let it become this.
+    fn refusal(&self, next: &Self) -> Option<String> {
+        let (Object::Service(_, before), Object::Service(_, after)) = (&*self.object, &*next.object) else { return None };
+        let (before, after) = (before.unpack(), after.unpack());
+        if let Some(fault) = refused_fault(&before.faults, &after.faults) {
+            return Some(fault);
+        }
+        let has_address = |service: &object::Service| Family::ALL.iter().any(|it| service.cluster_ips.get(*it).is_some());
+        if after.kind == ServiceType::ExternalName || !has_address(&before) {
+            return None;
+        }
+        if next.lacks_address() {
+            return Some("it has no clusterIP any more".to_owned());
+        }
+        let has_ports = |spec: &core::ServiceSpec| spec.ports.iter().flatten().next().is_some();
+        let is_lost = has_address(&after) && has_ports(&self.spec) && !has_ports(&next.spec);
+        is_lost.then(|| "it has no ports any more".to_owned())
+    }
+}
+
+impl Slice {
+    /// As the own node sees it.
+    pub fn new(raw: discovery::EndpointSlice, wanted: &Wanted) -> Self {
+        let manager = raw.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY_LABEL));
+        Self {
+            is_headless: is_labelled(&raw.metadata, HEADLESS_LABEL),
+            is_mirrored: manager.is_some_and(|manager| manager == MIRRORING_CONTROLLER),
+            object: Arc::new(Object::slice(raw, &wanted.node)),
+        }
+    }
+
+    /// Why no API server would let it become this.
+    fn refusal(&self, next: &Self) -> Option<String> {
+        let (Object::Slice(_, before), Object::Slice(_, after)) = (&*self.object, &*next.object) else { return None };
+        refused_fault(&before.unpack().faults, &after.unpack().faults)
+    }
+}
+
+/// The Service that a slice belongs to.
+pub fn service_of(object: &Object) -> Option<&ObjectName> {
+    match object {
+        Object::Slice(head, _) => head.service.as_ref(),
+        Object::Service(..) | Object::OtherService(..) | Object::Node(..) | Object::ServiceCidr(..) => None,
+    }
+}
+
+fn refused_fault(before: &object::Faults, after: &object::Faults) -> Option<String> {
+    let is_worse = after.is_refused() && !before.is_refused();
+    is_worse.then(|| after.iter().collect::<Vec<_>>().join("; "))
+}
+
+impl Objects {
+    /// Takes the place of what its file held before. An object that an API server would not have let change in this way stays as it
+    /// was, and so does one that is missing where something in the file is no object.
+    pub fn succeed(&mut self, before: &Self, faults: &mut Faults) {
+        let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
+        keep(kinds::SERVICE, services, &mut self.services, faults, Service::refusal);
+        keep(kinds::SLICE, slices, &mut self.slices, faults, Slice::refusal);
+        keep(kinds::POD, pods, &mut self.pods, faults, |_, _| None);
+        keep(kinds::ENDPOINTS, endpoints, &mut self.endpoints, faults, |_, _| None);
+        keep(kinds::NODE, nodes, &mut self.nodes, faults, |_, _| None);
+        keep(kinds::SERVICE_CIDR, cidrs, &mut self.cidrs, faults, |_, _| None);
+    }
+
+    /// Whether it lacks an object of these.
+    pub fn lacks_any_of(&self, before: &Self) -> bool {
+        let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
+        lacks(&self.services, services)
+            || lacks(&self.slices, slices)
+            || lacks(&self.pods, pods)
+            || lacks(&self.endpoints, endpoints)
+            || lacks(&self.nodes, nodes)
+            || lacks(&self.cidrs, cidrs)
+    }
+
+    /// All objects of several files. Of one that is given twice the last counts, which is said.
+    pub fn merge<'a>(files: impl Iterator<Item = &'a Self>, warnings: &mut Vec<String>) -> Self {
+        let mut all = Self::default();
+        for Self { services, slices, pods, endpoints, nodes, cidrs } in files {
+            extend(kinds::SERVICE, &mut all.services, services, warnings);
+            extend(kinds::SLICE, &mut all.slices, slices, warnings);
+            extend(kinds::POD, &mut all.pods, pods, warnings);
+            extend(kinds::ENDPOINTS, &mut all.endpoints, endpoints, warnings);
+            extend(kinds::NODE, &mut all.nodes, nodes, warnings);
+            extend(kinds::SERVICE_CIDR, &mut all.cidrs, cidrs, warnings);
+        }
+        all
+    }
+
+    /// What the API server would be asked for, of all that the files hold.
+    pub fn select(&self, wanted: &Wanted, warnings: &mut Vec<String>) -> Selection {
+        let Self { services, slices, pods: _, endpoints: _, nodes, cidrs } = self;
+        let slices = slices.values().filter(|slice| !slice.is_headless).map(|slice| &slice.object);
+        let own = nodes.iter().filter(|(name, _)| *name.name() == *wanted.node).map(|(_, node)| node);
+        let given = services.values().map(|service| &service.object).chain(slices).chain(own).chain(cidrs.values());
+        let mut made = pods::slices(self, wanted, warnings);
+        made.extend(mirror::slices(self, wanted, &made, warnings));
+        let all = given.cloned().chain(made.into_iter().map(Arc::new));
+        warnings.extend(self.without_address());
+        warnings.extend(self.without_node(wanted));
+        all.map(|object| ((object.kind(), object.name().clone()), object)).collect()
+    }
+
+    /// Whether there are Nodes, but not the own one.
+    pub fn lacks_own_node(&self, wanted: &Wanted) -> bool {
+        !self.nodes.is_empty() && !self.nodes.keys().any(|name| *name.name() == *wanted.node)
+    }
+
+    fn without_address(&self) -> Option<String> {
+        let lacking: Vec<&ObjectName> = self.named(Service::lacks_address);
+        (!lacking.is_empty()).then(|| {
+            format!(
+                "{} without a clusterIP, and not served: {}; an API server gives Services their addresses: in files, write \
+                 spec.clusterIP",
+                counted(lacking.len(), "Service is", "Services are"),
+                some_of(&lacking)
+            )
+        })
+    }
+
+    fn without_node(&self, wanted: &Wanted) -> Option<String> {
+        let local = self.named(Service::is_local);
+        let is_concerned = self.lacks_own_node(wanted) && !local.is_empty();
+        is_concerned.then(|| {
+            let nodes: Vec<&str> = self.nodes.keys().map(ObjectName::name).collect();
+            format!(
+                "there is no Node {:?}, but {}: no endpoint counts as local, and {} on the node: {}; give this node's name with \
+                 --node-name",
+                wanted.node,
+                some_of(&nodes),
+                counted(local.len(), "Service keeps traffic", "Services keep traffic"),
+                some_of(&local)
+            )
+        })
+    }
+
+    fn named(&self, is_meant: fn(&Service) -> bool) -> Vec<&ObjectName> {
+        self.services.iter().filter(|(_, service)| is_meant(service)).map(|(name, _)| name).collect()
+    }
+}
+
+fn lacks<T>(all: &All<T>, before: &All<T>) -> bool {
+    before.keys().any(|name| !all.contains_key(name))
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+fn some_of(names: &[impl ToString]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn keep<T: PartialEq>(
+    kind: &'static str,
+    before: &All<T>,
+    all: &mut All<T>,
+    faults: &mut Faults,
+    refusal: impl Fn(&T, &T) -> Option<String>,
+) {
+    for (name, old) in before {
+        let is_kept = match all.get(name) {
+            None => faults.keeps(kind, name),
+            Some(new) if new == old => true,
+            Some(new) => match refusal(old, new) {
+                Some(reason) => {
+                    faults.warn(format_args!("{kind} {name} stays as it was before: {reason}"));
+                    true
+                }
+                None => false,
+            },
+        };
+        if is_kept {
+            all.insert(name.clone(), old.clone());
+        }
+    }
+}
+
+fn extend<T>(kind: &str, all: &mut All<T>, more: &All<T>, warnings: &mut Vec<String>) {
+    for (name, object) in more {
+        if all.insert(name.clone(), object.clone()).is_some() {
+            warnings.push(format!("{kind} {name} is given in two files; the one of the last file counts"));
+        }
+    }
+}

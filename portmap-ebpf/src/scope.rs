@@ -4,13 +4,23 @@ use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 
 use crate::{
     socket::Socket,
-    switches::{EXCLUDED, EXCLUDED_IDS, EXCLUDED_LEVELS, EXCLUDED_MAX, ONLY_HOST},
+    switches::{EXCLUDED, EXCLUDED_IDS, EXCLUDED_LEVELS, EXCLUDED_MAX, ONLY_HOST, OWN_PRIORITY},
 };
 
 /// Whether the calls of the socket's process are translated.
 #[inline(always)]
 pub fn includes<S: Socket>(socket: &S) -> bool {
-    (ONLY_HOST.load() == 0 || socket.is_on_host()) && (EXCLUDED.load() == 0 || !is_excluded())
+    (ONLY_HOST.load() == 0 || socket.is_on_host()) && (EXCLUDED.load() == 0 || !is_excluded()) && !is_own(socket)
+}
+
+/// Whether the socket is one of the agent's that are to reach the API server whatever the tables say.
+///
+/// Only a process with `CAP_NET_ADMIN` or `CAP_NET_RAW` can set such a priority (the latter since 5.18). Container runtimes grant
+/// `CAP_NET_RAW` by default, but a pod with a network of its own is not on the host.
+#[inline(always)]
+fn is_own<S: Socket>(socket: &S) -> bool {
+    let own = OWN_PRIORITY.load();
+    own != 0 && socket.priority() == own && socket.is_on_host()
 }
 
 /// Whether the process is in an excluded cgroup, or below one.

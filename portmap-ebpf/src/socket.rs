@@ -74,6 +74,14 @@ pub trait Socket {
         !socket.is_null() && unsafe { (*socket).state } == ESTABLISHED
     }
 
+    /// The socket's `SO_PRIORITY`.
+    #[inline(always)]
+    fn priority(&self) -> u32 {
+        let socket = self.kernel_socket();
+        // SAFETY: the kernel hands the hook a valid socket.
+        if socket.is_null() { 0 } else { unsafe { (*socket).priority } }
+    }
+
     /// The socket's cookie: a number that no other socket has.
     #[inline(always)]
     fn cookie(&self) -> u64 {

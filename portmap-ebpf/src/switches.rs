@@ -36,3 +36,7 @@ pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_
 /// How far below the root of the hierarchy each of them is.
 #[unsafe(no_mangle)]
 pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_MAX]);
+
+/// The `SO_PRIORITY` of the agent's own connections that are left alone; 0 leaves none alone.
+#[unsafe(no_mangle)]
+pub static OWN_PRIORITY: Global<u32> = Global::new(0);

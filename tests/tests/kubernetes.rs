@@ -27,6 +27,8 @@ mod labels;
 mod manifest;
 #[path = "kubernetes/outages.rs"]
 mod outages;
+#[path = "kubernetes/own_connections.rs"]
+mod own_connections;
 #[path = "kubernetes/permissions.rs"]
 mod permissions;
 #[path = "kubernetes/relist.rs"]

@@ -19,6 +19,11 @@ pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR
 /// Cgroups that can be excluded.
 pub const EXCLUDED: usize = 8;
 
+/// The `SO_PRIORITY` with which a process in the host's network namespace connects as if the programs were not there: the agent, to
+/// the API server. The same in every version, since an earlier agent's programs may still serve. No queueing discipline has this
+/// number as its handle by itself.
+pub const OWN_PRIORITY: u32 = u32::from_be_bytes(*b"pmap");
+
 /// The map that diagnostics pass through. It ends with the agent, and so it is not pinned.
 const LOGS: &str = "AYA_LOGS";
 
@@ -156,6 +161,7 @@ impl Constants {
             .override_global("EXCLUDED_LEVELS", levels.as_slice(), true)
             .override_global("NOTES_TCP", notes_tcp, true)
             .override_global("AFFINITY_SHARE", affinity_share, true)
+            .override_global("OWN_PRIORITY", &OWN_PRIORITY, true)
             .override_global(aya_log::LEVEL, log, true);
     }
 }

@@ -1,6 +1,7 @@
 //! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the own Node.
 
 mod connection;
+mod connector;
 
 use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
 

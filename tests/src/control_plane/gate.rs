@@ -1,12 +1,15 @@
 //! A gate on the way to the API server, through which all bytes of a client go, or not.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::world::World;
 
 /// What becomes of connections. Those that there are end with every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,23 @@ impl Gate {
     /// Sets one up on a port of loopback.
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("failed to listen on 127.0.0.1")?;
+        Self::attend(listener, server)
+    }
+
+    /// As [`Self::start`], on an address of the node of a world, which may be one that it has for this. The server is reached from
+    /// where this process is.
+    pub fn start_on_node(world: &World, address: SocketAddr, server: SocketAddr) -> Result<Self> {
+        // The socket stays in the network namespace that it was made in.
+        let listen = || {
+            world.enter()?;
+            std::net::TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))
+        };
+        let listener = thread::scope(|scope| scope.spawn(listen).join()).map_err(|_| anyhow!("the thread panicked"))??;
+        listener.set_nonblocking(true)?;
+        Self::attend(TcpListener::from_std(listener)?, server)
+    }
+
+    fn attend(listener: TcpListener, server: SocketAddr) -> Result<Self> {
         let address = listener.local_addr()?;
         let mode = watch::Sender::new(Mode::Open);
         let porter = tokio::spawn(attend(listener, server, mode.subscribe()));

@@ -58,6 +58,14 @@ impl Agent {
         Self::spawn_by(command, world)
     }
 
+    /// As [`Self::start`], one whose own connections are translated like those of any process on the world's node, where it is.
+    /// Returns at once: it may not get far.
+    pub fn spawn_on_node(world: &World, kubeconfig: &Path) -> Result<Self> {
+        let mut command = world.command_in(Group::Clients, "setpriv");
+        run(&mut command, &[], world)?.arg("--kubeconfig").arg(kubeconfig);
+        Self::spawn_by(command, world)
+    }
+
     /// As [`Self::start`], as a pod of the service account that has this volume.
     pub async fn start_in_pod(world: &World, volume: &Volume) -> Result<Self> {
         let mut command = volume.command("setpriv");

@@ -107,6 +107,13 @@ impl Cluster {
         Agent::spawn_by_clock(&self.world, &self.kubeconfig_by(url).await?, clock)
     }
 
+    /// As [`Self::agent_by`], one whose own connections are translated like those of any process on the world's node, where it is.
+    pub async fn agent_on_node_by(&self, url: &str) -> Result<Agent> {
+        let agent = Agent::spawn_on_node(&self.world, &self.kubeconfig_by(url).await?)?;
+        agent.await_start(&self.world).await.context("the agent does not start")?;
+        Ok(agent)
+    }
+
     async fn kubeconfig_by(&self, url: &str) -> Result<PathBuf> {
         self.plane.service_account_kubeconfig_by(url, manifest::NAMESPACE, manifest::SERVICE_ACCOUNT).await
     }

@@ -8,7 +8,7 @@ use portmap_tests::world::{World, program};
 use serde::Deserialize;
 
 /// The API server makes this Service for itself. Nothing gives it endpoints here.
-const API_SERVER: &str = "default/kubernetes";
+pub const API_SERVER: &str = "default/kubernetes";
 
 /// A frontend as `portmap services` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -27,12 +27,16 @@ pub struct Row {
 
 /// The frontends of all Services but the API server's.
 pub fn services(world: &World) -> Result<BTreeSet<Row>> {
-    let output = ask(world, "services")?;
-    ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr));
-    let mut rows: BTreeSet<Row> =
-        serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")?;
+    let mut rows = all(world)?;
     rows.retain(|row| row.service != API_SERVER);
     Ok(rows)
+}
+
+/// The frontends of all Services.
+pub fn all(world: &World) -> Result<BTreeSet<Row>> {
+    let output = ask(world, "services")?;
+    ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")
 }
 
 /// What `portmap status` prints.

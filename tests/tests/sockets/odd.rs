@@ -5,11 +5,13 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use portmap::datapath::load::OWN_PRIORITY;
 use portmap_tests::kernel::Features;
 use portmap_tests::patience::seconds;
 use portmap_tests::say;
+use portmap_tests::world::Group;
 
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
+use crate::objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use crate::stage::Stage;
 
 const PYTHON: &str = include_str!("clients/odd.py");
@@ -31,7 +33,11 @@ fn command(stage: &Stage, kind: &str, number: u8, via: Via) -> Command {
 }
 
 fn output(stage: &Stage, kind: &str, number: u8, via: Via) -> Result<String> {
-    let output = command(stage, kind, number, via).output().context("failed to run python3")?;
+    text_of(&mut command(stage, kind, number, via))
+}
+
+fn text_of(command: &mut Command) -> Result<String> {
+    let output = command.output().context("failed to run python3")?;
     ensure!(output.status.success(), "python3 failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
@@ -78,6 +84,76 @@ fn what_is_neither_tcp_nor_udp_is_left_alone() -> Result<()> {
             assert_eq!(output(&stage, kind, number, via)?, "ENETUNREACH", "{kind} {number} {via:?}");
         }
     }
+    Ok(())
+}
+
+/// Nothing runs when a process reads it: no hook could show the Service.
+#[test]
+fn the_error_queue_names_the_pod() -> Result<()> {
+    const CLOSED: u16 = 8081;
+    let mut stage = stage("error-queue")?;
+    stage.apply(&[Service::new("web", 1).endpoints([Endpoint::of(&stage.pods[0]).port(CLOSED)])])?;
+    for via in [Via::V4, Via::V6] {
+        let pod = Both::of(&stage.pods[0]).at(via, CLOSED);
+        assert_eq!(output(&stage, "error_queue", 1, via)?, format!("{} {CLOSED} who", pod.ip()), "{via:?}");
+    }
+    Ok(())
+}
+
+/// They would be one connection: the same addresses and ports on both ends.
+#[test]
+fn a_local_port_is_not_connected_to_one_pod_twice() -> Result<()> {
+    let mut stage = stage("one-port")?;
+    let [web, twin, other] = [("web", 1), ("twin", 3), ("other", 4)].map(|(name, number)| Service::new(name, number));
+    let [first, second] = [endpoints(&stage.pods[..1]), endpoints(&stage.pods[1..])];
+    stage.apply(&[web.endpoints(first.clone()), twin.endpoints(first), other.endpoints(second)])?;
+    for via in [Via::V4, Via::V6] {
+        let [twin, other] = [3, 4].map(|number| cluster_ip(number).at(via, PORT).ip().to_string());
+        let output = |second: &str| text_of(command(&stage, "one_port", 1, via).arg(second));
+        assert_eq!(output(&twin)?, "EADDRNOTAVAIL", "{via:?}");
+        assert_eq!(output(&other)?, format!("{other} {PORT}"), "{via:?}");
+    }
+    Ok(())
+}
+
+/// The agent connects so, to be led by no table. A pod that may set priorities is translated all the same.
+#[test]
+fn the_agents_priority_leaves_sockets_of_the_host_alone() -> Result<()> {
+    let mut stage = stage("priority")?;
+    let address = cluster_ip(1).at(Via::V4, PORT);
+    let ask = |command: &mut Command, priority: u32| {
+        command.args([
+            "python3",
+            "-c",
+            PYTHON,
+            "priority",
+            &address.ip().to_string(),
+            &PORT.to_string(),
+            &priority.to_string(),
+        ]);
+        text_of(command)
+    };
+    let world = stage.world.clone();
+    let node = |priority| ask(&mut world.command_in(Group::Clients, "env"), priority);
+    let translated = |text: &str| text.starts_with(&format!("{} {PORT} a 8080/TCP from ", address.ip()));
+    let in_pod = ask(&mut stage.client.command("env"), OWN_PRIORITY)?;
+    assert!(translated(&in_pod), "{in_pod}");
+    let otherwise = node(OWN_PRIORITY - 1)?;
+    assert!(translated(&otherwise), "{otherwise}");
+    let mut unprivileged = world.command_in(Group::Clients, "setpriv");
+    unprivileged.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    assert_eq!(ask(&mut unprivileged, OWN_PRIORITY)?, "EPERM");
+    if !Features::here().tells_namespaces {
+        say::skipped(
+            "the agent's priority",
+            "before 5.14 the host's network namespace is the initial one, and this is another",
+        );
+        return Ok(());
+    }
+    assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
+    // Nor is it refused, or dropped.
+    stage.apply(&[Service::new("web", 1)])?;
+    assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
     Ok(())
 }
 

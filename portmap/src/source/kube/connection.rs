@@ -1,7 +1,8 @@
 //! The way to the API server, and back to it after trouble.
 //!
 //! Addresses, authorities and credentials change while an agent runs. Whoever is not let in, or finds nobody, reads them again
-//! before the next request; watches do not notice, and go on from where they were.
+//! before the next request; watches do not notice, and go on from where they were. So does whoever finds another server there: which
+//! of two routes a connection takes is for `connector` to know.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,17 +12,20 @@ use std::{
 
 use anyhow::{Context, Result};
 use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::Body,
+    client::{Body, ClientBuilder, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until},
 };
-use tower::service_fn;
+use tower::{BoxError, ServiceBuilder, service_fn};
 
+use super::connector::{Connector, Route};
 use crate::source::{Kind, Watches};
 
 /// Nothing at all is heard for so long: the connection is given up. A watch hears a bookmark each minute, changes or not.
@@ -38,6 +42,7 @@ pub struct Cluster {
     kubeconfig: Option<PathBuf>,
     /// Its address, for people.
     server: String,
+    connector: Connector,
     way: Mutex<Way>,
     watches: Arc<Watches>,
 }
@@ -45,6 +50,8 @@ pub struct Cluster {
 /// How requests get there.
 struct Way {
     client: Client,
+    /// Clients before this one: what becomes of their requests says nothing of it.
+    earlier: u64,
     is_doubted: bool,
     /// Until then the server does not want to be asked.
     rest: Instant,
@@ -56,8 +63,10 @@ impl Cluster {
         let config = configuration(kubeconfig).await?;
         tracing::info!("watching {}", config.cluster_url);
         let server = config.cluster_url.to_string();
-        let way = Mutex::new(Way { client: new_client(config)?, is_doubted: false, rest: Instant::now() });
-        Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, way, watches }))
+        let connector = Connector::new();
+        let client = new_client(config, &connector)?;
+        let way = Mutex::new(Way { client, earlier: 0, is_doubted: false, rest: Instant::now() });
+        Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, connector, way, watches }))
     }
 
     /// Its address, for people.
@@ -83,16 +92,17 @@ impl Cluster {
     async fn send(&self, kind: Kind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let rest = self.way.lock().await.rest;
         sleep_until(rest).await;
-        let outcome = self.client_now().await.send(request).await;
+        let (client, number) = self.client_now().await;
+        let outcome = client.send(request).await;
         let Ok(response) = outcome else {
-            self.doubt().await;
+            self.doubt(number).await;
             return outcome;
         };
-        if response.status().is_success() && self.watches.works(kind) {
-            tracing::info!("{kind} are watched again");
+        if response.status().is_success() {
+            self.answered(kind, number).await;
         }
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.doubt().await;
+            self.doubt(number).await;
         }
         if let Some(wait) = wanted_wait(response.headers()) {
             self.way.lock().await.rest = Instant::now() + wait;
@@ -100,19 +110,36 @@ impl Cluster {
         Ok(response)
     }
 
-    async fn client_now(&self) -> Client {
+    /// The client for a request, and its number.
+    async fn client_now(&self) -> (Client, u64) {
         let mut way = self.way.lock().await;
         if std::mem::take(&mut way.is_doubted) {
-            match configuration(self.kubeconfig.as_deref()).await.and_then(new_client) {
+            self.connector.doubt();
+            way.earlier += 1;
+            match configuration(self.kubeconfig.as_deref()).await.and_then(|config| new_client(config, &self.connector)) {
                 Ok(client) => way.client = client,
                 Err(error) => tracing::warn!("going on with the credentials read before: {error:#}"),
             }
         }
-        way.client.clone()
+        (way.client.clone(), way.earlier)
     }
 
-    async fn doubt(&self) {
-        self.way.lock().await.is_doubted = true;
+    async fn answered(&self, kind: Kind, client: u64) {
+        if self.watches.works(kind) {
+            tracing::info!("{kind} are watched again");
+        }
+        if self.way.lock().await.earlier == client && self.connector.answered() == Some(Route::Led) {
+            tracing::warn!(
+                "{} is reached only as portmap's own tables lead: if the API server's addresses change while no agent runs, the next \
+                 one cannot find it; give the agent an address that works without Services (KUBERNETES_SERVICE_HOST)",
+                self.server
+            );
+        }
+    }
+
+    async fn doubt(&self, client: u64) {
+        let mut way = self.way.lock().await;
+        way.is_doubted |= way.earlier == client;
     }
 }
 
@@ -128,14 +155,28 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
         .with_context(|| format!("failed to use the kubeconfig {}", path.display()))
 }
 
-fn new_client(mut config: Config) -> Result<Client> {
-    config.connect_timeout = Some(CONNECTING);
-    config.read_timeout = Some(SILENCE);
+/// As kube makes one, but for the connections.
+fn new_client(config: Config, connector: &Connector) -> Result<Client> {
+    const FAILED: &str = "failed to make a client of the API server";
+    if config.proxy_url.is_some() {
+        // It says that there are no proxies here.
+        return Client::try_from(config).context(FAILED);
+    }
+    let https = config.rustls_https_connector_with_connector(connector.service()).context(FAILED)?;
+    let mut connector = TimeoutConnector::new(https);
+    connector.set_connect_timeout(Some(CONNECTING));
+    connector.set_read_timeout(Some(SILENCE));
     // Or the time that a connection lay idle would count.
-    config.reset_reader_on_write = true;
-    // What tries again in silence cannot say what is wrong.
-    config.default_retry = false;
-    Client::try_from(config).context("failed to make a client of the API server")
+    connector.set_reset_reader_on_write(true);
+    let http = HttpClient::builder(TokioExecutor::new()).build(connector);
+    // There is no layer that tries again: in silence it could not say what is wrong.
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().context(FAILED)?)
+        .layer(config.extra_headers_layer().context(FAILED)?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
 /// How long a server that turned a request away wants not to be asked.

@@ -1,10 +1,13 @@
 """Sockets that few clients make. Prints what the peer is called, and what it says; or the error's name."""
 
 import errno
+import select
 import socket
 import sys
 
 UDPLITE = 136
+IP_RECVERR = 11
+IPV6_RECVERR = 25
 
 
 def fastopen(family, address):
@@ -49,7 +52,43 @@ def blocked(family, address):
     return client.getpeername()[:2], client.recv(512)
 
 
-kind, host, port = sys.argv[1:]
+def error_queue(family, address):
+    """Whom the kernel names in the error queue of a socket whose peer does not listen."""
+    client = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        client.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    else:
+        client.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    client.connect(address)
+    client.send(b"who")
+    queue = select.poll()
+    queue.register(client, 0)
+    queue.poll()
+    data, _, _, source = client.recvmsg(512, 512, socket.MSG_ERRQUEUE)
+    return source[:2], data
+
+
+def one_port(family, address):
+    """Two connections from one local port, the second to another address."""
+    first, second = (socket.socket(family, socket.SOCK_STREAM) for _ in range(2))
+    for client in first, second:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    first.bind(("", 0))
+    first.connect(address)
+    second.bind(("", first.getsockname()[1]))
+    second.connect((sys.argv[4], address[1]))
+    return second.getpeername()[:2], b""
+
+
+def priority(family, address):
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, int(sys.argv[4]))
+    client.connect(address)
+    client.send(b"who\n")
+    return client.getpeername()[:2], client.recv(512)
+
+
+kind, host, port = sys.argv[1:4]
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 try:
     (name, number), answer = globals()[kind](family, (host, int(port)))

@@ -171,7 +171,7 @@ impl Agent {
             Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone())
                 .allowing(options.wanted.external_ips.clone());
         desired.note_triggers();
-        let changes = desired.set_local(addresses::local()?);
+        let changes = desired.set_local(addresses::networks()?);
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),
             LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => Box::pin(log::run(kernel.diagnostics()?)),
@@ -211,7 +211,7 @@ impl Agent {
                 }
                 word = self.address_changes.next() => {
                     word?;
-                    let moved = self.desired.set_local(addresses::local()?);
+                    let moved = self.desired.set_local(addresses::networks()?);
                     self.changes.extend(moved);
                 }
                 result = finished(&mut self.grace) => {
@@ -339,8 +339,9 @@ impl Agent {
 
     fn apply(&mut self, changes: &Changes) -> Result<()> {
         let started = Instant::now();
+        self.desired.set_owners(self.facts.owners());
         let planner = self.model.last();
-        planner.set_cidrs(&self.desired.cidrs());
+        planner.set_cidrs(&self.desired.cidrs(), self.desired.owners());
         let plan = planner.plan(&self.desired, changes);
         for step in &plan.steps {
             tracing::debug!("{step}");

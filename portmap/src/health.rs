@@ -146,7 +146,7 @@ fn notes(maps: &BpfMaps, state: &State) -> Result<Vec<String>> {
     let repairs = state.repairs;
     let forgotten_clients = affinity_clients.saturating_sub(maps.affinity_clients()? as u64);
     let counts = [
-        (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
+        (contested, "addresses are claimed by several Services, of which one has them; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to addresses that no Service has were dropped"),

@@ -27,6 +27,7 @@ use crate::{
 use installed::Installed;
 use items::Items;
 use ports::{Ports, Room};
+pub use prefixes::Owners;
 use prefixes::Prefixes;
 use slots::{Range, Slots};
 
@@ -217,9 +218,9 @@ impl Planner {
             && self.recorded == found.recorded
     }
 
-    /// Sets the ranges that ClusterIPs are given from: other addresses in them are nobody's.
-    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
-        self.prefixes.set_cidrs(cidrs);
+    /// Sets the ranges that ClusterIPs are given from: while all owners are known, other addresses in them are nobody's.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
+        self.prefixes.set_cidrs(cidrs, owners);
     }
 
     fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u64, Option<ServicePort>>) -> Option<()> {
@@ -272,7 +273,7 @@ impl Planner {
         self.items.take_lack();
         let frontends = &changes.frontends;
         let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
-        for frontend in sorted(frontends).into_iter().chain(retried) {
+        for frontend in table.arrange(sorted(frontends.iter().chain(retried))) {
             self.left_out.remove(frontend);
             self.incomplete.remove(frontend);
             match table.entry(frontend) {

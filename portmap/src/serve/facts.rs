@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
+    plan::Owners,
     resolve::HealthCheck,
-    source::{Outage, Watches},
+    source::{Kind, Outage, Watches},
     table::ObjectName,
 };
 
@@ -109,6 +110,11 @@ impl Facts {
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()
+    }
+
+    /// Whether it is heard of who else has a ClusterIP.
+    pub fn owners(&self) -> Owners {
+        if self.watches.hears(Kind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
 
     /// Whether load balancers may send new connections to this node.

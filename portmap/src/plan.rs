@@ -273,13 +273,20 @@ impl Planner {
         self.items.take_lack();
         let frontends = &changes.frontends;
         let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
+        // Until those that gave way before have made room, no others do.
+        let mut may_give_way = if self.numbers.is_pending() { Some(Vec::new()) } else { None };
         for frontend in table.arrange(sorted(frontends.iter().chain(retried))) {
             self.left_out.remove(frontend);
             self.incomplete.remove(frontend);
             match table.entry(frontend) {
                 None => self.remove(frontend, &mut phases),
                 Some(entry) => match self.set(frontend, &entry, &mut phases) {
-                    Err(full) => drop(self.left_out.insert(*frontend, full)),
+                    Err(full) => {
+                        self.left_out.insert(*frontend, full);
+                        if full == Full::Services && entry.kind != Kind::NodePort {
+                            self.displace_node_port(&mut may_give_way, &mut phases);
+                        }
+                    }
                     Ok(()) if self.items.take_lack() => drop(self.incomplete.insert(*frontend)),
                     Ok(()) => {}
                 },
@@ -306,6 +313,22 @@ impl Planner {
             addresses.extend(self.items.addresses_without_room().take(RETRIED));
         }
         (retried, addresses)
+    }
+
+    /// Has a node port give way to a frontend of another kind that found no room. There is room after a grace period; then both are
+    /// tried again, and node ports come last. `candidates` are found when the first is needed.
+    fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
+        let installed = &self.installed;
+        let is_node_port = |service: &Service| service.kind == Kind::NodePort as u8;
+        let candidates = candidates.get_or_insert_with(|| {
+            let node_ports = installed.iter().filter(|(.., service)| is_node_port(service));
+            sorted(node_ports.map(|(frontend, ..)| *frontend))
+        });
+        if let Some(frontend) = candidates.pop() {
+            self.remove(&frontend, phases);
+            self.incomplete.remove(&frontend);
+            self.left_out.insert(frontend, Full::Services);
+        }
     }
 
     fn remove_strays(&mut self, phases: &mut Phases) {

@@ -19,11 +19,12 @@ use crate::{
     collections::HashSet,
     node_ports::{self, Eligible},
     object::{OtherService, Packed, Service},
-    plan::Owners,
     resolve::{self, Answers, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
     source::{Event, Kind},
     store::{Dirty, Store},
-    table::{AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Place, Precedence, Rank, Table, Yielding},
+    table::{
+        AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Owners, Place, Precedence, Rank, Table, Yielding,
+    },
 };
 use losers::Losers;
 

@@ -22,12 +22,11 @@ use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 use crate::{
     collections::{HashMap, HashSet, sorted},
     maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
+    table::{Changes, Entries, Entry, Family, Frontend, Kind, Owners, ServicePort},
 };
 use installed::Installed;
 use items::Items;
 use ports::{Ports, Room};
-pub use prefixes::Owners;
 use prefixes::Prefixes;
 use slots::{Range, Slots};
 

@@ -14,7 +14,7 @@ use arcstr::ArcStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use claims::{AddressOwner, Changes, Rank, Ranked, Table, Yielding};
+pub use claims::{AddressOwner, Changes, Owners, Rank, Ranked, Table, Yielding};
 
 pub use portmap_common::{Kind, Verdict};
 

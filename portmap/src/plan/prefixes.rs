@@ -8,7 +8,7 @@ use portmap_common::PREFIXES;
 use super::Step;
 use crate::{
     maps::Prefix,
-    table::{Family, PerFamily},
+    table::{Family, Owners, PerFamily},
 };
 
 /// ServiceCIDRs that are kept of each family; the rest is room for covers.
@@ -23,16 +23,6 @@ pub struct Prefixes {
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
     owners: Owners,
-}
-
-/// Whether it is known who else has a ClusterIP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Owners {
-    /// All Services of other proxies are known, and their changes are heard of.
-    Known,
-    /// They are not: an address may be another proxy's.
-    #[default]
-    Unknown,
 }
 
 impl Prefixes {

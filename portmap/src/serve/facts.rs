@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    plan::Owners,
     resolve::HealthCheck,
     source::{Kind, Outage, Watches},
-    table::ObjectName,
+    table::{ObjectName, Owners},
 };
 
 /// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.

@@ -81,6 +81,16 @@ pub enum AddressOwner {
     Foreign,
 }
 
+/// Whether it is known who else has a ClusterIP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owners {
+    /// All Services of other proxies are known, and their changes are heard of.
+    Known,
+    /// They are not: an address may be another proxy's.
+    #[default]
+    Unknown,
+}
+
 /// What may have changed in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {

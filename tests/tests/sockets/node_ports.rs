@@ -163,9 +163,8 @@ fn loopback_of_one_family_may_be_asked_for() -> Result<()> {
 #[test]
 fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()> {
     let world = World::new("ipvs")?;
-    world.ip("link add ipvs type dummy\nlink set ipvs up")?;
     let [v4, v6] = cluster_ip(1).addresses();
-    world.ip(&format!("addr add {v4}/32 dev ipvs\naddr add {v6}/128 dev ipvs nodad"))?;
+    world.ip(&format!("addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad"))?;
     let node = Node::complete(Stage::in_world(world, &["a"], &["--nodeport-addresses", "all"], Vec::new())?)?;
     node.expect(first(&node.stage.world), [POD, POD])?;
     let process = Process::on_node(&node.stage.world)?;

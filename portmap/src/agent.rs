@@ -179,7 +179,7 @@ impl Agent {
             Desired::new(options.wanted.node.clone(), options.node_port_addresses.clone(), options.service_cidrs.clone())
                 .allowing(options.wanted.external_ips.clone());
         desired.note_triggers();
-        let changes = desired.set_local(addresses::local()?);
+        let changes = desired.set_local(addresses::networks()?);
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),
             LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Debug => Box::pin(log::run(kernel.diagnostics()?)),
@@ -275,7 +275,7 @@ impl Agent {
     /// Lists the addresses of the interfaces if they may have changed.
     fn list_addresses(&mut self) -> Result<()> {
         if self.is_address_due {
-            let moved = self.desired.set_local(addresses::local()?);
+            let moved = self.desired.set_local(addresses::networks()?);
             self.is_address_due = false;
             self.changes.extend(moved);
         }
@@ -373,8 +373,9 @@ impl Agent {
 
     fn apply(&mut self, changes: &Changes) -> Result<()> {
         let started = Instant::now();
+        self.desired.set_owners(self.facts.owners());
         let planner = self.model.last();
-        planner.set_cidrs(&self.desired.cidrs());
+        planner.set_cidrs(&self.desired.cidrs(), self.desired.owners());
         let plan = planner.plan(&self.desired, changes);
         for step in &plan.steps {
             tracing::debug!("{step}");

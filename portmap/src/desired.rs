@@ -1,9 +1,12 @@
 //! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
 
+mod losers;
+
 use std::{
     borrow::Cow,
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -13,13 +16,17 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::{
+    collections::HashSet,
     node_ports::{self, Eligible},
     object::{OtherService, Packed, Policy, Service},
-    resolve::{self, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
+    resolve::{self, Answers, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
     source::{Event, Kind},
     store::{Dirty, Store},
-    table::{AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Place, Precedence, Table},
+    table::{
+        AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Owners, Place, Precedence, Rank, Table, Yielding,
+    },
 };
+use losers::Losers;
 
 /// The kinds without which nothing may be concluded.
 const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
@@ -28,10 +35,11 @@ const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
 pub struct Desired {
     store: Store,
     /// What each Service does at a place follows from the objects, whenever it is asked for.
-    table: Table<()>,
+    table: Table<Rank>,
     /// Who was asked for last, and probably will be again.
-    last: Cell<Option<Rc<Subject>>>,
-    has_other_node: bool,
+    last: Cell<Option<Rc<Answers>>>,
+    /// Whether the Node or the ServiceCIDRs may be others.
+    has_other_terms: bool,
     name: Arc<str>,
     node: Node,
     /// The ranges that external IPs are served in; none: wherever they are.
@@ -39,12 +47,14 @@ pub struct Desired {
     eligible: Vec<Eligible>,
     /// The ranges of the command line, which count as long as there is no ServiceCIDR.
     cidrs: Vec<IpNet>,
-    local: Vec<IpAddr>,
+    /// The addresses of the interfaces, with their prefixes.
+    local: Vec<IpNet>,
     /// Whether the Node object's addresses are waited for no longer.
     is_impatient: bool,
+    /// Whether it is heard of who else has a ClusterIP.
+    owners: Owners,
     skipped: BTreeMap<ObjectName, Vec<Skipped>>,
-    /// Who claims a place in vain, as far as was said.
-    losers: BTreeMap<Place, Vec<ObjectName>>,
+    losers: Losers,
     /// Whose external IP is an address of this node, as far as was said.
     on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
@@ -60,16 +70,17 @@ impl Desired {
             store: Store::default(),
             table: Table::default(),
             last: Cell::default(),
-            has_other_node: false,
-            node: Node::new(&name, None),
+            has_other_terms: false,
+            node: Node::new(&name, None).reserving(&cidrs),
             external_ips: None,
             name,
             eligible,
             cidrs,
             local: Vec::new(),
             is_impatient: false,
+            owners: Owners::Known,
             skipped: BTreeMap::new(),
-            losers: BTreeMap::new(),
+            losers: Losers::default(),
             on_node: BTreeMap::new(),
             health_checks: BTreeMap::new(),
             lacking: BTreeMap::new(),
@@ -86,7 +97,7 @@ impl Desired {
     /// Takes in an event.
     pub fn apply(&mut self, event: Event) {
         self.last.take();
-        self.has_other_node |= self.store.apply(event);
+        self.has_other_terms |= self.store.apply(event);
     }
 
     /// Whether Services and EndpointSlices have been listed.
@@ -105,7 +116,7 @@ impl Desired {
     }
 
     /// The table.
-    pub fn table(&self) -> &Table<()> {
+    pub fn table(&self) -> &Table<Rank> {
         &self.table
     }
 
@@ -114,17 +125,24 @@ impl Desired {
         &self.store
     }
 
-    /// The ranges that ClusterIPs are given from, as far as it is known who else has one.
+    /// The ranges that ClusterIPs are given from.
     pub fn cidrs(&self) -> Vec<IpNet> {
-        if !self.store.has_listed(Kind::OtherService) {
-            return Vec::new();
-        }
         let listed: Vec<IpNet> = self.store.cidrs().collect();
         if listed.is_empty() { self.cidrs.clone() } else { listed }
     }
 
-    /// Sets the addresses of the node's interfaces.
-    pub fn set_local(&mut self, addresses: Vec<IpAddr>) -> Changes {
+    /// Whether it is known who else has an address in them.
+    pub fn owners(&self) -> Owners {
+        if self.store.has_listed(Kind::OtherService) { self.owners } else { Owners::Unknown }
+    }
+
+    /// Sets whether changes of other proxies' Services are heard of. Without, one that gains the label would look deleted.
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.owners = owners;
+    }
+
+    /// Sets the addresses of the node's interfaces, with their prefixes.
+    pub fn set_local(&mut self, addresses: Vec<IpNet>) -> Changes {
         self.local = addresses;
         self.place_node_ports()
     }
@@ -168,7 +186,12 @@ impl Desired {
 
     /// All places and what is done there, in order.
     pub fn entries(&self) -> impl Iterator<Item = (Place, Entry)> {
-        self.table.iter().filter_map(|(place, service, ())| Some((*place, self.entry_at(place, service)?)))
+        let mut places: Vec<(&ObjectName, &Place)> = self.table.iter().map(|(place, service, _)| (service, place)).collect();
+        // Service by Service, since each is read as a whole.
+        places.sort_by_key(|(service, place)| (*service, place.port));
+        let entry = |(service, place): (&ObjectName, &Place)| Some((*place, self.entry_at(place, service)?));
+        let entries: BTreeMap<Place, Entry> = places.into_iter().filter_map(entry).collect();
+        entries.into_iter()
     }
 
     /// What Services ask for and do not get.
@@ -189,38 +212,52 @@ impl Desired {
     /// Resolves what events have concerned.
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
-        if std::mem::take(&mut self.has_other_node) {
-            let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone());
-            if self.node != node {
-                self.node = node;
-                self.store.mark_all();
-            }
+        let former = self.node.clone();
+        if mem::take(&mut self.has_other_terms) {
+            self.set_terms();
             changes.extend(self.place_node_ports());
         }
         let Dirty { services, others } = self.store.take_dirty();
-        // What is said of several of them has an order.
-        let mut services = Vec::from_iter(services);
-        services.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));
-        for (name, before) in &services {
-            changes.extend(self.resolve_service(name, before.as_ref().map(Packed::unpack).as_ref()));
-        }
         for (name, before) in &others {
             let addresses = |service: Option<&OtherService>| service.map(OtherService::addresses).unwrap_or_default();
             let (before, after) = (addresses(before.as_ref()), addresses(self.store.other(name)));
             changes.extend(self.table.set_addresses(AddressOwner::OtherProxy, name, &before, &after));
         }
+        // What is said of several of them has an order.
+        let mut services = Vec::from_iter(services);
+        services.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));
+        for (name, before) in &services {
+            changes.extend(self.resolve_service(name, before.as_ref().map(Packed::unpack).as_ref(), &former));
+        }
+        changes.extend(self.table.settle());
         changes
     }
 
-    fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>) -> Changes {
-        let before = before.map(|service| resolve::claims(service, &self.node, |_| ())).unwrap_or_default();
+    /// Takes over what the Node and the ServiceCIDRs say.
+    fn set_terms(&mut self) {
+        let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone()).reserving(&self.cidrs());
+        if self.node == node {
+            return;
+        }
+        self.last.take();
+        let former = mem::replace(&mut self.node, node);
+        if (&former.name, &former.zone) == (&self.node.name, &self.node.zone) {
+            self.store.mark_where(|service| !service.external_ips.is_empty());
+        } else {
+            self.store.mark_all();
+        }
+    }
+
+    /// Resolves a Service, which was resolved as `before` on the node as it was then.
+    fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>, former: &Node) -> Changes {
+        let created = before.map_or(0, |service| service.created);
+        let before = before.map(|service| resolve::claims(service, former, |_| ())).unwrap_or_default();
         let Some(subject) = self.store.subject(name) else {
             self.forget(name);
-            return self.claim(&Precedence { created: 0, service: name.clone() }, &before, &Claims::default());
+            return self.claim(&Precedence { created, service: name.clone() }, &before, &Claims::default());
         };
         let resolved = resolve::resolve(&subject, &self.node);
-        let said = self.on_node.remove(name);
-        self.on_node.extend(report_on_node(&subject, &resolved.claims, &self.local, said.as_ref()));
+        self.report_on_node(&subject);
         let changes = self.claim(&resolved.precedence, &before, &resolved.claims);
         set(&mut self.health_checks, name, resolved.health_check);
         set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
@@ -237,10 +274,15 @@ impl Desired {
     /// Has a Service claim this and nothing else.
     fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
         let service = &precedence.service;
-        let places = after.places.iter().map(|place| (*place, ())).collect();
-        let mut changes = self.table.replace(precedence, &before.places, places);
-        changes.extend(self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses));
-        self.report_losers(before.places.iter().chain(&after.places));
+        let places: Vec<Place> = before.places.iter().map(|(place, _)| *place).collect();
+        let mut changes = self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses);
+        // Claims of others that the addresses decide, in vain from now on or not any more.
+        let mut concerned: Vec<Place> = changes.frontends.iter().map(|frontend| Place::from(*frontend)).collect();
+        concerned.extend(places.iter().copied().chain(after.places.iter().map(|(place, _)| *place)));
+        concerned.sort_unstable();
+        concerned.dedup();
+        changes.extend(self.table.replace(precedence, &places, after.places.clone()));
+        self.losers.review(&self.table, precedence, &concerned);
         changes
     }
 
@@ -253,13 +295,17 @@ impl Desired {
     }
 
     fn entry_at(&self, place: &Place, service: &ObjectName) -> Option<Entry> {
-        let last = self.last.take().filter(|last| last.name == *service);
-        let subject = last.or_else(|| self.store.subject(service).map(Rc::new))?;
-        self.last.set(Some(subject.clone()));
-        resolve::entry(&subject, &self.node, place)
+        let last = self.last.take().filter(|last| last.service() == service);
+        let answers = last.or_else(|| Some(Rc::new(Answers::new(self.store.subject(service)?, &self.node))))?;
+        let entry = answers.entry(place);
+        self.last.set(Some(answers));
+        entry
     }
 
     fn place_node_ports(&mut self) -> Changes {
+        if self.named_addresses().is_some() {
+            self.is_impatient = false;
+        }
         match self.node_addresses() {
             Some(addresses) => self.table.set_node_addresses(addresses),
             None => Changes::default(),
@@ -267,9 +313,32 @@ impl Desired {
     }
 
     /// The addresses that node ports are served on, if they are known.
-    fn node_addresses(&self) -> Option<BTreeSet<IpAddr>> {
-        let addresses = node_ports::addresses(&self.eligible, self.store.node(), &self.local);
-        addresses.or_else(|| self.is_impatient.then(|| node_ports::addresses(&[Eligible::All], None, &self.local)).flatten())
+    fn node_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
+        let all = || node_ports::addresses(&[Eligible::All], None, &self.local);
+        self.named_addresses().or_else(|| self.is_impatient.then(all).flatten())
+    }
+
+    fn named_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
+        node_ports::addresses(&self.eligible, self.store.node(), &self.local)
+    }
+
+    /// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
+    fn report_on_node(&mut self, subject: &Subject) {
+        let Subject { name, service, slices: _ } = subject;
+        let said = self.on_node.remove(name).unwrap_or_default();
+        if service.external_ips.is_empty() {
+            return;
+        }
+        let served: HashSet<IpAddr> = resolve::external_ips(service, &self.node).collect();
+        let own: BTreeSet<IpAddr> = self.local.iter().map(IpNet::addr).filter(|address| served.contains(address)).collect();
+        for address in own.difference(&said) {
+            tracing::warn!(
+                "Service {name}: its external IP {address} is this node's own address: its ports lead to the Service"
+            );
+        }
+        if !own.is_empty() {
+            self.on_node.insert(name.clone(), own);
+        }
     }
 
     fn report_skipped(&mut self, name: &ObjectName, skipped: Vec<Skipped>) {
@@ -280,18 +349,6 @@ impl Desired {
             tracing::warn!("{skipped}");
         }
         set(&mut self.skipped, name, Some(skipped).filter(|skipped| !skipped.is_empty()));
-    }
-
-    /// Says once who claims a place in vain.
-    fn report_losers<'a>(&mut self, places: impl Iterator<Item = &'a Place>) {
-        for place in places {
-            let losers: Vec<ObjectName> = self.table.losers(place).map(|(loser, _)| loser.clone()).collect();
-            let said = self.losers.get(place).map(Vec::as_slice).unwrap_or_default();
-            for (loser, winner) in self.table.losers(place).filter(|(loser, _)| !said.contains(loser)) {
-                tracing::warn!("Service {loser}: {place} belongs to the older Service {winner}, and is left to it");
-            }
-            set(&mut self.losers, place, Some(losers).filter(|losers| !losers.is_empty()));
-        }
     }
 }
 
@@ -304,6 +361,10 @@ impl Entries for Desired {
     fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
         self.table.owner(address)
     }
+
+    fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend> {
+        self.table.arrange(frontends)
+    }
 }
 
 /// Sets what is known under a key, if anything is.
@@ -312,22 +373,6 @@ fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
         Some(value) => drop(map.insert(key.clone(), value)),
         None => drop(map.remove(key)),
     }
-}
-
-/// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
-fn report_on_node(
-    subject: &Subject,
-    claims: &Claims,
-    local: &[IpAddr],
-    said: Option<&BTreeSet<IpAddr>>,
-) -> Option<(ObjectName, BTreeSet<IpAddr>)> {
-    let Subject { name, service, slices: _ } = subject;
-    let claimed = claims.places.iter().filter_map(|place| place.address);
-    let own: BTreeSet<IpAddr> = claimed.filter(|it| service.external_ips.contains(it) && local.contains(it)).collect();
-    for address in own.iter().filter(|address| said.is_none_or(|said| !said.contains(address))) {
-        tracing::warn!("Service {name}: its external IP {address} is this node's own address: its ports lead to the Service");
-    }
-    (!own.is_empty()).then(|| (name.clone(), own))
 }
 
 #[cfg(test)]

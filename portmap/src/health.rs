@@ -153,7 +153,7 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     let repairs = state.repairs;
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     let counts = [
-        (contested, "addresses are claimed by several Services, and the oldest has them; the agent's log names them"),
+        (contested, "addresses are claimed by several Services, of which one has them; the agent's log names them"),
         (faulty, "Services ask for something that they do not get; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
         (undefined_port, "calls to ports that a Service does not define were refused"),

@@ -1,9 +1,9 @@
 //! On which of the node's addresses node ports are served. Pure.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     object::Node,
-    table::{Family, PerFamily},
+    table::{Family, PerFamily, Yielding},
 };
 
 /// An item of `--nodeport-addresses`.
@@ -19,7 +19,7 @@ use crate::{
 pub enum Eligible {
     /// The addresses that the Node object names.
     Primary,
-    /// The loopback address, for clients in the host's network namespace. IPv4 only, as kube-proxy has it.
+    /// The loopback addresses, for clients in the host's network namespace.
     Localhost,
     /// Every address of the node but loopback.
     All,
@@ -51,28 +51,25 @@ impl fmt::Display for Eligible {
     }
 }
 
-/// The addresses that node ports are served on; none while the Node object has to name one and does not.
+/// The addresses that node ports are served on, unless they are a Service's; none while the Node object has to name one and does not.
 ///
-/// `local` are the addresses of the node's interfaces. A family that only ranges of the other are given for is served on all.
-pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpAddr]) -> Option<BTreeSet<IpAddr>> {
-    let outward = || local.iter().copied().filter(|address| is_outward(*address));
+/// `local` are the addresses of the node's interfaces, with their prefixes. A family that only ranges of the other are given for is
+/// served on all.
+pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpNet]) -> Option<BTreeMap<IpAddr, Yielding>> {
+    let PerFamily { v4, v6 } = node.map(|node| node.addresses).unwrap_or_default();
+    let named: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();
+    let outward = || local.iter().map(IpNet::addr).filter(|address| is_outward(*address));
     let mut addresses = BTreeSet::new();
     for item in eligible {
         match item {
-            Eligible::Primary => {
-                let PerFamily { v4, v6 } = node.map(|node| node.addresses).unwrap_or_default();
-                if v4.is_none() && v6.is_none() {
-                    return None;
-                }
-                addresses.extend([v4, v6].into_iter().flatten());
-            }
-            Eligible::Localhost => addresses.extend(loopback()),
+            Eligible::Primary if named.is_empty() => return None,
+            Eligible::Primary => addresses.extend(named.iter().copied()),
+            Eligible::Localhost => addresses.extend(LOOPBACK.iter().flatten()),
             Eligible::All => addresses.extend(outward()),
             Eligible::Range(range) => {
                 addresses.extend(outward().filter(|address| range.contains(address)));
-                if range.prefix_len() > 0 && range.contains(&IpAddr::from(Ipv4Addr::LOCALHOST)) {
-                    addresses.extend(loopback());
-                }
+                let asks = |loopback: &&[IpAddr; 2]| range.prefix_len() > 0 && range.contains(&loopback[0]);
+                addresses.extend(LOOPBACK.iter().filter(asks).flatten());
             }
         }
     }
@@ -85,13 +82,20 @@ pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpAddr]) -
             }
         }
     }
-    Some(addresses)
+    // Proxies and announcers put Services' addresses on interfaces, each alone; a host's own has a network around it, mostly.
+    let alone: BTreeSet<IpAddr> =
+        local.iter().filter(|net| net.prefix_len() == net.max_prefix_len()).map(IpNet::addr).collect();
+    let yielding = |address: &IpAddr| {
+        if alone.contains(address) && !named.contains(address) { Yielding::ToServices } else { Yielding::ToClusterIps }
+    };
+    Some(addresses.into_iter().map(|address| (address, yielding(&address))).collect())
 }
 
-/// A connection to no address goes to the loopback address.
-fn loopback() -> [IpAddr; 2] {
-    [Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into()]
-}
+/// The loopback address of each family, and the one that `connect()` takes for it.
+const LOOPBACK: [[IpAddr; 2]; 2] = [
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+    [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+];
 
 /// Whether another host could name it. Link-local addresses are only told apart by their interface.
 fn is_outward(address: IpAddr) -> bool {
@@ -105,14 +109,18 @@ fn is_outward(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    const LOCAL: [&str; 6] = ["127.0.0.1", "192.168.1.5", "10.0.0.1", "::1", "fd00::5", "fe80::1"];
+    const LOCAL: [&str; 6] = ["127.0.0.1/8", "192.168.1.5/24", "10.0.0.1/32", "::1/128", "fd00::5/64", "fe80::1/64"];
 
-    fn chosen(eligible: &[&str], primary: Option<&str>) -> Option<Vec<String>> {
+    fn addresses(eligible: &[&str], primary: Option<&str>) -> Option<BTreeMap<IpAddr, Yielding>> {
         let eligible: Vec<Eligible> = eligible.iter().map(|text| text.parse().expect("eligible")).collect();
-        let local: Vec<IpAddr> = LOCAL.iter().map(|text| text.parse().expect("an address")).collect();
+        let local: Vec<IpNet> = LOCAL.iter().map(|text| text.parse().expect("an address")).collect();
         let v4 = primary.map(|text| text.parse().expect("an address"));
         let node = Node { addresses: PerFamily { v4, v6: None }, ..Node::default() };
-        addresses(&eligible, Some(&node), &local).map(|addresses| addresses.iter().map(ToString::to_string).collect())
+        super::addresses(&eligible, Some(&node), &local)
+    }
+
+    fn chosen(eligible: &[&str], primary: Option<&str>) -> Option<Vec<String>> {
+        addresses(eligible, primary).map(|addresses| addresses.keys().map(ToString::to_string).collect())
     }
 
     fn these(texts: &[&str]) -> Vec<String> {
@@ -124,10 +132,27 @@ mod tests {
         assert_eq!(chosen(&["primary"], Some("192.168.1.5")), Some(these(&["192.168.1.5"])));
         assert_eq!(chosen(&["primary"], None), None);
         assert_eq!(chosen(&["all"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
-        assert_eq!(chosen(&["localhost"], None), Some(these(&["0.0.0.0", "127.0.0.1"])));
+        assert_eq!(chosen(&["localhost"], None), Some(these(&["0.0.0.0", "127.0.0.1", "::", "::1"])));
         assert_eq!(chosen(&["192.168.0.0/16"], None), Some(these(&["192.168.1.5", "fd00::5"])));
         assert_eq!(chosen(&["192.168.0.0/16", "fd01::/16"], None), Some(these(&["192.168.1.5"])));
         assert_eq!(chosen(&["0.0.0.0/0", "fd00::/16"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
         assert_eq!(chosen(&["primary", "10.0.0.0/8"], Some("192.168.1.5")), Some(these(&["10.0.0.1", "192.168.1.5"])));
+    }
+
+    #[test]
+    fn loopback_is_asked_for_family_by_family() {
+        assert_eq!(chosen(&["::1/128", "127.0.0.2/32"], None), Some(these(&["::", "::1"])));
+        assert_eq!(chosen(&["127.0.0.0/8", "fd01::/16"], None), Some(these(&["0.0.0.0", "127.0.0.1"])));
+        assert_eq!(chosen(&["::/0", "0.0.0.0/0"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
+    }
+
+    #[test]
+    fn an_address_without_a_network_yields_to_any_service() {
+        let yielding = |primary| {
+            let addresses = addresses(&["all"], primary).expect("addresses");
+            ["10.0.0.1", "192.168.1.5"].map(|text| addresses.get(&text.parse().expect("an address")).copied())
+        };
+        assert_eq!(yielding(None), [Some(Yielding::ToServices), Some(Yielding::ToClusterIps)]);
+        assert_eq!(yielding(Some("10.0.0.1")), [Some(Yielding::ToClusterIps); 2], "the Node names it");
     }
 }

@@ -22,7 +22,7 @@ use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
 use crate::{
     collections::{HashMap, HashSet, sorted},
     maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    table::{Changes, Entries, Entry, Family, Frontend, Kind, ServicePort},
+    table::{Changes, Entries, Entry, Family, Frontend, Kind, Owners, ServicePort},
 };
 use installed::Installed;
 use items::Items;
@@ -217,9 +217,9 @@ impl Planner {
             && self.recorded == found.recorded
     }
 
-    /// Sets the ranges that ClusterIPs are given from: other addresses in them are nobody's.
-    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
-        self.prefixes.set_cidrs(cidrs);
+    /// Sets the ranges that ClusterIPs are given from: while all owners are known, other addresses in them are nobody's.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
+        self.prefixes.set_cidrs(cidrs, owners);
     }
 
     fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u64, Option<ServicePort>>) -> Option<()> {
@@ -272,13 +272,20 @@ impl Planner {
         self.items.take_lack();
         let frontends = &changes.frontends;
         let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
-        for frontend in sorted(frontends).into_iter().chain(retried) {
+        // Until those that gave way before have made room, no others do.
+        let mut may_give_way = if self.numbers.is_pending() { Some(Vec::new()) } else { None };
+        for frontend in table.arrange(sorted(frontends.iter().chain(retried))) {
             self.left_out.remove(frontend);
             self.incomplete.remove(frontend);
             match table.entry(frontend) {
                 None => self.remove(frontend, &mut phases),
                 Some(entry) => match self.set(frontend, &entry, &mut phases) {
-                    Err(full) => drop(self.left_out.insert(*frontend, full)),
+                    Err(full) => {
+                        self.left_out.insert(*frontend, full);
+                        if full == Full::Services && entry.kind != Kind::NodePort {
+                            self.displace_node_port(&mut may_give_way, &mut phases);
+                        }
+                    }
                     Ok(()) if self.items.take_lack() => drop(self.incomplete.insert(*frontend)),
                     Ok(()) => {}
                 },
@@ -305,6 +312,22 @@ impl Planner {
             addresses.extend(self.items.addresses_without_room().take(RETRIED));
         }
         (retried, addresses)
+    }
+
+    /// Has a node port give way to a frontend of another kind that found no room. There is room after a grace period; then both are
+    /// tried again, and node ports come last. `candidates` are found when the first is needed.
+    fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
+        let installed = &self.installed;
+        let is_node_port = |service: &Service| service.kind == Kind::NodePort as u8;
+        let candidates = candidates.get_or_insert_with(|| {
+            let node_ports = installed.iter().filter(|(.., service)| is_node_port(service));
+            sorted(node_ports.map(|(frontend, ..)| *frontend))
+        });
+        if let Some(frontend) = candidates.pop() {
+            self.remove(&frontend, phases);
+            self.incomplete.remove(&frontend);
+            self.left_out.insert(frontend, Full::Services);
+        }
     }
 
     fn remove_strays(&mut self, phases: &mut Phases) {

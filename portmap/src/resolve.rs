@@ -1,8 +1,9 @@
 //! From a Service and its EndpointSlices to its part of the table: what kube-proxy would do. Pure.
 //!
-//! [`resolve`] says which places a Service claims, [`entry`] what it does at one of them. Neither fails: what cannot be served is
+//! [`resolve`] says which places a Service claims, [`Answers`] what it does at each of them. Neither fails: what cannot be served is
 //! left out and named, with the reason. Next stage: `plan`.
 
+mod answers;
 mod endpoints;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
@@ -10,29 +11,34 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    object::{self, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
-    table::{
-        Endpoint, Entry, Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, ServicePort, Target,
-        Verdict,
-    },
+    collections::HashSet,
+    object::{self, Faults, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
+    table::{Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, Rank, ServicePort},
 };
-use endpoints::Uses;
+pub use answers::Answers;
+use endpoints::{Index, Slices, Uses};
+
+/// The most places that a Service may claim. Each costs some microseconds, during which no other Service is served, and no object
+/// may take more than a tenth of a second. A Service of 1 MiB could otherwise claim a hundred million: its addresses times its ports.
+pub const MOST_PLACES: usize = 16_384;
 
 /// The node that the table is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Its name: endpoints that run on it are local.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Its zone, if it is in one.
-    pub zone: Option<Box<str>>,
-    /// The ranges that external IPs are served in; none: wherever they are.
+    pub zone: Option<Arc<str>>,
+    /// The ranges that external IPs are served in; none: wherever they are, but in `service_cidrs`.
     pub external_ips: Option<Arc<[IpNet]>>,
+    /// The ranges that ClusterIPs are given from: an address in them may become another Service's at any time.
+    pub service_cidrs: Arc<[IpNet]>,
 }
 
 impl Node {
     /// A node of this name, and what its Node object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
-        Self { name: name.into(), zone: object.and_then(|node| node.zone.clone()), external_ips: None }
+        Self { name: name.into(), zone: object.and_then(|node| node.zone.as_deref().map(Into::into)), ..Self::default() }
     }
 
     /// Serves external IPs in these ranges only, if any are given.
@@ -41,8 +47,29 @@ impl Node {
         Self { external_ips, ..self }
     }
 
+    /// Leaves out external IPs in the ranges of ClusterIPs, unless they are allowed.
+    #[must_use]
+    pub fn reserving(self, service_cidrs: &[IpNet]) -> Self {
+        Self { service_cidrs: service_cidrs.into(), ..self }
+    }
+
     fn allows(&self, external_ip: IpAddr) -> bool {
-        self.external_ips.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(&external_ip)))
+        self.objection(external_ip).is_none()
+    }
+
+    /// Why an external IP is left out, if it is.
+    fn objection(&self, external_ip: IpAddr) -> Option<String> {
+        let holds = |range: &&IpNet| range.contains(&external_ip);
+        if let Some(allowed) = &self.external_ips {
+            let is_allowed = allowed.iter().any(|range| holds(&range));
+            return (!is_allowed)
+                .then(|| format!("the external IP {external_ip} is in none of --allowed-external-ips, and is left out"));
+        }
+        let range = self.service_cidrs.iter().find(holds)?;
+        Some(format!(
+            "the external IP {external_ip} is in the ServiceCIDR {range}, whose addresses are given to other Services, and is left \
+             out; --allowed-external-ips can allow it"
+        ))
     }
 }
 
@@ -57,7 +84,7 @@ pub struct Subject {
     pub slices: Vec<Slice>,
 }
 
-/// A Service's part of the table, but for the entries: [`entry`] has them, one by one.
+/// A Service's part of the table, but for the entries: [`Answers`] has them, one by one.
 #[derive(Debug)]
 pub struct Resolved {
     /// How it fares against others that claim the same address.
@@ -75,10 +102,22 @@ pub struct Resolved {
 /// What a Service claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Each place once.
-    pub places: Vec<Place>,
+    /// Each place once, and how the Service comes to it.
+    pub places: Vec<(Place, Rank)>,
     /// Its ClusterIPs: ports of them that are not among the places are refused.
     pub addresses: Vec<IpAddr>,
+    /// Whether these are all places.
+    pub extent: Extent,
+}
+
+/// How much of what a Service asks for it claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    #[default]
+    Whole,
+    /// [`MOST_PLACES`].
+    Cut,
 }
 
 /// Whose traffic a policy is about.
@@ -127,102 +166,117 @@ pub fn resolve(subject: &Subject, node: &Node) -> Resolved {
     if service.kind == ServiceType::ExternalName {
         return resolved;
     }
-    let faults = service.faults.iter().chain(slices.iter().flat_map(|slice| slice.faults.iter()));
-    resolved.skipped.extend(faults.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }));
-    for address in service.external_ips.iter().filter(|address| !node.allows(**address)) {
-        resolved.skip(format!("the external IP {address} is in none of --allowed-external-ips, and is left out"));
-    }
-    for slice in slices.iter().filter(|slice| joins_nothing(service, slice)) {
-        let (given, wanted) = (slice_port_names(slice), port_names(service));
-        resolved.skip(format!(
-            "an EndpointSlice has the ports {given}, and the Service {wanted}: no name and protocol is the same"
+    let (mut faults, mut duplicates) = (Faults::default(), Faults::default());
+    resolved.claims =
+        claims(service, node, |place| duplicates.note(format_args!("{place} is defined twice; the first counts")));
+    if resolved.claims.extent == Extent::Cut {
+        faults.note(format_args!(
+            "{MOST_PLACES} of its addresses and ports are served, and the rest is left out: divide it into several Services"
         ));
     }
+    report_other_names(service, slices, &mut faults);
+    service.external_ips.iter().filter_map(|address| node.objection(*address)).for_each(|objection| faults.note(objection));
+    let all = service
+        .faults
+        .iter()
+        .chain(slices.iter().flat_map(|slice| slice.faults.iter()))
+        .chain(faults.iter())
+        .chain(duplicates.iter());
+    resolved.skipped = all.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }).collect();
     resolved.health_check = health_check(subject);
-    resolved.claims = claims(service, node, |place| resolved.skip(format!("{place} is defined twice; the first counts")));
-    for (family, port, cluster_ip) in ports(service) {
-        let places = places(service, port, cluster_ip, node);
-        resolved.lacking.extend(Policies::of(service, port, &places).lacking(subject, port, family, node));
+    let index = Index::of(slices, service.ports.len());
+    let slices = Slices::new(slices, &index);
+    for (family, cluster_ip) in cluster_ips(service) {
+        let has_others = addresses(service, node, cluster_ip).nth(1).is_some();
+        for port in &service.ports {
+            let policies = Policies::of(service, port, has_others);
+            let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };
+            resolved.lacking.extend(policies.lacking(&slices, &owner, family, node));
+        }
     }
     resolved
 }
 
-/// Whether no port of a slice is one of the Service.
-fn joins_nothing(service: &Service, slice: &Slice) -> bool {
-    let is_one = |port: &SlicePort| service.ports.iter().any(|it| it.name == port.name && it.protocol == port.protocol);
-    let has_ports = !service.ports.is_empty() && !slice.ports.is_empty();
-    has_ports && !slice.endpoints.is_empty() && !slice.ports.iter().any(is_one)
+/// Notes slices of which no port is one of the Service: the commonest mistake.
+fn report_other_names(service: &Service, slices: &[Slice], faults: &mut Faults) {
+    let wanted: HashSet<(&str, Protocol)> = service.ports.iter().map(|port| (&*port.name, port.protocol)).collect();
+    let joins_nothing = |slice: &&Slice| {
+        let has_ports = !wanted.is_empty() && !slice.ports.is_empty() && !slice.endpoints.is_empty();
+        has_ports && !slice.ports.iter().any(|port: &SlicePort| wanted.contains(&(&*port.name, port.protocol)))
+    };
+    for slice in slices.iter().filter(joins_nothing) {
+        let given = names(slice.ports.iter().map(|port| (&*port.name, port.protocol)));
+        let wanted = names(service.ports.iter().map(|port| (&*port.name, port.protocol)));
+        faults.note(format_args!(
+            "an EndpointSlice has the ports {given}, and the Service {wanted}: no name and protocol is the same"
+        ));
+    }
 }
 
-fn port_names(service: &Service) -> String {
-    names(service.ports.iter().map(|port| (&*port.name, port.protocol)))
+/// At most so many ports are named in one sentence.
+const NAMED: usize = 10;
+
+fn names<'a>(mut ports: impl ExactSizeIterator<Item = (&'a str, Protocol)>) -> String {
+    let rest = ports.len().saturating_sub(NAMED);
+    let names: Vec<String> =
+        ports.by_ref().take(NAMED).map(|(name, protocol)| format!("{name:?}/{}", protocol.name())).collect();
+    if rest > 0 { format!("{} and {rest} more", names.join(", ")) } else { names.join(", ") }
 }
 
-fn slice_port_names(slice: &Slice) -> String {
-    names(slice.ports.iter().map(|port| (&*port.name, port.protocol)))
-}
-
-fn names<'a>(ports: impl Iterator<Item = (&'a str, Protocol)>) -> String {
-    let names: Vec<String> = ports.map(|(name, protocol)| format!("{name:?}/{}", protocol.name())).collect();
-    names.join(", ")
-}
-
-/// What a Service claims on a node. `twice` hears of places that several of its ports would be.
-pub fn claims(service: &Service, node: &Node, mut twice: impl FnMut(Place)) -> Claims {
+/// What a Service claims on a node. `on_duplicate` is called for each address and port that two ports of the Service define.
+pub fn claims(service: &Service, node: &Node, mut on_duplicate: impl FnMut(Place)) -> Claims {
     let mut claims = Claims::default();
     // A Service that is only a name has no address to translate, even if one is left over.
     if service.kind == ServiceType::ExternalName {
         return claims;
     }
-    claims.addresses.extend(Family::ALL.iter().filter_map(|family| *service.cluster_ips.get(*family)));
-    let mut taken = BTreeSet::new();
-    for (_, port, cluster_ip) in ports(service) {
-        for (place, _) in places(service, port, cluster_ip, node) {
-            if taken.insert(place) { claims.places.push(place) } else { twice(place) }
-        }
+    claims.addresses.extend(cluster_ips(service).map(|(_, address)| address));
+    let own = cluster_ips(service).flat_map(|(family, cluster_ip)| {
+        service.ports.iter().flat_map(move |port| {
+            let node_port = port.node_port.map(|number| (Place::node_port(family, number, port.protocol), Rank::NodePort));
+            std::iter::once((on(cluster_ip, port), Rank::ClusterIp)).chain(node_port)
+        })
+    });
+    let others = cluster_ips(service).flat_map(|(_, cluster_ip)| {
+        let others: Vec<(IpAddr, Kind)> = addresses(service, node, cluster_ip).skip(1).collect();
+        let rank = |kind| rank(service, kind);
+        service.ports.iter().flat_map(move |port| {
+            let place = |(address, kind): &(IpAddr, Kind)| (on(*address, port), rank(*kind));
+            others.iter().map(place).collect::<Vec<_>>()
+        })
+    });
+    let mut taken = HashSet::default();
+    let mut all = own.chain(others);
+    for (place, rank) in all.by_ref().take(MOST_PLACES) {
+        if taken.insert(place) { claims.places.push((place, rank)) } else { on_duplicate(place) }
+    }
+    if all.next().is_some() {
+        claims.extent = Extent::Cut;
     }
     claims
 }
 
-/// What a Service does at a place that it claims.
-pub fn entry(subject: &Subject, node: &Node, place: &Place) -> Option<Entry> {
-    let Subject { name, service, slices } = subject;
-    let cluster_ip = (*service.cluster_ips.get(place.family))?;
-    let may_be = |port: &&Port| {
-        let number = if place.address.is_some() { Some(port.port) } else { port.node_port };
-        port.protocol == place.protocol && number == Some(place.port)
-    };
-    let (port, kind, policies) = service.ports.iter().filter(may_be).find_map(|port| {
-        let places = places(service, port, cluster_ip, node);
-        let (_, kind) = places.iter().find(|(it, _)| it == place)?;
-        Some((port, *kind, Policies::of(service, port, &places)))
-    })?;
-    let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };
-    let sets = endpoints::of_port(slices.iter(), &owner, place.family, node, policies.uses());
-    let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
-    let (inside, outside) = match kind {
-        Kind::ClusterIp if policies.internal == Policy::Local => (local.clone(), local),
-        // Clients on this node are not made to depend on where the endpoints run.
-        Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.external == Policy::Local => (cluster, local),
-        Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (cluster.clone(), cluster),
-    };
-    Some(Entry {
-        owner,
-        kind,
-        inside,
-        outside,
-        affinity_timeout: service.affinity_timeout,
-        serving: policies.is_remembered.then(|| sets.serving.into()),
-        source_ranges: service.source_ranges.get(place.family).as_deref().map(Into::into),
-    })
+/// The external IPs of a Service that are served on a node.
+pub fn external_ips(service: &Service, node: &Node) -> impl Iterator<Item = IpAddr> {
+    service.external_ips.iter().copied().filter(|address| node.allows(*address))
 }
 
-/// The ports of a Service in each family that it has, and the ClusterIP there.
-fn ports(service: &Service) -> impl Iterator<Item = (Family, &Port, IpAddr)> {
-    Family::ALL.into_iter().flat_map(|family| {
-        let address = *service.cluster_ips.get(family);
-        service.ports.iter().filter_map(move |port| Some((family, port, address?)))
-    })
+fn on(address: IpAddr, port: &Port) -> Place {
+    Frontend { address, port: port.port, protocol: port.protocol }.into()
+}
+
+fn rank(service: &Service, kind: Kind) -> Rank {
+    match kind {
+        Kind::ClusterIp => Rank::ClusterIp,
+        Kind::LoadBalancer if service.kind != ServiceType::LoadBalancer => Rank::LeftOver,
+        Kind::LoadBalancer | Kind::ExternalIp => Rank::External,
+        Kind::NodePort => Rank::NodePort,
+    }
+}
+
+/// The families that a Service has, and its ClusterIP in each.
+fn cluster_ips(service: &Service) -> impl Iterator<Item = (Family, IpAddr)> {
+    Family::ALL.into_iter().filter_map(|family| Some((family, (*service.cluster_ips.get(family))?)))
 }
 
 /// What decides which endpoints the clients of a port get.
@@ -237,11 +291,11 @@ struct Policies {
 }
 
 impl Policies {
-    fn of(service: &Service, port: &Port, places: &[(Place, Kind)]) -> Self {
+    fn of(service: &Service, port: &Port, has_other_addresses: bool) -> Self {
         Self {
             internal: service.internal_policy,
             external: if is_external(service) { service.external_policy } else { Policy::Cluster },
-            is_accessible: places.len() > 1,
+            is_accessible: has_other_addresses || port.node_port.is_some(),
             is_remembered: port.protocol == Protocol::Udp || service.affinity_timeout > 0,
         }
     }
@@ -256,13 +310,12 @@ impl Policies {
     }
 
     /// Whose traffic is kept on this node although there are endpoints only elsewhere.
-    fn lacking(&self, subject: &Subject, port: &Port, family: Family, node: &Node) -> Vec<(Family, Traffic)> {
+    fn lacking(&self, slices: &Slices<'_>, owner: &ServicePort, family: Family, node: &Node) -> Vec<(Family, Traffic)> {
         let uses = self.uses();
         if !uses.local {
             return Vec::new();
         }
-        let owner = ServicePort { service: subject.name.clone(), port: port.name.clone(), protocol: port.protocol };
-        let sets = endpoints::of_port(subject.slices.iter(), &owner, family, node, Uses { cluster: false, ..uses });
+        let sets = endpoints::of_port(slices, owner, family, node, Uses { cluster: false, ..uses });
         if !sets.has_any || !sets.local.is_empty() {
             return Vec::new();
         }
@@ -287,28 +340,16 @@ fn health_check(subject: &Subject) -> Option<HealthCheck> {
     Some(HealthCheck { port, ready })
 }
 
-/// All places of a port: the ClusterIP first, then its other addresses of the family, and the node port.
-fn places(service: &Service, port: &Port, cluster_ip: IpAddr, node: &Node) -> Vec<(Place, Kind)> {
-    let family = Family::of(cluster_ip);
-    let mut places: Vec<(Place, Kind)> = Vec::with_capacity(1);
-    let mut add = |place: Place, kind| {
-        // An address that is given twice, or as two kinds, is one.
-        if !places.iter().any(|(known, _)| *known == place) {
-            places.push((place, kind));
-        }
-    };
-    let on = |address: IpAddr| Frontend { address, port: port.port, protocol: port.protocol }.into();
-    add(on(cluster_ip), Kind::ClusterIp);
+/// The addresses of a Service of one family, each once, and how they came to it: the ClusterIP first.
+fn addresses(service: &Service, node: &Node, cluster_ip: IpAddr) -> impl Iterator<Item = (IpAddr, Kind)> {
     let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, Kind::LoadBalancer));
-    let allowed = service.external_ips.iter().filter(|address| node.allows(**address));
-    let external = load_balancers.chain(allowed.map(|address| (*address, Kind::ExternalIp)));
-    for (address, kind) in external.filter(|(address, _)| Family::of(*address) == family) {
-        add(on(address), kind);
-    }
-    if let Some(node_port) = port.node_port {
-        add(Place::node_port(family, node_port, port.protocol), Kind::NodePort);
-    }
-    places
+    let others = load_balancers.chain(external_ips(service, node).map(|address| (address, Kind::ExternalIp)));
+    // An address that is given twice, or as two kinds, is one.
+    let mut known = HashSet::default();
+    let is_new = move |(address, _): &(IpAddr, Kind)| {
+        Family::of(*address) == Family::of(cluster_ip) && *address != cluster_ip && known.insert(*address)
+    };
+    std::iter::once((cluster_ip, Kind::ClusterIp)).chain(others.filter(is_new))
 }
 
 /// Whether the type makes it one that clients outside the cluster may use.
@@ -317,26 +358,6 @@ fn is_external(service: &Service) -> bool {
         ServiceType::LoadBalancer | ServiceType::NodePort => true,
         ServiceType::ClusterIp => !service.external_ips.is_empty(),
         ServiceType::ExternalName => false,
-    }
-}
-
-/// Without an endpoint anywhere clients are refused; with some elsewhere only, a policy keeps them away, and they are dropped.
-fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
-    if !has_any {
-        Target::Verdict(Verdict::Refuse)
-    } else if set.is_empty() {
-        Target::Verdict(Verdict::Drop)
-    } else {
-        Target::Backends(set.into())
-    }
-}
-
-impl Resolved {
-    fn skip(&mut self, reason: String) {
-        let skipped = Skipped { service: self.precedence.service.clone(), reason };
-        if !self.skipped.contains(&skipped) {
-            self.skipped.push(skipped);
-        }
     }
 }
 

@@ -57,15 +57,15 @@ pub struct Dirty {
 }
 
 impl Store {
-    /// Takes in an event. True if the own Node may be another.
+    /// Takes in an event. True if the terms may be others under which all Services are resolved: the own Node and the ServiceCIDRs.
     pub fn apply(&mut self, event: Event) -> bool {
-        let is_node = event.kind() == Kind::Node;
+        let concerns_all = matches!(event.kind(), Kind::Node | Kind::ServiceCidr);
         match event {
             Event::Changed(object) => self.set(&object),
             Event::Removed(kind, name) => self.remove(kind, &name),
             Event::Listed(kind, objects) => self.replace(kind, &objects),
         }
-        is_node
+        concerns_all
     }
 
     /// Whether a kind has been listed completely at least once. Before, nothing may be concluded from an absence.
@@ -92,6 +92,15 @@ impl Store {
     pub fn mark_all(&mut self) {
         for (name, record) in &self.records {
             self.dirty.mark(name, record);
+        }
+    }
+
+    /// Has those Services resolved anew of which this holds.
+    pub fn mark_where(&mut self, is_concerned: impl Fn(&Service) -> bool) {
+        for (name, record) in &self.records {
+            if record.service.as_ref().is_some_and(|service| is_concerned(&service.unpack())) {
+                self.dirty.mark(name, record);
+            }
         }
     }
 

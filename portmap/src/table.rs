@@ -14,7 +14,7 @@ use arcstr::ArcStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use claims::{AddressOwner, Changes, Table};
+pub use claims::{AddressOwner, Changes, Owners, Rank, Ranked, Table, Yielding};
 
 pub use portmap_common::{Kind, Verdict};
 
@@ -278,7 +278,7 @@ pub struct Entry {
     /// The service port's endpoints that answer, whether or not they are to get new clients: for the clients that they have.
     /// Kept where there can be such clients: of UDP, and of session affinity.
     pub serving: Option<Arc<[Endpoint]>>,
-    /// Whom the service port's load balancer addresses admit; none: everybody.
+    /// Whom the service port's load balancer addresses admit, sorted; none: everybody.
     pub source_ranges: Option<Arc<[IpNet]>>,
 }
 
@@ -289,9 +289,13 @@ pub trait Entries {
 
     /// Whose a ClusterIP is.
     fn owner(&self, address: &IpAddr) -> Option<AddressOwner>;
+
+    /// Puts frontends into the order in which they are planned: those to remove, then by [`Rank`], so that node ports are the
+    /// first to lack room. Within a rank the frontends of a service port stand together: they share much of their entries.
+    fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend>;
 }
 
-/// Who wins an address that several Services claim: the oldest, then the first by name.
+/// Who wins a place that several Services claim with the same [`Rank`]: the oldest, then the first by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
     /// `metadata.creationTimestamp` in seconds since 1970; a Service without one (a file) counts as the oldest.

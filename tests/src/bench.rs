@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod connect;
 pub mod figures;
+pub mod huge;
 pub mod lookup;
 pub mod machine;
 pub mod memory;

@@ -8,7 +8,7 @@ use crate::{
     table::Changes,
 };
 
-/// The addresses of the Node object are waited for so long.
+/// The addresses of the Node object are waited for so long, after the start as after the loss of the last.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was said of it.
@@ -17,14 +17,18 @@ pub struct OwnNode {
     is_expected: bool,
     /// Whether there is one.
     exists: Option<bool>,
-    /// That it names no address yet.
+    /// Whether there ever was one: then it is missed.
+    was_there: bool,
+    /// Since when it names no address, by the time since the start.
+    lacking_since: Option<Duration>,
+    /// Whether that was said.
     is_waiting: bool,
 }
 
 impl OwnNode {
     /// One that should be there, or may be.
     pub fn new(is_expected: bool) -> Self {
-        Self { is_expected, exists: None, is_waiting: false }
+        Self { is_expected, exists: None, was_there: false, lacking_since: Some(Duration::ZERO), is_waiting: false }
     }
 
     /// Says once whether there is one, where one is to be expected.
@@ -52,16 +56,22 @@ impl OwnNode {
         is_missing && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
     }
 
-    /// Has node ports served on all addresses where none is named, after some time if one is to be expected.
+    /// Has node ports served on all addresses where none is named, after some time if one is to be expected. Until then they stay on
+    /// the addresses that were named last.
     pub fn place_node_ports(&mut self, desired: &mut Desired, since_start: Duration) -> Changes {
+        self.was_there |= desired.store().node().is_some();
         if !desired.lacks_address() {
+            (self.lacking_since, self.is_waiting) = (None, false);
             return Changes::default();
         }
         let name = desired.node_name();
-        let is_expected = self.is_expected || desired.store().node().is_some();
-        if is_expected && since_start < PATIENCE {
+        let lacking_since = *self.lacking_since.get_or_insert(since_start);
+        let is_expected = self.is_expected || self.was_there;
+        if is_expected && since_start.saturating_sub(lacking_since) < PATIENCE {
             if !std::mem::replace(&mut self.is_waiting, true) {
-                tracing::warn!("the Node {name} names no address of this node yet: node ports wait for one");
+                tracing::warn!(
+                    "the Node {name} names no address of this node: node ports wait for one, and stay where they are"
+                );
             }
             return Changes::default();
         }
@@ -80,5 +90,77 @@ impl OwnNode {
             Some(node) => !node.is_leaving,
             None => !self.is_expected,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        node_ports::Eligible,
+        source::{Event, Object},
+        table::Frontend,
+    };
+
+    const OWN: &str = "192.168.0.1";
+    const OTHER: &str = "192.168.0.2";
+
+    fn node(addresses: &[&str]) -> Event {
+        let addresses: Vec<_> = addresses.iter().map(|text| json!({"type": "InternalIP", "address": text})).collect();
+        let node = json!({"metadata": {"name": "node"}, "status": {"addresses": addresses}});
+        Event::Listed(Kind::Node, vec![Object::node(serde_json::from_value(node).expect("a Node"))])
+    }
+
+    fn desired() -> Desired {
+        let mut desired = Desired::new("node".into(), vec![Eligible::Primary], Vec::new());
+        desired.set_local([OWN, OTHER].map(|text| format!("{text}/24").parse().expect("an address")).into());
+        let service = json!({
+            "metadata": {"name": "web"},
+            "spec": {"type": "NodePort", "clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}]},
+        });
+        desired.apply(Event::Changed(Object::service(serde_json::from_value(service).expect("a Service"))));
+        desired
+    }
+
+    /// Where node ports are after an event, at a time since the start.
+    fn placed(own_node: &mut OwnNode, desired: &mut Desired, event: Option<Event>, seconds: u64) -> Vec<&'static str> {
+        if let Some(event) = event {
+            desired.apply(event);
+        }
+        own_node.place_node_ports(desired, Duration::from_secs(seconds));
+        desired.resolve();
+        let is_served = |text: &&str| {
+            let address = text.parse().expect("an address");
+            let frontend = Frontend { address, port: 30_080, protocol: crate::table::Protocol::Tcp };
+            desired.table().winner(&frontend).is_some()
+        };
+        [OWN, OTHER].into_iter().filter(is_served).collect()
+    }
+
+    #[test]
+    fn addresses_are_waited_for_whenever_there_are_none() {
+        let (mut own_node, mut desired) = (OwnNode::new(true), desired());
+        let mut at = |event, seconds| placed(&mut own_node, &mut desired, event, seconds);
+        assert!(at(Some(node(&[])), 1).is_empty());
+        assert!(at(None, 29).is_empty());
+        assert_eq!(at(None, 30), [OWN, OTHER], "patience ends");
+        assert_eq!(at(Some(node(&[OWN])), 40), [OWN]);
+        assert_eq!(at(Some(node(&[])), 100), [OWN], "long after the start");
+        assert_eq!(at(None, 129), [OWN]);
+        assert_eq!(at(None, 130), [OWN, OTHER]);
+        assert_eq!(at(Some(node(&[OTHER])), 131), [OTHER]);
+        assert_eq!(at(Some(Event::Listed(Kind::Node, Vec::new())), 140), [OTHER], "the object itself is gone");
+    }
+
+    #[test]
+    fn without_a_cluster_nothing_is_waited_for_that_was_not_there() {
+        let (mut own_node, mut desired) = (OwnNode::new(false), desired());
+        let mut at = |event, seconds| placed(&mut own_node, &mut desired, event, seconds);
+        assert_eq!(at(None, 0), [OWN, OTHER]);
+        assert_eq!(at(Some(node(&[OWN])), 1), [OWN]);
+        assert_eq!(at(Some(Event::Listed(Kind::Node, Vec::new())), 2), [OWN]);
+        assert_eq!(at(None, 32), [OWN, OTHER]);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     maps::{Capacity, Fullness},
     plan::{Full, Plan},
-    table::{Frontend, ObjectName, Table},
+    table::{Frontend, ObjectName, Rank, Table},
 };
 
 /// What was said.
@@ -32,7 +32,7 @@ impl Report {
     }
 
     /// Says what found no room.
-    pub fn plan(&mut self, plan: Plan, table: &Table<()>, capacity: Capacity) {
+    pub fn plan(&mut self, plan: Plan, table: &Table<Rank>, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
             tracing::error!(

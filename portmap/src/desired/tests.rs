@@ -24,11 +24,16 @@ fn name() -> impl Strategy<Value = &'static str> {
     select(&NAMES[..])
 }
 
+/// An external IP, which may be another Service's ClusterIP.
+fn external_ip() -> impl Strategy<Value = String> {
+    (select(&["192.0.2", "10.96.0"][..]), 0..4_u8).prop_map(|(network, last)| format!("{network}.{last}"))
+}
+
 /// Few addresses, so that Services come into each other's way.
 fn service() -> impl Strategy<Value = Value> {
     let kinds = select(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"][..]);
     let policy = || select(&["Cluster", "Local"][..]);
-    let addresses = (0..8_u8, prop::collection::vec(0..3_u8, 0..3), prop::option::of(0..3_u8), any::<bool>());
+    let addresses = (0..8_u8, prop::collection::vec(external_ip(), 0..3), prop::option::of(0..3_u8), any::<bool>());
     let rest = (prop::option::of(30_000..30_003_u16), select(&["None", "ClientIP"][..]), 0..3_i64, select(&["TCP", "UDP"][..]));
     (kinds, policy(), policy(), addresses, rest).prop_map(
         |(kind, internal, external, (last, external_ips, ingress, is_dual), (node_port, affinity, created, protocol))| {
@@ -43,7 +48,7 @@ fn service() -> impl Strategy<Value = Value> {
                 "spec": {
                     "type": kind, "clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": families,
                     "internalTrafficPolicy": internal, "externalTrafficPolicy": external, "sessionAffinity": affinity,
-                    "externalIPs": external_ips.iter().map(|last| format!("192.0.2.{last}")).collect::<Vec<_>>(),
+                    "externalIPs": external_ips,
                     "ports": [{"name": "p", "port": 80, "protocol": protocol, "nodePort": node_port}],
                 },
                 "status": {"loadBalancer": {
@@ -87,6 +92,10 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
+fn cidrs() -> impl Strategy<Value = Value> {
+    select(&["10.96.0.2/31", "10.96.0.0/30", "10.97.0.0/16"][..]).prop_map(|range| json!({"spec": {"cidrs": [range]}}))
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let of = |kind, object: BoxedStrategy<Value>| {
         (name(), prop::option::weighted(0.8, object)).prop_map(move |(name, object)| Change { kind, name, object })
@@ -95,6 +104,7 @@ fn change() -> impl Strategy<Value = Change> {
         5 => of(Kind::Service, service().boxed()),
         8 => of(Kind::Slice, slice().boxed()),
         1 => of(Kind::OtherService, service().boxed()),
+        1 => of(Kind::ServiceCidr, cidrs().boxed()),
         1 => prop::option::weighted(0.8, node()).prop_map(|object| Change { kind: Kind::Node, name: NODE, object }),
     ]
 }
@@ -108,7 +118,10 @@ fn convert(kind: Kind, name: &str, mut object: Value) -> Object {
         Kind::OtherService => Object::other_service(parse(object)),
         Kind::Slice => Object::slice(parse(object), NODE),
         Kind::Node => Object::node(parse(object)),
-        Kind::ServiceCidr => unreachable!("none is made"),
+        Kind::ServiceCidr => {
+            let cidr: k8s_openapi::api::networking::v1::ServiceCIDR = parse(object);
+            Object::ServiceCidr(ObjectName::new("default", name), crate::object::cidrs(cidr.spec.unwrap_or_default()).0)
+        }
     }
 }
 
@@ -117,7 +130,11 @@ fn parse<T: serde::de::DeserializeOwned>(object: Value) -> T {
 }
 
 fn start() -> Desired {
-    let mut desired = Desired::new(NODE.into(), vec![Eligible::Primary], Vec::new());
+    let own = "10.96.0.0/29".parse().expect("a range");
+    let mut desired = Desired::new(NODE.into(), vec![Eligible::Primary, Eligible::Range(own)], Vec::new());
+    // Some of them become Services' addresses at times.
+    let local = ["10.96.0.1/32", "10.96.0.2/24", "10.96.0.3/32", "10.96.0.7/32"];
+    desired.set_local(local.map(|text| text.parse().expect("an address")).into());
     for kind in Kind::ALL {
         desired.apply(Event::Listed(kind, Vec::new()));
     }
@@ -176,5 +193,146 @@ proptest! {
         } else {
             prop_assert_eq!(view::of_desired(&desired), view::of_desired(&again));
         }
+    }
+}
+
+/// One Service that asks for much, or many that ask for the same: what costs more than in proportion takes minutes here.
+mod costs {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::{maps::Capacity, plan::Planner};
+
+    /// Of the processor's time, whatever else runs.
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// How long this thread has run.
+    fn ran() -> Duration {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").expect("the scheduler's figures");
+        let nanoseconds = text.split(' ').next().and_then(|text| text.parse().ok());
+        Duration::from_nanos(nanoseconds.expect("nanoseconds"))
+    }
+
+    fn huge(port: u16, external_ips: u32, source_ranges: u32) -> Value {
+        let address = |network: u8, number: u32| {
+            let [_, b, c, d] = number.to_be_bytes();
+            format!("{network}.{b}.{c}.{d}")
+        };
+        let of = |network, count: u32| (0..count).map(|number| address(network, 2 * number)).collect::<Vec<_>>();
+        let ranges: Vec<String> = of(20, source_ranges).iter().map(|address| format!("{address}/32")).collect();
+        json!({
+            "metadata": {},
+            "spec": {
+                "type": "LoadBalancer", "clusterIP": format!("10.96.0.{port}"), "externalIPs": of(198, external_ips),
+                "loadBalancerSourceRanges": ranges,
+                "ports": [{"name": "p", "port": port, "protocol": "UDP"}, {"name": "q", "port": port + 1}],
+            },
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
+        })
+    }
+
+    fn slice_of(service: &str, endpoints: u16) -> Value {
+        let endpoint = |number: u16| json!({"addresses": [format!("10.244.{}.{}", number / 256, number % 256)]});
+        json!({
+            "metadata": {"labels": {"kubernetes.io/service-name": service}}, "addressType": "IPv4",
+            "ports": [{"name": "p", "port": 8080, "protocol": "UDP"}, {"name": "q", "port": 8080}],
+            "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Takes in objects one by one, plans everything twice, and takes the objects away again.
+    fn expect_in_time(objects: &[Object]) {
+        let started = ran();
+        let mut desired = start();
+        let mut planner = Planner::new(Capacity::default(), crate::maps::Snapshot::default());
+        let mut follow = |desired: &mut Desired| {
+            let changes = desired.resolve();
+            planner.plan(desired, &changes)
+        };
+        for object in objects {
+            desired.apply(Event::Changed(object.clone()));
+            follow(&mut desired);
+        }
+        let wanted = desired.table().iter().count();
+        assert!(wanted > 0, "nothing was resolved");
+        for object in objects {
+            desired.apply(Event::Removed(object.kind(), object.name().clone()));
+            follow(&mut desired);
+        }
+        assert_eq!(desired.table().iter().count(), 0);
+        let took = ran().saturating_sub(started);
+        assert!(took < LIMIT, "{wanted} places took {took:?}");
+    }
+
+    #[test]
+    fn external_ips_of_one_service() {
+        let (service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
+        expect_in_time(&[convert(Kind::Service, "a", service), convert(Kind::Slice, "s", slice)]);
+    }
+
+    #[test]
+    fn source_ranges_of_one_service() {
+        let (service, slice) = (huge(80, 4_000, 60_000), slice_of("a", 10));
+        expect_in_time(&[convert(Kind::Service, "a", service), convert(Kind::Slice, "s", slice)]);
+    }
+
+    /// Their places lie side by side in the table.
+    #[test]
+    fn two_services_with_the_same_external_ips() {
+        let services = [("a", 80), ("b", 90)].map(|(name, port)| convert(Kind::Service, name, huge(port, 4_000, 20_000)));
+        expect_in_time(&services);
+    }
+
+    #[test]
+    fn many_services_claim_the_same_addresses() {
+        let service = |number: u32| convert(Kind::Service, &format!("service-{number}"), huge(80, 10, 0));
+        expect_in_time(&(0..1_000).map(service).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn more_than_a_service_may_claim_is_left_out() {
+        let mut service = huge(80, 60_000, 0);
+        let port = |number: u16| json!({"name": format!("p-{number}"), "port": number, "protocol": "TCP"});
+        service["spec"]["ports"] = (1..10_000).map(port).collect();
+        let mut desired = start();
+        desired.apply(Event::Changed(convert(Kind::Service, "a", service.clone())));
+        desired.resolve();
+        assert_eq!(desired.table().iter().count(), resolve::MOST_PLACES);
+        let cluster_ips = desired.table().iter().filter(|(_, _, rank)| **rank == Rank::ClusterIp);
+        assert_eq!(cluster_ips.count(), 9_999, "its own addresses go first");
+        assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "it is said");
+        expect_in_time(&[convert(Kind::Service, "a", service)]);
+    }
+
+    /// As one that somebody has run into by mistake, or on purpose.
+    #[test]
+    fn tens_of_thousands_of_faults() {
+        let mut service = huge(80, 1, 0);
+        service["spec"]["externalIPs"] = (0..60_000).map(|number| json!(format!("nonsense-{number}"))).collect();
+        expect_in_time(&[convert(Kind::Service, "a", service)]);
+    }
+
+    /// kube-ipvs0 has all ClusterIPs.
+    #[test]
+    fn cluster_ips_on_an_interface_are_no_place_for_node_ports() {
+        let mut desired = Desired::new(NODE.into(), vec![Eligible::All], Vec::new());
+        let address = |number: u16| format!("10.97.{}.{}", number / 256, number % 256);
+        let own = std::iter::once("192.168.0.1/24".to_owned());
+        let local = own.chain((0..20_000).map(|number| format!("{}/32", address(number))));
+        desired.set_local(local.map(|text| text.parse().expect("an address")).collect());
+        let service = |number: u16| {
+            json!({"spec": {
+                "type": "NodePort", "clusterIP": address(number),
+                "ports": [{"port": 80, "nodePort": if number < 2_000 { Some(30_000 + number) } else { None }}],
+            }})
+        };
+        let services = (0..20_000).map(|number| convert(Kind::Service, &format!("service-{number}"), service(number)));
+        desired.apply(Event::Listed(Kind::Service, services.collect()));
+        let started = ran();
+        let changes = desired.resolve();
+        let took = ran().saturating_sub(started);
+        assert!(took < LIMIT, "it took {took:?}");
+        assert_eq!(changes.frontends.len(), 20_000 + 2_000, "each ClusterIP, and each node port on one address");
+        assert_eq!(desired.table().everything().frontends, changes.frontends);
     }
 }

@@ -5,17 +5,25 @@ use std::{fmt::Display, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// An object has no more sentences than this, and one that says how many more there would be: it may have tens of thousands of
+/// faults, and each is compared with those before, kept and logged.
+const MOST: usize = 20;
+
 /// What an object says and cannot be meant, in the order found, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     sentences: Vec<Box<str>>,
     is_refused: bool,
+    /// How many there would be beyond.
+    others: usize,
+    /// Says that.
+    rest: Option<Box<str>>,
 }
 
 impl Faults {
     /// The sentences.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.sentences.iter().map(AsRef::as_ref)
+        self.sentences.iter().chain(&self.rest).map(AsRef::as_ref)
     }
 
     /// Whether an API server would have refused the object.
@@ -31,6 +39,10 @@ impl Faults {
 
     /// Adds what is right, and cannot be served.
     pub fn note(&mut self, fault: impl Display) {
+        if self.sentences.len() == MOST {
+            self.others += 1;
+            return self.rest = Some(format!("and {} more like these", self.others).into());
+        }
         let fault = fault.to_string().into_boxed_str();
         if !self.sentences.contains(&fault) {
             self.sentences.push(fault);
@@ -123,5 +135,15 @@ mod tests {
         assert_eq!(faults.range("range", "10.0.0.0/33"), None);
         assert_eq!(faults.routed_address("externalIP", "127.0.0.1"), None);
         assert_eq!(faults.iter().count(), 2);
+    }
+
+    #[test]
+    fn of_many_faults_some_are_said_and_the_rest_is_counted() {
+        let mut faults = Faults::default();
+        for number in 0..MOST + 60_000 {
+            faults.add(number);
+        }
+        assert_eq!(faults.iter().count(), MOST + 1);
+        assert_eq!(faults.iter().last(), Some("and 60000 more like these"));
     }
 }

@@ -69,7 +69,7 @@ impl Port {
         }
     }
 
-    /// Whom its load balancer addresses admit.
+    /// Whom its load balancer addresses admit, sorted.
     pub fn source_ranges(&self) -> &[IpNet] {
         self.terms.as_ref().and_then(|terms| terms.source_ranges.as_deref()).unwrap_or_default()
     }

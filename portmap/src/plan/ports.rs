@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::BuildHasher as _,
+    sync::Arc,
 };
 
 use foldhash::fast::RandomState;
@@ -46,6 +47,18 @@ pub struct Ports {
     ended: BTreeMap<u64, Endpoint>,
     /// Endpoints that were found in sets of several ports: an agent ended while a frontend passed from one to another.
     shared: BTreeSet<u64>,
+    /// What was chosen last during a plan: for clients on the node, and for others.
+    recent: SmallVec<[Recent; 2]>,
+    /// The source ranges that were planned last during a plan, and the port's id.
+    entered: Option<(u64, Arc<[IpNet]>)>,
+}
+
+/// A choice that leads to these endpoints of a port.
+#[derive(Debug)]
+struct Recent {
+    id: u64,
+    endpoints: Arc<[Endpoint]>,
+    choice: Choice,
 }
 
 impl Ports {
@@ -61,6 +74,8 @@ impl Ports {
             unclaimed: BTreeMap::new(),
             ended: BTreeMap::new(),
             shared: BTreeSet::new(),
+            recent: SmallVec::new(),
+            entered: None,
         }
     }
 
@@ -141,8 +156,17 @@ impl Ports {
             port.frontends += 1;
             port.set_terms(entry);
         }
-        for range in entry.source_ranges.iter().flat_map(|ranges| ranges.iter()) {
-            items.insert(Item::Range(id, *range), steps);
+        let Some(ranges) = &entry.source_ranges else { return id };
+        // The frontends of a port share one list, of tens of thousands perhaps.
+        if self.entered.as_ref().is_some_and(|(of, entered)| *of == id && Arc::ptr_eq(entered, ranges)) {
+            return id;
+        }
+        self.entered = Some((id, ranges.clone()));
+        for range in ranges.iter() {
+            if !items.insert(Item::Range(id, *range), steps) {
+                // Nor is there room for the others, and to note each would take memory without a limit.
+                break;
+            }
         }
         id
     }
@@ -171,6 +195,12 @@ impl Ports {
         };
         let nobody = Choice::verdict(Verdict::Refuse);
         let Some(port) = self.by_id.get_mut(&id) else { return nobody };
+        // The frontends of a port share one list of endpoints, which need not be compared and remembered for each of them.
+        let recent = self.recent.iter().find(|recent| recent.id == id && Arc::ptr_eq(&recent.endpoints, endpoints));
+        if let Some(set) = recent.and_then(|recent| port.sets.iter_mut().find(|set| set.choice() == recent.choice)) {
+            set.users += 1;
+            return set.choice();
+        }
         let known = port.sets.iter().position(|set| set.holds(endpoints));
         let index = match known {
             Some(index) => index,
@@ -186,7 +216,10 @@ impl Ports {
         port.remember_set(index, items, steps);
         let Some(set) = port.sets.get_mut(index) else { return nobody };
         set.users += 1;
-        set.choice()
+        let choice = set.choice();
+        self.recent.truncate(1);
+        self.recent.insert(0, Recent { id, endpoints: endpoints.clone(), choice });
+        choice
     }
 
     /// The numbers of the endpoints of a choice.
@@ -202,7 +235,11 @@ impl Ports {
             return items.retain(items::ranges_of(id), |_| false, steps);
         };
         let ranges: &[IpNet] = port.source_ranges();
-        items.retain(items::ranges_of(id), |item| matches!(item, Item::Range(_, range) if ranges.contains(range)), steps);
+        items.retain(
+            items::ranges_of(id),
+            |item| matches!(item, Item::Range(_, range) if ranges.binary_search(range).is_ok()),
+            steps,
+        );
         let gone = port.settle(&mut self.unclaimed);
         self.forget(gone, items, steps);
     }
@@ -213,6 +250,8 @@ impl Ports {
         let gone = std::mem::take(&mut self.ended).into_iter().chain(unclaimed);
         self.forget(gone, items, steps);
         self.shared.clear();
+        self.recent.clear();
+        self.entered = None;
     }
 
     fn forget(&self, gone: impl IntoIterator<Item = (u64, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {

@@ -8,7 +8,7 @@ use portmap_common::PREFIXES;
 use super::Step;
 use crate::{
     maps::Prefix,
-    table::{Family, PerFamily},
+    table::{Family, Owners, PerFamily},
 };
 
 /// ServiceCIDRs that are kept of each family; the rest is room for covers.
@@ -22,6 +22,7 @@ pub struct Prefixes {
     /// Ranges around ClusterIPs outside of the ServiceCIDRs. They only grow: one that is too large costs a look-up.
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
+    owners: Owners,
 }
 
 impl Prefixes {
@@ -31,7 +32,7 @@ impl Prefixes {
             let covers = recorded.get(family).iter().flatten().filter(|prefix| !prefix.allocated);
             covers.map(|prefix| prefix.range).collect()
         });
-        Self { recorded, covers, cidrs: PerFamily::default() }
+        Self { recorded, covers, cidrs: PerFamily::default(), owners: Owners::default() }
     }
 
     /// Whether the same prefixes are in force.
@@ -39,8 +40,9 @@ impl Prefixes {
         self.recorded == other.recorded
     }
 
-    /// Sets the ranges that ClusterIPs are given from.
-    pub fn set_cidrs(&mut self, cidrs: &[IpNet]) {
+    /// Sets the ranges that ClusterIPs are given from. An address in them is nobody's only while all owners are known.
+    pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
+        self.owners = owners;
         self.cidrs = PerFamily::of(|family| {
             let mut of_family: Vec<IpNet> = cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family).copied().collect();
             of_family.sort();
@@ -74,6 +76,7 @@ impl Prefixes {
 
     /// Plans the prefixes of both families. Unless every Service is in the tables, nothing is known to be nobody's.
     pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
+        let is_complete = is_complete && self.owners == Owners::Known;
         for family in Family::ALL {
             let cidrs = self.cidrs.get(family);
             let covers = self.covers.get(family).iter().filter(|cover| !cidrs.iter().any(|cidr| cidr.contains(*cover)));
@@ -129,7 +132,7 @@ mod tests {
     #[test]
     fn every_cluster_ip_lies_in_one_of_a_handful() {
         let mut prefixes = Prefixes::new(PerFamily::default());
-        prefixes.set_cidrs(&["10.96.0.0/16".parse().expect("a range")]);
+        prefixes.set_cidrs(&["10.96.0.0/16".parse().expect("a range")], Owners::Known);
         let addresses: Vec<IpAddr> = (0..40_u8).map(|number| IpAddr::from([10, 90 + number, number, 1])).collect();
         for address in &addresses {
             prefixes.cover(*address);
@@ -149,7 +152,7 @@ mod tests {
             prefixes.cover(*address);
         }
         let cidrs = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(|range| range.parse().expect("a range"));
-        prefixes.set_cidrs(&cidrs);
+        prefixes.set_cidrs(&cidrs, Owners::Known);
         assert!(planned(&mut prefixes).len() <= PREFIXES);
         let ranges: Vec<IpNet> = prefixes.recorded.v4.iter().flatten().map(|prefix| prefix.range).collect();
         assert!(addresses.iter().all(|address| ranges.iter().any(|range| range.contains(address))), "{ranges:?}");
@@ -165,5 +168,18 @@ mod tests {
         let mut steps = Vec::new();
         again.plan(true, &mut steps);
         assert!(steps.is_empty(), "{steps:?}");
+    }
+
+    /// Ports that a ClusterIP does not define are refused all the same: the prefixes stay.
+    #[test]
+    fn nothing_is_nobodys_while_it_is_unknown_who_else_has_an_address() {
+        let mut prefixes = Prefixes::new(PerFamily::default());
+        let cidrs = ["10.96.0.0/16".parse().expect("a range")];
+        for (owners, expected) in
+            [(Owners::Known, "10.96.0.0/16!"), (Owners::Unknown, "10.96.0.0/16"), (Owners::Known, "10.96.0.0/16!")]
+        {
+            prefixes.set_cidrs(&cidrs, owners);
+            assert_eq!(planned(&mut prefixes), [expected]);
+        }
     }
 }

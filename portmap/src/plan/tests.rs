@@ -401,6 +401,36 @@ fn numbers_that_are_used_up_are_said() {
     assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [Full::Numbers]);
 }
 
+/// ClusterIPs are what nothing else stands in for.
+#[test]
+fn node_ports_give_way_when_room_is_short() {
+    let mut agent = Agent::new(capacity(3, 8));
+    let mut node_ports = one(0, &[1, 2]);
+    for (last, copy) in [(1, node_ports[0].clone()), (2, node_ports[0].clone())] {
+        node_ports.push((Place { address: Some(address(false, 100 + last)), ..copy.0 }, copy.1));
+    }
+    for (_, entry) in &mut node_ports {
+        entry.kind = Kind::NodePort;
+    }
+    let changed = agent.replace(0, node_ports);
+    agent.change(&changed).expect("applies");
+    assert!(agent.planner.left_out.is_empty());
+    for service in [1, 2] {
+        let changed = agent.replace(service, one(service, &[1, 2]));
+        agent.change(&changed).expect("applies");
+    }
+    agent.grace().expect("applies");
+    agent.grace().expect("applies");
+    for service in [1, 2] {
+        let (place, entry) = one(service, &[1, 2]).remove(0);
+        let frontend = place.on(place.address.expect("an address"));
+        assert_eq!(agent.see(&frontend)[0], Some(answer(&entry.inside)), "{frontend}");
+    }
+    assert_eq!(agent.planner.left_out.len(), 2, "one node port is served still");
+    let plan = agent.planner.plan(&agent.table, &Changes::default());
+    assert!(plan.steps.is_empty(), "it comes to rest: {plan:?}");
+}
+
 #[test]
 fn frontends_of_one_service_port_share_their_backends() {
     let mut agent = Agent::new(capacity(8, 3));

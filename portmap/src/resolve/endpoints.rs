@@ -1,10 +1,16 @@
 //! From EndpointSlices to the endpoints of one service port that clients are spread over.
 
+use arcstr::ArcStr;
+
 use super::Node;
 use crate::{
+    collections::HashMap,
     object::{Hints, Slice, SliceEndpoint, SlicePort},
-    table::{Endpoint, Family, ServicePort},
+    table::{Endpoint, Family, Protocol, ServicePort},
 };
+
+/// With more ports, those of the slices are indexed: a Service and a slice may have ten thousand each.
+const FEW: usize = 8;
 
 /// Which sets a service port uses.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +22,18 @@ pub struct Uses {
     /// Those that answer the clients that they have.
     pub serving: bool,
 }
+
+/// The slices of a Service.
+pub struct Slices<'a> {
+    all: &'a [Slice],
+    index: &'a Index,
+}
+
+/// The slices that have a port, by their place among all, and the port's number there; none where there is little to look through.
+pub struct Index(Option<HashMap<PortName, Vec<(usize, u16)>>>);
+
+/// A port as slices and Services name it.
+type PortName = (ArcStr, Protocol);
 
 /// The endpoints of a service port. Each set is sorted, with each address and port once.
 #[derive(Debug, Default)]
@@ -49,13 +67,7 @@ enum Topology<'a> {
 
 /// The sets of a service port: ready endpoints, as the topology has it; where none is ready, those that still answer while
 /// they terminate. The two sets fall back each for itself, and topology never keeps clients from the endpoints of their node.
-pub fn of_port<'a>(
-    slices: impl Iterator<Item = &'a Slice>,
-    port: &ServicePort,
-    family: Family,
-    node: &Node,
-    uses: Uses,
-) -> Sets {
+pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &Node, uses: Uses) -> Sets {
     let candidates = join(slices, port, family);
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
     let mut sets = Sets {
@@ -138,16 +150,16 @@ impl Topology<'_> {
 ///
 /// Of entries with one address and port the first counts, unless a later one is not terminating: so an endpoint may move
 /// between slices, and a pod may take over the address of one that terminates.
-fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
+fn join<'a>(slices: &Slices<'a>, port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
-    for slice in slices.filter(|slice| slice.family == Some(family)) {
-        for slice_port in slice.ports.iter().filter(|slice_port| matches(slice_port, port)) {
+    slices.for_each_with(port, |slice, number| {
+        if slice.family == Some(family) {
             candidates.extend(slice.endpoints.iter().map(|entry| {
                 let SliceEndpoint { address, local, .. } = *entry;
-                Candidate { endpoint: Endpoint { address, port: slice_port.port, local }, entry }
+                Candidate { endpoint: Endpoint { address, port: number, local }, entry }
             }));
         }
-    }
+    });
     let key = |candidate: &Candidate<'_>| (candidate.endpoint.address, candidate.endpoint.port);
     if !candidates.is_sorted_by(|one, next| key(one) < key(next)) {
         candidates.sort_by_key(key);
@@ -162,6 +174,39 @@ fn join<'a>(slices: impl Iterator<Item = &'a Slice>, port: &ServicePort, family:
     candidates
 }
 
-fn matches(slice_port: &SlicePort, port: &ServicePort) -> bool {
-    slice_port.protocol == port.protocol && slice_port.name == port.port
+impl<'a> Slices<'a> {
+    /// Those of a Service, with their index.
+    pub fn new(all: &'a [Slice], index: &'a Index) -> Self {
+        Self { all, index }
+    }
+
+    /// Calls back for each slice that has the port, with the port's number there.
+    fn for_each_with(&self, port: &ServicePort, mut found: impl FnMut(&'a Slice, u16)) {
+        if let Some(index) = &self.index.0 {
+            let places = index.get(&(port.port.clone(), port.protocol)).into_iter().flatten();
+            return places.filter_map(|(slice, number)| Some((self.all.get(*slice)?, *number))).for_each(|(slice, number)| {
+                found(slice, number);
+            });
+        }
+        for slice in self.all {
+            let is_it = |it: &&SlicePort| it.protocol == port.protocol && it.name == port.port;
+            slice.ports.iter().filter(is_it).for_each(|slice_port| found(slice, slice_port.port));
+        }
+    }
+}
+
+impl Index {
+    /// Of these slices, for a Service with this many ports.
+    pub fn of(slices: &[Slice], ports: usize) -> Self {
+        if ports <= FEW {
+            return Self(None);
+        }
+        let mut index: HashMap<_, Vec<(usize, u16)>> = HashMap::default();
+        for (number, slice) in slices.iter().enumerate() {
+            for port in &slice.ports {
+                index.entry((port.name.clone(), port.protocol)).or_default().push((number, port.port));
+            }
+        }
+        Self(Some(index))
+    }
 }

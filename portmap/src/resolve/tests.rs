@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     object::{Faults, SliceEndpoint, SlicePort},
-    table::Family,
+    table::{Family, Target},
 };
 
 fn service(ports: &[(&str, &str, i32)]) -> Service {
@@ -45,8 +45,8 @@ fn terminating(address: &str) -> SliceEndpoint {
 fn backends(slices: &[Slice]) -> Vec<String> {
     let subject = subject(service(&[("http", "TCP", 80)]), slices);
     let places = resolve(&subject, &node()).claims.places;
-    let [place] = places.as_slice() else { return vec![format!("{} places", places.len())] };
-    match entry(&subject, &node(), place).expect("an entry").inside {
+    let [(place, _)] = places.as_slice() else { return vec![format!("{} places", places.len())] };
+    match Answers::new(subject, &node()).entry(place).expect("an entry").inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
         Target::Verdict(verdict) => vec![format!("{verdict:?}")],
     }

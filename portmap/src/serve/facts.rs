@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::{
     resolve::HealthCheck,
-    source::{Outage, Watches},
-    table::ObjectName,
+    source::{Kind, Outage, Watches},
+    table::{ObjectName, Owners},
 };
 
 /// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.
@@ -126,6 +126,11 @@ impl Facts {
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()
+    }
+
+    /// Whether it is heard of who else has a ClusterIP.
+    pub fn owners(&self) -> Owners {
+        if self.watches.hears(Kind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
 
     /// Whether load balancers may send new connections to this node.

@@ -15,13 +15,28 @@ use super::Kind;
 /// A watch that fails for less is nothing to tell anybody: it was broken off, and is being taken up again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The watches that fail now.
+/// A request that is answered later than this has left a gap in what is heard.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// What happened during a gap has been told this long after it.
+const CATCHING_UP: Duration = Duration::from_secs(2);
+
+/// What is known of the watches.
 #[derive(Debug, Default)]
 pub struct Watches {
-    /// When each failed first.
-    failing: Mutex<BTreeMap<Kind, Instant>>,
+    states: Mutex<States>,
     /// Whether files give Nodes, but not the own one.
     has_nodes_of_others: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct States {
+    /// When each of those that fail now failed first.
+    failing: BTreeMap<Kind, Instant>,
+    /// Since when each of those that wait for an answer does.
+    asking: BTreeMap<Kind, Instant>,
+    /// When each worked again after a gap.
+    resumed: BTreeMap<Kind, Instant>,
 }
 
 /// What is not heard of.
@@ -57,26 +72,46 @@ impl Watches {
         self.has_nodes_of_others.load(Ordering::Relaxed)
     }
 
+    /// A watch has sent a request.
+    pub fn asks(&self, kind: Kind) {
+        self.lock().asking.entry(kind).or_insert_with(Instant::now);
+    }
+
     /// A watch failed.
     pub fn fails(&self, kind: Kind) {
-        self.lock().entry(kind).or_insert_with(Instant::now);
+        self.lock().failing.entry(kind).or_insert_with(Instant::now);
     }
 
     /// A watch works. True if it failed before.
     pub fn works(&self, kind: Kind) -> bool {
-        self.lock().remove(&kind).is_some()
+        let mut states = self.lock();
+        let was_silent = states.asking.remove(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
+        let has_failed = states.failing.remove(&kind).is_some();
+        if was_silent || has_failed {
+            states.resumed.insert(kind, Instant::now());
+        }
+        has_failed
+    }
+
+    /// Whether a change is heard of within moments, and all those before have been. Of two watches one may hear of a change of an
+    /// object, and the other may not.
+    pub fn hears(&self, kind: Kind) -> bool {
+        let states = self.lock();
+        let is_silent = states.asking.get(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
+        let is_behind = states.resumed.get(&kind).is_some_and(|since| since.elapsed() < CATCHING_UP);
+        !(is_silent || is_behind || states.failing.contains_key(&kind))
     }
 
     /// What has not been heard of for too long.
     pub fn outage(&self) -> Option<Outage> {
-        let failing = self.lock();
-        let lasting = failing.iter().filter(|(_, since)| since.elapsed() >= PATIENCE);
+        let states = self.lock();
+        let lasting = states.failing.iter().filter(|(_, since)| since.elapsed() >= PATIENCE);
         let (kinds, all): (Vec<Kind>, Vec<Instant>) = lasting.unzip();
         Some(Outage { kinds, lasting: all.iter().min()?.elapsed() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Instant>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,8 +129,8 @@ mod tests {
         watches.fails(Kind::Slice);
         assert_eq!(watches.outage(), None, "it has only just begun");
 
-        watches.lock().insert(Kind::Slice, ago(20));
-        watches.lock().insert(Kind::Node, ago(30));
+        watches.lock().failing.insert(Kind::Slice, ago(20));
+        watches.lock().failing.insert(Kind::Node, ago(30));
         watches.fails(Kind::Service);
         let outage = watches.outage().expect("an outage");
         assert_eq!(outage.kinds, [Kind::Slice, Kind::Node]);
@@ -105,11 +140,31 @@ mod tests {
     #[test]
     fn what_works_again_did_not_fail_for_long() {
         let watches = Watches::default();
-        watches.lock().insert(Kind::Slice, ago(20));
+        watches.lock().failing.insert(Kind::Slice, ago(20));
         watches.fails(Kind::Slice);
         assert!(watches.outage().is_some(), "it fails since the first time");
         assert!(watches.works(Kind::Slice));
         assert!(!watches.works(Kind::Slice));
         assert_eq!(watches.outage(), None);
+    }
+
+    #[test]
+    fn what_was_not_heard_of_is_told_some_time_after_the_gap() {
+        let watches = Watches::default();
+        watches.asks(Kind::Slice);
+        assert!(watches.hears(Kind::Slice), "it has only just asked");
+        assert!(!watches.works(Kind::Slice));
+        assert!(watches.hears(Kind::Slice), "a watch that is taken up at once leaves no gap");
+
+        watches.lock().asking.insert(Kind::Slice, ago(1));
+        assert!(!watches.hears(Kind::Slice), "there is no answer");
+        watches.works(Kind::Slice);
+        assert!(!watches.hears(Kind::Slice), "what happened meanwhile is on its way");
+        watches.lock().resumed.insert(Kind::Slice, ago(2));
+        assert!(watches.hears(Kind::Slice));
+
+        watches.fails(Kind::Slice);
+        assert!(!watches.hears(Kind::Slice), "it fails");
+        assert!(watches.hears(Kind::Service), "that is another's");
     }
 }

@@ -3,14 +3,19 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use axum::http::StatusCode;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use portmap_tests::control_plane::detour::{Detour, Refusal};
 use serde_json::{Value, json};
 
 use crate::cluster::{COMMON_PORT, Cluster, NAMESPACE, rows};
+use crate::wait::{MINUTES, within};
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// What only the requests for the Services of other proxies have in common.
+const OTHERS: &str = "labelSelector=service.kubernetes.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 #[tokio::test]
@@ -39,6 +44,32 @@ async fn another_proxy_takes_it_and_gives_it_back(cluster: &Cluster) -> Result<(
     }
     cluster.await_table(&served).await?;
     cluster.delete_service("web").await
+}
+
+/// What was a Service's address looks like nobody's, where nothing is heard of the Services of other proxies.
+#[tokio::test]
+async fn a_service_that_another_proxy_takes_unheard_is_left_alone() -> Result<()> {
+    let cluster = Cluster::start("unheard").await?;
+    cluster.apply_service("web", "http", "http").await?;
+    let frontends = cluster.frontends("web").await?;
+    let nobodys = SocketAddr::new("10.96.99.99".parse()?, 80);
+    let detour = Detour::start(cluster.plane.anonymous()?).await?;
+    let agent = cluster.agent_by(&detour.url()).await?;
+    cluster.await_healthy().await?;
+    cluster.await_error(nobodys, "ETIMEDOUT").await.context("an address that nobody has")?;
+
+    detour.refuse(Some(Refusal { of: OTHERS, status: StatusCode::SERVICE_UNAVAILABLE, retry_after: None }));
+    detour.break_off();
+    within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("nobody asks for them")?;
+    cluster.patch_service("web", &labelled(PROXY_NAME, Some("another"))).await?;
+    cluster.await_table(&[].into()).await?;
+    cluster.expect_error(&frontends, "ENETUNREACH").context("it is another proxy's")?;
+    cluster.await_error(nobodys, "ENETUNREACH").await.context("whose an address is is not known")?;
+
+    detour.refuse(None);
+    cluster.await_error(nobodys, "ETIMEDOUT").await.context("everything is heard of again")?;
+    cluster.expect_error(&frontends, "ENETUNREACH")?;
+    agent.terminate()
 }
 
 /// A slice with the label is not seen; no slice means refusal.

@@ -114,7 +114,7 @@ fn all_are_all() -> Result<()> {
     node.expect(second(), [POD, POD])
 }
 
-/// Only if asked for, only on IPv4, and only in the node's own network namespace: a pod's localhost is the pod's.
+/// Only if asked for, and only in the node's own network namespace: a pod's localhost is the pod's.
 #[test]
 fn loopback_is_the_nodes() -> Result<()> {
     if !Features::here().tells_namespaces {
@@ -128,16 +128,50 @@ fn loopback_is_the_nodes() -> Result<()> {
     node.stage.client.serve(&listens())?;
     let [on_node, in_pod] = [Process::on_node(&node.stage.world)?, node.stage.process()?];
     for address in [LOCALHOST, UNSPECIFIED] {
-        assert_eq!(Node::met(&on_node, address)[0], Ok(POD.to_owned()), "{address:?}");
+        assert_eq!(Node::met(&on_node, address), [Ok(POD.to_owned()), Ok(POD.to_owned())], "{address:?}");
+        let own = "client 30080/TCP".to_owned();
+        assert_eq!(Node::met(&in_pod, address), [Ok(own.clone()), Ok(own)], "{address:?}");
     }
-    let own = "client 30080/TCP".to_owned();
-    assert_eq!(Node::met(&in_pod, LOCALHOST), [Ok(own.clone()), Ok(own)]);
     node.expect(first(&node.stage.world), [POD, POD])?;
-    let mapped = LOCALHOST.at(Via::Mapped, node_port(NUMBER));
-    for transport in Transport::ALL {
-        let reached = reach(&on_node, transport, mapped)?;
-        assert_eq!((reached.who, reached.shown), (crate::stage::answer("a", transport), mapped), "{transport:?}");
+    for address in [Via::V4, Via::V6, Via::Mapped].map(|via| LOCALHOST.at(via, node_port(NUMBER))) {
+        for transport in Transport::ALL {
+            let reached = reach(&on_node, transport, address)?;
+            assert_eq!((reached.who, reached.shown), (crate::stage::answer("a", transport), address), "{transport:?}");
+        }
     }
+    Ok(())
+}
+
+#[test]
+fn loopback_of_one_family_may_be_asked_for() -> Result<()> {
+    if !Features::here().tells_namespaces {
+        say::skipped(
+            "loopback node ports",
+            "before 5.14 the host's network namespace has to be the initial one, and this is another",
+        );
+        return Ok(());
+    }
+    let node = Node::new("localhost-v6", &["--nodeport-addresses", "primary,::1/128"])?;
+    let on_node = Process::on_node(&node.stage.world)?;
+    for address in [LOCALHOST, UNSPECIFIED] {
+        assert_eq!(Node::met(&on_node, address), [Ok(OWN.to_owned()), Ok(POD.to_owned())], "{address:?}");
+    }
+    Ok(())
+}
+
+/// Other proxies keep all ClusterIPs on an interface of the node (kube-ipvs0, nodelocaldns).
+#[test]
+fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()> {
+    let world = World::new("ipvs")?;
+    let [v4, v6] = cluster_ip(1).addresses();
+    world.ip(&format!("addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad"))?;
+    let node = Node::complete(Stage::in_world(world, &["a"], &["--nodeport-addresses", "all"], Vec::new())?)?;
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    let process = Process::on_node(&node.stage.world)?;
+    assert_eq!(
+        Node::met(&process, cluster_ip(1)),
+        [crate::stage::refused(Transport::Tcp), crate::stage::refused(Transport::Tcp)]
+    );
     Ok(())
 }
 

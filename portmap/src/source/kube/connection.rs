@@ -92,6 +92,7 @@ impl Cluster {
     async fn send(&self, kind: Kind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let rest = self.way.lock().await.rest;
         sleep_until(rest).await;
+        self.watches.asks(kind);
         let (client, number) = self.client_now().await;
         let outcome = client.send(request).await;
         let Ok(response) = outcome else {

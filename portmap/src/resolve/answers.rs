@@ -1,0 +1,134 @@
+//! What a Service does at each of its places.
+
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{
+    Node, Policies, Subject, addresses, cluster_ips,
+    endpoints::{self, Index, Slices},
+};
+use crate::{
+    collections::HashMap,
+    object::{Policy, Port},
+    table::{Endpoint, Entry, Family, Kind, ObjectName, PerFamily, Place, Protocol, ServicePort, Target, Verdict},
+};
+
+/// Answers for one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
+/// port: the addresses of a port share all but the kind.
+pub struct Answers {
+    subject: Subject,
+    node: Node,
+    /// Addresses other than ClusterIPs.
+    kinds: HashMap<IpAddr, Kind>,
+    /// Families that have such an address.
+    has_others: PerFamily<bool>,
+    /// Indices of ports, by what clients ask for.
+    ports: HashMap<Asked, usize>,
+    /// Of the slices.
+    index: Index,
+    source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
+    /// The answer of the port that was asked for last.
+    last: RefCell<Option<Answer>>,
+}
+
+/// A port as clients name it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Asked {
+    Port(u16, Protocol),
+    NodePort(u16, Protocol),
+}
+
+/// What holds for all places of a port in one family.
+struct Answer {
+    index: usize,
+    family: Family,
+    owner: ServicePort,
+    policies: Policies,
+    cluster: Target,
+    local: Target,
+    serving: Option<Arc<[Endpoint]>>,
+}
+
+impl Answers {
+    /// Of this Service.
+    pub fn new(subject: Subject, node: &Node) -> Self {
+        let service = &subject.service;
+        let (mut kinds, mut has_others) = (HashMap::default(), PerFamily::default());
+        for (family, cluster_ip) in cluster_ips(service) {
+            kinds.extend(addresses(service, node, cluster_ip).skip(1));
+            *has_others.get_mut(family) = kinds.keys().any(|address| Family::of(*address) == family);
+        }
+        let mut ports = HashMap::default();
+        for (index, port) in service.ports.iter().enumerate() {
+            ports.entry(Asked::Port(port.port, port.protocol)).or_insert(index);
+            if let Some(number) = port.node_port {
+                ports.entry(Asked::NodePort(number, port.protocol)).or_insert(index);
+            }
+        }
+        let source_ranges = PerFamily::of(|family| service.source_ranges.get(family).as_deref().map(Into::into));
+        let index = Index::of(&subject.slices, service.ports.len());
+        Self { kinds, has_others, ports, index, source_ranges, last: RefCell::default(), node: node.clone(), subject }
+    }
+
+    /// The Service's name.
+    pub fn service(&self) -> &ObjectName {
+        &self.subject.name
+    }
+
+    /// What the Service does at a place that it claims.
+    pub fn entry(&self, place: &Place) -> Option<Entry> {
+        let service = &self.subject.service;
+        let cluster_ip = (*service.cluster_ips.get(place.family))?;
+        let (kind, asked) = match place.address {
+            None => (Kind::NodePort, Asked::NodePort(place.port, place.protocol)),
+            Some(address) => {
+                let kind = if address == cluster_ip { Kind::ClusterIp } else { *self.kinds.get(&address)? };
+                (kind, Asked::Port(place.port, place.protocol))
+            }
+        };
+        let index = *self.ports.get(&asked)?;
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, place.family)) {
+            *last = Some(self.answer(index, place.family)?);
+        }
+        let Answer { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
+        let (inside, outside) = match kind {
+            Kind::ClusterIp if policies.internal == Policy::Local => (local, local),
+            // Clients on this node are not made to depend on where the endpoints run.
+            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.external == Policy::Local => (cluster, local),
+            Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (cluster, cluster),
+        };
+        Some(Entry {
+            owner: owner.clone(),
+            kind,
+            inside: inside.clone(),
+            outside: outside.clone(),
+            affinity_timeout: service.affinity_timeout,
+            serving: serving.clone(),
+            source_ranges: self.source_ranges.get(place.family).clone(),
+        })
+    }
+
+    fn answer(&self, index: usize, family: Family) -> Option<Answer> {
+        let Subject { name, service, slices } = &self.subject;
+        let port: &Port = service.ports.get(index)?;
+        let policies = Policies::of(service, port, *self.has_others.get(family));
+        let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };
+        let sets = endpoints::of_port(&Slices::new(slices, &self.index), &owner, family, &self.node, policies.uses());
+        let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
+        let serving = policies.is_remembered.then(|| sets.serving.into());
+        Some(Answer { index, family, owner, policies, cluster, local, serving })
+    }
+}
+
+/// Without an endpoint anywhere clients are refused; with some elsewhere only, a policy keeps them away, and they are dropped.
+fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
+    if !has_any {
+        Target::Verdict(Verdict::Refuse)
+    } else if set.is_empty() {
+        Target::Verdict(Verdict::Drop)
+    } else {
+        Target::Backends(set.into())
+    }
+}

@@ -49,6 +49,9 @@ pub struct Desired {
     on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
+    /// The load balancer addresses of Services with source ranges.
+    guarded: BTreeMap<ObjectName, Vec<IpAddr>>,
+    has_other_guarded: bool,
 }
 
 impl Desired {
@@ -71,6 +74,8 @@ impl Desired {
             on_node: BTreeMap::new(),
             health_checks: BTreeMap::new(),
             lacking: BTreeMap::new(),
+            guarded: BTreeMap::new(),
+            has_other_guarded: false,
         }
     }
 
@@ -123,6 +128,7 @@ impl Desired {
     /// Sets the addresses of the node's interfaces.
     pub fn set_local(&mut self, addresses: Vec<IpAddr>) -> Changes {
         self.local = addresses;
+        self.set_node();
         self.place_node_ports()
     }
 
@@ -140,6 +146,11 @@ impl Desired {
     /// What load balancers are to be told that ask at a `healthCheckNodePort`.
     pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
         &self.health_checks
+    }
+
+    /// The load balancer addresses that admit only some, if they are not those of the last call.
+    pub fn take_guarded(&mut self) -> Option<BTreeSet<IpAddr>> {
+        std::mem::take(&mut self.has_other_guarded).then(|| self.guarded.values().flatten().copied().collect())
     }
 
     /// Whether what a client asked for is still served at this address, if only for the clients that it has.
@@ -177,11 +188,7 @@ impl Desired {
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
         if std::mem::take(&mut self.has_other_node) {
-            let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone());
-            if self.node != node {
-                self.node = node;
-                self.store.mark_all();
-            }
+            self.set_node();
             changes.extend(self.place_node_ports());
         }
         let Dirty { services, others } = self.store.take_dirty();
@@ -199,6 +206,22 @@ impl Desired {
         changes
     }
 
+    /// Has everything resolved anew if the node is not what it was.
+    fn set_node(&mut self) {
+        let node = Node::new(&self.name, self.store.node()).at(&self.local).allowing(self.external_ips.clone());
+        if self.node != node {
+            self.node = node;
+            self.last.take();
+            self.store.mark_all();
+        }
+    }
+
+    /// Notes the addresses of its load balancer that admit only some.
+    fn set_guarded(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
+        self.has_other_guarded |= self.guarded.get(name).map_or(&[][..], Vec::as_slice) != addresses;
+        set(&mut self.guarded, name, Some(addresses).filter(|addresses| !addresses.is_empty()));
+    }
+
     fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>) -> Changes {
         let before = before.map(|service| resolve::claims(service, &self.node, |_| ())).unwrap_or_default();
         let Some(subject) = self.store.subject(name) else {
@@ -209,6 +232,7 @@ impl Desired {
         let said = self.on_node.remove(name);
         self.on_node.extend(report_on_node(&subject, &resolved.claims, &self.local, said.as_ref()));
         let changes = self.claim(&resolved.precedence, &before, &resolved.claims);
+        self.set_guarded(name, resolve::sources::guarded(&subject.service));
         set(&mut self.health_checks, name, resolved.health_check);
         set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
         self.report_skipped(name, resolved.skipped);
@@ -226,6 +250,7 @@ impl Desired {
     }
 
     fn forget(&mut self, name: &ObjectName) {
+        self.set_guarded(name, Vec::new());
         self.skipped.remove(name);
         self.health_checks.remove(name);
         self.lacking.remove(name);

@@ -4,8 +4,14 @@
 //! left out and named, with the reason. Next stage: `plan`.
 
 mod endpoints;
+pub mod sources;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -27,12 +33,30 @@ pub struct Node {
     pub zone: Option<Box<str>>,
     /// The ranges that external IPs are served in; none: wherever they are.
     pub external_ips: Option<Arc<[IpNet]>>,
+    /// The addresses by which source ranges tell whether they admit the node.
+    pub addresses: Box<[IpAddr]>,
 }
 
 impl Node {
     /// A node of this name, and what its Node object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
-        Self { name: name.into(), zone: object.and_then(|node| node.zone.clone()), external_ips: None }
+        let zone = object.and_then(|node| node.zone.clone());
+        // As kube-proxy has it, a family in which the Node has no address is told by the loopback address.
+        let addresses = object.map(|node| {
+            let PerFamily { v4, v6 } = node.addresses;
+            [v4.unwrap_or(Ipv4Addr::LOCALHOST.into()), v6.unwrap_or(Ipv6Addr::LOCALHOST.into())]
+        });
+        Self { name: name.into(), zone, external_ips: None, addresses: addresses.map(Into::into).unwrap_or_default() }
+    }
+
+    /// As long as there is no Node object, these are the node's addresses.
+    #[must_use]
+    pub fn at(self, local: &[IpAddr]) -> Self {
+        if !self.addresses.is_empty() {
+            return self;
+        }
+        let addresses: BTreeSet<IpAddr> = local.iter().copied().collect();
+        Self { addresses: addresses.into_iter().collect(), ..self }
     }
 
     /// Serves external IPs in these ranges only, if any are given.
@@ -187,7 +211,7 @@ pub fn entry(subject: &Subject, node: &Node, place: &Place) -> Option<Entry> {
         outside,
         affinity_timeout: service.affinity_timeout,
         serving: policies.is_remembered.then(|| sets.serving.into()),
-        source_ranges: service.source_ranges.get(place.family).as_deref().map(Into::into),
+        source_ranges: sources::ranges(service, place.family, node).map(Into::into),
     })
 }
 

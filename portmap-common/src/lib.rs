@@ -32,7 +32,7 @@ pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
 pub use socket::{Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED};
-pub use source::{ADDRESSES, Namespace, SourceRange};
+pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 

@@ -37,6 +37,10 @@ pub struct State {
     pub silent_on: u32,
     /// How many entries beside frontends (endpoints, members, source ranges, ClusterIPs) are wanted, and found no room in their map.
     pub without_room: u32,
+    /// How many network namespaces the agent could not look into, or had no room for, while there were source ranges.
+    pub namespaces_left_out: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
-layout!(State, 120);
+layout!(State, 128);

@@ -88,6 +88,14 @@ impl Agent {
         Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
+    /// As [`Self::spawn`], an agent that may have so many files open.
+    pub fn spawn_with_files(world: &World, files: u32, arguments: &[&str]) -> Result<Self> {
+        let mut command = world.command("prlimit");
+        let program = program::find("portmap")?;
+        command.arg(format!("--nofile={files}:{files}")).arg(&program);
+        Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
+    }
+
     /// As [`Self::spawn`], an agent of another build. Only that build can read its tables.
     pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
         let manifests = manifests_argument(world)?;

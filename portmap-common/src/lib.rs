@@ -34,7 +34,7 @@ pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, 
 pub use socket::{
     ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED,
 };
-pub use source::{ADDRESSES, Namespace, SourceRange};
+pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 

@@ -15,6 +15,20 @@ pub struct SourceRange<A> {
 layout!(SourceRange<V4>, 12);
 layout!(SourceRange<V6>, 24);
 
+/// A key of `SOURCES_V4` or `SOURCES_V6`: clients in a network namespace, and the load balancer's address that they call. The
+/// value is the address that they call from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Way<A> {
+    /// The network namespace's cookie, in the machine's byte order.
+    pub namespace: [u8; 8],
+    /// The load balancer's address.
+    pub destination: A,
+}
+
+layout!(Way<V4>, 12);
+layout!(Way<V6>, 24);
+
 /// How many addresses of each family are kept of a network namespace.
 pub const ADDRESSES: usize = 32;
 

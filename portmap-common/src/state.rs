@@ -58,8 +58,8 @@ pub struct State {
     pub used: [u32; MEASURED.len()],
     /// How many Services ask for something that they do not get.
     pub faulty: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// How many network namespaces the agent could not look into, or had no room for, while there were source ranges.
+    pub namespaces_left_out: u32,
 }
 
 layout!(State, 168);

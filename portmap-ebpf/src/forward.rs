@@ -137,8 +137,12 @@ fn serve<S: Socket<Address: Tables>>(
     if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
         return Outcome::of(Action::Leave);
     }
+    // Before anything that is remembered counts: it was noted for a call from another address, perhaps.
+    if service.flags & SOURCE_RANGES != 0 && !sources::admit(socket, call, frontend.address, service.id) {
+        return Outcome::of(Action::Drop);
+    }
     if call == Call::Connect {
-        let outcome = choose(socket, call, number, &service);
+        let outcome = choose(socket, number, &service);
         if outcome.action == Action::Forward {
             memory::connected(socket, frontend, service.id, &outcome.backend);
         }
@@ -153,7 +157,7 @@ fn serve<S: Socket<Address: Tables>>(
     }
     let outcome = match memory::former_backend(socket, frontend, service.id) {
         Some(backend) => Outcome::forward(backend),
-        None => choose(socket, call, number, &service),
+        None => choose(socket, number, &service),
     };
     if outcome.action == Action::Forward {
         memory::sent(socket, frontend, service.id, &outcome.backend);
@@ -169,10 +173,7 @@ fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
 
 /// What a client gets from a service that it is new to.
 #[inline(always)]
-fn choose<S: Socket<Address: Tables>>(socket: &S, call: Call, number: u32, service: &Description) -> Outcome<S::Address> {
-    if service.flags & SOURCE_RANGES != 0 && !sources::admit(socket, call, service.id) {
-        return Outcome::of(Action::Drop);
-    }
+fn choose<S: Socket<Address: Tables>>(socket: &S, number: u32, service: &Description) -> Outcome<S::Address> {
     let Some(choice) = maps::inside_choice(number) else {
         return Outcome::of(Action::Leave);
     };

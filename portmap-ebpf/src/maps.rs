@@ -11,13 +11,14 @@ use aya_ebpf::{
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
     ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
-    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6,
+    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6, Way,
 };
 
 const SERVICES_MAX: usize = 65_536;
 const FRONTENDS_MAX: usize = 2 * SERVICES_MAX;
 const BACKENDS_MAX: usize = 524_288;
 const NAMESPACES_MAX: usize = 4_096;
+const SOURCES_MAX: usize = 16_384;
 const CLIENTS_MAX: usize = 65_536;
 const SHARES_MAX: usize = 4_096;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -103,6 +104,14 @@ pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTri
 #[btf_map]
 pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
 
+/// (network namespace, load balancer's address) → the source of such calls, IPv4: where a namespace has several addresses.
+#[btf_map]
+pub static SOURCES_V4: HashMap<Way<V4>, V4, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
+
+/// (network namespace, load balancer's address) → the source of such calls, IPv6.
+#[btf_map]
+pub static SOURCES_V6: HashMap<Way<V6>, V6, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
+
 /// What happened that is no service's, per CPU.
 #[btf_map]
 pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
@@ -166,6 +175,9 @@ pub trait Tables: Address + IpFormatter + Argument {
 
     /// How many addresses of this family a network namespace has, and as many as were kept.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
+
+    /// The address that the kernel chooses for calls of the namespace to the destination, where the agent has asked it.
+    fn source_of(way: &Way<Self>) -> Option<Self>;
 }
 
 impl Tables for V4 {
@@ -200,6 +212,12 @@ impl Tables for V4 {
         let found = namespace_of(namespace)?;
         Some((found.count_v4, &found.v4))
     }
+
+    #[inline(always)]
+    fn source_of(way: &Way<V4>) -> Option<V4> {
+        // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
+        SOURCES_V4.get_ptr(way).map(|source| unsafe { *source })
+    }
 }
 
 impl Tables for V6 {
@@ -233,6 +251,12 @@ impl Tables for V6 {
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [V6; ADDRESSES])> {
         let found = namespace_of(namespace)?;
         Some((found.count_v6, &found.v6))
+    }
+
+    #[inline(always)]
+    fn source_of(way: &Way<V6>) -> Option<V6> {
+        // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
+        SOURCES_V6.get_ptr(way).map(|source| unsafe { *source })
     }
 }
 

@@ -2,29 +2,68 @@
 
 use core::hint::black_box;
 
-use portmap_common::ADDRESSES;
+use portmap_common::{ADDRESSES, Destination, Way};
 
 use crate::{
     maps::{self, Tables},
     socket::{Call, Socket},
 };
 
-/// Whether the service port admits the client: by the address that it is bound to, else by all that it might be given.
+/// Whether the service port admits a call to the address: by the address that the socket is bound to, if its namespace has that
+/// address; else by the one that the kernel would choose; else by all that it might choose.
 ///
 /// When a hook runs, a socket that is not bound has no address yet. A client whose addresses are not known is not admitted.
 #[inline(always)]
-pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, id: u64) -> bool {
-    if let Some(address) = socket.source(call) {
-        return S::Address::is_admitted(id, address);
+pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, asked: S::Address, id: u64) -> bool {
+    let namespace = socket.namespace();
+    let chosen = S::Address::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: asked });
+    let known = S::Address::addresses_of(namespace);
+    if let Some(claimed) = socket.source(call) {
+        if !may_claim(claimed, chosen, known) {
+            maps::count(|totals| totals.unknown_namespace += 1);
+            return false;
+        }
+        return count(S::Address::is_admitted(id, claimed));
     }
-    let Some((count, addresses)) = S::Address::addresses_of(socket.namespace()) else {
+    if let Some(chosen) = chosen {
+        return count(S::Address::is_admitted(id, chosen));
+    }
+    let Some((present, addresses)) = known.filter(|(present, _)| *present != 0) else {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     };
     // Hidden from the compiler for the same reason as the number of prefixes.
-    let mut present = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(count) as usize);
-    let is_admitted =
-        count != 0 && count as usize <= ADDRESSES && present.all(|(_, address)| S::Address::is_admitted(id, *address));
+    let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
+    count(present as usize <= ADDRESSES && all.all(|(_, address)| S::Address::is_admitted(id, *address)))
+}
+
+/// Whether a socket may have the address as its source. Anybody may bind to one that is not the namespace's (`IP_FREEBIND`), or
+/// name it in a control message. Where the addresses are not known, or too many, the socket is believed.
+#[inline(always)]
+fn may_claim<A: Tables>(claimed: A, chosen: Option<A>, known: Option<(u32, &'static [A; ADDRESSES])>) -> bool {
+    let is_claimed = |address: A| destination(address).is(&destination(claimed));
+    let Some((present, addresses)) = known else { return true };
+    if present as usize > ADDRESSES || chosen.is_some_and(is_claimed) {
+        return true;
+    }
+    // Those that there are not are zeroes, which nobody claims.
+    let mut is_found = false;
+    for index in 0..ADDRESSES {
+        // Hidden from the compiler: it would count in pointers, which the verifier does not follow to the end.
+        if let Some(address) = addresses.get(black_box(index)) {
+            is_found |= is_claimed(*address);
+        }
+    }
+    is_found
+}
+
+#[inline(always)]
+fn destination<A: Tables>(address: A) -> Destination {
+    Destination { address: address.neutral(), port: 0 }
+}
+
+#[inline(always)]
+fn count(is_admitted: bool) -> bool {
     if !is_admitted {
         maps::count(|totals| totals.not_admitted += 1);
     }

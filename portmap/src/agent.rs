@@ -232,6 +232,7 @@ impl Agent {
                     self.stale.destroy(ended.collect());
                 }
                 tables = self.comparison.ended(self.applied) => self.compare_with(tables),
+                () = self.clients.word() => {}
                 () = due(self.retry.as_ref()) => {}
             }
             wait_out(self.list_addresses())?;
@@ -240,8 +241,13 @@ impl Agent {
                 self.changes.extend(moved);
                 self.act()?;
             }
+            if let Some(guarded) = self.desired.take_guarded() {
+                self.clients.set_destinations(guarded);
+            }
             if self.model.last().has_source_ranges() {
-                wait_out(self.clients.check(&self.kernel).await)?;
+                wait_out(self.clients.check(&mut self.kernel, &self.metrics))?;
+            } else {
+                wait_out(self.clients.rest(&mut self.kernel, &self.metrics))?;
             }
             self.stale.check(&self.kernel.pins);
             if self.is_initialized && self.retry.is_none() {

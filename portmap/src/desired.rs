@@ -61,6 +61,9 @@ pub struct Desired {
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
     /// Services that keep some traffic on the node.
     kept_local: BTreeSet<ObjectName>,
+    /// The load balancer addresses of Services with source ranges.
+    guarded: BTreeMap<ObjectName, Vec<IpAddr>>,
+    has_other_guarded: bool,
 }
 
 impl Desired {
@@ -85,6 +88,8 @@ impl Desired {
             health_checks: BTreeMap::new(),
             lacking: BTreeMap::new(),
             kept_local: BTreeSet::new(),
+            guarded: BTreeMap::new(),
+            has_other_guarded: false,
         }
     }
 
@@ -144,6 +149,7 @@ impl Desired {
     /// Sets the addresses of the node's interfaces, with their prefixes.
     pub fn set_local(&mut self, addresses: Vec<IpNet>) -> Changes {
         self.local = addresses;
+        self.has_other_terms = true;
         self.place_node_ports()
     }
 
@@ -161,6 +167,11 @@ impl Desired {
     /// What load balancers are to be told that ask at a `healthCheckNodePort`.
     pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
         &self.health_checks
+    }
+
+    /// The load balancer addresses that admit only some, if they are not those of the last call.
+    pub fn take_guarded(&mut self) -> Option<BTreeSet<IpAddr>> {
+        mem::take(&mut self.has_other_guarded).then(|| self.guarded.values().flatten().copied().collect())
     }
 
     /// Whether what a client asked for is still served at this address, if only for the clients that it has.
@@ -233,19 +244,27 @@ impl Desired {
         changes
     }
 
-    /// Takes over what the Node and the ServiceCIDRs say.
+    /// Takes over what the Node, the ServiceCIDRs and the addresses of the interfaces say.
     fn set_terms(&mut self) {
-        let node = Node::new(&self.name, self.store.node()).allowing(self.external_ips.clone()).reserving(&self.cidrs());
+        let local: Vec<IpAddr> = self.local.iter().map(IpNet::addr).collect();
+        let node = Node::new(&self.name, self.store.node()).at(&local);
+        let node = node.allowing(self.external_ips.clone()).reserving(&self.cidrs());
         if self.node == node {
             return;
         }
         self.last.take();
         let former = mem::replace(&mut self.node, node);
         if (&former.name, &former.zone) == (&self.node.name, &self.node.zone) {
-            self.store.mark_where(|service| !service.external_ips.is_empty());
+            self.store.mark_where(|service| !service.external_ips.is_empty() || service.has_source_ranges());
         } else {
             self.store.mark_all();
         }
+    }
+
+    /// Notes the addresses of its load balancer that admit only some.
+    fn set_guarded(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
+        self.has_other_guarded |= self.guarded.get(name).map_or(&[][..], Vec::as_slice) != addresses;
+        set(&mut self.guarded, name, Some(addresses).filter(|addresses| !addresses.is_empty()));
     }
 
     /// Resolves a Service, which was resolved as `before` on the node as it was then.
@@ -259,6 +278,7 @@ impl Desired {
         let resolved = resolve::resolve(&subject, &self.node);
         self.report_on_node(&subject);
         let changes = self.claim(&resolved.precedence, &before, &resolved.claims);
+        self.set_guarded(name, resolve::sources::guarded(&subject.service));
         set(&mut self.health_checks, name, resolved.health_check);
         set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
         self.report_skipped(name, resolved.skipped);
@@ -287,6 +307,7 @@ impl Desired {
     }
 
     fn forget(&mut self, name: &ObjectName) {
+        self.set_guarded(name, Vec::new());
         self.skipped.remove(name);
         self.health_checks.remove(name);
         self.lacking.remove(name);

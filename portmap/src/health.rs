@@ -151,14 +151,22 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     } = *totals;
     let (contested, faulty) = (u64::from(state.contested), u64::from(state.faulty));
     let repairs = state.repairs;
+    let namespaces_left_out = u64::from(state.namespaces_left_out);
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     let counts = [
         (contested, "addresses are claimed by several Services, of which one has them; the agent's log names them"),
         (faulty, "Services ask for something that they do not get; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
+        (
+            namespaces_left_out,
+            "network namespaces are not known for source ranges: their clients are kept out; the agent's log says why",
+        ),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to addresses that no Service has were dropped"),
-        (unknown_namespace, "calls were dropped by source ranges before the client's network namespace was known"),
+        (
+            unknown_namespace,
+            "calls were dropped by source ranges, from a network namespace or a source address that was not known",
+        ),
         (not_admitted, "calls were dropped by source ranges"),
         (
             forgotten_sockets,

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod grace;
 mod mapped;
 pub mod memory;
+pub mod sources;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 

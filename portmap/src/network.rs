@@ -2,4 +2,5 @@
 
 pub mod addresses;
 pub mod namespaces;
+pub mod routes;
 pub mod sock_diag;

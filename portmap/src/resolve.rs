@@ -5,8 +5,14 @@
 
 mod answers;
 mod endpoints;
+pub mod sources;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -33,12 +39,30 @@ pub struct Node {
     pub external_ips: Option<Arc<[IpNet]>>,
     /// The ranges that ClusterIPs are given from: an address in them may become another Service's at any time.
     pub service_cidrs: Arc<[IpNet]>,
+    /// The addresses by which source ranges tell whether they admit the node.
+    pub addresses: Box<[IpAddr]>,
 }
 
 impl Node {
     /// A node of this name, and what its Node object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
-        Self { name: name.into(), zone: object.and_then(|node| node.zone.as_deref().map(Into::into)), ..Self::default() }
+        let zone = object.and_then(|node| node.zone.as_deref().map(Into::into));
+        // As kube-proxy has it, a family in which the Node has no address is told by the loopback address.
+        let addresses = object.map(|node| {
+            let PerFamily { v4, v6 } = node.addresses;
+            [v4.unwrap_or(Ipv4Addr::LOCALHOST.into()), v6.unwrap_or(Ipv6Addr::LOCALHOST.into())]
+        });
+        Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
+    }
+
+    /// As long as there is no Node object, these are the node's addresses.
+    #[must_use]
+    pub fn at(self, local: &[IpAddr]) -> Self {
+        if !self.addresses.is_empty() {
+            return self;
+        }
+        let addresses: BTreeSet<IpAddr> = local.iter().copied().collect();
+        Self { addresses: addresses.into_iter().collect(), ..self }
     }
 
     /// Serves external IPs in these ranges only, if any are given.

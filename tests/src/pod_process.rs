@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,10 @@ pub enum Request {
     Dissolve(u32),
     /// `send()`, or `sendto()`
     Send(u32, String, Option<SocketAddr>),
+    /// `sendmsg()` with a source (`IP_PKTINFO`): to an address, from another
+    SendFrom(u32, String, SocketAddr, IpAddr),
+    /// `IP_FREEBIND`, `IPV6_FREEBIND`
+    BindFreely(u32),
     /// `sendmmsg()`
     SendAll(u32, String, Vec<SocketAddr>),
     /// `recvfrom()`
@@ -93,6 +97,8 @@ impl Sockets {
             Request::Connect(number, address) => self.socket(number)?.connect(address).map(done),
             Request::Dissolve(number) => self.socket(number)?.dissolve().map(done),
             Request::Send(number, text, to) => self.socket(number)?.send(&text, to).map(done),
+            Request::SendFrom(number, text, to, from) => self.socket(number)?.send_from(&text, to, from).map(done),
+            Request::BindFreely(number) => self.socket(number)?.bind_freely().map(done),
             Request::SendAll(number, text, to) => self.socket(number)?.send_all(&text, &to).map(Reply::Count),
             Request::Receive(number) => self.socket(number)?.receive().map(Reply::Datagram),
             Request::Peer(number) => self.socket(number)?.peer().map(Reply::Address),

@@ -1,12 +1,12 @@
 //! Sockets as C has them: bare system calls on a file descriptor, where the standard library binds, resolves and retries.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
-use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
+use rustix::net::sockopt::{Timeout, set_ip_freebind, set_ipv6_freebind, set_socket_linger, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, acceptfrom, bind, connect, connect_unspec,
     getpeername, getsockname, listen, recvfrom, send, sendto, socket_with,
@@ -105,6 +105,38 @@ impl Socket {
             None => send(&self.0, line.as_bytes(), SendFlags::NOSIGNAL)?,
         };
         if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// Sends one line to the address, from a source that a control message names.
+    pub fn send_from(&self, text: &str, to: SocketAddr, from: IpAddr) -> io::Result<()> {
+        let line = format!("{text}\n");
+        let slices = [io::IoSlice::new(line.as_bytes())];
+        let to = SockaddrStorage::from(to);
+        let with = |control| sendmsg(self.0.as_raw_fd(), &slices, &[control], MsgFlags::MSG_NOSIGNAL, Some(&to));
+        let sent = match from {
+            IpAddr::V4(from) => {
+                let address = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+                let any = libc::in_addr { s_addr: libc::INADDR_ANY };
+                with(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: address,
+                    ipi_addr: any,
+                }))?
+            }
+            IpAddr::V6(from) => {
+                let address = libc::in6_addr { s6_addr: from.octets() };
+                with(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 }))?
+            }
+        };
+        if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// Lets it bind to addresses that its network namespace does not have.
+    pub fn bind_freely(&self) -> io::Result<()> {
+        match Domain::of(self.local()?) {
+            Domain::Inet => Ok(set_ip_freebind(&self.0, true)?),
+            Domain::Inet6 => Ok(set_ipv6_freebind(&self.0, true)?),
+        }
     }
 
     /// Sends one line to each address, with one `sendmmsg()`. Returns how many were taken.

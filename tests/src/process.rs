@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -164,6 +164,16 @@ impl<'a> Socket<'a> {
     /// Asks who is at the address.
     pub fn send_to(&self, address: SocketAddr) -> Met<()> {
         self.done(&Request::Send(self.number, QUESTION.into(), Some(address)))
+    }
+
+    /// As [`Self::send_to`], with a source address in a control message.
+    pub fn send_from(&self, source: IpAddr, address: SocketAddr) -> Met<()> {
+        self.done(&Request::SendFrom(self.number, QUESTION.into(), address, source))
+    }
+
+    /// Lets it bind to addresses that its network namespace does not have.
+    pub fn bind_freely(&self) -> Met<()> {
+        self.done(&Request::BindFreely(self.number))
     }
 
     /// Asks who is at each of the addresses, with one `sendmmsg()`. Returns how many questions were taken.

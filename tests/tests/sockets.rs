@@ -39,6 +39,8 @@ mod privileges;
 mod repair;
 #[path = "sockets/source_ranges.rs"]
 mod source_ranges;
+#[path = "sockets/sources.rs"]
+mod sources;
 #[path = "sockets/stage.rs"]
 mod stage;
 #[path = "sockets/stale.rs"]

@@ -134,6 +134,14 @@ fn destroy(sockets: Vec<StaleSocket>) -> Result<usize> {
     }
     let (mut destroyed, mut failure) = (0, None);
     for namespace in namespaces::all()? {
+        let namespace = match namespace {
+            Ok(namespace) => namespace,
+            // The other namespaces' sockets have nothing to do with it.
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        };
         // Where the kernel does not tell a namespace's cookie, the sockets' own have to do: they are told apart by them alone.
         let of_namespace = match namespace.cookie() {
             Ok(cookie) => by_namespace.get(&cookie).cloned().unwrap_or_default(),
@@ -144,7 +152,6 @@ fn destroy(sockets: Vec<StaleSocket>) -> Result<usize> {
         }
         match namespace.enter(|| sock_diag::destroy_udp(&of_namespace)) {
             Ok(count) => destroyed += count,
-            // The other namespaces' sockets have nothing to do with it.
             Err(error) => failure = Some(error),
         }
     }

@@ -96,7 +96,7 @@ impl StaleSockets {
     fn list_in_each_namespace(&self) -> Result<Vec<StaleSocket>> {
         let mut found = Vec::new();
         for namespace in namespaces::all()? {
-            match namespace.enter(|| self.read()) {
+            match namespace.and_then(|namespace| namespace.enter(|| self.read())) {
                 Ok(sockets) => found.extend(sockets),
                 // The other namespaces' sockets have nothing to do with it.
                 Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),

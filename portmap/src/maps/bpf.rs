@@ -15,9 +15,7 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use portmap_common::{
-    Affinity, Backend, Choice, Client, Counters, Name, Namespace, Numbers, Service, ServiceRef, State, Totals, V4, V6,
-};
+use portmap_common::{Affinity, Backend, Choice, Client, Counters, Name, Numbers, Service, ServiceRef, State, Totals, V4, V6};
 
 use super::{
     Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace, mapped::Mapped,
@@ -54,7 +52,6 @@ pub struct BpfMaps {
     items_v4: FamilyItems<V4>,
     items_v6: FamilyItems<V6>,
     members: Members,
-    namespaces: HashMap<MapData, u64, Namespace>,
     affinity: MapData,
     affinity_clients: u32,
     /// Counters from this service on were never counted in.
@@ -102,7 +99,6 @@ impl BpfMaps {
             items_v4: FamilyItems::open(pins, "V4")?,
             items_v6: FamilyItems::open(pins, "V6")?,
             members: Members::open(pins)?,
-            namespaces: HashMap::try_from(Map::HashMap(open(pins, "NAMESPACES")?))?,
             affinity_clients: affinity.info()?.max_entries(),
             affinity,
             pins: pins.clone(),
@@ -151,21 +147,6 @@ impl BpfMaps {
             affinity_clients: sum.affinity_clients + totals.affinity_clients,
             affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
         }))
-    }
-
-    /// Replaces what is known of the network namespaces.
-    pub fn set_namespaces(&mut self, found: &BTreeMap<u64, Vec<IpAddr>>) -> Result<()> {
-        let known: Vec<u64> = self.namespaces.keys().collect::<Result<_, _>>()?;
-        for gone in known.iter().filter(|cookie| !found.contains_key(cookie)) {
-            self.namespaces.remove(gone)?;
-        }
-        for (cookie, addresses) in found {
-            let namespace = encode::namespace(addresses);
-            if self.namespaces.get(cookie, 0).ok() != Some(namespace) {
-                self.namespaces.insert(cookie, namespace, 0)?;
-            }
-        }
-        Ok(())
     }
 
     /// How many clients session affinity remembers.

@@ -105,6 +105,13 @@ impl From<core::Service> for OtherService {
     }
 }
 
+impl Service {
+    /// Whether its load balancer addresses admit only some, in any family.
+    pub fn has_source_ranges(&self) -> bool {
+        self.source_ranges.v4.is_some() || self.source_ranges.v6.is_some()
+    }
+}
+
 impl From<core::Service> for Service {
     fn from(service: core::Service) -> Self {
         let mut faults = Faults::default();

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     Node, Policies, Subject, addresses, cluster_ips,
     endpoints::{self, Index, Slices},
+    sources,
 };
 use crate::{
     collections::HashMap,
@@ -66,7 +67,7 @@ impl Answers {
                 ports.entry(Asked::NodePort(number, port.protocol)).or_insert(index);
             }
         }
-        let source_ranges = PerFamily::of(|family| service.source_ranges.get(family).as_deref().map(Into::into));
+        let source_ranges = PerFamily::of(|family| sources::ranges(service, family, node).map(Into::into));
         let index = Index::of(&subject.slices, service.ports.len());
         Self { kinds, has_others, ports, index, source_ranges, last: RefCell::default(), node: node.clone(), subject }
     }

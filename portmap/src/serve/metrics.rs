@@ -90,6 +90,7 @@ pub struct Metrics {
     capacity: Metric<OfMap, Gauge>,
     left_out: Gauge,
     without_room: Gauge,
+    namespaces_left_out: Gauge,
     contested: Gauge,
     failures: Counter,
     repairs: Counter,
@@ -134,6 +135,7 @@ impl Default for Metrics {
             capacity: Metric::default(),
             left_out: Gauge::default(),
             without_room: Gauge::default(),
+            namespaces_left_out: Gauge::default(),
             contested: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
@@ -209,6 +211,11 @@ impl Metrics {
             "entries_left_out",
             "Endpoints, source ranges and ClusterIPs that found no room in their maps",
             self.without_room.clone(),
+        );
+        registry.register(
+            "namespaces_left_out",
+            "Network namespaces that could not be looked into, or found no room, while there are source ranges",
+            self.namespaces_left_out.clone(),
         );
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
         registry.register(
@@ -294,6 +301,11 @@ impl Metrics {
         self.left_out.set(gauge(left_out));
         self.without_room.set(gauge(without_room));
         self.contested.set(gauge(contested));
+    }
+
+    /// How many network namespaces are not known of which clients might call a load balancer with source ranges.
+    pub fn set_namespaces_left_out(&self, count: u32) {
+        self.namespaces_left_out.set(i64::from(count));
     }
 
     /// How full the maps are.

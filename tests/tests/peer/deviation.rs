@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
 use crate::compare::Difference;
-use crate::model::{Answer, Family, Frontend};
+use crate::model::{Family, Frontend};
 
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deviation {
     Sctp,
     SeveralServices,
-    OwnAddressAsSource,
 }
 
 impl Deviation {
-    const ALL: [Self; 3] = [Self::Sctp, Self::SeveralServices, Self::OwnAddressAsSource];
+    const ALL: [Self; 2] = [Self::Sctp, Self::SeveralServices];
 
     /// The reason for a difference, if it is one of these.
     pub fn of(difference: &Difference, claims: &Claims) -> Option<Self> {
@@ -26,11 +24,7 @@ impl Deviation {
         if is_sctp {
             return Some(Self::Sctp);
         }
-        if claims.of(&difference.frontend).len() > 1 {
-            return Some(Self::SeveralServices);
-        }
-        let (ours, theirs) = (difference.ours.as_ref()?, difference.theirs.as_ref()?);
-        (*ours == without_own_addresses(theirs, claims)).then_some(Self::OwnAddressAsSource)
+        (claims.of(&difference.frontend).len() > 1).then_some(Self::SeveralServices)
     }
 
     /// How the paragraph begins that argues for it.
@@ -38,16 +32,8 @@ impl Deviation {
         match self {
             Self::Sctp => "SCTP is left out",
             Self::SeveralServices => "One address, several Services.",
-            Self::OwnAddressAsSource => "The node's own address in source ranges admits the node",
         }
     }
-}
-
-/// As if the addresses of load balancers were not admitted as sources.
-fn without_own_addresses(answer: &Answer, claims: &Claims) -> Answer {
-    let is_own = |range: &IpNet| *range == IpNet::from(range.addr()) && claims.has_address(range);
-    let others = |ranges: &Vec<IpNet>| ranges.iter().copied().filter(|range| !is_own(range)).collect();
-    Answer { sources: answer.sources.as_ref().map(others), ..answer.clone() }
 }
 
 /// Who asks for which frontend, whether or not it is to have it.
@@ -80,10 +66,6 @@ impl Claims {
     /// How the address of a frontend came to its Service.
     pub fn kind(&self, frontend: &Frontend) -> &'static str {
         self.of(frontend).first().map_or("unknown", |claim| claim.kind)
-    }
-
-    fn has_address(&self, range: &IpNet) -> bool {
-        self.0.keys().any(|frontend| matches!(frontend, Frontend::Address(address, _) if address.ip() == range.addr()))
     }
 
     fn add(&mut self, service: &Service) {

@@ -13,40 +13,40 @@ use serde_json::json;
 use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port};
 use crate::stage::{Stage, Transport, answer, dropped, eventually, who};
 
-const POD: &str = "a";
+pub const POD: &str = "a";
 
 /// A stage with one Service behind a load balancer that admits these networks.
-fn stage(name: &str, ranges: &[String]) -> Result<Stage> {
+pub fn stage(name: &str, ranges: &[String]) -> Result<Stage> {
     let mut stage = Stage::new(name, &[POD], &[])?;
     admit(&mut stage, ranges)?;
     Ok(stage)
 }
 
-fn admit(stage: &mut Stage, ranges: &[String]) -> Result<()> {
+pub fn admit(stage: &mut Stage, ranges: &[String]) -> Result<()> {
     let ranges = json!({"loadBalancerSourceRanges": ranges});
     stage.apply(&[Service::new("web", 1).exposed(1).spec(ranges).endpoints(endpoints(&stage.pods))])
 }
 
-fn only(pod: &Pod) -> Vec<String> {
+pub fn only(pod: &Pod) -> Vec<String> {
     vec![format!("{}/32", pod.ipv4()), format!("{}/128", pod.ipv6())]
 }
 
 /// Who answers at the load balancer's address, by family.
-fn met(process: &Process) -> [Met<String>; 2] {
+pub fn met(process: &Process) -> [Met<String>; 2] {
     [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, load_balancer_ip(1).at(via, PORT)))
 }
 
-fn admitted() -> [Met<String>; 2] {
+pub fn admitted() -> [Met<String>; 2] {
     [Ok(answer(POD, Transport::Tcp)), Ok(answer(POD, Transport::Tcp))]
 }
 
-fn kept_out() -> [Met<String>; 2] {
+pub fn kept_out() -> [Met<String>; 2] {
     [dropped(), dropped()]
 }
 
 /// Waits until the client is known, and admitted. Where no process can ask for the cookie of its namespace, nobody is known, and
 /// only who binds is admitted: the rest of the test is skipped.
-fn is_recognised(process: &Process) -> Result<bool> {
+pub fn is_recognised(process: &Process) -> Result<bool> {
     if !Features::here().tells_namespaces {
         assert_eq!(met(process), kept_out());
         say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
@@ -123,7 +123,7 @@ fn the_node_is_a_client_like_others() -> Result<()> {
     Ok(())
 }
 
-/// All addresses must be admitted: any of them could be the source.
+/// Where the kernel knows no way to the load balancer, all addresses must be admitted: any of them could be the source.
 #[test]
 fn an_address_outside_of_the_ranges_keeps_the_client_out() -> Result<()> {
     let mut stage = stage("ranges-all", &[])?;

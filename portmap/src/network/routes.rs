@@ -1,0 +1,98 @@
+//! Which source address the kernel chooses for a destination, and word of what may change its choice.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// Groups of rtnetlink: links, and the addresses, routes and rules of both families. A link that goes down takes routes of
+/// IPv4 with it, of which the kernel says nothing.
+const GROUPS: u32 = 1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
+
+/// The routes of the network namespace that it was opened in.
+pub struct Routes(Socket);
+
+impl Routes {
+    /// The routes of the thread's network namespace.
+    pub fn open() -> Result<Self> {
+        let mut socket = open()?;
+        socket.bind_auto().context("failed to bind a netlink socket")?;
+        socket.connect(&SocketAddr::new(0, 0)).context("failed to connect a netlink socket")?;
+        Ok(Self(socket))
+    }
+
+    /// The source address of a socket that is not bound and calls the destination; none if there is no route.
+    pub fn source(&self, destination: IpAddr) -> Result<Option<IpAddr>> {
+        let mut message = NetlinkMessage::new(header(), RouteNetlinkMessage::GetRoute(question(destination)).into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.0.send(&bytes, 0).context("failed to ask for a route")?;
+        let (answer, _) = self.0.recv_from_full().context("failed to ask for a route")?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).context("failed to read a route")?;
+        // An error is how the kernel says that there is no route, or one that forbids or drops.
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = answer.payload else { return Ok(None) };
+        Ok(source_of(&route))
+    }
+}
+
+/// A socket that is readable after something changed that the choice of sources depends on, in the thread's network namespace. It
+/// never blocks.
+pub fn changes() -> Result<Socket> {
+    let mut socket = open()?;
+    socket.bind(&SocketAddr::new(0, GROUPS)).context("failed to listen for changes of routes")?;
+    socket.set_non_blocking(true).context("failed to listen for changes of routes")?;
+    Ok(socket)
+}
+
+fn open() -> Result<Socket> {
+    Socket::new(NETLINK_ROUTE).context("failed to open a netlink socket")
+}
+
+fn header() -> NetlinkHeader {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    header
+}
+
+fn question(destination: IpAddr) -> RouteMessage {
+    let mut question = RouteMessage::default();
+    (question.header.address_family, question.header.destination_prefix_length) = match destination {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    question.attributes.push(RouteAttribute::Destination(destination.into()));
+    question
+}
+
+fn source_of(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+            return Some(IpAddr::from(*address));
+        }
+        if let RouteAttribute::PrefSource(RouteAddress::Inet6(address)) = attribute {
+            return Some(IpAddr::from(*address));
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_reached_from_itself() -> Result<()> {
+        let routes = Routes::open()?;
+        let loopback: IpAddr = "127.0.0.1".parse()?;
+        assert_eq!(routes.source(loopback)?, Some(loopback));
+        // No route leads to an address of nobody.
+        assert_eq!(routes.source("240.0.0.1".parse()?)?.filter(IpAddr::is_unspecified), None);
+        Ok(())
+    }
+}

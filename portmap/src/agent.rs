@@ -85,7 +85,8 @@ pub async fn run(options: Options) -> Result<()> {
             for error in &failed {
                 tracing::error!("{error:#}");
             }
-            ensure!(failed.is_empty(), "{} things under {} are left", failed.len(), agent.kernel.pins.root().display());
+            let root = agent.kernel.pins.root().display();
+            ensure!(failed.is_empty(), "{} pins or directories under {root} were left; the warnings name them", failed.len());
         }
     }
     Ok(())

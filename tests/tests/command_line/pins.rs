@@ -204,7 +204,8 @@ fn an_agent_leaves_and_names_what_others_pinned() -> Result<()> {
     assert_eq!(everything(&version.join("0"))?, [version.join("0/OTHER")]);
     let (status, said) = agent.stop(Signal::SIGTERM)?;
     assert_eq!(status.code(), Some(3), "{said}");
-    assert!(said.contains("1 things") && said.matches("0/OTHER").count() == 2, "{said}");
+    // The same warning within seconds is written once.
+    assert!(said.contains("were left") && said.contains("0/OTHER"), "{said}");
     assert_eq!(everything(&root)?, [version.clone(), version.join("0"), version.join("0/OTHER")]);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
 mod clients;
+mod forgotten;
 mod kernel;
 mod model;
 mod options;
@@ -38,6 +39,7 @@ use crate::{
     table::{Changes, Family, ObjectName},
 };
 use clients::Clients;
+use forgotten::Forgotten;
 use kernel::Kernel;
 use model::Model;
 pub use options::{Leaving, Options, Source, Waiting};
@@ -138,6 +140,7 @@ struct Agent {
     grace: Option<JoinHandle<Result<()>>>,
     clients: Clients,
     stale: Stale,
+    forgotten: Forgotten,
     comparison: Comparison,
     /// How many plans wrote something.
     applied: u64,
@@ -197,6 +200,7 @@ impl Agent {
             grace: None,
             clients: Clients::default(),
             stale,
+            forgotten: Forgotten::default(),
             comparison: Comparison::new(options.compare_every),
             applied: 0,
             facts: Arc::new(Facts::new(watches)),
@@ -275,7 +279,8 @@ impl Agent {
         let lacks_node = self.own_node.is_missed(&self.desired, self.facts.watches());
         status::record_mistakes(&mut self.kernel.maps, lacks_node, self.desired.faulty())?;
         self.metrics.set_outage(outage.as_ref());
-        self.metrics.set_totals(&self.kernel.maps.totals()?);
+        let totals = self.kernel.maps.totals()?;
+        self.metrics.set_totals(&totals, self.forgotten.count(&self.kernel.maps, &totals)?);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod kernels;
 mod long_form;
 mod suite;
 mod tally;
+mod times;
 
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::{Command, ExitCode, Stdio};
@@ -17,6 +18,7 @@ use self::kernels::Matrix;
 use self::long_form::Peer;
 use self::suite::Suite;
 use self::tally::Tally;
+use self::times::Times;
 use crate::screen::Screen;
 use crate::setup::{self, Gap, Purpose};
 use crate::{launch, workspace};
@@ -55,6 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     launch::build()?;
     let mut total = Tally::default();
     let mut remarks = Vec::new();
+    let mut times = Times::default();
     if args.chaos {
         let agents = earlier::build()?;
         for suite in &mut suites {
@@ -62,12 +65,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     for suite in &suites {
-        let tally = run_or_skip(suite, &gaps, &names, &mut remarks)?;
-        total += tally;
+        total += times.of(&suite.name, || run_or_skip(suite, &gaps, &names, &mut remarks))?;
     }
     if let Some(matrix) = matrix {
-        total += matrix.run_or_skip(&gaps, &mut remarks)?;
+        total += times.of(kernels::NAME, || matrix.run_or_skip(&gaps, &mut remarks))?;
     }
+    times.show();
     conclude(total, &remarks, args)
 }
 

@@ -316,8 +316,8 @@ impl Metrics {
         }
     }
 
-    /// What the programs have counted.
-    pub fn set_totals(&self, totals: &Totals) {
+    /// What the programs have counted, and how many clients session affinity has forgotten.
+    pub fn set_totals(&self, totals: &Totals, affinity_forgotten: u64) {
         let Totals {
             forwarded,
             refused,
@@ -343,6 +343,7 @@ impl Metrics {
             ("forgotten_socket", forgotten_sockets),
             ("affinity_client", affinity_clients),
             ("affinity_over_share", affinity_over_share),
+            ("affinity_forgotten", affinity_forgotten),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);
         }

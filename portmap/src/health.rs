@@ -65,7 +65,10 @@ fn programs(pins: &Pins) -> Result<Check> {
     let text = if missing.is_empty() {
         format!("{} are attached", PROGRAMS.join(", "))
     } else {
-        format!("{} are not attached; start the agent: portmap run", missing.join(", "))
+        format!(
+            "{} are not attached; the agent attaches them within a second or logs why; if none runs, start it: portmap run",
+            missing.join(", ")
+        )
     };
     Ok(Check { name: "programs", fine: missing.is_empty(), text })
 }

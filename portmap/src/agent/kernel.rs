@@ -51,7 +51,7 @@ impl Kernel {
         let pins = choose(find(), options)?;
         pins.create()?;
         let programs = attach::load(&pins, options.capacity, &constants)?;
-        let is_replacing = pins.others().iter().any(Pins::has_links);
+        let is_replacing = pins.others()?.iter().any(Pins::has_links);
         let mut kernel = Self {
             maps: BpfMaps::open(&pins)?,
             pins,
@@ -80,8 +80,9 @@ impl Kernel {
         if self.is_attached {
             return Ok(());
         }
+        let others = self.pins.others()?;
         self.attach()?;
-        for error in self.pins.others().iter().flat_map(removal::remove_set) {
+        for error in others.iter().flat_map(removal::remove_set) {
             tracing::warn!("{error:#}");
         }
         Ok(())
@@ -198,7 +199,7 @@ fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
             in_use.next()
         }
     };
-    for error in pins.others().iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
+    for error in pins.others()?.iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
         tracing::warn!("{error:#}");
     }
     Ok(pins)

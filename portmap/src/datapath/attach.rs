@@ -96,7 +96,7 @@ fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
 
 fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
     let own = pins.link(name);
-    for pin in std::iter::once(own.clone()).chain(pins.others().iter().map(|other| other.link(name))) {
+    for pin in std::iter::once(own.clone()).chain(pins.others()?.iter().map(|other| other.link(name))) {
         let Some(link) = open(&pin)? else { continue };
         let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
         if info.cgroup == cgroup.id {

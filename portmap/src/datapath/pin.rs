@@ -142,20 +142,25 @@ impl Pins {
     }
 
     /// The other sets under the same directory, of whatever ABI version.
-    pub fn others(&self) -> Vec<Self> {
-        self.sets().into_iter().filter(|pins| pins != self).collect()
+    pub fn others(&self) -> Result<Vec<Self>> {
+        Ok(self.list_sets()?.into_iter().filter(|pins| pins != self).collect())
     }
 
-    /// All sets under the directory, in order. What cannot be read is not there.
+    /// As [`Self::list_sets`], but what cannot be read is not there.
     fn sets(&self) -> Vec<Self> {
-        let Ok(Some(root)) = Directory::open(&self.root) else { return Vec::new() };
+        self.list_sets().unwrap_or_default()
+    }
+
+    /// All sets under the directory, in order.
+    fn list_sets(&self) -> Result<Vec<Self>> {
+        let Some(root) = Directory::open(&self.root)? else { return Ok(Vec::new()) };
         let mut sets = Vec::new();
-        for (abi, name) in numbered(&root) {
-            if let Ok(Some(version)) = root.child(&name) {
-                sets.extend(numbered(&version).into_iter().map(|(set, _)| Self { root: self.root.clone(), abi, set }));
+        for (abi, name) in numbered(&root)? {
+            if let Some(version) = root.child(&name)? {
+                sets.extend(numbered(&version)?.into_iter().map(|(set, _)| Self { root: self.root.clone(), abi, set }));
             }
         }
-        sets
+        Ok(sets)
     }
 
     /// The ABI version, and the number of the set.
@@ -282,7 +287,7 @@ fn check_below(root: &Directory) -> Result<()> {
         let Some(place) = Place::in_root(&name) else { continue };
         let Some(directory) = root.child(&name)? else { continue };
         if place == Place::Version {
-            numbered(&directory).into_iter().try_for_each(|(_, set)| directory.child(&set).map(drop))?;
+            numbered(&directory)?.into_iter().try_for_each(|(_, set)| directory.child(&set).map(drop))?;
         }
     }
     Ok(())
@@ -293,8 +298,8 @@ fn notes_directory() -> String {
 }
 
 /// The subdirectories whose name is a number, in the order of the numbers.
-fn numbered(directory: &Directory) -> Vec<(u32, OsString)> {
-    let entries = directory.entries().unwrap_or_default().into_iter();
+fn numbered(directory: &Directory) -> Result<Vec<(u32, OsString)>> {
+    let entries = directory.entries()?.into_iter();
     let mut numbered: Vec<(u32, OsString)> = entries
         .filter_map(|entry| match entry {
             Entry::Directory(name) => Some((Place::number(&name)?, name)),
@@ -302,7 +307,7 @@ fn numbered(directory: &Directory) -> Vec<(u32, OsString)> {
         })
         .collect();
     numbered.sort();
-    numbered
+    Ok(numbered)
 }
 
 /// Tells absence from lack of permission.

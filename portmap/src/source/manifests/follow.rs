@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{
     Manifests, Outcome,
@@ -50,9 +50,10 @@ impl Watched {
         let watch = Watch::start(&paths)?;
         let mut manifests = Manifests::new(paths, wanted);
         let now = Instant::now();
-        let mut settling = Settling::default();
-        for path in manifests.read_all()? {
-            settling.retry(path, now);
+        let settling = Settling::default();
+        // A list without these files would take their objects out of the tables.
+        if let Some(path) = manifests.read_all()?.first() {
+            bail!("failed to read {} for want of descriptors or memory; start the agent again", path.display());
         }
         let (sent, said) = (Selection::new(), BTreeSet::new());
         Ok(Self { manifests, watch, settling, watches, find_at: None, rest_until: now, sent, said })

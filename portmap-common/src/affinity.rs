@@ -1,6 +1,6 @@
 //! Session affinity: which endpoint a client was given last.
 
-use crate::layout;
+use crate::{Kind, layout};
 
 /// A key of `AFFINITY`: a client of a service port. Pods are told apart by their network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,25 +72,34 @@ impl Share {
     }
 }
 
-/// A key of `MEMBERS`: there while the endpoint is in the inside choice of the service.
+/// A key of `MEMBERS`: there while the endpoint is in the inside choice of a service port's frontends. All ClusterIP frontends of a
+/// service port have one choice, and all others have one: the internal traffic policy may tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Member {
-    /// Index into `SERVICES`.
-    pub service: u32,
-    /// Always 0: a hash map compares every byte of its keys.
-    pub unused: u32,
+    /// The service port's `id`.
+    pub id: u64,
     /// The endpoint's number.
     pub endpoint: u64,
+    /// 0 for frontends on a ClusterIP, 1 for all others.
+    pub external: u32,
+    /// Always 0: a hash map compares every byte of its keys.
+    pub unused: u32,
 }
 
-layout!(Member, 16);
+layout!(Member, 24);
 
 impl Member {
-    /// The key for an endpoint of a service.
+    /// The key for an endpoint of a service port, and its frontends of a kind: a [`Kind`] as in `SERVICES`.
     #[inline]
-    pub fn new(service: u32, endpoint: u64) -> Self {
-        Self { service, unused: 0, endpoint }
+    pub fn new(id: u64, kind: u8, endpoint: u64) -> Self {
+        Self { id, endpoint, external: Self::external(kind), unused: 0 }
+    }
+
+    /// Which of the service port's choices the frontends of a kind have.
+    #[inline]
+    pub fn external(kind: u8) -> u32 {
+        u32::from(kind != Kind::ClusterIp as u8)
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Description {
     pub id: u64,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
+    /// A [`Kind`].
+    pub kind: u8,
     /// [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
 }
@@ -124,8 +126,8 @@ impl Description {
     /// The description in the words of [`Service::description`], as read from `SERVICES`.
     #[inline]
     pub fn from_words(first: u64, second: u64) -> Self {
-        let [a, b, c, d, _kind, flags, ..] = second.to_ne_bytes();
-        Self { id: first, affinity_timeout: u32::from_ne_bytes([a, b, c, d]), flags }
+        let [a, b, c, d, kind, flags, ..] = second.to_ne_bytes();
+        Self { id: first, affinity_timeout: u32::from_ne_bytes([a, b, c, d]), kind, flags }
     }
 }
 

@@ -11,14 +11,14 @@ use crate::{
 
 /// The endpoint that the client in this network namespace had last, if it is still to be had; else any, which is remembered.
 #[inline(always)]
-pub fn choose<A: Tables>(namespace: u64, number: u32, service: &Description, choice: Choice) -> Option<Backend<A>> {
+pub fn choose<A: Tables>(namespace: u64, service: &Description, choice: Choice) -> Option<Backend<A>> {
     let now = now();
     let client = Client { namespace, id: service.id };
     let last = AFFINITY.get_ptr_mut(client);
     if let Some(last) = last {
         let found = read(last);
         if found.holds(now, service.affinity_timeout)
-            && is_member(number, found.endpoint)
+            && is_member(service, found.endpoint)
             && let Some(backend) = maps::endpoint::<A>(found.endpoint)
         {
             refresh(last, now);
@@ -98,8 +98,8 @@ fn take_share(now: u64) -> bool {
 }
 
 #[inline(always)]
-fn is_member(service: u32, endpoint: u64) -> bool {
-    MEMBERS.get_ptr(Member::new(service, endpoint)).is_some()
+fn is_member(service: &Description, endpoint: u64) -> bool {
+    MEMBERS.get_ptr(Member::new(service.id, service.kind, endpoint)).is_some()
 }
 
 /// The monotonic clock in nanoseconds.

@@ -178,7 +178,7 @@ fn choose<S: Socket<Address: Tables>>(socket: &S, number: u32, service: &Descrip
         return Outcome::of(Action::Leave);
     };
     if choice.count != 0 && service.affinity_timeout != 0 {
-        return forward(affinity::choose(socket.namespace(), number, service, choice));
+        return forward(affinity::choose(socket.namespace(), service, choice));
     }
     pick(choice)
 }

@@ -80,7 +80,7 @@ pub static ENDPOINTS_V4: HashMap<u64, Endpoint<V4>, BACKENDS_MAX, NO_PREALLOC> =
 #[btf_map]
 pub static ENDPOINTS_V6: HashMap<u64, Endpoint<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service, endpoint), while the endpoint is in the service's inside choice: of services with session affinity.
+/// (service port, endpoint), while the endpoint is in the inside choice: of service ports with session affinity.
 #[btf_map]
 pub static MEMBERS: HashMap<Member, u8, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 

@@ -71,7 +71,7 @@ impl fmt::Display for Item {
         match self {
             Self::Address(address, owner) => write!(f, "the ClusterIP {address} ({owner:?})"),
             Self::Endpoint(number, endpoint) => write!(f, "endpoint {number}: {endpoint}"),
-            Self::Member(member) => write!(f, "endpoint {} as a member of service {}", member.endpoint, member.service),
+            Self::Member(member) => write!(f, "endpoint {} as a member of id {}", member.endpoint, member.id),
             Self::Range(id, range) => write!(f, "the source range {range} of id {id}"),
         }
     }

@@ -123,7 +123,7 @@ pub enum Item {
     Address(IpAddr, AddressOwner),
     /// ENDPOINTS: an endpoint that serves, by its number.
     Endpoint(u64, Endpoint),
-    /// MEMBERS: an endpoint that a service with session affinity chooses from.
+    /// MEMBERS: an endpoint that a service port with session affinity chooses from.
     Member(Member),
     /// SOURCE_RANGES: whom the load balancer addresses of the service port with this id admit.
     Range(u64, IpNet),

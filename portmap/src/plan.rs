@@ -17,7 +17,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use portmap_common::{Choice, HOST_ONLY, Member, SOURCE_RANGES, Service};
+use portmap_common::{Choice, HOST_ONLY, SOURCE_RANGES, Service};
 
 use crate::{
     collections::{HashMap, HashSet, sorted},
@@ -191,9 +191,8 @@ impl Planner {
     }
 
     fn find_stray_items(&self) -> impl Iterator<Item = Item> {
-        let numbers: BTreeSet<u32> = self.installed.iter().map(|(_, number, _)| number).collect();
-        let is_stray = move |item: &&Item| match item {
-            Item::Member(member) => member.unused != 0 || !numbers.contains(&member.service),
+        let is_stray = |item: &&Item| match item {
+            Item::Member(member) => member.unused != 0 || member.external > 1 || !self.ports.has(member.id),
             Item::Range(id, _) => !self.ports.has(*id),
             Item::Address(..) | Item::Endpoint(..) => false,
         };
@@ -418,7 +417,7 @@ impl Planner {
         };
         let mut steps = Vec::new();
         let service = self.build(frontend, entry, &mut room, &mut steps);
-        self.set_members(number, &service, &mut steps, &mut phases.forget);
+        self.ports.set_members(&service, &mut self.items, &mut steps);
         match before {
             Some((_, before)) => {
                 // Last: an agent that starts on tables half way through finds the entry's old id or its new one, and a name for it.
@@ -451,24 +450,10 @@ impl Planner {
         }
     }
 
-    /// With session affinity, the endpoints that a service chooses from are its members.
-    fn set_members(&mut self, number: u32, service: &Service, steps: &mut Vec<Step>, forget: &mut Vec<Step>) {
-        let mut members: BTreeSet<Item> = BTreeSet::new();
-        if service.affinity_timeout > 0 {
-            let numbers = self.ports.numbers(service.id, service.inside);
-            members.extend(numbers.map(|endpoint| Item::Member(Member::new(number, endpoint))));
-        }
-        for member in &members {
-            self.items.insert(*member, steps);
-        }
-        self.items.retain(items::members_of(number), |item| members.contains(item), forget);
-    }
-
     fn remove(&mut self, frontend: &Frontend, phases: &mut Phases) {
         if let Some((number, service)) = self.installed.remove(frontend) {
             phases.remove.push(Step::RemoveFrontend(*frontend));
             self.forget_service(&service, &mut phases.remove);
-            self.items.retain(items::members_of(number), |_| false, &mut phases.remove);
             self.numbers.retire(Range { first: number, count: 1 });
         }
     }
@@ -478,7 +463,7 @@ impl Planner {
         self.touched.insert(service.id);
         self.ports.release(service.id, service.inside);
         self.ports.release(service.id, service.outside);
-        if self.ports.leave(service.id) {
+        if self.ports.leave(service) {
             steps.push(Step::RemoveName(service.id));
         }
     }

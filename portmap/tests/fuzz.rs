@@ -157,7 +157,8 @@ fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
         address().prop_map(|address| Item::Address(address, AddressOwner::Served)),
         (wide_number(), endpoint()).prop_map(|(number, endpoint)| Item::Endpoint(number, endpoint)),
-        (number(), wide_number()).prop_map(|(service, endpoint)| Item::Member(Member::new(service, endpoint))),
+        (wide_number(), any::<u8>(), wide_number())
+            .prop_map(|(id, kind, endpoint)| Item::Member(Member::new(id, kind, endpoint))),
         (wide_number(), address()).prop_map(|(id, address)| Item::Range(id, address.into())),
     ]
 }

@@ -270,6 +270,16 @@ mod costs {
         expect_in_time(&[convert(Kind::Service, "a", service), convert(Kind::Slice, "s", slice)]);
     }
 
+    /// What session affinity remembers is shared by the addresses of a port.
+    #[test]
+    fn external_ips_of_one_service_with_session_affinity() {
+        let (mut service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
+        service["spec"]["sessionAffinity"] = json!("ClientIP");
+        let fewer = slice_of("a", 999);
+        let objects = [(Kind::Service, "a", service), (Kind::Slice, "s", slice), (Kind::Slice, "s", fewer)];
+        expect_in_time(&objects.map(|(kind, name, object)| convert(kind, name, object)));
+    }
+
     #[test]
     fn source_ranges_of_one_service() {
         let (service, slice) = (huge(80, 4_000, 60_000), slice_of("a", 10));

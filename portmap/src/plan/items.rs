@@ -95,7 +95,7 @@ impl Items {
             ("FRONTENDS_V6", address(v6), frontends.v6),
             ("ENDPOINTS_V4", endpoint(v4), 0),
             ("ENDPOINTS_V6", endpoint(v6), 0),
-            ("MEMBERS", Item::Member(Member::new(0, 0)), 0),
+            ("MEMBERS", Item::Member(Member::new(0, 0, 0)), 0),
             ("SOURCE_RANGES_V4", Item::Range(0, IpNet::V4(Ipv4Net::default())), 0),
             ("SOURCE_RANGES_V6", Item::Range(0, IpNet::V6(Ipv6Net::default())), 0),
         ];
@@ -120,6 +120,11 @@ impl Items {
             Item::Range(..) => self.capacity.services,
             Item::Endpoint(..) | Item::Member(_) => self.room_each,
         }
+    }
+
+    /// Whether the map of an item has room for one more.
+    pub fn has_room(&self, item: &Item) -> bool {
+        self.counts.get(&kind(item)).copied().unwrap_or_default() < self.room(item)
     }
 
     /// Plans to add an item, unless it is there. False if there is no room.
@@ -169,10 +174,10 @@ impl Items {
     }
 }
 
-/// All members of a service.
-pub fn members_of(service: u32) -> RangeInclusive<Item> {
-    let member = |endpoint| Item::Member(Member::new(service, endpoint));
-    member(u64::MIN)..=member(u64::MAX)
+/// All members of a service port.
+pub fn members_of(id: u64) -> RangeInclusive<Item> {
+    let member = |endpoint, rest| Item::Member(Member { id, endpoint, external: rest, unused: rest });
+    member(u64::MIN, u32::MIN)..=member(u64::MAX, u32::MAX)
 }
 
 /// All source ranges of a service port.

@@ -7,11 +7,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use portmap_common::Choice;
+use portmap_common::{Choice, Member, Service};
 use smallvec::SmallVec;
 
-use super::{Step, items::Items, slots::Range};
+use super::{
+    Step,
+    items::{self, Items},
+    slots::Range,
+};
 use crate::{
+    collections::HashSet,
     maps::{Backends, Item, Marks, Slot},
     table::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
@@ -29,6 +34,8 @@ pub struct Key {
 pub struct Port {
     pub key: Key,
     pub frontends: u32,
+    /// Its frontends by [`Member::external`]: those of each group have one inside choice.
+    groups: [Group; 2],
     /// Nearly always one.
     pub sets: SmallVec<[Set; 1]>,
     /// Most ports need none.
@@ -44,6 +51,16 @@ struct Terms {
     source_ranges: Option<Arc<[IpNet]>>,
 }
 
+/// Frontends of a service port whose inside choice is the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    frontends: u32,
+    /// The choice whose endpoints are in MEMBERS, once it was planned.
+    members: Option<Choice>,
+    /// Whether some of them found no room.
+    lacks: bool,
+}
+
 /// Backends in consecutive slots.
 #[derive(Debug)]
 pub struct Set {
@@ -56,7 +73,61 @@ pub struct Set {
 impl Port {
     /// One without a frontend.
     pub fn new(key: Key) -> Self {
-        Self { key, frontends: 0, sets: SmallVec::new(), terms: None }
+        Self { key, frontends: 0, groups: [Group::default(); 2], sets: SmallVec::new(), terms: None }
+    }
+
+    /// Adds a frontend of a kind, as in SERVICES.
+    pub fn add_frontend(&mut self, kind: u8) {
+        self.frontends += 1;
+        if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
+            group.frontends += 1;
+        }
+    }
+
+    /// Takes a frontend of a kind away.
+    pub fn remove_frontend(&mut self, kind: u8) {
+        self.frontends -= 1;
+        if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
+            group.frontends -= 1;
+            if group.frontends == 0 {
+                // They go from MEMBERS with the last frontend that needs them.
+                group.members = None;
+            }
+        }
+    }
+
+    /// With session affinity, puts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has.
+    /// Where one finds no room the rest is left out, too: affinity does not hold for them.
+    pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
+        let Service { id, kind, inside, .. } = *service;
+        let Some(group) = self.groups.get_mut(Member::external(kind) as usize) else { return };
+        if group.members == Some(inside) && !(group.lacks && items.has_room(&Item::Member(Member::new(id, kind, 0)))) {
+            return;
+        }
+        let set = self.sets.iter().find(|set| set.choice() == inside);
+        let mut members = set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number));
+        group.members = Some(inside);
+        group.lacks = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
+    }
+
+    /// Takes those out of MEMBERS that are in no choice any more.
+    pub fn settle_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
+        let wanted = self.groups.each_ref().map(|group| {
+            let choice = group.members.filter(|_| self.key.has_affinity && group.frontends > 0);
+            let set = choice.and_then(|choice| self.sets.get(self.position(choice)?));
+            set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number)).collect::<HashSet<u64>>()
+        });
+        let is_wanted = |item: &Item| match item {
+            Item::Member(member) => {
+                let group = member.external as usize;
+                // Not planned yet: it is as it was found.
+                let is_unknown = self.groups.get(group).is_some_and(|it| it.frontends > 0 && it.members.is_none());
+                (is_unknown && self.key.has_affinity)
+                    || wanted.get(group).is_some_and(|wanted| wanted.contains(&member.endpoint))
+            }
+            Item::Address(..) | Item::Endpoint(..) | Item::Range(..) => false,
+        };
+        items.retain(items::members_of(id), is_wanted, steps);
     }
 
     /// Takes over what a table entry says.

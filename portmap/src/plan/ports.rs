@@ -153,7 +153,7 @@ impl Ports {
             }
         };
         if let Some(port) = self.by_id.get_mut(&id) {
-            port.frontends += 1;
+            port.add_frontend(entry.kind as u8);
             port.set_terms(entry);
         }
         let Some(ranges) = &entry.source_ranges else { return id };
@@ -172,9 +172,10 @@ impl Ports {
     }
 
     /// Takes a frontend away from a service port. True if it was the last: then the id is not in use any more.
-    pub fn leave(&mut self, id: u64) -> bool {
+    pub fn leave(&mut self, service: &portmap_common::Service) -> bool {
+        let id = service.id;
         let Some(port) = self.by_id.get_mut(&id) else { return false };
-        port.frontends -= 1;
+        port.remove_frontend(service.kind);
         if port.frontends > 0 {
             return false;
         }
@@ -222,18 +223,22 @@ impl Ports {
         choice
     }
 
-    /// The numbers of the endpoints of a choice.
-    pub fn numbers(&self, id: u64, choice: Choice) -> impl Iterator<Item = u64> {
-        let port = self.by_id.get(&id);
-        let set = port.and_then(|port| port.sets.get(port.position(choice)?));
-        set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number))
+    /// With session affinity, puts the endpoints of a service's inside choice into MEMBERS.
+    pub fn set_members(&mut self, service: &portmap_common::Service, items: &mut Items, steps: &mut Vec<Step>) {
+        if service.affinity_timeout > 0
+            && let Some(port) = self.by_id.get_mut(&service.id)
+        {
+            port.set_members(service, items, steps);
+        }
     }
 
     /// Forgets the endpoints of a service port that serve no more, and the source ranges that are not its own any more.
     pub fn settle(&mut self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let Some(port) = self.by_id.get_mut(&id) else {
+            items.retain(items::members_of(id), |_| false, steps);
             return items.retain(items::ranges_of(id), |_| false, steps);
         };
+        port.settle_members(id, items, steps);
         let ranges: &[IpNet] = port.source_ranges();
         items.retain(
             items::ranges_of(id),
@@ -290,7 +295,7 @@ impl Ports {
             None => self.insert(id, key),
         }
         if let Some(port) = self.by_id.get_mut(&id) {
-            port.frontends += 1;
+            port.add_frontend(service.kind);
         }
         self.note_in_use(Marks { id: id.saturating_add(1), endpoint: 0 });
         true

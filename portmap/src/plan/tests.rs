@@ -4,6 +4,7 @@ mod crash;
 
 use std::{net::IpAddr, sync::Arc};
 
+use portmap_common::Member;
 use proptest::prelude::*;
 
 use super::*;
@@ -96,7 +97,7 @@ fn entries(service: u8, shape: &Shape) -> Vec<(Place, Entry)> {
         let frontend = Frontend { address: address(*v6, *last), port: 80, protocol: *protocol };
         let entry = Entry {
             owner: owner.clone(),
-            kind: Kind::ClusterIp,
+            kind: if last.is_multiple_of(3) { Kind::ExternalIp } else { Kind::ClusterIp },
             inside: target(*v6, inside),
             outside: target(*v6, outside),
             affinity_timeout: *affinity_timeout,
@@ -126,7 +127,7 @@ fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
         }
         if service.affinity_timeout > 0 {
             let slots = found.inside.iter().flatten();
-            items.extend(slots.map(|slot| Item::Member(Member::new(found.number, slot.number))));
+            items.extend(slots.map(|slot| Item::Member(Member::new(service.id, service.kind, slot.number))));
         }
     }
     items

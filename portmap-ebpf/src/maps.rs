@@ -176,8 +176,8 @@ pub trait Tables: Address + IpFormatter + Argument {
     /// How many addresses of this family a network namespace has, and as many as were kept.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
 
-    /// The address that the kernel chooses for calls of the namespace to the destination, where the agent has asked it.
-    fn source_of(way: &Way<Self>) -> Option<Self>;
+    /// The address that the kernel chooses for calls of the namespace to the destination; zeroes where the agent has not asked it.
+    fn source_of(way: &Way<Self>) -> Self;
 }
 
 impl Tables for V4 {
@@ -214,9 +214,9 @@ impl Tables for V4 {
     }
 
     #[inline(always)]
-    fn source_of(way: &Way<V4>) -> Option<V4> {
+    fn source_of(way: &Way<V4>) -> V4 {
         // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
-        SOURCES_V4.get_ptr(way).map(|source| unsafe { *source })
+        SOURCES_V4.get_ptr(way).map(|source| unsafe { *source }).unwrap_or_default()
     }
 }
 
@@ -254,9 +254,9 @@ impl Tables for V6 {
     }
 
     #[inline(always)]
-    fn source_of(way: &Way<V6>) -> Option<V6> {
+    fn source_of(way: &Way<V6>) -> V6 {
         // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
-        SOURCES_V6.get_ptr(way).map(|source| unsafe { *source })
+        SOURCES_V6.get_ptr(way).map(|source| unsafe { *source }).unwrap_or_default()
     }
 }
 

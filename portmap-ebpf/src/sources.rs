@@ -16,34 +16,41 @@ use crate::{
 #[inline(always)]
 pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, asked: S::Address, id: u64) -> bool {
     let namespace = socket.namespace();
+    // Zeroes stand for no address. Not an `Option`: the compiler moves its value about where there is none, which the verifier refuses.
     let chosen = S::Address::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: asked });
-    let known = S::Address::addresses_of(namespace);
-    if let Some(claimed) = socket.source(call) {
-        if !may_claim(claimed, chosen, known) {
+    let claimed = socket.source(call).unwrap_or_default();
+    if is_some(claimed) {
+        if !may_claim(namespace, claimed, chosen) {
             maps::count(|totals| totals.unknown_namespace += 1);
             return false;
         }
         return count(S::Address::is_admitted(id, claimed));
     }
-    if let Some(chosen) = chosen {
+    if is_some(chosen) {
         return count(S::Address::is_admitted(id, chosen));
     }
-    let Some((present, addresses)) = known.filter(|(present, _)| *present != 0) else {
+    let Some((present, addresses)) = S::Address::addresses_of(namespace) else {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     };
+    if present == 0 {
+        maps::count(|totals| totals.unknown_namespace += 1);
+        return false;
+    }
     // Hidden from the compiler for the same reason as the number of prefixes.
     let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
     count(present as usize <= ADDRESSES && all.all(|(_, address)| S::Address::is_admitted(id, *address)))
 }
 
-/// Whether a socket may have the address as its source. Anybody may bind to one that is not the namespace's (`IP_FREEBIND`), or
-/// name it in a control message. Where the addresses are not known, or too many, the socket is believed.
+/// Whether a socket in the namespace may have the address as its source. Anybody may bind to one that is not the namespace's
+/// (`IP_FREEBIND`), or name it in a control message. Where the addresses are not known, or too many, the socket is believed.
 #[inline(always)]
-fn may_claim<A: Tables>(claimed: A, chosen: Option<A>, known: Option<(u32, &'static [A; ADDRESSES])>) -> bool {
-    let is_claimed = |address: A| destination(address).is(&destination(claimed));
-    let Some((present, addresses)) = known else { return true };
-    if present as usize > ADDRESSES || chosen.is_some_and(is_claimed) {
+fn may_claim<A: Tables>(namespace: u64, claimed: A, chosen: A) -> bool {
+    if is_same(claimed, chosen) {
+        return true;
+    }
+    let Some((present, addresses)) = A::addresses_of(namespace) else { return true };
+    if present as usize > ADDRESSES {
         return true;
     }
     // Those that there are not are zeroes, which nobody claims.
@@ -51,10 +58,20 @@ fn may_claim<A: Tables>(claimed: A, chosen: Option<A>, known: Option<(u32, &'sta
     for index in 0..ADDRESSES {
         // Hidden from the compiler: it would count in pointers, which the verifier does not follow to the end.
         if let Some(address) = addresses.get(black_box(index)) {
-            is_found |= is_claimed(*address);
+            is_found |= is_same(claimed, *address);
         }
     }
     is_found
+}
+
+#[inline(always)]
+fn is_some<A: Tables>(address: A) -> bool {
+    !is_same(address, A::default())
+}
+
+#[inline(always)]
+fn is_same<A: Tables>(one: A, other: A) -> bool {
+    destination(one).is(&destination(other))
 }
 
 #[inline(always)]

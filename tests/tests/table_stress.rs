@@ -14,9 +14,11 @@ use std::{
 use portmap::{
     apply,
     datapath::{lookup::Lookup, pin::Pins},
-    maps::{Capacity, Maps as _, bpf::BpfMaps, grace::Grace},
+    maps::{Capacity, Maps as _, Prefix, bpf::BpfMaps, grace::Grace},
     plan::Planner,
-    table::{Changes, Endpoint, Entry, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Table, Target},
+    table::{
+        Changes, Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Table, Target,
+    },
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::{
@@ -40,6 +42,9 @@ const READERS: usize = 4;
 
 /// `outcome` of a [`Probe`] that was forwarded.
 const FORWARDED: u32 = 1;
+
+/// `outcome` of a [`Probe`] that was dropped.
+const DROPPED: u32 = 3;
 
 /// What the readers saw.
 #[derive(Debug, Default)]
@@ -115,6 +120,56 @@ fn stress(name: &str, services: u16, waiting: Waiting, time: Duration) -> (Seen,
         stop.store(true, Relaxed);
     });
     (seen, writer.changes)
+}
+
+/// The range that is in force all the time, wherever it stands among the others.
+const STEADY_RANGE: &str = "10.200.0.0/16";
+
+/// The half of PREFIXES that is written next may still be read by a program that began before the last change.
+#[test]
+fn no_reader_misses_a_prefix() {
+    let world = World::new("prefixes").unwrap();
+    let pins = Pins::new(world.bpffs());
+    pins.create().unwrap();
+    let lookups: Vec<Lookup> = (0..READERS).map(|_| Lookup::load(&pins, CAPACITY).unwrap()).collect();
+    let mut maps = BpfMaps::open(&pins).unwrap();
+    let prefixes = |number: u8| {
+        let range = |place: u8| match place == number % 8 {
+            true => STEADY_RANGE.to_owned(),
+            false => format!("172.{}.0.0/16", number.wrapping_add(place)),
+        };
+        (0..8).map(|place| Prefix { range: range(place).parse().unwrap(), allocated: true }).collect::<Vec<_>>()
+    };
+    maps.set_prefixes(Family::V4, &prefixes(0)).unwrap();
+    let (reads, missed, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let until = Instant::now() + Duration::from_secs(seconds().min(5));
+    let mut changes = 0_u64;
+    thread::scope(|scope| {
+        for lookup in &lookups {
+            let (reads, missed, stop) = (&reads, &missed, &stop);
+            scope.spawn(move || read_prefix(lookup, reads, missed, stop));
+        }
+        for number in (0..=u8::MAX).cycle().take_while(|_| Instant::now() < until && missed.load(Relaxed) == 0) {
+            maps.set_prefixes(Family::V4, &prefixes(number)).unwrap();
+            changes += 1;
+        }
+        stop.store(true, Relaxed);
+    });
+    say::figures(format_args!("{changes} changes of the prefixes, {reads:?} reads, {missed:?} missed"));
+    assert!(changes > 20 && reads.load(Relaxed) > 10_000, "too few to say anything");
+    assert_eq!(missed.load(Relaxed), 0);
+}
+
+/// No Service has the address, which lies in the range: it is dropped.
+fn read_prefix(lookup: &Lookup, reads: &AtomicU64, missed: &AtomicU64, stop: &AtomicBool) {
+    let frontend = portmap_common::Frontend::new([10, 200, 1, 2], 80, TCP);
+    let empty = Probe { frontend, outcome: 0, backend: portmap_common::Backend::default() };
+    while !stop.load(Relaxed) {
+        let mut probes = [empty; PROBES];
+        lookup.ask::<V4>(&mut probes, 1).unwrap();
+        reads.fetch_add(PROBES as u64, Relaxed);
+        missed.fetch_add(probes.iter().filter(|probe| probe.outcome != DROPPED).count() as u64, Relaxed);
+    }
 }
 
 fn read(lookup: &Lookup, services: u16, mut random: Random, seen: &Seen, stop: &AtomicBool) {

@@ -3,7 +3,7 @@
 use crate::{Backend, Frontend, V4, V6, layout};
 
 /// How many probes one run of the program takes.
-pub const PROBES: usize = 32;
+pub const PROBES: usize = 16;
 
 /// One destination, and what a connection to it would meet. The program takes a packet of these and fills in the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

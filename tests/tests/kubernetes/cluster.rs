@@ -267,6 +267,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// As [`Self::await_error`], for each of these: after an outage it takes some seconds until an address counts as nobody's again.
+    pub async fn await_errors(&self, frontends: &[SocketAddr], error: &str) -> Result<()> {
+        for frontend in frontends {
+            self.await_error(*frontend, error).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until every connection to an address fails in this way.
     pub async fn await_error(&self, frontend: SocketAddr, error: &str) -> Result<()> {
         let is_so = |answers: &Answers| answers.replies.is_empty() && answers.errors.keys().eq([error]);

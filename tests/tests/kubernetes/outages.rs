@@ -146,7 +146,7 @@ impl Shop {
         let landings = [(&self.cluster.a, self.cluster.a.http)];
         self.cluster.await_table(&rows("web", "http", &self.web, &landings)).await?;
         self.cluster.expect_landings(&self.web, &landings)?;
-        self.cluster.expect_error(&self.old, "ETIMEDOUT")
+        self.cluster.await_errors(&self.old, "ETIMEDOUT").await
     }
 
     async fn the_agent_finds_objects_gone(&self) -> Result<()> {
@@ -157,6 +157,6 @@ impl Shop {
 
         let _agent = self.cluster.agent().await?;
         self.cluster.await_table(&BTreeSet::new()).await?;
-        self.cluster.expect_error(&self.web, "ETIMEDOUT")
+        self.cluster.await_errors(&self.web, "ETIMEDOUT").await
     }
 }

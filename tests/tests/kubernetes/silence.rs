@@ -34,7 +34,7 @@ async fn connections_that_lead_nowhere_are_given_up() -> Result<()> {
     gate.set(Mode::Open);
     within(MINUTES, async || cluster.table(), |found| *found == rows("web", "http", &web, &both)).await?;
     within(MINUTES, async || cluster.status(), |status| status.healthy).await?;
-    cluster.expect_error(&old, "ETIMEDOUT")?;
+    cluster.await_errors(&old, "ETIMEDOUT").await?;
     agent.terminate()?;
     traffic.expect_no_errors().context("connections during all that")
 }

@@ -134,10 +134,8 @@ fn no_reader_misses_a_prefix() {
     let lookups: Vec<Lookup> = (0..READERS).map(|_| Lookup::load(&pins, CAPACITY).unwrap()).collect();
     let mut maps = BpfMaps::open(&pins).unwrap();
     let prefixes = |number: u8| {
-        let range = |place: u8| match place == number % 8 {
-            true => STEADY_RANGE.to_owned(),
-            false => format!("172.{}.0.0/16", number.wrapping_add(place)),
-        };
+        let other = |place: u8| format!("172.{}.0.0/16", number.wrapping_add(place));
+        let range = |place: u8| if place == number % 8 { STEADY_RANGE.to_owned() } else { other(place) };
         (0..8).map(|place| Prefix { range: range(place).parse().unwrap(), allocated: true }).collect::<Vec<_>>()
     };
     maps.set_prefixes(Family::V4, &prefixes(0)).unwrap();

@@ -131,6 +131,7 @@ pub struct Planner {
 /// The steps of a plan by phase: what makes room comes first, and what programs may still ask for goes last.
 #[derive(Default)]
 struct Phases {
+    first: Vec<Step>,
     remove: Vec<Step>,
     write: Vec<Step>,
     forget: Vec<Step>,
@@ -263,6 +264,8 @@ impl Planner {
     /// Plans the writes that make what changed as the table says.
     pub fn plan(&mut self, table: &impl Entries, changes: &Changes) -> Plan {
         let mut phases = Phases::default();
+        // Before a frontend goes whose address may be another proxy's by now.
+        self.prefixes.withdraw(&mut phases.first);
         self.remove_strays(&mut phases);
         let (retried, addresses) = self.retried();
         for address in sorted(changes.addresses.iter().copied().chain(addresses)) {
@@ -339,12 +342,13 @@ impl Planner {
     }
 
     fn in_order(&mut self, phases: Phases) -> Vec<Step> {
-        let Phases { remove, write, forget } = phases;
-        let mut steps = Vec::with_capacity(1 + remove.len() + write.len() + forget.len());
+        let Phases { first, remove, write, forget } = phases;
+        let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + write.len() + forget.len());
         if self.recorded != self.ports.marks() {
             self.recorded = self.ports.marks();
             steps.push(Step::SetMarks(self.recorded));
         }
+        steps.extend(first);
         steps.extend(remove);
         steps.extend(write);
         steps.extend(forget);

@@ -74,6 +74,13 @@ impl Prefixes {
         widen_nearest(covers, address, u8::MAX);
     }
 
+    /// While it is not known who has an address, plans that addresses without an entry are not taken for nobody's.
+    pub fn withdraw(&mut self, steps: &mut Vec<Step>) {
+        if self.owners != Owners::Known {
+            self.plan(false, steps);
+        }
+    }
+
     /// Plans the prefixes of both families. Unless every Service is in the tables, nothing is known to be nobody's.
     pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
         let is_complete = is_complete && self.owners == Owners::Known;

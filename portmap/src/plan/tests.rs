@@ -14,7 +14,7 @@ use crate::{
         Maps as _,
         memory::{Answer, MemoryMaps},
     },
-    table::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Table, Target, Verdict},
+    table::{Endpoint, Kind, ObjectName, Owners, Place, Precedence, Protocol, Table, Target, Verdict},
 };
 
 const SERVICES: u8 = 6;
@@ -430,6 +430,20 @@ fn node_ports_give_way_when_room_is_short() {
     assert_eq!(agent.planner.left_out.len(), 2, "one node port is served still");
     let plan = agent.planner.plan(&agent.table, &Changes::default());
     assert!(plan.steps.is_empty(), "it comes to rest: {plan:?}");
+}
+
+/// A Service that gains another proxy's label looks deleted: its address must not look like nobody's in between.
+#[test]
+fn nothing_is_nobodys_before_a_frontend_goes() {
+    let mut agent = Agent::new(ROOM);
+    let cidrs = ["10.0.0.0/16".parse().expect("a range")];
+    agent.planner.set_cidrs(&cidrs, Owners::Known);
+    let changed = agent.replace(0, one(0, &[1, 2]));
+    agent.change(&changed).expect("applies");
+    agent.planner.set_cidrs(&cidrs, Owners::Unknown);
+    let changed = agent.replace(0, Vec::new());
+    let plan = agent.planner.plan(&agent.table, &changed);
+    assert!(matches!(plan.steps.as_slice(), [Step::SetPrefixes(Family::V4, _), Step::RemoveFrontend(_), ..]), "{plan:?}");
 }
 
 #[test]

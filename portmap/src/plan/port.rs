@@ -33,7 +33,6 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Port {
     pub key: Key,
-    pub frontends: u32,
     /// Its frontends by [`Member::external`]: those of each group have one inside choice.
     groups: [Group; 2],
     /// Nearly always one.
@@ -73,12 +72,16 @@ pub struct Set {
 impl Port {
     /// One without a frontend.
     pub fn new(key: Key) -> Self {
-        Self { key, frontends: 0, groups: [Group::default(); 2], sets: SmallVec::new(), terms: None }
+        Self { key, groups: [Group::default(); 2], sets: SmallVec::new(), terms: None }
+    }
+
+    /// Whether it has a frontend.
+    pub fn has_frontends(&self) -> bool {
+        self.groups.iter().any(|group| group.frontends > 0)
     }
 
     /// Adds a frontend of a kind, as in SERVICES.
     pub fn add_frontend(&mut self, kind: u8) {
-        self.frontends += 1;
         if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
             group.frontends += 1;
         }
@@ -86,7 +89,6 @@ impl Port {
 
     /// Takes a frontend of a kind away.
     pub fn remove_frontend(&mut self, kind: u8) {
-        self.frontends -= 1;
         if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
             group.frontends -= 1;
             if group.frontends == 0 {

@@ -176,7 +176,7 @@ impl Ports {
         let id = service.id;
         let Some(port) = self.by_id.get_mut(&id) else { return false };
         port.remove_frontend(service.kind);
-        if port.frontends > 0 {
+        if port.has_frontends() {
             return false;
         }
         let hash = self.hasher.hash_one(&port.key);

@@ -54,6 +54,15 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
+/// An agent in a container, which is expected to end by itself.
+fn agent_in_time(site: &Site, mounted: &Path) -> Result<Command> {
+    let mut command = container(site, mounted)?;
+    command.arg("timeout");
+    let mut command = in_time(command)?;
+    run(site, &mut command);
+    Ok(command)
+}
+
 /// How a connection to the Service fails for a process in a cgroup.
 fn connect(site: &Site, cgroup: &Path) -> Result<String> {
     let script = format!("echo $$ > {}/cgroup.procs && exec 3<>/dev/tcp/10.96.0.10/80", cgroup.display());
@@ -65,12 +74,7 @@ fn connect(site: &Site, cgroup: &Path) -> Result<String> {
 fn a_containers_own_cgroup_is_not_taken_for_the_nodes() -> Result<()> {
     let site = Site::new("private-cgroups")?;
     let mounted = site.world.directory().join("cgroup");
-    let mut command = in_time({
-        let mut command = container(&site, &mounted)?;
-        command.arg("timeout");
-        command
-    })?;
-    run(&site, &mut command);
+    let mut command = agent_in_time(&site, &mounted)?;
     finish(&mut command)?.expect_error(&[&mounted.to_string_lossy(), "private cgroup namespace", "hostPath", "--cgroup"])?;
     assert!(Link::to(&site.world.cgroup(Group::Clients))?.is_empty(), "programs are attached");
     assert!(!site.world.bpffs().exists(), "something is pinned");
@@ -100,12 +104,7 @@ fn a_node_in_a_container_is_served() -> Result<()> {
         site.ask(&["cleanup"])?.expect(0)?;
     }
     // The depth of a cgroup counts from the machine's root, which cannot be seen from here.
-    let mut command = in_time({
-        let mut command = container(&site, &mounted)?;
-        command.arg("timeout");
-        command
-    })?;
-    run(&site, &mut command);
+    let mut command = agent_in_time(&site, &mounted)?;
     command.arg("--exclude-cgroup").arg(mounted.join("kubelet.slice"));
     finish(&mut command)?.expect_error(&["exclude", "not the root of the node's cgroups"])
 }

@@ -11,15 +11,16 @@ use std::{
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
+use crate::exhaustion::is_exhausted;
+
 /// The path that means standard input.
 pub const STDIN: &str = "-";
 
 /// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// What may be otherwise in a moment, and is no property of the file.
-const PASSING: [Errno; 8] =
-    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE, Errno::ETIMEDOUT];
+/// What may be otherwise in a moment, and is no property of the file; besides a shortage of descriptors or memory.
+const PASSING: [Errno; 5] = [Errno::EIO, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE, Errno::ETIMEDOUT];
 
 /// Tells one content of a file from the next, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub fn is_manifest(path: &Path) -> bool {
 /// Whether the same may succeed later although no file changed.
 pub fn is_passing(error: &anyhow::Error) -> bool {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    errors.filter_map(io::Error::raw_os_error).any(|code| PASSING.contains(&Errno::from_raw(code)))
+    is_exhausted(error) || errors.filter_map(io::Error::raw_os_error).any(|code| PASSING.contains(&Errno::from_raw(code)))
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -11,10 +11,21 @@ use crate::{
 
 /// Applies the steps in their order.
 pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
-    for step in &plan.steps {
-        apply_step(maps, step).with_context(|| format!("failed to {step}"))?;
+    let adds_range = |step: &Step| matches!(step, Step::Insert(Item::Range(..)));
+    for steps in plan.steps.chunk_by(|first, second| adds_range(first) && adds_range(second)) {
+        match steps {
+            [] => {}
+            [step] => apply_step(maps, step).with_context(|| format!("failed to {step}"))?,
+            [first, others @ ..] => insert_ranges(maps, steps)
+                .with_context(|| format!("failed to {first}, or one of the {} ranges after it", others.len()))?,
+        }
     }
     Ok(())
+}
+
+fn insert_ranges(maps: &mut impl Maps, steps: &[Step]) -> Result<()> {
+    let range = |step: &Step| if let Step::Insert(Item::Range(id, range)) = step { Some((*id, *range)) } else { None };
+    maps.insert_ranges(&steps.iter().filter_map(range).collect::<Vec<_>>())
 }
 
 fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {

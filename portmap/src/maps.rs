@@ -196,6 +196,9 @@ pub trait Maps {
     /// Adds an item that is not there.
     fn insert(&mut self, item: &Item) -> Result<()>;
 
+    /// Adds source ranges, each of the service port with this id: as many [`Item::Range`]s, by fewer calls.
+    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()>;
+
     /// Takes an item away.
     fn remove(&mut self, item: &Item) -> Result<()>;
 

@@ -14,6 +14,9 @@ use std::{
 use aya::Pod;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
+/// The kernel's own error for a command that a type of map has not, which never got into the headers of user space.
+const ENOTSUPP: i32 = 524;
+
 /// Entries of a map that are read by one call. No bucket of a hash map holds as many.
 const BATCH: usize = 4_096;
 
@@ -140,6 +143,24 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
             Err(error) => return Err(error),
         }
         position = Some(next);
+    }
+}
+
+/// Writes entries into a hash map or trie, by one call for all of them. Keys that are there already get the new values.
+///
+/// Kernels without the call (hash maps before 5.6, tries before 5.13) refuse it before they write anything: then `Unsupported`.
+pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.batch.keys = keys.as_ptr() as u64;
+    attr.batch.values = values.as_ptr() as u64;
+    attr.batch.count = u32::try_from(keys.len().min(values.len())).map_err(io::Error::other)?;
+    match bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, error))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,6 +15,7 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
+use ipnet::IpNet;
 use portmap_common::{Affinity, Backend, Choice, Client, Counters, Name, Numbers, Service, ServiceRef, State, Totals, V4, V6};
 
 use super::{
@@ -305,11 +306,14 @@ impl Maps for BpfMaps {
                 Family::V6 => self.items_v6.insert_endpoint(number, &endpoint),
             },
             Item::Member(member) => self.members.insert(member),
-            Item::Range(id, range) => match Family::of(range.addr()) {
-                Family::V4 => self.items_v4.insert_range(id, &range),
-                Family::V6 => self.items_v6.insert_range(id, &range),
-            },
+            Item::Range(id, range) => self.insert_ranges(&[(id, range)]),
         }
+    }
+
+    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()> {
+        let of = |family| ranges.iter().filter(move |(_, range)| Family::of(range.addr()) == family);
+        self.items_v4.insert_ranges(of(Family::V4))?;
+        self.items_v6.insert_ranges(of(Family::V6))
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {

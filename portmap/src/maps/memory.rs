@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
+use ipnet::IpNet;
 use portmap_common::{Choice, Service};
 
 use super::{Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
@@ -152,6 +153,10 @@ impl Maps for MemoryMaps {
         }
         ensure!(self.items.insert(*item), "{item:?} is there already");
         Ok(())
+    }
+
+    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()> {
+        ranges.iter().try_for_each(|(id, range)| self.insert(&Item::Range(*id, *range)))
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {

@@ -129,19 +129,23 @@ impl Items {
 
     /// Plans to add an item, unless it is there. False if there is no room.
     pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
-        if self.present.contains(&item) {
-            return true;
-        }
         let room = self.room(&item);
         let count = self.counts.entry(kind(&item)).or_default();
         if *count >= room {
-            self.without_room.insert(item);
-            self.lacked = true;
-            return false;
+            let is_present = self.present.contains(&item);
+            if !is_present {
+                self.without_room.insert(item);
+                self.lacked = true;
+            }
+            return is_present;
+        }
+        if !self.present.insert(item) {
+            return true;
         }
         *count += 1;
-        self.without_room.remove(&item);
-        self.present.insert(item);
+        if !self.without_room.is_empty() {
+            self.without_room.remove(&item);
+        }
         steps.push(Step::Insert(item));
         true
     }

@@ -1,6 +1,10 @@
 //! The maps that things are in or not, and the prefixes.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -11,7 +15,7 @@ use portmap_common::{Choice, Endpoint, Member, OTHER_PROXY, PREFIXES, Prefixes, 
 
 use super::{mapped, open};
 use crate::{
-    datapath::pin::Pins,
+    datapath::{pin::Pins, sys},
     encode::{self, IpBytes},
     maps::{ForeignKey, Item, Prefix, mapped::Mapped},
     table::{AddressOwner, Family},
@@ -35,6 +39,8 @@ where
 {
     endpoints: HashMap<MapData, u64, Endpoint<A>>,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
+    /// The same map, for calls that `LpmTrie` has not.
+    ranges_fd: OwnedFd,
     prefixes: Mapped<Prefixes<A>>,
 }
 
@@ -47,9 +53,11 @@ where
     /// Opens the pinned maps; `family` is the end of their names.
     pub fn open(pins: &Pins, family: &str) -> Result<Self> {
         let open_one = |name: &str| open(pins, &format!("{name}_{family}"));
+        let ranges = open_one("SOURCE_RANGES")?;
         Ok(Self {
             endpoints: HashMap::try_from(Map::HashMap(open_one("ENDPOINTS")?))?,
-            ranges: LpmTrie::try_from(Map::LpmTrie(open_one("SOURCE_RANGES")?))?,
+            ranges_fd: ranges.fd().as_fd().try_clone_to_owned()?,
+            ranges: LpmTrie::try_from(Map::LpmTrie(ranges))?,
             prefixes: mapped(pins, &format!("PREFIXES_{family}"))?,
         })
     }
@@ -63,8 +71,15 @@ where
         Ok(self.endpoints.remove(&number)?)
     }
 
-    pub fn insert_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
-        Ok(self.ranges.insert(&range_key::<A>(id, range)?, PRESENT, NEW_ONLY)?)
+    /// Adds source ranges: by one call where the kernel has it.
+    pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, ipnet::IpNet)>) -> Result<()> {
+        let keys = ranges.map(|(id, range)| range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
+        match sys::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                keys.iter().try_for_each(|key| Ok(self.ranges.insert(key, PRESENT, 0)?))
+            }
+            other => Ok(other?),
+        }
     }
 
     pub fn remove_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {

@@ -1,15 +1,15 @@
 //! The agent's loop: events → store → resolve → plan → apply, in that order, whenever something changed.
 
+mod affinity_evictions;
 mod clients;
-mod forgotten;
-mod kernel;
-mod model;
+mod comparison;
+mod ended_sockets;
+mod installation;
 mod options;
 mod own_node;
-mod repair;
-mod report;
-mod stale;
-mod status;
+mod planner;
+mod problems;
+mod record;
 
 use std::{
     pin::Pin,
@@ -26,27 +26,31 @@ use tokio::{
 
 use crate::{
     apply,
-    datapath::{load::LogLevel, log, pin::Pins, removal},
-    desired::Desired,
-    exhaustion::{is_exhausted, persist, wait_out},
-    maps::{Item, Maps as _, grace::Grace},
-    memory,
-    network::addresses,
+    datapath::{load::LogLevel, log, removal},
+    kernel::{
+        addresses,
+        exhaustion::{is_exhausted, persist, wait_out},
+        heap,
+    },
+    maps::{Item, Maps as _, grace::Grace, pin::Pins},
+    model::{
+        Family, ObjectName,
+        event::{Event, Kind},
+    },
     plan::{Plan, Planner, Step},
-    resolve::Traffic,
+    resolve::{Traffic, claims::Changes, desired::Desired},
     serve::{self, Facts, Metrics, Sync},
-    source::{Event, Events, Kind, Watches, kube, manifests},
-    table::{Changes, Family, ObjectName},
+    source::{Events, Watches, kube, manifests},
 };
+use affinity_evictions::Forgotten;
 use clients::Clients;
-use forgotten::Forgotten;
-use kernel::Kernel;
-use model::Model;
+use comparison::Comparison;
+use ended_sockets::Stale;
+use installation::Kernel;
 pub use options::{Leaving, Options, Source, Waiting};
 use own_node::OwnNode;
-use repair::Comparison;
-use report::Report;
-use stale::Stale;
+use planner::Model;
+use problems::Report;
 
 /// Events that may wait for the loop.
 const QUEUE: usize = 1024;
@@ -176,7 +180,7 @@ impl Agent {
     async fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics)> {
         let mut kernel = Kernel::start(options).await?;
         let stale = Stale::new(&kernel.pins, options.capacity)?;
-        status::record_features(&mut kernel.maps, stale.is_supported())?;
+        record::record_features(&mut kernel.maps, stale.is_supported())?;
         // In this order, so that no change is missed between the two.
         let address_changes = addresses::Changes::listen()?;
         let mut desired =
@@ -267,7 +271,7 @@ impl Agent {
         self.facts.set_attached(self.kernel.keep_attached());
         wait_out(self.record())?;
         if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
-            memory::give_back();
+            heap::give_back();
         }
         Ok(())
     }
@@ -275,9 +279,9 @@ impl Agent {
     /// Records what is known without a sync.
     fn record(&mut self) -> Result<()> {
         let outage = self.facts.outage();
-        status::record_outage(&mut self.kernel.maps, outage.as_ref())?;
+        record::record_outage(&mut self.kernel.maps, outage.as_ref())?;
         let lacks_node = self.own_node.is_missed(&self.desired, self.facts.watches());
-        status::record_mistakes(&mut self.kernel.maps, lacks_node, self.desired.faulty())?;
+        record::record_mistakes(&mut self.kernel.maps, lacks_node, self.desired.faulty())?;
         self.metrics.set_outage(outage.as_ref());
         let totals = self.kernel.maps.totals()?;
         self.metrics.set_totals(&totals, self.forgotten.count(&self.kernel.maps, &totals)?);
@@ -339,7 +343,7 @@ impl Agent {
         let fullness = self.model.last().fullness();
         self.metrics.set_fullness(&fullness);
         self.report.fullness(&fullness);
-        status::record_fullness(&mut self.kernel.maps, &fullness)
+        record::record_fullness(&mut self.kernel.maps, &fullness)
     }
 
     /// Whether enough is known, and no failure is to be waited out.
@@ -395,7 +399,7 @@ impl Agent {
         self.applied += u64::from(!plan.steps.is_empty());
         apply::apply(&mut self.kernel.maps, &plan)?;
         let repaired = if self.compare == Compare::Repair { plan.steps.len() } else { 0 };
-        status::record_sync(&mut self.kernel.maps, &plan, self.desired.table().contested(), repaired)?;
+        record::record_sync(&mut self.kernel.maps, &plan, self.desired.table().contested(), repaired)?;
         self.metrics.settled();
         let triggers = self.desired.take_triggers();
         // The loop also looks without a change: that is no sync.

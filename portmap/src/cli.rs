@@ -14,7 +14,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use portmap::{datapath::pin::Pins, source::Wanted};
+use portmap::{maps::pin::Pins, model::event::Wanted};
 
 /// The answer is "no", or "unhealthy".
 const NO: u8 = 1;
@@ -58,7 +58,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct PinsArguments {
     /// The directory of portmap's pins, on a BPF file system
-    #[arg(long, value_name = "DIR", default_value = portmap::datapath::pin::DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = portmap::maps::pin::DEFAULT)]
     bpffs: PathBuf,
     /// Go by another ABI version of the maps: for tests of upgrades
     #[arg(long, hide = true, env = "PORTMAP_ABI_VERSION", default_value_t = portmap_common::ABI_VERSION)]

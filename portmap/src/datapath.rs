@@ -2,11 +2,8 @@
 
 pub mod attach;
 pub mod cgroup;
-mod directory;
+pub mod iterators;
 pub mod load;
 pub mod log;
 pub mod lookup;
-pub mod pin;
 pub mod removal;
-pub mod stale;
-pub(crate) mod sys;

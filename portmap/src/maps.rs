@@ -2,9 +2,12 @@
 
 mod backends;
 pub mod bpf;
+pub(crate) mod directory;
+pub mod encode;
+pub mod fake;
 pub mod grace;
 mod mapped;
-pub mod memory;
+pub mod pin;
 pub mod sources;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
@@ -16,7 +19,7 @@ use serde::Serialize;
 
 pub use backends::Backends;
 
-use crate::table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
+use crate::model::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
 
 /// How many entries each map holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

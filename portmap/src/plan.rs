@@ -22,7 +22,8 @@ use portmap_common::{Choice, HOST_ONLY, SOURCE_RANGES, Service};
 use crate::{
     collections::{HashMap, HashSet, sorted},
     maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    table::{Changes, Entries, Entry, Family, Frontend, Kind, Owners, ServicePort},
+    model::{Entries, Entry, Family, Frontend, Kind, ServicePort},
+    resolve::claims::{Changes, Owners},
 };
 use installed::Installed;
 use items::Items;

@@ -4,8 +4,11 @@
 //! left out and named, with the reason. Next stage: `plan`.
 
 mod answers;
+pub mod claims;
+pub mod desired;
 mod endpoints;
-pub mod sources;
+pub mod node_ports;
+pub mod source_ranges;
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +21,12 @@ use ipnet::IpNet;
 
 use crate::{
     collections::HashSet,
-    object::{self, Faults, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
-    table::{Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, Rank, ServicePort},
+    model::{
+        Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, ServicePort,
+        object::{self, Faults, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
+    },
+    resolve::claims::Rank,
+    store::Subject,
 };
 pub use answers::Answers;
 use endpoints::{Index, Slices, Uses};
@@ -95,17 +102,6 @@ impl Node {
              out; --allowed-external-ips can allow it"
         ))
     }
-}
-
-/// What a Service's part of the table follows from, beside the node.
-#[derive(Clone, Debug)]
-pub struct Subject {
-    /// The Service's name.
-    pub name: ObjectName,
-    /// The Service.
-    pub service: Service,
-    /// Its slices.
-    pub slices: Vec<Slice>,
 }
 
 /// A Service's part of the table, but for the entries: [`Answers`] has them, one by one.

@@ -2,12 +2,12 @@
 //!
 //! The loop writes what it knows into [`Facts`]; the servers only read it.
 
-mod checks;
 mod connections;
-mod facts;
-mod health;
 mod listen;
 mod metrics;
+mod node_port_checks;
+mod probes;
+mod published;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,10 +16,10 @@ use axum::{Router, routing::get};
 use futures::future::join_all;
 
 use connections::Connections;
-pub use facts::{Facts, ServiceHealth};
 pub use listen::EVERYWHERE;
 use listen::Place;
 pub use metrics::{Metrics, Sync};
+pub use published::{Facts, ServiceHealth};
 
 /// How many connections each server of `--healthz-bind-address` and `--metrics-bind-address` has at a time, and all those of
 /// `healthCheckNodePort`s together.
@@ -37,7 +37,7 @@ pub struct Addresses {
 /// Serves until the agent's loop ends. A port that cannot be had is tried again.
 pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>) -> Result<()> {
     let Addresses { health, metrics: metrics_at } = addresses;
-    let health_router = health::router(facts.clone(), metrics.clone());
+    let health_router = probes::router(facts.clone(), metrics.clone());
     let metrics_router = metrics_router(facts.clone(), metrics);
     let health = health.iter().map(|at| serve_at(*at, "health checks", "--healthz-bind-address", &health_router));
     let metrics = metrics_at.iter().map(|at| serve_at(*at, "metrics", "--metrics-bind-address", &metrics_router));
@@ -46,7 +46,7 @@ pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>)
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = checks::run(facts) => ended,
+        ended = node_port_checks::run(facts) => ended,
         () = servers => Ok(()),
     }
 }
@@ -60,5 +60,5 @@ fn metrics_router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(move || async move { metrics.answer() }))
         .route("/proxyMode", get(|| async { "portmap" }))
-        .merge(health::plain_router(facts))
+        .merge(probes::plain_router(facts))
 }

@@ -11,10 +11,11 @@ use smallvec::SmallVec;
 
 use crate::{
     collections::HashMap,
-    object::{Node, OtherService, Packed, Service, Slice, SliceHead},
-    resolve::Subject,
-    source::{Event, Kind, Object},
-    table::{Family, ObjectName},
+    model::{
+        Family, ObjectName,
+        event::{Event, Kind, Object},
+        object::{Node, OtherService, Packed, Service, Slice, SliceHead},
+    },
 };
 
 /// All objects that count.
@@ -45,6 +46,17 @@ struct Record {
     service: Option<Packed<Service>>,
     /// In the order of their names.
     slices: SmallVec<[(ObjectName, Packed<Slice>); 1]>,
+}
+
+/// What a Service's part of the table follows from, beside the node.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The Service's name.
+    pub name: ObjectName,
+    /// The Service.
+    pub service: Service,
+    /// Its slices.
+    pub slices: Vec<Slice>,
 }
 
 /// What events have concerned.
@@ -273,7 +285,7 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{collections::sorted, object::Faults};
+    use crate::{collections::sorted, model::object::Faults};
 
     fn name(name: &str) -> ObjectName {
         ObjectName::new("default", name)

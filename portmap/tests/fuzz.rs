@@ -10,16 +10,12 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use portmap::{
     apply,
-    desired::Desired,
-    maps::{Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, memory::MemoryMaps},
-    node_ports::Eligible,
+    inspect::table,
+    maps::{Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, fake::MemoryMaps},
+    model::{AddressOwner, Endpoint, Frontend, ObjectName, PerFamily, Protocol, ServicePort, event::Wanted},
     plan::Planner,
-    source::{
-        Wanted,
-        manifests::{self, Manifests},
-    },
-    table::{AddressOwner, Changes, Endpoint, Frontend, ObjectName, PerFamily, Protocol, ServicePort},
-    view,
+    resolve::{claims::Changes, desired::Desired, node_ports::Eligible},
+    source::manifests::{self, Manifests},
 };
 use portmap_common::{Choice, Member, Service};
 use proptest::{collection::vec, option, prelude::*};
@@ -75,7 +71,7 @@ fn read_and_resolve(content: &[u8]) -> Vec<String> {
         desired.apply(event);
     }
     desired.resolve();
-    let rows = view::of_desired(&desired);
+    let rows = table::of_desired(&desired);
     serde_json::to_string(&rows).expect("JSON");
     rows.into_iter().map(|row| row.frontend).collect()
 }

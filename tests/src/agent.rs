@@ -14,9 +14,8 @@ use nix::{
     unistd::Pid,
 };
 use portmap::{
-    datapath::pin::Pins,
-    maps::{Maps as _, bpf::BpfMaps},
-    view,
+    inspect::table,
+    maps::{Maps as _, bpf::BpfMaps, pin::Pins},
 };
 use portmap_common::ABI_VERSION;
 
@@ -138,7 +137,7 @@ impl Agent {
     pub fn services(&self) -> Result<Vec<serde_json::Value>> {
         let abi = self.abi.context("the tables are another build's")?;
         let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, abi))?.read()?;
-        let rows = view::of_snapshot(&snapshot);
+        let rows = table::of_snapshot(&snapshot);
         rows.iter().map(|row| serde_json::to_value(row).context("failed to make JSON of a row")).collect()
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use portmap::datapath::{attach::PROGRAMS, pin::Pins};
+use portmap::{datapath::attach::PROGRAMS, maps::pin::Pins};
 use portmap_tests::{
     agent::Agent,
     kernel::Features,

@@ -13,12 +13,11 @@ use std::{
 
 use portmap::{
     apply,
-    datapath::{lookup::Lookup, pin::Pins},
-    maps::{Capacity, Maps as _, Prefix, bpf::BpfMaps, grace::Grace},
+    datapath::lookup::Lookup,
+    maps::{Capacity, Maps as _, Prefix, bpf::BpfMaps, grace::Grace, pin::Pins},
+    model::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target},
     plan::Planner,
-    table::{
-        Changes, Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Table, Target,
-    },
+    resolve::claims::{Changes, Table},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::{

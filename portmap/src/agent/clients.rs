@@ -17,8 +17,8 @@ use anyhow::{Context, Result};
 use portmap_common::Totals;
 use tokio::task::JoinHandle;
 
-use super::kernel::Kernel;
-use crate::{datapath::pin::Pins, network::namespaces, serve::Metrics};
+use super::installation::Kernel;
+use crate::{kernel::namespaces, maps::pin::Pins, serve::Metrics};
 use survey::{Findings, Request, Scope, Survey};
 use watch::Watches;
 

@@ -5,11 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    datapath::{load::Switches, pin::Mounting},
-    maps::Capacity,
-    node_ports::Eligible,
+    datapath::load::Switches,
+    maps::{Capacity, pin::Mounting},
+    model::event::Wanted,
+    resolve::node_ports::Eligible,
     serve,
-    source::Wanted,
 };
 
 /// Where the objects come from.

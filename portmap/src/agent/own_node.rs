@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    desired::Desired,
-    source::{Kind, Watches},
-    table::Changes,
+    model::event::Kind,
+    resolve::{claims::Changes, desired::Desired},
+    source::Watches,
 };
 
 /// The addresses of the Node object are waited for so long, after the start as after the loss of the last.
@@ -99,9 +99,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        node_ports::Eligible,
-        source::{Event, Object},
-        table::Frontend,
+        model::{
+            Frontend,
+            event::{Event, Object},
+        },
+        resolve::node_ports::Eligible,
     };
 
     const OWN: &str = "192.168.0.1";
@@ -133,7 +135,7 @@ mod tests {
         desired.resolve();
         let is_served = |text: &&str| {
             let address = text.parse().expect("an address");
-            let frontend = Frontend { address, port: 30_080, protocol: crate::table::Protocol::Tcp };
+            let frontend = Frontend { address, port: 30_080, protocol: crate::model::Protocol::Tcp };
             desired.table().winner(&frontend).is_some()
         };
         [OWN, OTHER].into_iter().filter(is_served).collect()

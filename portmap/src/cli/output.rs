@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write as _};
 use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use portmap::view::{External, Row};
+use portmap::inspect::table::{External, Row};
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -115,7 +115,7 @@ pub fn warning(text: &str) {
 
 /// Says why it ends.
 pub fn error(error: &anyhow::Error) {
-    message("error", "31", &portmap::message::of_error(error.as_ref()));
+    message("error", "31", &portmap::error_text::of_error(error.as_ref()));
 }
 
 fn message(label: &str, color: &str, text: &str) {

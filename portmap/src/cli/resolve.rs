@@ -5,12 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use portmap::{
-    desired::Desired,
-    source::{
-        Object, Wanted,
-        manifests::{self, Manifests},
-    },
-    view,
+    inspect::table,
+    model::event::{Object, Wanted},
+    resolve::desired::Desired,
+    source::manifests::{self, Manifests},
 };
 use tracing::subscriber::NoSubscriber;
 
@@ -47,7 +45,7 @@ impl Arguments {
         for warning in &warnings {
             output::warning(warning);
         }
-        output::print_rows(&view::of_desired(&desired), self.output)?;
+        output::print_rows(&table::of_desired(&desired), self.output)?;
         let is_fine = is_usable && (warnings.is_empty() || !self.strict);
         Ok(if is_fine { ExitCode::SUCCESS } else { NO.into() })
     }

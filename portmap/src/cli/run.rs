@@ -12,15 +12,11 @@ use clap::Args;
 use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
-    datapath::{
-        load::{LogLevel, PeerNames, Scope, Switches},
-        pin::Mounting,
-    },
-    descriptors,
-    maps::Capacity,
-    memory,
-    node_ports::Eligible,
-    object,
+    datapath::load::{LogLevel, PeerNames, Scope, Switches},
+    kernel::{descriptors, heap},
+    maps::{Capacity, pin::Mounting},
+    model::object,
+    resolve::node_ports::Eligible,
     serve::{Addresses, EVERYWHERE},
 };
 
@@ -169,7 +165,7 @@ impl Arguments {
             node_port_addresses: self.nodeport_addresses,
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
-        memory::share_one_heap();
+        heap::share_one_heap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.context("failed to start the runtime")?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

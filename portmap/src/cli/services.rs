@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use portmap::{
+    inspect::table,
     maps::{Maps as _, bpf::BpfMaps},
-    view,
 };
 
 use super::{
@@ -28,7 +28,7 @@ impl Arguments {
         let pins = self.pins.open()?;
         pins.expect()?;
         let snapshot = BpfMaps::open(&pins)?.read()?;
-        output::print_rows(&view::of_snapshot(&snapshot), self.output)?;
+        output::print_rows(&table::of_snapshot(&snapshot), self.output)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
-use portmap::health::{self, Health};
+use portmap::inspect::status::{self, Health};
 
 use super::{
     NO, PinsArguments,
@@ -25,7 +25,7 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let pins = self.pins.open()?;
         pins.expect()?;
-        let health = health::look(&pins)?;
+        let health = status::look(&pins)?;
         if !output::print_data(&health, self.output)? {
             print_table(&health)?;
         }

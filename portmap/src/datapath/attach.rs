@@ -16,10 +16,12 @@ use aya::{
 use super::{
     cgroup::Cgroup,
     load::{self, Constants},
-    pin::Pins,
-    sys::{self, Object},
 };
 use crate::maps::Capacity;
+use crate::{
+    kernel::bpf::{self, Object},
+    maps::pin::Pins,
+};
 
 /// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
 /// is shown the Service from the first moment on.
@@ -79,7 +81,7 @@ pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
 /// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
 pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
     let Some(link) = open(&pins.link(program))? else { return Ok(None) };
-    let info = sys::link_info(link.as_fd()).with_context(|| format!("failed to ask about the link of {program}"))?;
+    let info = bpf::link_info(link.as_fd()).with_context(|| format!("failed to ask about the link of {program}"))?;
     Ok(Some((info.cgroup, info.program)))
 }
 
@@ -98,9 +100,9 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cg
     let own = pins.link(name);
     for pin in std::iter::once(own.clone()).chain(pins.others()?.iter().map(|other| other.link(name))) {
         let Some(link) = open(&pin)? else { continue };
-        let info = sys::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
+        let info = bpf::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
         if info.cgroup == cgroup.id {
-            sys::update_link(link.as_fd(), program.fd()?.as_fd())
+            bpf::update_link(link.as_fd(), program.fd()?.as_fd())
                 .context("failed to replace the program of the pinned link")?;
             if pin != own {
                 fs::rename(&pin, &own).with_context(|| format!("failed to move {} to {}", pin.display(), own.display()))?;
@@ -123,7 +125,7 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cg
 /// Detaches the program of a pinned link, whoever else holds the link, and removes the pin.
 fn detach(pin: &Path) -> Result<()> {
     if let Some(link) = open(pin)? {
-        sys::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;
+        bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;
         fs::remove_file(pin).with_context(|| format!("failed to remove {}", pin.display()))?;
     }
     Ok(())
@@ -132,12 +134,12 @@ fn detach(pin: &Path) -> Result<()> {
 /// Opens a pinned link. What somebody else has put in its place is not touched.
 fn open(pin: &Path) -> Result<Option<OwnedFd>> {
     let context = || format!("failed to open the pinned link {}", pin.display());
-    let link = match sys::open_pin(pin) {
+    let link = match bpf::open_pin(pin) {
         Ok(link) => link,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(context),
     };
-    let kind = sys::kind_of(link.as_fd()).with_context(context)?;
+    let kind = bpf::kind_of(link.as_fd()).with_context(context)?;
     ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup: it is not portmap's; remove it", pin.display());
     Ok(Some(link))
 }

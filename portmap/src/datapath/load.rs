@@ -10,8 +10,9 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{cgroup::Cgroup, pin::Pins};
-use crate::{maps::Capacity, network::namespaces};
+use super::cgroup::Cgroup;
+use crate::maps::pin::Pins;
+use crate::{kernel::namespaces, maps::Capacity};
 
 /// The programs that are attached.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));

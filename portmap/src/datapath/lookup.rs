@@ -7,8 +7,9 @@ use aya::{
 };
 use portmap_common::{PROBES, Probe, V4, V6};
 
-use super::{load, pin::Pins};
+use super::load;
 use crate::maps::Capacity;
+use crate::maps::pin::Pins;
 
 static LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lookup"));
 

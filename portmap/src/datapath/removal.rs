@@ -14,12 +14,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{
-    attach::PROGRAMS,
-    directory::{Directory, Entry},
-    load,
-    pin::{LINK, Pins, Place},
-    sys::{self, Object},
+use super::{attach::PROGRAMS, load};
+use crate::{
+    kernel::bpf::{self, Object},
+    maps::{
+        directory::{Directory, Entry},
+        pin::{LINK, Pins, Place},
+    },
 };
 
 /// Programs that only earlier versions attach. A program that is taken out of the datapath is added.
@@ -159,7 +160,7 @@ impl Search {
     /// Notes something that has a name of portmap's, if it is of this kind.
     fn take(&mut self, directory: &Rc<Directory>, entry: &Entry, wanted: Object) {
         let Entry::Pin(name) = entry else { return self.leave(directory, entry.name(), "it is not a pin") };
-        let opened = sys::open_pin(&directory.through(name)).and_then(|object| Ok((sys::kind_of(object.as_fd())?, object)));
+        let opened = bpf::open_pin(&directory.through(name)).and_then(|object| Ok((bpf::kind_of(object.as_fd())?, object)));
         match opened {
             Ok((found, object)) if found == wanted => {
                 let object = if wanted == Object::Map { Kind::Map } else { Kind::Link(object) };
@@ -208,7 +209,7 @@ impl Pin {
 
     fn remove(&self) -> Result<()> {
         if let Kind::Link(link) = &self.object {
-            sys::detach(link.as_fd()).with_context(|| format!("failed to detach {}", self.path().display()))?;
+            bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", self.path().display()))?;
         }
         self.directory.remove_pin(&self.name)
     }

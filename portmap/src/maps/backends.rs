@@ -6,8 +6,8 @@ use portmap_common::{Backend, V4, V6};
 
 use super::Slot;
 use crate::{
-    encode::{self, IpBytes},
-    table::Family,
+    maps::encode::{self, IpBytes},
+    model::Family,
 };
 
 /// Values for consecutive slots of `BACKENDS_V4` or `BACKENDS_V6`. Copies share one memory.

@@ -22,9 +22,12 @@ use super::{
     Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace, mapped::Mapped,
 };
 use crate::{
-    datapath::{pin::Pins, sys},
-    encode::{self, IpBytes},
-    table::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
+    kernel::bpf,
+    maps::{
+        encode::{self, IpBytes},
+        pin::Pins,
+    },
+    model::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
 use items::{FamilyItems, Members};
 
@@ -153,7 +156,7 @@ impl BpfMaps {
     /// How many clients session affinity remembers.
     pub fn affinity_clients(&self) -> Result<u32> {
         let affinity = self.affinity.fd();
-        sys::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
+        bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
             .context("failed to count the entries of AFFINITY")
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 
-use crate::{datapath::pin::Pins, maps::bpf::open};
+use crate::maps::{bpf::open, pin::Pins};
 
 /// The map that is kept for waiting.
 pub struct Grace {

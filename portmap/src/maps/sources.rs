@@ -14,9 +14,11 @@ use portmap_common::{Namespace, V4, V6, Way};
 
 use super::bpf::open;
 use crate::{
-    datapath::pin::Pins,
-    encode::{self, IpBytes},
-    table::Family,
+    maps::{
+        encode::{self, IpBytes},
+        pin::Pins,
+    },
+    model::Family,
 };
 
 /// Which address the kernel chooses for calls of a namespace, given by its cookie, to a destination.

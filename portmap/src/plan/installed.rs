@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use portmap_common::Service;
 
-use crate::table::{Frontend, PerFamily};
+use crate::model::{Frontend, PerFamily};
 
 /// The model of FRONTENDS and SERVICES. Tens of thousands are held as densely as in the maps.
 #[derive(Debug, Default)]

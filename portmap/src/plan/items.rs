@@ -14,7 +14,7 @@ use super::Step;
 use crate::{
     collections::HashMap,
     maps::{Capacity, Fullness, Item},
-    table::{AddressOwner, Endpoint, Family, PerFamily},
+    model::{AddressOwner, Endpoint, Family, PerFamily},
 };
 
 /// The model of those maps.

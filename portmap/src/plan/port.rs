@@ -18,7 +18,7 @@ use super::{
 use crate::{
     collections::HashSet,
     maps::{Backends, Item, Marks, Slot},
-    table::{Endpoint, Entry, Family, Protocol, ServicePort},
+    model::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
 
 /// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     collections::HashMap,
     maps::{Backends, Item, LAST_NUMBER, Marks, Slot},
-    table::{Endpoint, Entry, Family, ServicePort, Target},
+    model::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
 /// Free slots for the sets of backends that a table entry lacks, taken before anything else is planned for it. In the order of

@@ -8,7 +8,8 @@ use portmap_common::PREFIXES;
 use super::Step;
 use crate::{
     maps::Prefix,
-    table::{Family, Owners, PerFamily},
+    model::{Family, PerFamily},
+    resolve::claims::Owners,
 };
 
 /// ServiceCIDRs that are kept of each family; the rest is room for covers.

@@ -12,9 +12,10 @@ use crate::{
     apply,
     maps::{
         Maps as _,
-        memory::{Answer, MemoryMaps},
+        fake::{Answer, MemoryMaps},
     },
-    table::{Endpoint, Kind, ObjectName, Owners, Place, Precedence, Protocol, Table, Target, Verdict},
+    model::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Target, Verdict},
+    resolve::claims::{Owners, Table},
 };
 
 const SERVICES: u8 = 6;

@@ -5,15 +5,17 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Node, Policies, Subject, addresses, cluster_ips,
+    Node, Policies, addresses, cluster_ips,
     endpoints::{self, Index, Slices},
-    sources,
 };
 use crate::{
     collections::HashMap,
-    object::{Policy, Port},
-    table::{Endpoint, Entry, Family, Kind, ObjectName, PerFamily, Place, Protocol, ServicePort, Target, Verdict},
+    model::{
+        Endpoint, Entry, Family, Kind, ObjectName, PerFamily, Place, Protocol, ServicePort, Target, Verdict,
+        object::{Policy, Port},
+    },
 };
+use crate::{resolve::source_ranges, store::Subject};
 
 /// Answers for one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
 /// port: the addresses of a port share all but the kind.
@@ -67,7 +69,7 @@ impl Answers {
                 ports.entry(Asked::NodePort(number, port.protocol)).or_insert(index);
             }
         }
-        let source_ranges = PerFamily::of(|family| sources::ranges(service, family, node).map(Into::into));
+        let source_ranges = PerFamily::of(|family| source_ranges::ranges(service, family, node).map(Into::into));
         let index = Index::of(&subject.slices, service.ports.len());
         Self { kinds, has_others, ports, index, source_ranges, last: RefCell::default(), node: node.clone(), subject }
     }

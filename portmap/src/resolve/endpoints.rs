@@ -5,8 +5,10 @@ use arcstr::ArcStr;
 use super::Node;
 use crate::{
     collections::HashMap,
-    object::{Hints, Slice, SliceEndpoint, SlicePort},
-    table::{Endpoint, Family, Protocol, ServicePort},
+    model::{
+        Endpoint, Family, Protocol, ServicePort,
+        object::{Hints, Slice, SliceEndpoint, SlicePort},
+    },
 };
 
 /// With more ports, those of the slices are indexed: a Service and a slice may have ten thousand each.

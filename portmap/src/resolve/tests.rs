@@ -1,7 +1,7 @@
 use super::*;
-use crate::{
+use crate::model::{
+    Family, Target,
     object::{Faults, SliceEndpoint, SlicePort},
-    table::{Family, Target},
 };
 
 fn service(ports: &[(&str, &str, i32)]) -> Service {

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tower::ServiceExt as _;
 
-use crate::descriptors::{self, Use};
+use crate::kernel::descriptors::{self, Use};
 
 /// A connection may last so long, from its beginning to the end of the answer.
 const LIFETIME: Duration = Duration::from_secs(10);

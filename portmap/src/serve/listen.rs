@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Connections;
-use crate::{
+use crate::kernel::{
     descriptors::{self, Use},
     exhaustion,
 };

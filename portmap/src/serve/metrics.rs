@@ -22,8 +22,8 @@ use prometheus_client::{
 
 use crate::{
     maps::Fullness,
-    source::{Kind, Outage},
-    table::Family,
+    model::{Family, event::Kind},
+    source::Outage,
 };
 
 /// Seconds, in a gauge.

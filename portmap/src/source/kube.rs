@@ -19,10 +19,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Event, Events, Kind, Object, Wanted, Watches};
+use super::{Events, Watches};
+use crate::model::event::{Event, Kind, Object, Wanted};
 use crate::{
-    message,
-    object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
+    error_text,
+    model::object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
 use connection::Cluster;
 
@@ -201,7 +202,7 @@ struct Trouble {
 impl Trouble {
     /// True if it was not said just before.
     fn report(&mut self, server: &str, kind: Kind, error: &watcher::Error) -> bool {
-        let text = message::of_error(error);
+        let text = error_text::of_error(error);
         if self.last.as_ref() == Some(&text) {
             return false;
         }

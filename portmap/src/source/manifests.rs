@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Error, Result, anyhow};
 
-use super::{Event, Kind, Object, Wanted};
+use crate::model::event::{Event, Kind, Object, Wanted};
 pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Kind;
+use crate::model::event::Kind;
 
 /// A watch that fails for less is nothing to tell anybody: it was broken off, and is being taken up again.
 const PATIENCE: Duration = Duration::from_secs(15);

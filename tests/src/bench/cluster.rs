@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portmap::maps::Capacity;
-use portmap::object::SERVICE_NAME_LABEL;
-use portmap::source::{Event, Kind, Object};
-use portmap::table::Family;
+use portmap::model::Family;
+use portmap::model::event::{Event, Kind, Object};
+use portmap::model::object::SERVICE_NAME_LABEL;
 
 use super::Size;
 use super::stages::NODE;

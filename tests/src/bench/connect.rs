@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum as _};
 use portmap::datapath::load::{PeerNames, Switches};
 use portmap::maps::Maps as _;
-use portmap::table::Family;
+use portmap::model::Family;
 use tokio::process::Command;
 
 use super::cluster::{Cluster, PORT, Reached, TARGET_PORT, service_address};

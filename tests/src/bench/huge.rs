@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use portmap::object::SERVICE_NAME_LABEL;
-use portmap::source::{Event, Kind, Object};
+use portmap::model::event::{Event, Kind, Object};
+use portmap::model::object::SERVICE_NAME_LABEL;
 use serde_json::{Value, json};
 
 use super::cluster::NAMESPACE;

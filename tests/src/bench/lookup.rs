@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use portmap::datapath::lookup::Lookup;
-use portmap::encode::{self, IpBytes};
-use portmap::table::{self, Family};
+use portmap::maps::encode::{self, IpBytes};
+use portmap::model::{self, Family};
 use portmap_common::{Backend, PROBES, Probe, V4, V6};
 
 use super::cluster::{Cluster, PORT, service_address};
@@ -126,7 +126,7 @@ impl Questions {
 
     fn probe<A: IpBytes + Default>(&self, service: u32) -> Result<Probe<A>> {
         let address = (self.address)(self.family, service);
-        let frontend = table::Frontend { address, port: self.port, protocol: table::Protocol::Tcp };
+        let frontend = model::Frontend { address, port: self.port, protocol: model::Protocol::Tcp };
         let frontend = encode::frontend(&frontend).context("the address is of the other family")?;
         Ok(Probe { frontend, outcome: u32::MAX, backend: Backend::default() })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use portmap::table::Family;
+use portmap::model::Family;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 

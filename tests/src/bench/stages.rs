@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portmap::apply;
-use portmap::desired::Desired;
 use portmap::maps::Maps as _;
 use portmap::maps::bpf::BpfMaps;
+use portmap::model::event::Event;
 use portmap::plan::Planner;
-use portmap::source::Event;
-use portmap::table::Changes;
+use portmap::resolve::claims::Changes;
+use portmap::resolve::desired::Desired;
 
 use super::tables::Tables;
 

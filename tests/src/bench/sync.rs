@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use portmap::maps::Capacity;
-use portmap::source::Event;
-use portmap::table::Family;
+use portmap::model::Family;
+use portmap::model::event::Event;
 
 use super::cluster::Cluster;
 use super::figures::{Aim, Figures};

@@ -4,11 +4,11 @@ use anyhow::{Context as _, Result};
 use portmap::datapath::attach;
 use portmap::datapath::cgroup::Cgroup;
 use portmap::datapath::load::{Constants, Switches};
-use portmap::datapath::pin::{Lock, Pins};
 use portmap::datapath::removal;
 use portmap::maps::Capacity;
 use portmap::maps::bpf::BpfMaps;
 use portmap::maps::grace::Grace;
+use portmap::maps::pin::{Lock, Pins};
 
 use crate::world::{Group, World};
 

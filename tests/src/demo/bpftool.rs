@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use portmap::datapath::pin::Pins;
+use portmap::maps::pin::Pins;
 use portmap_common::TCP;
 use serde_json::{Value, json};
 

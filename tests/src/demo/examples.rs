@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use portmap::table::Family;
+use portmap::model::Family;
 use portmap_common::Kind;
 use serde_json::Value;
 

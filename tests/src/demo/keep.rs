@@ -4,7 +4,7 @@ use std::env;
 use std::path::Path;
 
 use anyhow::Result;
-use portmap::datapath::pin::Pins;
+use portmap::maps::pin::Pins;
 
 use super::port::Port;
 use super::screen::{self, Screen};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
-use portmap::table::Family;
+use portmap::model::Family;
 use portmap_common::Kind;
 
 use super::connect;

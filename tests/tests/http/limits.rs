@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use portmap::datapath::pin::Pins;
+use portmap::maps::pin::Pins;
 use portmap::maps::{Maps as _, bpf::BpfMaps};
 use portmap_tests::agent::Agent;
 use portmap_tests::patience::patience;

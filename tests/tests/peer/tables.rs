@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use portmap::datapath::pin::Pins;
 use portmap::maps::bpf::BpfMaps;
+use portmap::maps::pin::Pins;
 use portmap::maps::{Item, Maps as _};
-use portmap::table::AddressOwner;
+use portmap::model::AddressOwner;
 use portmap_tests::agent::Agent;
 use portmap_tests::world::World;
 use serde::Deserialize;

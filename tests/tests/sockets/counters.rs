@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use portmap::datapath::pin::Pins;
+use portmap::maps::pin::Pins;
 use portmap_tests::listen::{Listen, Protocol};
 use serde_json::{Value, json};
 

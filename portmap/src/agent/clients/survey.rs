@@ -12,13 +12,13 @@ use netlink_sys::Socket;
 
 use super::watch;
 use crate::{
-    datapath::pin::Pins,
-    maps::sources::{Room, SourceMaps, Sources},
-    network::{
+    kernel::{
         namespaces::{self, Id, Place, Traveller},
         routes::{self, Routes},
     },
-    table::Family,
+    maps::pin::Pins,
+    maps::sources::{Room, SourceMaps, Sources},
+    model::Family,
 };
 
 /// Which namespaces are looked at.

@@ -11,7 +11,7 @@ use netlink_sys::Socket;
 use rustix::process::{Resource, getrlimit};
 use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle, time::sleep};
 
-use crate::network::namespaces::Id;
+use crate::kernel::namespaces::Id;
 
 /// Namespaces that are watched. Each takes a file and is kept alive until the next look finds nobody in it.
 const WATCHED: u64 = 256;

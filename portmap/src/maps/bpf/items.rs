@@ -15,10 +15,14 @@ use portmap_common::{Choice, Endpoint, Member, OTHER_PROXY, PREFIXES, Prefixes, 
 
 use super::{mapped, open};
 use crate::{
-    datapath::{pin::Pins, sys},
-    encode::{self, IpBytes},
-    maps::{ForeignKey, Item, Prefix, mapped::Mapped},
-    table::{AddressOwner, Family},
+    kernel::bpf,
+    maps::{
+        ForeignKey, Item, Prefix,
+        encode::{self, IpBytes},
+        mapped::Mapped,
+        pin::Pins,
+    },
+    model::{AddressOwner, Family},
 };
 
 /// `BPF_NOEXIST`: nothing is updated in place.
@@ -62,7 +66,7 @@ where
         })
     }
 
-    pub fn insert_endpoint(&mut self, number: u64, endpoint: &crate::table::Endpoint) -> Result<()> {
+    pub fn insert_endpoint(&mut self, number: u64, endpoint: &crate::model::Endpoint) -> Result<()> {
         let address = A::from_ip(endpoint.address).context("it is of the other family")?;
         Ok(self.endpoints.insert(number, Endpoint::new(number, address, endpoint.port), NEW_ONLY)?)
     }
@@ -74,7 +78,7 @@ where
     /// Adds source ranges: by one call where the kernel has it.
     pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, ipnet::IpNet)>) -> Result<()> {
         let keys = ranges.map(|(id, range)| range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
-        match sys::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
+        match bpf::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 keys.iter().try_for_each(|key| Ok(self.ranges.insert(key, PRESENT, 0)?))
             }
@@ -101,7 +105,7 @@ where
             let (number, endpoint) = element?;
             // One that somebody else changed is no endpoint of any set, whatever it says.
             let endpoint = if endpoint.belongs_to(number) { endpoint } else { Endpoint::new(number, A::default(), 0) };
-            let endpoint = crate::table::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
+            let endpoint = crate::model::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
             items.insert(Item::Endpoint(number, endpoint));
         }
         for element in &self.ranges {

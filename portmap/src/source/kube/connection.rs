@@ -26,7 +26,7 @@ use tokio::{
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 use super::connector::{Connector, Route};
-use crate::source::{Kind, Watches};
+use crate::{model::event::Kind, source::Watches};
 
 /// Nothing at all is heard for so long: the connection is given up. A watch hears a bookmark each minute, changes or not.
 const SILENCE: Duration = Duration::from_secs(90);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use crate::table::ObjectName;
+use crate::model::ObjectName;
 
 /// A document that is no object.
 #[derive(Clone, Debug)]

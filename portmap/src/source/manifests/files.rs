@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-use crate::exhaustion::is_exhausted;
+use crate::kernel::exhaustion::is_exhausted;
 
 /// The path that means standard input.
 pub const STDIN: &str = "-";

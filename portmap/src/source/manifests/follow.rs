@@ -15,7 +15,10 @@ use super::{
     settle::Settling,
     watch::{Watch, Word},
 };
-use crate::source::{Event, Events, Kind, Object, Wanted, Watches};
+use crate::{
+    model::event::{Event, Kind, Object, Wanted},
+    source::{Events, Watches},
+};
 
 /// Links and directories often change together.
 const COALESCE: Duration = Duration::from_millis(50);

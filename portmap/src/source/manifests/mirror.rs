@@ -14,10 +14,10 @@ use super::{
     objects::{Objects, service_of},
     pods::selector,
 };
-use crate::{
+use crate::model::{
+    Family, ObjectName,
+    event::{Object, Wanted},
     object::{HEADLESS_LABEL, SERVICE_NAME_LABEL, is_labelled},
-    source::{Object, Wanted},
-    table::{Family, ObjectName},
 };
 
 /// The label of Endpoints that are not mirrored.

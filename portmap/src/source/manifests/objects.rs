@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 
 use super::{faults::Faults, kinds, mirror, pods};
-use crate::{
+use crate::model::{
+    Family, ObjectName,
+    event::{Kind, Object, Wanted},
     object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
-    source::{Kind, Object, Wanted},
-    table::{Family, ObjectName},
 };
 
 /// Names of this many objects are shown; further ones are counted.

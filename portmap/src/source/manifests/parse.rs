@@ -20,10 +20,10 @@ use super::{
     kinds,
     objects::{self, All, Objects},
 };
-use crate::{
+use crate::model::{
+    ObjectName,
+    event::{Object, Wanted},
     object::{is_label, object_name},
-    source::{Object, Wanted},
-    table::ObjectName,
 };
 
 /// As the API server has it.

@@ -14,9 +14,11 @@ use k8s_openapi::{
 use super::objects::{Objects, service_of};
 use crate::{
     collections::HashMap,
-    object::{Faults, Packed, Slice, SliceEndpoint, SliceHead, SlicePort, is_local},
-    source::{Object, Wanted},
-    table::{Family, ObjectName, Protocol},
+    model::{
+        Family, ObjectName, Protocol,
+        event::{Object, Wanted},
+        object::{Faults, Packed, Slice, SliceEndpoint, SliceHead, SlicePort, is_local},
+    },
 };
 
 /// The slices for Services that have a selector and no slice.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portmap::table::Family;
+use portmap::model::Family;
 
 /// A network of each family: the second number of `10.x.0.0`, and the third group of `fd00:10:x::`.
 type Networks = (u8, u16);

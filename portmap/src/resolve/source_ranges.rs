@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Node;
-use crate::{object::Service, table::Family};
+use crate::model::{Family, object::Service};
 
 /// The source ranges of a Service in a family, collapsed and in order; none: everybody is admitted.
 ///

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDRSpec;
 
-use crate::table::Family;
+use crate::model::Family;
 
 /// The fewest bits of a range that ClusterIPs are given from. Its addresses are dropped where no Service has them: a wider range
 /// would take other hosts away.

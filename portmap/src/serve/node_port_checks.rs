@@ -20,7 +20,7 @@ use super::{
     CONNECTIONS, Connections, EVERYWHERE, Facts, ServiceHealth,
     listen::{self, Place},
 };
-use crate::table::{Family, PerFamily};
+use crate::model::{Family, PerFamily};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

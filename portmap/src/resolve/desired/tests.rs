@@ -4,7 +4,7 @@ use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{source::Object, view};
+use crate::{inspect::table, model::event::Object};
 
 const CHANGES: usize = 1_000;
 
@@ -120,7 +120,7 @@ fn convert(kind: Kind, name: &str, mut object: Value) -> Object {
         Kind::Node => Object::node(parse(object)),
         Kind::ServiceCidr => {
             let cidr: k8s_openapi::api::networking::v1::ServiceCIDR = parse(object);
-            Object::ServiceCidr(ObjectName::new("default", name), crate::object::cidrs(cidr.spec.unwrap_or_default()).0)
+            Object::ServiceCidr(ObjectName::new("default", name), crate::model::object::cidrs(cidr.spec.unwrap_or_default()).0)
         }
     }
 }
@@ -144,7 +144,7 @@ fn start() -> Desired {
 /// Everything that the table says, frontends on node addresses included.
 fn said(desired: &Desired) -> Vec<String> {
     let Changes { frontends, addresses } = desired.table().everything();
-    let rows = view::of_desired(desired).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
+    let rows = table::of_desired(desired).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
     let entries = frontends.iter().map(|frontend| format!("{frontend} {:?}", desired.entry(frontend)));
     let owners = addresses.iter().map(|address| format!("{address} {:?}", desired.owner(address)));
     let mut all: Vec<String> = rows.chain(entries).chain(owners).collect();
@@ -191,7 +191,7 @@ proptest! {
         if desired.store().node().is_some() {
             prop_assert_eq!(said(&desired), said(&again));
         } else {
-            prop_assert_eq!(view::of_desired(&desired), view::of_desired(&again));
+            prop_assert_eq!(table::of_desired(&desired), table::of_desired(&again));
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::table::{ObjectName, Place, Precedence, Rank, Table};
+use crate::{
+    model::{ObjectName, Place, Precedence},
+    resolve::claims::{Rank, Table},
+};
 
 /// Places named at once; the rest are counted. A Service may claim thousands.
 const MOST: usize = 5;

@@ -10,8 +10,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    object::Node,
-    table::{Family, PerFamily, Yielding},
+    model::{Family, PerFamily, object::Node},
+    resolve::claims::Yielding,
 };
 
 /// An item of `--nodeport-addresses`.

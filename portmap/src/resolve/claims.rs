@@ -9,9 +9,10 @@ use std::{
 
 use smallvec::SmallVec;
 
-use crate::collections::{HashMap, HashSet};
-
-use super::{Entries, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol};
+use crate::{
+    collections::{HashMap, HashSet},
+    model::{AddressOwner, Entries, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol},
+};
 
 /// How a Service came to a place. Of several claims the first of these wins, whatever the age of the Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,17 +69,6 @@ impl<E: Ranked> Claim<E> {
     fn key(&self) -> (Rank, &Precedence) {
         (self.entry.rank(), &self.precedence)
     }
-}
-
-/// Whose a ClusterIP is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AddressOwner {
-    /// A Service that is served here: ports that it does not define are refused.
-    Served,
-    /// A Service that another proxy serves: left alone.
-    OtherProxy,
-    /// Nobody's: found in the kernel, and not what the agent would write.
-    Foreign,
 }
 
 /// Whether it is known who else has a ClusterIP.
@@ -430,7 +420,8 @@ impl Entries for Table {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Protocol, *};
+    use super::super::Protocol;
+    use super::*;
 
     fn precedence(created: i64, name: &str) -> Precedence {
         Precedence { created, service: ObjectName::new("default", name) }

@@ -11,7 +11,7 @@ use super::{
     Faults, SERVICE_NAME_LABEL, object_name,
     shared::{self, shared},
 };
-use crate::table::{Family, ObjectName, Protocol};
+use crate::model::{Family, ObjectName, Protocol};
 
 /// Says when the change of a pod or Service happened that made the controller write the slice, in RFC 3339.
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";

@@ -1,6 +1,6 @@
 //! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
 
-mod losers;
+mod conflicts;
 
 use std::{
     borrow::Cow,
@@ -17,16 +17,19 @@ use jiff::Timestamp;
 
 use crate::{
     collections::HashSet,
-    node_ports::{self, Eligible},
-    object::{OtherService, Packed, Policy, Service},
-    resolve::{self, Answers, Claims, HealthCheck, Node, Skipped, Subject, Traffic},
-    source::{Event, Kind},
-    store::{Dirty, Store},
-    table::{
-        AddressOwner, Changes, Entries, Entry, Family, Frontend, ObjectName, Owners, Place, Precedence, Rank, Table, Yielding,
+    model::{
+        AddressOwner, Entries, Entry, Family, Frontend, ObjectName, Place, Precedence,
+        event::{Event, Kind},
+        object::{OtherService, Packed, Policy, Service},
     },
+    resolve::{
+        self, Answers, Claims, HealthCheck, Node, Skipped, Traffic,
+        claims::{Changes, Owners, Rank, Table, Yielding},
+        node_ports::{self, Eligible},
+    },
+    store::{Dirty, Store, Subject},
 };
-use losers::Losers;
+use conflicts::Losers;
 
 /// The kinds without which nothing may be concluded.
 const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
@@ -278,7 +281,7 @@ impl Desired {
         let resolved = resolve::resolve(&subject, &self.node);
         self.report_on_node(&subject);
         let changes = self.claim(&resolved.precedence, &before, &resolved.claims);
-        self.set_guarded(name, resolve::sources::guarded(&subject.service));
+        self.set_guarded(name, resolve::source_ranges::guarded(&subject.service));
         set(&mut self.health_checks, name, resolved.health_check);
         set(&mut self.lacking, name, Some(resolved.lacking).filter(|lacking| !lacking.is_empty()));
         self.report_skipped(name, resolved.skipped);

@@ -11,12 +11,12 @@ use anyhow::{Context, Result, ensure};
 use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter, util::KernelVersion};
 use portmap_common::Stale;
 
-use super::{load, pin::Pins, sys};
+use super::load;
+use crate::{kernel::bpf, maps::pin::Pins};
 use crate::{
-    encode,
-    maps::Capacity,
-    network::namespaces,
-    table::{Frontend, Protocol},
+    kernel::namespaces,
+    maps::{Capacity, encode},
+    model::{Frontend, Protocol},
 };
 
 static STALE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stale"));
@@ -81,7 +81,7 @@ impl StaleSockets {
             Walk::Notes => Some(open(&pins.map("SOCKETS"))?),
             Walk::UdpSockets => None,
         };
-        let link = sys::iterate(program.fd()?.as_fd(), notes.as_ref().map(|notes| notes.fd().as_fd()));
+        let link = bpf::iterate(program.fd()?.as_fd(), notes.as_ref().map(|notes| notes.fd().as_fd()));
         Ok(Self { walk, link: link.context("failed to walk through sockets")? })
     }
 
@@ -107,11 +107,11 @@ impl StaleSockets {
 
     fn read(&self) -> Result<Vec<StaleSocket>> {
         let mut bytes = Vec::new();
-        let read = sys::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));
+        let read = bpf::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));
         read.context("failed to walk through sockets")?;
         let records = bytes.chunks_exact(size_of::<Stale>());
         ensure!(records.remainder().is_empty(), "the list of stale sockets ends within a record");
-        Ok(records.map(|record| stale_socket(&sys::value_of(record))).collect())
+        Ok(records.map(|record| stale_socket(&bpf::value_of(record))).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use portmap_common::{Choice, Service};
 
 use super::{Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
-use crate::table::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
+use crate::model::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
 /// What a client of the tables would meet.
 #[derive(Clone, Debug, PartialEq, Eq)]

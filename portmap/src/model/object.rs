@@ -12,7 +12,7 @@ mod slice;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::table::ObjectName;
+use crate::model::ObjectName;
 pub use cidr::{checked_cidr, cidrs};
 pub use faults::Faults;
 pub use node::Node;

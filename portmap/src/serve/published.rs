@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    resolve::HealthCheck,
-    source::{Kind, Outage, Watches},
-    table::{ObjectName, Owners},
+    model::{ObjectName, event::Kind},
+    resolve::{HealthCheck, claims::Owners},
+    source::{Outage, Watches},
 };
 
 /// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.

@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
 use crate::{
-    datapath::pin::Pins,
-    maps::{Maps as _, bpf::BpfMaps, grace::Grace},
+    maps::{Maps as _, bpf::BpfMaps, grace::Grace, pin::Pins},
     plan::Planner,
 };
 

@@ -9,9 +9,9 @@ use portmap_common::{Choice, Kind, Verdict};
 use serde::Serialize;
 
 use crate::{
-    desired::Desired,
     maps::{Found, Item, Slot, Snapshot},
-    table::{Endpoint, Entry, Family, Place, ServicePort, Target},
+    model::{Endpoint, Entry, Family, Place, ServicePort, Target},
+    resolve::desired::Desired,
 };
 
 /// One frontend. The names and texts of its JSON are a stable contract.

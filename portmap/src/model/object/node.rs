@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 
 use super::Faults;
-use crate::table::{Family, PerFamily};
+use crate::model::{Family, PerFamily};
 
 /// The label that says which zone a node is in.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";

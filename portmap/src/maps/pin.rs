@@ -32,7 +32,7 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Prefix of the links' names, so that they are told from the maps.
-pub(super) const LINK: &str = "link_";
+pub(crate) const LINK: &str = "link_";
 
 /// Prefix of the directories of [`NOTES`].
 const SOCKETS: &str = "sockets-";
@@ -71,7 +71,7 @@ pub struct Lock {
 
 /// What a directory in the directory of all sets is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The sets of an ABI version.
     Version,
     /// The notes on sockets, of some version.

@@ -5,14 +5,10 @@ use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED
 use serde::Serialize;
 
 use crate::{
-    datapath::{
-        attach::{self, PROGRAMS},
-        pin::Pins,
-    },
-    encode,
-    maps::{Capacity, Fullness, bpf::BpfMaps},
+    datapath::attach::{self, PROGRAMS},
+    kernel::uptime,
+    maps::{Capacity, Fullness, bpf::BpfMaps, encode, pin::Pins},
     source::nothing_heard_of,
-    uptime,
 };
 
 /// The answer of `portmap status`.

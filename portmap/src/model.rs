@@ -1,6 +1,7 @@
 //! The domain types: what the tables should say, in Kubernetes' own terms and independent of how the kernel stores it.
 
-mod claims;
+pub mod event;
+pub mod object;
 
 use std::{
     borrow::Cow,
@@ -13,8 +14,6 @@ use std::{
 use arcstr::ArcStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-pub use claims::{AddressOwner, Changes, Owners, Rank, Ranked, Table, Yielding};
 
 pub use portmap_common::{Kind, Verdict};
 
@@ -280,6 +279,17 @@ pub struct Entry {
     pub serving: Option<Arc<[Endpoint]>>,
     /// Whom the service port's load balancer addresses admit, sorted; none: everybody.
     pub source_ranges: Option<Arc<[IpNet]>>,
+}
+
+/// Whose a ClusterIP is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressOwner {
+    /// A Service that is served here: ports that it does not define are refused.
+    Served,
+    /// A Service that another proxy serves: left alone.
+    OtherProxy,
+    /// Nobody's: found in the kernel, and not what the agent would write.
+    Foreign,
 }
 
 /// A table to plan by: what each destination should do.

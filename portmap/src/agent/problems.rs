@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     maps::{Capacity, Fullness},
+    model::{Frontend, ObjectName},
     plan::{Full, Plan},
-    table::{Frontend, ObjectName, Rank, Table},
+    resolve::claims::{Rank, Table},
 };
 
 /// What was said.

@@ -11,13 +11,12 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinHandle;
 
 use crate::{
-    datapath::{
-        pin::Pins,
-        stale::{StaleSocket, StaleSockets},
+    datapath::iterators::{StaleSocket, StaleSockets},
+    kernel::{
+        exhaustion::{self, is_exhausted},
+        namespaces, sock_diag,
     },
-    exhaustion::{self, is_exhausted},
-    maps::{Capacity, grace::Grace},
-    network::{namespaces, sock_diag},
+    maps::{Capacity, grace::Grace, pin::Pins},
 };
 
 /// Between the two searches after endpoints ended: a client may be on its way through `connect()` during the first.

@@ -10,8 +10,7 @@ use portmap_common::{
 
 use crate::{
     maps::{self, Slot},
-    source::Kind,
-    table::{Endpoint, Frontend, ObjectName, Protocol, ServicePort},
+    model::{Endpoint, Frontend, ObjectName, Protocol, ServicePort, event::Kind},
 };
 
 /// An address family's bytes as an [`IpAddr`].

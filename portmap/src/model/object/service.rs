@@ -11,7 +11,7 @@ use super::{
     Faults, is_label,
     shared::{self, shared},
 };
-use crate::table::{Family, PerFamily, Protocol};
+use crate::model::{Family, PerFamily, Protocol};
 
 /// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_TIMEOUT: u32 = 10_800;

@@ -6,19 +6,23 @@
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 
-use super::{Options, Waiting, status};
+use super::{Options, Waiting};
+use crate::agent::record;
 use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
         load::{self, Constants, LogLevel, Switches},
         log::{self, Logger},
-        pin::{Lock, Missing, Pins},
         removal,
     },
-    exhaustion::is_exhausted,
-    maps::{Capacity, bpf::BpfMaps, grace::Grace},
-    privileges,
+    kernel::{exhaustion::is_exhausted, privileges},
+    maps::{
+        Capacity,
+        bpf::BpfMaps,
+        grace::Grace,
+        pin::{Lock, Missing, Pins},
+    },
 };
 
 /// The maps and programs of this agent.
@@ -64,7 +68,7 @@ impl Kernel {
             trouble: None,
             _lock: lock,
         };
-        status::record_start(&mut kernel.maps)?;
+        record::record_start(&mut kernel.maps)?;
         // Programs may still read what an earlier agent had retired when it ended.
         Grace::open(&kernel.pins)?.wait()?;
         if is_replacing {
@@ -173,7 +177,7 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     if let Some(lock) = pins.lock()? {
         return Ok(lock);
     }
-    let holder = format!("another agent{} writes to {}", status::holder(pins), pins.root().display());
+    let holder = format!("another agent{} writes to {}", record::holder(pins), pins.root().display());
     match waiting {
         Waiting::No => bail!("{holder}; stop it first, or wait for its end with --wait"),
         Waiting::ForLock => {
@@ -190,7 +194,7 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
 fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
         // At once: until then the tables say that an agent is synced, and mean the one before.
-        status::record_start(&mut earlier)?;
+        record::record_start(&mut earlier)?;
     }
     let pins = match load::difference(&in_use, options.capacity)? {
         None => in_use,

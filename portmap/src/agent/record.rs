@@ -4,12 +4,11 @@ use anyhow::Result;
 use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED};
 
 use crate::{
-    datapath::{load, pin::Pins},
-    encode,
-    maps::{Fullness, bpf::BpfMaps},
+    datapath::load,
+    kernel::uptime,
+    maps::{Fullness, bpf::BpfMaps, encode, pin::Pins},
     plan::Plan,
     source::Outage,
-    uptime,
 };
 
 /// Records that this process is the agent now.

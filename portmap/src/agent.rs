@@ -38,7 +38,11 @@ use crate::{
         event::{Event, Kind},
     },
     plan::{Plan, Planner, Step},
-    resolve::{Traffic, claims::Changes, desired::Desired},
+    resolve::{
+        Traffic,
+        changes::Changes,
+        desired::{Desired, entries::EntryReader},
+    },
     serve::{self, Facts, Metrics, Sync},
     source::{Events, Watches, kube, manifests},
 };
@@ -237,7 +241,8 @@ impl Agent {
                     self.model.last().release();
                 }
                 sockets = self.stale.found() => {
-                    let ended = sockets.into_iter().filter(|socket| !self.desired.serves(&socket.asked, socket.peer));
+                    let mut entries = EntryReader::new(&self.desired);
+                    let ended = sockets.into_iter().filter(|socket| !entries.serves(&socket.asked, socket.peer));
                     self.stale.destroy(ended.collect());
                 }
                 tables = self.comparison.ended(self.applied) => self.compare_with(tables),
@@ -366,7 +371,7 @@ impl Agent {
             self.changes.extend(self.model.last().everything());
         }
         let changes = std::mem::take(&mut self.changes);
-        if let Err(error) = self.apply(&changes) {
+        if let Err(error) = self.apply(changes) {
             self.retry_later(&error);
             return Ok(());
         }
@@ -387,12 +392,14 @@ impl Agent {
         Ok(())
     }
 
-    fn apply(&mut self, changes: &Changes) -> Result<()> {
+    fn apply(&mut self, mut changes: Changes) -> Result<()> {
         let started = Instant::now();
         self.desired.set_owners(self.facts.owners());
         let planner = self.model.last();
         planner.set_cidrs(&self.desired.cidrs(), self.desired.owners());
-        let plan = planner.plan(&self.desired, changes);
+        let is_without_change = changes.is_empty();
+        changes.extend(planner.take_retries());
+        let plan = planner.plan(self.desired.changed(&changes));
         for step in &plan.steps {
             tracing::debug!("{step}");
         }
@@ -405,7 +412,7 @@ impl Agent {
         // The loop also looks without a change: that is no sync.
         match self.compare {
             Compare::All | Compare::Repair => self.metrics.synced(Sync::Full, started.elapsed(), &triggers),
-            Compare::Changes if changes.is_empty() => {}
+            Compare::Changes if is_without_change => {}
             Compare::Changes => self.metrics.synced(Sync::Partial, started.elapsed(), &triggers),
         }
         self.metrics.repaired(repaired);

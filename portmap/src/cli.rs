@@ -61,13 +61,21 @@ struct PinsArguments {
     #[arg(long, value_name = "DIR", default_value = portmap::maps::pin::DEFAULT)]
     bpffs: PathBuf,
     /// Go by another ABI version of the maps: for tests of upgrades
+    #[cfg(feature = "testing")]
     #[arg(long, hide = true, env = "PORTMAP_ABI_VERSION", default_value_t = portmap_common::ABI_VERSION)]
     abi_version: u32,
 }
 
 impl PinsArguments {
     fn open(&self) -> Result<Pins> {
-        Pins::find(&self.bpffs, self.abi_version)
+        Pins::find(&self.bpffs, self.abi_version())
+    }
+
+    fn abi_version(&self) -> u32 {
+        #[cfg(feature = "testing")]
+        return self.abi_version;
+        #[cfg(not(feature = "testing"))]
+        return portmap_common::ABI_VERSION;
     }
 }
 

@@ -5,5 +5,6 @@ pub mod cgroup;
 pub mod iterators;
 pub mod load;
 pub mod log;
+#[cfg(feature = "testing")]
 pub mod lookup;
 pub mod removal;

@@ -4,6 +4,7 @@ mod backends;
 pub mod bpf;
 pub(crate) mod directory;
 pub mod encode;
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod grace;
 mod mapped;

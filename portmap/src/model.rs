@@ -4,7 +4,6 @@ pub mod event;
 pub mod object;
 
 use std::{
-    borrow::Cow,
     cmp::Ordering,
     fmt,
     net::{IpAddr, SocketAddr},
@@ -290,19 +289,6 @@ pub enum AddressOwner {
     OtherProxy,
     /// Nobody's: found in the kernel, and not what the agent would write.
     Foreign,
-}
-
-/// A table to plan by: what each destination should do.
-pub trait Entries {
-    /// What a frontend should do, if anybody claims it.
-    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>>;
-
-    /// Whose a ClusterIP is.
-    fn owner(&self, address: &IpAddr) -> Option<AddressOwner>;
-
-    /// Puts frontends into the order in which they are planned: those to remove, then by [`Rank`], so that node ports are the
-    /// first to lack room. Within a rank the frontends of a service port stand together: they share much of their entries.
-    fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend>;
 }
 
 /// Who wins a place that several Services claim with the same [`Rank`]: the oldest, then the first by name.

@@ -22,8 +22,11 @@ use portmap_common::{Choice, HOST_ONLY, SOURCE_RANGES, Service};
 use crate::{
     collections::{HashMap, HashSet, sorted},
     maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    model::{Entries, Entry, Family, Frontend, Kind, ServicePort},
-    resolve::claims::{Changes, Owners},
+    model::{AddressOwner, Entry, Family, Frontend, Kind, ServicePort},
+    resolve::{
+        changes::{ChangedEntries, ChangedEntry, Changes},
+        claims::Owners,
+    },
 };
 use installed::Installed;
 use items::Items;
@@ -262,36 +265,25 @@ impl Planner {
         is_sound
     }
 
-    /// Plans the writes that make what changed as the table says.
-    pub fn plan(&mut self, table: &impl Entries, changes: &Changes) -> Plan {
+    /// Plans the writes for changed entries and owners.
+    pub fn plan(&mut self, changed: ChangedEntries<impl Iterator<Item = ChangedEntry>>) -> Plan {
+        let ChangedEntries { owners, frontends } = changed;
         let mut phases = Phases::default();
         // Before a frontend goes whose address may be another proxy's by now.
         self.prefixes.withdraw(&mut phases.first);
         self.remove_strays(&mut phases);
-        let (retried, addresses) = self.retried();
-        for address in sorted(changes.addresses.iter().copied().chain(addresses)) {
-            self.set_address(table, &address, &mut phases);
+        for (address, owner) in owners {
+            self.set_owner(address, owner, &mut phases);
         }
         self.items.take_lack();
-        let frontends = &changes.frontends;
-        let retried = retried.iter().filter(|frontend| !frontends.contains(frontend));
         // Until those that gave way before have made room, no others do.
         let mut may_give_way = if self.numbers.is_pending() { Some(Vec::new()) } else { None };
-        for frontend in table.arrange(sorted(frontends.iter().chain(retried))) {
-            self.left_out.remove(frontend);
-            self.incomplete.remove(frontend);
-            match table.entry(frontend) {
-                None => self.remove(frontend, &mut phases),
-                Some(entry) => match self.set(frontend, &entry, &mut phases) {
-                    Err(full) => {
-                        self.left_out.insert(*frontend, full);
-                        if full == Full::Services && entry.kind != Kind::NodePort {
-                            self.displace_node_port(&mut may_give_way, &mut phases);
-                        }
-                    }
-                    Ok(()) if self.items.take_lack() => drop(self.incomplete.insert(*frontend)),
-                    Ok(()) => {}
-                },
+        for (frontend, entry) in frontends {
+            self.left_out.remove(&frontend);
+            self.incomplete.remove(&frontend);
+            match entry {
+                None => self.remove(&frontend, &mut phases),
+                Some(entry) => self.set_or_leave_out(frontend, &entry, &mut may_give_way, &mut phases),
             }
         }
         for id in sorted(std::mem::take(&mut self.touched)) {
@@ -302,19 +294,39 @@ impl Planner {
         Plan { steps: self.in_order(phases), left_out: self.left_out.clone(), without_room: self.items.without_room() }
     }
 
-    /// What found no room before and may find some now. Nothing, as long as nothing was freed.
-    fn retried(&mut self) -> (Vec<Frontend>, Vec<IpAddr>) {
-        let (mut retried, mut addresses) = (Vec::new(), Vec::new());
+    /// Frontends and ClusterIPs that found no room before and may find room now: to be added to the changes of the next plan.
+    /// Empty if no room became free since the last call.
+    pub fn take_retries(&mut self) -> Changes {
+        let mut retries = Changes::default();
         if std::mem::take(&mut self.room_came) {
             let has_number = self.numbers.has_room(1);
             let has_room = |full: &Full| (has_number || *full != Full::Services) && self.ports.has_room(*full);
-            retried.extend(self.left_out.iter().filter(|(_, full)| has_room(full)).map(|(frontend, _)| *frontend));
+            retries.frontends.extend(self.left_out.iter().filter(|(_, full)| has_room(full)).map(|(frontend, _)| *frontend));
         }
         if self.items.take_room() {
-            retried.extend(self.incomplete.iter().take(RETRIED));
-            addresses.extend(self.items.addresses_without_room().take(RETRIED));
+            retries.frontends.extend(self.incomplete.iter().take(RETRIED));
+            retries.addresses.extend(self.items.addresses_without_room().take(RETRIED));
         }
-        (retried, addresses)
+        retries
+    }
+
+    fn set_or_leave_out(
+        &mut self,
+        frontend: Frontend,
+        entry: &Entry,
+        may_give_way: &mut Option<Vec<Frontend>>,
+        phases: &mut Phases,
+    ) {
+        match self.set(&frontend, entry, phases) {
+            Err(full) => {
+                self.left_out.insert(frontend, full);
+                if full == Full::Services && entry.kind != Kind::NodePort {
+                    self.displace_node_port(may_give_way, phases);
+                }
+            }
+            Ok(()) if self.items.take_lack() => drop(self.incomplete.insert(frontend)),
+            Ok(()) => {}
+        }
     }
 
     /// Has a node port give way to a frontend of another kind that found no room. There is room after a grace period; then both are
@@ -386,14 +398,14 @@ impl Planner {
         Changes { frontends: self.installed.iter().map(|(frontend, ..)| *frontend).collect(), addresses: addresses.collect() }
     }
 
-    fn set_address(&mut self, table: &impl Entries, address: &IpAddr, phases: &mut Phases) {
-        let (before, after) = (self.items.owner(*address), table.owner(address));
-        if let Some(owner) = before.filter(|_| before != after) {
-            self.items.remove(Item::Address(*address, owner), &mut phases.remove);
+    fn set_owner(&mut self, address: IpAddr, owner: Option<AddressOwner>, phases: &mut Phases) {
+        let before = self.items.owner(address);
+        if let Some(before) = before.filter(|before| Some(*before) != owner) {
+            self.items.remove(Item::Address(address, before), &mut phases.remove);
         }
-        if let Some(owner) = after {
-            self.items.insert(Item::Address(*address, owner), &mut phases.write);
-            self.prefixes.cover(*address);
+        if let Some(owner) = owner {
+            self.items.insert(Item::Address(address, owner), &mut phases.write);
+            self.prefixes.cover(address);
         }
     }
 

@@ -4,9 +4,12 @@
 //! left out and named, with the reason. Next stage: `plan`.
 
 mod answers;
+pub mod changes;
 pub mod claims;
 pub mod desired;
 mod endpoints;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod node_ports;
 pub mod source_ranges;
 

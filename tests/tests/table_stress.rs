@@ -17,7 +17,7 @@ use portmap::{
     maps::{Capacity, Maps as _, Prefix, bpf::BpfMaps, grace::Grace, pin::Pins},
     model::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target},
     plan::Planner,
-    resolve::claims::{Changes, Table},
+    resolve::{changes::Changes, fake::EntryTable},
 };
 use portmap_common::{PROBES, Probe, TCP, V4};
 use portmap_tests::{
@@ -213,7 +213,7 @@ fn port(generation: u8) -> u16 {
 
 /// The agent's stages from the table on.
 struct Writer {
-    table: Table,
+    table: EntryTable,
     planner: Planner,
     maps: BpfMaps,
     services: u16,
@@ -241,7 +241,7 @@ impl Writer {
         });
         let planner = Planner::new(CAPACITY, maps.read().unwrap());
         Self {
-            table: Table::default(),
+            table: EntryTable::default(),
             planner,
             maps,
             services,
@@ -302,7 +302,9 @@ impl Writer {
             }
             Waiting::GracePeriod => self.wait_in_the_background(),
         }
-        let plan = self.planner.plan(&self.table, changed);
+        let mut changed = changed.clone();
+        changed.extend(self.planner.take_retries());
+        let plan = self.planner.plan(self.table.changed(&changed));
         apply::apply(&mut self.maps, &plan).unwrap();
         if !plan.left_out.is_empty() {
             // All slots are waiting for the grace period: a steady service must not stay behind.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     model::event::Kind,
-    resolve::{claims::Changes, desired::Desired},
+    resolve::{changes::Changes, desired::Desired},
     source::Watches,
 };
 

@@ -6,7 +6,7 @@ use crate::{
     maps::{Capacity, Fullness},
     model::{Frontend, ObjectName},
     plan::{Full, Plan},
-    resolve::claims::{Rank, Table},
+    resolve::claims::Table,
 };
 
 /// What was said.
@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// Says what found no room.
-    pub fn plan(&mut self, plan: Plan, table: &Table<Rank>, capacity: Capacity) {
+    pub fn plan(&mut self, plan: Plan, table: &Table, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
             tracing::error!(

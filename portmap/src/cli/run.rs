@@ -148,7 +148,7 @@ impl Arguments {
         let options = Options {
             source,
             wanted: self.objects.wanted()?,
-            abi: self.pins.abi_version,
+            abi: self.pins.abi_version(),
             bpffs: self.pins.bpffs,
             mounting: if self.life.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
             waiting: if self.life.wait { Waiting::ForLock } else { Waiting::No },

@@ -15,7 +15,7 @@ use crate::{
         fake::{Answer, MemoryMaps},
     },
     model::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Target, Verdict},
-    resolve::claims::{Owners, Table},
+    resolve::{claims::Owners, fake::EntryTable},
 };
 
 const SERVICES: u8 = 6;
@@ -134,9 +134,16 @@ fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
     items
 }
 
+/// Plans changes, with everything that found no room before.
+fn plan(planner: &mut Planner, table: &EntryTable, changes: &Changes) -> Plan {
+    let mut changes = changes.clone();
+    changes.extend(planner.take_retries());
+    planner.plan(table.changed(&changes))
+}
+
 /// The agent in small, without a kernel.
 struct Agent {
-    table: Table,
+    table: EntryTable,
     claimed: BTreeMap<u8, Vec<Place>>,
     planner: Planner,
     maps: MemoryMaps,
@@ -146,7 +153,7 @@ impl Agent {
     fn new(capacity: Capacity) -> Self {
         let maps = MemoryMaps::new(capacity);
         let planner = Planner::new(capacity, maps.read().expect("reads"));
-        Self { table: Table::default(), claimed: BTreeMap::new(), planner, maps }
+        Self { table: EntryTable::default(), claimed: BTreeMap::new(), planner, maps }
     }
 
     /// Has a Service claim these places and no others.
@@ -163,7 +170,7 @@ impl Agent {
     /// Applies the change step by step; between any two, a reader of any frontend meets what it met before, or what it will
     /// meet after: whole.
     fn change(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
-        let plan = self.planner.plan(&self.table, changed);
+        let plan = plan(&mut self.planner, &self.table, changed);
         let watched: BTreeSet<Frontend> =
             self.table.everything().frontends.into_iter().chain(changed.frontends.iter().copied()).collect();
         let before: BTreeMap<Frontend, [Option<Answer>; 2]> =
@@ -201,7 +208,8 @@ impl Agent {
         prop_assert!(self.planner.is_confirmed_by(&found), "{:?} and {found:?}", self.planner);
         self.planner = found;
         self.maps.grace();
-        let plan = self.planner.plan(&self.table, &self.everything());
+        let everything = self.everything();
+        let plan = plan(&mut self.planner, &self.table, &everything);
         prop_assert!(plan.steps.is_empty(), "a restart without a change writes: {:?}", plan.steps);
         Ok(())
     }
@@ -336,7 +344,7 @@ fn full_maps_rest() {
         let (marks, used) = (agent.planner.ports.marks(), agent.planner.numbers.used());
         for _ in 0..3 {
             assert!(!agent.planner.seal(), "{full:?}: nothing was given up");
-            let plan = agent.planner.plan(&agent.table, &agent.table.everything());
+            let plan = plan(&mut agent.planner, &agent.table, &agent.table.everything());
             assert!(plan.steps.is_empty(), "{full:?}: {:?}", plan.steps);
         }
         assert_eq!((agent.planner.ports.marks(), agent.planner.numbers.used()), (marks, used), "{full:?}");
@@ -387,7 +395,7 @@ fn given_numbers_stay_given() {
         let mut found = Planner::new(ROOM, snapshot);
         assert!(!agent.planner.is_confirmed_by(&found));
         found.trust_numbers_of(&agent.planner);
-        let plan = found.plan(&agent.table, &Changes::default());
+        let plan = plan(&mut found, &agent.table, &Changes::default());
         assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.marks())]);
     }
 }
@@ -429,7 +437,7 @@ fn node_ports_give_way_when_room_is_short() {
         assert_eq!(agent.see(&frontend)[0], Some(answer(&entry.inside)), "{frontend}");
     }
     assert_eq!(agent.planner.left_out.len(), 2, "one node port is served still");
-    let plan = agent.planner.plan(&agent.table, &Changes::default());
+    let plan = plan(&mut agent.planner, &agent.table, &Changes::default());
     assert!(plan.steps.is_empty(), "it comes to rest: {plan:?}");
 }
 
@@ -443,7 +451,7 @@ fn nothing_is_nobodys_before_a_frontend_goes() {
     agent.change(&changed).expect("applies");
     agent.planner.set_cidrs(&cidrs, Owners::Unknown);
     let changed = agent.replace(0, Vec::new());
-    let plan = agent.planner.plan(&agent.table, &changed);
+    let plan = plan(&mut agent.planner, &agent.table, &changed);
     assert!(matches!(plan.steps.as_slice(), [Step::SetPrefixes(Family::V4, _), Step::RemoveFrontend(_), ..]), "{plan:?}");
 }
 
@@ -475,7 +483,7 @@ fn a_broken_entry_is_removed_and_written_anew() {
     let found = Planner::new(ROOM, snapshot);
     assert!(!agent.planner.is_confirmed_by(&found));
     agent.planner = found;
-    let plan = agent.planner.plan(&agent.table, &changed);
+    let plan = plan(&mut agent.planner, &agent.table, &changed);
     assert!(
         matches!(
             plan.steps.as_slice(),

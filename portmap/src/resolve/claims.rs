@@ -1,7 +1,6 @@
 //! The desired table: who claims which destination, and who wins it.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
@@ -9,9 +8,10 @@ use std::{
 
 use smallvec::SmallVec;
 
+use super::changes::Changes;
 use crate::{
     collections::{HashMap, HashSet},
-    model::{AddressOwner, Entries, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol},
+    model::{AddressOwner, Family, Frontend, ObjectName, Place, Precedence, Protocol},
 };
 
 /// How a Service came to a place. Of several claims the first of these wins, whatever the age of the Services.
@@ -27,28 +27,6 @@ pub enum Rank {
     NodePort,
 }
 
-/// What has a rank.
-pub trait Ranked {
-    /// The rank.
-    fn rank(&self) -> Rank;
-}
-
-impl Ranked for Rank {
-    fn rank(&self) -> Rank {
-        *self
-    }
-}
-
-impl Ranked for Entry {
-    fn rank(&self) -> Rank {
-        match self.kind {
-            Kind::ClusterIp => Rank::ClusterIp,
-            Kind::ExternalIp | Kind::LoadBalancer => Rank::External,
-            Kind::NodePort => Rank::NodePort,
-        }
-    }
-}
-
 /// Whose addresses are no node addresses, although an interface of the node has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Yielding {
@@ -58,16 +36,16 @@ pub enum Yielding {
     ToServices,
 }
 
-/// A Service's claim on a place, and what it would do there.
+/// A Service's claim on a place.
 #[derive(Clone, Debug)]
-struct Claim<E> {
+struct Claim {
+    rank: Rank,
     precedence: Precedence,
-    entry: E,
 }
 
-impl<E: Ranked> Claim<E> {
+impl Claim {
     fn key(&self) -> (Rank, &Precedence) {
-        (self.entry.rank(), &self.precedence)
+        (self.rank, &self.precedence)
     }
 }
 
@@ -81,37 +59,13 @@ pub enum Owners {
     Unknown,
 }
 
-/// What may have changed in the table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Frontends whose entry may be another.
-    pub frontends: HashSet<Frontend>,
-    /// ClusterIPs whose owner may be another.
-    pub addresses: HashSet<IpAddr>,
-}
-
-impl Changes {
-    /// Whether nothing may have changed.
-    pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.addresses.is_empty()
-    }
-
-    /// Adds other changes.
-    pub fn extend(&mut self, other: Self) {
-        self.frontends.extend(other.frontends);
-        self.addresses.extend(other.addresses);
-    }
-}
-
-/// The desired table: for each place the Service that wins it, with what it would do there; and whose each ClusterIP is.
-///
-/// Who can derive the entries at any time need not keep them: `Table<Rank>`.
+/// The desired table without its entries: for each place the Service that wins it, and whose each ClusterIP is.
 ///
 /// A ClusterIP is its Service's at every port: claims of other ranks at that address are in vain, and it is no node address.
-#[derive(Debug)]
-pub struct Table<E = Entry> {
+#[derive(Debug, Default)]
+pub struct Table {
     /// In the order of rank and precedence. Nearly every place is claimed once.
-    claims: BTreeMap<Place, SmallVec<[Claim<E>; 1]>>,
+    claims: BTreeMap<Place, SmallVec<[Claim; 1]>>,
     /// ClusterIP → those who have it, in order.
     addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
     /// Places that a Service claims in vain.
@@ -128,26 +82,11 @@ pub struct Table<E = Entry> {
     new_node_ports: BTreeSet<Place>,
 }
 
-impl<E> Default for Table<E> {
-    fn default() -> Self {
-        Self {
-            claims: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            contested: BTreeSet::new(),
-            candidates: BTreeMap::new(),
-            node_addresses: BTreeSet::new(),
-            moved: BTreeSet::new(),
-            node_ports: BTreeSet::new(),
-            new_node_ports: BTreeSet::new(),
-        }
-    }
-}
-
-impl<E: Ranked> Table<E> {
+impl Table {
     /// Replaces what a Service claims, which was `before`, and returns what may have changed, but for node ports: see
     /// [`Self::settle`].
-    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], entries: Vec<(Place, E)>) -> Changes {
-        let mut touched = Vec::with_capacity(before.len() + entries.len());
+    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], claims: Vec<(Place, Rank)>) -> Changes {
+        let mut touched = Vec::with_capacity(before.len() + claims.len());
         for place in before {
             self.withdraw(precedence, place);
             touched.push(*place);
@@ -155,14 +94,14 @@ impl<E: Ranked> Table<E> {
                 self.node_ports.insert(*place);
             }
         }
-        for (place, entry) in entries {
-            let claims = self.claims.entry(place).or_default();
-            if place.address.is_none() && self.node_ports.insert(place) && claims.is_empty() {
+        for (place, rank) in claims {
+            let others = self.claims.entry(place).or_default();
+            if place.address.is_none() && self.node_ports.insert(place) && others.is_empty() {
                 self.new_node_ports.insert(place);
             }
-            let claim = Claim { precedence: precedence.clone(), entry };
-            let index = claims.partition_point(|other| other.key() < claim.key());
-            claims.insert(index, claim);
+            let claim = Claim { rank, precedence: precedence.clone() };
+            let index = others.partition_point(|other| other.key() < claim.key());
+            others.insert(index, claim);
             touched.push(place);
         }
         for place in &touched {
@@ -278,11 +217,11 @@ impl<E: Ranked> Table<E> {
         self.claims.keys()
     }
 
-    /// All places, and what their winners would do there, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName, &E)> {
+    /// All places that a Service has, with their Services, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName)> {
         self.claims.iter().filter_map(|(place, claims)| {
-            let Claim { precedence, entry } = claims.first().filter(|claim| !self.is_in_vain(place, claim))?;
-            Some((place, &precedence.service, entry))
+            let winner = claims.first().filter(|claim| !self.is_in_vain(place, claim))?;
+            Some((place, &winner.precedence.service))
         })
     }
 
@@ -317,21 +256,22 @@ impl<E: Ranked> Table<E> {
             && self.claims.get(place).is_some_and(|claims| position(claims, claimant).is_some())
     }
 
-    /// See [`Entries::arrange`].
-    pub fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend> {
+    /// Puts frontends into the order in which they are planned: frontends to remove, then by [`Rank`], so that node ports are the
+    /// first to lack room. Within a rank the frontends of a service port stand together: they share much of their entries.
+    pub fn arrange(&self, frontends: Vec<Frontend>) -> Vec<Frontend> {
         let mut groups: HashMap<&ObjectName, usize> = HashMap::default();
-        let key = |frontend: &'a Frontend| {
-            let Some((_, claim)) = self.claim(frontend) else { return (None, 0, frontend) };
+        let key = |frontend: Frontend| {
+            let Some((_, claim)) = self.claim(&frontend) else { return (None, 0, frontend) };
             let next = groups.len();
             let group = *groups.entry(&claim.precedence.service).or_insert(next);
-            (Some(claim.entry.rank()), group, frontend)
+            (Some(claim.rank), group, frontend)
         };
         let mut all: Vec<_> = frontends.into_iter().map(key).collect();
         all.sort_by_key(|(rank, group, frontend)| (*rank, *group, frontend.family(), frontend.port, frontend.protocol));
         all.into_iter().map(|(_, _, frontend)| frontend).collect()
     }
 
-    fn claim(&self, frontend: &Frontend) -> Option<(Place, &Claim<E>)> {
+    fn claim(&self, frontend: &Frontend) -> Option<(Place, &Claim)> {
         let first =
             |place| self.claims.get(&place)?.first().filter(|claim| !self.is_in_vain(&place, claim)).map(|it| (place, it));
         first(Place::from(*frontend)).or_else(|| {
@@ -342,8 +282,8 @@ impl<E: Ranked> Table<E> {
     }
 
     /// Whether the first claim on a place is, because the address is another Service's ClusterIP.
-    fn is_in_vain(&self, place: &Place, first: &Claim<E>) -> bool {
-        first.entry.rank() != Rank::ClusterIp && self.first_owner(place).is_some()
+    fn is_in_vain(&self, place: &Place, first: &Claim) -> bool {
+        first.rank != Rank::ClusterIp && self.first_owner(place).is_some()
     }
 
     fn first_owner(&self, place: &Place) -> Option<&ObjectName> {
@@ -351,7 +291,7 @@ impl<E: Ranked> Table<E> {
     }
 
     /// The places on an address.
-    fn at(&self, address: IpAddr) -> impl Iterator<Item = (&Place, &SmallVec<[Claim<E>; 1]>)> {
+    fn at(&self, address: IpAddr) -> impl Iterator<Item = (&Place, &SmallVec<[Claim; 1]>)> {
         let place = |port, protocol| Place::from(Frontend { address, port, protocol });
         self.claims.range(place(u16::MIN, Protocol::Tcp)..=place(u16::MAX, Protocol::Udp))
     }
@@ -387,7 +327,7 @@ impl<E: Ranked> Table<E> {
 
     fn withdraw(&mut self, precedence: &Precedence, place: &Place) {
         let Some(claims) = self.claims.get_mut(place) else { return };
-        let is_its = |claim: &Claim<E>| claim.precedence.service == precedence.service;
+        let is_its = |claim: &Claim| claim.precedence.service == precedence.service;
         // One that was deleted and made again has another age.
         if let Some(index) = position(claims, precedence).or_else(|| claims.iter().position(is_its)) {
             claims.remove(index);
@@ -399,146 +339,10 @@ impl<E: Ranked> Table<E> {
 }
 
 /// Where the claim of a Service stands among those on a place. There may be as many as there are Services.
-fn position<E: Ranked>(claims: &[Claim<E>], claimant: &Precedence) -> Option<usize> {
+fn position(claims: &[Claim], claimant: &Precedence) -> Option<usize> {
     let ranks = [Rank::ClusterIp, Rank::External, Rank::LeftOver, Rank::NodePort];
     ranks.iter().find_map(|rank| claims.binary_search_by(|claim| claim.key().cmp(&(*rank, claimant))).ok())
 }
 
-impl Entries for Table {
-    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>> {
-        self.claim(frontend).map(|(_, claim)| Cow::Borrowed(&claim.entry))
-    }
-
-    fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
-        self.owner(address)
-    }
-
-    fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend> {
-        self.arrange(frontends)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::Protocol;
-    use super::*;
-
-    fn precedence(created: i64, name: &str) -> Precedence {
-        Precedence { created, service: ObjectName::new("default", name) }
-    }
-
-    fn place() -> Place {
-        frontend().into()
-    }
-
-    fn frontend() -> Frontend {
-        Frontend { address: [10, 96, 0, 1].into(), port: 80, protocol: Protocol::Tcp }
-    }
-
-    fn winner(table: &Table<Rank>) -> Option<&str> {
-        table.winner(&frontend()).map(|(_, service)| service.name())
-    }
-
-    #[test]
-    fn the_oldest_claim_wins_and_the_next_takes_over() {
-        let (old, new) = (precedence(1, "z"), precedence(2, "a"));
-        let mut table = Table::default();
-        table.replace(&new, &[], vec![(place(), Rank::External)]);
-        assert_eq!(winner(&table), Some("a"));
-        table.replace(&old, &[], vec![(place(), Rank::External)]);
-        assert_eq!(winner(&table), Some("z"));
-        assert_eq!(table.losers(&place()).count(), 1);
-        assert_eq!(table.replace(&old, &[place()], Vec::new()).frontends.len(), 1);
-        assert_eq!(winner(&table), Some("a"));
-        table.replace(&new, &[place()], Vec::new());
-        assert_eq!(winner(&table), None);
-    }
-
-    #[test]
-    fn of_one_age_the_first_name_wins() {
-        let (a, b) = (precedence(1, "a"), precedence(1, "b"));
-        let mut table = Table::default();
-        table.replace(&b, &[], vec![(place(), Rank::External)]);
-        table.replace(&a, &[], vec![(place(), Rank::External)]);
-        assert_eq!(winner(&table), Some("a"));
-    }
-
-    #[test]
-    fn a_cluster_ip_wins_whatever_its_age() {
-        let (old, new) = (precedence(1, "squatter"), precedence(2, "owner"));
-        let mut table = Table::default();
-        table.replace(&old, &[], vec![(place(), Rank::External)]);
-        table.replace(&new, &[], vec![(place(), Rank::ClusterIp)]);
-        assert_eq!(winner(&table), Some("owner"));
-        assert_eq!(table.losers(&place()).count(), 1);
-    }
-
-    #[test]
-    fn what_is_left_over_loses_to_what_is_in_use() {
-        let (old, new) = (precedence(1, "was"), precedence(2, "is"));
-        let mut table = Table::default();
-        table.replace(&old, &[], vec![(place(), Rank::LeftOver)]);
-        assert_eq!(winner(&table), Some("was"));
-        table.replace(&new, &[], vec![(place(), Rank::External)]);
-        assert_eq!(winner(&table), Some("is"));
-    }
-
-    /// Also at ports that its Service does not define.
-    #[test]
-    fn a_cluster_ip_is_nobody_elses_at_any_port() {
-        for owner in [AddressOwner::Served, AddressOwner::OtherProxy] {
-            let squatter = precedence(1, "squatter");
-            let (mut table, address) = (Table::default(), frontend().address);
-            table.replace(&squatter, &[], vec![(place(), Rank::External)]);
-            assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
-            let name = ObjectName::new("default", "owner");
-            let changes = table.set_addresses(owner, &name, &[], &[address]);
-            assert!(changes.frontends.contains(&frontend()), "{changes:?}");
-            assert_eq!((winner(&table), table.contested(), table.iter().count()), (None, 1, 0));
-            assert_eq!(table.losers(&place()).next(), Some((&squatter.service, &name)));
-            let changes = table.set_addresses(owner, &name, &[address], &[]);
-            assert!(changes.frontends.contains(&frontend()), "{changes:?}");
-            assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
-        }
-    }
-
-    /// As on kube-ipvs0, which has the ClusterIPs of all Services.
-    #[test]
-    fn an_address_that_is_a_services_is_none_of_the_nodes() {
-        let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
-        let on = |last: u8| node_port.on([10, 96, 0, last].into());
-        let mut table = Table::default();
-        let addresses = [(1, Yielding::ToClusterIps), (2, Yielding::ToClusterIps), (3, Yielding::ToServices)];
-        table.set_node_addresses(addresses.map(|(last, yielding)| (on(last).address, yielding)).into());
-        let service = precedence(1, "web");
-        let external = |last: u8| Place::from(Frontend { port: 80, ..on(last) });
-        let claims = [2, 3].map(|last| (external(last), Rank::External));
-        table.replace(&service, &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
-        table.set_addresses(AddressOwner::Served, &service.service, &[], &[on(1).address]);
-        assert_eq!(table.settle().frontends, [on(2)].into_iter().collect(), "none was on the address before");
-        let served = |table: &Table<Rank>| [1, 2, 3].map(|last| table.winner(&on(last)).is_some());
-        assert_eq!(served(&table), [false, true, false]);
-        table.set_addresses(AddressOwner::Served, &service.service, &[on(1).address], &[]);
-        assert!(table.settle().frontends.contains(&on(1)));
-        assert_eq!(served(&table), [true, true, false]);
-    }
-
-    #[test]
-    fn node_ports_come_last_and_services_stand_together() {
-        let mut table = Table::default();
-        let at = |last: u8, port| Frontend { address: [10, 96, 0, last].into(), port, protocol: Protocol::Tcp };
-        table.set_node_addresses([(at(0, 0).address, Yielding::ToClusterIps)].into());
-        let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
-        for (number, name) in [(1, "a"), (2, "b")] {
-            let frontends = [at(number, 80), at(number + 2, 80), at(number, 81)];
-            let claims = frontends.map(|frontend| (Place::from(frontend), Rank::ClusterIp));
-            table.replace(&precedence(1, name), &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
-        }
-        table.settle();
-        let mut all: Vec<Frontend> = table.everything().frontends.into_iter().chain([at(9, 9)]).collect();
-        all.sort_unstable();
-        let arranged: Vec<Frontend> = table.arrange(all.iter().collect()).into_iter().copied().collect();
-        let (a, b) = ([at(1, 80), at(3, 80), at(1, 81)], [at(2, 80), at(4, 80), at(2, 81)]);
-        assert_eq!(arranged, [vec![at(9, 9)], a.to_vec(), b.to_vec(), vec![at(0, 30_080)]].concat());
-    }
-}
+mod tests;

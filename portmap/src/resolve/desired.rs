@@ -1,14 +1,12 @@
 //! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
 
 mod conflicts;
+pub mod entries;
 
 use std::{
-    borrow::Cow,
-    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     mem,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -18,13 +16,14 @@ use jiff::Timestamp;
 use crate::{
     collections::HashSet,
     model::{
-        AddressOwner, Entries, Entry, Family, Frontend, ObjectName, Place, Precedence,
+        AddressOwner, Family, ObjectName, Place, Precedence,
         event::{Event, Kind},
         object::{OtherService, Packed, Policy, Service},
     },
     resolve::{
-        self, Answers, Claims, HealthCheck, Node, Skipped, Traffic,
-        claims::{Changes, Owners, Rank, Table, Yielding},
+        self, Claims, HealthCheck, Node, Skipped, Traffic,
+        changes::Changes,
+        claims::{Owners, Table, Yielding},
         node_ports::{self, Eligible},
     },
     store::{Dirty, Store, Subject},
@@ -37,10 +36,8 @@ const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
 /// The objects, and the table that follows from them.
 pub struct Desired {
     store: Store,
-    /// What each Service does at a place follows from the objects, whenever it is asked for.
-    table: Table<Rank>,
-    /// Who was asked for last, and probably will be again.
-    last: Cell<Option<Rc<Answers>>>,
+    /// Entries are not kept: they follow from the objects.
+    table: Table,
     /// Whether the Node or the ServiceCIDRs may be others.
     has_other_terms: bool,
     name: Arc<str>,
@@ -75,7 +72,6 @@ impl Desired {
         Self {
             store: Store::default(),
             table: Table::default(),
-            last: Cell::default(),
             has_other_terms: false,
             node: Node::new(&name, None).reserving(&cidrs),
             external_ips: None,
@@ -104,7 +100,6 @@ impl Desired {
 
     /// Takes in an event.
     pub fn apply(&mut self, event: Event) {
-        self.last.take();
         self.has_other_terms |= self.store.apply(event);
     }
 
@@ -124,7 +119,7 @@ impl Desired {
     }
 
     /// The table.
-    pub fn table(&self) -> &Table<Rank> {
+    pub fn table(&self) -> &Table {
         &self.table
     }
 
@@ -177,12 +172,6 @@ impl Desired {
         mem::take(&mut self.has_other_guarded).then(|| self.guarded.values().flatten().copied().collect())
     }
 
-    /// Whether what a client asked for is still served at this address, if only for the clients that it has.
-    pub fn serves(&self, asked: &Frontend, given: SocketAddr) -> bool {
-        let serving = self.entry(asked).and_then(|entry| entry.into_owned().serving);
-        serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
-    }
-
     /// How many service ports a policy keeps on this node where there is no endpoint, while there are some elsewhere.
     pub fn lacking(&self, family: Family, traffic: Traffic) -> usize {
         self.lacking.values().flatten().filter(|lacking| **lacking == (family, traffic)).count()
@@ -196,16 +185,6 @@ impl Desired {
     /// When the changes happened that have been taken in since the last call.
     pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
         self.store.take_triggers()
-    }
-
-    /// All places and what is done there, in order.
-    pub fn entries(&self) -> impl Iterator<Item = (Place, Entry)> {
-        let mut places: Vec<(&ObjectName, &Place)> = self.table.iter().map(|(place, service, _)| (service, place)).collect();
-        // Service by Service, since each is read as a whole.
-        places.sort_by_key(|(service, place)| (*service, place.port));
-        let entry = |(service, place): (&ObjectName, &Place)| Some((*place, self.entry_at(place, service)?));
-        let entries: BTreeMap<Place, Entry> = places.into_iter().filter_map(entry).collect();
-        entries.into_iter()
     }
 
     /// What Services ask for and do not get.
@@ -255,7 +234,6 @@ impl Desired {
         if self.node == node {
             return;
         }
-        self.last.take();
         let former = mem::replace(&mut self.node, node);
         if (&former.name, &former.zone) == (&self.node.name, &self.node.zone) {
             self.store.mark_where(|service| !service.external_ips.is_empty() || service.has_source_ranges());
@@ -318,14 +296,6 @@ impl Desired {
         self.on_node.remove(name);
     }
 
-    fn entry_at(&self, place: &Place, service: &ObjectName) -> Option<Entry> {
-        let last = self.last.take().filter(|last| last.service() == service);
-        let answers = last.or_else(|| Some(Rc::new(Answers::new(self.store.subject(service)?, &self.node))))?;
-        let entry = answers.entry(place);
-        self.last.set(Some(answers));
-        entry
-    }
-
     fn place_node_ports(&mut self) -> Changes {
         if self.named_addresses().is_some() {
             self.is_impatient = false;
@@ -373,21 +343,6 @@ impl Desired {
             tracing::warn!("{skipped}");
         }
         set(&mut self.skipped, name, Some(skipped).filter(|skipped| !skipped.is_empty()));
-    }
-}
-
-impl Entries for Desired {
-    fn entry(&self, frontend: &Frontend) -> Option<Cow<'_, Entry>> {
-        let (place, service) = self.table.winner(frontend)?;
-        self.entry_at(&place, service).map(Cow::Owned)
-    }
-
-    fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
-        self.table.owner(address)
-    }
-
-    fn arrange<'a>(&self, frontends: Vec<&'a Frontend>) -> Vec<&'a Frontend> {
-        self.table.arrange(frontends)
     }
 }
 

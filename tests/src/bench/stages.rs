@@ -10,7 +10,7 @@ use portmap::maps::Maps as _;
 use portmap::maps::bpf::BpfMaps;
 use portmap::model::event::Event;
 use portmap::plan::Planner;
-use portmap::resolve::claims::Changes;
+use portmap::resolve::changes::Changes;
 use portmap::resolve::desired::Desired;
 
 use super::tables::Tables;
@@ -95,7 +95,7 @@ impl Stages {
         let store = clock.lap();
         let changes = self.resolve(scope);
         let resolve = clock.lap();
-        let plan = self.planner.plan(&self.desired, &changes);
+        let plan = self.planner.plan(self.desired.changed(&changes));
         let planned = clock.lap();
         apply::apply(&mut self.maps, &plan)?;
         let applied = clock.lap();

@@ -37,14 +37,14 @@ fn apply_one(maps: &mut MemoryMaps, step: Step) -> Result<(), TestCaseError> {
 }
 
 /// Another agent starts on the maps, and brings them to where the table says.
-fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
+fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
     let snapshot = maps.read().expect("reads");
     let mut planner = Planner::new(ROOM, snapshot);
     maps.grace();
     maps.guard();
     let mut everything = table.everything();
     everything.extend(planner.everything());
-    for step in planner.plan(table, &everything).steps {
+    for step in plan(&mut planner, table, &everything).steps {
         apply_one(&mut maps, step)?;
     }
     prop_assert!(planner.left_out.is_empty(), "there is room for two of everything");
@@ -71,7 +71,7 @@ fn recover(table: &Table, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
 impl Agent {
     /// Applies a change store by store, with a crash after each.
     fn change_with_crashes(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
-        let plan = self.planner.plan(&self.table, changed);
+        let plan = plan(&mut self.planner, &self.table, changed);
         recover(&self.table, self.maps.clone())?;
         for step in &plan.steps {
             for store in stores(&self.maps, step) {

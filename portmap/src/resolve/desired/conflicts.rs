@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     model::{ObjectName, Place, Precedence},
-    resolve::claims::{Rank, Table},
+    resolve::claims::Table,
 };
 
 /// Places named at once; the rest are counted. A Service may claim thousands.
@@ -19,7 +19,7 @@ pub struct Losers {
 impl Losers {
     /// Says what is new after the claims of a Service on these places have changed. At each place that is at most the Service
     /// itself, and the one that it has displaced.
-    pub fn review<'a>(&mut self, table: &Table<Rank>, claimant: &Precedence, places: impl IntoIterator<Item = &'a Place>) {
+    pub fn review<'a>(&mut self, table: &Table, claimant: &Precedence, places: impl IntoIterator<Item = &'a Place>) {
         let service = &claimant.service;
         let mut unsaid = 0;
         for place in places {

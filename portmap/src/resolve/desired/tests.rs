@@ -3,7 +3,7 @@
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{entries::EntryReader, *};
 use crate::{inspect::table, model::event::Object};
 
 const CHANGES: usize = 1_000;
@@ -145,8 +145,9 @@ fn start() -> Desired {
 fn said(desired: &Desired) -> Vec<String> {
     let Changes { frontends, addresses } = desired.table().everything();
     let rows = table::of_desired(desired).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
-    let entries = frontends.iter().map(|frontend| format!("{frontend} {:?}", desired.entry(frontend)));
-    let owners = addresses.iter().map(|address| format!("{address} {:?}", desired.owner(address)));
+    let mut reader = EntryReader::new(desired);
+    let entries = frontends.iter().map(|frontend| format!("{frontend} {:?}", reader.of_frontend(frontend)));
+    let owners = addresses.iter().map(|address| format!("{address} {:?}", desired.table().owner(address)));
     let mut all: Vec<String> = rows.chain(entries).chain(owners).collect();
     all.sort();
     all
@@ -247,7 +248,7 @@ mod costs {
         let mut planner = Planner::new(Capacity::default(), crate::maps::Snapshot::default());
         let mut follow = |desired: &mut Desired| {
             let changes = desired.resolve();
-            planner.plan(desired, &changes)
+            planner.plan(desired.changed(&changes))
         };
         for object in objects {
             desired.apply(Event::Changed(object.clone()));
@@ -308,7 +309,7 @@ mod costs {
         desired.apply(Event::Changed(convert(Kind::Service, "a", service.clone())));
         desired.resolve();
         assert_eq!(desired.table().iter().count(), resolve::MOST_PLACES);
-        let cluster_ips = desired.table().iter().filter(|(_, _, rank)| **rank == Rank::ClusterIp);
+        let cluster_ips = desired.entries().filter(|(_, entry)| entry.kind == crate::model::Kind::ClusterIp);
         assert_eq!(cluster_ips.count(), 9_999, "its own addresses go first");
         assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "it is said");
         expect_in_time(&[convert(Kind::Service, "a", service)]);

@@ -1,0 +1,43 @@
+//! What may have changed in the desired table, and the changed entries as `plan` takes them.
+
+use std::net::IpAddr;
+
+use crate::{
+    collections::HashSet,
+    model::{AddressOwner, Entry, Frontend},
+};
+
+/// What may have changed in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Frontends whose entry may be another.
+    pub frontends: HashSet<Frontend>,
+    /// ClusterIPs whose owner may be another.
+    pub addresses: HashSet<IpAddr>,
+}
+
+impl Changes {
+    /// Whether nothing may have changed.
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty() && self.addresses.is_empty()
+    }
+
+    /// Adds other changes.
+    pub fn extend(&mut self, other: Self) {
+        self.frontends.extend(other.frontends);
+        self.addresses.extend(other.addresses);
+    }
+}
+
+/// The entries of changed frontends and the owners of changed addresses. Entries are read one by one, while `plan` consumes them:
+/// at no time all of them are in memory.
+pub struct ChangedEntries<I> {
+    /// Changed ClusterIPs in order, with their owners; `None` if no Service has the address any more.
+    pub owners: Vec<(IpAddr, Option<AddressOwner>)>,
+    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service has the
+    /// frontend any more.
+    pub frontends: I,
+}
+
+/// A changed frontend and its entry; `None` if no Service has the frontend any more.
+pub type ChangedEntry = (Frontend, Option<Entry>);

@@ -1,0 +1,120 @@
+use super::*;
+
+fn precedence(created: i64, name: &str) -> Precedence {
+    Precedence { created, service: ObjectName::new("default", name) }
+}
+
+fn place() -> Place {
+    frontend().into()
+}
+
+fn frontend() -> Frontend {
+    Frontend { address: [10, 96, 0, 1].into(), port: 80, protocol: Protocol::Tcp }
+}
+
+fn winner(table: &Table) -> Option<&str> {
+    table.winner(&frontend()).map(|(_, service)| service.name())
+}
+
+#[test]
+fn the_oldest_claim_wins_and_the_next_takes_over() {
+    let (old, new) = (precedence(1, "z"), precedence(2, "a"));
+    let mut table = Table::default();
+    table.replace(&new, &[], vec![(place(), Rank::External)]);
+    assert_eq!(winner(&table), Some("a"));
+    table.replace(&old, &[], vec![(place(), Rank::External)]);
+    assert_eq!(winner(&table), Some("z"));
+    assert_eq!(table.losers(&place()).count(), 1);
+    assert_eq!(table.replace(&old, &[place()], Vec::new()).frontends.len(), 1);
+    assert_eq!(winner(&table), Some("a"));
+    table.replace(&new, &[place()], Vec::new());
+    assert_eq!(winner(&table), None);
+}
+
+#[test]
+fn of_one_age_the_first_name_wins() {
+    let (a, b) = (precedence(1, "a"), precedence(1, "b"));
+    let mut table = Table::default();
+    table.replace(&b, &[], vec![(place(), Rank::External)]);
+    table.replace(&a, &[], vec![(place(), Rank::External)]);
+    assert_eq!(winner(&table), Some("a"));
+}
+
+#[test]
+fn a_cluster_ip_wins_whatever_its_age() {
+    let (old, new) = (precedence(1, "squatter"), precedence(2, "owner"));
+    let mut table = Table::default();
+    table.replace(&old, &[], vec![(place(), Rank::External)]);
+    table.replace(&new, &[], vec![(place(), Rank::ClusterIp)]);
+    assert_eq!(winner(&table), Some("owner"));
+    assert_eq!(table.losers(&place()).count(), 1);
+}
+
+#[test]
+fn what_is_left_over_loses_to_what_is_in_use() {
+    let (old, new) = (precedence(1, "was"), precedence(2, "is"));
+    let mut table = Table::default();
+    table.replace(&old, &[], vec![(place(), Rank::LeftOver)]);
+    assert_eq!(winner(&table), Some("was"));
+    table.replace(&new, &[], vec![(place(), Rank::External)]);
+    assert_eq!(winner(&table), Some("is"));
+}
+
+/// Also at ports that its Service does not define.
+#[test]
+fn a_cluster_ip_is_nobody_elses_at_any_port() {
+    for owner in [AddressOwner::Served, AddressOwner::OtherProxy] {
+        let squatter = precedence(1, "squatter");
+        let (mut table, address) = (Table::default(), frontend().address);
+        table.replace(&squatter, &[], vec![(place(), Rank::External)]);
+        assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
+        let name = ObjectName::new("default", "owner");
+        let changes = table.set_addresses(owner, &name, &[], &[address]);
+        assert!(changes.frontends.contains(&frontend()), "{changes:?}");
+        assert_eq!((winner(&table), table.contested(), table.iter().count()), (None, 1, 0));
+        assert_eq!(table.losers(&place()).next(), Some((&squatter.service, &name)));
+        let changes = table.set_addresses(owner, &name, &[address], &[]);
+        assert!(changes.frontends.contains(&frontend()), "{changes:?}");
+        assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
+    }
+}
+
+/// As on kube-ipvs0, which has the ClusterIPs of all Services.
+#[test]
+fn an_address_that_is_a_services_is_none_of_the_nodes() {
+    let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
+    let on = |last: u8| node_port.on([10, 96, 0, last].into());
+    let mut table = Table::default();
+    let addresses = [(1, Yielding::ToClusterIps), (2, Yielding::ToClusterIps), (3, Yielding::ToServices)];
+    table.set_node_addresses(addresses.map(|(last, yielding)| (on(last).address, yielding)).into());
+    let service = precedence(1, "web");
+    let external = |last: u8| Place::from(Frontend { port: 80, ..on(last) });
+    let claims = [2, 3].map(|last| (external(last), Rank::External));
+    table.replace(&service, &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
+    table.set_addresses(AddressOwner::Served, &service.service, &[], &[on(1).address]);
+    assert_eq!(table.settle().frontends, [on(2)].into_iter().collect(), "none was on the address before");
+    let served = |table: &Table| [1, 2, 3].map(|last| table.winner(&on(last)).is_some());
+    assert_eq!(served(&table), [false, true, false]);
+    table.set_addresses(AddressOwner::Served, &service.service, &[on(1).address], &[]);
+    assert!(table.settle().frontends.contains(&on(1)));
+    assert_eq!(served(&table), [true, true, false]);
+}
+
+#[test]
+fn node_ports_come_last_and_services_stand_together() {
+    let mut table = Table::default();
+    let at = |last: u8, port| Frontend { address: [10, 96, 0, last].into(), port, protocol: Protocol::Tcp };
+    table.set_node_addresses([(at(0, 0).address, Yielding::ToClusterIps)].into());
+    let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
+    for (number, name) in [(1, "a"), (2, "b")] {
+        let frontends = [at(number, 80), at(number + 2, 80), at(number, 81)];
+        let claims = frontends.map(|frontend| (Place::from(frontend), Rank::ClusterIp));
+        table.replace(&precedence(1, name), &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
+    }
+    table.settle();
+    let mut all: Vec<Frontend> = table.everything().frontends.into_iter().chain([at(9, 9)]).collect();
+    all.sort_unstable();
+    let arranged: Vec<Frontend> = table.arrange(all);
+    let (a, b) = ([at(1, 80), at(3, 80), at(1, 81)], [at(2, 80), at(4, 80), at(2, 81)]);
+    assert_eq!(arranged, [vec![at(9, 9)], a.to_vec(), b.to_vec(), vec![at(0, 30_080)]].concat());
+}

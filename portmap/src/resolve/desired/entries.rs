@@ -1,0 +1,74 @@
+//! Entries of the desired table, derived from the objects when they are read.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::Desired;
+use crate::{
+    collections::sorted,
+    model::{Entry, Frontend, ObjectName, Place},
+    resolve::{
+        Answers,
+        changes::{ChangedEntries, ChangedEntry, Changes},
+    },
+};
+
+impl Desired {
+    /// The entries and owners for changes: the input of `plan`.
+    pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
+        let addresses = sorted(changes.addresses.iter().copied());
+        let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));
+        let mut reader = EntryReader::new(self);
+        ChangedEntries {
+            owners: addresses.into_iter().map(|address| (address, self.table.owner(&address))).collect(),
+            frontends: frontends.into_iter().map(move |frontend| (frontend, reader.of_frontend(&frontend))),
+        }
+    }
+
+    /// All entries, in the order of their places.
+    pub fn entries(&self) -> impl Iterator<Item = (Place, Entry)> {
+        let mut places: Vec<(&ObjectName, &Place)> = self.table.iter().map(|(place, service)| (service, place)).collect();
+        // Service by Service, since the reader unpacks the objects of each.
+        places.sort_by_key(|(service, place)| (*service, place.port));
+        let mut reader = EntryReader::new(self);
+        let entry = |(service, place): (&ObjectName, &Place)| Some((*place, reader.at(place, service)?));
+        let entries: BTreeMap<Place, Entry> = places.into_iter().filter_map(entry).collect();
+        entries.into_iter()
+    }
+}
+
+/// Reads entries. The objects of the last Service stay unpacked: the next entry is probably one of the same Service.
+pub struct EntryReader<'a> {
+    desired: &'a Desired,
+    last: Option<Answers>,
+}
+
+impl<'a> EntryReader<'a> {
+    /// A reader of this table.
+    pub fn new(desired: &'a Desired) -> Self {
+        Self { desired, last: None }
+    }
+
+    /// The entry of a frontend; `None` if no Service has the frontend.
+    pub fn of_frontend(&mut self, frontend: &Frontend) -> Option<Entry> {
+        let (place, service) = self.desired.table.winner(frontend)?;
+        self.at(&place, service)
+    }
+
+    /// Whether the endpoint `given` still answers clients of a frontend, if only those that it has.
+    pub fn serves(&mut self, frontend: &Frontend, given: SocketAddr) -> bool {
+        let serving = self.of_frontend(frontend).and_then(|entry| entry.serving);
+        serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
+    }
+
+    fn at(&mut self, place: &Place, service: &ObjectName) -> Option<Entry> {
+        let Desired { store, node, .. } = self.desired;
+        let last = self.last.take().filter(|last| last.service() == service);
+        let answers = match last {
+            Some(last) => last,
+            None => Answers::new(store.subject(service)?, node),
+        };
+        let entry = answers.entry(place);
+        self.last = Some(answers);
+        entry
+    }
+}

@@ -1,0 +1,68 @@
+//! A desired table with given entries, in place of entries derived from objects. For tests of later stages.
+
+use std::collections::BTreeMap;
+
+use super::{
+    changes::{ChangedEntries, ChangedEntry, Changes},
+    claims::{Rank, Table},
+};
+use crate::{
+    collections::sorted,
+    model::{Entry, Frontend, Kind, ObjectName, Place, Precedence},
+};
+
+/// The table and its entries.
+#[derive(Debug, Default)]
+pub struct EntryTable {
+    table: Table,
+    entries: BTreeMap<(Place, ObjectName), Entry>,
+}
+
+impl EntryTable {
+    /// Replaces the entries of a Service at the places `before`, and returns the changes.
+    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], entries: Vec<(Place, Entry)>) -> Changes {
+        let service = &precedence.service;
+        for place in before {
+            self.entries.remove(&(*place, service.clone()));
+        }
+        let claims = entries.iter().map(|(place, entry)| (*place, rank(entry))).collect();
+        self.entries.extend(entries.into_iter().map(|(place, entry)| ((place, service.clone()), entry)));
+        self.table.replace(precedence, before, claims)
+    }
+
+    /// All frontends and ClusterIPs.
+    pub fn everything(&self) -> Changes {
+        self.table.everything()
+    }
+
+    /// All places that a Service has, with their entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName, &Entry)> {
+        self.table.iter().filter_map(|(place, service)| {
+            let entry = self.entries.get(&(*place, service.clone()))?;
+            Some((place, service, entry))
+        })
+    }
+
+    /// The entries and owners for changes.
+    pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
+        let owners = sorted(changes.addresses.iter().copied()).into_iter().map(|address| (address, self.table.owner(&address)));
+        let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));
+        ChangedEntries {
+            owners: owners.collect(),
+            frontends: frontends.into_iter().map(|frontend| (frontend, self.entry(&frontend))),
+        }
+    }
+
+    fn entry(&self, frontend: &Frontend) -> Option<Entry> {
+        let (place, service) = self.table.winner(frontend)?;
+        self.entries.get(&(place, service.clone())).cloned()
+    }
+}
+
+fn rank(entry: &Entry) -> Rank {
+    match entry.kind {
+        Kind::ClusterIp => Rank::ClusterIp,
+        Kind::ExternalIp | Kind::LoadBalancer => Rank::External,
+        Kind::NodePort => Rank::NodePort,
+    }
+}

@@ -12,7 +12,7 @@ use object::{
 const TOOLCHAIN: &str = "PORTMAP_BPF_TOOLCHAIN";
 
 /// The objects that the programs are linked to: the binaries of portmap-ebpf.
-const OBJECTS: [&str; 3] = ["portmap", "lookup", "stale"];
+const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed={TOOLCHAIN}");

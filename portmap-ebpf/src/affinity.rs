@@ -4,14 +4,14 @@ use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
 use portmap_common::{Affinity, Backend, Choice, Client, Description, Member, Share};
 
 use crate::{
-    forward,
+    choice,
     maps::{self, AFFINITY, AFFINITY_SHARES, MEMBERS, Tables},
     switches::AFFINITY_SHARE,
 };
 
 /// The endpoint that the client in this network namespace had last, if it is still to be had; else any, which is remembered.
 #[inline(always)]
-pub fn choose<A: Tables>(namespace: u64, service: &Description, choice: Choice) -> Option<Backend<A>> {
+pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice) -> Option<Backend<A>> {
     let now = now();
     let client = Client { namespace, id: service.id };
     let last = AFFINITY.get_ptr_mut(client);
@@ -25,7 +25,7 @@ pub fn choose<A: Tables>(namespace: u64, service: &Description, choice: Choice) 
             return Some(backend);
         }
     }
-    let backend: Backend<A> = forward::any(choice)?;
+    let backend: Backend<A> = choice::any(backends)?;
     let entry = Affinity { endpoint: backend.endpoint.get(), last_used: now };
     match last {
         Some(last) => replace(last, &entry),

@@ -1,4 +1,4 @@
-//! The programs that the agent attaches: entry points only.
+//! The programs that the agent attaches: the entry point of each hook, and the walk that calls share.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros make undocumented twins of the entry points")]
@@ -7,16 +7,17 @@
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use portmap_ebpf::{
-    forward::{self, Action},
+    decision,
     maps::Tables,
-    memory, outcome, report, reverse, scope,
+    outcome, report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
+    socket_notes,
 };
 
 /// `connect()` to an IPv4 address.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
-    connect(&Ipv4Socket::new(&context))
+    translate(&Ipv4Socket::new(&context), Call::Connect)
 }
 
 /// `connect()` to an IPv6 address, which may be an IPv4-mapped one.
@@ -24,21 +25,21 @@ pub fn connect4(context: SockAddrContext) -> i32 {
 pub fn connect6(context: SockAddrContext) -> i32 {
     let socket = Ipv6Socket::new(&context);
     match socket.mapped() {
-        Some(mapped) => connect(&mapped),
-        None => connect(&socket),
+        Some(mapped) => translate(&mapped, Call::Connect),
+        None => translate(&socket, Call::Connect),
     }
 }
 
 /// A datagram sent to an IPv4 address; of an `AF_INET6` socket too, which was given an IPv4-mapped one.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
-    send(&Ipv4Socket::new(&context))
+    translate(&Ipv4Socket::new(&context), Call::Send)
 }
 
 /// A datagram sent to an IPv6 address.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
-    send(&Ipv6Socket::new(&context))
+    translate(&Ipv6Socket::new(&context), Call::Send)
 }
 
 /// A datagram received by an `AF_INET` socket that asks for its source.
@@ -77,36 +78,18 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
     outcome::PROCEED
 }
 
+/// The walk of a call that names a destination: scope → decision → note → count → outcome.
 #[inline(always)]
-fn connect<S: Socket<Address: Tables>>(socket: &S) -> i32 {
+fn translate<S: Socket<Address: Tables>>(socket: &S, call: Call) -> i32 {
     let Some(frontend) = socket.frontend() else {
         return outcome::PROCEED;
     };
     if !scope::includes(socket) {
         return outcome::PROCEED;
     }
-    let decision = forward::decide(socket, &frontend, Call::Connect);
-    if decision.outcome.action == Action::Leave {
-        memory::connected_plainly(socket);
-    }
+    let decision = decision::decide(socket, &frontend, call);
+    socket_notes::record(socket, &frontend, call, &decision);
     report::count(&decision);
     report::log(socket, &frontend, &decision);
-    outcome::carry_out(socket, Call::Connect, &decision.outcome)
-}
-
-#[inline(always)]
-fn send<S: Socket<Address: Tables>>(socket: &S) -> i32 {
-    let Some(frontend) = socket.frontend() else {
-        return outcome::PROCEED;
-    };
-    if !scope::includes(socket) {
-        return outcome::PROCEED;
-    }
-    let decision = forward::decide(socket, &frontend, Call::Send);
-    if decision.outcome.action == Action::Leave {
-        memory::sent_plainly(socket, &socket.destination());
-    }
-    report::count(&decision);
-    report::log(socket, &frontend, &decision);
-    outcome::carry_out(socket, Call::Send, &decision.outcome)
+    outcome::carry_out(socket, call, &decision.outcome)
 }

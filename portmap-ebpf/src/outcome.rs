@@ -1,12 +1,50 @@
-//! From a decision to what the client sees. The only place that does.
+//! The outcome of a call, and how the client sees it: a new destination, or an error. After `decision`; the last step of a hook.
 
-use portmap_common::{Address, TCP};
+use portmap_common::{Address, Backend, TCP};
 
 use crate::{
-    forward::{Action, Outcome},
     socket::{Call, Socket},
     switches::SETS_ERRORS,
 };
+
+/// What happens to a client's call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The call goes on unchanged: the destination is not portmap's, or is left to another proxy.
+    Leave,
+    /// The call goes on to a backend.
+    Forward,
+    /// The call fails with `ECONNREFUSED`, as if no socket listened.
+    Refuse,
+    /// The call fails with `ETIMEDOUT`, as if no host answered.
+    Drop,
+}
+
+/// What happens to a client's call, and the new destination.
+///
+/// Not an enum with fields: the compiler copies the fields of the other variants too, and the verifier rejects a copy of memory
+/// that the program has not written.
+#[derive(Clone, Copy)]
+pub struct Outcome<A> {
+    /// The action.
+    pub action: Action,
+    /// The backend of [`Action::Forward`]; zeroes for other actions.
+    pub backend: Backend<A>,
+}
+
+impl<A: Address> Outcome<A> {
+    /// An action without a backend.
+    #[inline(always)]
+    pub fn of(action: Action) -> Self {
+        Self { action, backend: Backend::default() }
+    }
+
+    /// Forwarding to a backend.
+    #[inline(always)]
+    pub fn forward(backend: Backend<A>) -> Self {
+        Self { action: Action::Forward, backend }
+    }
+}
 
 /// The hook's answer that lets the call go on.
 pub const PROCEED: i32 = 1;

@@ -4,8 +4,9 @@ use aya_log_ebpf::debug;
 use portmap_common::{Frontend, UDP};
 
 use crate::{
-    forward::{Action, Decision, Owner},
+    decision::{Decision, Owner},
     maps::{self, Tables},
+    outcome::Action,
     socket::Socket,
 };
 

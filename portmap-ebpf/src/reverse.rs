@@ -2,12 +2,12 @@
 
 use portmap_common::Destination;
 
-use crate::{memory, socket::Socket};
+use crate::{socket::Socket, socket_notes};
 
 /// Shows the peer of a connected socket as the Service that it asked for.
 #[inline(always)]
 pub fn peer<S: Socket>(socket: &S) {
-    show(socket, memory::asked_of_peer(socket, &socket.destination()));
+    show(socket, socket_notes::asked_of_peer(socket, &socket.destination()));
 }
 
 /// Shows the sender of a datagram as the Service that the socket sent to.
@@ -15,8 +15,11 @@ pub fn peer<S: Socket>(socket: &S) {
 pub fn sender<S: Socket>(socket: &S) {
     let sender = socket.destination();
     // A connected socket receives from its peer only, whatever it sent elsewhere.
-    let asked =
-        if socket.is_connected() { memory::asked_of_peer(socket, &sender) } else { memory::asked_of_sender(socket, &sender) };
+    let asked = if socket.is_connected() {
+        socket_notes::asked_of_peer(socket, &sender)
+    } else {
+        socket_notes::asked_of_sender(socket, &sender)
+    };
     show(socket, asked);
 }
 

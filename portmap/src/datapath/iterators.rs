@@ -19,7 +19,7 @@ use crate::{
     model::{Frontend, Protocol},
 };
 
-static STALE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stale"));
+static ITERATORS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/iterators"));
 
 /// A connected UDP socket whose endpoint is not in ENDPOINTS: it serves no more, or its number was another set's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl StaleSockets {
     /// Loads the iterator. Fails on kernels that have none.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("failed to read the kernel's BTF")?;
-        let mut programs = load::load(STALE, pins, capacity, None)?;
+        let mut programs = load::load(ITERATORS, pins, capacity, None)?;
         let walk = Walk::of_this_kernel();
         let (name, target) = walk.program();
         let program: &mut Iter =

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use portmap_common::{Connected, Stale, UNSETTLED, V4, V6};
 use portmap_ebpf::{
     maps::{self, SOCKETS, Tables},
-    memory,
+    socket_notes,
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "a record is small")]
@@ -78,14 +78,14 @@ fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
 /// What to tell of a note; none if its socket is not connected by UDP, or to an endpoint that serves.
 #[inline(always)]
 fn judge(note: &Connected) -> Option<Stale> {
-    let endpoint = memory::read(&note.endpoint);
+    let endpoint = socket_notes::read(&note.endpoint);
     let found = Stale { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
     let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != UNSETTLED;
     if !is_tracked || serves::<V4>(&found, endpoint.number) || serves::<V6>(&found, endpoint.number) {
         return None;
     }
     // The socket may be connected anew at this moment: then the backend is not that endpoint's.
-    (memory::read(&note.endpoint) == endpoint).then_some(found)
+    (socket_notes::read(&note.endpoint) == endpoint).then_some(found)
 }
 
 /// Whether the endpoint is one of this family that serves.

@@ -12,8 +12,10 @@ use core::mem::offset_of;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use portmap_common::{Frontend, PROBES, Probe, V4, V6};
 use portmap_ebpf::{
-    forward::{self, Action, Outcome, Owner},
+    choice,
+    decision::{self, Owner},
     maps::{self, Tables},
+    outcome::{Action, Outcome},
 };
 
 /// Answers IPv4 probes.
@@ -61,9 +63,9 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
 /// What a client meets that nothing is known of, and nothing remembered.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &Frontend<A>) -> Outcome<A> {
-    let found = forward::find(frontend);
+    let found = decision::find(frontend);
     match found.owner {
-        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), forward::pick),
+        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), choice::pick),
         Owner::UndefinedPort => Outcome::of(Action::Refuse),
         Owner::Unallocated => Outcome::of(Action::Drop),
         Owner::Nobody => Outcome::of(Action::Leave),

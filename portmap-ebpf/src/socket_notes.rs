@@ -5,15 +5,30 @@
 use portmap_common::{ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, Frontend, TCP, UDP, UNSETTLED};
 
 use crate::{
+    decision::Decision,
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
-    socket::Socket,
+    outcome::Action,
+    socket::{Call, Socket},
     switches::NOTES_TCP,
 };
+
+/// Writes a decision down on the socket. The only place that writes notes for a call.
+#[inline(always)]
+pub fn record<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, call: Call, decision: &Decision<S::Address>) {
+    let Decision { outcome, id, is_new, found: _ } = decision;
+    match (outcome.action, call) {
+        (Action::Forward, Call::Connect) => connected(socket, frontend, *id, &outcome.backend),
+        (Action::Forward, Call::Send) if *is_new => sent(socket, frontend, *id, &outcome.backend),
+        (Action::Leave, Call::Connect) => connected_plainly(socket),
+        (Action::Leave, Call::Send) => sent_plainly(socket, &socket.destination()),
+        (Action::Forward | Action::Refuse | Action::Drop, _) => {}
+    }
+}
 
 /// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
 /// its backend ends: the agent destroys it then.
 #[inline(always)]
-pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
+fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
         return;
     }
@@ -35,7 +50,7 @@ pub fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64
 /// socket's own choice from now on. Other notes may stay, since they are held against the peer: the call may fail yet, and then
 /// the old connection stays.
 #[inline(always)]
-pub fn connected_plainly<S: Socket>(socket: &S) {
+fn connected_plainly<S: Socket>(socket: &S) {
     if let Some(note) = SOCKETS.find(&socket.as_context())
         && note.given.is(&socket.destination())
     {
@@ -89,7 +104,7 @@ fn serving<A: Tables>(frontend: &Frontend<A>, id: u64, endpoint: Chosen) -> Opti
 
 /// Notes that the socket sends to this backend for this frontend from now on.
 #[inline(always)]
-pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
+fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
     let Some(notes) = DATAGRAMS.create(&socket.as_context()) else {
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };
@@ -108,7 +123,7 @@ pub fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, bac
 /// Notes that the socket sends to this destination itself: what comes from there is shown as it is. Not if it is the kernel that
 /// sends again what had no room, to the address that it was given before: `io_uring` does. Then there was no answer yet.
 #[inline(always)]
-pub fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
+fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
     if let Some(notes) = DATAGRAMS.find(&socket.as_context()) {
         for flow in &mut notes.flows {
             if flow.used & ANSWERED != 0 && flow.given.is(destination) {

@@ -1,0 +1,152 @@
+//! The decision for a call: frontend → service → backend. Reads the tables and the notes on the socket, and writes neither. After
+//! `scope`, before `socket_notes`.
+
+use portmap_common::{
+    ALLOCATED, Address, Backend, Description, Frontend, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
+};
+
+use crate::{
+    affinity, choice,
+    maps::{self, Tables},
+    outcome::{Action, Outcome},
+    prefixes,
+    socket::{Call, Socket},
+    socket_notes, source_ranges,
+};
+
+/// Who has a destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A Service has the address and defines the port.
+    Service,
+    /// A Service has the address and does not define the port.
+    UndefinedPort,
+    /// The address is in a ServiceCIDR, and no Service has it.
+    Unallocated,
+    /// The destination is not in the tables.
+    Nobody,
+}
+
+/// The owner of a destination, and the number of its service entry. Not an enum with fields: see [`Outcome`].
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// The owner.
+    pub owner: Owner,
+    /// The number of the service entry; 0 unless the owner is [`Owner::Service`].
+    pub service: u32,
+}
+
+/// A decision.
+pub struct Decision<A> {
+    /// The owner of the destination.
+    pub found: Found,
+    /// The outcome of the call.
+    pub outcome: Outcome<A>,
+    /// The id of the service port that the backend was chosen for; 0 without a backend.
+    pub id: u64,
+    /// Whether the socket has no note of this backend yet.
+    pub is_new: bool,
+}
+
+impl<A: Address> Decision<A> {
+    #[inline(always)]
+    fn of(found: Found, action: Action) -> Self {
+        Self { found, outcome: Outcome::of(action), id: 0, is_new: false }
+    }
+
+    #[inline(always)]
+    fn forward(found: Found, id: u64, backend: Backend<A>, is_new: bool) -> Self {
+        Self { found, outcome: Outcome::forward(backend), id, is_new }
+    }
+}
+
+impl Found {
+    #[inline(always)]
+    fn of(owner: Owner) -> Self {
+        Self { owner, service: 0 }
+    }
+}
+
+/// Decides a call of a socket on this node.
+#[inline(always)]
+pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call) -> Decision<S::Address> {
+    let found = find(frontend);
+    let action = match found.owner {
+        Owner::Service => return serve(socket, frontend, call, found),
+        // glibc sorts the addresses of a name by connecting a UDP socket to each: refused addresses would come last.
+        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Action::Leave,
+        Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => Action::Leave,
+        Owner::UndefinedPort => Action::Refuse,
+        Owner::Unallocated => Action::Drop,
+        Owner::Nobody => Action::Leave,
+    };
+    Decision::of(found, action)
+}
+
+/// The owner of a destination. Costs one look-up for a frontend, one for an address outside of all prefixes, two otherwise.
+#[inline(always)]
+pub fn find<A: Tables>(frontend: &Frontend<A>) -> Found {
+    if let Some(number) = maps::service_of(frontend) {
+        return Found { owner: Owner::Service, service: number };
+    }
+    let Some(flags) = prefixes::flags_of(frontend.address) else {
+        return Found::of(Owner::Nobody);
+    };
+    Found::of(match maps::service_of(&frontend.of_address()) {
+        Some(UNDEFINED_PORT) => Owner::UndefinedPort,
+        Some(OTHER_PROXY) => Owner::Nobody,
+        _ if flags & ALLOCATED != 0 => Owner::Unallocated,
+        _ => Owner::Nobody,
+    })
+}
+
+/// Decides a call to a service. A socket that sends datagrams keeps its backend while the backend serves.
+#[inline(always)]
+fn serve<S: Socket<Address: Tables>>(
+    socket: &S,
+    frontend: &Frontend<S::Address>,
+    call: Call,
+    found: Found,
+) -> Decision<S::Address> {
+    let Some(service) = maps::description(found.service) else {
+        return Decision::of(found, Action::Leave);
+    };
+    if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
+        return Decision::of(found, Action::Leave);
+    }
+    // Before the notes: the last call, which they are of, may have had another source address.
+    if service.flags & SOURCE_RANGES != 0 && !source_ranges::admit(socket, call, frontend.address, service.id) {
+        return Decision::of(found, Action::Drop);
+    }
+    if call == Call::Send {
+        if let Some(backend) = socket_notes::last_backend(socket, frontend, service.id) {
+            return Decision::forward(found, service.id, backend, false);
+        }
+        // The address of a pod may be a frontend of another Service.
+        if was_given(socket, call) {
+            return Decision::of(found, Action::Leave);
+        }
+        if let Some(backend) = socket_notes::former_backend(socket, frontend, service.id) {
+            return Decision::forward(found, service.id, backend, true);
+        }
+    }
+    Decision { found, outcome: choose(socket, found.service, &service), id: service.id, is_new: true }
+}
+
+/// Whether a datagram goes to an address that an earlier decision gave to the socket.
+#[inline(always)]
+fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
+    call == Call::Send && socket_notes::was_given(socket, &socket.destination())
+}
+
+/// Chooses a backend for a socket that has none.
+#[inline(always)]
+fn choose<S: Socket<Address: Tables>>(socket: &S, number: u32, service: &Description) -> Outcome<S::Address> {
+    let Some(choice) = maps::inside_choice(number) else {
+        return Outcome::of(Action::Leave);
+    };
+    if choice.count != 0 && service.affinity_timeout != 0 {
+        return choice::forward(affinity::choose(socket.namespace(), service, choice));
+    }
+    choice::pick(choice)
+}

@@ -32,7 +32,8 @@ pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
 pub use socket::{
-    ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, Flow, Numbers, SOCKETS_VERSION, Stale, UNSETTLED,
+    ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, EndedSocketRecord, Flow, Numbers, SOCKETS_VERSION,
+    UNSETTLED,
 };
 pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};

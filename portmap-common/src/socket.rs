@@ -133,7 +133,7 @@ layout!(Numbers, 16);
 /// What the program `stale` tells of a connected UDP socket whose endpoint is not in `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Stale {
+pub struct EndedSocketRecord {
     /// The socket's cookie.
     pub cookie: u64,
     /// The cookie of its network namespace.
@@ -144,4 +144,4 @@ pub struct Stale {
     pub given: Destination,
 }
 
-layout!(Stale, 56);
+layout!(EndedSocketRecord, 56);

@@ -11,14 +11,14 @@ use aya_ebpf::{
     bindings::seq_file,
     helpers::generated::{bpf_seq_write, bpf_sk_storage_get},
 };
-use portmap_common::{Connected, Stale, UNSETTLED, V4, V6};
+use portmap_common::{Connected, EndedSocketRecord, UNSETTLED, V4, V6};
 use portmap_ebpf::{
     maps::{self, SOCKETS, Tables},
     socket_notes,
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "a record is small")]
-const RECORD: u32 = size_of::<Stale>() as u32;
+const RECORD: u32 = size_of::<EndedSocketRecord>() as u32;
 
 /// The kernel's `struct bpf_iter__bpf_sk_storage_map`: one element of a socket storage map. Every pointer takes 8 bytes.
 #[repr(C)]
@@ -42,7 +42,7 @@ struct Meta {
     output: *mut seq_file,
 }
 
-/// Writes a [`Stale`] for the element, if it is one. Returns 0: the next element, please.
+/// Writes a [`EndedSocketRecord`] for the element, if it is one. Returns 0: the next element, please.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale")]
 pub extern "C" fn stale(element: &Element) -> i32 {
@@ -77,9 +77,9 @@ fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
 
 /// What to tell of a note; none if its socket is not connected by UDP, or to an endpoint that serves.
 #[inline(always)]
-fn judge(note: &Connected) -> Option<Stale> {
+fn judge(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);
-    let found = Stale { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
+    let found = EndedSocketRecord { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
     let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != UNSETTLED;
     if !is_tracked || serves::<V4>(&found, endpoint.number) || serves::<V6>(&found, endpoint.number) {
         return None;
@@ -90,6 +90,6 @@ fn judge(note: &Connected) -> Option<Stale> {
 
 /// Whether the endpoint is one of this family that serves.
 #[inline(always)]
-fn serves<A: Tables>(found: &Stale, endpoint: u64) -> bool {
+fn serves<A: Tables>(found: &EndedSocketRecord, endpoint: u64) -> bool {
     A::is_family_of(found.given.address) && maps::endpoint::<A>(endpoint).is_some()
 }

@@ -1,6 +1,6 @@
 //! What the agent answers over HTTP: its health, health checks for load balancers, and metrics.
 //!
-//! The loop writes what it knows into [`Facts`]; the servers only read it.
+//! The loop writes what it knows into [`Published`]; the servers only read it.
 
 mod connections;
 mod listen;
@@ -19,7 +19,7 @@ use connections::Connections;
 pub use listen::EVERYWHERE;
 use listen::Place;
 pub use metrics::{Metrics, Sync};
-pub use published::{Facts, ServiceHealth};
+pub use published::{Published, ServiceHealth};
 
 /// How many connections each server of `--healthz-bind-address` and `--metrics-bind-address` has at a time, and all those of
 /// `healthCheckNodePort`s together.
@@ -35,10 +35,10 @@ pub struct Addresses {
 }
 
 /// Serves until the agent's loop ends. A port that cannot be had is tried again.
-pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>) -> Result<()> {
+pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<Metrics>) -> Result<()> {
     let Addresses { health, metrics: metrics_at } = addresses;
-    let health_router = probes::router(facts.clone(), metrics.clone());
-    let metrics_router = metrics_router(facts.clone(), metrics);
+    let health_router = probes::router(published.clone(), metrics.clone());
+    let metrics_router = metrics_router(published.clone(), metrics);
     let health = health.iter().map(|at| serve_at(*at, "health checks", "--healthz-bind-address", &health_router));
     let metrics = metrics_at.iter().map(|at| serve_at(*at, "metrics", "--metrics-bind-address", &metrics_router));
     let servers = async {
@@ -46,7 +46,7 @@ pub async fn run(addresses: Addresses, facts: Arc<Facts>, metrics: Arc<Metrics>)
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = node_port_checks::run(facts) => ended,
+        ended = node_port_checks::run(published) => ended,
         () = servers => Ok(()),
     }
 }
@@ -56,9 +56,9 @@ async fn serve_at(address: SocketAddr, what: &str, flag: &'static str, router: &
     listen::serve(listener, router.clone(), Connections::new(CONNECTIONS)).await;
 }
 
-fn metrics_router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {
+fn metrics_router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(move || async move { metrics.answer() }))
         .route("/proxyMode", get(|| async { "portmap" }))
-        .merge(probes::plain_router(facts))
+        .merge(probes::plain_router(published))
 }

@@ -12,14 +12,14 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// The last count. Entries of AFFINITY only go when the kernel needs their room.
 #[derive(Default)]
-pub struct Forgotten {
+pub struct AffinityEvictions {
     /// Clients that had begun to be remembered.
     begun: u64,
     count: u64,
     at: Option<Instant>,
 }
 
-impl Forgotten {
+impl AffinityEvictions {
     /// How many clients were forgotten, counted anew if some began since and the last count is old.
     pub fn count(&mut self, maps: &BpfMaps, totals: &Totals) -> Result<u64> {
         let is_old = self.at.is_none_or(|at| at.elapsed() >= REFRESH);

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use portmap_common::Totals;
 use tokio::task::JoinHandle;
 
-use super::installation::Kernel;
+use super::datapath::Datapath;
 use crate::{kernel::namespaces, maps::pin::Pins, serve::Metrics};
 use survey::{Findings, Request, Scope, Survey};
 use watch::Watches;
@@ -89,12 +89,12 @@ impl Clients {
     }
 
     /// Begins a look that is due.
-    pub fn check(&mut self, kernel: &mut Kernel, metrics: &Metrics) -> Result<()> {
-        self.publish(kernel, metrics)?;
+    pub fn check(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
+        self.publish(datapath, metrics)?;
         if self.look.is_some() {
             return Ok(());
         }
-        let Totals { unknown_namespace, .. } = kernel.maps.totals()?;
+        let Totals { unknown_namespace, .. } = datapath.maps.totals()?;
         let Some(scope) = self.due(unknown_namespace) else { return Ok(()) };
         self.unknown = unknown_namespace;
         self.last = Some(Instant::now());
@@ -103,17 +103,17 @@ impl Clients {
         }
         self.is_destination_new = false;
         let request = Request { scope, destinations: self.destinations.clone(), lost: self.watches.take_lost() };
-        let (survey, pins) = (self.survey.take(), kernel.pins.clone());
+        let (survey, pins) = (self.survey.take(), datapath.pins.clone());
         self.look = Some(tokio::task::spawn_blocking(move || look(survey, &pins, &request)));
         Ok(())
     }
 
     /// There are no source ranges: nothing has to be known, and no namespace is watched.
-    pub fn rest(&mut self, kernel: &mut Kernel, metrics: &Metrics) -> Result<()> {
+    pub fn rest(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         if self.last.is_some() && self.look.is_none() {
             *self = Self { destinations: self.destinations.take(), left_out: self.left_out, ..Self::default() };
             self.report(0);
-            return self.publish(kernel, metrics);
+            return self.publish(datapath, metrics);
         }
         Ok(())
     }
@@ -188,10 +188,10 @@ impl Clients {
         self.left_out = left_out;
     }
 
-    fn publish(&self, kernel: &mut Kernel, metrics: &Metrics) -> Result<()> {
+    fn publish(&self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         metrics.set_namespaces_left_out(self.left_out);
-        if kernel.maps.state()?.namespaces_left_out != self.left_out {
-            kernel.maps.set_state(|state| state.namespaces_left_out = self.left_out)?;
+        if datapath.maps.state()?.namespaces_left_out != self.left_out {
+            datapath.maps.set_state(|state| state.namespaces_left_out = self.left_out)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinHandle;
 
 use crate::{
-    datapath::iterators::{StaleSocket, StaleSockets},
+    datapath::iterators::{EndedSocket, SocketIterators},
     kernel::{
         exhaustion::{self, is_exhausted},
         namespaces, sock_diag,
@@ -23,17 +23,17 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The search for such sockets, and their destruction.
-pub struct Stale {
+pub struct EndedSockets {
     /// None where the kernel cannot find or destroy them.
-    sockets: Option<Arc<StaleSockets>>,
-    search: Option<JoinHandle<Result<Vec<StaleSocket>>>>,
+    sockets: Option<Arc<SocketIterators>>,
+    search: Option<JoinHandle<Result<Vec<EndedSocket>>>>,
     destruction: Option<JoinHandle<Result<usize>>>,
     /// How many searches are still to be made.
     wanted: u8,
     last: Option<Instant>,
 }
 
-impl Stale {
+impl EndedSockets {
     /// Prepares for searches; says so where they cannot be. Fails only for want of descriptors or memory.
     pub fn new(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let sockets = match prepare(pins, capacity) {
@@ -71,13 +71,13 @@ impl Stale {
 
     /// Returns when a search has ended, the sockets whose endpoints are not in ENDPOINTS; or when a destruction has, none. Never
     /// without either.
-    pub async fn found(&mut self) -> Vec<StaleSocket> {
+    pub async fn found(&mut self) -> Vec<EndedSocket> {
         if self.destruction.is_some() {
             self.destroyed().await;
             return Vec::new();
         }
         let Some(search) = &mut self.search else { return std::future::pending().await };
-        let found = search.await.context("the search for stale UDP sockets crashed").flatten();
+        let found = search.await.context("the search for UDP sockets of ended endpoints crashed").flatten();
         self.search = None;
         found.unwrap_or_else(|error| {
             self.give_up(&error);
@@ -86,7 +86,7 @@ impl Stale {
     }
 
     /// Begins to destroy sockets.
-    pub fn destroy(&mut self, sockets: Vec<StaleSocket>) {
+    pub fn destroy(&mut self, sockets: Vec<EndedSocket>) {
         if !sockets.is_empty() {
             self.destruction = Some(tokio::task::spawn_blocking(move || destroy(sockets)));
         }
@@ -94,7 +94,7 @@ impl Stale {
 
     async fn destroyed(&mut self) {
         let Some(destruction) = &mut self.destruction else { return };
-        let result = destruction.await.context("the destruction of stale UDP sockets crashed").flatten();
+        let result = destruction.await.context("the destruction of UDP sockets of ended endpoints crashed").flatten();
         self.destruction = None;
         match result {
             Ok(0) => {}
@@ -114,21 +114,21 @@ impl Stale {
     }
 }
 
-fn prepare(pins: &Pins, capacity: Capacity) -> Result<StaleSockets> {
+fn prepare(pins: &Pins, capacity: Capacity) -> Result<SocketIterators> {
     ensure!(sock_diag::is_supported()?, "this kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)");
-    StaleSockets::load(pins, capacity)
+    SocketIterators::load(pins, capacity)
 }
 
-fn search(pins: &Pins, sockets: &StaleSockets) -> Result<Vec<StaleSocket>> {
+fn search(pins: &Pins, sockets: &SocketIterators) -> Result<Vec<EndedSocket>> {
     // Programs that chose an ended endpoint have noted it on the socket then.
     Grace::open(pins)?.wait()?;
     sockets.list()
 }
 
 /// Destroys sockets in their namespaces.
-fn destroy(sockets: Vec<StaleSocket>) -> Result<usize> {
+fn destroy(sockets: Vec<EndedSocket>) -> Result<usize> {
     let mut by_namespace: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
-    for StaleSocket { cookie, namespace, asked: _, peer } in sockets {
+    for EndedSocket { cookie, namespace, asked: _, peer } in sockets {
         by_namespace.entry(namespace).or_default().insert(cookie, peer);
     }
     let (mut destroyed, mut failure) = (0, None);

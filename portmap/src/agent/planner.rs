@@ -5,12 +5,12 @@ use anyhow::Result;
 use crate::plan::Planner;
 
 /// After a failed write only the kernel knows what its tables hold: nothing is planned before they were read again.
-pub struct Model {
+pub struct KnownPlanner {
     planner: Planner,
     is_known: bool,
 }
 
-impl Model {
+impl KnownPlanner {
     /// A model of tables that have just been read.
     pub fn new(planner: Planner) -> Self {
         Self { planner, is_known: true }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_doubtful_model_is_not_planned_with_before_the_tables_were_read() {
         let planner = || Planner::new(Capacity::default(), Snapshot::default());
-        let mut model = Model::new(planner());
+        let mut model = KnownPlanner::new(planner());
         assert!(!model.know(|| bail!("nobody reads")).expect("it is known"));
         model.doubt();
         for _ in 0..2 {

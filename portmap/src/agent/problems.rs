@@ -11,7 +11,7 @@ use crate::{
 
 /// What was said.
 #[derive(Default)]
-pub struct Report {
+pub struct Problems {
     left_out: BTreeMap<Frontend, Full>,
     /// How much else found no room.
     without_room: usize,
@@ -21,7 +21,7 @@ pub struct Report {
     check_losers: Vec<ObjectName>,
 }
 
-impl Report {
+impl Problems {
     /// How many frontends are left out.
     pub fn left_out(&self) -> usize {
         self.left_out.len()

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter, util::KernelVersion};
-use portmap_common::Stale;
+use portmap_common::EndedSocketRecord;
 
 use super::load;
 use crate::{kernel::bpf, maps::pin::Pins};
@@ -23,7 +23,7 @@ static ITERATORS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/iter
 
 /// A connected UDP socket whose endpoint is not in ENDPOINTS: it serves no more, or its number was another set's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StaleSocket {
+pub struct EndedSocket {
     /// Its cookie.
     pub cookie: u64,
     /// The cookie of its network namespace.
@@ -36,7 +36,7 @@ pub struct StaleSocket {
 
 /// The iterator, on the pinned maps. It ends with this value.
 #[derive(Debug)]
-pub struct StaleSockets {
+pub struct SocketIterators {
     walk: Walk,
     link: OwnedFd,
 }
@@ -67,7 +67,7 @@ impl Walk {
     }
 }
 
-impl StaleSockets {
+impl SocketIterators {
     /// Loads the iterator. Fails on kernels that have none.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("failed to read the kernel's BTF")?;
@@ -86,14 +86,14 @@ impl StaleSockets {
     }
 
     /// Lists the sockets. One that is opened or closed meanwhile may be missed.
-    pub fn list(&self) -> Result<Vec<StaleSocket>> {
+    pub fn list(&self) -> Result<Vec<EndedSocket>> {
         match self.walk {
             Walk::Notes => self.read(),
             Walk::UdpSockets => self.list_in_each_namespace(),
         }
     }
 
-    fn list_in_each_namespace(&self) -> Result<Vec<StaleSocket>> {
+    fn list_in_each_namespace(&self) -> Result<Vec<EndedSocket>> {
         let mut found = Vec::new();
         for namespace in namespaces::all()? {
             match namespace.and_then(|namespace| namespace.enter(|| self.read())) {
@@ -105,13 +105,13 @@ impl StaleSockets {
         Ok(found)
     }
 
-    fn read(&self) -> Result<Vec<StaleSocket>> {
+    fn read(&self) -> Result<Vec<EndedSocket>> {
         let mut bytes = Vec::new();
         let read = bpf::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));
         read.context("failed to walk through sockets")?;
-        let records = bytes.chunks_exact(size_of::<Stale>());
-        ensure!(records.remainder().is_empty(), "the list of stale sockets ends within a record");
-        Ok(records.map(|record| stale_socket(&bpf::value_of(record))).collect())
+        let records = bytes.chunks_exact(size_of::<EndedSocketRecord>());
+        ensure!(records.remainder().is_empty(), "the list of sockets ends within a record");
+        Ok(records.map(|record| ended_socket(&bpf::value_of(record))).collect())
     }
 }
 
@@ -119,10 +119,10 @@ fn open(pin: &Path) -> Result<MapData> {
     MapData::from_pin(pin).with_context(|| format!("failed to open {}", pin.display()))
 }
 
-fn stale_socket(found: &Stale) -> StaleSocket {
-    let Stale { cookie, namespace, asked, given } = found;
+fn ended_socket(found: &EndedSocketRecord) -> EndedSocket {
+    let EndedSocketRecord { cookie, namespace, asked, given } = found;
     let asked = encode::destination_of(asked);
-    StaleSocket {
+    EndedSocket {
         cookie: *cookie,
         namespace: *namespace,
         asked: Frontend { address: asked.ip(), port: asked.port(), protocol: Protocol::Udp },

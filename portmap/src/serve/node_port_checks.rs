@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    CONNECTIONS, Connections, EVERYWHERE, Facts, ServiceHealth,
+    CONNECTIONS, Connections, EVERYWHERE, Published, ServiceHealth,
     listen::{self, Place},
 };
 use crate::model::{Family, PerFamily};
@@ -37,8 +37,8 @@ struct Name {
 }
 
 /// Keeps a server at every port that there is.
-pub async fn run(facts: Arc<Facts>) -> Result<()> {
-    let mut checks = facts.checks();
+pub async fn run(published: Arc<Published>) -> Result<()> {
+    let mut checks = published.checks();
     let connections = Connections::new(CONNECTIONS);
     let mut servers: BTreeMap<u16, JoinHandle<()>> = BTreeMap::new();
     loop {
@@ -51,31 +51,36 @@ pub async fn run(facts: Arc<Facts>) -> Result<()> {
             is_wanted
         });
         for port in wanted {
-            servers.entry(port).or_insert_with(|| tokio::spawn(serve(port, facts.clone(), connections.clone())));
+            servers.entry(port).or_insert_with(|| tokio::spawn(serve(port, published.clone(), connections.clone())));
         }
         checks.changed().await.context("the agent's loop ended")?;
     }
 }
 
-async fn serve(port: u16, facts: Arc<Facts>, connections: Arc<Connections>) {
-    let checks = facts.checks();
+async fn serve(port: u16, published: Arc<Published>, connections: Arc<Connections>) {
+    let checks = published.checks();
     let what = match checks.borrow().get(&port) {
         Some(health) => format!("health checks of Service {} on port {port}", health.service),
         None => return,
     };
     let listener = listen::bind(&what, Place { address: (EVERYWHERE, port).into(), flag: None }).await;
     let router = Router::new().fallback(move |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
-        answer(port, client.ip(), &checks, &facts)
+        answer(port, client.ip(), &checks, &published)
     });
     listen::serve(listener, router, connections).await;
 }
 
-fn answer(port: u16, client: IpAddr, checks: &watch::Receiver<BTreeMap<u16, ServiceHealth>>, facts: &Facts) -> Response {
+fn answer(
+    port: u16,
+    client: IpAddr,
+    checks: &watch::Receiver<BTreeMap<u16, ServiceHealth>>,
+    published: &Published,
+) -> Response {
     let Some(ServiceHealth { service, check }) = checks.borrow().get(&port).cloned() else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let ready = ready(&check.ready, client);
-    let is_healthy = facts.is_healthy();
+    let is_healthy = published.is_healthy();
     let status = if ready > 0 && is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let headers = [("X-Content-Type-Options", "nosniff".to_owned()), ("X-Load-Balancing-Endpoint-Weight", ready.to_string())];
     let name = Name { namespace: service.namespace().to_owned(), name: service.name().to_owned() };

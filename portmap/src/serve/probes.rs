@@ -11,7 +11,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Facts, Metrics};
+use super::{Metrics, Published};
 
 /// The answer of `/healthz` and `/livez`.
 #[derive(Serialize)]
@@ -42,14 +42,14 @@ struct FamilyHealth {
 }
 
 /// The server of `--healthz-bind-address`.
-pub fn router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {
-    let (live, ready, live_metrics) = (facts.clone(), facts.clone(), metrics.clone());
+pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
+    let (live, ready, live_metrics) = (published.clone(), published.clone(), metrics.clone());
     Router::new()
         // Load balancers ask this one: a node that is about to vanish should get no new connections.
         .route(
             "/healthz",
             get(move || async move {
-                let answer = answer(&facts, Some(facts.is_eligible()));
+                let answer = answer(&published, Some(published.is_eligible()));
                 metrics.answered_healthz(answer.status().as_u16());
                 answer
             }),
@@ -67,12 +67,12 @@ pub fn router(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Router {
 }
 
 /// `/healthz` and `/readyz` beside the metrics.
-pub fn plain_router(facts: Arc<Facts>) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&facts) }))
+pub fn plain_router(published: Arc<Published>) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&published) }))
 }
 
-fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
-    let (is_healthy, last_sync, now) = (facts.is_healthy(), facts.last_sync(), Timestamp::now());
+fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
+    let (is_healthy, last_sync, now) = (published.is_healthy(), published.last_sync(), Timestamp::now());
     let healthy = is_healthy && node_eligible != Some(false);
     let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
     let answer = Answer {
@@ -86,11 +86,11 @@ fn answer(facts: &Facts, node_eligible: Option<bool>) -> Response {
     (status(healthy), [("X-Content-Type-Options", "nosniff")], Json(answer)).into_response()
 }
 
-fn readiness(facts: &Facts) -> Response {
-    let trouble = match facts.outage() {
+fn readiness(published: &Published) -> Response {
+    let trouble = match published.outage() {
         Some(outage) => Some(format!("{outage}\n")),
-        None if !facts.is_ready() => Some("not everything has been listed and applied\n".to_owned()),
-        None if !facts.is_attached() => Some("programs were detached by somebody else\n".to_owned()),
+        None if !published.is_ready() => Some("not everything has been listed and applied\n".to_owned()),
+        None if !published.is_attached() => Some("programs were detached by somebody else\n".to_owned()),
         None => None,
     };
     (status(trouble.is_none()), trouble.unwrap_or_else(|| "ok\n".to_owned())).into_response()
@@ -107,16 +107,16 @@ mod tests {
 
     #[test]
     fn ready_is_who_has_written_everything_and_is_attached() {
-        let facts = Facts::new(Arc::new(Watches::default()));
-        let code = || readiness(&facts).status().as_u16();
+        let published = Published::new(Arc::new(Watches::default()));
+        let code = || readiness(&published).status().as_u16();
         assert_eq!(code(), 503, "nothing has been listed yet");
-        facts.synced();
+        published.synced();
         assert_eq!(code(), 200);
-        facts.set_attached(false);
+        published.set_attached(false);
         assert_eq!(code(), 503, "somebody detached the programs");
-        facts.set_attached(true);
+        published.set_attached(true);
         assert_eq!(code(), 200);
-        facts.failed();
+        published.failed();
         assert_eq!(code(), 503, "the tables could not be written");
     }
 }

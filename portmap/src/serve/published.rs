@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Shared by the loop, which writes, and the servers, which read.
 #[derive(Debug)]
-pub struct Facts {
+pub struct Published {
     inner: Mutex<Inner>,
     watches: Arc<Watches>,
     checks: watch::Sender<BTreeMap<u16, ServiceHealth>>,
@@ -45,7 +45,7 @@ pub struct ServiceHealth {
     pub check: HealthCheck,
 }
 
-impl Facts {
+impl Published {
     /// Before anything is known.
     pub fn new(watches: Arc<Watches>) -> Self {
         let inner =

@@ -6,8 +6,7 @@
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 
-use super::{Options, Waiting};
-use crate::agent::record;
+use super::{Options, Waiting, record};
 use crate::{
     datapath::{
         attach::{self, Attached},
@@ -26,7 +25,7 @@ use crate::{
 };
 
 /// The maps and programs of this agent.
-pub struct Kernel {
+pub struct Datapath {
     /// Where they are pinned.
     pub pins: Pins,
     /// The tables.
@@ -44,7 +43,7 @@ pub struct Kernel {
     _lock: Lock,
 }
 
-impl Kernel {
+impl Datapath {
     /// Loads the programs onto the maps, and attaches them unless another set's still serve.
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
@@ -56,7 +55,7 @@ impl Kernel {
         pins.create()?;
         let programs = attach::load(&pins, options.capacity, &constants)?;
         let is_replacing = pins.others()?.iter().any(Pins::has_links);
-        let mut kernel = Self {
+        let mut datapath = Self {
             maps: BpfMaps::open(&pins)?,
             pins,
             programs,
@@ -68,15 +67,15 @@ impl Kernel {
             trouble: None,
             _lock: lock,
         };
-        record::record_start(&mut kernel.maps)?;
+        record::record_start(&mut datapath.maps)?;
         // Programs may still read what an earlier agent had retired when it ended.
-        Grace::open(&kernel.pins)?.wait()?;
+        Grace::open(&datapath.pins)?.wait()?;
         if is_replacing {
             tracing::info!("another set's programs serve until these tables are filled");
         } else {
-            kernel.attach()?;
+            datapath.attach()?;
         }
-        Ok(kernel)
+        Ok(datapath)
     }
 
     /// Takes over from another set, now that the tables are filled.

@@ -1,0 +1,102 @@
+//! The desired state: the objects and the node's addresses, and their changes since the last write. Between `source` and
+//! [`super::installed`].
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{Options, Source, own_node::OwnNode};
+use crate::{
+    kernel::addresses,
+    model::event::Event,
+    resolve::{changes::Changes, claims::Owners, desired::Desired},
+    source::Watches,
+};
+
+/// The longest wait for kinds of objects that a cluster may be without.
+const LISTING: Duration = Duration::from_secs(5);
+
+/// The desired table, and the changes that are to be written.
+pub struct DesiredState {
+    /// The desired table.
+    pub table: Desired,
+    own_node: OwnNode,
+    started: Instant,
+    address_changes: addresses::Changes,
+    /// Whether the addresses of the interfaces have to be listed again.
+    is_address_due: bool,
+    changes: Changes,
+}
+
+impl DesiredState {
+    /// Without objects; the node's addresses are listed at once.
+    pub fn start(options: &Options) -> Result<Self> {
+        // Before the list, so that no change is missed between the two.
+        let address_changes = addresses::Changes::listen()?;
+        let node = options.wanted.node.clone();
+        let mut table = Desired::new(node, options.node_port_addresses.clone(), options.service_cidrs.clone())
+            .allowing(options.wanted.external_ips.clone());
+        table.note_triggers();
+        let changes = table.set_local(addresses::networks()?);
+        Ok(Self {
+            table,
+            own_node: OwnNode::new(matches!(options.source, Source::Kube(_))),
+            started: Instant::now(),
+            address_changes,
+            is_address_due: false,
+            changes,
+        })
+    }
+
+    /// Takes an event in.
+    pub fn take(&mut self, event: Event) {
+        self.table.apply(event);
+    }
+
+    /// Returns when the addresses of the node may have changed.
+    pub async fn address_change(&mut self) -> Result<()> {
+        let result = self.address_changes.next().await;
+        self.is_address_due |= result.is_ok();
+        result
+    }
+
+    /// Lists the node's addresses, if they may have changed.
+    pub fn list_addresses(&mut self) -> Result<()> {
+        if self.is_address_due {
+            let moved = self.table.set_local(addresses::networks()?);
+            self.is_address_due = false;
+            self.changes.extend(moved);
+        }
+        Ok(())
+    }
+
+    /// Whether enough objects are known to write tables: Services and EndpointSlices must have been listed.
+    pub fn is_known(&self) -> bool {
+        self.table.is_complete() || (self.table.is_synced() && self.started.elapsed() >= LISTING)
+    }
+
+    /// Whether changes wait to be written.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Resolves what events concerned, and returns all changes since the last call. `owners`: whether the Services of other proxies
+    /// are known.
+    pub fn take_changes(&mut self, owners: Owners) -> Changes {
+        self.changes.extend(self.own_node.place_node_ports(&mut self.table, self.started.elapsed()));
+        self.changes.extend(self.table.resolve());
+        self.own_node.report(&self.table);
+        self.table.set_owners(owners);
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether the Node object is missing although a Service depends on it.
+    pub fn lacks_node(&self, watches: &Watches) -> bool {
+        self.own_node.is_missed(&self.table, watches)
+    }
+
+    /// Whether load balancers may send new connections to this node.
+    pub fn is_eligible(&self) -> bool {
+        self.own_node.is_eligible(&self.table)
+    }
+}

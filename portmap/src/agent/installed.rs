@@ -1,0 +1,198 @@
+//! The installed state: the tables in the kernel, the planner's model of them, and the writes that bring them to the desired state.
+//! After [`super::desired`].
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
+
+use super::{Options, datapath::Datapath, planner::KnownPlanner, retry::Retry};
+use crate::{
+    apply,
+    kernel::exhaustion::persist,
+    maps::{Fullness, Maps as _, grace::Grace, pin::Pins},
+    plan::{Plan, Planner},
+    resolve::{changes::Changes, desired::Desired},
+};
+
+/// The datapath of this agent, and the planner of its tables.
+pub struct Installed {
+    /// The maps and programs.
+    pub datapath: Datapath,
+    planner: KnownPlanner,
+    /// The wait for programs that may read retired entries, if one is under way.
+    grace: Option<JoinHandle<Result<()>>>,
+    /// The number of plans with at least one write.
+    applied: u64,
+    scope: Scope,
+    retry: Option<Retry>,
+}
+
+/// The entries that the next plan compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Changed entries.
+    Changes,
+    /// All entries: at the start, and after a failure.
+    All,
+    /// All entries, after the tables were found to differ from the model: every write undoes a foreign change.
+    Repair,
+}
+
+/// A plan that was carried out.
+pub struct Written {
+    /// The plan.
+    pub plan: Plan,
+    /// The entries that the plan compared.
+    pub scope: Scope,
+    /// Whether any entry had changed.
+    pub has_changes: bool,
+    /// The time that planning and writing took.
+    pub took: Duration,
+}
+
+impl Written {
+    /// The number of writes that undid foreign changes.
+    pub fn repairs(&self) -> usize {
+        if self.scope == Scope::Repair { self.plan.steps.len() } else { 0 }
+    }
+}
+
+impl Installed {
+    /// Takes the lock, loads the programs, and reads the tables that an earlier agent left.
+    pub async fn start(options: &Options) -> Result<Self> {
+        let datapath = Datapath::start(options).await?;
+        let planner = KnownPlanner::new(Planner::new(datapath.maps.capacity(), datapath.maps.read()?));
+        Ok(Self { datapath, planner, grace: None, applied: 0, scope: Scope::All, retry: None })
+    }
+
+    /// The number of plans with at least one write.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The number of frontends in the tables.
+    pub fn frontends(&self) -> usize {
+        self.planner.frontends()
+    }
+
+    /// Whether a load balancer has source ranges.
+    pub fn has_source_ranges(&mut self) -> bool {
+        self.planner.last().has_source_ranges()
+    }
+
+    /// The number of entries in each map.
+    pub fn fullness(&mut self) -> Vec<Fullness> {
+        self.planner.last().fullness()
+    }
+
+    /// Returns when retired entries were freed, or when a retry is due. Never without either.
+    pub async fn wake(&mut self) -> Result<()> {
+        tokio::select! {
+            result = finished(&mut self.grace) => {
+                self.grace = None;
+                result?;
+                self.planner.last().release();
+                Ok(())
+            }
+            () = due(self.retry.as_ref()) => Ok(()),
+        }
+    }
+
+    /// Whether a write has failed, and the retry has not succeeded yet.
+    pub fn is_failing(&self) -> bool {
+        self.retry.is_some()
+    }
+
+    /// Whether the tables may be written now: false while a retry waits.
+    pub fn may_write(&self) -> bool {
+        self.retry.as_ref().is_none_or(Retry::is_due)
+    }
+
+    /// Plans the changes and writes them.
+    pub fn write(&mut self, desired: &Desired, mut changes: Changes) -> Result<Written> {
+        self.know_tables()?;
+        let (started, scope) = (Instant::now(), self.scope);
+        let planner = self.planner.last();
+        if scope != Scope::Changes {
+            changes.extend(desired.table().everything());
+            changes.extend(planner.everything());
+        }
+        let has_changes = !changes.is_empty();
+        changes.extend(planner.take_retries());
+        planner.set_cidrs(&desired.cidrs(), desired.owners());
+        let plan = planner.plan(desired.changed(&changes));
+        for step in &plan.steps {
+            tracing::debug!("{step}");
+        }
+        self.applied += u64::from(!plan.steps.is_empty());
+        apply::apply(&mut self.datapath.maps, &plan)?;
+        Ok(Written { plan, scope, has_changes, took: started.elapsed() })
+    }
+
+    /// Ends a successful write: the next plan compares changes only, and retired entries are freed after a grace period.
+    pub fn confirm(&mut self) {
+        (self.scope, self.retry) = (Scope::Changes, None);
+        if self.grace.is_none() && self.planner.last().seal() {
+            let pins = self.datapath.pins.clone();
+            self.grace = Some(tokio::spawn(wait_for_grace(pins)));
+        }
+    }
+
+    /// Ends a failed write: the tables are read again, and all entries compared, when the retry is due.
+    pub fn retry_later(&mut self, error: &anyhow::Error) {
+        let retry = Retry::after(self.retry.as_ref());
+        tracing::error!("{error:#}; trying again in {:?}", retry.wait());
+        (self.scope, self.retry) = (Scope::All, Some(retry));
+        self.planner.doubt();
+    }
+
+    /// Replaces the planner's model by the tables that a comparison has read, if they differ.
+    pub fn compare_with(&mut self, tables: Planner) {
+        if !self.planner.last().is_confirmed_by(&tables) {
+            self.planner.replace(tables);
+            // In the new model no entry is retired: the wait would free nothing.
+            (self.grace, self.scope) = (None, Scope::Repair);
+        }
+    }
+
+    /// Reads the tables again after a failed write.
+    fn know_tables(&mut self) -> Result<()> {
+        let Datapath { maps, pins, .. } = &self.datapath;
+        let is_read = self.planner.know(|| {
+            Grace::open(pins)?.wait()?;
+            Ok(Planner::new(maps.capacity(), maps.read().context("failed to read the tables")?))
+        })?;
+        if is_read {
+            // In the new model no entry is retired: the wait would free nothing.
+            self.grace = None;
+        }
+        Ok(())
+    }
+}
+
+/// Returns after a grace period.
+async fn wait_for_grace(pins: Pins) -> Result<()> {
+    persist(|| {
+        let pins = pins.clone();
+        let wait = tokio::task::spawn_blocking(move || Grace::open(&pins)?.wait());
+        async { wait.await.context("the wait for a grace period crashed")? }
+    })
+    .await
+}
+
+/// Returns when the task ends; never without a task.
+async fn finished(task: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match task {
+        Some(task) => task.await.context("the wait for a grace period crashed")?,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when the retry is due; never without a retry.
+async fn due(retry: Option<&Retry>) {
+    match retry {
+        Some(retry) => retry.due().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,118 @@
+//! The agent's reports: what it publishes over HTTP, in STATE for the subcommands, and in the log.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{
+    affinity_evictions::AffinityEvictions,
+    desired::DesiredState,
+    installed::{Installed, Scope, Written},
+    problems::Problems,
+    record,
+};
+use crate::{
+    maps::bpf::BpfMaps,
+    model::{Family, ObjectName, event::Kind},
+    resolve::Traffic,
+    serve::{Metrics, Published, Sync},
+    source::Watches,
+};
+
+/// The receivers of reports.
+pub struct Reporting {
+    /// For the probes.
+    pub published: Arc<Published>,
+    /// For Prometheus.
+    pub metrics: Arc<Metrics>,
+    problems: Problems,
+    evictions: AffinityEvictions,
+}
+
+impl Reporting {
+    /// Before the first write.
+    pub fn new(watches: Arc<Watches>) -> Self {
+        Self {
+            published: Arc::new(Published::new(watches)),
+            metrics: Arc::default(),
+            problems: Problems::default(),
+            evictions: AffinityEvictions::default(),
+        }
+    }
+
+    /// Reports a write.
+    pub fn written(
+        &mut self,
+        written: Written,
+        desired: &mut DesiredState,
+        maps: &mut BpfMaps,
+        frontends: usize,
+    ) -> Result<()> {
+        let table = desired.table.table();
+        record::record_sync(maps, &written.plan, table.contested(), written.repairs())?;
+        self.metrics.settled();
+        let triggers = desired.table.take_triggers();
+        match written.scope {
+            Scope::All | Scope::Repair => self.metrics.synced(Sync::Full, written.took, &triggers),
+            Scope::Changes if written.has_changes => self.metrics.synced(Sync::Partial, written.took, &triggers),
+            // The loop also plans without a change: that is no sync.
+            Scope::Changes => {}
+        }
+        self.metrics.repaired(written.repairs());
+        log(&written, desired, frontends);
+        self.problems.plan(written.plan, desired.table.table(), maps.capacity());
+        Ok(())
+    }
+
+    /// Reports a failed write.
+    pub fn failed(&self) {
+        self.metrics.failed();
+        self.published.failed();
+    }
+
+    /// Publishes the tables as they are after a write.
+    pub fn publish(&mut self, desired: &DesiredState, installed: &mut Installed) -> Result<()> {
+        let table = &desired.table;
+        self.published.synced();
+        self.published.set_eligible(desired.is_eligible());
+        let losers: Vec<ObjectName> = self.published.set_checks(table.health_checks()).into_iter().cloned().collect();
+        self.problems.check_losers(losers);
+        for family in Family::ALL {
+            self.metrics.set_lacking(family, "internal", table.lacking(family, Traffic::Internal));
+            self.metrics.set_lacking(family, "external", table.lacking(family, Traffic::External));
+        }
+        self.metrics.set_trouble(self.problems.left_out(), self.problems.without_room(), table.table().contested());
+        let fullness = installed.fullness();
+        self.metrics.set_fullness(&fullness);
+        self.problems.fullness(&fullness);
+        record::record_fullness(&mut installed.datapath.maps, &fullness)
+    }
+
+    /// Records what may change without a write: outages of the source, mistakes in the objects, counters.
+    pub fn look(&mut self, desired: &DesiredState, maps: &mut BpfMaps) -> Result<()> {
+        let outage = self.published.outage();
+        record::record_outage(maps, outage.as_ref())?;
+        record::record_mistakes(maps, desired.lacks_node(self.published.watches()), desired.table.faulty())?;
+        self.metrics.set_outage(outage.as_ref());
+        let totals = maps.totals()?;
+        self.metrics.set_totals(&totals, self.evictions.count(maps, &totals)?);
+        Ok(())
+    }
+}
+
+/// Logs a write.
+fn log(written: &Written, desired: &DesiredState, frontends: usize) {
+    let count = written.plan.steps.len();
+    match (written.scope, written.plan.steps.first()) {
+        (Scope::Repair, Some(first)) => {
+            tracing::warn!("another program had changed the tables: repaired by {count} writes; the first: {first}");
+        }
+        (Scope::Changes | Scope::All, Some(_)) => tracing::info!("applied {count} writes in {:.1?}", written.took),
+        (_, None) => {}
+    }
+    if written.scope == Scope::All {
+        let store = desired.table.store();
+        let (services, slices) = (store.count(Kind::Service), store.count(Kind::Slice));
+        tracing::info!("synced: {services} Services, {slices} EndpointSlices, {frontends} frontends");
+    }
+}

@@ -1,6 +1,6 @@
 //! Session affinity: which endpoint a client was given last.
 
-use crate::{Kind, layout};
+use crate::{AddressKind, layout};
 
 /// A key of `AFFINITY`: a client of a service port. Pods are told apart by their network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +90,7 @@ pub struct Member {
 layout!(Member, 24);
 
 impl Member {
-    /// The key for an endpoint of a service port, and its frontends of a kind: a [`Kind`] as in `SERVICES`.
+    /// The key for an endpoint of a service port, and its frontends of a kind: a [`AddressKind`] as in `SERVICES`.
     #[inline]
     pub fn new(id: u64, kind: u8, endpoint: u64) -> Self {
         Self { id, endpoint, external: Self::external(kind), unused: 0 }
@@ -99,7 +99,7 @@ impl Member {
     /// Which of the service port's choices the frontends of a kind have.
     #[inline]
     pub fn external(kind: u8) -> u32 {
-        u32::from(kind != Kind::ClusterIp as u8)
+        u32::from(kind != AddressKind::ClusterIp as u8)
     }
 }
 

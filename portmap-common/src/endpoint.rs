@@ -1,11 +1,11 @@
 //! Endpoints that serve, for what is remembered of them: by sockets that send datagrams, and by session affinity.
 
-use crate::{Address, Frontend, V4, V6, layout};
+use crate::{Address, FrontendKey, V4, V6, layout};
 
 /// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: there while the endpoint serves, and never updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Endpoint<A> {
+pub struct EndpointEntry<A> {
     /// The pod's address.
     pub address: A,
     /// The port that the pod listens on.
@@ -16,10 +16,10 @@ pub struct Endpoint<A> {
     pub check: u32,
 }
 
-layout!(Endpoint<V4>, 12);
-layout!(Endpoint<V6>, 24);
+layout!(EndpointEntry<V4>, 12);
+layout!(EndpointEntry<V6>, 24);
 
-impl<A: Address> Endpoint<A> {
+impl<A: Address> EndpointEntry<A> {
     /// The value for an endpoint.
     #[inline]
     pub fn new(number: u64, address: A, port: u16) -> Self {
@@ -35,5 +35,5 @@ impl<A: Address> Endpoint<A> {
 
 #[inline]
 fn digest<A: Address>(number: u64, address: A, port: u16) -> u32 {
-    (Frontend::new(address, port, 0).digest(number, 0) >> 32) as u32
+    (FrontendKey::new(address, port, 0).digest(number, 0) >> 32) as u32
 }

@@ -18,7 +18,7 @@ pub const OTHER_PROXY: u32 = u32::MAX - 1;
 /// protocol 0 it stands for the ports of a ClusterIP that have no key of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct Frontend<A> {
+pub struct FrontendKey<A> {
     /// The destination address, as in the client's call.
     pub address: A,
     /// The destination port: the Service port.
@@ -29,10 +29,10 @@ pub struct Frontend<A> {
     pub unused: u8,
 }
 
-layout!(Frontend<V4>, 8);
-layout!(Frontend<V6>, 20);
+layout!(FrontendKey<V4>, 8);
+layout!(FrontendKey<V6>, 20);
 
-impl<A: Address> Frontend<A> {
+impl<A: Address> FrontendKey<A> {
     /// The key for this destination.
     #[inline]
     pub fn new(address: A, port: u16, protocol: u8) -> Self {
@@ -94,13 +94,13 @@ layout!(ServiceRef, 8);
 impl ServiceRef {
     /// The value to insert under `frontend`.
     #[inline]
-    pub fn new<A: Address>(frontend: &Frontend<A>, service: u32) -> Self {
+    pub fn new<A: Address>(frontend: &FrontendKey<A>, service: u32) -> Self {
         Self { service, check: frontend.check(service) }
     }
 
     /// Whether this value was inserted under `frontend`.
     #[inline]
-    pub fn belongs_to<A: Address>(self, frontend: &Frontend<A>) -> bool {
+    pub fn belongs_to<A: Address>(self, frontend: &FrontendKey<A>) -> bool {
         self.check == frontend.check(self.service)
     }
 
@@ -126,13 +126,13 @@ mod tests {
 
     #[test]
     fn a_value_belongs_to_its_own_key_only() {
-        let key = Frontend::new([10, 96, 0, 10], 80, TCP);
+        let key = FrontendKey::new([10, 96, 0, 10], 80, TCP);
         let value = ServiceRef::new(&key, 7);
         assert!(value.belongs_to(&key));
         for other in [
-            Frontend::new([10, 96, 0, 11], 80, TCP),
-            Frontend::new([10, 96, 0, 10], 81, TCP),
-            Frontend::new([10, 96, 0, 10], 80, UDP),
+            FrontendKey::new([10, 96, 0, 11], 80, TCP),
+            FrontendKey::new([10, 96, 0, 10], 81, TCP),
+            FrontendKey::new([10, 96, 0, 10], 80, UDP),
         ] {
             assert!(!value.belongs_to(&other), "{other:?}");
         }
@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn digests_spread() {
         let digests: std::collections::HashSet<u32> = (0..=255_u8)
-            .flat_map(|host| (1..=64_u16).map(move |port| Frontend::new([10, 96, 0, host], port, TCP).check(u32::from(host))))
+            .flat_map(|host| {
+                (1..=64_u16).map(move |port| FrontendKey::new([10, 96, 0, host], port, TCP).check(u32::from(host)))
+            })
             .collect();
         // 16,384 draws from 2³² are expected to collide 0.03 times.
         assert!(digests.len() >= 16_382, "{} distinct digests", digests.len());

@@ -25,12 +25,12 @@ pub use address::{Address, MAPPED, Neutral, V4, V6};
 pub use affinity::{Affinity, Client, Member, Share};
 pub use backend::{Backend, EndpointNumber, LOCAL};
 pub use counters::Counters;
-pub use endpoint::Endpoint;
-pub use frontend::{Frontend, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
+pub use endpoint::EndpointEntry;
+pub use frontend::{FrontendKey, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};
-pub use prefix::{ALLOCATED, PREFIXES, Prefix, Prefixes};
+pub use prefix::{ALLOCATED, PREFIXES, PrefixEntry, Prefixes};
 pub use probe::{PROBES, Probe};
-pub use service::{Choice, Description, HOST_ONLY, Kind, SOURCE_RANGES, Service, Verdict};
+pub use service::{AddressKind, Choice, Description, HOST_ONLY, SOURCE_RANGES, Service, Verdict};
 pub use socket::{
     ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, EndedSocketRecord, Flow, Numbers, SOCKETS_VERSION,
     UNSETTLED,

@@ -11,7 +11,7 @@ pub const ALLOCATED: u32 = 1;
 /// An address range in which a destination without a frontend is worth a second look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
-pub struct Prefix<A> {
+pub struct PrefixEntry<A> {
     /// The first address.
     pub address: A,
     /// The bits that all addresses share.
@@ -20,8 +20,8 @@ pub struct Prefix<A> {
     pub flags: u32,
 }
 
-layout!(Prefix<V4>, 12);
-layout!(Prefix<V6>, 36);
+layout!(PrefixEntry<V4>, 12);
+layout!(PrefixEntry<V6>, 36);
 
 /// The one value of `PREFIXES_V4` or `PREFIXES_V6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Prefixes<A> {
     /// Which prefixes are in force: those of one half. The other half is written, then this word switches over.
     pub active: Choice,
     /// The prefixes.
-    pub prefixes: [Prefix<A>; 2 * PREFIXES],
+    pub prefixes: [PrefixEntry<A>; 2 * PREFIXES],
 }
 
 layout!(Prefixes<V4>, 200);

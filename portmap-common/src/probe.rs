@@ -1,6 +1,6 @@
 //! A question to the tables that user space can ask: what the `lookup` program reads and answers.
 
-use crate::{Backend, Frontend, V4, V6, layout};
+use crate::{Backend, FrontendKey, V4, V6, layout};
 
 /// How many probes one run of the program takes.
 pub const PROBES: usize = 16;
@@ -10,7 +10,7 @@ pub const PROBES: usize = 16;
 #[repr(C)]
 pub struct Probe<A> {
     /// The question.
-    pub frontend: Frontend<A>,
+    pub frontend: FrontendKey<A>,
     /// The answer: 0 left alone, 1 forwarded, 2 refused, 3 dropped.
     pub outcome: u32,
     /// Where to, if forwarded.

@@ -60,7 +60,7 @@ impl Choice {
 /// How a frontend's address came to the Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Kind {
+pub enum AddressKind {
     /// `spec.clusterIPs`.
     #[default]
     ClusterIp = 0,
@@ -90,7 +90,7 @@ pub struct Service {
     pub id: u64,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
-    /// A [`Kind`].
+    /// A [`AddressKind`].
     pub kind: u8,
     /// [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
@@ -116,7 +116,7 @@ pub struct Description {
     pub id: u64,
     /// Session affinity in seconds, 0 for none.
     pub affinity_timeout: u32,
-    /// A [`Kind`].
+    /// A [`AddressKind`].
     pub kind: u8,
     /// [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,

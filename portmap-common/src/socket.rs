@@ -2,7 +2,7 @@
 //!
 //! This layout has a version of its own: the storage of sockets that are open outlives a change of the tables.
 
-use crate::{Address, Frontend, Neutral, layout};
+use crate::{Address, FrontendKey, Neutral, layout};
 
 /// The version of this file's layouts.
 pub const SOCKETS_VERSION: u32 = 3;
@@ -47,13 +47,13 @@ layout!(Chosen, 16);
 impl Chosen {
     /// An endpoint, chosen for a frontend of the service port with this `id`.
     #[inline]
-    pub fn new<A: Address>(number: u64, frontend: &Frontend<A>, id: u64) -> Self {
+    pub fn new<A: Address>(number: u64, frontend: &FrontendKey<A>, id: u64) -> Self {
         Self { number, check: frontend.digest(number, id) }
     }
 
     /// Whether it was chosen for this frontend of this service port.
     #[inline]
-    pub fn is_for<A: Address>(self, frontend: &Frontend<A>, id: u64) -> bool {
+    pub fn is_for<A: Address>(self, frontend: &FrontendKey<A>, id: u64) -> bool {
         self.check == frontend.digest(self.number, id)
     }
 }

@@ -2,7 +2,7 @@
 //! `scope`, before `socket_notes`.
 
 use portmap_common::{
-    ALLOCATED, Address, Backend, Description, Frontend, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
+    ALLOCATED, Address, Backend, Description, FrontendKey, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
 };
 
 use crate::{
@@ -42,21 +42,23 @@ pub struct Decision<A> {
     pub found: Found,
     /// The outcome of the call.
     pub outcome: Outcome<A>,
-    /// The id of the service port that the backend was chosen for; 0 without a backend.
+    /// The id of the service port that the backend was chosen for, if the socket has no note of it yet; else [`NOTED`].
     pub id: u64,
-    /// Whether the socket has no note of this backend yet.
-    pub is_new: bool,
 }
 
-impl<A: Address> Decision<A> {
-    #[inline(always)]
-    fn of(found: Found, action: Action) -> Self {
-        Self { found, outcome: Outcome::of(action), id: 0, is_new: false }
-    }
+/// In place of an id: there is nothing to note. No service port has this id. Not an `Option`: programs have 512 bytes of stack.
+pub const NOTED: u64 = u64::MAX;
 
+impl<A: Address> Decision<A> {
+    /// Forwards to a backend that the socket has a note of. `None`: the verifier cannot know that the agent never stores a range that
+    /// leaves the map.
     #[inline(always)]
-    fn forward(found: Found, id: u64, backend: Backend<A>, is_new: bool) -> Self {
-        Self { found, outcome: Outcome::forward(backend), id, is_new }
+    fn forward(&mut self, backend: Option<Backend<A>>) {
+        self.outcome.action = Action::Refuse;
+        if let Some(backend) = backend {
+            self.outcome.action = Action::Forward;
+            self.outcome.backend = backend;
+        }
     }
 }
 
@@ -69,23 +71,24 @@ impl Found {
 
 /// Decides a call of a socket on this node.
 #[inline(always)]
-pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &Frontend<S::Address>, call: Call) -> Decision<S::Address> {
+pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call) -> Decision<S::Address> {
     let found = find(frontend);
-    let action = match found.owner {
-        Owner::Service => return serve(socket, frontend, call, found),
+    let mut decision = Decision { found, outcome: Outcome::of(Action::Leave), id: NOTED };
+    match found.owner {
+        Owner::Service => serve(socket, frontend, call, &mut decision),
         // glibc sorts the addresses of a name by connecting a UDP socket to each: refused addresses would come last.
-        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => Action::Leave,
-        Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => Action::Leave,
-        Owner::UndefinedPort => Action::Refuse,
-        Owner::Unallocated => Action::Drop,
-        Owner::Nobody => Action::Leave,
-    };
-    Decision::of(found, action)
+        Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => {}
+        Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => {}
+        Owner::UndefinedPort => decision.outcome.action = Action::Refuse,
+        Owner::Unallocated => decision.outcome.action = Action::Drop,
+        Owner::Nobody => {}
+    }
+    decision
 }
 
 /// The owner of a destination. Costs one look-up for a frontend, one for an address outside of all prefixes, two otherwise.
 #[inline(always)]
-pub fn find<A: Tables>(frontend: &Frontend<A>) -> Found {
+pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     if let Some(number) = maps::service_of(frontend) {
         return Found { owner: Owner::Service, service: number };
     }
@@ -104,33 +107,34 @@ pub fn find<A: Tables>(frontend: &Frontend<A>) -> Found {
 #[inline(always)]
 fn serve<S: Socket<Address: Tables>>(
     socket: &S,
-    frontend: &Frontend<S::Address>,
+    frontend: &FrontendKey<S::Address>,
     call: Call,
-    found: Found,
-) -> Decision<S::Address> {
-    let Some(service) = maps::description(found.service) else {
-        return Decision::of(found, Action::Leave);
-    };
+    decision: &mut Decision<S::Address>,
+) {
+    let Some(service) = maps::description(decision.found.service) else { return };
     if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
-        return Decision::of(found, Action::Leave);
+        return;
     }
     // Before the notes: the last call, which they are of, may have had another source address.
-    if service.flags & SOURCE_RANGES != 0 && !source_ranges::admit(socket, call, frontend.address, service.id) {
-        return Decision::of(found, Action::Drop);
+    if service.flags & SOURCE_RANGES != 0 && !source_ranges::admit(socket, call, &frontend.address, service.id) {
+        decision.outcome.action = Action::Drop;
+        return;
     }
     if call == Call::Send {
         if let Some(backend) = socket_notes::last_backend(socket, frontend, service.id) {
-            return Decision::forward(found, service.id, backend, false);
+            return decision.forward(Some(backend));
         }
         // The address of a pod may be a frontend of another Service.
         if was_given(socket, call) {
-            return Decision::of(found, Action::Leave);
+            return;
         }
         if let Some(backend) = socket_notes::former_backend(socket, frontend, service.id) {
-            return Decision::forward(found, service.id, backend, true);
+            decision.id = service.id;
+            return decision.forward(Some(backend));
         }
     }
-    Decision { found, outcome: choose(socket, found.service, &service), id: service.id, is_new: true }
+    decision.id = service.id;
+    choose(socket, &service, decision);
 }
 
 /// Whether a datagram goes to an address that an earlier decision gave to the socket.
@@ -141,12 +145,13 @@ fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
 
 /// Chooses a backend for a socket that has none.
 #[inline(always)]
-fn choose<S: Socket<Address: Tables>>(socket: &S, number: u32, service: &Description) -> Outcome<S::Address> {
-    let Some(choice) = maps::inside_choice(number) else {
-        return Outcome::of(Action::Leave);
-    };
-    if choice.count != 0 && service.affinity_timeout != 0 {
-        return choice::forward(affinity::choose(socket.namespace(), service, choice));
+fn choose<S: Socket<Address: Tables>>(socket: &S, service: &Description, decision: &mut Decision<S::Address>) {
+    let Some(choice) = maps::inside_choice(decision.found.service) else { return };
+    if choice.count == 0 {
+        decision.outcome.action = choice::verdict(choice);
+    } else if service.affinity_timeout != 0 {
+        decision.forward(affinity::choose(socket.namespace(), service, choice));
+    } else {
+        decision.forward(choice::any(choice));
     }
-    choice::pick(choice)
 }

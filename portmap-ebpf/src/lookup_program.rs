@@ -10,7 +10,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use portmap_common::{Frontend, PROBES, Probe, V4, V6};
+use portmap_common::{Choice, FrontendKey, PROBES, Probe, V4, V6};
 use portmap_ebpf::{
     choice,
     decision::{self, Owner},
@@ -62,12 +62,20 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
 
 /// What a client meets that nothing is known of, and nothing remembered.
 #[inline(always)]
-fn decide<A: Tables>(frontend: &Frontend<A>) -> Outcome<A> {
+fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);
     match found.owner {
-        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), choice::pick),
+        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), pick),
         Owner::UndefinedPort => Outcome::of(Action::Refuse),
         Owner::Unallocated => Outcome::of(Action::Drop),
         Owner::Nobody => Outcome::of(Action::Leave),
     }
+}
+
+#[inline(always)]
+fn pick<A: Tables>(choice: Choice) -> Outcome<A> {
+    if choice.count == 0 {
+        return Outcome::of(choice::verdict(choice));
+    }
+    choice::any(choice).map_or(Outcome::of(Action::Refuse), Outcome::forward)
 }

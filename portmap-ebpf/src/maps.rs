@@ -10,9 +10,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
-    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, Endpoint, Frontend,
-    Member, Name, Namespace, Numbers, Prefix, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6, Way,
+    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, EndpointEntry,
+    FrontendKey, Member, Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange,
+    State, Totals, V4, V6, Way,
 };
+
+use crate::socket::NO_ADDRESS;
 
 const SERVICES_MAX: usize = 65_536;
 const FRONTENDS_MAX: usize = 2 * SERVICES_MAX;
@@ -30,11 +33,11 @@ const TRIES: u32 = 4;
 
 /// (address, port, protocol) → service, IPv4.
 #[btf_map]
-pub static FRONTENDS_V4: HashMap<Frontend<V4>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
+pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
 /// (address, port, protocol) → service, IPv6.
 #[btf_map]
-pub static FRONTENDS_V6: HashMap<Frontend<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
+pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
 /// service → which backends.
 #[btf_map]
@@ -74,11 +77,11 @@ pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
 
 /// endpoint → pod address and port, IPv4, while it serves: of UDP service ports, and of those with session affinity.
 #[btf_map]
-pub static ENDPOINTS_V4: HashMap<u64, Endpoint<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// endpoint → pod address and port, IPv6.
 #[btf_map]
-pub static ENDPOINTS_V6: HashMap<u64, Endpoint<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (service port, endpoint), while the endpoint is in the inside choice: of service ports with session affinity.
 #[btf_map]
@@ -159,16 +162,16 @@ impl<T: 'static> Notes<T> for SkStorage<T> {
 /// The address family's own maps.
 pub trait Tables: Address + IpFormatter + Argument {
     /// The element of FRONTENDS under this key, as a word.
-    fn frontend(key: &Frontend<Self>) -> Option<*const u64>;
+    fn frontend(key: &FrontendKey<Self>) -> Option<*const u64>;
 
     /// The backend in this slot.
     fn backend(slot: u32) -> Option<&'static Backend<Self>>;
 
     /// The element of ENDPOINTS under this number.
-    fn endpoint(number: u64) -> Option<*const Endpoint<Self>>;
+    fn endpoint(number: u64) -> Option<*const EndpointEntry<Self>>;
 
     /// Which prefixes are in force, and all that there are.
-    fn prefixes() -> Option<(Choice, &'static [Prefix<Self>])>;
+    fn prefixes() -> Option<(Choice, &'static [PrefixEntry<Self>])>;
 
     /// Whether a range of the service port holds the address.
     fn is_admitted(id: u64, address: Self) -> bool;
@@ -176,13 +179,14 @@ pub trait Tables: Address + IpFormatter + Argument {
     /// How many addresses of this family a network namespace has, and as many as were kept.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
 
-    /// The address that the kernel chooses for calls of the namespace to the destination; zeroes where the agent has not asked it.
-    fn source_of(way: &Way<Self>) -> Self;
+    /// The address that the kernel chooses for calls of the namespace to the destination; [`NO_ADDRESS`] where the agent has not asked
+    /// the kernel.
+    fn source_of(way: &Way<Self>) -> Neutral;
 }
 
 impl Tables for V4 {
     #[inline(always)]
-    fn frontend(key: &Frontend<V4>) -> Option<*const u64> {
+    fn frontend(key: &FrontendKey<V4>) -> Option<*const u64> {
         FRONTENDS_V4.get_ptr(key).map(<*const ServiceRef>::cast)
     }
 
@@ -192,12 +196,12 @@ impl Tables for V4 {
     }
 
     #[inline(always)]
-    fn endpoint(number: u64) -> Option<*const Endpoint<V4>> {
+    fn endpoint(number: u64) -> Option<*const EndpointEntry<V4>> {
         ENDPOINTS_V4.get_ptr(number)
     }
 
     #[inline(always)]
-    fn prefixes() -> Option<(Choice, &'static [Prefix<V4>])> {
+    fn prefixes() -> Option<(Choice, &'static [PrefixEntry<V4>])> {
         let table = PREFIXES_V4.get(0)?;
         Some((active(&table.active), &table.prefixes))
     }
@@ -214,15 +218,15 @@ impl Tables for V4 {
     }
 
     #[inline(always)]
-    fn source_of(way: &Way<V4>) -> V4 {
+    fn source_of(way: &Way<V4>) -> Neutral {
         // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
-        SOURCES_V4.get_ptr(way).map(|source| unsafe { *source }).unwrap_or_default()
+        SOURCES_V4.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
 
 impl Tables for V6 {
     #[inline(always)]
-    fn frontend(key: &Frontend<V6>) -> Option<*const u64> {
+    fn frontend(key: &FrontendKey<V6>) -> Option<*const u64> {
         FRONTENDS_V6.get_ptr(key).map(<*const ServiceRef>::cast)
     }
 
@@ -232,12 +236,12 @@ impl Tables for V6 {
     }
 
     #[inline(always)]
-    fn endpoint(number: u64) -> Option<*const Endpoint<V6>> {
+    fn endpoint(number: u64) -> Option<*const EndpointEntry<V6>> {
         ENDPOINTS_V6.get_ptr(number)
     }
 
     #[inline(always)]
-    fn prefixes() -> Option<(Choice, &'static [Prefix<V6>])> {
+    fn prefixes() -> Option<(Choice, &'static [PrefixEntry<V6>])> {
         let table = PREFIXES_V6.get(0)?;
         Some((active(&table.active), &table.prefixes))
     }
@@ -254,15 +258,15 @@ impl Tables for V6 {
     }
 
     #[inline(always)]
-    fn source_of(way: &Way<V6>) -> V6 {
+    fn source_of(way: &Way<V6>) -> Neutral {
         // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
-        SOURCES_V6.get_ptr(way).map(|source| unsafe { *source }).unwrap_or_default()
+        SOURCES_V6.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
 
 /// The service number of a frontend, or none if the agent serves no such frontend.
 #[inline(always)]
-pub fn service_of<A: Tables>(frontend: &Frontend<A>) -> Option<u32> {
+pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     for _ in 0..TRIES {
         let element = A::frontend(frontend)?;
         // SAFETY: the map returned the element, and its value is one aligned 8-byte word.

@@ -1,7 +1,7 @@
 //! What is kept of a decision: counters, and, where it was asked for, a line in the agent's log.
 
 use aya_log_ebpf::debug;
-use portmap_common::{Frontend, UDP};
+use portmap_common::{FrontendKey, UDP};
 
 use crate::{
     decision::{Decision, Owner},
@@ -41,7 +41,7 @@ fn count_service(number: u32, action: Action) {
 
 /// Logs a call: what was asked, what was decided and why. The verifier removes it all where the level is below debug.
 #[inline(always)]
-pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &Frontend<S::Address>, decision: &Decision<S::Address>) {
+pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &FrontendKey<S::Address>, decision: &Decision<S::Address>) {
     let context = socket.as_context();
     let (address, port, is_udp) = (asked.address, asked.port, u8::from(asked.protocol == UDP));
     let backend = &decision.outcome.backend;

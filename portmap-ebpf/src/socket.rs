@@ -7,12 +7,15 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use portmap_common::{Address, Destination, Frontend, MAPPED, TCP, UDP, V4, V6};
+use portmap_common::{Address, Destination, FrontendKey, MAPPED, Neutral, TCP, UDP, V4, V6};
 
 use crate::switches::HOST_NAMESPACE;
 
 /// The state of a socket that is connected (`BPF_TCP_ESTABLISHED`), of UDP too.
 const ESTABLISHED: u32 = 1;
+
+/// No address: the unspecified one of IPv6.
+pub const NO_ADDRESS: Neutral = [0; 4];
 
 /// The calls that name a destination.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,8 +43,9 @@ pub trait Socket {
     /// Replaces the destination address.
     fn set_address(&self, address: Self::Address);
 
-    /// The address that the client sends from, if it is settled already.
-    fn source(&self, call: Call) -> Option<Self::Address>;
+    /// The source address of the call, or [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler moves its
+    /// value about where there is none, which the verifier rejects.
+    fn source(&self, call: Call) -> Neutral;
 
     /// The hook's context, as the helpers' wrappers take it.
     #[inline(always)]
@@ -115,9 +119,9 @@ pub trait Socket {
 
     /// The destination as a key of the tables, or none if the protocol is neither TCP nor UDP.
     #[inline(always)]
-    fn frontend(&self) -> Option<Frontend<Self::Address>> {
+    fn frontend(&self) -> Option<FrontendKey<Self::Address>> {
         let protocol = self.protocol();
-        matches!(protocol, TCP | UDP).then(|| Frontend::new(self.address(), self.port(), protocol))
+        matches!(protocol, TCP | UDP).then(|| FrontendKey::new(self.address(), self.port(), protocol))
     }
 
     /// The destination port, in host order.
@@ -178,7 +182,7 @@ impl Socket for Ipv4Socket {
     }
 
     #[inline(always)]
-    fn source(&self, call: Call) -> Option<V4> {
+    fn source(&self, call: Call) -> Neutral {
         match call {
             Call::Connect => bound_v4(self),
             // SAFETY: the kernel hands the hook a valid context, in which sending hooks find this field.
@@ -230,19 +234,18 @@ impl Socket for Ipv6Socket {
     }
 
     #[inline(always)]
-    fn source(&self, call: Call) -> Option<V6> {
+    fn source(&self, call: Call) -> Neutral {
         // SAFETY: the kernel hands the hook a valid context, in which sending hooks find this field.
         let sent_from = || unsafe { &raw const (*self.0).msg_src_ip6 };
         let socket = self.kernel_socket();
         // SAFETY: the kernel hands the hook a valid socket, if any.
         let bound_to = || unsafe { &raw const (*socket).src_ip6 };
         let words = match call {
-            Call::Connect if socket.is_null() => return None,
+            Call::Connect if socket.is_null() => return NO_ADDRESS,
             Call::Connect => bound_to().cast(),
             Call::Send => sent_from().cast(),
         };
-        let address = [read_word(words, 0), read_word(words, 1), read_word(words, 2), read_word(words, 3)];
-        (address[0] | address[1] | address[2] | address[3] != 0).then(|| V6::from_neutral(address))
+        [read_word(words, 0), read_word(words, 1), read_word(words, 2), read_word(words, 3)]
     }
 }
 
@@ -271,25 +274,25 @@ impl Socket for MappedSocket {
 
     /// Datagrams to an IPv4-mapped address meet the hook for IPv4 addresses: only `connect()` comes here.
     #[inline(always)]
-    fn source(&self, _: Call) -> Option<V4> {
+    fn source(&self, _: Call) -> Neutral {
         bound_v4(self)
     }
 }
 
 /// The IPv4 address that the socket is bound to.
 #[inline(always)]
-fn bound_v4<S: Socket>(socket: &S) -> Option<V4> {
+fn bound_v4<S: Socket>(socket: &S) -> Neutral {
     let socket = socket.kernel_socket();
     if socket.is_null() {
-        return None;
+        return NO_ADDRESS;
     }
     // SAFETY: the kernel hands the hook a valid socket.
     settled_v4(unsafe { (*socket).src_ip4 })
 }
 
 #[inline(always)]
-fn settled_v4(address: u32) -> Option<V4> {
-    (address != 0).then(|| address.to_ne_bytes())
+fn settled_v4(address: u32) -> Neutral {
+    if address == 0 { NO_ADDRESS } else { address.to_ne_bytes().neutral() }
 }
 
 /// One 32-bit word of the IPv6 address.

@@ -2,10 +2,12 @@
 //!
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
-use portmap_common::{ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, Frontend, TCP, UDP, UNSETTLED};
+use portmap_common::{
+    ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, FrontendKey, TCP, UDP, UNSETTLED,
+};
 
 use crate::{
-    decision::Decision,
+    decision::{Decision, NOTED},
     maps::{self, DATAGRAMS, Notes as _, SOCKETS, Tables},
     outcome::Action,
     socket::{Call, Socket},
@@ -14,11 +16,11 @@ use crate::{
 
 /// Writes a decision down on the socket. The only place that writes notes for a call.
 #[inline(always)]
-pub fn record<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, call: Call, decision: &Decision<S::Address>) {
-    let Decision { outcome, id, is_new, found: _ } = decision;
+pub fn record<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call, decision: &Decision<S::Address>) {
+    let Decision { outcome, id, found: _ } = decision;
     match (outcome.action, call) {
         (Action::Forward, Call::Connect) => connected(socket, frontend, *id, &outcome.backend),
-        (Action::Forward, Call::Send) if *is_new => sent(socket, frontend, *id, &outcome.backend),
+        (Action::Forward, Call::Send) if *id != NOTED => sent(socket, frontend, *id, &outcome.backend),
         (Action::Leave, Call::Connect) => connected_plainly(socket),
         (Action::Leave, Call::Send) => sent_plainly(socket, &socket.destination()),
         (Action::Forward | Action::Refuse | Action::Drop, _) => {}
@@ -28,7 +30,7 @@ pub fn record<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, call: Call
 /// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
 /// its backend ends: the agent destroys it then.
 #[inline(always)]
-fn connected<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
+fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
         return;
     }
@@ -69,7 +71,7 @@ pub fn asked_of_peer<S: Socket>(socket: &S, peer: &Destination) -> Option<Destin
 #[inline(always)]
 pub fn last_backend<S: Socket<Address: Tables>>(
     socket: &S,
-    frontend: &Frontend<S::Address>,
+    frontend: &FrontendKey<S::Address>,
     id: u64,
 ) -> Option<Backend<S::Address>> {
     let notes = DATAGRAMS.find(&socket.as_context())?;
@@ -86,7 +88,7 @@ pub fn last_backend<S: Socket<Address: Tables>>(
 #[inline(always)]
 pub fn former_backend<S: Socket<Address: Tables>>(
     socket: &S,
-    frontend: &Frontend<S::Address>,
+    frontend: &FrontendKey<S::Address>,
     id: u64,
 ) -> Option<Backend<S::Address>> {
     let note = SOCKETS.find(&socket.as_context())?;
@@ -98,13 +100,13 @@ pub fn former_backend<S: Socket<Address: Tables>>(
 
 /// The backend of an endpoint that was chosen for this frontend of this service port, if it still serves.
 #[inline(always)]
-fn serving<A: Tables>(frontend: &Frontend<A>, id: u64, endpoint: Chosen) -> Option<Backend<A>> {
+fn serving<A: Tables>(frontend: &FrontendKey<A>, id: u64, endpoint: Chosen) -> Option<Backend<A>> {
     if endpoint.is_for(frontend, id) { maps::endpoint(endpoint.number) } else { None }
 }
 
 /// Notes that the socket sends to this backend for this frontend from now on.
 #[inline(always)]
-fn sent<S: Socket>(socket: &S, frontend: &Frontend<S::Address>, id: u64, backend: &Backend<S::Address>) {
+fn sent<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     let Some(notes) = DATAGRAMS.create(&socket.as_context()) else {
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };
@@ -223,7 +225,7 @@ fn settle(place: &mut Chosen, endpoint: Chosen) {
 }
 
 #[inline(always)]
-fn asked<A: Address>(frontend: &Frontend<A>) -> Destination {
+fn asked<A: Address>(frontend: &FrontendKey<A>) -> Destination {
     Destination { address: frontend.address.neutral(), port: u32::from(frontend.port) }
 }
 

@@ -1,82 +1,78 @@
-//! Who may use a load balancer's address: `loadBalancerSourceRanges` for clients on this node.
+//! Admission to a load balancer's address: `loadBalancerSourceRanges` for clients on this node. Asked by `decision`.
+//!
+//! Addresses are compared as words: bytes would take the programs' stack eight times over.
 
 use core::hint::black_box;
 
-use portmap_common::{ADDRESSES, Destination, Way};
+use portmap_common::{ADDRESSES, Address as _, Neutral, Way};
 
 use crate::{
     maps::{self, Tables},
-    socket::{Call, Socket},
+    socket::{Call, NO_ADDRESS, Socket},
 };
 
-/// Whether the service port admits a call to the address: by the address that the socket is bound to, if its namespace has that
-/// address; else by the one that the kernel would choose; else by all that it might choose.
+/// Whether the service port admits a call to the address. Decided by the address that the socket is bound to, if its namespace has
+/// that address; else by the address that the kernel would choose; else by all addresses that the kernel might choose.
 ///
-/// When a hook runs, a socket that is not bound has no address yet. A client whose addresses are not known is not admitted.
-#[inline(always)]
-pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, asked: S::Address, id: u64) -> bool {
+/// When a hook runs, an unbound socket has no address yet. A client whose addresses are not known is not admitted.
+///
+/// A function of its own, with a stack of its own: few calls come here, and the caller's 512 bytes would not hold both.
+#[inline(never)]
+pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, asked: &S::Address, id: u64) -> bool {
     let namespace = socket.namespace();
-    // Zeroes stand for no address. Not an `Option`: the compiler moves its value about where there is none, which the verifier refuses.
-    let chosen = S::Address::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: asked });
-    let claimed = socket.source(call).unwrap_or_default();
-    if is_some(claimed) {
-        if !may_claim(namespace, claimed, chosen) {
-            maps::count(|totals| totals.unknown_namespace += 1);
-            return false;
-        }
-        return count(S::Address::is_admitted(id, claimed));
-    }
-    if is_some(chosen) {
-        return count(S::Address::is_admitted(id, chosen));
-    }
-    let Some((present, addresses)) = S::Address::addresses_of(namespace) else {
-        maps::count(|totals| totals.unknown_namespace += 1);
-        return false;
-    };
-    if present == 0 {
+    let chosen = S::Address::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: *asked });
+    let claimed = socket.source(call);
+    if is_some(claimed) && !is_same(claimed, chosen) && !has_address::<S::Address>(namespace, &claimed) {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     }
-    // Hidden from the compiler for the same reason as the number of prefixes.
-    let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
-    count(present as usize <= ADDRESSES && all.all(|(_, address)| S::Address::is_admitted(id, *address)))
+    let source = if is_some(claimed) { claimed } else { chosen };
+    if !is_some(source) {
+        return admits_all::<S::Address>(namespace, id);
+    }
+    count(S::Address::is_admitted(id, S::Address::from_neutral(source)))
 }
 
-/// Whether a socket in the namespace may have the address as its source. Anybody may bind to one that is not the namespace's
-/// (`IP_FREEBIND`), or name it in a control message. Where the addresses are not known, or too many, the socket is believed.
+/// Whether the namespace has an address. Any process may bind to an address that its namespace has not (`IP_FREEBIND`), or name it
+/// in a control message. Where the addresses are not known, or too many, the claim is believed.
 #[inline(always)]
-fn may_claim<A: Tables>(namespace: u64, claimed: A, chosen: A) -> bool {
-    if is_same(claimed, chosen) {
-        return true;
-    }
+fn has_address<A: Tables>(namespace: u64, claimed: &Neutral) -> bool {
     let Some((present, addresses)) = A::addresses_of(namespace) else { return true };
     if present as usize > ADDRESSES {
         return true;
     }
-    // Those that there are not are zeroes, which nobody claims.
+    // Unused entries are zeroes, which no socket claims.
     let mut is_found = false;
     for index in 0..ADDRESSES {
         // Hidden from the compiler: it would count in pointers, which the verifier does not follow to the end.
         if let Some(address) = addresses.get(black_box(index)) {
-            is_found |= is_same(claimed, *address);
+            is_found |= is_same(*claimed, address.neutral());
         }
     }
     is_found
 }
 
+/// Whether the service port admits every address of the namespace.
 #[inline(always)]
-fn is_some<A: Tables>(address: A) -> bool {
-    !is_same(address, A::default())
+fn admits_all<A: Tables>(namespace: u64, id: u64) -> bool {
+    let Some((present, addresses)) = A::addresses_of(namespace).filter(|(present, _)| *present != 0) else {
+        maps::count(|totals| totals.unknown_namespace += 1);
+        return false;
+    };
+    // Hidden from the compiler for the same reason as the number of prefixes.
+    let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
+    count(present as usize <= ADDRESSES && all.all(|(_, address)| A::is_admitted(id, *address)))
 }
 
 #[inline(always)]
-fn is_same<A: Tables>(one: A, other: A) -> bool {
-    destination(one).is(&destination(other))
+fn is_some(address: Neutral) -> bool {
+    !is_same(address, NO_ADDRESS)
 }
 
+/// Without a branch for each word.
 #[inline(always)]
-fn destination<A: Tables>(address: A) -> Destination {
-    Destination { address: address.neutral(), port: 0 }
+fn is_same([a, b, c, d]: Neutral, [e, f, g, h]: Neutral) -> bool {
+    (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
 
 #[inline(always)]

@@ -30,7 +30,7 @@ use crate::{
         heap,
     },
     maps::Item,
-    model::event::{Event, Kind},
+    model::event::{Event, ObjectKind},
     plan::{Plan, Planner, Step},
     resolve::desired::entries::EntryReader,
     serve,
@@ -40,7 +40,7 @@ use clients::Clients;
 use comparison::Comparison;
 use desired::DesiredState;
 use ended_sockets::EndedSockets;
-use installed::{Installed, Scope, Written};
+use installed::{Installed, PlanScope, Written};
 pub use options::{Leaving, Options, Source, Waiting};
 use reporting::Reporting;
 
@@ -191,7 +191,7 @@ impl Agent {
     }
 
     fn take(&mut self, event: Event) {
-        self.reporting.metrics.queued(event.kind() != Kind::Slice);
+        self.reporting.metrics.queued(event.kind() != ObjectKind::Slice);
         self.is_heap_free |= matches!(event, Event::Listed(..));
         if self.is_initialized {
             self.reporting.published.queued();
@@ -235,7 +235,7 @@ impl Agent {
     fn report(&mut self, written: Written) -> Result<()> {
         // An endpoint without room in ENDPOINTS would look like an endpoint that ended.
         let has_all_endpoints = written.plan.without_room == 0;
-        if has_all_endpoints && (written.scope == Scope::All || ends_endpoints(&written.plan)) {
+        if has_all_endpoints && (written.scope == PlanScope::All || ends_endpoints(&written.plan)) {
             self.beside.ended_sockets.want();
         }
         let frontends = self.installed.frontends();

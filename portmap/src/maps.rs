@@ -137,9 +137,9 @@ pub enum Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForeignKey {
     /// `FRONTENDS_V4`: of an unknown protocol, or with bytes that should be 0.
-    FrontendV4(portmap_common::Frontend<V4>),
+    FrontendV4(portmap_common::FrontendKey<V4>),
     /// `FRONTENDS_V6`: of an unknown protocol, or with bytes that should be 0.
-    FrontendV6(portmap_common::Frontend<V6>),
+    FrontendV6(portmap_common::FrontendKey<V6>),
     /// SOURCE_RANGES: a prefix of so many bits, which ends within the id.
     SourceRange(Family, u32, u64),
 }
@@ -155,7 +155,7 @@ pub struct Prefix {
 
 /// For whom a [`Choice`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum ClientLocation {
     /// Sockets on this node.
     Inside,
     /// Clients outside the node.
@@ -164,7 +164,7 @@ pub enum Side {
 
 /// Numbers that are given once: the next of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct NextNumbers {
     /// The next `id` of a service port.
     pub id: u64,
     /// The next number of an endpoint.
@@ -180,7 +180,7 @@ pub trait Maps {
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()>;
 
     /// Replaces a choice of a service entry in use, atomically.
-    fn store_choice(&mut self, number: u32, side: Side, choice: Choice) -> Result<()>;
+    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()>;
 
     /// Replaces everything but the choices of a service entry in use.
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()>;
@@ -213,7 +213,7 @@ pub trait Maps {
     fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()>;
 
     /// Records the numbers given so far, before any of them is used.
-    fn set_marks(&mut self, marks: Marks) -> Result<()>;
+    fn set_marks(&mut self, marks: NextNumbers) -> Result<()>;
 
     /// Reads everything back.
     fn read(&self) -> Result<Snapshot>;
@@ -223,7 +223,7 @@ pub trait Maps {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Each frontend and what it leads to, in order.
-    pub frontends: Vec<(Frontend, Found)>,
+    pub frontends: Vec<(Frontend, FollowedFrontend)>,
     /// Each id that has a name, in order; `None` where the name is not one that the agent would write.
     pub names: Vec<(u64, Option<ServicePort>)>,
     /// Everything that is in a map or not.
@@ -235,12 +235,12 @@ pub struct Snapshot {
     /// The prefixes of each family; `None` where they are not what the agent would write.
     pub prefixes: PerFamily<Option<Vec<Prefix>>>,
     /// Numbers given so far.
-    pub marks: Marks,
+    pub marks: NextNumbers,
 }
 
 /// Where a frontend leads, followed through all three tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FollowedFrontend {
     /// The service entry's number.
     pub number: u32,
     /// The service entry; `None` if the frontend's value is not one that the agent would write.

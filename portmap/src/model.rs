@@ -14,7 +14,7 @@ use arcstr::ArcStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use portmap_common::{Kind, Verdict};
+pub use portmap_common::{AddressKind, Verdict};
 
 /// A namespaced object's name, `namespace/name`. All copies share one text.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -183,7 +183,7 @@ impl fmt::Display for Frontend {
 /// A destination that a Service asks for: a frontend, or a node port, which is one on every eligible address of the node.
 /// Ordered as the command line lists them: family, node ports first, address as a number, port, protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct FrontendSpec {
     /// The address family.
     pub family: Family,
     /// The address; none for a node port.
@@ -194,7 +194,7 @@ pub struct Place {
     pub protocol: Protocol,
 }
 
-impl Place {
+impl FrontendSpec {
     /// A node port.
     pub fn node_port(family: Family, port: u16, protocol: Protocol) -> Self {
         Self { family, address: None, port, protocol }
@@ -207,14 +207,14 @@ impl Place {
     }
 }
 
-impl From<Frontend> for Place {
+impl From<Frontend> for FrontendSpec {
     fn from(frontend: Frontend) -> Self {
         let Frontend { address, port, protocol } = frontend;
         Self { family: frontend.family(), address: Some(address), port, protocol }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FrontendSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
             Some(address) => self.on(address).fmt(f),
@@ -266,7 +266,7 @@ pub struct Entry {
     /// The service port it belongs to.
     pub owner: ServicePort,
     /// How the address came to the Service.
-    pub kind: Kind,
+    pub kind: AddressKind,
     /// What sockets on this node get.
     pub inside: Target,
     /// What clients outside the node get.

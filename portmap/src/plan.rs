@@ -21,16 +21,18 @@ use portmap_common::{Choice, HOST_ONLY, SOURCE_RANGES, Service};
 
 use crate::{
     collections::{HashMap, HashSet, sorted},
-    maps::{Backends, Capacity, ForeignKey, Found, Fullness, Item, Marks, Prefix, Side, Slot, Snapshot},
-    model::{AddressOwner, Entry, Family, Frontend, Kind, ServicePort},
+    maps::{
+        Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Fullness, Item, NextNumbers, Prefix, Slot, Snapshot,
+    },
+    model::{AddressKind, AddressOwner, Entry, Family, Frontend, ServicePort},
     resolve::{
         changes::{ChangedEntries, ChangedEntry, Changes},
         claims::Owners,
     },
 };
-use installed::Installed;
+use installed::InstalledFrontends;
 use items::Items;
-use ports::{Ports, Room};
+use ports::{Ports, ReservedSlots};
 use prefixes::Prefixes;
 use slots::{Range, Slots};
 
@@ -38,13 +40,13 @@ use slots::{Range, Slots};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// [`crate::maps::Maps::set_marks`]
-    SetMarks(Marks),
+    SetMarks(NextNumbers),
     /// [`crate::maps::Maps::write_backends`]
     WriteBackends(u32, Backends),
     /// [`crate::maps::Maps::write_service`]
     WriteService(u32, Service),
     /// [`crate::maps::Maps::store_choice`]
-    StoreChoice(u32, Side, Choice),
+    StoreChoice(u32, ClientLocation, Choice),
     /// [`crate::maps::Maps::describe_service`]
     DescribeService(u32, Service),
     /// [`crate::maps::Maps::insert_name`]
@@ -113,7 +115,7 @@ pub struct Plan {
 /// The model of the maps.
 #[derive(Debug)]
 pub struct Planner {
-    installed: Installed,
+    installed: InstalledFrontends,
     numbers: Slots,
     ports: Ports,
     left_out: BTreeMap<Frontend, Full>,
@@ -126,7 +128,7 @@ pub struct Planner {
     stray_names: BTreeSet<u64>,
     stray_items: BTreeSet<Item>,
     foreign: BTreeSet<ForeignKey>,
-    recorded: Marks,
+    recorded: NextNumbers,
     room_came: bool,
     /// Frontends of which something beside them (an endpoint, a member, a source range) found no room.
     incomplete: BTreeSet<Frontend>,
@@ -147,7 +149,7 @@ impl Planner {
     /// The caller waits for a grace period before it applies a plan: programs may still read what an earlier agent retired.
     pub fn new(capacity: Capacity, found: Snapshot) -> Self {
         let mut planner = Self {
-            installed: Installed::default(),
+            installed: InstalledFrontends::default(),
             numbers: Slots::new(capacity.services),
             ports: Ports::new(capacity.backends, found.marks),
             left_out: BTreeMap::new(),
@@ -178,9 +180,9 @@ impl Planner {
     }
 
     /// Frontends that will be removed: programs may read what they lead to until a grace period after that.
-    fn set_strays(&mut self, strays: Vec<(Frontend, Found)>) {
+    fn set_strays(&mut self, strays: Vec<(Frontend, FollowedFrontend)>) {
         for (frontend, found) in strays {
-            let Found { number, service, inside: _, outside: _ } = found;
+            let FollowedFrontend { number, service, inside: _, outside: _ } = found;
             let number = Range { first: number, count: 1 };
             if self.numbers.reserve(number) {
                 self.numbers.retire(number);
@@ -226,7 +228,7 @@ impl Planner {
         self.prefixes.set_cidrs(cidrs, owners);
     }
 
-    fn adopt(&mut self, frontend: Frontend, found: &Found, names: &HashMap<u64, Option<ServicePort>>) -> Option<()> {
+    fn adopt(&mut self, frontend: Frontend, found: &FollowedFrontend, names: &HashMap<u64, Option<ServicePort>>) -> Option<()> {
         let service = found.service?;
         let number = Range { first: found.number, count: 1 };
         if !self.numbers.reserve(number) {
@@ -244,7 +246,7 @@ impl Planner {
         &mut self,
         family: Family,
         service: &Service,
-        found: &Found,
+        found: &FollowedFrontend,
         names: &HashMap<u64, Option<ServicePort>>,
     ) -> Option<()> {
         let owner = names.get(&service.id)?.as_ref()?;
@@ -320,7 +322,7 @@ impl Planner {
         match self.set(&frontend, entry, phases) {
             Err(full) => {
                 self.left_out.insert(frontend, full);
-                if full == Full::Services && entry.kind != Kind::NodePort {
+                if full == Full::Services && entry.kind != AddressKind::NodePort {
                     self.displace_node_port(may_give_way, phases);
                 }
             }
@@ -333,7 +335,7 @@ impl Planner {
     /// tried again, and node ports come last. `candidates` are found when the first is needed.
     fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
         let installed = &self.installed;
-        let is_node_port = |service: &Service| service.kind == Kind::NodePort as u8;
+        let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
         let candidates = candidates.get_or_insert_with(|| {
             let node_ports = installed.iter().filter(|(.., service)| is_node_port(service));
             sorted(node_ports.map(|(frontend, ..)| *frontend))
@@ -452,7 +454,7 @@ impl Planner {
     }
 
     /// The service entry for a table entry, with its id and its backends.
-    fn build(&mut self, frontend: &Frontend, entry: &Entry, room: &mut Room, steps: &mut Vec<Step>) -> Service {
+    fn build(&mut self, frontend: &Frontend, entry: &Entry, room: &mut ReservedSlots, steps: &mut Vec<Step>) -> Service {
         let Entry { owner: _, kind, inside, outside, affinity_timeout, serving: _, source_ranges: _ } = entry;
         let id = self.ports.enter(entry, frontend.family(), &mut self.items, steps);
         self.touched.insert(id);
@@ -489,17 +491,17 @@ impl Planner {
 /// Who may use a frontend.
 fn flags(frontend: &Frontend, entry: &Entry) -> u8 {
     let is_of_host = frontend.address.is_loopback() || frontend.address.is_unspecified();
-    let is_filtered = entry.kind == Kind::LoadBalancer && entry.source_ranges.is_some();
+    let is_filtered = entry.kind == AddressKind::LoadBalancer && entry.source_ranges.is_some();
     (if is_of_host { HOST_ONLY } else { 0 }) | (if is_filtered { SOURCE_RANGES } else { 0 })
 }
 
 /// Rewrites what differs of a service entry in use.
 fn update(number: u32, before: &Service, service: &Service, steps: &mut Vec<Step>) {
     if before.inside != service.inside {
-        steps.push(Step::StoreChoice(number, Side::Inside, service.inside));
+        steps.push(Step::StoreChoice(number, ClientLocation::Inside, service.inside));
     }
     if before.outside != service.outside {
-        steps.push(Step::StoreChoice(number, Side::Outside, service.outside));
+        steps.push(Step::StoreChoice(number, ClientLocation::Outside, service.outside));
     }
     if (Service { inside: service.inside, outside: service.outside, ..*before }) != *service {
         steps.push(Step::DescribeService(number, *service));

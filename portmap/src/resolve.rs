@@ -1,6 +1,6 @@
 //! From a Service and its EndpointSlices to its part of the table: what kube-proxy would do. Pure.
 //!
-//! [`resolve`] says which places a Service claims, [`Answers`] what it does at each of them. Neither fails: what cannot be served is
+//! [`resolve`] says which places a Service claims, [`ServiceEntries`] what it does at each of them. Neither fails: what cannot be served is
 //! left out and named, with the reason. Next stage: `plan`.
 
 mod answers;
@@ -25,13 +25,13 @@ use ipnet::IpNet;
 use crate::{
     collections::HashSet,
     model::{
-        Family, Frontend, Kind, ObjectName, PerFamily, Place, Precedence, Protocol, ServicePort,
+        AddressKind, Family, Frontend, FrontendSpec, ObjectName, PerFamily, Precedence, Protocol, ServicePort,
         object::{self, Faults, Policy, Port, Service, ServiceType, Slice, SliceEndpoint, SlicePort},
     },
     resolve::claims::Rank,
-    store::Subject,
+    store::ServiceObjects,
 };
-pub use answers::Answers;
+pub use answers::ServiceEntries;
 use endpoints::{Index, Slices, Uses};
 
 /// The most places that a Service may claim. Each costs some microseconds, during which no other Service is served, and no object
@@ -40,7 +40,7 @@ pub const MOST_PLACES: usize = 16_384;
 
 /// The node that the table is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeContext {
     /// Its name: endpoints that run on it are local.
     pub name: Arc<str>,
     /// Its zone, if it is in one.
@@ -53,11 +53,11 @@ pub struct Node {
     pub addresses: Box<[IpAddr]>,
 }
 
-impl Node {
-    /// A node of this name, and what its Node object says, if there is one.
+impl NodeContext {
+    /// A node of this name, and what its NodeContext object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
         let zone = object.and_then(|node| node.zone.as_deref().map(Into::into));
-        // As kube-proxy has it, a family in which the Node has no address is told by the loopback address.
+        // As kube-proxy has it, a family in which the NodeContext has no address is told by the loopback address.
         let addresses = object.map(|node| {
             let PerFamily { v4, v6 } = node.addresses;
             [v4.unwrap_or(Ipv4Addr::LOCALHOST.into()), v6.unwrap_or(Ipv6Addr::LOCALHOST.into())]
@@ -65,7 +65,7 @@ impl Node {
         Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
     }
 
-    /// As long as there is no Node object, these are the node's addresses.
+    /// As long as there is no NodeContext object, these are the node's addresses.
     #[must_use]
     pub fn at(self, local: &[IpAddr]) -> Self {
         if !self.addresses.is_empty() {
@@ -107,7 +107,7 @@ impl Node {
     }
 }
 
-/// A Service's part of the table, but for the entries: [`Answers`] has them, one by one.
+/// A Service's part of the table, but for the entries: [`ServiceEntries`] has them, one by one.
 #[derive(Debug)]
 pub struct Resolved {
     /// How it fares against others that claim the same address.
@@ -126,7 +126,7 @@ pub struct Resolved {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Each place once, and how the Service comes to it.
-    pub places: Vec<(Place, Rank)>,
+    pub places: Vec<(FrontendSpec, Rank)>,
     /// Its ClusterIPs: ports of them that are not among the places are refused.
     pub addresses: Vec<IpAddr>,
     /// Whether these are all places.
@@ -177,8 +177,8 @@ impl fmt::Display for Skipped {
 }
 
 /// Resolves a Service on a node.
-pub fn resolve(subject: &Subject, node: &Node) -> Resolved {
-    let Subject { name, service, slices } = subject;
+pub fn resolve(subject: &ServiceObjects, node: &NodeContext) -> Resolved {
+    let ServiceObjects { name, service, slices } = subject;
     let mut resolved = Resolved {
         precedence: Precedence { created: service.created, service: name.clone() },
         claims: Claims::default(),
@@ -247,7 +247,7 @@ fn names<'a>(mut ports: impl ExactSizeIterator<Item = (&'a str, Protocol)>) -> S
 }
 
 /// What a Service claims on a node. `on_duplicate` is called for each address and port that two ports of the Service define.
-pub fn claims(service: &Service, node: &Node, mut on_duplicate: impl FnMut(Place)) -> Claims {
+pub fn claims(service: &Service, node: &NodeContext, mut on_duplicate: impl FnMut(FrontendSpec)) -> Claims {
     let mut claims = Claims::default();
     // A Service that is only a name has no address to translate, even if one is left over.
     if service.kind == ServiceType::ExternalName {
@@ -256,15 +256,16 @@ pub fn claims(service: &Service, node: &Node, mut on_duplicate: impl FnMut(Place
     claims.addresses.extend(cluster_ips(service).map(|(_, address)| address));
     let own = cluster_ips(service).flat_map(|(family, cluster_ip)| {
         service.ports.iter().flat_map(move |port| {
-            let node_port = port.node_port.map(|number| (Place::node_port(family, number, port.protocol), Rank::NodePort));
+            let node_port =
+                port.node_port.map(|number| (FrontendSpec::node_port(family, number, port.protocol), Rank::NodePort));
             std::iter::once((on(cluster_ip, port), Rank::ClusterIp)).chain(node_port)
         })
     });
     let others = cluster_ips(service).flat_map(|(_, cluster_ip)| {
-        let others: Vec<(IpAddr, Kind)> = addresses(service, node, cluster_ip).skip(1).collect();
+        let others: Vec<(IpAddr, AddressKind)> = addresses(service, node, cluster_ip).skip(1).collect();
         let rank = |kind| rank(service, kind);
         service.ports.iter().flat_map(move |port| {
-            let place = |(address, kind): &(IpAddr, Kind)| (on(*address, port), rank(*kind));
+            let place = |(address, kind): &(IpAddr, AddressKind)| (on(*address, port), rank(*kind));
             others.iter().map(place).collect::<Vec<_>>()
         })
     });
@@ -280,20 +281,20 @@ pub fn claims(service: &Service, node: &Node, mut on_duplicate: impl FnMut(Place
 }
 
 /// The external IPs of a Service that are served on a node.
-pub fn external_ips(service: &Service, node: &Node) -> impl Iterator<Item = IpAddr> {
+pub fn external_ips(service: &Service, node: &NodeContext) -> impl Iterator<Item = IpAddr> {
     service.external_ips.iter().copied().filter(|address| node.allows(*address))
 }
 
-fn on(address: IpAddr, port: &Port) -> Place {
+fn on(address: IpAddr, port: &Port) -> FrontendSpec {
     Frontend { address, port: port.port, protocol: port.protocol }.into()
 }
 
-fn rank(service: &Service, kind: Kind) -> Rank {
+fn rank(service: &Service, kind: AddressKind) -> Rank {
     match kind {
-        Kind::ClusterIp => Rank::ClusterIp,
-        Kind::LoadBalancer if service.kind != ServiceType::LoadBalancer => Rank::LeftOver,
-        Kind::LoadBalancer | Kind::ExternalIp => Rank::External,
-        Kind::NodePort => Rank::NodePort,
+        AddressKind::ClusterIp => Rank::ClusterIp,
+        AddressKind::LoadBalancer if service.kind != ServiceType::LoadBalancer => Rank::LeftOver,
+        AddressKind::LoadBalancer | AddressKind::ExternalIp => Rank::External,
+        AddressKind::NodePort => Rank::NodePort,
     }
 }
 
@@ -333,7 +334,7 @@ impl Policies {
     }
 
     /// Whose traffic is kept on this node although there are endpoints only elsewhere.
-    fn lacking(&self, slices: &Slices<'_>, owner: &ServicePort, family: Family, node: &Node) -> Vec<(Family, Traffic)> {
+    fn lacking(&self, slices: &Slices<'_>, owner: &ServicePort, family: Family, node: &NodeContext) -> Vec<(Family, Traffic)> {
         let uses = self.uses();
         if !uses.local {
             return Vec::new();
@@ -349,8 +350,8 @@ impl Policies {
 }
 
 /// Only load balancers that keep clients on the node ask; what terminates does not count, even if it still serves.
-fn health_check(subject: &Subject) -> Option<HealthCheck> {
-    let Subject { name: _, service, slices } = subject;
+fn health_check(subject: &ServiceObjects) -> Option<HealthCheck> {
+    let ServiceObjects { name: _, service, slices } = subject;
     let is_asked = service.kind == ServiceType::LoadBalancer && service.external_policy == Policy::Local;
     let port = service.health_check_node_port.filter(|_| is_asked)?;
     let ready = PerFamily::of(|family| {
@@ -364,15 +365,15 @@ fn health_check(subject: &Subject) -> Option<HealthCheck> {
 }
 
 /// The addresses of a Service of one family, each once, and how they came to it: the ClusterIP first.
-fn addresses(service: &Service, node: &Node, cluster_ip: IpAddr) -> impl Iterator<Item = (IpAddr, Kind)> {
-    let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, Kind::LoadBalancer));
-    let others = load_balancers.chain(external_ips(service, node).map(|address| (address, Kind::ExternalIp)));
+fn addresses(service: &Service, node: &NodeContext, cluster_ip: IpAddr) -> impl Iterator<Item = (IpAddr, AddressKind)> {
+    let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, AddressKind::LoadBalancer));
+    let others = load_balancers.chain(external_ips(service, node).map(|address| (address, AddressKind::ExternalIp)));
     // An address that is given twice, or as two kinds, is one.
     let mut known = HashSet::default();
-    let is_new = move |(address, _): &(IpAddr, Kind)| {
+    let is_new = move |(address, _): &(IpAddr, AddressKind)| {
         Family::of(*address) == Family::of(cluster_ip) && *address != cluster_ip && known.insert(*address)
     };
-    std::iter::once((cluster_ip, Kind::ClusterIp)).chain(others.filter(is_new))
+    std::iter::once((cluster_ip, AddressKind::ClusterIp)).chain(others.filter(is_new))
 }
 
 /// Whether the type makes it one that clients outside the cluster may use.

@@ -17,8 +17,8 @@ use futures::future::join_all;
 
 use connections::Connections;
 pub use listen::EVERYWHERE;
-use listen::Place;
-pub use metrics::{Metrics, Sync};
+use listen::ListenAddress;
+pub use metrics::{Metrics, SyncKind};
 pub use published::{Published, ServiceHealth};
 
 /// How many connections each server of `--healthz-bind-address` and `--metrics-bind-address` has at a time, and all those of
@@ -52,7 +52,7 @@ pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<M
 }
 
 async fn serve_at(address: SocketAddr, what: &str, flag: &'static str, router: &Router) {
-    let listener = listen::bind(what, Place { address, flag: Some(flag) }).await;
+    let listener = listen::bind(what, ListenAddress { address, flag: Some(flag) }).await;
     listen::serve(listener, router.clone(), Connections::new(CONNECTIONS)).await;
 }
 

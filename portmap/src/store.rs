@@ -13,7 +13,7 @@ use crate::{
     collections::HashMap,
     model::{
         Family, ObjectName,
-        event::{Event, Kind, Object},
+        event::{Event, Object, ObjectKind},
         object::{Node, OtherService, Packed, Service, Slice, SliceHead},
     },
 };
@@ -37,7 +37,7 @@ pub struct Store {
     triggers: HashMap<ObjectName, Vec<(Family, Timestamp)>>,
     /// Older ones are those of an agent before.
     since: Option<Timestamp>,
-    listed: BTreeSet<Kind>,
+    listed: BTreeSet<ObjectKind>,
 }
 
 /// A Service with its slices; nearly every one has few. A slice may come before its Service and stay after it.
@@ -50,7 +50,7 @@ struct Record {
 
 /// What a Service's part of the table follows from, beside the node.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct ServiceObjects {
     /// The Service's name.
     pub name: ObjectName,
     /// The Service.
@@ -71,7 +71,7 @@ pub struct Dirty {
 impl Store {
     /// Takes in an event. True if the terms may be others under which all Services are resolved: the own Node and the ServiceCIDRs.
     pub fn apply(&mut self, event: Event) -> bool {
-        let concerns_all = matches!(event.kind(), Kind::Node | Kind::ServiceCidr);
+        let concerns_all = matches!(event.kind(), ObjectKind::Node | ObjectKind::ServiceCidr);
         match event {
             Event::Changed(object) => self.set(&object),
             Event::Removed(kind, name) => self.remove(kind, &name),
@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Whether a kind has been listed completely at least once. Before, nothing may be concluded from an absence.
-    pub fn has_listed(&self, kind: Kind) -> bool {
+    pub fn has_listed(&self, kind: ObjectKind) -> bool {
         self.listed.contains(&kind)
     }
 
@@ -117,11 +117,11 @@ impl Store {
     }
 
     /// A Service and its slices, in the order of their names.
-    pub fn subject(&self, name: &ObjectName) -> Option<Subject> {
+    pub fn subject(&self, name: &ObjectName) -> Option<ServiceObjects> {
         let (name, record) = self.records.get_key_value(name)?;
         let service = record.service.as_ref()?.unpack();
         let slices = record.slices.iter().map(|(_, slice)| slice.unpack()).collect();
-        Some(Subject { name: name.clone(), service, slices })
+        Some(ServiceObjects { name: name.clone(), service, slices })
     }
 
     /// A Service of another proxy.
@@ -140,13 +140,13 @@ impl Store {
     }
 
     /// How many objects of a kind are held.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: ObjectKind) -> usize {
         match kind {
-            Kind::Service => self.services,
-            Kind::Slice => self.slices.len(),
-            Kind::OtherService => self.others.len(),
-            Kind::Node => self.nodes.len(),
-            Kind::ServiceCidr => self.cidrs.len(),
+            ObjectKind::Service => self.services,
+            ObjectKind::Slice => self.slices.len(),
+            ObjectKind::OtherService => self.others.len(),
+            ObjectKind::Node => self.nodes.len(),
+            ObjectKind::ServiceCidr => self.cidrs.len(),
         }
     }
 
@@ -160,13 +160,13 @@ impl Store {
         }
     }
 
-    fn remove(&mut self, kind: Kind, name: &ObjectName) {
+    fn remove(&mut self, kind: ObjectKind, name: &ObjectName) {
         match kind {
-            Kind::Service => self.set_service(name, None),
-            Kind::Slice => self.remove_slice(name),
-            Kind::OtherService => self.set_other(name, None),
-            Kind::Node => drop(self.nodes.remove(name)),
-            Kind::ServiceCidr => drop(self.cidrs.remove(name)),
+            ObjectKind::Service => self.set_service(name, None),
+            ObjectKind::Slice => self.remove_slice(name),
+            ObjectKind::OtherService => self.set_other(name, None),
+            ObjectKind::Node => drop(self.nodes.remove(name)),
+            ObjectKind::ServiceCidr => drop(self.cidrs.remove(name)),
         }
     }
 
@@ -247,7 +247,7 @@ impl Store {
     }
 
     /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
-    fn replace(&mut self, kind: Kind, objects: &[Object]) {
+    fn replace(&mut self, kind: ObjectKind, objects: &[Object]) {
         let mut gone = self.names(kind);
         for object in objects {
             gone.remove(object.name());
@@ -259,16 +259,16 @@ impl Store {
         self.listed.insert(kind);
     }
 
-    fn names(&self, kind: Kind) -> BTreeSet<ObjectName> {
+    fn names(&self, kind: ObjectKind) -> BTreeSet<ObjectName> {
         match kind {
-            Kind::Service => {
+            ObjectKind::Service => {
                 let services = self.records.iter().filter(|(_, record)| record.service.is_some());
                 services.map(|(name, _)| name.clone()).collect()
             }
-            Kind::Slice => self.slices.keys().cloned().collect(),
-            Kind::OtherService => self.others.keys().cloned().collect(),
-            Kind::Node => self.nodes.keys().cloned().collect(),
-            Kind::ServiceCidr => self.cidrs.keys().cloned().collect(),
+            ObjectKind::Slice => self.slices.keys().cloned().collect(),
+            ObjectKind::OtherService => self.others.keys().cloned().collect(),
+            ObjectKind::Node => self.nodes.keys().cloned().collect(),
+            ObjectKind::ServiceCidr => self.cidrs.keys().cloned().collect(),
         }
     }
 }
@@ -306,12 +306,12 @@ mod tests {
     #[test]
     fn what_vanished_from_a_list_is_removed() {
         let mut store = Store::default();
-        store.apply(Event::Listed(Kind::Slice, vec![slice("a", "web"), slice("b", "db")]));
+        store.apply(Event::Listed(ObjectKind::Slice, vec![slice("a", "web"), slice("b", "db")]));
         store.take_dirty();
-        store.apply(Event::Listed(Kind::Slice, vec![slice("a", "web")]));
+        store.apply(Event::Listed(ObjectKind::Slice, vec![slice("a", "web")]));
         assert_eq!(concerned(&mut store), ["db"]);
-        assert_eq!((store.count(Kind::Slice), store.records.len()), (1, 1));
-        assert!(!store.has_listed(Kind::Service), "Services were never listed");
+        assert_eq!((store.count(ObjectKind::Slice), store.records.len()), (1, 1));
+        assert!(!store.has_listed(ObjectKind::Service), "Services were never listed");
     }
 
     #[test]

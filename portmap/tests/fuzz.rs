@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 use portmap::{
     apply,
     inspect::table,
-    maps::{Capacity, Found, Item, Maps as _, Marks, Prefix, Slot, Snapshot, fake::MemoryMaps},
+    maps::{Capacity, FollowedFrontend, Item, Maps as _, NextNumbers, Prefix, Slot, Snapshot, fake::MemoryMaps},
     model::{AddressOwner, Endpoint, Frontend, ObjectName, PerFamily, Protocol, ServicePort, event::Wanted},
     plan::Planner,
     resolve::{changes::Changes, desired::Desired, node_ports::Eligible},
@@ -131,9 +131,9 @@ fn service() -> impl Strategy<Value = Service> {
     )
 }
 
-fn found() -> impl Strategy<Value = Found> {
+fn found() -> impl Strategy<Value = FollowedFrontend> {
     let slots = || option::of(vec((endpoint(), wide_number()).prop_map(|(endpoint, number)| Slot { endpoint, number }), 0..6));
-    (number(), option::of(service()), slots(), slots()).prop_map(|(number, service, inside, outside)| Found {
+    (number(), option::of(service()), slots(), slots()).prop_map(|(number, service, inside, outside)| FollowedFrontend {
         number,
         service,
         inside,
@@ -171,7 +171,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             spoiled: BTreeSet::new(),
             foreign: BTreeSet::new(),
             prefixes: PerFamily { v4: Some(prefixes), v6: None },
-            marks: Marks { id, endpoint },
+            marks: NextNumbers { id, endpoint },
         }
     })
 }

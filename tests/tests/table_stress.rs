@@ -15,7 +15,9 @@ use portmap::{
     apply,
     datapath::lookup::Lookup,
     maps::{Capacity, Maps as _, Prefix, bpf::BpfMaps, grace::Grace, pin::Pins},
-    model::{Endpoint, Entry, Family, Frontend, Kind, ObjectName, Place, Precedence, Protocol, ServicePort, Target},
+    model::{
+        AddressKind, Endpoint, Entry, Family, Frontend, FrontendSpec, ObjectName, Precedence, Protocol, ServicePort, Target,
+    },
     plan::Planner,
     resolve::{changes::Changes, fake::EntryTable},
 };
@@ -159,7 +161,7 @@ fn no_reader_misses_a_prefix() {
 
 /// No Service has the address, which lies in the range: it is dropped.
 fn read_prefix(lookup: &Lookup, reads: &AtomicU64, missed: &AtomicU64, stop: &AtomicBool) {
-    let frontend = portmap_common::Frontend::new([10, 200, 1, 2], 80, TCP);
+    let frontend = portmap_common::FrontendKey::new([10, 200, 1, 2], 80, TCP);
     let empty = Probe { frontend, outcome: 0, backend: portmap_common::Backend::default() };
     while !stop.load(Relaxed) {
         let mut probes = [empty; PROBES];
@@ -202,9 +204,9 @@ fn judge(probe: &Probe<V4>, seen: &Seen) {
     }
 }
 
-fn key(service: u16) -> portmap_common::Frontend<V4> {
+fn key(service: u16) -> portmap_common::FrontendKey<V4> {
     let [high, low] = service.to_be_bytes();
-    portmap_common::Frontend::new([10, 96, high, low], 80, TCP)
+    portmap_common::FrontendKey::new([10, 96, high, low], 80, TCP)
 }
 
 fn port(generation: u8) -> u16 {
@@ -278,7 +280,7 @@ impl Writer {
         let owner = ServicePort { service: precedence.service.clone(), port: "".into(), protocol: Protocol::Tcp };
         let entry = Entry {
             owner,
-            kind: Kind::ClusterIp,
+            kind: AddressKind::ClusterIp,
             inside: target.clone(),
             outside: target,
             affinity_timeout: 0,
@@ -327,7 +329,7 @@ impl Writer {
     }
 }
 
-fn place(service: u16) -> Place {
+fn place(service: u16) -> FrontendSpec {
     let [high, low] = service.to_be_bytes();
     Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp }.into()
 }

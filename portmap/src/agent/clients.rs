@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 
 use super::datapath::Datapath;
 use crate::{kernel::namespaces, maps::pin::Pins, serve::Metrics};
-use survey::{Findings, Request, Scope, Survey};
-use watch::Watches;
+use survey::{Findings, Request, Survey, SurveyScope};
+use watch::NamespaceWatches;
 
 /// Addresses change rarely without a new namespace: those of namespaces with one address are looked up anew this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub struct Clients {
     /// None while a look has it, and before the first.
     survey: Option<Survey>,
     look: Option<JoinHandle<(Option<Survey>, Result<Findings>)>>,
-    watches: Watches,
+    watches: NamespaceWatches,
     /// The addresses of load balancers that have source ranges; none before all objects are known.
     destinations: Option<Arc<BTreeSet<IpAddr>>>,
     is_destination_new: bool,
@@ -55,7 +55,7 @@ impl Default for Clients {
         Self {
             survey: None,
             look: None,
-            watches: Watches::default(),
+            watches: NamespaceWatches::default(),
             destinations: None,
             is_destination_new: false,
             unknown: 0,
@@ -98,7 +98,7 @@ impl Clients {
         let Some(scope) = self.due(unknown_namespace) else { return Ok(()) };
         self.unknown = unknown_namespace;
         self.last = Some(Instant::now());
-        if scope == Scope::All {
+        if scope == SurveyScope::All {
             self.last_of_all = self.last;
         }
         self.is_destination_new = false;
@@ -119,24 +119,24 @@ impl Clients {
     }
 
     /// What is to be looked at, if anything is.
-    fn due(&mut self, unknown: u64) -> Option<Scope> {
+    fn due(&mut self, unknown: u64) -> Option<SurveyScope> {
         let Some(survey) = &self.survey else {
             // Before the first look, or after one that failed altogether.
             let is_due = self.last.is_none_or(|last| last.elapsed() >= self.wait);
-            return is_due.then_some(Scope::All);
+            return is_due.then_some(SurveyScope::All);
         };
         if self.is_destination_new {
-            return Some(Scope::These(survey.asking()));
+            return Some(SurveyScope::These(survey.asking()));
         }
         if self.last_of_all.is_none_or(|last| last.elapsed() >= REFRESH) {
-            return Some(Scope::All);
+            return Some(SurveyScope::All);
         }
         let changed = self.watches.take_changed();
         if !changed.is_empty() {
-            return Some(Scope::These(changed));
+            return Some(SurveyScope::These(changed));
         }
         let has_waited = self.last.is_none_or(|last| last.elapsed() >= self.wait);
-        (has_waited && (self.is_incomplete || unknown != self.unknown)).then_some(Scope::Unknown)
+        (has_waited && (self.is_incomplete || unknown != self.unknown)).then_some(SurveyScope::Unknown)
     }
 
     fn take(&mut self, ended: Result<(Option<Survey>, Result<Findings>)>) {

@@ -15,11 +15,11 @@ pub struct Comparison {
     /// Between two of them; none: never.
     every: Option<Duration>,
     last: Instant,
-    reading: Option<Reading>,
+    reading: Option<TableReading>,
 }
 
 /// The tables being read beside the loop.
-struct Reading {
+struct TableReading {
     /// How many plans had been applied before.
     applied: u64,
     task: JoinHandle<Result<Planner>>,
@@ -37,7 +37,7 @@ impl Comparison {
         if is_due && self.reading.is_none() {
             self.last = Instant::now();
             let pins = pins.clone();
-            self.reading = Some(Reading { applied, task: tokio::task::spawn_blocking(move || read(&pins)) });
+            self.reading = Some(TableReading { applied, task: tokio::task::spawn_blocking(move || read(&pins)) });
         }
     }
 

@@ -24,13 +24,13 @@ pub struct Installed {
     grace: Option<JoinHandle<Result<()>>>,
     /// The number of plans with at least one write.
     applied: u64,
-    scope: Scope,
+    scope: PlanScope,
     retry: Option<Retry>,
 }
 
 /// The entries that the next plan compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum PlanScope {
     /// Changed entries.
     Changes,
     /// All entries: at the start, and after a failure.
@@ -44,7 +44,7 @@ pub struct Written {
     /// The plan.
     pub plan: Plan,
     /// The entries that the plan compared.
-    pub scope: Scope,
+    pub scope: PlanScope,
     /// Whether any entry had changed.
     pub has_changes: bool,
     /// The time that planning and writing took.
@@ -54,7 +54,7 @@ pub struct Written {
 impl Written {
     /// The number of writes that undid foreign changes.
     pub fn repairs(&self) -> usize {
-        if self.scope == Scope::Repair { self.plan.steps.len() } else { 0 }
+        if self.scope == PlanScope::Repair { self.plan.steps.len() } else { 0 }
     }
 }
 
@@ -63,7 +63,7 @@ impl Installed {
     pub async fn start(options: &Options) -> Result<Self> {
         let datapath = Datapath::start(options).await?;
         let planner = KnownPlanner::new(Planner::new(datapath.maps.capacity(), datapath.maps.read()?));
-        Ok(Self { datapath, planner, grace: None, applied: 0, scope: Scope::All, retry: None })
+        Ok(Self { datapath, planner, grace: None, applied: 0, scope: PlanScope::All, retry: None })
     }
 
     /// The number of plans with at least one write.
@@ -114,7 +114,7 @@ impl Installed {
         self.know_tables()?;
         let (started, scope) = (Instant::now(), self.scope);
         let planner = self.planner.last();
-        if scope != Scope::Changes {
+        if scope != PlanScope::Changes {
             changes.extend(desired.table().everything());
             changes.extend(planner.everything());
         }
@@ -132,7 +132,7 @@ impl Installed {
 
     /// Ends a successful write: the next plan compares changes only, and retired entries are freed after a grace period.
     pub fn confirm(&mut self) {
-        (self.scope, self.retry) = (Scope::Changes, None);
+        (self.scope, self.retry) = (PlanScope::Changes, None);
         if self.grace.is_none() && self.planner.last().seal() {
             let pins = self.datapath.pins.clone();
             self.grace = Some(tokio::spawn(wait_for_grace(pins)));
@@ -143,7 +143,7 @@ impl Installed {
     pub fn retry_later(&mut self, error: &anyhow::Error) {
         let retry = Retry::after(self.retry.as_ref());
         tracing::error!("{error:#}; trying again in {:?}", retry.wait());
-        (self.scope, self.retry) = (Scope::All, Some(retry));
+        (self.scope, self.retry) = (PlanScope::All, Some(retry));
         self.planner.doubt();
     }
 
@@ -152,7 +152,7 @@ impl Installed {
         if !self.planner.last().is_confirmed_by(&tables) {
             self.planner.replace(tables);
             // In the new model no entry is retired: the wait would free nothing.
-            (self.grace, self.scope) = (None, Scope::Repair);
+            (self.grace, self.scope) = (None, PlanScope::Repair);
         }
     }
 

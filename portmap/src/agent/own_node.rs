@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    model::event::Kind,
+    model::event::ObjectKind,
     resolve::{changes::Changes, desired::Desired},
     source::Watches,
 };
@@ -34,7 +34,7 @@ impl OwnNode {
     /// Says once whether there is one, where one is to be expected.
     pub fn report(&mut self, desired: &Desired) {
         let store = desired.store();
-        let exists = store.has_listed(Kind::Node).then(|| store.node().is_some());
+        let exists = store.has_listed(ObjectKind::Node).then(|| store.node().is_some());
         if !self.is_expected || self.exists == exists {
             return;
         }
@@ -52,7 +52,7 @@ impl OwnNode {
     /// Whether there is none of this name, although a Service keeps traffic on the node.
     pub fn is_missed(&self, desired: &Desired, watches: &Watches) -> bool {
         let store = desired.store();
-        let is_missing = store.has_listed(Kind::Node) && store.node().is_none();
+        let is_missing = store.has_listed(ObjectKind::Node) && store.node().is_none();
         is_missing && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
     }
 
@@ -112,7 +112,7 @@ mod tests {
     fn node(addresses: &[&str]) -> Event {
         let addresses: Vec<_> = addresses.iter().map(|text| json!({"type": "InternalIP", "address": text})).collect();
         let node = json!({"metadata": {"name": "node"}, "status": {"addresses": addresses}});
-        Event::Listed(Kind::Node, vec![Object::node(serde_json::from_value(node).expect("a Node"))])
+        Event::Listed(ObjectKind::Node, vec![Object::node(serde_json::from_value(node).expect("a Node"))])
     }
 
     fn desired() -> Desired {
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(at(None, 129), [OWN]);
         assert_eq!(at(None, 130), [OWN, OTHER]);
         assert_eq!(at(Some(node(&[OTHER])), 131), [OTHER]);
-        assert_eq!(at(Some(Event::Listed(Kind::Node, Vec::new())), 140), [OTHER], "the object itself is gone");
+        assert_eq!(at(Some(Event::Listed(ObjectKind::Node, Vec::new())), 140), [OTHER], "the object itself is gone");
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let mut at = |event, seconds| placed(&mut own_node, &mut desired, event, seconds);
         assert_eq!(at(None, 0), [OWN, OTHER]);
         assert_eq!(at(Some(node(&[OWN])), 1), [OWN]);
-        assert_eq!(at(Some(Event::Listed(Kind::Node, Vec::new())), 2), [OWN]);
+        assert_eq!(at(Some(Event::Listed(ObjectKind::Node, Vec::new())), 2), [OWN]);
         assert_eq!(at(None, 32), [OWN, OTHER]);
     }
 }

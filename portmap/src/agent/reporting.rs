@@ -7,15 +7,15 @@ use anyhow::Result;
 use super::{
     affinity_evictions::AffinityEvictions,
     desired::DesiredState,
-    installed::{Installed, Scope, Written},
+    installed::{Installed, PlanScope, Written},
     problems::Problems,
     record,
 };
 use crate::{
     maps::bpf::BpfMaps,
-    model::{Family, ObjectName, event::Kind},
+    model::{Family, ObjectName, event::ObjectKind},
     resolve::Traffic,
-    serve::{Metrics, Published, Sync},
+    serve::{Metrics, Published, SyncKind},
     source::Watches,
 };
 
@@ -53,10 +53,10 @@ impl Reporting {
         self.metrics.settled();
         let triggers = desired.table.take_triggers();
         match written.scope {
-            Scope::All | Scope::Repair => self.metrics.synced(Sync::Full, written.took, &triggers),
-            Scope::Changes if written.has_changes => self.metrics.synced(Sync::Partial, written.took, &triggers),
+            PlanScope::All | PlanScope::Repair => self.metrics.synced(SyncKind::Full, written.took, &triggers),
+            PlanScope::Changes if written.has_changes => self.metrics.synced(SyncKind::Partial, written.took, &triggers),
             // The loop also plans without a change: that is no sync.
-            Scope::Changes => {}
+            PlanScope::Changes => {}
         }
         self.metrics.repaired(written.repairs());
         log(&written, desired, frontends);
@@ -104,15 +104,15 @@ impl Reporting {
 fn log(written: &Written, desired: &DesiredState, frontends: usize) {
     let count = written.plan.steps.len();
     match (written.scope, written.plan.steps.first()) {
-        (Scope::Repair, Some(first)) => {
+        (PlanScope::Repair, Some(first)) => {
             tracing::warn!("another program had changed the tables: repaired by {count} writes; the first: {first}");
         }
-        (Scope::Changes | Scope::All, Some(_)) => tracing::info!("applied {count} writes in {:.1?}", written.took),
+        (PlanScope::Changes | PlanScope::All, Some(_)) => tracing::info!("applied {count} writes in {:.1?}", written.took),
         (_, None) => {}
     }
-    if written.scope == Scope::All {
+    if written.scope == PlanScope::All {
         let store = desired.table.store();
-        let (services, slices) = (store.count(Kind::Service), store.count(Kind::Slice));
+        let (services, slices) = (store.count(ObjectKind::Service), store.count(ObjectKind::Slice));
         tracing::info!("synced: {services} Services, {slices} EndpointSlices, {frontends} frontends");
     }
 }

@@ -18,8 +18,8 @@ use super::{attach::PROGRAMS, load};
 use crate::{
     kernel::bpf::{self, Object},
     maps::{
-        directory::{Directory, Entry},
-        pin::{LINK, Pins, Place},
+        directory::{Directory, DirectoryEntry},
+        pin::{LINK, PinDirectory, Pins},
     },
 };
 
@@ -85,12 +85,12 @@ struct Search {
 
 /// A pin of portmap's.
 struct Pin {
-    object: Kind,
+    object: PinKind,
     directory: Rc<Directory>,
     name: OsString,
 }
 
-enum Kind {
+enum PinKind {
     /// Keeps a program attached.
     Link(OwnedFd),
     Map,
@@ -104,10 +104,10 @@ impl Search {
 
     fn look_into_root(&mut self, root: &Rc<Directory>) -> Result<()> {
         for entry in root.entries()? {
-            match (&entry, Place::in_root(entry.name())) {
-                (Entry::Directory(name), Some(Place::Version)) => self.look_into_version(root, name.clone())?,
-                (Entry::Directory(name), Some(Place::Notes)) => self.look_into_notes(root, name.clone())?,
-                (Entry::Pin(name), _) if OF_THE_KERNEL.iter().any(|kernel| name == kernel) => {}
+            match (&entry, PinDirectory::in_root(entry.name())) {
+                (DirectoryEntry::Directory(name), Some(PinDirectory::Version)) => self.look_into_version(root, name.clone())?,
+                (DirectoryEntry::Directory(name), Some(PinDirectory::Notes)) => self.look_into_notes(root, name.clone())?,
+                (DirectoryEntry::Pin(name), _) if OF_THE_KERNEL.iter().any(|kernel| name == kernel) => {}
                 _ => self.leave(root, entry.name(), "portmap makes nothing of that name here"),
             }
         }
@@ -117,8 +117,8 @@ impl Search {
     fn look_into_version(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
         let Some(version) = root.child(&name)?.map(Rc::new) else { return Ok(()) };
         for entry in version.entries()? {
-            match (&entry, Place::number(entry.name())) {
-                (Entry::Directory(name), Some(_)) => self.look_into_set(&version, name.clone())?,
+            match (&entry, PinDirectory::number(entry.name())) {
+                (DirectoryEntry::Directory(name), Some(_)) => self.look_into_set(&version, name.clone())?,
                 _ => self.leave(&version, entry.name(), "portmap makes nothing of that name here"),
             }
         }
@@ -158,12 +158,12 @@ impl Search {
     }
 
     /// Notes something that has a name of portmap's, if it is of this kind.
-    fn take(&mut self, directory: &Rc<Directory>, entry: &Entry, wanted: Object) {
-        let Entry::Pin(name) = entry else { return self.leave(directory, entry.name(), "it is not a pin") };
+    fn take(&mut self, directory: &Rc<Directory>, entry: &DirectoryEntry, wanted: Object) {
+        let DirectoryEntry::Pin(name) = entry else { return self.leave(directory, entry.name(), "it is not a pin") };
         let opened = bpf::open_pin(&directory.through(name)).and_then(|object| Ok((bpf::kind_of(object.as_fd())?, object)));
         match opened {
             Ok((found, object)) if found == wanted => {
-                let object = if wanted == Object::Map { Kind::Map } else { Kind::Link(object) };
+                let object = if wanted == Object::Map { PinKind::Map } else { PinKind::Link(object) };
                 self.is_any_ours = true;
                 self.pins.push(Pin { object, directory: directory.clone(), name: name.clone() });
             }
@@ -184,7 +184,7 @@ impl Search {
     /// Removes what is portmap's. Returns what was removed, and what failed or was left.
     fn remove(mut self) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
         let (mut removed, mut failed) = (Vec::new(), self.left);
-        self.pins.sort_by_key(|pin| matches!(pin.object, Kind::Map));
+        self.pins.sort_by_key(|pin| matches!(pin.object, PinKind::Map));
         for pin in self.pins {
             match pin.remove() {
                 Ok(()) => removed.push(pin.path()),
@@ -208,7 +208,7 @@ impl Pin {
     }
 
     fn remove(&self) -> Result<()> {
-        if let Kind::Link(link) = &self.object {
+        if let PinKind::Link(link) = &self.object {
             bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", self.path().display()))?;
         }
         self.directory.remove_pin(&self.name)

@@ -5,12 +5,12 @@ use std::{
     net::SocketAddr,
 };
 
-use portmap_common::{Choice, Kind, Verdict};
+use portmap_common::{AddressKind, Choice, Verdict};
 use serde::Serialize;
 
 use crate::{
-    maps::{Found, Item, Slot, Snapshot},
-    model::{Endpoint, Entry, Family, Place, ServicePort, Target},
+    maps::{FollowedFrontend, Item, Slot, Snapshot},
+    model::{Endpoint, Entry, Family, FrontendSpec, ServicePort, Target},
     resolve::desired::Desired,
 };
 
@@ -59,9 +59,9 @@ pub fn of_desired(desired: &Desired) -> Vec<Row> {
     desired.entries().map(|(place, entry)| of_entry(&place, &entry)).collect()
 }
 
-fn of_entry(place: &Place, entry: &Entry) -> Row {
+fn of_entry(place: &FrontendSpec, entry: &Entry) -> Row {
     let Entry { owner, kind, inside, outside, affinity_timeout, serving: _, source_ranges } = entry;
-    let ranges = source_ranges.as_ref().filter(|_| *kind == Kind::LoadBalancer);
+    let ranges = source_ranges.as_ref().filter(|_| *kind == AddressKind::LoadBalancer);
     Sides { inside: side_of_target(inside), outside: side_of_target(outside) }.row(
         place,
         owner,
@@ -77,11 +77,13 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
     let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
     let mut rows = BTreeMap::new();
     for (frontend, found) in &snapshot.frontends {
-        let Found { number: _, service: Some(service), inside: Some(inside), outside: Some(outside) } = found else { continue };
+        let FollowedFrontend { number: _, service: Some(service), inside: Some(inside), outside: Some(outside) } = found else {
+            continue;
+        };
         let Some(Some(owner)) = names.get(&service.id) else { continue };
         let place = match service.kind {
-            NODE_PORT => Place::node_port(frontend.family(), frontend.port, frontend.protocol),
-            _ => Place::from(*frontend),
+            NODE_PORT => FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol),
+            _ => FrontendSpec::from(*frontend),
         };
         let sides = Sides { inside: side_of_choice(service.inside, inside), outside: side_of_choice(service.outside, outside) };
         let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
@@ -108,7 +110,14 @@ struct Sides {
 }
 
 impl Sides {
-    fn row(self, place: &Place, owner: &ServicePort, kind: u8, affinity: u32, source_ranges: Option<Vec<String>>) -> Row {
+    fn row(
+        self,
+        place: &FrontendSpec,
+        owner: &ServicePort,
+        kind: u8,
+        affinity: u32,
+        source_ranges: Option<Vec<String>>,
+    ) -> Row {
         let Self { inside, outside } = self;
         let external_backends = (inside != outside).then_some(match outside {
             ("forward", backends) => External::Backends(backends),
@@ -163,9 +172,9 @@ fn action_name(verdict: u32) -> &'static str {
     }
 }
 
-const NODE_PORT: u8 = Kind::NodePort as u8;
-const EXTERNAL_IP: u8 = Kind::ExternalIp as u8;
-const LOAD_BALANCER: u8 = Kind::LoadBalancer as u8;
+const NODE_PORT: u8 = AddressKind::NodePort as u8;
+const EXTERNAL_IP: u8 = AddressKind::ExternalIp as u8;
+const LOAD_BALANCER: u8 = AddressKind::LoadBalancer as u8;
 
 fn kind_name(kind: u8) -> &'static str {
     match kind {

@@ -35,9 +35,9 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 /// Word of changes to the addresses.
-pub struct Changes(TokioSocket);
+pub struct AddressEvents(TokioSocket);
 
-impl Changes {
+impl AddressEvents {
     /// Begins to listen.
     pub fn listen() -> Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).context("failed to open a netlink socket")?;

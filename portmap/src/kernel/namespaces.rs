@@ -44,7 +44,7 @@ pub struct Id {
 
 /// A namespace that was found. It is not held: it may be gone when it is opened.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct NamespaceHolder {
     /// Which namespace it is.
     pub id: Id,
     paths: Vec<PathBuf>,
@@ -66,7 +66,7 @@ impl From<&Metadata> for Id {
 }
 
 /// Every namespace that can be found, each once, in order. None is opened.
-pub fn places() -> Result<Vec<Place>> {
+pub fn places() -> Result<Vec<NamespaceHolder>> {
     let own = own()?;
     let mut found: BTreeMap<Id, Vec<PathBuf>> = BTreeMap::new();
     for path in candidates()? {
@@ -80,7 +80,7 @@ pub fn places() -> Result<Vec<Place>> {
             }
         }
     }
-    Ok(found.into_iter().map(|(id, paths)| Place { id, paths }).collect())
+    Ok(found.into_iter().map(|(id, paths)| NamespaceHolder { id, paths }).collect())
 }
 
 /// Every namespace that can be found, each once, opened one by one: there may be more than files can be open.
@@ -116,7 +116,7 @@ fn candidates() -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-impl Place {
+impl NamespaceHolder {
     /// Opens the namespace; none if it is gone. Fails if the kernel has no file or memory for it at the moment.
     pub fn open(&self) -> Result<Option<Namespace>> {
         for path in &self.paths {

@@ -19,7 +19,8 @@ use ipnet::IpNet;
 use portmap_common::{Affinity, Backend, Choice, Client, Counters, Name, Numbers, Service, ServiceRef, State, Totals, V4, V6};
 
 use super::{
-    Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot, grace::Grace, mapped::Mapped,
+    Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot,
+    grace::Grace, mapped::Mapped,
 };
 use crate::{
     kernel::bpf,
@@ -76,10 +77,10 @@ enum Value {
 /// The maps of one address family.
 struct FamilyMaps<A: IpBytes>
 where
-    portmap_common::Frontend<A>: Pod,
+    portmap_common::FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    frontends: HashMap<MapData, portmap_common::Frontend<A>, ServiceRef>,
+    frontends: HashMap<MapData, portmap_common::FrontendKey<A>, ServiceRef>,
     backends: Mapped<Backend<A>>,
 }
 
@@ -162,18 +163,20 @@ impl BpfMaps {
 
     /// Follows a service entry to its backends. The agent may be at work meanwhile: a choice that changed under the reader's
     /// eyes, so that the slots may have been another's, is followed anew.
-    fn follow(&self, family: Family, number: u32) -> Result<Found> {
+    fn follow(&self, family: Family, number: u32) -> Result<FollowedFrontend> {
         for _ in 0..TRIES {
             let service = self.services.read(number)?;
             let (inside, outside) = (self.range(family, service.inside)?, self.range(family, service.outside)?);
-            if self.choice(number, Side::Inside)? == service.inside && self.choice(number, Side::Outside)? == service.outside {
-                return Ok(Found { number, service: Some(service), inside, outside });
+            if self.choice(number, ClientLocation::Inside)? == service.inside
+                && self.choice(number, ClientLocation::Outside)? == service.outside
+            {
+                return Ok(FollowedFrontend { number, service: Some(service), inside, outside });
             }
         }
         bail!("service {number} changes faster than it can be read")
     }
 
-    fn choice(&self, number: u32, side: Side) -> Result<Choice> {
+    fn choice(&self, number: u32, side: ClientLocation) -> Result<Choice> {
         Ok(Choice::from_word(self.services.load_word(number, offset(side))?))
     }
 
@@ -187,7 +190,7 @@ impl BpfMaps {
 
 impl<A: ForeignFrontend> FamilyMaps<A>
 where
-    portmap_common::Frontend<A>: Pod,
+    portmap_common::FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
     fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
@@ -229,20 +232,20 @@ where
     }
 
     /// All frontends and ClusterIPs, and what each leads to.
-    fn list(&self, found: &mut impl FnMut(Key, Value) -> Result<()>) -> Result<()> {
+    fn list(&self, found: &mut impl FnMut(ReadKey, Value) -> Result<()>) -> Result<()> {
         for element in &self.frontends {
             let (key, value) = element?;
             let is_own = value.belongs_to(&key);
             let foreign = || A::foreign(key);
             if key.unused != 0 {
-                found(Key::Foreign(foreign()), Value::Foreign)?;
+                found(ReadKey::Foreign(foreign()), Value::Foreign)?;
             } else if key == key.of_address() {
                 let owner = if is_own { items::owner_of(value) } else { AddressOwner::Foreign };
-                found(Key::Address(key.address.to_ip()), Value::Owner(owner))?;
+                found(ReadKey::Address(key.address.to_ip()), Value::Owner(owner))?;
             } else if let Some(frontend) = encode::frontend_of(&key) {
-                found(Key::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
+                found(ReadKey::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
             } else {
-                found(Key::Foreign(foreign()), Value::Foreign)?;
+                found(ReadKey::Foreign(foreign()), Value::Foreign)?;
             }
         }
         Ok(())
@@ -266,7 +269,7 @@ impl Maps for BpfMaps {
         self.services.write(number, *service)
     }
 
-    fn store_choice(&mut self, number: u32, side: Side, choice: Choice) -> Result<()> {
+    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()> {
         self.services.store_word(number, offset(side), choice.to_word())
     }
 
@@ -356,7 +359,7 @@ impl Maps for BpfMaps {
         }
     }
 
-    fn set_marks(&mut self, marks: Marks) -> Result<()> {
+    fn set_marks(&mut self, marks: NextNumbers) -> Result<()> {
         self.numbers.write(0, Numbers { next_id: marks.id, next_endpoint: marks.endpoint })
     }
 
@@ -364,15 +367,15 @@ impl Maps for BpfMaps {
         let (mut frontends, mut items, mut foreign) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let mut take = |key, value| {
             match (key, value) {
-                (Key::Foreign(key), _) => drop(foreign.insert(key)),
-                (Key::Address(address), Value::Owner(owner)) => drop(items.insert(Item::Address(address, owner))),
-                (Key::Frontend(frontend), Value::Service(number)) if number < self.services.len() => {
+                (ReadKey::Foreign(key), _) => drop(foreign.insert(key)),
+                (ReadKey::Address(address), Value::Owner(owner)) => drop(items.insert(Item::Address(address, owner))),
+                (ReadKey::Frontend(frontend), Value::Service(number)) if number < self.services.len() => {
                     frontends.insert(frontend, self.follow(frontend.family(), number)?);
                 }
-                (Key::Frontend(frontend), _) => {
-                    frontends.insert(frontend, Found { number: 0, service: None, inside: None, outside: None });
+                (ReadKey::Frontend(frontend), _) => {
+                    frontends.insert(frontend, FollowedFrontend { number: 0, service: None, inside: None, outside: None });
                 }
-                (Key::Address(_), _) => {}
+                (ReadKey::Address(_), _) => {}
             }
             Ok(())
         };
@@ -395,13 +398,13 @@ impl Maps for BpfMaps {
             spoiled,
             foreign,
             prefixes: PerFamily { v4: self.items_v4.prefixes()?, v6: self.items_v6.prefixes()? },
-            marks: Marks { id: next_id, endpoint: next_endpoint },
+            marks: NextNumbers { id: next_id, endpoint: next_endpoint },
         })
     }
 }
 
 /// A key of FRONTENDS.
-enum Key {
+enum ReadKey {
     /// With a port.
     Frontend(Frontend),
     /// For all ports of a ClusterIP that have no key of their own.
@@ -413,32 +416,32 @@ enum Key {
 /// An address family's foreign keys of FRONTENDS.
 trait ForeignFrontend: IpBytes {
     /// The key as one to remove.
-    fn foreign(key: portmap_common::Frontend<Self>) -> ForeignKey;
+    fn foreign(key: portmap_common::FrontendKey<Self>) -> ForeignKey;
 }
 
 impl ForeignFrontend for V4 {
-    fn foreign(key: portmap_common::Frontend<V4>) -> ForeignKey {
+    fn foreign(key: portmap_common::FrontendKey<V4>) -> ForeignKey {
         ForeignKey::FrontendV4(key)
     }
 }
 
 impl ForeignFrontend for V6 {
-    fn foreign(key: portmap_common::Frontend<V6>) -> ForeignKey {
+    fn foreign(key: portmap_common::FrontendKey<V6>) -> ForeignKey {
         ForeignKey::FrontendV6(key)
     }
 }
 
-fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::Frontend<A>> {
-    Ok(portmap_common::Frontend::new(A::from_ip(address).context("it is of the other family")?, 0, 0))
+fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::FrontendKey<A>> {
+    Ok(portmap_common::FrontendKey::new(A::from_ip(address).context("it is of the other family")?, 0, 0))
 }
 
 fn mapped<T: Pod>(pins: &Pins, name: &str) -> Result<Mapped<T>> {
     Mapped::new(&open(pins, name)?).with_context(|| format!("failed to map {name} into memory"))
 }
 
-fn offset(side: Side) -> usize {
+fn offset(side: ClientLocation) -> usize {
     match side {
-        Side::Inside => offset_of!(Service, inside),
-        Side::Outside => offset_of!(Service, outside),
+        ClientLocation::Inside => offset_of!(Service, inside),
+        ClientLocation::Outside => offset_of!(Service, outside),
     }
 }

@@ -46,7 +46,7 @@ pub struct Directory {
 
 /// What is in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Entry {
+pub enum DirectoryEntry {
     /// A directory.
     Directory(OsString),
     /// A pinned object: on a BPF file system, every file but the kernel's own is one.
@@ -55,7 +55,7 @@ pub enum Entry {
     Other(OsString),
 }
 
-impl Entry {
+impl DirectoryEntry {
     /// Its name.
     pub fn name(&self) -> &OsStr {
         match self {
@@ -143,7 +143,7 @@ impl Directory {
     }
 
     /// What is in it, in order.
-    pub fn entries(&self) -> Result<BTreeSet<Entry>> {
+    pub fn entries(&self) -> Result<BTreeSet<DirectoryEntry>> {
         let context = || format!("failed to list {}", self.path.display());
         // Opened anew: to list it moves a position, which clones of a descriptor share.
         let mut stream = Dir::openat(&self.file, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -156,9 +156,9 @@ impl Directory {
             }
             match fstatat(&self.file, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(stat) => drop(entries.insert(match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-                    SFlag::S_IFDIR => Entry::Directory(name),
-                    SFlag::S_IFREG => Entry::Pin(name),
-                    _ => Entry::Other(name),
+                    SFlag::S_IFDIR => DirectoryEntry::Directory(name),
+                    SFlag::S_IFREG => DirectoryEntry::Pin(name),
+                    _ => DirectoryEntry::Other(name),
                 })),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno).with_context(context),

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use portmap_common::{
-    ADDRESSES, ALLOCATED, Address, Backend, Destination, LOCAL, Name, Namespace, Prefix, TCP, TEXT, UDP, V4, V6,
+    ADDRESSES, ALLOCATED, Address, Backend, Destination, LOCAL, Name, Namespace, PrefixEntry, TCP, TEXT, UDP, V4, V6,
 };
 
 use crate::{
     maps::{self, Slot},
-    model::{Endpoint, Frontend, ObjectName, Protocol, ServicePort, event::Kind},
+    model::{Endpoint, Frontend, ObjectName, Protocol, ServicePort, event::ObjectKind},
 };
 
 /// An address family's bytes as an [`IpAddr`].
@@ -49,13 +49,13 @@ impl IpBytes for V6 {
 }
 
 /// A frontend as a key of FRONTENDS; `None` if it is of the other family.
-pub fn frontend<A: IpBytes>(frontend: &Frontend) -> Option<portmap_common::Frontend<A>> {
+pub fn frontend<A: IpBytes>(frontend: &Frontend) -> Option<portmap_common::FrontendKey<A>> {
     let Frontend { address, port, protocol } = *frontend;
-    Some(portmap_common::Frontend::new(A::from_ip(address)?, port, protocol_number(protocol)))
+    Some(portmap_common::FrontendKey::new(A::from_ip(address)?, port, protocol_number(protocol)))
 }
 
 /// A key of FRONTENDS as a frontend; `None` if the agent would not write it.
-pub fn frontend_of<A: IpBytes>(key: &portmap_common::Frontend<A>) -> Option<Frontend> {
+pub fn frontend_of<A: IpBytes>(key: &portmap_common::FrontendKey<A>) -> Option<Frontend> {
     Some(Frontend { address: key.address.to_ip(), port: key.port, protocol: protocol_of(key.protocol)? })
 }
 
@@ -72,15 +72,15 @@ pub fn slot_of<A: IpBytes>(backend: &Backend<A>) -> Slot {
 }
 
 /// A prefix as the maps hold it; `None` if it is of the other family.
-pub fn prefix<A: IpBytes>(prefix: &maps::Prefix) -> Option<Prefix<A>> {
+pub fn prefix<A: IpBytes>(prefix: &maps::Prefix) -> Option<PrefixEntry<A>> {
     let maps::Prefix { range, allocated } = prefix;
     let flags = if *allocated { ALLOCATED } else { 0 };
-    Some(Prefix { address: A::from_ip(range.network())?, mask: A::from_ip(range.netmask())?, flags })
+    Some(PrefixEntry { address: A::from_ip(range.network())?, mask: A::from_ip(range.netmask())?, flags })
 }
 
 /// A prefix of the maps; `None` if the agent would not write it.
-pub fn prefix_of<A: IpBytes>(prefix: &Prefix<A>) -> Option<maps::Prefix> {
-    let Prefix { address, mask, flags } = *prefix;
+pub fn prefix_of<A: IpBytes>(prefix: &PrefixEntry<A>) -> Option<maps::Prefix> {
+    let PrefixEntry { address, mask, flags } = *prefix;
     let range = IpNet::with_netmask(address.to_ip(), mask.to_ip()).ok()?;
     let is_sound = range == range.trunc() && flags & !ALLOCATED == 0;
     is_sound.then_some(maps::Prefix { range, allocated: flags & ALLOCATED != 0 })
@@ -143,22 +143,22 @@ pub fn text_of(bytes: &[u8; TEXT]) -> Option<&str> {
 }
 
 /// Kinds of objects, one bit each.
-pub fn kinds(kinds: &[Kind]) -> u32 {
+pub fn kinds(kinds: &[ObjectKind]) -> u32 {
     kinds.iter().fold(0, |bits, kind| bits | bit(*kind))
 }
 
 /// The kinds whose bits are set.
-pub fn kinds_of(bits: u32) -> Vec<Kind> {
-    Kind::ALL.into_iter().filter(|kind| bits & bit(*kind) != 0).collect()
+pub fn kinds_of(bits: u32) -> Vec<ObjectKind> {
+    ObjectKind::ALL.into_iter().filter(|kind| bits & bit(*kind) != 0).collect()
 }
 
-fn bit(kind: Kind) -> u32 {
+fn bit(kind: ObjectKind) -> u32 {
     match kind {
-        Kind::Service => 1,
-        Kind::Slice => 2,
-        Kind::OtherService => 4,
-        Kind::Node => 8,
-        Kind::ServiceCidr => 16,
+        ObjectKind::Service => 1,
+        ObjectKind::Slice => 2,
+        ObjectKind::OtherService => 4,
+        ObjectKind::Node => 8,
+        ObjectKind::ServiceCidr => 16,
     }
 }
 

@@ -6,12 +6,14 @@ use anyhow::{Result, bail, ensure};
 use ipnet::IpNet;
 use portmap_common::{Choice, Service};
 
-use super::{Backends, Capacity, ForeignKey, Found, Item, Maps, Marks, Prefix, Side, Slot, Snapshot};
+use super::{
+    Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot,
+};
 use crate::model::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
 /// What a client of the tables would meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FakeAnswer {
     /// One of these backends.
     Backends(Vec<Endpoint>),
     /// This verdict.
@@ -28,7 +30,7 @@ pub struct MemoryMaps {
     names: BTreeMap<u64, ServicePort>,
     items: BTreeSet<Item>,
     prefixes: PerFamily<Vec<Prefix>>,
-    marks: Marks,
+    marks: NextNumbers,
     guarded: Guarded,
 }
 
@@ -46,17 +48,17 @@ impl MemoryMaps {
     }
 
     /// What a client meets at a destination; none if it is not in the tables.
-    pub fn look_up(&self, frontend: &Frontend, side: Side) -> Option<Answer> {
+    pub fn look_up(&self, frontend: &Frontend, side: ClientLocation) -> Option<FakeAnswer> {
         let service = self.services.get(self.frontends.get(frontend)?)?;
         let choice = match side {
-            Side::Inside => service.inside,
-            Side::Outside => service.outside,
+            ClientLocation::Inside => service.inside,
+            ClientLocation::Outside => service.outside,
         };
         Some(match (choice.count, choice.first) {
-            (0, 0) => Answer::Verdict(Verdict::Refuse),
-            (0, 1) => Answer::Verdict(Verdict::Drop),
-            (0, _) => Answer::Verdict(Verdict::Leave),
-            _ => Answer::Backends(self.range(frontend.family(), choice)?.iter().map(|slot| slot.endpoint).collect()),
+            (0, 0) => FakeAnswer::Verdict(Verdict::Refuse),
+            (0, 1) => FakeAnswer::Verdict(Verdict::Drop),
+            (0, _) => FakeAnswer::Verdict(Verdict::Leave),
+            _ => FakeAnswer::Backends(self.range(frontend.family(), choice)?.iter().map(|slot| slot.endpoint).collect()),
         })
     }
 
@@ -109,11 +111,11 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
-    fn store_choice(&mut self, number: u32, side: Side, choice: Choice) -> Result<()> {
+    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()> {
         let service = self.service_in_use(number)?;
         match side {
-            Side::Inside => service.inside = choice,
-            Side::Outside => service.outside = choice,
+            ClientLocation::Inside => service.inside = choice,
+            ClientLocation::Outside => service.outside = choice,
         }
         Ok(())
     }
@@ -174,7 +176,7 @@ impl Maps for MemoryMaps {
         bail!("nobody else writes to these maps: {key:?} is not there")
     }
 
-    fn set_marks(&mut self, marks: Marks) -> Result<()> {
+    fn set_marks(&mut self, marks: NextNumbers) -> Result<()> {
         ensure!(marks.id >= self.marks.id && marks.endpoint >= self.marks.endpoint, "numbers would be given twice");
         self.marks = marks;
         Ok(())
@@ -185,7 +187,7 @@ impl Maps for MemoryMaps {
             let service = self.services.get(number).copied();
             let range = |choice| service.and_then(|_| self.range(frontend.family(), choice));
             let (inside, outside) = service.map(|service| (service.inside, service.outside)).unwrap_or_default();
-            (*frontend, Found { number: *number, service, inside: range(inside), outside: range(outside) })
+            (*frontend, FollowedFrontend { number: *number, service, inside: range(inside), outside: range(outside) })
         };
         Ok(Snapshot {
             frontends: self.frontends.iter().map(found).collect(),

@@ -23,7 +23,7 @@ use nix::{
 };
 use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
 
-use super::directory::{Directory, Entry};
+use super::directory::{Directory, DirectoryEntry};
 
 /// The directory of our pins, unless told otherwise.
 pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
@@ -71,14 +71,14 @@ pub struct Lock {
 
 /// What a directory in the directory of all sets is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PinDirectory {
     /// The sets of an ABI version.
     Version,
     /// The notes on sockets, of some version.
     Notes,
 }
 
-impl Place {
+impl PinDirectory {
     /// What a name stands for: `None` if portmap makes no such directory.
     pub fn in_root(name: &OsStr) -> Option<Self> {
         let notes = || name.to_str()?.strip_prefix(SOCKETS).and_then(|version| Self::number(version.as_ref()));
@@ -196,7 +196,7 @@ impl Pins {
     /// Whether any program is attached through this set.
     pub fn has_links(&self) -> bool {
         let entries = Directory::open(&self.set()).ok().flatten().and_then(|set| set.entries().ok()).unwrap_or_default();
-        entries.iter().any(|entry| matches!(entry, Entry::Pin(name) if name.to_string_lossy().starts_with(LINK)))
+        entries.iter().any(|entry| matches!(entry, DirectoryEntry::Pin(name) if name.to_string_lossy().starts_with(LINK)))
     }
 
     /// Makes the directory of all sets, and mounts a BPF file system where one is usually mounted if there is none yet. Fails if
@@ -283,10 +283,10 @@ impl Pins {
 /// Fails if somebody else could change a directory of the sets.
 fn check_below(root: &Directory) -> Result<()> {
     for entry in root.entries()? {
-        let Entry::Directory(name) = entry else { continue };
-        let Some(place) = Place::in_root(&name) else { continue };
+        let DirectoryEntry::Directory(name) = entry else { continue };
+        let Some(place) = PinDirectory::in_root(&name) else { continue };
         let Some(directory) = root.child(&name)? else { continue };
-        if place == Place::Version {
+        if place == PinDirectory::Version {
             numbered(&directory)?.into_iter().try_for_each(|(_, set)| directory.child(&set).map(drop))?;
         }
     }
@@ -302,8 +302,8 @@ fn numbered(directory: &Directory) -> Result<Vec<(u32, OsString)>> {
     let entries = directory.entries()?.into_iter();
     let mut numbered: Vec<(u32, OsString)> = entries
         .filter_map(|entry| match entry {
-            Entry::Directory(name) => Some((Place::number(&name)?, name)),
-            Entry::Pin(_) | Entry::Other(_) => None,
+            DirectoryEntry::Directory(name) => Some((PinDirectory::number(&name)?, name)),
+            DirectoryEntry::Pin(_) | DirectoryEntry::Other(_) => None,
         })
         .collect();
     numbered.sort();
@@ -329,9 +329,9 @@ mod tests {
 
     #[test]
     fn only_names_that_portmap_gives_are_its_own() {
-        let place = |name: &str| Place::in_root(OsStr::new(name));
-        assert_eq!(["0", "3", "901"].map(place), [Some(Place::Version); 3]);
-        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(Place::Notes); 2]);
+        let place = |name: &str| PinDirectory::in_root(OsStr::new(name));
+        assert_eq!(["0", "3", "901"].map(place), [Some(PinDirectory::Version); 3]);
+        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(PinDirectory::Notes); 2]);
         let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
         assert_eq!(others.map(place), [None; 11]);
     }

@@ -29,12 +29,12 @@ pub struct SourceMaps {
     namespaces: HashMap<MapData, u64, Namespace>,
     v4: FamilySources<V4>,
     v6: FamilySources<V6>,
-    room: Room,
+    room: SourcesCapacity,
 }
 
 /// How many entries the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct SourcesCapacity {
     /// Network namespaces.
     pub namespaces: usize,
     /// Sources, of each family.
@@ -51,8 +51,10 @@ impl SourceMaps {
     pub fn open(pins: &Pins) -> Result<Self> {
         let namespaces = open(pins, "NAMESPACES")?;
         let v4 = open(pins, "SOURCES_V4")?;
-        let room =
-            Room { namespaces: namespaces.info()?.max_entries().try_into()?, sources: v4.info()?.max_entries().try_into()? };
+        let room = SourcesCapacity {
+            namespaces: namespaces.info()?.max_entries().try_into()?,
+            sources: v4.info()?.max_entries().try_into()?,
+        };
         Ok(Self {
             namespaces: HashMap::try_from(Map::HashMap(namespaces))?,
             v4: FamilySources(HashMap::try_from(Map::HashMap(v4))?),
@@ -62,7 +64,7 @@ impl SourceMaps {
     }
 
     /// How many entries the maps hold.
-    pub fn room(&self) -> Room {
+    pub fn room(&self) -> SourcesCapacity {
         self.room
     }
 

@@ -15,7 +15,7 @@ use super::{
 
 /// The kinds of objects that decide the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ObjectKind {
     /// `v1/Service`.
     Service,
     /// `discovery.k8s.io/v1/EndpointSlice`.
@@ -28,7 +28,7 @@ pub enum Kind {
     ServiceCidr,
 }
 
-impl Kind {
+impl ObjectKind {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Service, Self::Slice, Self::OtherService, Self::Node, Self::ServiceCidr];
 
@@ -39,7 +39,7 @@ impl Kind {
 }
 
 /// In the plural.
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Service => "Services",
@@ -96,13 +96,13 @@ impl Object {
     }
 
     /// Its kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ObjectKind {
         match self {
-            Self::Service(..) => Kind::Service,
-            Self::Slice(..) => Kind::Slice,
-            Self::OtherService(..) => Kind::OtherService,
-            Self::Node(..) => Kind::Node,
-            Self::ServiceCidr(..) => Kind::ServiceCidr,
+            Self::Service(..) => ObjectKind::Service,
+            Self::Slice(..) => ObjectKind::Slice,
+            Self::OtherService(..) => ObjectKind::OtherService,
+            Self::Node(..) => ObjectKind::Node,
+            Self::ServiceCidr(..) => ObjectKind::ServiceCidr,
         }
     }
 
@@ -140,14 +140,14 @@ pub enum Event {
     /// This object exists and looks like this.
     Changed(Object),
     /// This object is gone.
-    Removed(Kind, ObjectName),
+    Removed(ObjectKind, ObjectName),
     /// These are all the objects of a kind: whatever else was known of it is gone.
-    Listed(Kind, Vec<Object>),
+    Listed(ObjectKind, Vec<Object>),
 }
 
 impl Event {
     /// The kind that it is about.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ObjectKind {
         match self {
             Self::Changed(object) => object.kind(),
             Self::Removed(kind, _) | Self::Listed(kind, _) => *kind,

@@ -10,7 +10,7 @@ use crate::model::{Frontend, PerFamily};
 
 /// The model of FRONTENDS and SERVICES. Tens of thousands are held as densely as in the maps.
 #[derive(Debug, Default)]
-pub struct Installed {
+pub struct InstalledFrontends {
     /// By the number of the service entry.
     entries: Vec<Option<(Frontend, Service)>>,
     /// The numbers, by their frontends.
@@ -20,13 +20,13 @@ pub struct Installed {
 }
 
 /// The same frontends with the same entries.
-impl PartialEq for Installed {
+impl PartialEq for InstalledFrontends {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl Installed {
+impl InstalledFrontends {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.numbers.len()

@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     collections::HashSet,
-    maps::{Backends, Item, Marks, Slot},
+    maps::{Backends, Item, NextNumbers, Slot},
     model::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
 
 /// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct PortKey {
     pub owner: ServicePort,
     pub family: Family,
     pub has_affinity: bool,
@@ -31,8 +31,8 @@ pub struct Key {
 
 /// A service port in one family.
 #[derive(Debug)]
-pub struct Port {
-    pub key: Key,
+pub struct PlannedPort {
+    pub key: PortKey,
     /// Its frontends by [`Member::external`]: those of each group have one inside choice.
     groups: [Group; 2],
     /// Nearly always one.
@@ -69,9 +69,9 @@ pub struct Set {
     pub users: u32,
 }
 
-impl Port {
+impl PlannedPort {
     /// One without a frontend.
-    pub fn new(key: Key) -> Self {
+    pub fn new(key: PortKey) -> Self {
         Self { key, groups: [Group::default(); 2], sets: SmallVec::new(), terms: None }
     }
 
@@ -169,7 +169,7 @@ impl Port {
     }
 
     /// Endpoints with their numbers: the one an endpoint has in a set of the port, else a new one.
-    pub fn number(&self, endpoints: &[Endpoint], marks: &mut Marks) -> Backends {
+    pub fn number(&self, endpoints: &[Endpoint], marks: &mut NextNumbers) -> Backends {
         let mut new = || {
             marks.endpoint += 1;
             marks.endpoint - 1

@@ -15,32 +15,32 @@ use smallvec::SmallVec;
 use super::{
     Full, Step,
     items::{self, Items},
-    port::{Key, Port, Set},
+    port::{PlannedPort, PortKey, Set},
     slots::{Range, Slots},
 };
 use crate::{
     collections::HashMap,
-    maps::{Backends, Item, LAST_NUMBER, Marks, Slot},
+    maps::{Backends, Item, LAST_NUMBER, NextNumbers, Slot},
     model::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
 /// Free slots for the sets of backends that a table entry lacks, taken before anything else is planned for it. In the order of
 /// its targets.
 #[derive(Debug, Default)]
-pub struct Room(SmallVec<[Range; 2]>);
+pub struct ReservedSlots(SmallVec<[Range; 2]>);
 
 /// All service ports that have a frontend, and the slots that their backends lie in.
 #[derive(Debug)]
 pub struct Ports {
-    by_id: HashMap<u64, Box<Port>>,
+    by_id: HashMap<u64, Box<PlannedPort>>,
     /// The ids, by their keys.
     ids: HashTable<u64>,
     hasher: RandomState,
     slots_v4: Slots,
     slots_v6: Slots,
-    marks: Marks,
+    marks: NextNumbers,
     /// Numbers above those that were found in the maps.
-    in_use: Marks,
+    in_use: NextNumbers,
     /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
     unclaimed: BTreeMap<u64, Endpoint>,
     /// Endpoints of ports that have ended.
@@ -62,15 +62,15 @@ struct Recent {
 }
 
 impl Ports {
-    pub fn new(backends: u32, marks: Marks) -> Self {
+    pub fn new(backends: u32, marks: NextNumbers) -> Self {
         Self {
             by_id: HashMap::default(),
             ids: HashTable::new(),
             hasher: RandomState::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
-            marks: Marks { id: believed(marks.id), endpoint: believed(marks.endpoint) },
-            in_use: Marks::default(),
+            marks: NextNumbers { id: believed(marks.id), endpoint: believed(marks.endpoint) },
+            in_use: NextNumbers::default(),
             unclaimed: BTreeMap::new(),
             ended: BTreeMap::new(),
             shared: BTreeSet::new(),
@@ -80,7 +80,7 @@ impl Ports {
     }
 
     /// The numbers given so far.
-    pub fn marks(&self) -> Marks {
+    pub fn marks(&self) -> NextNumbers {
         self.marks
     }
 
@@ -93,7 +93,7 @@ impl Ports {
     }
 
     /// Takes the slots for all sets of a table entry that its service port does not have yet. Takes nothing on failure.
-    pub fn make_room(&mut self, entry: &Entry, family: Family) -> Result<Room, Full> {
+    pub fn make_room(&mut self, entry: &Entry, family: Family) -> Result<ReservedSlots, Full> {
         let port = self.id_of(&key_of(entry, family)).and_then(|id| self.by_id.get(&id));
         let lacks = |target: &Target| match target {
             Target::Verdict(_) => None,
@@ -109,7 +109,7 @@ impl Ports {
         if !has_number || (port.is_none() && self.marks.id >= LAST_NUMBER) {
             return Err(Full::Numbers);
         }
-        let mut room = Room::default();
+        let mut room = ReservedSlots::default();
         for count in counts {
             match self.slots(family).allocate(count) {
                 Some(range) => room.0.push(range),
@@ -123,7 +123,7 @@ impl Ports {
     }
 
     /// Gives back room that was not used.
-    pub fn cancel(&mut self, room: Room, family: Family) {
+    pub fn cancel(&mut self, room: ReservedSlots, family: Family) {
         for range in room.0 {
             self.slots(family).cancel(range);
         }
@@ -189,7 +189,14 @@ impl Ports {
 
     /// The choice that leads to a target, its backends written where no set of the port has them already: then into the room that
     /// was made for it.
-    pub fn choose(&mut self, id: u64, target: &Target, room: &mut Room, items: &mut Items, steps: &mut Vec<Step>) -> Choice {
+    pub fn choose(
+        &mut self,
+        id: u64,
+        target: &Target,
+        room: &mut ReservedSlots,
+        items: &mut Items,
+        steps: &mut Vec<Step>,
+    ) -> Choice {
         let endpoints = match target {
             Target::Verdict(verdict) => return Choice::verdict(*verdict),
             Target::Backends(endpoints) => endpoints,
@@ -285,7 +292,7 @@ impl Ports {
     /// Takes over a frontend's port as found in the kernel. False if the id is already another's.
     pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
-        let key = Key { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
+        let key = PortKey { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
         if id > LAST_NUMBER || self.id_of(&key).is_some_and(|known| known != id) {
             return false;
         }
@@ -297,7 +304,7 @@ impl Ports {
         if let Some(port) = self.by_id.get_mut(&id) {
             port.add_frontend(service.kind);
         }
-        self.note_in_use(Marks { id: id.saturating_add(1), endpoint: 0 });
+        self.note_in_use(NextNumbers { id: id.saturating_add(1), endpoint: 0 });
         true
     }
 
@@ -319,7 +326,7 @@ impl Ports {
                 strays.insert(*item);
                 continue;
             }
-            self.note_in_use(Marks { id: 0, endpoint: number.saturating_add(1) });
+            self.note_in_use(NextNumbers { id: 0, endpoint: number.saturating_add(1) });
             let Some((id, chosen)) = owners.get(number) else {
                 self.unclaimed.insert(*number, *endpoint);
                 continue;
@@ -364,7 +371,7 @@ impl Ports {
             return false;
         }
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
-        self.note_in_use(Marks { id: 0, endpoint: highest });
+        self.note_in_use(NextNumbers { id: 0, endpoint: highest });
         if let Some(port) = self.by_id.get_mut(&id) {
             port.sets.push(Set { range, backends: Backends::new(family, slots.iter().copied()), users: 1 });
         }
@@ -372,24 +379,24 @@ impl Ports {
     }
 
     /// The numbers given so far, as somebody knows who has followed them since the start: what the maps say may be anybody's.
-    pub fn trust(&mut self, marks: Marks) {
-        self.marks = Marks { id: self.in_use.id.max(marks.id), endpoint: self.in_use.endpoint.max(marks.endpoint) };
+    pub fn trust(&mut self, marks: NextNumbers) {
+        self.marks = NextNumbers { id: self.in_use.id.max(marks.id), endpoint: self.in_use.endpoint.max(marks.endpoint) };
     }
 
-    fn id_of(&self, key: &Key) -> Option<u64> {
+    fn id_of(&self, key: &PortKey) -> Option<u64> {
         let is_it = |id: &u64| self.by_id.get(id).is_some_and(|port| port.key == *key);
         self.ids.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// Numbers below these are in use, whatever NUMBERS says.
-    fn note_in_use(&mut self, marks: Marks) {
-        let highest = |one: Marks| Marks { id: one.id.max(marks.id), endpoint: one.endpoint.max(marks.endpoint) };
+    fn note_in_use(&mut self, marks: NextNumbers) {
+        let highest = |one: NextNumbers| NextNumbers { id: one.id.max(marks.id), endpoint: one.endpoint.max(marks.endpoint) };
         (self.in_use, self.marks) = (highest(self.in_use), highest(self.marks));
     }
 
-    fn insert(&mut self, id: u64, key: Key) {
+    fn insert(&mut self, id: u64, key: PortKey) {
         let hash = self.hasher.hash_one(&key);
-        self.by_id.insert(id, Box::new(Port::new(key)));
+        self.by_id.insert(id, Box::new(PlannedPort::new(key)));
         let Self { by_id, ids, hasher, .. } = self;
         ids.insert_unique(hash, id, |id| by_id.get(id).map_or(0, |port| hasher.hash_one(&port.key)));
     }
@@ -401,6 +408,6 @@ fn believed(next: u64) -> u64 {
 }
 
 /// The service port that a table entry belongs to.
-fn key_of(entry: &Entry, family: Family) -> Key {
-    Key { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 }
+fn key_of(entry: &Entry, family: Family) -> PortKey {
+    PortKey { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 }
 }

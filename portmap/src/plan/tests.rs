@@ -12,9 +12,9 @@ use crate::{
     apply,
     maps::{
         Maps as _,
-        fake::{Answer, MemoryMaps},
+        fake::{FakeAnswer, MemoryMaps},
     },
-    model::{Endpoint, Kind, ObjectName, Place, Precedence, Protocol, Target, Verdict},
+    model::{AddressKind, Endpoint, FrontendSpec, ObjectName, Precedence, Protocol, Target, Verdict},
     resolve::{claims::Owners, fake::EntryTable},
 };
 
@@ -88,7 +88,7 @@ fn endpoints(v6: bool, endpoints: &[u8]) -> Arc<[Endpoint]> {
     endpoints.iter().map(endpoint).collect()
 }
 
-fn entries(service: u8, shape: &Shape) -> Vec<(Place, Entry)> {
+fn entries(service: u8, shape: &Shape) -> Vec<(FrontendSpec, Entry)> {
     let Shape { addresses, inside, outside, v6, protocol, affinity_timeout } = shape;
     let owner = ServicePort { service: precedence(service).service, port: "http".into(), protocol: *protocol };
     let serving: BTreeSet<u8> = inside.iter().chain(outside).copied().collect();
@@ -98,22 +98,22 @@ fn entries(service: u8, shape: &Shape) -> Vec<(Place, Entry)> {
         let frontend = Frontend { address: address(*v6, *last), port: 80, protocol: *protocol };
         let entry = Entry {
             owner: owner.clone(),
-            kind: if last.is_multiple_of(3) { Kind::ExternalIp } else { Kind::ClusterIp },
+            kind: if last.is_multiple_of(3) { AddressKind::ExternalIp } else { AddressKind::ClusterIp },
             inside: target(*v6, inside),
             outside: target(*v6, outside),
             affinity_timeout: *affinity_timeout,
             serving: serving.clone(),
             source_ranges: None,
         };
-        (Place::from(frontend), entry)
+        (FrontendSpec::from(frontend), entry)
     };
     addresses.iter().map(entry).collect()
 }
 
-fn answer(target: &Target) -> Answer {
+fn answer(target: &Target) -> FakeAnswer {
     match target {
-        Target::Backends(backends) => Answer::Backends(backends.to_vec()),
-        Target::Verdict(verdict) => Answer::Verdict(*verdict),
+        Target::Backends(backends) => FakeAnswer::Backends(backends.to_vec()),
+        Target::Verdict(verdict) => FakeAnswer::Verdict(*verdict),
     }
 }
 
@@ -144,7 +144,7 @@ fn plan(planner: &mut Planner, table: &EntryTable, changes: &Changes) -> Plan {
 /// The agent in small, without a kernel.
 struct Agent {
     table: EntryTable,
-    claimed: BTreeMap<u8, Vec<Place>>,
+    claimed: BTreeMap<u8, Vec<FrontendSpec>>,
     planner: Planner,
     maps: MemoryMaps,
 }
@@ -157,14 +157,14 @@ impl Agent {
     }
 
     /// Has a Service claim these places and no others.
-    fn replace(&mut self, service: u8, entries: Vec<(Place, Entry)>) -> Changes {
+    fn replace(&mut self, service: u8, entries: Vec<(FrontendSpec, Entry)>) -> Changes {
         let places = entries.iter().map(|(place, _)| *place).collect();
         let before = self.claimed.insert(service, places).unwrap_or_default();
         self.table.replace(&precedence(service), &before, entries)
     }
 
-    fn see(&self, frontend: &Frontend) -> [Option<Answer>; 2] {
-        [Side::Inside, Side::Outside].map(|side| self.maps.look_up(frontend, side))
+    fn see(&self, frontend: &Frontend) -> [Option<FakeAnswer>; 2] {
+        [ClientLocation::Inside, ClientLocation::Outside].map(|side| self.maps.look_up(frontend, side))
     }
 
     /// Applies the change step by step; between any two, a reader of any frontend meets what it met before, or what it will
@@ -173,7 +173,7 @@ impl Agent {
         let plan = plan(&mut self.planner, &self.table, changed);
         let watched: BTreeSet<Frontend> =
             self.table.everything().frontends.into_iter().chain(changed.frontends.iter().copied()).collect();
-        let before: BTreeMap<Frontend, [Option<Answer>; 2]> =
+        let before: BTreeMap<Frontend, [Option<FakeAnswer>; 2]> =
             watched.iter().map(|frontend| (*frontend, self.see(frontend))).collect();
         let mut after = self.maps.clone();
         after.grace();
@@ -183,9 +183,9 @@ impl Agent {
             let one = Plan { steps: vec![step], ..Plan::default() };
             apply::apply(&mut self.maps, &one).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
             for frontend in &watched {
-                for (side, seen) in [Side::Inside, Side::Outside].into_iter().zip(self.see(frontend)) {
+                for (side, seen) in [ClientLocation::Inside, ClientLocation::Outside].into_iter().zip(self.see(frontend)) {
                     let [was_inside, was_outside] = &before[frontend];
-                    let was = if side == Side::Inside { was_inside } else { was_outside };
+                    let was = if side == ClientLocation::Inside { was_inside } else { was_outside };
                     let will = after.look_up(frontend, side);
                     prop_assert!(seen == *was || seen == will, "{frontend} {side:?}: {seen:?}, was {was:?}, will be {will:?}");
                 }
@@ -289,7 +289,7 @@ proptest! {
     }
 }
 
-fn one(service: u8, endpoints: &[u8]) -> Vec<(Place, Entry)> {
+fn one(service: u8, endpoints: &[u8]) -> Vec<(FrontendSpec, Entry)> {
     let shape = Shape {
         addresses: vec![service],
         inside: endpoints.to_vec(),
@@ -389,7 +389,7 @@ fn given_numbers_stay_given() {
     agent.change(&changed).expect("applies");
     let changed = agent.replace(0, one(0, &[3, 4]));
     agent.change(&changed).expect("applies");
-    for tampered in [Marks::default(), Marks { id: 1 << 40, endpoint: 1 << 40 }] {
+    for tampered in [NextNumbers::default(), NextNumbers { id: 1 << 40, endpoint: 1 << 40 }] {
         let mut snapshot = agent.maps.read().expect("reads");
         snapshot.marks = tampered;
         let mut found = Planner::new(ROOM, snapshot);
@@ -403,7 +403,7 @@ fn given_numbers_stay_given() {
 /// Without a number there is no endpoint: it is left out, and said.
 #[test]
 fn numbers_that_are_used_up_are_said() {
-    let snapshot = Snapshot { marks: Marks { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
+    let snapshot = Snapshot { marks: NextNumbers { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
     let mut agent = Agent::new(ROOM);
     agent.planner = Planner::new(ROOM, snapshot);
     let changed = agent.replace(0, one(0, &[1, 2]));
@@ -417,10 +417,10 @@ fn node_ports_give_way_when_room_is_short() {
     let mut agent = Agent::new(capacity(3, 8));
     let mut node_ports = one(0, &[1, 2]);
     for (last, copy) in [(1, node_ports[0].clone()), (2, node_ports[0].clone())] {
-        node_ports.push((Place { address: Some(address(false, 100 + last)), ..copy.0 }, copy.1));
+        node_ports.push((FrontendSpec { address: Some(address(false, 100 + last)), ..copy.0 }, copy.1));
     }
     for (_, entry) in &mut node_ports {
-        entry.kind = Kind::NodePort;
+        entry.kind = AddressKind::NodePort;
     }
     let changed = agent.replace(0, node_ports);
     agent.change(&changed).expect("applies");

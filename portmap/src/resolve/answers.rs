@@ -5,25 +5,25 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    Node, Policies, addresses, cluster_ips,
+    NodeContext, Policies, addresses, cluster_ips,
     endpoints::{self, Index, Slices},
 };
 use crate::{
     collections::HashMap,
     model::{
-        Endpoint, Entry, Family, Kind, ObjectName, PerFamily, Place, Protocol, ServicePort, Target, Verdict,
+        AddressKind, Endpoint, Entry, Family, FrontendSpec, ObjectName, PerFamily, Protocol, ServicePort, Target, Verdict,
         object::{Policy, Port},
     },
 };
-use crate::{resolve::source_ranges, store::Subject};
+use crate::{resolve::source_ranges, store::ServiceObjects};
 
-/// Answers for one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
+/// ServiceEntries for one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
 /// port: the addresses of a port share all but the kind.
-pub struct Answers {
-    subject: Subject,
-    node: Node,
+pub struct ServiceEntries {
+    subject: ServiceObjects,
+    node: NodeContext,
     /// Addresses other than ClusterIPs.
-    kinds: HashMap<IpAddr, Kind>,
+    kinds: HashMap<IpAddr, AddressKind>,
     /// Families that have such an address.
     has_others: PerFamily<bool>,
     /// Indices of ports, by what clients ask for.
@@ -32,7 +32,7 @@ pub struct Answers {
     index: Index,
     source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
     /// The answer of the port that was asked for last.
-    last: RefCell<Option<Answer>>,
+    last: RefCell<Option<PortEntries>>,
 }
 
 /// A port as clients name it.
@@ -43,7 +43,7 @@ enum Asked {
 }
 
 /// What holds for all places of a port in one family.
-struct Answer {
+struct PortEntries {
     index: usize,
     family: Family,
     owner: ServicePort,
@@ -53,9 +53,9 @@ struct Answer {
     serving: Option<Arc<[Endpoint]>>,
 }
 
-impl Answers {
+impl ServiceEntries {
     /// Of this Service.
-    pub fn new(subject: Subject, node: &Node) -> Self {
+    pub fn new(subject: ServiceObjects, node: &NodeContext) -> Self {
         let service = &subject.service;
         let (mut kinds, mut has_others) = (HashMap::default(), PerFamily::default());
         for (family, cluster_ip) in cluster_ips(service) {
@@ -80,13 +80,13 @@ impl Answers {
     }
 
     /// What the Service does at a place that it claims.
-    pub fn entry(&self, place: &Place) -> Option<Entry> {
+    pub fn entry(&self, place: &FrontendSpec) -> Option<Entry> {
         let service = &self.subject.service;
         let cluster_ip = (*service.cluster_ips.get(place.family))?;
         let (kind, asked) = match place.address {
-            None => (Kind::NodePort, Asked::NodePort(place.port, place.protocol)),
+            None => (AddressKind::NodePort, Asked::NodePort(place.port, place.protocol)),
             Some(address) => {
-                let kind = if address == cluster_ip { Kind::ClusterIp } else { *self.kinds.get(&address)? };
+                let kind = if address == cluster_ip { AddressKind::ClusterIp } else { *self.kinds.get(&address)? };
                 (kind, Asked::Port(place.port, place.protocol))
             }
         };
@@ -95,12 +95,18 @@ impl Answers {
         if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, place.family)) {
             *last = Some(self.answer(index, place.family)?);
         }
-        let Answer { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
+        let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
         let (inside, outside) = match kind {
-            Kind::ClusterIp if policies.internal == Policy::Local => (local, local),
+            AddressKind::ClusterIp if policies.internal == Policy::Local => (local, local),
             // Clients on this node are not made to depend on where the endpoints run.
-            Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer if policies.external == Policy::Local => (cluster, local),
-            Kind::ClusterIp | Kind::NodePort | Kind::ExternalIp | Kind::LoadBalancer => (cluster, cluster),
+            AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer
+                if policies.external == Policy::Local =>
+            {
+                (cluster, local)
+            }
+            AddressKind::ClusterIp | AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer => {
+                (cluster, cluster)
+            }
         };
         Some(Entry {
             owner: owner.clone(),
@@ -113,15 +119,15 @@ impl Answers {
         })
     }
 
-    fn answer(&self, index: usize, family: Family) -> Option<Answer> {
-        let Subject { name, service, slices } = &self.subject;
+    fn answer(&self, index: usize, family: Family) -> Option<PortEntries> {
+        let ServiceObjects { name, service, slices } = &self.subject;
         let port: &Port = service.ports.get(index)?;
         let policies = Policies::of(service, port, *self.has_others.get(family));
         let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };
         let sets = endpoints::of_port(&Slices::new(slices, &self.index), &owner, family, &self.node, policies.uses());
         let (cluster, local) = (target(sets.has_any, sets.cluster), target(sets.has_any, sets.local));
         let serving = policies.is_remembered.then(|| sets.serving.into());
-        Some(Answer { index, family, owner, policies, cluster, local, serving })
+        Some(PortEntries { index, family, owner, policies, cluster, local, serving })
     }
 }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::changes::Changes;
 use crate::{
     collections::{HashMap, HashSet},
-    model::{AddressOwner, Family, Frontend, ObjectName, Place, Precedence, Protocol},
+    model::{AddressOwner, Family, Frontend, FrontendSpec, ObjectName, Precedence, Protocol},
 };
 
 /// How a Service came to a place. Of several claims the first of these wins, whatever the age of the Services.
@@ -65,11 +65,11 @@ pub enum Owners {
 #[derive(Debug, Default)]
 pub struct Table {
     /// In the order of rank and precedence. Nearly every place is claimed once.
-    claims: BTreeMap<Place, SmallVec<[Claim; 1]>>,
+    claims: BTreeMap<FrontendSpec, SmallVec<[Claim; 1]>>,
     /// ClusterIP → those who have it, in order.
     addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
     /// Places that a Service claims in vain.
-    contested: BTreeSet<Place>,
+    contested: BTreeSet<FrontendSpec>,
     /// Addresses that the node may have, and when they are none of it.
     candidates: BTreeMap<IpAddr, Yielding>,
     /// Where node ports are served: the candidates that are no Service's.
@@ -77,15 +77,15 @@ pub struct Table {
     /// Candidates that may have become a Service's, or ceased to be one's, since the last call of `settle`.
     moved: BTreeSet<IpAddr>,
     /// Node ports whose claims have changed since then.
-    node_ports: BTreeSet<Place>,
+    node_ports: BTreeSet<FrontendSpec>,
     /// Those of them that nobody claimed before.
-    new_node_ports: BTreeSet<Place>,
+    new_node_ports: BTreeSet<FrontendSpec>,
 }
 
 impl Table {
     /// Replaces what a Service claims, which was `before`, and returns what may have changed, but for node ports: see
     /// [`Self::settle`].
-    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], claims: Vec<(Place, Rank)>) -> Changes {
+    pub fn replace(&mut self, precedence: &Precedence, before: &[FrontendSpec], claims: Vec<(FrontendSpec, Rank)>) -> Changes {
         let mut touched = Vec::with_capacity(before.len() + claims.len());
         for place in before {
             self.withdraw(precedence, place);
@@ -143,7 +143,7 @@ impl Table {
         for (address, had_owner) in had_owner {
             changes.addresses.insert(address);
             if self.addresses.contains_key(&address) != had_owner {
-                let places: Vec<Place> = self.at(address).map(|(place, _)| *place).collect();
+                let places: Vec<FrontendSpec> = self.at(address).map(|(place, _)| *place).collect();
                 changes.frontends.extend(places.iter().map(|place| place.on(address)));
                 for place in &places {
                     self.review(place);
@@ -173,7 +173,7 @@ impl Table {
         let (touched, new) = (mem::take(&mut self.node_ports), mem::take(&mut self.new_node_ports));
         let mut frontends = HashSet::default();
         // Those that were there before: of a batch with many Services they are few.
-        let mut before: Option<Vec<Place>> = None;
+        let mut before: Option<Vec<FrontendSpec>> = None;
         for address in mem::take(&mut self.moved) {
             let family = Family::of(address);
             let is_nodes = self.candidates.get(&address).is_some_and(|yielding| !self.is_services(address, *yielding));
@@ -196,7 +196,7 @@ impl Table {
     }
 
     /// The place that a frontend is, and the Service that wins it. A claim on the address itself goes before a node port.
-    pub fn winner(&self, frontend: &Frontend) -> Option<(Place, &ObjectName)> {
+    pub fn winner(&self, frontend: &Frontend) -> Option<(FrontendSpec, &ObjectName)> {
         let (place, claim) = self.claim(frontend)?;
         Some((place, &claim.precedence.service))
     }
@@ -213,12 +213,12 @@ impl Table {
     }
 
     /// All places that somebody claims, if only in vain, in order.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &FrontendSpec> {
         self.claims.keys()
     }
 
     /// All places that a Service has, with their Services, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName)> {
         self.claims.iter().filter_map(|(place, claims)| {
             let winner = claims.first().filter(|claim| !self.is_in_vain(place, claim))?;
             Some((place, &winner.precedence.service))
@@ -236,13 +236,13 @@ impl Table {
     }
 
     /// The Service that has a place: the one that wins it, or whose ClusterIP the address is.
-    pub fn holder(&self, place: &Place) -> Option<&ObjectName> {
+    pub fn holder(&self, place: &FrontendSpec) -> Option<&ObjectName> {
         let first = self.claims.get(place)?.first()?;
         Some(if self.is_in_vain(place, first) { self.first_owner(place)? } else { &first.precedence.service })
     }
 
     /// The Services that claim a place in vain, with the one that has it.
-    pub fn losers(&self, place: &Place) -> impl Iterator<Item = (&ObjectName, &ObjectName)> {
+    pub fn losers(&self, place: &FrontendSpec) -> impl Iterator<Item = (&ObjectName, &ObjectName)> {
         let claims = self.claims.get(place).map(SmallVec::as_slice).unwrap_or_default();
         let is_first_in_vain = claims.first().is_some_and(|claim| self.is_in_vain(place, claim));
         let holder = self.holder(place);
@@ -251,7 +251,7 @@ impl Table {
     }
 
     /// Whether a Service claims a place that it does not have.
-    pub fn claims_in_vain(&self, place: &Place, claimant: &Precedence) -> bool {
+    pub fn claims_in_vain(&self, place: &FrontendSpec, claimant: &Precedence) -> bool {
         self.holder(place).is_some_and(|holder| *holder != claimant.service)
             && self.claims.get(place).is_some_and(|claims| position(claims, claimant).is_some())
     }
@@ -271,33 +271,33 @@ impl Table {
         all.into_iter().map(|(_, _, frontend)| frontend).collect()
     }
 
-    fn claim(&self, frontend: &Frontend) -> Option<(Place, &Claim)> {
+    fn claim(&self, frontend: &Frontend) -> Option<(FrontendSpec, &Claim)> {
         let first =
             |place| self.claims.get(&place)?.first().filter(|claim| !self.is_in_vain(&place, claim)).map(|it| (place, it));
-        first(Place::from(*frontend)).or_else(|| {
+        first(FrontendSpec::from(*frontend)).or_else(|| {
             let Frontend { address, port, protocol } = *frontend;
-            let node_port = Place::node_port(frontend.family(), port, protocol);
+            let node_port = FrontendSpec::node_port(frontend.family(), port, protocol);
             self.node_addresses.contains(&address).then(|| first(node_port)).flatten()
         })
     }
 
     /// Whether the first claim on a place is, because the address is another Service's ClusterIP.
-    fn is_in_vain(&self, place: &Place, first: &Claim) -> bool {
+    fn is_in_vain(&self, place: &FrontendSpec, first: &Claim) -> bool {
         first.rank != Rank::ClusterIp && self.first_owner(place).is_some()
     }
 
-    fn first_owner(&self, place: &Place) -> Option<&ObjectName> {
+    fn first_owner(&self, place: &FrontendSpec) -> Option<&ObjectName> {
         self.addresses.get(&place.address?)?.first().map(|(_, service)| service)
     }
 
     /// The places on an address.
-    fn at(&self, address: IpAddr) -> impl Iterator<Item = (&Place, &SmallVec<[Claim; 1]>)> {
-        let place = |port, protocol| Place::from(Frontend { address, port, protocol });
+    fn at(&self, address: IpAddr) -> impl Iterator<Item = (&FrontendSpec, &SmallVec<[Claim; 1]>)> {
+        let place = |port, protocol| FrontendSpec::from(Frontend { address, port, protocol });
         self.claims.range(place(u16::MIN, Protocol::Tcp)..=place(u16::MAX, Protocol::Udp))
     }
 
-    fn node_ports_of(&self, family: Family) -> impl Iterator<Item = &Place> {
-        let place = |port, protocol| Place::node_port(family, port, protocol);
+    fn node_ports_of(&self, family: Family) -> impl Iterator<Item = &FrontendSpec> {
+        let place = |port, protocol| FrontendSpec::node_port(family, port, protocol);
         self.claims.range(place(u16::MIN, Protocol::Tcp)..=place(u16::MAX, Protocol::Udp)).map(|(place, _)| place)
     }
 
@@ -314,7 +314,7 @@ impl Table {
     }
 
     /// Notes whether a place is claimed in vain by anybody, after its claims or the owners of its address have changed.
-    fn review(&mut self, place: &Place) {
+    fn review(&mut self, place: &FrontendSpec) {
         if self.losers(place).next().is_some() {
             self.contested.insert(*place);
         } else {
@@ -325,7 +325,7 @@ impl Table {
         }
     }
 
-    fn withdraw(&mut self, precedence: &Precedence, place: &Place) {
+    fn withdraw(&mut self, precedence: &Precedence, place: &FrontendSpec) {
         let Some(claims) = self.claims.get_mut(place) else { return };
         let is_its = |claim: &Claim| claim.precedence.service == precedence.service;
         // One that was deleted and made again has another age.

@@ -16,32 +16,32 @@ use jiff::Timestamp;
 use crate::{
     collections::HashSet,
     model::{
-        AddressOwner, Family, ObjectName, Place, Precedence,
-        event::{Event, Kind},
+        AddressOwner, Family, FrontendSpec, ObjectName, Precedence,
+        event::{Event, ObjectKind},
         object::{OtherService, Packed, Policy, Service},
     },
     resolve::{
-        self, Claims, HealthCheck, Node, Skipped, Traffic,
+        self, Claims, HealthCheck, NodeContext, Skipped, Traffic,
         changes::Changes,
         claims::{Owners, Table, Yielding},
         node_ports::{self, Eligible},
     },
-    store::{Dirty, Store, Subject},
+    store::{Dirty, ServiceObjects, Store},
 };
 use conflicts::Losers;
 
 /// The kinds without which nothing may be concluded.
-const REQUIRED: [Kind; 2] = [Kind::Service, Kind::Slice];
+const REQUIRED: [ObjectKind; 2] = [ObjectKind::Service, ObjectKind::Slice];
 
 /// The objects, and the table that follows from them.
 pub struct Desired {
     store: Store,
     /// Entries are not kept: they follow from the objects.
     table: Table,
-    /// Whether the Node or the ServiceCIDRs may be others.
+    /// Whether the NodeContext or the ServiceCIDRs may be others.
     has_other_terms: bool,
     name: Arc<str>,
-    node: Node,
+    node: NodeContext,
     /// The ranges that external IPs are served in; none: wherever they are.
     external_ips: Option<Arc<[IpNet]>>,
     eligible: Vec<Eligible>,
@@ -49,7 +49,7 @@ pub struct Desired {
     cidrs: Vec<IpNet>,
     /// The addresses of the interfaces, with their prefixes.
     local: Vec<IpNet>,
-    /// Whether the Node object's addresses are waited for no longer.
+    /// Whether the NodeContext object's addresses are waited for no longer.
     is_impatient: bool,
     /// Whether it is heard of who else has a ClusterIP.
     owners: Owners,
@@ -73,7 +73,7 @@ impl Desired {
             store: Store::default(),
             table: Table::default(),
             has_other_terms: false,
-            node: Node::new(&name, None).reserving(&cidrs),
+            node: NodeContext::new(&name, None).reserving(&cidrs),
             external_ips: None,
             name,
             eligible,
@@ -110,7 +110,7 @@ impl Desired {
 
     /// Whether every kind has been listed.
     pub fn is_complete(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.store.has_listed(*kind))
+        ObjectKind::ALL.iter().all(|kind| self.store.has_listed(*kind))
     }
 
     /// The name of this node.
@@ -136,7 +136,7 @@ impl Desired {
 
     /// Whether it is known who else has an address in them.
     pub fn owners(&self) -> Owners {
-        if self.store.has_listed(Kind::OtherService) { self.owners } else { Owners::Unknown }
+        if self.store.has_listed(ObjectKind::OtherService) { self.owners } else { Owners::Unknown }
     }
 
     /// Sets whether changes of other proxies' Services are heard of. Without, one that gains the label would look deleted.
@@ -151,12 +151,12 @@ impl Desired {
         self.place_node_ports()
     }
 
-    /// Whether node ports wait for the Node object to name an address.
+    /// Whether node ports wait for the NodeContext object to name an address.
     pub fn lacks_address(&self) -> bool {
         self.node_addresses().is_none()
     }
 
-    /// Waits for the Node object's addresses no longer: node ports are served on all.
+    /// Waits for the NodeContext object's addresses no longer: node ports are served on all.
     pub fn give_up_waiting(&mut self) -> Changes {
         self.is_impatient = true;
         self.place_node_ports()
@@ -226,10 +226,10 @@ impl Desired {
         changes
     }
 
-    /// Takes over what the Node, the ServiceCIDRs and the addresses of the interfaces say.
+    /// Takes over what the NodeContext, the ServiceCIDRs and the addresses of the interfaces say.
     fn set_terms(&mut self) {
         let local: Vec<IpAddr> = self.local.iter().map(IpNet::addr).collect();
-        let node = Node::new(&self.name, self.store.node()).at(&local);
+        let node = NodeContext::new(&self.name, self.store.node()).at(&local);
         let node = node.allowing(self.external_ips.clone()).reserving(&self.cidrs());
         if self.node == node {
             return;
@@ -249,7 +249,7 @@ impl Desired {
     }
 
     /// Resolves a Service, which was resolved as `before` on the node as it was then.
-    fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>, former: &Node) -> Changes {
+    fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>, former: &NodeContext) -> Changes {
         let created = before.map_or(0, |service| service.created);
         let before = before.map(|service| resolve::claims(service, former, |_| ())).unwrap_or_default();
         let Some(subject) = self.store.subject(name) else {
@@ -275,10 +275,10 @@ impl Desired {
     /// Has a Service claim this and nothing else.
     fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
         let service = &precedence.service;
-        let places: Vec<Place> = before.places.iter().map(|(place, _)| *place).collect();
+        let places: Vec<FrontendSpec> = before.places.iter().map(|(place, _)| *place).collect();
         let mut changes = self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses);
         // Claims of others that the addresses decide, in vain from now on or not any more.
-        let mut concerned: Vec<Place> = changes.frontends.iter().map(|frontend| Place::from(*frontend)).collect();
+        let mut concerned: Vec<FrontendSpec> = changes.frontends.iter().map(|frontend| FrontendSpec::from(*frontend)).collect();
         concerned.extend(places.iter().copied().chain(after.places.iter().map(|(place, _)| *place)));
         concerned.sort_unstable();
         concerned.dedup();
@@ -317,8 +317,8 @@ impl Desired {
     }
 
     /// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
-    fn report_on_node(&mut self, subject: &Subject) {
-        let Subject { name, service, slices: _ } = subject;
+    fn report_on_node(&mut self, subject: &ServiceObjects) {
+        let ServiceObjects { name, service, slices: _ } = subject;
         let said = self.on_node.remove(name).unwrap_or_default();
         if service.external_ips.is_empty() {
             return;

@@ -2,7 +2,7 @@
 
 use arcstr::ArcStr;
 
-use super::Node;
+use super::NodeContext;
 use crate::{
     collections::HashMap,
     model::{
@@ -69,7 +69,7 @@ enum Topology<'a> {
 
 /// The sets of a service port: ready endpoints, as the topology has it; where none is ready, those that still answer while
 /// they terminate. The two sets fall back each for itself, and topology never keeps clients from the endpoints of their node.
-pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &Node, uses: Uses) -> Sets {
+pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &NodeContext, uses: Uses) -> Sets {
     let candidates = join(slices, port, family);
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
     let mut sets = Sets {
@@ -100,7 +100,7 @@ fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bo
 }
 
 /// Hints count only if every ready endpoint has them and one of them means this node.
-fn topology<'a>(candidates: &[Candidate<'_>], node: &'a Node) -> Topology<'a> {
+fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology<'a> {
     if candidates.iter().all(|candidate| candidate.entry.hints.is_none()) {
         return Topology::None;
     }

@@ -8,19 +8,24 @@ use super::{
 };
 use crate::{
     collections::sorted,
-    model::{Entry, Frontend, Kind, ObjectName, Place, Precedence},
+    model::{AddressKind, Entry, Frontend, FrontendSpec, ObjectName, Precedence},
 };
 
 /// The table and its entries.
 #[derive(Debug, Default)]
 pub struct EntryTable {
     table: Table,
-    entries: BTreeMap<(Place, ObjectName), Entry>,
+    entries: BTreeMap<(FrontendSpec, ObjectName), Entry>,
 }
 
 impl EntryTable {
     /// Replaces the entries of a Service at the places `before`, and returns the changes.
-    pub fn replace(&mut self, precedence: &Precedence, before: &[Place], entries: Vec<(Place, Entry)>) -> Changes {
+    pub fn replace(
+        &mut self,
+        precedence: &Precedence,
+        before: &[FrontendSpec],
+        entries: Vec<(FrontendSpec, Entry)>,
+    ) -> Changes {
         let service = &precedence.service;
         for place in before {
             self.entries.remove(&(*place, service.clone()));
@@ -36,7 +41,7 @@ impl EntryTable {
     }
 
     /// All places that a Service has, with their entries, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Place, &ObjectName, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName, &Entry)> {
         self.table.iter().filter_map(|(place, service)| {
             let entry = self.entries.get(&(*place, service.clone()))?;
             Some((place, service, entry))
@@ -61,8 +66,8 @@ impl EntryTable {
 
 fn rank(entry: &Entry) -> Rank {
     match entry.kind {
-        Kind::ClusterIp => Rank::ClusterIp,
-        Kind::ExternalIp | Kind::LoadBalancer => Rank::External,
-        Kind::NodePort => Rank::NodePort,
+        AddressKind::ClusterIp => Rank::ClusterIp,
+        AddressKind::ExternalIp | AddressKind::LoadBalancer => Rank::External,
+        AddressKind::NodePort => Rank::NodePort,
     }
 }

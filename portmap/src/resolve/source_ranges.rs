@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Node;
+use super::NodeContext;
 use crate::model::{Family, object::Service};
 
 /// The source ranges of a Service in a family, collapsed and in order; none: everybody is admitted.
 ///
 /// As kube-proxy has it: where the list admits the node, each address of the load balancer is admitted too. Such an address is often
 /// the node's own, by a route or on an interface, and then the source of what the node sends there.
-pub fn ranges(service: &Service, family: Family, node: &Node) -> Option<Vec<IpNet>> {
+pub fn ranges(service: &Service, family: Family, node: &NodeContext) -> Option<Vec<IpNet>> {
     let ranges = service.source_ranges.get(family).as_deref()?;
     let mut all = ranges.to_vec();
     if node.addresses.iter().any(|address| contains(ranges, *address)) {

@@ -16,12 +16,12 @@ fn service(ports: &[(&str, &str, i32)]) -> Service {
     serde_json::from_value::<k8s_openapi::api::core::v1::Service>(object).expect("a Service").into()
 }
 
-fn node() -> Node {
-    Node::new("node", None)
+fn node() -> NodeContext {
+    NodeContext::new("node", None)
 }
 
-fn subject(service: Service, slices: &[Slice]) -> Subject {
-    Subject { name: ObjectName::new("default", "web"), service, slices: slices.to_vec() }
+fn subject(service: Service, slices: &[Slice]) -> ServiceObjects {
+    ServiceObjects { name: ObjectName::new("default", "web"), service, slices: slices.to_vec() }
 }
 
 fn slice(port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
@@ -46,7 +46,7 @@ fn backends(slices: &[Slice]) -> Vec<String> {
     let subject = subject(service(&[("http", "TCP", 80)]), slices);
     let places = resolve(&subject, &node()).claims.places;
     let [(place, _)] = places.as_slice() else { return vec![format!("{} places", places.len())] };
-    match Answers::new(subject, &node()).entry(place).expect("an entry").inside {
+    match ServiceEntries::new(subject, &node()).entry(place).expect("an entry").inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
         Target::Verdict(verdict) => vec![format!("{verdict:?}")],
     }

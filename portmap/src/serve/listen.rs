@@ -28,7 +28,7 @@ pub const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct ListenAddress {
     /// The address and port; at [`EVERYWHERE`] also those of IPv4.
     pub address: SocketAddr,
     /// The flag that gives it, if one does.
@@ -36,7 +36,7 @@ pub struct Place {
 }
 
 /// As a message says where it is, and what to do about it.
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.flag {
             Some(flag) => write!(f, "({}); give another address with {flag}", self.address),
@@ -46,7 +46,7 @@ impl fmt::Display for Place {
 }
 
 /// Listens as soon as the port is free; says once that it is not.
-pub async fn bind(what: &str, place: Place) -> TcpListener {
+pub async fn bind(what: &str, place: ListenAddress) -> TcpListener {
     let mut said = false;
     loop {
         match listen(place.address) {

@@ -22,7 +22,7 @@ use prometheus_client::{
 
 use crate::{
     maps::Fullness,
-    model::{Family, event::Kind},
+    model::{Family, event::ObjectKind},
     source::Outage,
 };
 
@@ -103,7 +103,7 @@ pub struct Metrics {
 
 /// Which kind of sync it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncKind {
     /// Everything was compared.
     Full,
     /// What changed.
@@ -254,14 +254,14 @@ impl Metrics {
     }
 
     /// A sync is done.
-    pub fn synced(&self, kind: Sync, took: Duration, triggers: &[(Family, Timestamp)]) {
+    pub fn synced(&self, kind: SyncKind, took: Duration, triggers: &[(Family, Timestamp)]) {
         let now = Timestamp::now();
         for family in Family::ALL {
             let label = of(family);
             self.sync_duration.get_or_create(&label).observe(took.as_secs_f64());
             let of_kind = match kind {
-                Sync::Full => &self.full_sync_duration,
-                Sync::Partial => &self.partial_sync_duration,
+                SyncKind::Full => &self.full_sync_duration,
+                SyncKind::Partial => &self.partial_sync_duration,
             };
             of_kind.get_or_create(&label).observe(took.as_secs_f64());
             self.last_sync.get_or_create(&label).set(seconds(now));
@@ -284,7 +284,7 @@ impl Metrics {
 
     /// Which watches fail.
     pub fn set_outage(&self, outage: Option<&Outage>) {
-        for kind in Kind::ALL {
+        for kind in ObjectKind::ALL {
             let is_failing = outage.is_some_and(|outage| outage.kinds.contains(&kind));
             self.failing_watches.get_or_create(&OfKind { kind: kind.to_string() }).set(i64::from(is_failing));
         }

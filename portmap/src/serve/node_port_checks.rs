@@ -18,13 +18,13 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     CONNECTIONS, Connections, EVERYWHERE, Published, ServiceHealth,
-    listen::{self, Place},
+    listen::{self, ListenAddress},
 };
 use crate::model::{Family, PerFamily};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct CheckAnswer {
     service: Name,
     local_endpoints: usize,
     service_proxy_healthy: bool,
@@ -63,7 +63,7 @@ async fn serve(port: u16, published: Arc<Published>, connections: Arc<Connection
         Some(health) => format!("health checks of Service {} on port {port}", health.service),
         None => return,
     };
-    let listener = listen::bind(&what, Place { address: (EVERYWHERE, port).into(), flag: None }).await;
+    let listener = listen::bind(&what, ListenAddress { address: (EVERYWHERE, port).into(), flag: None }).await;
     let router = Router::new().fallback(move |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
         answer(port, client.ip(), &checks, &published)
     });
@@ -84,7 +84,7 @@ fn answer(
     let status = if ready > 0 && is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let headers = [("X-Content-Type-Options", "nosniff".to_owned()), ("X-Load-Balancing-Endpoint-Weight", ready.to_string())];
     let name = Name { namespace: service.namespace().to_owned(), name: service.name().to_owned() };
-    let body = Answer { service: name, local_endpoints: ready, service_proxy_healthy: is_healthy };
+    let body = CheckAnswer { service: name, local_endpoints: ready, service_proxy_healthy: is_healthy };
     (status, headers, Json(body)).into_response()
 }
 

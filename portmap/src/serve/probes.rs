@@ -16,7 +16,7 @@ use super::{Metrics, Published};
 /// The answer of `/healthz` and `/livez`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct HealthzAnswer {
     last_updated: Timestamp,
     current_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
     let (is_healthy, last_sync, now) = (published.is_healthy(), published.last_sync(), Timestamp::now());
     let healthy = is_healthy && node_eligible != Some(false);
     let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
-    let answer = Answer {
+    let answer = HealthzAnswer {
         // Consumers once compared the two times: a healthy agent is always up to date.
         last_updated: if healthy { now } else { last_sync },
         current_time: now,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    model::{ObjectName, event::Kind},
+    model::{ObjectName, event::ObjectKind},
     resolve::{HealthCheck, claims::Owners},
     source::{Outage, Watches},
 };
@@ -130,7 +130,7 @@ impl Published {
 
     /// Whether it is heard of who else has a ClusterIP.
     pub fn owners(&self) -> Owners {
-        if self.watches.hears(Kind::OtherService) { Owners::Known } else { Owners::Unknown }
+        if self.watches.hears(ObjectKind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
 
     /// Whether load balancers may send new connections to this node.

@@ -20,7 +20,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{Events, Watches};
-use crate::model::event::{Event, Kind, Object, Wanted};
+use crate::model::event::{Event, Object, ObjectKind, Wanted};
 use crate::{
     error_text,
     model::object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
@@ -37,7 +37,7 @@ pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Ar
 
 /// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
 pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Result<()> {
-    let watch = |kind| Watch { cluster: &cluster, events: &events, kind };
+    let watch = |kind| KindWatch { cluster: &cluster, events: &events, kind };
     let (ours, others) = match &wanted.proxy_name {
         Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
         None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
@@ -47,26 +47,26 @@ pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Resul
     let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
     let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
     tokio::try_join!(
-        watch(Kind::Service).run(with_address().labels(&ours), Object::service),
-        watch(Kind::OtherService).run(with_address().labels(&others), Object::other_service),
-        watch(Kind::Slice).run(slices, |slice: EndpointSlice| Object::slice(slice, &wanted.node)),
-        watch(Kind::Node).run(node, Object::node),
-        watch(Kind::ServiceCidr).run_service_cidrs(),
+        watch(ObjectKind::Service).run(with_address().labels(&ours), Object::service),
+        watch(ObjectKind::OtherService).run(with_address().labels(&others), Object::other_service),
+        watch(ObjectKind::Slice).run(slices, |slice: EndpointSlice| Object::slice(slice, &wanted.node)),
+        watch(ObjectKind::Node).run(node, Object::node),
+        watch(ObjectKind::ServiceCidr).run_service_cidrs(),
     )?;
     Ok(())
 }
 
 /// The watch of a kind, and what hears of it.
 #[derive(Clone, Copy)]
-struct Watch<'a> {
+struct KindWatch<'a> {
     cluster: &'a Arc<Cluster>,
     events: &'a Events,
-    kind: Kind,
+    kind: ObjectKind,
 }
 
 /// What an error means for a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Recovery {
     /// It is tried again from where it was.
     Retry,
     /// What it would go on from is forgotten: everything is listed anew.
@@ -77,7 +77,7 @@ enum Verdict {
     Forbidden,
 }
 
-impl Watch<'_> {
+impl KindWatch<'_> {
     /// Watches all objects of a kind. What has to be listed anew is.
     async fn run<K>(self, config: watcher::Config, convert: impl Fn(K) -> Object) -> Result<()>
     where
@@ -145,8 +145,8 @@ impl Watch<'_> {
                     Event::Removed(self.kind, object_name(object.meta()))
                 }
                 Err(error) => match self.fail(&error, trouble).await? {
-                    Verdict::Retry | Verdict::Forbidden => continue,
-                    Verdict::Relist | Verdict::Unserved => return Ok(()),
+                    Recovery::Retry | Recovery::Forbidden => continue,
+                    Recovery::Relist | Recovery::Unserved => return Ok(()),
                 },
             };
             self.send(event).await?;
@@ -155,9 +155,9 @@ impl Watch<'_> {
     }
 
     /// Says what is wrong, and waits.
-    async fn fail(self, error: &watcher::Error, trouble: &mut Trouble) -> Result<Verdict> {
+    async fn fail(self, error: &watcher::Error, trouble: &mut Trouble) -> Result<Recovery> {
         let verdict = verdict(error);
-        let is_missing = self.kind.is_optional() && matches!(verdict, Verdict::Unserved | Verdict::Forbidden);
+        let is_missing = self.kind.is_optional() && matches!(verdict, Recovery::Unserved | Recovery::Forbidden);
         let is_new = trouble.report(self.cluster.server(), self.kind, error);
         if !is_missing {
             self.cluster.watches().fails(self.kind);
@@ -174,21 +174,21 @@ impl Watch<'_> {
     }
 }
 
-fn verdict(error: &watcher::Error) -> Verdict {
+fn verdict(error: &watcher::Error) -> Recovery {
     match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Verdict::Relist,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Recovery::Relist,
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             if status.code == 404 =>
         {
-            Verdict::Unserved
+            Recovery::Unserved
         }
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => Verdict::Forbidden,
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => Recovery::Forbidden,
         watcher::Error::WatchStartFailed(_)
         | watcher::Error::InitialListFailed(_)
         | watcher::Error::WatchError(_)
         | watcher::Error::WatchFailed(_)
-        | watcher::Error::NoResourceVersion => Verdict::Retry,
+        | watcher::Error::NoResourceVersion => Recovery::Retry,
     }
 }
 
@@ -201,7 +201,7 @@ struct Trouble {
 
 impl Trouble {
     /// True if it was not said just before.
-    fn report(&mut self, server: &str, kind: Kind, error: &watcher::Error) -> bool {
+    fn report(&mut self, server: &str, kind: ObjectKind, error: &watcher::Error) -> bool {
         let text = error_text::of_error(error);
         if self.last.as_ref() == Some(&text) {
             return false;

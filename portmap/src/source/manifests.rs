@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Error, Result, anyhow};
 
-use crate::model::event::{Event, Kind, Object, Wanted};
+use crate::model::event::{Event, Object, ObjectKind, Wanted};
 pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;
@@ -66,7 +66,7 @@ pub struct Reading {
 
 /// What became of a file that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum ReadOutcome {
     /// It says the same.
     Same,
     /// Its objects changed, or what is wrong with it.
@@ -98,7 +98,7 @@ impl Manifests {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, false, &mut warnings)?;
         self.warnings = warnings;
-        let failed = found.into_keys().filter(|path| self.update(path, Patience::None) == Outcome::Failed).collect();
+        let failed = found.into_keys().filter(|path| self.update(path, Patience::None) == ReadOutcome::Failed).collect();
         if self.paths.iter().any(|path| path == Path::new(STDIN)) {
             let (objects, faults) = parse::parse(&files::read_stdin()?, STDIN, &self.wanted)?;
             self.stdin = Some(File { objects, warnings: faults.into_warnings(STDIN), ..File::default() });
@@ -119,11 +119,11 @@ impl Manifests {
 
     /// Reads a file, if it is new or changed. One that no longer parses keeps its last good content; only one that is gone takes its
     /// objects away.
-    fn update(&mut self, path: &Path, patience: Patience) -> Outcome {
+    fn update(&mut self, path: &Path, patience: Patience) -> ReadOutcome {
         let stamp = match files::look(path) {
-            Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return Outcome::Same,
+            Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return ReadOutcome::Same,
             Ok(Some(stamp)) => Ok(stamp),
-            Ok(None) => return if self.files.remove(path).is_some() { Outcome::Moved } else { Outcome::Same },
+            Ok(None) => return if self.files.remove(path).is_some() { ReadOutcome::Moved } else { ReadOutcome::Same },
             Err(error) => Err(error),
         };
         let is_new = !self.files.contains_key(path);
@@ -141,10 +141,10 @@ impl Manifests {
             }
             Err(error) => file.fail(&error),
         };
-        if !matches!(outcome, Outcome::Doubtful | Outcome::Failed) {
+        if !matches!(outcome, ReadOutcome::Doubtful | ReadOutcome::Failed) {
             file.stamp = stamp;
         }
-        if is_new && outcome != Outcome::Failed { Outcome::Moved } else { outcome }
+        if is_new && outcome != ReadOutcome::Failed { ReadOutcome::Moved } else { outcome }
     }
 
     /// Whether there are Nodes, but not the own one.
@@ -164,9 +164,9 @@ impl Manifests {
 }
 
 impl File {
-    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, patience: Patience) -> Outcome {
+    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, patience: Patience) -> ReadOutcome {
         if self.hash == Some(hash) {
-            return Outcome::Same;
+            return ReadOutcome::Same;
         }
         let name = path.display().to_string();
         let parsed = if self.has_content && text.trim().is_empty() {
@@ -177,7 +177,7 @@ impl File {
         };
         let is_less = parsed.as_ref().map_or(true, |(objects, _)| objects.lacks_any_of(&self.objects));
         if is_less && patience == Patience::Some {
-            return Outcome::Doubtful;
+            return ReadOutcome::Doubtful;
         }
         self.hash = Some(hash);
         match parsed {
@@ -189,13 +189,13 @@ impl File {
             }
             Err(error) => self.warn(&error),
         }
-        Outcome::Changed
+        ReadOutcome::Changed
     }
 
-    fn fail(&mut self, error: &Error) -> Outcome {
+    fn fail(&mut self, error: &Error) -> ReadOutcome {
         self.hash = None;
         self.warn(error);
-        if files::is_passing(error) { Outcome::Failed } else { Outcome::Changed }
+        if files::is_passing(error) { ReadOutcome::Failed } else { ReadOutcome::Changed }
     }
 
     fn warn(&mut self, error: &Error) {
@@ -206,7 +206,7 @@ impl File {
 
 /// Objects as complete lists of every kind.
 pub fn listed(objects: Vec<Object>) -> impl Iterator<Item = Event> {
-    let mut kinds: BTreeMap<Kind, Vec<Object>> = Kind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
+    let mut kinds: BTreeMap<ObjectKind, Vec<Object>> = ObjectKind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
     for object in objects {
         kinds.entry(object.kind()).or_default().push(object);
     }

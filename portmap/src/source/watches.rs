@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::event::Kind;
+use crate::model::event::ObjectKind;
 
 /// A watch that fails for less is nothing to tell anybody: it was broken off, and is being taken up again.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -32,18 +32,18 @@ pub struct Watches {
 #[derive(Debug, Default)]
 struct States {
     /// When each of those that fail now failed first.
-    failing: BTreeMap<Kind, Instant>,
+    failing: BTreeMap<ObjectKind, Instant>,
     /// Since when each of those that wait for an answer does.
-    asking: BTreeMap<Kind, Instant>,
+    asking: BTreeMap<ObjectKind, Instant>,
     /// When each worked again after a gap.
-    resumed: BTreeMap<Kind, Instant>,
+    resumed: BTreeMap<ObjectKind, Instant>,
 }
 
 /// What is not heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// The kinds of objects.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<ObjectKind>,
     /// How long ago the first of them failed.
     pub lasting: Duration,
 }
@@ -56,8 +56,8 @@ impl fmt::Display for Outage {
 }
 
 /// What is said of kinds whose watches fail.
-pub fn nothing_heard_of(kinds: &[Kind]) -> String {
-    let names: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+pub fn nothing_heard_of(kinds: &[ObjectKind]) -> String {
+    let names: Vec<String> = kinds.iter().map(ObjectKind::to_string).collect();
     format!("nothing is heard of {}", names.join(", "))
 }
 
@@ -73,17 +73,17 @@ impl Watches {
     }
 
     /// A watch has sent a request.
-    pub fn asks(&self, kind: Kind) {
+    pub fn asks(&self, kind: ObjectKind) {
         self.lock().asking.entry(kind).or_insert_with(Instant::now);
     }
 
     /// A watch failed.
-    pub fn fails(&self, kind: Kind) {
+    pub fn fails(&self, kind: ObjectKind) {
         self.lock().failing.entry(kind).or_insert_with(Instant::now);
     }
 
     /// A watch works. True if it failed before.
-    pub fn works(&self, kind: Kind) -> bool {
+    pub fn works(&self, kind: ObjectKind) -> bool {
         let mut states = self.lock();
         let was_silent = states.asking.remove(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
         let has_failed = states.failing.remove(&kind).is_some();
@@ -95,7 +95,7 @@ impl Watches {
 
     /// Whether a change is heard of within moments, and all those before have been. Of two watches one may hear of a change of an
     /// object, and the other may not.
-    pub fn hears(&self, kind: Kind) -> bool {
+    pub fn hears(&self, kind: ObjectKind) -> bool {
         let states = self.lock();
         let is_silent = states.asking.get(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
         let is_behind = states.resumed.get(&kind).is_some_and(|since| since.elapsed() < CATCHING_UP);
@@ -106,7 +106,7 @@ impl Watches {
     pub fn outage(&self) -> Option<Outage> {
         let states = self.lock();
         let lasting = states.failing.iter().filter(|(_, since)| since.elapsed() >= PATIENCE);
-        let (kinds, all): (Vec<Kind>, Vec<Instant>) = lasting.unzip();
+        let (kinds, all): (Vec<ObjectKind>, Vec<Instant>) = lasting.unzip();
         Some(Outage { kinds, lasting: all.iter().min()?.elapsed() })
     }
 
@@ -126,45 +126,45 @@ mod tests {
     #[test]
     fn an_outage_is_told_when_it_lasts() {
         let watches = Watches::default();
-        watches.fails(Kind::Slice);
+        watches.fails(ObjectKind::Slice);
         assert_eq!(watches.outage(), None, "it has only just begun");
 
-        watches.lock().failing.insert(Kind::Slice, ago(20));
-        watches.lock().failing.insert(Kind::Node, ago(30));
-        watches.fails(Kind::Service);
+        watches.lock().failing.insert(ObjectKind::Slice, ago(20));
+        watches.lock().failing.insert(ObjectKind::Node, ago(30));
+        watches.fails(ObjectKind::Service);
         let outage = watches.outage().expect("an outage");
-        assert_eq!(outage.kinds, [Kind::Slice, Kind::Node]);
+        assert_eq!(outage.kinds, [ObjectKind::Slice, ObjectKind::Node]);
         assert_eq!(outage.lasting.as_secs(), 30);
     }
 
     #[test]
     fn what_works_again_did_not_fail_for_long() {
         let watches = Watches::default();
-        watches.lock().failing.insert(Kind::Slice, ago(20));
-        watches.fails(Kind::Slice);
+        watches.lock().failing.insert(ObjectKind::Slice, ago(20));
+        watches.fails(ObjectKind::Slice);
         assert!(watches.outage().is_some(), "it fails since the first time");
-        assert!(watches.works(Kind::Slice));
-        assert!(!watches.works(Kind::Slice));
+        assert!(watches.works(ObjectKind::Slice));
+        assert!(!watches.works(ObjectKind::Slice));
         assert_eq!(watches.outage(), None);
     }
 
     #[test]
     fn what_was_not_heard_of_is_told_some_time_after_the_gap() {
         let watches = Watches::default();
-        watches.asks(Kind::Slice);
-        assert!(watches.hears(Kind::Slice), "it has only just asked");
-        assert!(!watches.works(Kind::Slice));
-        assert!(watches.hears(Kind::Slice), "a watch that is taken up at once leaves no gap");
+        watches.asks(ObjectKind::Slice);
+        assert!(watches.hears(ObjectKind::Slice), "it has only just asked");
+        assert!(!watches.works(ObjectKind::Slice));
+        assert!(watches.hears(ObjectKind::Slice), "a watch that is taken up at once leaves no gap");
 
-        watches.lock().asking.insert(Kind::Slice, ago(1));
-        assert!(!watches.hears(Kind::Slice), "there is no answer");
-        watches.works(Kind::Slice);
-        assert!(!watches.hears(Kind::Slice), "what happened meanwhile is on its way");
-        watches.lock().resumed.insert(Kind::Slice, ago(2));
-        assert!(watches.hears(Kind::Slice));
+        watches.lock().asking.insert(ObjectKind::Slice, ago(1));
+        assert!(!watches.hears(ObjectKind::Slice), "there is no answer");
+        watches.works(ObjectKind::Slice);
+        assert!(!watches.hears(ObjectKind::Slice), "what happened meanwhile is on its way");
+        watches.lock().resumed.insert(ObjectKind::Slice, ago(2));
+        assert!(watches.hears(ObjectKind::Slice));
 
-        watches.fails(Kind::Slice);
-        assert!(!watches.hears(Kind::Slice), "it fails");
-        assert!(watches.hears(Kind::Service), "that is another's");
+        watches.fails(ObjectKind::Slice);
+        assert!(!watches.hears(ObjectKind::Slice), "it fails");
+        assert!(watches.hears(ObjectKind::Service), "that is another's");
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portmap::maps::Capacity;
 use portmap::model::Family;
-use portmap::model::event::{Event, Kind, Object};
+use portmap::model::event::{Event, Object, ObjectKind};
 use portmap::model::object::SERVICE_NAME_LABEL;
 
 use super::Size;
@@ -88,7 +88,7 @@ impl Cluster {
         let services = (0..self.size.services).map(|number| Object::service(self.service(number))).collect();
         let slices = (0..self.size.services).flat_map(|number| self.slices(number));
         let slices = slices.map(|slice| Object::slice(slice, NODE)).collect();
-        vec![Event::Listed(Kind::Service, services), Event::Listed(Kind::Slice, slices)]
+        vec![Event::Listed(ObjectKind::Service, services), Event::Listed(ObjectKind::Slice, slices)]
     }
 
     /// All its Services, with addresses for the API server to choose: it has a Service of its own.

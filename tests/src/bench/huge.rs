@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use portmap::model::event::{Event, Kind, Object};
+use portmap::model::event::{Event, Object, ObjectKind};
 use portmap::model::object::SERVICE_NAME_LABEL;
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ impl Huge {
     /// What a source says at the end of the Service.
     #[must_use]
     pub fn removal(service: Service) -> Vec<Event> {
-        vec![Event::Removed(Kind::Service, Object::service(service).name().clone())]
+        vec![Event::Removed(ObjectKind::Service, Object::service(service).name().clone())]
     }
 
     fn all_ports(&self, field: &str) -> Vec<Value> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use portmap::model::Family;
-use portmap_common::Kind;
+use portmap_common::AddressKind;
 use serde_json::Value;
 
 use super::pod;
@@ -112,7 +112,7 @@ impl Examples {
     }
 
     /// The first port of a Service at an address of this kind and family, and the file that it is in.
-    pub fn port_at(&self, service: &str, kind: Kind, family: Family) -> Result<(&str, Port)> {
+    pub fn port_at(&self, service: &str, kind: AddressKind, family: Family) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().find(|port| port.kind == kind && Family::of(port.address.ip()) == family);
         let port = port.with_context(|| format!("Service {service} has no {} {kind:?}", family.name()))?;

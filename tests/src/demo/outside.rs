@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use portmap::model::Family;
-use portmap_common::Kind;
+use portmap_common::AddressKind;
 
 use super::connect;
 use super::port::Port;
@@ -21,10 +21,10 @@ const SERVICE: &str = "shop";
 pub fn node_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     let node: [IpAddr; 2] = [stage.world.ipv4().into(), stage.world.ipv6().into()];
     for address in node {
-        let port = ask_for(stage, screen, Kind::NodePort, Family::of(address))?;
+        let port = ask_for(stage, screen, AddressKind::NodePort, Family::of(address))?;
         connect::spread_over(stage, screen, &port.on(address))?;
     }
-    let (_, port) = stage.examples.port_at(SERVICE, Kind::NodePort, Family::V4)?;
+    let (_, port) = stage.examples.port_at(SERVICE, AddressKind::NodePort, Family::V4)?;
     let pod = port.backends.first().context("expected a pod")?.clone();
     let elsewhere = port.on(pod.address.ip());
     screen.line("client", &format!("connect({}), the same number at {}", elsewhere.address, pod.pod))?;
@@ -34,7 +34,7 @@ pub fn node_port(stage: &mut Stage, screen: Screen) -> Result<String> {
 
 /// A load balancer's address, from inside.
 pub fn load_balancer(stage: &mut Stage, screen: Screen) -> Result<String> {
-    let port = ask_for(stage, screen, Kind::LoadBalancer, Family::V4)?;
+    let port = ask_for(stage, screen, AddressKind::LoadBalancer, Family::V4)?;
     connect::spread_over(stage, screen, &port)?;
     connect::untranslated(stage, screen, &port)?;
     Ok("straight to a pod: nothing leaves the node, and no route to the load balancer is needed".to_owned())
@@ -42,7 +42,7 @@ pub fn load_balancer(stage: &mut Stage, screen: Screen) -> Result<String> {
 
 /// The same over IPv6.
 pub fn ipv6(stage: &mut Stage, screen: Screen) -> Result<String> {
-    let port = ask_for(stage, screen, Kind::ClusterIp, Family::V6)?;
+    let port = ask_for(stage, screen, AddressKind::ClusterIp, Family::V6)?;
     connect::spread_over(stage, screen, &port)?;
     screen.line("client", &format!("connect({}), getpeername()", port.address))?;
     let process = Process::in_pod(&stage.client)?;
@@ -54,7 +54,7 @@ pub fn ipv6(stage: &mut Stage, screen: Screen) -> Result<String> {
 }
 
 /// Says what the manifests ask for.
-fn ask_for(stage: &Stage, screen: Screen, kind: Kind, family: Family) -> Result<Port> {
+fn ask_for(stage: &Stage, screen: Screen, kind: AddressKind, family: Family) -> Result<Port> {
     let (file, port) = stage.examples.port_at(SERVICE, kind, family)?;
     connect::asked(screen, file, &port)?;
     Ok(port)

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use portmap::model::Family;
-use portmap_common::Kind;
+use portmap_common::AddressKind;
 
 use super::pod;
 use crate::listen::{Listen, Protocol};
@@ -21,7 +21,7 @@ pub struct Port {
     /// The Service's name.
     pub service: String,
     /// How the address came to the Service.
-    pub kind: Kind,
+    pub kind: AddressKind,
     /// Address and port. A node port has it from [`Port::on`]; before, its address is unspecified.
     pub address: SocketAddr,
     /// TCP or UDP.
@@ -62,7 +62,7 @@ impl Port {
         Ok(all)
     }
 
-    fn one(service: &Service, port: &ServicePort, kind: Kind, address: SocketAddr, members: &[&Pod]) -> Result<Self> {
+    fn one(service: &Service, port: &ServicePort, kind: AddressKind, address: SocketAddr, members: &[&Pod]) -> Result<Self> {
         let protocol = pod::protocol(port.protocol.as_deref())?;
         let target = port.target_port.clone().unwrap_or(IntOrString::Int(port.port));
         let mut backends = Vec::new();
@@ -92,14 +92,16 @@ impl Port {
     #[must_use]
     pub fn frontend(&self) -> String {
         match self.kind {
-            Kind::NodePort => format!("*:{}/{}", self.address.port(), self.protocol),
-            Kind::ClusterIp | Kind::ExternalIp | Kind::LoadBalancer => format!("{}/{}", self.address, self.protocol),
+            AddressKind::NodePort => format!("*:{}/{}", self.address.port(), self.protocol),
+            AddressKind::ClusterIp | AddressKind::ExternalIp | AddressKind::LoadBalancer => {
+                format!("{}/{}", self.address, self.protocol)
+            }
         }
     }
 }
 
 /// Where clients may connect to for a port: at the clusterIPs, at the load balancer's addresses, at the nodes.
-fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(Kind, SocketAddr)>> {
+fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(AddressKind, SocketAddr)>> {
     let spec = service.spec.clone().unwrap_or_default();
     let status = service.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();
     let cluster = parse(&spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect()), "spec.clusterIPs")?;
@@ -107,9 +109,9 @@ fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(Kind, SocketA
     let balancers = parse(&ingress, "status.loadBalancer.ingress")?;
     let nodes: Vec<IpAddr> = cluster.iter().map(|ip| any(Family::of(*ip))).collect();
     let ways = [
-        (Kind::ClusterIp, cluster, Some(port.port)),
-        (Kind::LoadBalancer, balancers, Some(port.port)),
-        (Kind::NodePort, nodes, port.node_port),
+        (AddressKind::ClusterIp, cluster, Some(port.port)),
+        (AddressKind::LoadBalancer, balancers, Some(port.port)),
+        (AddressKind::NodePort, nodes, port.node_port),
     ];
     let mut frontends = Vec::new();
     for (kind, ips, number) in ways {

@@ -47,7 +47,7 @@ fn fair(total: u32, ways: usize) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use portmap_common::Kind;
+    use portmap_common::AddressKind;
 
     use super::*;
     use crate::listen::{Listen, Protocol};
@@ -61,7 +61,7 @@ mod tests {
         let address = "10.96.0.10:80".parse()?;
         Ok(Port {
             service: "web".into(),
-            kind: Kind::ClusterIp,
+            kind: AddressKind::ClusterIp,
             address,
             protocol: Protocol::Tcp,
             target: "8080".into(),

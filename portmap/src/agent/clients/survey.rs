@@ -13,17 +13,17 @@ use netlink_sys::Socket;
 use super::watch;
 use crate::{
     kernel::{
-        namespaces::{self, Id, Place, Traveller},
+        namespaces::{self, Id, NamespaceHolder, Traveller},
         routes::{self, Routes},
     },
     maps::pin::Pins,
-    maps::sources::{Room, SourceMaps, Sources},
+    maps::sources::{SourceMaps, Sources, SourcesCapacity},
     model::Family,
 };
 
 /// Which namespaces are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum SurveyScope {
     /// All but those that are watched and have not changed.
     All,
     /// Those that are new; all if none is.
@@ -32,7 +32,7 @@ pub enum Scope {
     These(BTreeSet<Id>),
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for SurveyScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
@@ -45,7 +45,7 @@ impl fmt::Display for Scope {
 /// What a look is for.
 #[derive(Debug)]
 pub struct Request {
-    pub scope: Scope,
+    pub scope: SurveyScope,
     /// The addresses of load balancers that have source ranges; those of the maps where they are not known yet.
     pub destinations: Option<Arc<BTreeSet<IpAddr>>>,
     /// The namespaces that cannot be watched any more.
@@ -76,7 +76,7 @@ pub struct Survey {
 /// What is known of a namespace.
 #[derive(Debug)]
 struct Known {
-    place: Place,
+    place: NamespaceHolder,
     facts: Facts,
     is_watched: bool,
 }
@@ -85,7 +85,7 @@ struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     cookie: u64,
-    rank: Rank,
+    rank: ClientRank,
     addresses: Vec<IpAddr>,
     /// By destination, as far as there is a route.
     sources: BTreeMap<IpAddr, IpAddr>,
@@ -95,7 +95,7 @@ struct Facts {
 
 /// Who finds room first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum ClientRank {
     /// The node's own namespace.
     Own,
     /// Made by who is privileged on the node, as those of pods are.
@@ -152,8 +152,8 @@ impl Survey {
     }
 
     /// What is to be visited: later places only if earlier ones have nothing new.
-    fn places(&mut self, request: &Request) -> Result<Vec<Vec<Place>>> {
-        if let Scope::These(ids) = &request.scope {
+    fn places(&mut self, request: &Request) -> Result<Vec<Vec<NamespaceHolder>>> {
+        if let SurveyScope::These(ids) = &request.scope {
             let these = self.known.iter().filter(|(id, _)| ids.contains(id));
             return Ok(vec![these.map(|(_, known)| known.place.clone()).collect()]);
         }
@@ -168,12 +168,12 @@ impl Survey {
         let (known, new): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| self.known.contains_key(&place.id));
         let unwatched = known.into_iter().filter(|place| self.known.get(&place.id).is_none_or(|known| !known.is_watched));
         Ok(match request.scope {
-            Scope::All => vec![unwatched.chain(new).collect()],
-            Scope::Unknown | Scope::These(_) => vec![new, unwatched.collect()],
+            SurveyScope::All => vec![unwatched.chain(new).collect()],
+            SurveyScope::Unknown | SurveyScope::These(_) => vec![new, unwatched.collect()],
         })
     }
 
-    fn visit(&mut self, place: Place, tour: &mut Tour<'_>) {
+    fn visit(&mut self, place: NamespaceHolder, tour: &mut Tour<'_>) {
         let id = place.id;
         match self.describe(&place, tour) {
             Ok(Some((facts, is_watched))) => {
@@ -191,12 +191,12 @@ impl Survey {
     }
 
     /// What is to be known of a namespace, and whether it is watched from now on.
-    fn describe(&self, place: &Place, tour: &mut Tour<'_>) -> Result<Option<(Facts, bool)>> {
+    fn describe(&self, place: &NamespaceHolder, tour: &mut Tour<'_>) -> Result<Option<(Facts, bool)>> {
         let Some(namespace) = place.open()? else { return Ok(None) };
         let rank = match place.id {
-            id if id == tour.own => Rank::Own,
-            _ if namespace.is_of_own_users() => Rank::Privileged,
-            _ => Rank::Anybody,
+            id if id == tour.own => ClientRank::Own,
+            _ if namespace.is_of_own_users() => ClientRank::Privileged,
+            _ => ClientRank::Anybody,
         };
         tour.traveller.enter(&namespace)?;
         // It is known by its socket from here on.
@@ -272,12 +272,12 @@ impl Facts {
     /// The node may have a route of its own for a load balancer's address, which makes that address the source.
     fn asks_in(&self, family: Family) -> bool {
         let count = self.addresses.iter().filter(|address| Family::of(**address) == family).count();
-        count > 1 || (count == 1 && self.rank == Rank::Own)
+        count > 1 || (count == 1 && self.rank == ClientRank::Own)
     }
 }
 
 /// Chooses what is in the maps: by rank, and then what is there already.
-fn place<'a>(mut facts: Vec<&'a Facts>, present: &BTreeSet<u64>, room: Room) -> Placed<'a> {
+fn place<'a>(mut facts: Vec<&'a Facts>, present: &BTreeSet<u64>, room: SourcesCapacity) -> Placed<'a> {
     // One on its way in has no address yet, and no clients.
     facts.retain(|facts| !facts.addresses.is_empty());
     facts.sort_by_key(|facts| (facts.rank, !present.contains(&facts.cookie), facts.cookie));
@@ -301,9 +301,9 @@ fn place<'a>(mut facts: Vec<&'a Facts>, present: &BTreeSet<u64>, room: Room) -> 
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { namespaces: 3, sources: 4 };
+    const ROOM: SourcesCapacity = SourcesCapacity { namespaces: 3, sources: 4 };
 
-    fn facts(cookie: u64, rank: Rank, sources: u8) -> Facts {
+    fn facts(cookie: u64, rank: ClientRank, sources: u8) -> Facts {
         let address = |number: u8| IpAddr::from([10, 0, 0, number]);
         let sources = (0..sources).map(|number| (address(100 + number), address(1))).collect();
         Facts { cookie, rank, addresses: vec![address(1), address(2)], sources, is_unasked: false }
@@ -315,22 +315,26 @@ mod tests {
 
     #[test]
     fn what_anybody_may_make_leaves_room_for_pods() {
-        let all =
-            [facts(1, Rank::Anybody, 0), facts(2, Rank::Anybody, 0), facts(3, Rank::Privileged, 0), facts(4, Rank::Own, 0)];
+        let all = [
+            facts(1, ClientRank::Anybody, 0),
+            facts(2, ClientRank::Anybody, 0),
+            facts(3, ClientRank::Privileged, 0),
+            facts(4, ClientRank::Own, 0),
+        ];
         let placed = place(all.iter().collect(), &BTreeSet::from([1, 2]), ROOM);
         assert_eq!((cookies(&placed), placed.left_out), (vec![1, 3, 4], 1));
     }
 
     #[test]
     fn what_is_there_stays_when_there_is_no_room() {
-        let all: Vec<Facts> = (1..=5).map(|cookie| facts(cookie, Rank::Privileged, 0)).collect();
+        let all: Vec<Facts> = (1..=5).map(|cookie| facts(cookie, ClientRank::Privileged, 0)).collect();
         let placed = place(all.iter().collect(), &BTreeSet::from([2, 4, 5]), ROOM);
         assert_eq!((cookies(&placed), placed.left_out), (vec![2, 4, 5], 2));
     }
 
     #[test]
     fn sources_without_room_are_counted() {
-        let all = [facts(1, Rank::Own, 3), facts(2, Rank::Privileged, 2), facts(3, Rank::Privileged, 1)];
+        let all = [facts(1, ClientRank::Own, 3), facts(2, ClientRank::Privileged, 2), facts(3, ClientRank::Privileged, 1)];
         let placed = place(all.iter().collect(), &BTreeSet::new(), ROOM);
         let known: BTreeSet<u64> = placed.sources.keys().map(|(cookie, _)| *cookie).collect();
         assert_eq!((cookies(&placed), known, placed.left_out), (vec![1, 2, 3], BTreeSet::from([1, 3]), 1));
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_namespace_without_an_address_takes_no_room() {
-        let empty = Facts { addresses: Vec::new(), ..facts(1, Rank::Privileged, 0) };
+        let empty = Facts { addresses: Vec::new(), ..facts(1, ClientRank::Privileged, 0) };
         let placed = place(vec![&empty], &BTreeSet::new(), ROOM);
         assert_eq!((placed.namespaces.len(), placed.left_out), (0, 0));
     }

@@ -32,7 +32,7 @@ pub fn room() -> usize {
 }
 
 /// The namespaces that are watched.
-pub struct Watches {
+pub struct NamespaceWatches {
     tasks: BTreeMap<Id, Task>,
     sender: mpsc::Sender<Id>,
     receiver: mpsc::Receiver<Id>,
@@ -48,14 +48,14 @@ impl Drop for Task {
     }
 }
 
-impl Default for Watches {
+impl Default for NamespaceWatches {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         Self { tasks: BTreeMap::new(), sender, receiver, changed: BTreeSet::new() }
     }
 }
 
-impl Watches {
+impl NamespaceWatches {
     /// Returns after a change.
     pub async fn word(&mut self) {
         // There is always a sender: this one's.
@@ -76,7 +76,7 @@ impl Watches {
         lost
     }
 
-    /// Watches these and no others, with sockets for those that were not watched before.
+    /// NamespaceWatches these and no others, with sockets for those that were not watched before.
     pub fn keep(&mut self, watched: &BTreeSet<Id>, opened: Vec<(Id, Socket)>) {
         self.tasks.retain(|id, _| watched.contains(id));
         for (id, socket) in opened {

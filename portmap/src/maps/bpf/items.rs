@@ -11,7 +11,7 @@ use aya::{
     Pod,
     maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
 };
-use portmap_common::{Choice, Endpoint, Member, OTHER_PROXY, PREFIXES, Prefixes, ServiceRef, SourceRange, UNDEFINED_PORT};
+use portmap_common::{Choice, EndpointEntry, Member, OTHER_PROXY, PREFIXES, Prefixes, ServiceRef, SourceRange, UNDEFINED_PORT};
 
 use super::{mapped, open};
 use crate::{
@@ -37,11 +37,11 @@ const HALVES: [usize; 2] = [0, PREFIXES];
 /// The maps of one address family.
 pub struct FamilyItems<A: IpBytes>
 where
-    Endpoint<A>: Pod,
+    EndpointEntry<A>: Pod,
     SourceRange<A>: Pod,
     Prefixes<A>: Pod,
 {
-    endpoints: HashMap<MapData, u64, Endpoint<A>>,
+    endpoints: HashMap<MapData, u64, EndpointEntry<A>>,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
     /// The same map, for calls that `LpmTrie` has not.
     ranges_fd: OwnedFd,
@@ -50,7 +50,7 @@ where
 
 impl<A: IpBytes> FamilyItems<A>
 where
-    Endpoint<A>: Pod,
+    EndpointEntry<A>: Pod,
     SourceRange<A>: Pod,
     Prefixes<A>: Pod,
 {
@@ -68,7 +68,7 @@ where
 
     pub fn insert_endpoint(&mut self, number: u64, endpoint: &crate::model::Endpoint) -> Result<()> {
         let address = A::from_ip(endpoint.address).context("it is of the other family")?;
-        Ok(self.endpoints.insert(number, Endpoint::new(number, address, endpoint.port), NEW_ONLY)?)
+        Ok(self.endpoints.insert(number, EndpointEntry::new(number, address, endpoint.port), NEW_ONLY)?)
     }
 
     pub fn remove_endpoint(&mut self, number: u64) -> Result<()> {
@@ -104,7 +104,7 @@ where
         for element in &self.endpoints {
             let (number, endpoint) = element?;
             // One that somebody else changed is no endpoint of any set, whatever it says.
-            let endpoint = if endpoint.belongs_to(number) { endpoint } else { Endpoint::new(number, A::default(), 0) };
+            let endpoint = if endpoint.belongs_to(number) { endpoint } else { EndpointEntry::new(number, A::default(), 0) };
             let endpoint = crate::model::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
             items.insert(Item::Endpoint(number, endpoint));
         }

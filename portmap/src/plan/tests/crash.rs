@@ -52,7 +52,7 @@ fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError
     prop_assert_eq!(snapshot.frontends.len(), table.iter().count());
     for (place, _, entry) in table.iter() {
         let frontend = place.on(place.address.expect("no node port"));
-        let seen = [Side::Inside, Side::Outside].map(|side| maps.look_up(&frontend, side));
+        let seen = [ClientLocation::Inside, ClientLocation::Outside].map(|side| maps.look_up(&frontend, side));
         prop_assert_eq!(seen, [Some(answer(&entry.inside)), Some(answer(&entry.outside))]);
     }
     let ids: BTreeSet<u64> = snapshot.frontends.iter().filter_map(|(_, found)| Some(found.service?.id)).collect();

@@ -4,7 +4,7 @@ fn precedence(created: i64, name: &str) -> Precedence {
     Precedence { created, service: ObjectName::new("default", name) }
 }
 
-fn place() -> Place {
+fn place() -> FrontendSpec {
     frontend().into()
 }
 
@@ -82,13 +82,13 @@ fn a_cluster_ip_is_nobody_elses_at_any_port() {
 /// As on kube-ipvs0, which has the ClusterIPs of all Services.
 #[test]
 fn an_address_that_is_a_services_is_none_of_the_nodes() {
-    let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
+    let node_port = FrontendSpec::node_port(Family::V4, 30_080, Protocol::Tcp);
     let on = |last: u8| node_port.on([10, 96, 0, last].into());
     let mut table = Table::default();
     let addresses = [(1, Yielding::ToClusterIps), (2, Yielding::ToClusterIps), (3, Yielding::ToServices)];
     table.set_node_addresses(addresses.map(|(last, yielding)| (on(last).address, yielding)).into());
     let service = precedence(1, "web");
-    let external = |last: u8| Place::from(Frontend { port: 80, ..on(last) });
+    let external = |last: u8| FrontendSpec::from(Frontend { port: 80, ..on(last) });
     let claims = [2, 3].map(|last| (external(last), Rank::External));
     table.replace(&service, &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
     table.set_addresses(AddressOwner::Served, &service.service, &[], &[on(1).address]);
@@ -105,10 +105,10 @@ fn node_ports_come_last_and_services_stand_together() {
     let mut table = Table::default();
     let at = |last: u8, port| Frontend { address: [10, 96, 0, last].into(), port, protocol: Protocol::Tcp };
     table.set_node_addresses([(at(0, 0).address, Yielding::ToClusterIps)].into());
-    let node_port = Place::node_port(Family::V4, 30_080, Protocol::Tcp);
+    let node_port = FrontendSpec::node_port(Family::V4, 30_080, Protocol::Tcp);
     for (number, name) in [(1, "a"), (2, "b")] {
         let frontends = [at(number, 80), at(number + 2, 80), at(number, 81)];
-        let claims = frontends.map(|frontend| (Place::from(frontend), Rank::ClusterIp));
+        let claims = frontends.map(|frontend| (FrontendSpec::from(frontend), Rank::ClusterIp));
         table.replace(&precedence(1, name), &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
     }
     table.settle();

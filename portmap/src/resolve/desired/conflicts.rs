@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{ObjectName, Place, Precedence},
+    model::{FrontendSpec, ObjectName, Precedence},
     resolve::claims::Table,
 };
 
@@ -13,13 +13,13 @@ const MOST: usize = 5;
 /// Those that were said, while they last.
 #[derive(Debug, Default)]
 pub struct Losers {
-    said: BTreeSet<(Place, ObjectName)>,
+    said: BTreeSet<(FrontendSpec, ObjectName)>,
 }
 
 impl Losers {
     /// Says what is new after the claims of a Service on these places have changed. At each place that is at most the Service
     /// itself, and the one that it has displaced.
-    pub fn review<'a>(&mut self, table: &Table, claimant: &Precedence, places: impl IntoIterator<Item = &'a Place>) {
+    pub fn review<'a>(&mut self, table: &Table, claimant: &Precedence, places: impl IntoIterator<Item = &'a FrontendSpec>) {
         let service = &claimant.service;
         let mut unsaid = 0;
         for place in places {

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::Desired;
 use crate::{
     collections::sorted,
-    model::{Entry, Frontend, ObjectName, Place},
+    model::{Entry, Frontend, FrontendSpec, ObjectName},
     resolve::{
-        Answers,
+        ServiceEntries,
         changes::{ChangedEntries, ChangedEntry, Changes},
     },
 };
@@ -25,13 +25,14 @@ impl Desired {
     }
 
     /// All entries, in the order of their places.
-    pub fn entries(&self) -> impl Iterator<Item = (Place, Entry)> {
-        let mut places: Vec<(&ObjectName, &Place)> = self.table.iter().map(|(place, service)| (service, place)).collect();
+    pub fn entries(&self) -> impl Iterator<Item = (FrontendSpec, Entry)> {
+        let mut places: Vec<(&ObjectName, &FrontendSpec)> =
+            self.table.iter().map(|(place, service)| (service, place)).collect();
         // Service by Service, since the reader unpacks the objects of each.
         places.sort_by_key(|(service, place)| (*service, place.port));
         let mut reader = EntryReader::new(self);
-        let entry = |(service, place): (&ObjectName, &Place)| Some((*place, reader.at(place, service)?));
-        let entries: BTreeMap<Place, Entry> = places.into_iter().filter_map(entry).collect();
+        let entry = |(service, place): (&ObjectName, &FrontendSpec)| Some((*place, reader.at(place, service)?));
+        let entries: BTreeMap<FrontendSpec, Entry> = places.into_iter().filter_map(entry).collect();
         entries.into_iter()
     }
 }
@@ -39,7 +40,7 @@ impl Desired {
 /// Reads entries. The objects of the last Service stay unpacked: the next entry is probably one of the same Service.
 pub struct EntryReader<'a> {
     desired: &'a Desired,
-    last: Option<Answers>,
+    last: Option<ServiceEntries>,
 }
 
 impl<'a> EntryReader<'a> {
@@ -60,12 +61,12 @@ impl<'a> EntryReader<'a> {
         serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
     }
 
-    fn at(&mut self, place: &Place, service: &ObjectName) -> Option<Entry> {
+    fn at(&mut self, place: &FrontendSpec, service: &ObjectName) -> Option<Entry> {
         let Desired { store, node, .. } = self.desired;
         let last = self.last.take().filter(|last| last.service() == service);
         let answers = match last {
             Some(last) => last,
-            None => Answers::new(store.subject(service)?, node),
+            None => ServiceEntries::new(store.subject(service)?, node),
         };
         let entry = answers.entry(place);
         self.last = Some(answers);

@@ -15,7 +15,7 @@ const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// What may happen to an object of a kind and name: it becomes this, or is gone.
 #[derive(Clone, Debug)]
 struct Change {
-    kind: Kind,
+    kind: ObjectKind,
     name: &'static str,
     object: Option<Value>,
 }
@@ -101,24 +101,24 @@ fn change() -> impl Strategy<Value = Change> {
         (name(), prop::option::weighted(0.8, object)).prop_map(move |(name, object)| Change { kind, name, object })
     };
     prop_oneof![
-        5 => of(Kind::Service, service().boxed()),
-        8 => of(Kind::Slice, slice().boxed()),
-        1 => of(Kind::OtherService, service().boxed()),
-        1 => of(Kind::ServiceCidr, cidrs().boxed()),
-        1 => prop::option::weighted(0.8, node()).prop_map(|object| Change { kind: Kind::Node, name: NODE, object }),
+        5 => of(ObjectKind::Service, service().boxed()),
+        8 => of(ObjectKind::Slice, slice().boxed()),
+        1 => of(ObjectKind::OtherService, service().boxed()),
+        1 => of(ObjectKind::ServiceCidr, cidrs().boxed()),
+        1 => prop::option::weighted(0.8, node()).prop_map(|object| Change { kind: ObjectKind::Node, name: NODE, object }),
     ]
 }
 
 /// The object, named and converted as a source does it.
-fn convert(kind: Kind, name: &str, mut object: Value) -> Object {
+fn convert(kind: ObjectKind, name: &str, mut object: Value) -> Object {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["namespace"] = json!("default");
     match kind {
-        Kind::Service => Object::service(parse(object)),
-        Kind::OtherService => Object::other_service(parse(object)),
-        Kind::Slice => Object::slice(parse(object), NODE),
-        Kind::Node => Object::node(parse(object)),
-        Kind::ServiceCidr => {
+        ObjectKind::Service => Object::service(parse(object)),
+        ObjectKind::OtherService => Object::other_service(parse(object)),
+        ObjectKind::Slice => Object::slice(parse(object), NODE),
+        ObjectKind::Node => Object::node(parse(object)),
+        ObjectKind::ServiceCidr => {
             let cidr: k8s_openapi::api::networking::v1::ServiceCIDR = parse(object);
             Object::ServiceCidr(ObjectName::new("default", name), crate::model::object::cidrs(cidr.spec.unwrap_or_default()).0)
         }
@@ -135,7 +135,7 @@ fn start() -> Desired {
     // Some of them become Services' addresses at times.
     let local = ["10.96.0.1/32", "10.96.0.2/24", "10.96.0.3/32", "10.96.0.7/32"];
     desired.set_local(local.map(|text| text.parse().expect("an address")).into());
-    for kind in Kind::ALL {
+    for kind in ObjectKind::ALL {
         desired.apply(Event::Listed(kind, Vec::new()));
     }
     desired
@@ -268,7 +268,7 @@ mod costs {
     #[test]
     fn external_ips_of_one_service() {
         let (service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
-        expect_in_time(&[convert(Kind::Service, "a", service), convert(Kind::Slice, "s", slice)]);
+        expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
     }
 
     /// What session affinity remembers is shared by the addresses of a port.
@@ -277,26 +277,26 @@ mod costs {
         let (mut service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
         service["spec"]["sessionAffinity"] = json!("ClientIP");
         let fewer = slice_of("a", 999);
-        let objects = [(Kind::Service, "a", service), (Kind::Slice, "s", slice), (Kind::Slice, "s", fewer)];
+        let objects = [(ObjectKind::Service, "a", service), (ObjectKind::Slice, "s", slice), (ObjectKind::Slice, "s", fewer)];
         expect_in_time(&objects.map(|(kind, name, object)| convert(kind, name, object)));
     }
 
     #[test]
     fn source_ranges_of_one_service() {
         let (service, slice) = (huge(80, 4_000, 60_000), slice_of("a", 10));
-        expect_in_time(&[convert(Kind::Service, "a", service), convert(Kind::Slice, "s", slice)]);
+        expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
     }
 
     /// Their places lie side by side in the table.
     #[test]
     fn two_services_with_the_same_external_ips() {
-        let services = [("a", 80), ("b", 90)].map(|(name, port)| convert(Kind::Service, name, huge(port, 4_000, 20_000)));
+        let services = [("a", 80), ("b", 90)].map(|(name, port)| convert(ObjectKind::Service, name, huge(port, 4_000, 20_000)));
         expect_in_time(&services);
     }
 
     #[test]
     fn many_services_claim_the_same_addresses() {
-        let service = |number: u32| convert(Kind::Service, &format!("service-{number}"), huge(80, 10, 0));
+        let service = |number: u32| convert(ObjectKind::Service, &format!("service-{number}"), huge(80, 10, 0));
         expect_in_time(&(0..1_000).map(service).collect::<Vec<_>>());
     }
 
@@ -306,13 +306,13 @@ mod costs {
         let port = |number: u16| json!({"name": format!("p-{number}"), "port": number, "protocol": "TCP"});
         service["spec"]["ports"] = (1..10_000).map(port).collect();
         let mut desired = start();
-        desired.apply(Event::Changed(convert(Kind::Service, "a", service.clone())));
+        desired.apply(Event::Changed(convert(ObjectKind::Service, "a", service.clone())));
         desired.resolve();
         assert_eq!(desired.table().iter().count(), resolve::MOST_PLACES);
-        let cluster_ips = desired.entries().filter(|(_, entry)| entry.kind == crate::model::Kind::ClusterIp);
+        let cluster_ips = desired.entries().filter(|(_, entry)| entry.kind == crate::model::AddressKind::ClusterIp);
         assert_eq!(cluster_ips.count(), 9_999, "its own addresses go first");
         assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "it is said");
-        expect_in_time(&[convert(Kind::Service, "a", service)]);
+        expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
     }
 
     /// As one that somebody has run into by mistake, or on purpose.
@@ -320,7 +320,7 @@ mod costs {
     fn tens_of_thousands_of_faults() {
         let mut service = huge(80, 1, 0);
         service["spec"]["externalIPs"] = (0..60_000).map(|number| json!(format!("nonsense-{number}"))).collect();
-        expect_in_time(&[convert(Kind::Service, "a", service)]);
+        expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
     }
 
     /// kube-ipvs0 has all ClusterIPs.
@@ -337,8 +337,8 @@ mod costs {
                 "ports": [{"port": 80, "nodePort": if number < 2_000 { Some(30_000 + number) } else { None }}],
             }})
         };
-        let services = (0..20_000).map(|number| convert(Kind::Service, &format!("service-{number}"), service(number)));
-        desired.apply(Event::Listed(Kind::Service, services.collect()));
+        let services = (0..20_000).map(|number| convert(ObjectKind::Service, &format!("service-{number}"), service(number)));
+        desired.apply(Event::Listed(ObjectKind::Service, services.collect()));
         let started = ran();
         let changes = desired.resolve();
         let took = ran().saturating_sub(started);

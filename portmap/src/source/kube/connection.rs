@@ -26,7 +26,7 @@ use tokio::{
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 use super::connector::{Connector, Route};
-use crate::{model::event::Kind, source::Watches};
+use crate::{model::event::ObjectKind, source::Watches};
 
 /// Nothing at all is heard for so long: the connection is given up. A watch hears a bookmark each minute, changes or not.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -80,7 +80,7 @@ impl Cluster {
     }
 
     /// A client for the watch of one kind. Any answer but a refusal says that the watch works.
-    pub fn client(self: &Arc<Self>, kind: Kind) -> Client {
+    pub fn client(self: &Arc<Self>, kind: ObjectKind) -> Client {
         let cluster = self.clone();
         let send = move |request| {
             let cluster = cluster.clone();
@@ -89,7 +89,7 @@ impl Cluster {
         Client::new(service_fn(send), "default")
     }
 
-    async fn send(&self, kind: Kind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+    async fn send(&self, kind: ObjectKind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let rest = self.way.lock().await.rest;
         sleep_until(rest).await;
         self.watches.asks(kind);
@@ -125,7 +125,7 @@ impl Cluster {
         (way.client.clone(), way.earlier)
     }
 
-    async fn answered(&self, kind: Kind, client: u64) {
+    async fn answered(&self, kind: ObjectKind, client: u64) {
         if self.watches.works(kind) {
             tracing::info!("{kind} are watched again");
         }

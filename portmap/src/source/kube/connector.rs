@@ -55,11 +55,11 @@ impl Route {
 
 /// Makes connections, and remembers which route is good.
 #[derive(Clone)]
-pub struct Connector(Arc<Mutex<Routes>>);
+pub struct Connector(Arc<Mutex<ConnectionRoutes>>);
 
 /// What is known of the routes.
 #[derive(Debug)]
-struct Routes {
+struct ConnectionRoutes {
     /// The one to try first.
     first: Route,
     /// The one that connected last.
@@ -75,7 +75,7 @@ struct Routes {
 impl Connector {
     /// Past the tables first: that is right for every address but a Service's that nobody else serves.
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Routes::new())))
+        Self(Arc::new(Mutex::new(ConnectionRoutes::new())))
     }
 
     /// As hyper takes it.
@@ -117,12 +117,12 @@ impl Connector {
         Ok(stream)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Routes> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionRoutes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Routes {
+impl ConnectionRoutes {
     const fn new() -> Self {
         let (first, connected) = (Route::Past, Route::Past);
         Self { first, connected, has_answered: false, answered: None, failing_since: None }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_route_on_which_nothing_answers_gives_way_to_the_other() {
-        let (mut routes, now) = (Routes::new(), Instant::now());
+        let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
         routes.doubt(now);
         assert_eq!(routes.first, Route::Led);
         routes.connected = Route::Led;
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_route_that_was_good_is_tried_once_more() {
-        let (mut routes, now) = (Routes::new(), Instant::now());
+        let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
         routes.connected = Route::Led;
         assert_eq!(routes.answered(), Some(Route::Led));
         assert_eq!(routes.answered(), None, "it is told once");
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_tables_are_asked_when_the_api_server_does_not_come_back() {
-        let (mut routes, now) = (Routes::new(), Instant::now());
+        let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
         assert_eq!(routes.to_try(now), [Route::Past, Route::Led], "at first");
         routes.answered();
         routes.fail(now);

@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{
-    Manifests, Outcome,
+    Manifests, ReadOutcome,
     objects::Selection,
     settle::Settling,
     watch::{Watch, Word},
 };
 use crate::{
-    model::event::{Event, Kind, Object, Wanted},
+    model::event::{Event, Object, ObjectKind, Wanted},
     source::{Events, Watches},
 };
 
@@ -113,14 +113,14 @@ impl Watched {
         let mut has_changed = is_looked_for;
         for (path, patience) in self.settling.take(start) {
             match self.manifests.update(&path, patience) {
-                Outcome::Same => {}
-                Outcome::Changed => has_changed = true,
-                Outcome::Moved => {
+                ReadOutcome::Same => {}
+                ReadOutcome::Changed => has_changed = true,
+                ReadOutcome::Moved => {
                     has_changed = true;
                     self.find_at.get_or_insert(start + COALESCE);
                 }
-                Outcome::Doubtful => self.settling.doubt(path, start),
-                Outcome::Failed => {
+                ReadOutcome::Doubtful => self.settling.doubt(path, start),
+                ReadOutcome::Failed => {
                     has_changed = true;
                     self.settling.retry(path, start);
                 }
@@ -167,15 +167,15 @@ async fn sleep_until(due: Option<Instant>) {
 
 /// What makes one selection of another. Endpoints come before their Service and go after it, so that nobody is refused meanwhile.
 fn changes(before: &Selection, after: &Selection) -> Vec<Event> {
-    let is_same = |key: &(Kind, _), object: &Arc<Object>| {
+    let is_same = |key: &(ObjectKind, _), object: &Arc<Object>| {
         before.get(key).is_some_and(|before| Arc::ptr_eq(before, object) || before == object)
     };
     let changed: Vec<_> = after.iter().filter(|(key, object)| !is_same(key, object)).collect();
     let removed: Vec<_> = before.keys().filter(|key| !after.contains_key(*key)).collect();
     if changed.len() + removed.len() > MANY {
-        let kinds: BTreeSet<Kind> =
+        let kinds: BTreeSet<ObjectKind> =
             changed.iter().map(|((kind, _), _)| *kind).chain(removed.iter().map(|(kind, _)| *kind)).collect();
-        let mut lists: BTreeMap<Kind, Vec<Object>> = kinds.into_iter().map(|kind| (kind, Vec::new())).collect();
+        let mut lists: BTreeMap<ObjectKind, Vec<Object>> = kinds.into_iter().map(|kind| (kind, Vec::new())).collect();
         for ((kind, _), object) in after {
             if let Some(list) = lists.get_mut(kind) {
                 list.push(Object::clone(object));
@@ -223,25 +223,25 @@ mod tests {
         manifests.read_all().expect("reads");
         let (mut last, warnings) = manifests.select();
         assert_eq!(warnings, Vec::<String>::new());
-        let mut step = |expected: Outcome, words_expected: &[&str]| {
+        let mut step = |expected: ReadOutcome, words_expected: &[&str]| {
             assert_eq!(manifests.update(&path, Patience::None), expected);
             let (next, _) = manifests.select();
             assert_eq!(words(&changes(&last, &next)), words_expected);
             last = next;
         };
-        step(Outcome::Same, &[]);
+        step(ReadOutcome::Same, &[]);
         // The same text in another file.
         write(&[("a", 1), ("b", 2), ("c", 3)]);
-        step(Outcome::Same, &[]);
+        step(ReadOutcome::Same, &[]);
         write(&[("a", 1), ("b", 9), ("c", 3)]);
-        step(Outcome::Changed, &["+b"]);
+        step(ReadOutcome::Changed, &["+b"]);
         write(&[("a", 1), ("d", 4)]);
-        step(Outcome::Changed, &["+d", "-b", "-c"]);
+        step(ReadOutcome::Changed, &["+d", "-b", "-c"]);
         let many: Vec<(String, u8)> = (0..200).map(|last| (format!("s{last}"), last)).collect();
         write(&many.iter().map(|(name, last)| (name.as_str(), *last)).collect::<Vec<_>>());
-        step(Outcome::Changed, &["200 Services"]);
+        step(ReadOutcome::Changed, &["200 Services"]);
         fs::remove_file(&path).expect("a file");
-        step(Outcome::Moved, &["0 Services"]);
+        step(ReadOutcome::Moved, &["0 Services"]);
     }
 
     #[test]
@@ -255,11 +255,11 @@ mod tests {
         let before = manifests.select().0;
         for cut in ["", "a: [1, 2", &service("a", 1)] {
             write(cut);
-            assert_eq!(manifests.update(&path, Patience::Some), Outcome::Doubtful, "{cut:?}");
+            assert_eq!(manifests.update(&path, Patience::Some), ReadOutcome::Doubtful, "{cut:?}");
             assert_eq!(manifests.select().0, before);
         }
         write(&service("a", 1));
-        assert_eq!(manifests.update(&path, Patience::None), Outcome::Changed);
+        assert_eq!(manifests.update(&path, Patience::None), ReadOutcome::Changed);
         assert_eq!(words(&changes(&before, &manifests.select().0)), ["-b"]);
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use super::{faults::Faults, kinds, mirror, pods};
 use crate::model::{
     Family, ObjectName,
-    event::{Kind, Object, Wanted},
+    event::{Object, ObjectKind, Wanted},
     object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
 };
 
@@ -21,7 +21,7 @@ const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 pub type All<T> = BTreeMap<ObjectName, Arc<T>>;
 
 /// What is sent, by kind and name.
-pub type Selection = BTreeMap<(Kind, ObjectName), Arc<Object>>;
+pub type Selection = BTreeMap<(ObjectKind, ObjectName), Arc<Object>>;
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,6 @@
 //! [`resolve`] says which places a Service claims, [`ServiceEntries`] what it does at each of them. Neither fails: what cannot be served is
 //! left out and named, with the reason. Next stage: `plan`.
 
-mod answers;
 pub mod changes;
 pub mod claims;
 pub mod desired;
@@ -11,6 +10,7 @@ mod endpoints;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod node_ports;
+mod service_entries;
 pub mod source_ranges;
 
 use std::{
@@ -31,8 +31,8 @@ use crate::{
     resolve::claims::Rank,
     store::ServiceObjects,
 };
-pub use answers::ServiceEntries;
 use endpoints::{Index, Slices, Uses};
+pub use service_entries::ServiceEntries;
 
 /// The most places that a Service may claim. Each costs some microseconds, during which no other Service is served, and no object
 /// may take more than a tenth of a second. A Service of 1 MiB could otherwise claim a hundred million: its addresses times its ports.
@@ -54,10 +54,10 @@ pub struct NodeContext {
 }
 
 impl NodeContext {
-    /// A node of this name, and what its NodeContext object says, if there is one.
+    /// A node of this name, and what its Node object says, if there is one.
     pub fn new(name: &str, object: Option<&object::Node>) -> Self {
         let zone = object.and_then(|node| node.zone.as_deref().map(Into::into));
-        // As kube-proxy has it, a family in which the NodeContext has no address is told by the loopback address.
+        // As kube-proxy has it, a family in which the Node has no address is told by the loopback address.
         let addresses = object.map(|node| {
             let PerFamily { v4, v6 } = node.addresses;
             [v4.unwrap_or(Ipv4Addr::LOCALHOST.into()), v6.unwrap_or(Ipv6Addr::LOCALHOST.into())]
@@ -65,7 +65,7 @@ impl NodeContext {
         Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
     }
 
-    /// As long as there is no NodeContext object, these are the node's addresses.
+    /// As long as there is no Node object, these are the node's addresses.
     #[must_use]
     pub fn at(self, local: &[IpAddr]) -> Self {
         if !self.addresses.is_empty() {

@@ -38,7 +38,7 @@ pub struct Desired {
     store: Store,
     /// Entries are not kept: they follow from the objects.
     table: Table,
-    /// Whether the NodeContext or the ServiceCIDRs may be others.
+    /// Whether the Node or the ServiceCIDRs may be others.
     has_other_terms: bool,
     name: Arc<str>,
     node: NodeContext,
@@ -49,7 +49,7 @@ pub struct Desired {
     cidrs: Vec<IpNet>,
     /// The addresses of the interfaces, with their prefixes.
     local: Vec<IpNet>,
-    /// Whether the NodeContext object's addresses are waited for no longer.
+    /// Whether the Node object's addresses are waited for no longer.
     is_impatient: bool,
     /// Whether it is heard of who else has a ClusterIP.
     owners: Owners,
@@ -151,12 +151,12 @@ impl Desired {
         self.place_node_ports()
     }
 
-    /// Whether node ports wait for the NodeContext object to name an address.
+    /// Whether node ports wait for the Node object to name an address.
     pub fn lacks_address(&self) -> bool {
         self.node_addresses().is_none()
     }
 
-    /// Waits for the NodeContext object's addresses no longer: node ports are served on all.
+    /// Waits for the Node object's addresses no longer: node ports are served on all.
     pub fn give_up_waiting(&mut self) -> Changes {
         self.is_impatient = true;
         self.place_node_ports()
@@ -226,7 +226,7 @@ impl Desired {
         changes
     }
 
-    /// Takes over what the NodeContext, the ServiceCIDRs and the addresses of the interfaces say.
+    /// Takes over what the Node, the ServiceCIDRs and the addresses of the interfaces say.
     fn set_terms(&mut self) {
         let local: Vec<IpAddr> = self.local.iter().map(IpNet::addr).collect();
         let node = NodeContext::new(&self.name, self.store.node()).at(&local);

@@ -76,7 +76,7 @@ impl NamespaceWatches {
         lost
     }
 
-    /// NamespaceWatches these and no others, with sockets for those that were not watched before.
+    /// Watches these and no others, with sockets for those that were not watched before.
     pub fn keep(&mut self, watched: &BTreeSet<Id>, opened: Vec<(Id, Socket)>) {
         self.tasks.retain(|id, _| watched.contains(id));
         for (id, socket) in opened {

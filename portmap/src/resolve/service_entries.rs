@@ -17,7 +17,7 @@ use crate::{
 };
 use crate::{resolve::source_ranges, store::ServiceObjects};
 
-/// ServiceEntries for one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
+/// The entries of one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
 /// port: the addresses of a port share all but the kind.
 pub struct ServiceEntries {
     subject: ServiceObjects,

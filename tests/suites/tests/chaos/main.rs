@@ -7,10 +7,6 @@
 //! Needs: kernel.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-#[expect(dead_code, reason = "the other suite uses the rest")]
-#[path = "../sockets/objects.rs"]
-mod objects;
-
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
@@ -18,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use portmap_harness::agent::Agent;
 use portmap_harness::listen::Listen;
 use portmap_harness::pod_hammer::{Manner, Tally};
@@ -26,6 +21,7 @@ use portmap_harness::random::Random;
 use portmap_harness::say;
 use portmap_harness::worker::Worker;
 use portmap_harness::world::{Pod, World};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use serde_json::json;
 
 const PROCESSES: usize = 4;

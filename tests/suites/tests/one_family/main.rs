@@ -3,23 +3,17 @@
 //!
 //! Needs: kernel.
 
-#[expect(dead_code, reason = "the suite of sockets uses the rest")]
-#[path = "../sockets/objects.rs"]
-mod objects;
-#[expect(dead_code, reason = "the suite of sockets uses the rest")]
-#[path = "../sockets/stage.rs"]
-mod stage;
-
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use portmap_harness::kernel::Features;
 use portmap_harness::process::Process;
 use portmap_harness::world::{Families, World};
+use portmap_suites::service_objects::{
+    Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node, node_port,
+};
+use portmap_suites::service_stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 use serde_json::json;
-
-use objects::{Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node, node_port};
-use stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 
 const CIDRS: [&str; 2] = ["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"];
 

@@ -8,17 +8,12 @@
 //! Needs: kernel.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-#[expect(dead_code, reason = "the other suite uses the rest")]
-#[path = "../sockets/objects.rs"]
-mod objects;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use portmap_harness::agent::Agent;
 use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::patience::{patience, slowness};
@@ -29,6 +24,7 @@ use portmap_harness::random::Random;
 use portmap_harness::say;
 use portmap_harness::worker::Worker;
 use portmap_harness::world::{Pod, World};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use serde_json::json;
 
 const SERVICES: u8 = 12;

@@ -11,10 +11,11 @@ use nix::sys::signal::Signal;
 use portmap_harness::agent::Agent;
 use portmap_harness::listen::Listen;
 use portmap_harness::process::{Met, Process};
+use portmap_suites::service_objects::{
+    Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port,
+};
+use portmap_suites::service_stage::{Stage, Transport, answer, who};
 use serde_json::json;
-
-use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port};
-use crate::stage::{Stage, Transport, answer, who};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const PORTS: std::ops::Range<u16> = 8000..8010;

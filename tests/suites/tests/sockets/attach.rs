@@ -9,9 +9,8 @@ use nix::sys::signal::Signal;
 use portmap_harness::agent::Agent;
 use portmap_harness::links::Link;
 use portmap_harness::world::{Group, World, program};
-
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, left_alone, who};
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, left_alone, who};
 
 /// As bpftool calls them.
 const HOOKS: [&str; 8] = [

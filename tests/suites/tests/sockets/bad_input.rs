@@ -6,10 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
 use portmap_harness::patience::seconds;
 use portmap_harness::world::{Group, World, program};
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, who};
 use serde_json::json;
-
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, who};
 
 /// `portmap run` in a world, with these arguments, which should end by itself.
 fn run(world: &World, arguments: &[&str]) -> Result<Output> {
@@ -57,7 +56,7 @@ fn a_cidr_with_host_bits_is_its_network() -> Result<()> {
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(answer("a", Transport::Tcp)));
-    assert_eq!(who(&process, Transport::Tcp, cluster_ip(9).at(Via::V4, PORT)), crate::stage::dropped());
+    assert_eq!(who(&process, Transport::Tcp, cluster_ip(9).at(Via::V4, PORT)), dropped());
     Ok(())
 }
 

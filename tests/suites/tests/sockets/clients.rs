@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::kernel::Features;
 use portmap_harness::patience::seconds;
 use portmap_harness::world::{Group, Pod, program};
-
-use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::Stage;
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::Stage;
 
 const PYTHON: &str = include_str!("clients/client.py");
 const GO: &str = include_str!("clients/main.go");

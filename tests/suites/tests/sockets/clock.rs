@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use portmap_harness::clock::{is_ours, jump};
 use portmap_harness::say;
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, who};
 use serde_json::Value;
 
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
 use crate::repair;
-use crate::stage::{Stage, Transport, answer, who};
 
 const HOURS: u32 = 10_800;
 const YEAR: Duration = Duration::from_hours(365 * 24);

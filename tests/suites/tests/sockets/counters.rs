@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use portmap::datapath::pin::Pins;
 use portmap_harness::listen::{Listen, Protocol};
+use portmap_suites::service_objects::{
+    Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints, load_balancer_ip,
+};
+use portmap_suites::service_stage::{Stage, Transport, dropped, left_alone, refused, who};
 use serde_json::{Value, json};
-
-use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
-use crate::stage::{Stage, Transport, dropped, left_alone, refused, who};
 
 const ARGUMENTS: [&str; 4] = ["--max-services", "64", "--service-cidr", "10.96.0.0/24,fd00:10:96::/112"];
 
@@ -86,10 +87,10 @@ fn every_call_is_counted_by_its_outcome() -> Result<()> {
     let expected = these([("forwarded", 5 * 9), ("refused", 4 * 9), ("dropped", 3 * 9)]);
     assert_eq!((counts(&stage, "COUNTERS")?, counts(&stage, "TOTALS")?), (expected.clone(), expected.clone()));
     // Nor does anything else count: plain addresses, names that are shown, datagrams that come.
-    let pod = crate::objects::Both::of(&stage.pods[0]);
+    let pod = Both::of(&stage.pods[0]);
     for via in Via::ALL {
         let process = stage.process()?;
-        who(&process, Transport::Tcp, pod.at(via, crate::objects::TARGET_PORT))?;
+        who(&process, Transport::Tcp, pod.at(via, TARGET_PORT))?;
         assert_eq!(who(&process, Transport::Tcp, load_balancer_ip(1).at(via, PORT)), left_alone());
     }
     assert_eq!((counts(&stage, "COUNTERS")?, counts(&stage, "TOTALS")?), (expected.clone(), expected));
@@ -122,7 +123,7 @@ fn clients_that_are_not_admitted_are_counted() -> Result<()> {
         assert_eq!(who(&process, Transport::Tcp, address), dropped());
     }
     let socket = process.open_for(address, Protocol::Tcp)?;
-    socket.bind(crate::objects::Both::of(&stage.client).at(Via::V4, 0))?;
+    socket.bind(Both::of(&stage.client).at(Via::V4, 0))?;
     assert_eq!(socket.connect(address), dropped());
     let totals = events(&stage)?;
     assert!(totals.keys().all(|name| name == "unknown_namespace" || name == "not_admitted"), "{totals:?}");

@@ -1,9 +1,8 @@
 //! `--datapath-log`: what the programs say of each decision, in the agent's log, if asked to.
 
 use anyhow::Result;
-
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, dropped, refused, who};
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, refused, who};
 
 const CIDR: [&str; 2] = ["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"];
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use portmap_harness::listen::{Listen, Protocol};
-
-use crate::objects::{Both, Endpoint, PORT, Service, Via, cluster_ip};
-use crate::stage::{Stage, Transport, who};
+use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, who};
 
 /// The endpoints are ports of one pod.
 const FIRST: u16 = 9000;
@@ -38,7 +37,7 @@ fn every_backend_gets_its_share() -> Result<()> {
 #[test]
 fn so_do_datagrams_of_new_sockets() -> Result<()> {
     let mut stage = Stage::new("share-udp", &["a", "b", "c"], &[])?;
-    stage.apply(&[Service::new("web", 1).endpoints(crate::objects::endpoints(&stage.pods))])?;
+    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
     for via in Via::ALL {
         let mut replies = BTreeMap::new();
@@ -56,7 +55,7 @@ fn shares_are_even_after_a_change() -> Result<()> {
     let mut stage = Stage::new("share-change", &["a", "b", "c", "d", "e"], &[])?;
     let address = cluster_ip(1).at(Via::V4, PORT);
     for set in [0..5, 1..4, 0..3, 0..5] {
-        stage.apply(&[Service::new("web", 1).endpoints(crate::objects::endpoints(&stage.pods[set.clone()]))])?;
+        stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[set.clone()]))])?;
         let total = EACH * u32::try_from(set.len())?;
         let answers = stage.client.connect(address, Protocol::Tcp, total)?;
         let expected: Vec<String> = stage.pods[set.clone()].iter().map(|pod| format!("{} 8080/TCP", pod.name())).collect();

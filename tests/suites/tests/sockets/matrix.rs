@@ -8,10 +8,11 @@ use portmap_harness::listen::Listen;
 use portmap_harness::patience::patience;
 use portmap_harness::process::{Met, Process};
 use portmap_harness::world::World;
+use portmap_suites::service_objects::{
+    Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port,
+};
+use portmap_suites::service_stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 use serde_json::json;
-
-use crate::objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port};
-use crate::stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 
 /// A verdict is given at once: far less than a SYN that is sent again, or a wait for an answer.
 const AT_ONCE: Duration = Duration::from_millis(900);

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
 use portmap_harness::pod_socket::Datagram;
-
-use crate::objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints, external_ip};
-use crate::stage::{Stage, Transport, answer, reach};
+use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints, external_ip};
+use portmap_suites::service_stage::{Stage, Transport, answer, reach};
 
 /// Service 1 leads to the pod `a`, Service 2 to `b`.
 fn stage(name: &str) -> Result<Stage> {

@@ -8,9 +8,8 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::process::{Met, Process};
 use portmap_harness::say;
 use portmap_harness::world::{Server, World};
-
-use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, node, node_port};
-use crate::stage::{Stage, Transport, eventually, reach, serving, who};
+use portmap_suites::service_objects::{Both, PORT, Service, Via, cluster_ip, endpoints, node, node_port};
+use portmap_suites::service_stage::{Stage, Transport, answer, eventually, reach, refused, serving, who};
 
 const NUMBER: u8 = 80;
 /// `connect()` takes it for [`LOCALHOST`].
@@ -136,7 +135,7 @@ fn loopback_is_the_nodes() -> Result<()> {
     for address in [Via::V4, Via::V6, Via::Mapped].map(|via| LOCALHOST.at(via, node_port(NUMBER))) {
         for transport in Transport::ALL {
             let reached = reach(&on_node, transport, address)?;
-            assert_eq!((reached.who, reached.shown), (crate::stage::answer("a", transport), address), "{transport:?}");
+            assert_eq!((reached.who, reached.shown), (answer("a", transport), address), "{transport:?}");
         }
     }
     Ok(())
@@ -168,10 +167,7 @@ fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()>
     let node = Node::complete(Stage::in_world(world, &["a"], &["--nodeport-addresses", "all"], Vec::new())?)?;
     node.expect(first(&node.stage.world), [POD, POD])?;
     let process = Process::on_node(&node.stage.world)?;
-    assert_eq!(
-        Node::met(&process, cluster_ip(1)),
-        [crate::stage::refused(Transport::Tcp), crate::stage::refused(Transport::Tcp)]
-    );
+    assert_eq!(Node::met(&process, cluster_ip(1)), [refused(Transport::Tcp), refused(Transport::Tcp)]);
     Ok(())
 }
 
@@ -198,7 +194,7 @@ fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
     // Nor is the Service's port one of the node.
     let process = node.stage.process()?;
     let address: SocketAddr = (node.stage.world.ipv4(), PORT).into();
-    assert_eq!(who(&process, Transport::Tcp, address), crate::stage::refused(Transport::Tcp));
+    assert_eq!(who(&process, Transport::Tcp, address), refused(Transport::Tcp));
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(POD.to_owned()));
     Ok(())
 }

@@ -10,9 +10,8 @@ use portmap_harness::kernel::Features;
 use portmap_harness::patience::seconds;
 use portmap_harness::say;
 use portmap_harness::world::Group;
-
-use crate::objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::Stage;
+use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::Stage;
 
 const PYTHON: &str = include_str!("clients/odd.py");
 

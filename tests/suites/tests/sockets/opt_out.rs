@@ -9,10 +9,9 @@ use portmap_harness::kernel::Features;
 use portmap_harness::process::{Met, Process};
 use portmap_harness::say;
 use portmap_harness::world::{Group, World, program};
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, left_alone, refused, who};
 use serde_json::json;
-
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, dropped, left_alone, refused, who};
 
 const LABEL: &str = "service.kubernetes.io/service-proxy-name";
 

@@ -6,11 +6,11 @@ use portmap_harness::kernel::Features;
 use portmap_harness::listen::Protocol;
 use portmap_harness::say;
 use portmap_harness::world::World;
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, eventually, serving, who};
 use serde_json::json;
 
 use crate::attach::{expect_all, expect_none};
-use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
-use crate::stage::{Stage, Transport, answer, dropped, eventually, serving, who};
 
 const FOR_NAMESPACES: [&str; 2] = ["sys_admin", "sys_ptrace"];
 

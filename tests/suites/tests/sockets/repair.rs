@@ -6,11 +6,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_harness::agent::Agent;
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, eventually, who};
 use serde_json::{Value, json};
 
 use crate::attach::expect_all;
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, eventually, who};
 
 /// A stage with a Service that has an entry in every map.
 fn stage(name: &str) -> Result<Stage> {

@@ -8,10 +8,11 @@ use portmap_harness::listen::Protocol;
 use portmap_harness::process::{Met, Process};
 use portmap_harness::say;
 use portmap_harness::world::{Pod, program};
+use portmap_suites::service_objects::{
+    Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port,
+};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, eventually, who};
 use serde_json::json;
-
-use crate::objects::{Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port};
-use crate::stage::{Stage, Transport, answer, dropped, eventually, who};
 
 pub const POD: &str = "a";
 

@@ -13,10 +13,10 @@ use portmap_harness::patience::patience;
 use portmap_harness::process::Process;
 use portmap_harness::say;
 use portmap_harness::world::{World, program};
+use portmap_suites::service_objects::{Both, PORT, Service, Via, endpoints, load_balancer_ip, node};
+use portmap_suites::service_stage::{PATIENCE, Stage, Transport, answer, dropped, eventually, serving, who};
 
-use crate::objects::{Both, PORT, Service, Via, endpoints, load_balancer_ip, node};
 use crate::source_ranges::{POD, admit, admitted, is_recognised, kept_out, met, only, stage};
-use crate::stage::{Stage, Transport, answer, dropped, eventually, who};
 
 /// Routes to the load balancers, from this address of each family.
 fn route(verb: &str, device: &str, source: Option<[&str; 2]>) -> String {
@@ -244,7 +244,7 @@ fn there_may_be_more_namespaces_than_files() -> Result<()> {
     const FILES: u32 = 120;
     let world = World::new("ranges-files")?;
     let spare = Spare::new(&world, 150)?;
-    let pods = vec![crate::stage::serving(&world, POD)?];
+    let pods = vec![serving(&world, POD)?];
     let client = world.client("client")?;
     let ranges = serde_json::json!({"loadBalancerSourceRanges": only(&client)});
     let service = Service::new("web", 1).exposed(1).spec(ranges).endpoints(endpoints(&pods));
@@ -308,7 +308,7 @@ fn namespaces_without_a_file_are_reported() -> Result<()> {
     })?;
     assert_eq!(met(&process), admitted(), "what is known stays known");
     limit(1024)?;
-    let until = Instant::now() + patience(crate::stage::PATIENCE);
+    let until = Instant::now() + patience(PATIENCE);
     while !stage.agent.log().contains("no network namespace is left out any more") {
         ensure!(Instant::now() < until, "not said that it is over:\n{}", stage.agent.log());
         assert_eq!(met(&process), admitted());

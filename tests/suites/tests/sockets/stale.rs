@@ -5,9 +5,8 @@
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
 use portmap_harness::process::{Failure, Process, Socket};
-
-use crate::objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, eventually, serving};
+use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, eventually, serving};
 
 /// What the next calls on a destroyed UDP socket may give: the kernel's `ECONNABORTED` once, then it has no destination.
 const ERRORS: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];

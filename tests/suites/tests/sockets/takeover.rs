@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_harness::agent::Agent;
 use portmap_harness::listen::Protocol;
+use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, left_alone, who};
 use serde_json::json;
 
 use crate::attach::{expect_all, expect_none};
-use crate::objects::{PORT, Service, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, left_alone, who};
 
 /// Arguments of agents that cannot use one another's maps.
 const SMALL: [&str; 2] = ["--max-services", "1000"];

@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result};
 use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::pod_socket::Datagram;
 use portmap_harness::process::Socket;
+use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
+use portmap_suites::service_stage::{Stage, Transport, answer, eventually, left_alone, refused};
 use serde_json::json;
-
-use crate::objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
-use crate::stage::{Stage, Transport, answer, eventually, left_alone, refused};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 

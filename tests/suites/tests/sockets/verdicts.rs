@@ -5,10 +5,9 @@ use std::slice;
 
 use anyhow::Result;
 use portmap_harness::listen::{Listen, Protocol};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, left_alone, reach, refused, who};
 use serde_json::json;
-
-use crate::objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip};
-use crate::stage::{Stage, Transport, answer, dropped, left_alone, reach, refused, who};
 
 const CIDRS: [&str; 4] = ["--service-cidr", "10.96.0.0/24", "--service-cidr", "fd00:10:96::/112"];
 /// Not a port of any Service here.

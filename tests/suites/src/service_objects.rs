@@ -19,7 +19,9 @@ pub const LISTENS: [Listen; 2] =
 /// An address of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Both {
+    /// The IPv4 one.
     pub v4: Ipv4Addr,
+    /// The IPv6 one.
     pub v6: Ipv6Addr,
 }
 
@@ -29,6 +31,7 @@ impl Both {
         Self { v4: pod.ipv4(), v6: pod.ipv6() }
     }
 
+    /// IPv4 first.
     pub fn addresses(self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
     }
@@ -60,6 +63,7 @@ pub enum Via {
 }
 
 impl Via {
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 }
 
@@ -101,21 +105,27 @@ impl Endpoint {
         Self { address: Both::of(pod), port: TARGET_PORT, rest: Map::new() }
     }
 
+    /// With this port in place of [`TARGET_PORT`].
+    #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
     }
 
+    /// On the node of this name.
+    #[must_use]
     pub fn node(mut self, name: &str) -> Self {
         self.rest.insert("nodeName".into(), name.into());
         self
     }
 
     /// It does not take new connections, but still answers.
+    #[must_use]
     pub fn terminating(self) -> Self {
         self.conditions(json!({"ready": false, "serving": true, "terminating": true}))
     }
 
     /// It is still there, but does not answer any more.
+    #[must_use]
     pub fn not_serving(self) -> Self {
         self.conditions(json!({"ready": false, "serving": false, "terminating": true}))
     }
@@ -166,6 +176,7 @@ impl Service {
     }
 
     /// With `NodePorts`, externalIPs and a load balancer's addresses, all of that number.
+    #[must_use]
     pub fn exposed(self, number: u8) -> Self {
         let spec = json!({"type": "LoadBalancer", "externalIPs": external_ip(number).texts()});
         let ingress = load_balancer_ip(number).texts().to_vec();
@@ -173,27 +184,33 @@ impl Service {
     }
 
     /// With these ports in place of the usual ones. All lead to the same ports of the endpoints.
+    #[must_use]
     pub fn ports(self, ports: impl IntoIterator<Item = Listen>) -> Self {
         let ports = ports.into_iter().enumerate().map(|(index, listen)| (format!("p{index}"), listen));
         Self { ports: ports.collect(), ..self }
     }
 
     /// With these fields of the spec too.
+    #[must_use]
     pub fn spec(mut self, more: Value) -> Self {
         self.spec.extend(fields(more));
         self
     }
 
     /// `sessionAffinity: ClientIP`
+    #[must_use]
     pub fn sticky(self, seconds: u32) -> Self {
         self.spec(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}))
     }
 
+    /// With these labels of the Service.
+    #[must_use]
     pub fn labels(self, labels: Value) -> Self {
         Self { labels, ..self }
     }
 
     /// With these endpoints in place of those it has.
+    #[must_use]
     pub fn endpoints(self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         Self { endpoints: endpoints.into_iter().collect(), ..self }
     }

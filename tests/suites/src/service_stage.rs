@@ -13,16 +13,20 @@ use portmap_harness::process::{Failure, Met, Process};
 use portmap_harness::world::{Pod, World};
 use serde_json::{Value, json};
 
-use crate::objects::{LISTENS, Service};
+use crate::service_objects::{LISTENS, Service};
 
 /// How long anything that the agent does by itself may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Dropped in this order.
 pub struct Stage {
+    /// The agent, on the manifests of the world.
     pub agent: Agent,
+    /// The pod that connects.
     pub client: Pod,
+    /// The pods that serve.
     pub pods: Vec<Pod>,
+    /// The world that all of them are in.
     pub world: World,
     /// The labels of the Service that marks a change.
     pub mark_labels: Value,
@@ -117,8 +121,10 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpConnected, Self::UdpUnconnected];
 
+    /// The protocol of the socket.
     pub fn protocol(self) -> Protocol {
         match self {
             Self::Tcp => Protocol::Tcp,
@@ -177,6 +183,7 @@ pub fn refused<T>(transport: Transport) -> Met<T> {
     })
 }
 
+/// The failure at a Service address that the agent drops: no port, or a source that is not allowed.
 pub fn dropped<T>() -> Met<T> {
     Err(Failure::named(Features::here().chosen("ETIMEDOUT")))
 }

@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum as _};
 use portmap::datapath::load::{PeerNames, Switches};
 use portmap::maps::Maps as _;
 use portmap::table::Family;
-use portmap_harness::connect_bench::{self, Arm, Work};
 use portmap_harness::listen::{Listen, Protocol};
+use portmap_harness::pod_bench::{self, Arm, Work};
 use portmap_harness::world::{Client, Group, Pod, World, program};
 use tokio::process::Command;
 
@@ -136,7 +136,7 @@ impl Scene {
         Ok(Self { protocol, cluster, stages, tables, client, _server: server, pod, world })
     }
 
-    async fn measure(&self, arguments: &Arguments, work: Work) -> Result<connect_bench::Report> {
+    async fn measure(&self, arguments: &Arguments, work: Work) -> Result<pod_bench::Report> {
         let Arguments { rounds, per_round, .. } = arguments;
         progress(&format!("measuring {work}: {rounds} rounds of 3 × {per_round}"));
         let before = self.forwarded()?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use portmap_harness::connect_bench;
+use portmap_harness::pod_bench;
 use serde::Serialize;
 
 use crate::Size;
@@ -23,7 +23,7 @@ pub struct Report {
     pub size: Size,
     /// Times of calls, by what was timed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub connect: Vec<connect_bench::Report>,
+    pub connect: Vec<pod_bench::Report>,
     /// Times of the programs themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramTime>,

@@ -9,9 +9,9 @@ use portmap::datapath::pin::Pins;
 use portmap_common::TCP;
 use serde_json::{Value, json};
 
+use crate::example_stage::{Stage, output};
 use crate::port::Port;
 use crate::screen::{self, Screen};
-use crate::stage::{Stage, output};
 
 /// The same entries, as everyone can see them.
 pub fn entries(stage: &mut Stage, screen: Screen) -> Result<String> {

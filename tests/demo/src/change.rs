@@ -6,9 +6,9 @@ use anyhow::Result;
 use portmap_harness::agent::Agent;
 
 use crate::connect;
+use crate::example_stage::Stage;
 use crate::examples::Edit;
 use crate::screen::Screen;
-use crate::stage::Stage;
 
 /// A pod fails its readiness probe.
 const NOT_READY: Edit = Edit {

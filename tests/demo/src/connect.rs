@@ -4,10 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use portmap_harness::world::Group;
 
+use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::Screen;
 use crate::spread;
-use crate::stage::Stage;
 
 /// Connections of one spread.
 pub const MANY: u32 = 300;

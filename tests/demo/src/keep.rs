@@ -8,9 +8,9 @@ use portmap::datapath::pin::Pins;
 use portmap_harness::agent::Agent;
 use portmap_harness::world::{Group, program};
 
+use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::{self, Screen};
-use crate::stage::Stage;
 
 /// Prints commands that work as they stand, from the directory that the demo was started in.
 pub fn explain(stage: &Stage, screen: Screen) -> Result<()> {

@@ -1,12 +1,13 @@
 //! The demo: a Service port becomes a pod's port, shown step by step on the real kernel with the real agent.
 //!
-//! A [`stage::Stage`] is the world with its pods, client and agent; each step acts on it, shows what was asked for and what
+//! A [`example_stage::Stage`] is the world with its pods, client and agent; each step acts on it, shows what was asked for and what
 //! happened, and fails unless that is what the manifests ask for. Whatever happens, the stage is cleared at the end.
 #![forbid(unsafe_code)]
 
 mod bpftool;
 mod change;
 mod connect;
+mod example_stage;
 mod examples;
 mod interrupt;
 mod keep;
@@ -16,7 +17,6 @@ mod pod;
 mod port;
 mod screen;
 mod spread;
-mod stage;
 mod tables;
 mod traces;
 
@@ -27,10 +27,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::geteuid;
 use portmap_harness::world::World;
 
+use example_stage::Stage;
 use examples::Examples;
 use interrupt::Interrupts;
 use screen::Screen;
-use stage::Stage;
 
 pub use interrupt::Interrupted;
 

@@ -6,8 +6,8 @@ use portmap_harness::agent::Agent;
 use portmap_harness::world::Group;
 
 use crate::connect;
+use crate::example_stage::Stage;
 use crate::screen::{self, Screen};
-use crate::stage::Stage;
 
 /// The agent brings the manifests into the kernel.
 pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {

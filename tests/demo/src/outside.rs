@@ -10,9 +10,9 @@ use portmap_harness::process::Process;
 use portmap_harness::world::Group;
 
 use crate::connect;
+use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::Screen;
-use crate::stage::Stage;
 
 /// The Service of both families that clients outside find, too.
 const SERVICE: &str = "shop";

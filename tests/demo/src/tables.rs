@@ -5,8 +5,8 @@ use portmap_harness::agent::Agent;
 use portmap_harness::world::program;
 use serde_json::Value;
 
+use crate::example_stage::{Stage, output};
 use crate::screen::{self, Screen};
-use crate::stage::{Stage, output};
 
 /// The tables hold what the manifests ask for.
 pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {

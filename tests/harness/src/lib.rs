@@ -6,12 +6,12 @@
 
 pub mod agent;
 pub mod clock;
-pub mod connect_bench;
 pub mod control_plane;
 pub mod kernel;
 pub mod links;
 pub mod listen;
 pub mod patience;
+pub mod pod_bench;
 pub mod pod_client;
 pub mod pod_dns;
 pub mod pod_hammer;

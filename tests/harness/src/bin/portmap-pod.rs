@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser};
-use portmap_harness::connect_bench::{self, Plan};
 use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::patience::patience;
+use portmap_harness::pod_bench::{self, Plan};
 use portmap_harness::pod_client::Answers;
 use portmap_harness::pod_dns::{self, Record};
 use portmap_harness::pod_hammer::{self, Targets};
@@ -126,7 +126,7 @@ fn main() -> Result<()> {
         Command::Hammer(Hammer { threads, tally: false, targets }) => pod_hammer::hammer(threads, &targets),
         Command::Hammer(Hammer { threads, tally: true, targets }) => pod_hammer::tally(threads, &targets),
         Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),
-        Command::Bench(Bench { plan, json }) => print(&connect_bench::run(&plan)?, json),
+        Command::Bench(Bench { plan, json }) => print(&pod_bench::run(&plan)?, json),
     }
 }
 

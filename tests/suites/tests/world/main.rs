@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use portmap_harness::connect_bench::{Arm, Report};
 use portmap_harness::listen::{Listen, Protocol};
+use portmap_harness::pod_bench::{Arm, Report};
 use portmap_harness::world::{Client, Group, Pod, World, program};
 
 /// Far less than a retransmitted SYN, far more than an answer takes.

@@ -1,4 +1,5 @@
-//! `portmap-pod bench`: what portmap adds to a call, measured in one run.
+//! `portmap-pod bench`: what portmap adds to a call, measured in one run. The process of the client does no more than that: the
+//! crate `portmap-bench` makes the world around it, with all Services in the tables.
 //!
 //! Three arms take turns in blocks of connections, in an order that is shuffled in every round, so that whatever the machine
 //! does meanwhile falls on all of them. A socket belongs to the cgroup that its process was in when it was made, hence one

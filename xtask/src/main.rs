@@ -2,7 +2,7 @@
 //!
 //! One file per command. Each of them first makes sure that the tools it needs are there ([`setup::ensure`]), so that a fresh clone
 //! on a machine with only rustup needs no other preparation. What is built and run, and how, is the business of `portmap` and
-//! `portmap-tests`; nothing of portmap itself lives here, which keeps this crate quick to build.
+//! of the crates below `tests`; nothing of portmap itself lives here, which keeps this crate quick to build.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -30,7 +30,7 @@ use crate::{launch, workspace};
 /// and counted. The last line is the count.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these: names of suites (tests/tests/NAME.rs, "unit", "doc", "kernels"), or parts of tests' names
+    /// Only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
     /// Only on other kernels, and all that can run there: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest; all of them if none is named

@@ -1,12 +1,13 @@
 //! The test suites of the workspace, and what each of them needs.
 //!
-//! A suite is a file `tests/NAME.rs` of some member. Its module documentation may say what it needs, in a line by itself:
-//! `//! Needs: nothing.`, `//! Needs: kernel.` or `//! Needs: kernel, control plane.` Without that line, a suite of the end-to-end
-//! tests needs the kernel, and a control plane if it speaks of the harness's module of that name.
+//! A suite is a file `tests/NAME.rs` or `tests/NAME/main.rs` of some member, as cargo finds them. Its module documentation may say
+//! what it needs, in a line by itself: `//! Needs: nothing.`, `//! Needs: kernel.` or `//! Needs: kernel, control plane.` Without
+//! that line, a suite of the end-to-end tests needs the kernel, and a control plane if it speaks of the harness's module of that
+//! name.
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -14,7 +15,7 @@ use crate::setup::Purpose;
 use crate::workspace;
 
 /// The member with the end-to-end tests.
-const END_TO_END: &str = "tests";
+const END_TO_END: &str = "tests/suites";
 /// The other members, whose suites need nothing unless they say so.
 const OTHERS: [&str; 3] = ["portmap-common", "portmap", "xtask"];
 
@@ -53,15 +54,22 @@ fn plain(name: &str, selection: &[&str]) -> Suite {
 
 fn of_member(member: &str, presume: fn(&str) -> Vec<Purpose>) -> Result<Vec<Suite>> {
     let Ok(entries) = fs::read_dir(workspace::root().join(member).join("tests")) else { return Ok(Vec::new()) };
-    let paths = entries.flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
-    files.sort();
-    files.iter().map(|file| of_file(file, presume)).collect()
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| Some(of_file(path, &root_module(path)?, presume))).collect()
 }
 
-fn of_file(file: &Path, presume: fn(&str) -> Vec<Purpose>) -> Result<Suite> {
+/// The file that cargo compiles for an entry of the directory `tests`.
+fn root_module(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.join("main.rs")).filter(|file| file.is_file());
+    }
+    path.extension().is_some_and(|extension| extension == "rs").then(|| path.to_owned())
+}
+
+fn of_file(path: &Path, file: &Path, presume: fn(&str) -> Vec<Purpose>) -> Result<Suite> {
     let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
-    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let needs = declared_needs(&text).unwrap_or_else(|| presume(&text));
     Ok(Suite { selection: vec!["--test".into(), name.clone()], name, needs, environment: Vec::new() })
 }

@@ -24,7 +24,7 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 
-    /// What a test says in this line of something that it cannot do on this machine (`portmap_tests::say::skipped`), before it
+    /// What a test says in this line of something that it cannot do on this machine (`portmap_harness::say::skipped`), before it
     /// returns. The runner may have written the test's name before it.
     pub fn skip_of_line(line: &str) -> Option<&str> {
         line.find("skipped: ").map(|start| line[start..].trim_end())

@@ -10,7 +10,7 @@ use crate::workspace;
 /// A suite as a program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Suite {
-    /// The name of its file.
+    /// The name of its directory.
     pub name: String,
     /// Where cargo has put it.
     pub path: PathBuf,
@@ -27,10 +27,10 @@ pub fn build(names: &[&str]) -> Result<Vec<Suite>> {
     Ok(said.lines().filter_map(parse).collect())
 }
 
-/// Reads a line as in `  Executable tests/sockets.rs (target/release/deps/sockets-0123456789abcdef)`.
+/// Reads a line as in `  Executable tests/sockets/main.rs (target/release/deps/sockets-0123456789abcdef)`.
 fn parse(line: &str) -> Option<Suite> {
     let (source, path) = line.trim_start().strip_prefix("Executable ")?.split_once(" (")?;
-    let name = source.strip_prefix("tests/")?.strip_suffix(".rs")?;
+    let name = source.strip_prefix("tests/")?.strip_suffix("/main.rs")?;
     Some(Suite { name: name.to_owned(), path: workspace::root().join(path.strip_suffix(')')?) })
 }
 
@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn only_suites_are_read_from_what_cargo_says() {
-        let suite =
-            parse("  Executable tests/sockets.rs (target/release/deps/sockets-0123)").map(|suite| (suite.name, suite.path));
+        let suite = parse("  Executable tests/sockets/main.rs (target/release/deps/sockets-0123)")
+            .map(|suite| (suite.name, suite.path));
         assert_eq!(suite, Some(("sockets".into(), workspace::root().join("target/release/deps/sockets-0123"))));
         assert_eq!(parse("  Executable unittests src/lib.rs (target/release/deps/portmap-0123)"), None);
         assert_eq!(parse("    Finished `release` profile [optimized] target(s) in 0.52s"), None);

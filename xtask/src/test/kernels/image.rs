@@ -22,9 +22,9 @@ const OWN: [&str; 2] = ["portmap", "portmap-pod"];
 const GUEST: &str = "portmap-guest";
 
 /// What suites call, what the harness calls, and what the kernel and the first process call.
-const PROGRAMS: [&str; 21] = [
-    "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nsenter", "readlink", "rm", "setpriv",
-    "sh", "sleep", "sysctl", "timeout", "touch", "true", "unshare",
+const PROGRAMS: [&str; 22] = [
+    "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nsenter", "prlimit", "readlink", "rm",
+    "setpriv", "sh", "sleep", "sysctl", "timeout", "touch", "true", "unshare",
 ];
 
 /// What they read. A client of an API server wants to know some authorities, even if it needs none.

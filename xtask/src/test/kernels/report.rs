@@ -9,7 +9,7 @@ use crate::test::tally::Tally;
 /// Lines of the end of a log that are shown when the machine did not say itself what failed.
 const TAIL: usize = 60;
 
-/// A machine's last line; `portmap_tests::guest` writes it.
+/// A machine's last line; `portmap_guest` writes it.
 const CLOSING: &str = "portmap-guest: all suites have run";
 
 /// A machine after its end.

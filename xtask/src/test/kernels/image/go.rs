@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::Root;
 use crate::{program, workspace};
 
-const SOURCE: &str = "tests/tests/sockets/clients/main.go";
+const SOURCE: &str = "tests/suites/tests/sockets/clients/main.go";
 /// Where the suite looks before it builds one itself.
 const PLACE: &str = "/portmap/portmap-go-client";
 

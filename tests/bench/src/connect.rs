@@ -1,0 +1,208 @@
+//! What portmap adds to one `connect()`, with all Services in the tables: `portmap-pod bench` in a world of its own.
+//!
+//! The client and the server are two network namespaces on one bridge: the clean path, with no kube-proxy, no packet filter and
+//! no connection tracking between them. The client takes some Services in turn, and without Services the same pods.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum as _};
+use portmap::datapath::load::{PeerNames, Switches};
+use portmap::maps::Maps as _;
+use portmap::model::Family;
+use portmap_harness::listen::{Listen, Protocol};
+use portmap_harness::pod_bench::{self, Arm, Work};
+use portmap_harness::world::{Client, Group, Pod, World, program};
+use tokio::process::Command;
+
+use crate::cluster::{Cluster, PORT, Reached, TARGET_PORT, service_address};
+use crate::figures::Aim;
+use crate::machine::Machine;
+use crate::programs::{ProgramTime, Statistics};
+use crate::stages::{Scope, Stages};
+use crate::tables::Tables;
+use crate::{Report, Size, progress};
+
+/// What the median may be, against direct: of what, in which arm.
+const AIMS: [(Work, Arm, f64); 4] = [
+    (Work::TcpConnect, Arm::Hit, 1.05),
+    (Work::TcpConnect, Arm::Miss, 1.02),
+    (Work::UdpConnected, Arm::Hit, 1.05),
+    (Work::UdpUnconnected, Arm::Hit, 1.10),
+];
+
+/// The last part of the first address that the server gets besides its own; those before are for the pods of the world. What is
+/// left is enough for 155 endpoints: Services with more have only so many that are reached.
+const FIRST_HOST: u8 = 100;
+
+/// Connections of a turn that do not count, so that caches and the CPU's predictions are those of the arm.
+const WARM_UP: u32 = 20;
+
+/// Measure what a client pays for a connection through portmap, against a direct one
+///
+/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: what everyone pays who connects to no
+/// Service) and hit (to a Service). The ratios are medians of each round's ratio to its clean arm.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    size: Size,
+    /// How often every arm gets its turn
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Connections that an arm makes in its turn
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    per_round: u32,
+    /// Services that the client connects to in turn: with many of them, no entry is left in the CPU's caches
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    in_turn: u32,
+    /// What the programs show TCP sockets as their peer: to see what the note costs that "service" takes
+    #[arg(long, value_enum, default_value_t)]
+    peer_names: PeerNames,
+    /// What to measure; everything if not given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    work: Vec<Work>,
+}
+
+/// Measures. Dropping the future removes everything that it made.
+pub async fn run(arguments: Arguments) -> Result<Report> {
+    let machine = Machine::look();
+    let works: &[Work] = if arguments.work.is_empty() { &Work::ALL } else { &arguments.work };
+    let (mut connect, mut programs) = (Vec::new(), Vec::new());
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let of_protocol = || works.iter().filter(|work| work.is_udp() == (protocol == Protocol::Udp));
+        if of_protocol().next().is_none() {
+            continue;
+        }
+        let scene = Scene::set(&arguments, protocol)?;
+        for work in of_protocol() {
+            // A moment in which a signal is noticed.
+            tokio::task::yield_now().await;
+            connect.push(scene.measure(&arguments, *work).await?);
+        }
+        // Apart from the rest: the kernel's own statistics cost time.
+        programs.extend(scene.programs(&arguments, of_protocol().copied()).await?);
+    }
+    let in_turn = arguments.in_turn.min(arguments.size.services);
+    let aims = AIMS.iter().filter(|_| arguments.size == Size::AIMED_AT).filter_map(|(work, arm, limit)| {
+        let report = connect.iter().find(|report| report.work == *work)?;
+        let measured = report.arms.get(arm)?.ratio.p50;
+        Some(Aim::at_most(&format!("{work}, {arm} against clean, p50"), *limit, measured))
+    });
+    Ok(Report {
+        bench: "connect",
+        about: format!("calls to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),
+        machine,
+        size: arguments.size,
+        aims: aims.collect(),
+        connect,
+        programs,
+        sections: Vec::new(),
+    })
+}
+
+/// A world in which everything is ready. Its parts go in this order.
+struct Scene {
+    protocol: Protocol,
+    cluster: Cluster,
+    stages: Stages,
+    tables: Tables,
+    client: Client,
+    /// Keeps serving.
+    _server: Pod,
+    /// Its addresses.
+    pod: Vec<IpAddr>,
+    world: World,
+}
+
+impl Scene {
+    fn set(arguments: &Arguments, protocol: Protocol) -> Result<Self> {
+        let size = arguments.size;
+        progress(&format!("loading {} Services × {} endpoints for {protocol}", size.services, size.endpoints));
+        let world = World::new("bench-connect")?;
+        let (mut server, client) = (world.pod("server")?, world.client("client")?);
+        server.serve_in_turn(&[Listen { protocol, port: TARGET_PORT }])?;
+        let pod = match protocol {
+            Protocol::Tcp => more_addresses(&server, size.endpoints)?,
+            // One socket answers datagrams from one address, whichever they were sent to.
+            Protocol::Udp => vec![server.ipv4().into()],
+        };
+        let reached = Reached { pod: pod.clone(), services: arguments.in_turn };
+        let cluster = Cluster::new(size, protocol, &[Family::V4])?.reaching(reached);
+        let switches = Switches { peer_names: arguments.peer_names, ..Switches::default() };
+        let tables = Tables::create_with(&world, cluster.capacity(), &switches)?;
+        let (mut stages, _) = Stages::start(&tables)?;
+        stages.pass(cluster.events(), Scope::Everything)?;
+        Ok(Self { protocol, cluster, stages, tables, client, _server: server, pod, world })
+    }
+
+    async fn measure(&self, arguments: &Arguments, work: Work) -> Result<pod_bench::Report> {
+        let Arguments { rounds, per_round, .. } = arguments;
+        progress(&format!("measuring {work}: {rounds} rounds of 3 × {per_round}"));
+        let before = self.forwarded()?;
+        let mut command = Command::from(self.command(arguments, work)?);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
+        ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
+        // The programs' own counters: every call of the arm `hit` was translated, and nothing else was.
+        let hits = u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP));
+        let forwarded = self.forwarded()? - before;
+        ensure!(forwarded == hits, "{hits} calls were made to Services, but {forwarded} were translated");
+        serde_json::from_slice(&stdout).context("failed to read what portmap-pod bench prints")
+    }
+
+    /// The mean time of each program, as the kernel counts it, while a tenth of the work is done once more.
+    async fn programs(&self, arguments: &Arguments, works: impl Iterator<Item = Work>) -> Result<Vec<ProgramTime>> {
+        let arguments = Arguments { rounds: arguments.rounds.div_ceil(10), ..arguments.clone() };
+        let statistics = Statistics::of(&self.tables)?;
+        for work in works {
+            self.measure(&arguments, work).await?;
+        }
+        statistics.read(self.protocol)
+    }
+
+    fn command(&self, arguments: &Arguments, work: Work) -> Result<std::process::Command> {
+        let direct = self.pod.iter().map(|address| SocketAddr::new(*address, TARGET_PORT).to_string());
+        let services =
+            self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
+        let mut command = self.client.command_on_first_processor();
+        command.arg(program::find("portmap-pod")?).args([
+            "bench",
+            "--json",
+            "--direct",
+            &direct.collect::<Vec<_>>().join(","),
+            "--service",
+            &services.collect::<Vec<_>>().join(","),
+        ]);
+        command.arg("--cgroup-clean").arg(self.world.cgroup(Group::Clean));
+        command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
+        command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);
+        command.args(["--warm-up", &WARM_UP.to_string()]);
+        let name = work.to_possible_value().context("it has no name")?;
+        command.args(["--work", name.get_name()]);
+        Ok(command)
+    }
+
+    fn forwarded(&self) -> Result<u64> {
+        let maps = self.stages.maps();
+        let mut forwarded = 0;
+        for (_, found) in maps.read()?.frontends {
+            forwarded += maps.counters(found.number)?.forwarded;
+        }
+        Ok(forwarded)
+    }
+}
+
+/// Gives the pod as many more addresses. They all lead to the one socket that also serves direct connections: were it a socket
+/// for each, the kernel would have to wake another thread for every connection, and the client pays for that.
+fn more_addresses(pod: &Pod, count: u32) -> Result<Vec<IpAddr>> {
+    const ADD: &str = r#"for address in "$@"; do ip address add "$address/24" dev eth0 || exit; done"#;
+    let [a, b, c, _] = pod.ipv4().octets();
+    let hosts = (FIRST_HOST..u8::MAX).zip(0..count);
+    let addresses: Vec<IpAddr> = hosts.map(|(host, _)| IpAddr::from([a, b, c, host])).collect();
+    let mut command = pod.command_in(Group::Clean, "sh");
+    command.args(["-c", ADD, "sh"]).args(addresses.iter().map(ToString::to_string));
+    let Output { status, stderr, .. } = command.stdin(Stdio::null()).output().context("failed to run `ip`")?;
+    ensure!(status.success(), "failed to give the server more addresses: {}", String::from_utf8_lossy(&stderr).trim_end());
+    Ok(addresses)
+}

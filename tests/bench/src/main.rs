@@ -1,0 +1,114 @@
+//! Measures portmap on this machine: what a connection pays, what the agent takes, and the look-up by itself.
+
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use nix::unistd::geteuid;
+use portmap_bench::{Report, connect, lookup, memory, sync};
+use portmap_harness::world::World;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measure portmap on this machine
+///
+/// Everything happens in a world of its own: network namespaces without a way off the machine, a cgroup and a BPF directory, which
+/// are removed in the end. Needs root. The figures mean something beside others of the same run.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: Format,
+    /// Exit with 1 if an aim is missed
+    #[arg(long, global = true)]
+    check: bool,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    Connect(connect::Arguments),
+    Sync(sync::Arguments),
+    Lookup(lookup::Arguments),
+    Memory(memory::Arguments),
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// Aligned columns, for people
+    #[default]
+    Table,
+    /// JSON, for programs
+    Json,
+}
+
+/// What a program exits with that a signal ended: 128 and the signal's number.
+type Interrupted = u8;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = run(Cli::parse()).await;
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    anyhow::ensure!(geteuid().is_root(), "measuring takes network namespaces, a cgroup and BPF programs: run this as root");
+    let mut signals = Box::pin(signals()?);
+    World::sweep();
+    let report = tokio::select! {
+        interrupted = &mut signals => return Ok(stop(interrupted)),
+        report = measure(cli.bench) => report,
+    };
+    if report.is_err() {
+        // Ctrl-C reaches our children too, and what fails then is not worth reporting.
+        if let Ok(interrupted) = tokio::time::timeout(Duration::from_millis(10), signals).await {
+            return Ok(stop(interrupted));
+        }
+    }
+    let report = report?;
+    print(&report, cli.output)?;
+    Ok(if cli.check && !report.is_met() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn measure(bench: Bench) -> Result<Report> {
+    match bench {
+        Bench::Connect(arguments) => connect::run(arguments).await,
+        Bench::Sync(arguments) => sync::run(arguments).await,
+        Bench::Lookup(arguments) => lookup::run(arguments).await,
+        Bench::Memory(arguments) => memory::run(arguments).await,
+    }
+}
+
+/// Waits for one of the signals that end a program. From this call on they do not end this one at once.
+fn signals() -> Result<impl Future<Output = Interrupted>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        }
+    })
+}
+
+fn stop(interrupted: Interrupted) -> ExitCode {
+    eprintln!("interrupted: everything is removed again");
+    ExitCode::from(interrupted)
+}
+
+fn print(report: &Report, format: Format) -> Result<()> {
+    let output = match format {
+        Format::Table => report.to_string(),
+        Format::Json => serde_json::to_string_pretty(report).context("failed to write JSON")? + "\n",
+    };
+    io::stdout().write_all(output.as_bytes()).context("failed to print")
+}

@@ -1,0 +1,74 @@
+//! The steps that edit a manifest: the agent notices, and the next connections follow.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use portmap_harness::agent::Agent;
+
+use crate::connect;
+use crate::example_stage::Stage;
+use crate::examples::Edit;
+use crate::screen::Screen;
+
+/// A pod fails its readiness probe.
+const NOT_READY: Edit = Edit {
+    file: "web.yaml",
+    object: "web-3",
+    from: r#"- {type: Ready, status: "True"}"#,
+    to: r#"- {type: Ready, status: "False"}"#,
+};
+
+/// A Service leads to another port of the same pods.
+const OTHER_PORT: Edit = Edit { file: "named-port.yaml", object: "api", from: "targetPort: http", to: "targetPort: admin" };
+
+/// A pod that is not ready gets no new connections.
+pub fn readiness(stage: &mut Stage, screen: Screen) -> Result<String> {
+    follow(stage, screen, &NOT_READY, "web")?;
+    Ok(format!("{} gets no connections any more", NOT_READY.object))
+}
+
+/// Another targetPort.
+pub fn target_port(stage: &mut Stage, screen: Screen) -> Result<String> {
+    follow(stage, screen, &OTHER_PORT, "api")?;
+    Ok("clients still ask for port 80, and reach other ports of the same pods".to_owned())
+}
+
+/// Edits a file of the agent's, waits for the tables, and connects.
+fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Result<()> {
+    screen.line("edit", &format!("{}, {}", edit.file, edit.object))?;
+    screen.replaced(edit.from, edit.to)?;
+    let text = stage.examples.edit(edit)?;
+    let (_, port) = stage.examples.port(service)?;
+    let mut backends: Vec<String> = port.backends.iter().map(|backend| backend.address.to_string()).collect();
+    backends.sort();
+    let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+    let written = Instant::now();
+    Agent::write(&stage.world, edit.file, &text)?;
+    stage.agent()?.await_backends(&port.frontend(), &backends)?;
+    screen.line("tables", &format!("follow within {} ms", written.elapsed().as_millis()))?;
+    connect::spread_over(stage, screen, &port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::examples::Examples;
+
+    #[test]
+    fn the_edits_fit_the_examples() -> Result<()> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+        let mut examples = Examples::read(&directory)?;
+        examples.edit(&NOT_READY)?;
+        examples.edit(&OTHER_PORT)?;
+        let backends = |service| -> Result<Vec<String>> {
+            let (_, port) = examples.port(service)?;
+            Ok(port.backends.iter().map(ToString::to_string).collect())
+        };
+        assert_eq!(backends("web")?, ["web-1 8080/TCP", "web-2 8080/TCP"]);
+        assert_eq!(backends("api")?, ["api-1 8081/TCP", "api-2 9091/TCP"]);
+        assert!(examples.edit(&OTHER_PORT).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Which tests to run.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+
+/// A suite, with what its runner is told: one word of a command line, as in `sockets`, `sockets:udp::,names::` or
+/// `table_stress:--skip,no_grace`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name.
+    pub suite: String,
+    /// Parts of tests' names, and options; none for all tests.
+    pub filters: Vec<String>,
+}
+
+impl FromStr for Plan {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        let (suite, filters) = word.split_once(':').unwrap_or((word, ""));
+        let filters = filters.split(',').filter(|filter| !filter.is_empty()).map(str::to_owned).collect();
+        Ok(Self { suite: suite.to_owned(), filters })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_suite_and_its_filters() {
+        let plan = |suite: &str, filters: &[&str]| Plan {
+            suite: suite.into(),
+            filters: filters.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!("sockets".parse(), Ok(plan("sockets", &[])));
+        assert_eq!("sockets:udp::,names".parse(), Ok(plan("sockets", &["udp::", "names"])));
+        assert_eq!("stress:--skip,slow".parse(), Ok(plan("stress", &["--skip", "slow"])));
+    }
+}

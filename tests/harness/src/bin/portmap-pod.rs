@@ -1,0 +1,140 @@
+//! What runs in the pods and clients of a world: an application that says who it is, and those who ask it.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser};
+use portmap_harness::listen::{Listen, Protocol};
+use portmap_harness::patience::patience;
+use portmap_harness::pod_bench::{self, Plan};
+use portmap_harness::pod_client::Answers;
+use portmap_harness::pod_dns::{self, Record};
+use portmap_harness::pod_hammer::{self, Targets};
+use portmap_harness::{pod_process, pod_server, pod_share};
+use serde::Serialize;
+
+/// A pod's application, and its clients
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Answer everyone with the pod's name and port, until standard input ends
+    Serve(Serve),
+    /// Ask an address who answers there
+    Connect(Connect),
+    /// Do what standard input says with sockets, a line of JSON each
+    Drive,
+    /// Answer queries for names, until standard input ends
+    Dns(Dns),
+    /// Ask addresses all the time who answers there, until standard input ends
+    Hammer(Hammer),
+    /// Ask addresses all the time through one UDP socket, until standard input ends
+    Share(Share),
+    /// Measure what portmap adds to connecting
+    Bench(Bench),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The pod's name, given in every answer
+    #[arg(long)]
+    name: String,
+    /// Where to listen; repeatable
+    #[arg(long, value_name = "PORT/PROTOCOL", required = true)]
+    listen: Vec<Listen>,
+    /// The local address; the default serves IPv4 too
+    #[arg(long, default_value = "::")]
+    address: IpAddr,
+}
+
+#[derive(Args)]
+struct Connect {
+    /// The address and port to ask
+    #[arg(value_name = "ADDR:PORT")]
+    target: SocketAddr,
+    /// Ask through connected UDP sockets
+    #[arg(long)]
+    udp: bool,
+    /// How often, each time through a new socket
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// How long to wait for a connection, and again for an answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Dns {
+    /// The pod's name, the TXT record of `who`
+    #[arg(long)]
+    name: String,
+    /// The port for UDP and TCP
+    #[arg(long, default_value_t = 53)]
+    port: u16,
+    /// An address of a name; repeatable
+    #[arg(value_name = "NAME=ADDRESS")]
+    records: Vec<Record>,
+}
+
+#[derive(Args)]
+struct Hammer {
+    /// How many threads ask
+    #[arg(long, default_value_t = 8)]
+    threads: u8,
+    /// Only count what comes of it
+    #[arg(long)]
+    tally: bool,
+    #[command(flatten)]
+    targets: Targets,
+}
+
+#[derive(Args)]
+struct Share {
+    /// How many threads ask
+    #[arg(long, default_value_t = 4)]
+    threads: u8,
+    /// Who is asked
+    #[arg(value_name = "ADDR:PORT", required = true)]
+    targets: Vec<SocketAddr>,
+}
+
+#[derive(Args)]
+struct Bench {
+    #[command(flatten)]
+    plan: Plan,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Serve(Serve { name, listen, address }) => pod_server::serve(&name, address, &listen),
+        Command::Connect(Connect { target, udp, count, timeout, json }) => {
+            let answers = Answers::gather(target, protocol(udp), count, patience(Duration::from_millis(timeout)));
+            print(&answers, json)
+        }
+        Command::Drive => pod_process::drive(),
+        Command::Dns(Dns { name, port, records }) => pod_dns::serve(&name, port, records),
+        Command::Hammer(Hammer { threads, tally: false, targets }) => pod_hammer::hammer(threads, &targets),
+        Command::Hammer(Hammer { threads, tally: true, targets }) => pod_hammer::tally(threads, &targets),
+        Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),
+        Command::Bench(Bench { plan, json }) => print(&pod_bench::run(&plan)?, json),
+    }
+}
+
+fn protocol(udp: bool) -> Protocol {
+    if udp { Protocol::Udp } else { Protocol::Tcp }
+}
+
+fn print(value: &(impl Serialize + Display), json: bool) -> Result<()> {
+    let output = if json { serde_json::to_string(value).context("failed to write JSON")? } else { value.to_string() };
+    writeln!(io::stdout(), "{}", output.trim_end()).context("failed to print")
+}

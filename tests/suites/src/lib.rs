@@ -1,0 +1,8 @@
+//! Modules that several suites use: a world with pods and an agent, and the objects of its Services.
+//!
+//! A suite is a directory below `tests`. A module of one suite only is in its directory. The harness of suites, demo and benchmarks
+//! is [`portmap_harness`].
+#![forbid(unsafe_code)]
+
+pub mod service_objects;
+pub mod service_stage;

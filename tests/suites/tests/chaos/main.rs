@@ -1,0 +1,208 @@
+//! Four processes connect to Services all the time while the agent is killed, stopped, restarted, and replaced by agents with other
+//! sizes of maps, of another version of the tables, and of earlier builds, at random moments. No connection may fail or go astray.
+//!
+//! `PORTMAP_CHAOS_SECONDS` is how long it takes (30 by default), `PORTMAP_CHAOS_SEED` repeats the order of events,
+//! `PORTMAP_EARLIER_AGENTS` has the paths of earlier builds, as in `PATH` (none by default).
+//!
+//! Needs: kernel.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use portmap_harness::agent::Agent;
+use portmap_harness::listen::Listen;
+use portmap_harness::pod_hammer::{Manner, Tally};
+use portmap_harness::random::Random;
+use portmap_harness::say;
+use portmap_harness::worker::Worker;
+use portmap_harness::world::{Pod, World};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip};
+use serde_json::json;
+
+const PROCESSES: usize = 4;
+const SERVICES: u8 = 6;
+const PODS: [&str; 3] = ["a", "b", "c"];
+/// Service n is served by every pod on port 9000 + n.
+const PORTS: u16 = 9000;
+
+/// Arguments of agents that cannot use one another's maps, as a restart with other flags or an upgrade has it.
+const ARGUMENTS: [&[&str]; 4] =
+    [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
+
+/// An agent that may be the next one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Build {
+    /// Today's, with these arguments.
+    Today(&'static [&'static str]),
+    /// An earlier one, as it is.
+    Earlier(PathBuf),
+}
+
+impl Build {
+    fn all() -> Vec<Self> {
+        let earlier = env::var_os("PORTMAP_EARLIER_AGENTS").unwrap_or_default();
+        let earlier = env::split_paths(&earlier).filter(|path| !path.as_os_str().is_empty()).map(Self::Earlier);
+        ARGUMENTS.into_iter().map(Self::Today).chain(earlier).collect()
+    }
+
+    fn spawn(&self, world: &World, arguments: &[&str]) -> Agent {
+        match self {
+            Self::Today(own) => Agent::spawn(world, &[arguments, *own].concat()),
+            Self::Earlier(path) => Agent::spawn_build(world, path, arguments),
+        }
+        .unwrap()
+    }
+}
+
+/// Fewer connections in a second would not say much.
+const LEAST_CONNECTIONS: u64 = 200;
+
+fn variable(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn no_connection_is_lost_whatever_the_agent_suffers() {
+    let time = Duration::from_secs(variable("PORTMAP_CHAOS_SECONDS", 30));
+    let seed = variable("PORTMAP_CHAOS_SEED", 1);
+    let world = World::new("chaos").unwrap();
+    let pods: Vec<Pod> = PODS.iter().map(|name| serving(&world, name)).collect();
+    write_services(&world, &pods);
+    let clients: Vec<Pod> = (0..PROCESSES).map(|number| world.client(&format!("client{number}")).unwrap()).collect();
+    let mut chaos = Chaos {
+        agent: Agent::start(&world, &[]).unwrap(),
+        world,
+        random: Random::new(seed),
+        builds: Build::all(),
+        events: BTreeMap::new(),
+    };
+    let mut workers: Vec<Worker> = clients.iter().map(hammer).collect();
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        chaos.strike();
+    }
+    chaos.let_each_build_settle();
+    let tallies: Vec<Tally> = workers.iter_mut().flat_map(|worker| worker.finish::<Tally>().unwrap()).collect();
+    let mut connections: BTreeMap<Manner, u64> = BTreeMap::new();
+    for Tally { manner, count, .. } in &tallies {
+        *connections.entry(*manner).or_default() += count;
+    }
+    let wrong: Vec<&Tally> = tallies.iter().filter(|tally| !is_right(tally)).collect();
+    let (total, events) = (connections.values().sum::<u64>(), chaos.events.values().sum::<u32>());
+    say::figures(format_args!(
+        "{total} connections {connections:?}, {} failed or misdirected, during {events} events {:?} of {} builds (seed {seed})",
+        wrong.iter().map(|tally| tally.count).sum::<u64>(),
+        chaos.events,
+        chaos.builds.len()
+    ));
+    assert!(wrong.is_empty(), "failed or misdirected: {wrong:#?}\n{}", chaos.agent.log());
+    assert!(connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs(), "too few to say anything: {connections:?}");
+    assert_eq!(chaos.events.len(), Event::ALL.len(), "every kind of event should have happened: {:?}", chaos.events);
+}
+
+/// Whether the answer is one of the Service's pods', on the Service's own port.
+fn is_right(tally: &Tally) -> bool {
+    let service = (1..=SERVICES).find(|number| cluster_ip(*number).addresses().contains(&tally.target.ip().to_canonical()));
+    let port = PORTS + u16::from(service.unwrap());
+    let protocol = if tally.manner == Manner::Tcp { "TCP" } else { "UDP" };
+    let is_pods = |answer: &String| PODS.iter().any(|pod| *answer == format!("{pod} {port}/{protocol}"));
+    tally.answer.as_ref().is_ok_and(is_pods)
+}
+
+fn serving(world: &World, name: &str) -> Pod {
+    let mut pod = world.pod(name).unwrap();
+    let ports = (1..=SERVICES).map(|number| PORTS + u16::from(number));
+    pod.serve(&ports.flat_map(|port| [Listen::tcp(port), Listen::udp(port)]).collect::<Vec<_>>()).unwrap();
+    pod
+}
+
+fn write_services(world: &World, pods: &[Pod]) {
+    let service = |number: u8| {
+        let endpoints = pods.iter().map(|pod| Endpoint::of(pod).port(PORTS + u16::from(number)));
+        Service::new(&format!("s{number}"), number).endpoints(endpoints).objects()
+    };
+    let objects: Vec<_> = (1..=SERVICES).flat_map(service).collect();
+    Agent::write(world, "objects.json", &json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
+}
+
+fn hammer(client: &Pod) -> Worker {
+    let targets = (1..=SERVICES).flat_map(|number| Via::ALL.map(|via| cluster_ip(number).at(via, PORT).to_string()));
+    let arguments =
+        targets.flat_map(|target| ["--tcp", "--connected", "--unconnected"].map(|manner| [manner.to_owned(), target.clone()]));
+    let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(arguments.flatten());
+    Worker::start(client, arguments).unwrap()
+}
+
+/// What happens to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// It is killed, and started again.
+    Killed,
+    /// It is told to stop, and started again.
+    Stopped,
+    /// It is killed while it starts, and started again.
+    KilledAtStart,
+    /// Another agent waits for its end.
+    Succeeded,
+}
+
+impl Event {
+    const ALL: [Self; 4] = [Self::Killed, Self::Stopped, Self::KilledAtStart, Self::Succeeded];
+}
+
+struct Chaos {
+    agent: Agent,
+    world: World,
+    random: Random,
+    builds: Vec<Build>,
+    events: BTreeMap<Event, u32>,
+}
+
+impl Chaos {
+    /// Lets something happen, after a while of any length.
+    fn strike(&mut self) {
+        self.pause(600);
+        let event = Event::ALL[self.random.below(Event::ALL.len())];
+        let build = self.builds[self.random.below(self.builds.len())].clone();
+        match event {
+            Event::Killed => self.restart(Signal::SIGKILL, &build),
+            Event::Stopped => self.restart(Signal::SIGTERM, &build),
+            Event::KilledAtStart => {
+                self.restart(Signal::SIGKILL, &build);
+                self.pause(250);
+                self.restart(Signal::SIGKILL, &build);
+            }
+            Event::Succeeded => {
+                let next = build.spawn(&self.world, &["--wait"]);
+                self.pause(250);
+                self.agent.stop(Signal::SIGKILL).unwrap();
+                self.agent = next;
+            }
+        }
+        *self.events.entry(event).or_default() += 1;
+    }
+
+    /// Nothing would be shown by builds that never come to act.
+    fn let_each_build_settle(&mut self) {
+        for build in self.builds.clone() {
+            self.restart(Signal::SIGTERM, &build);
+            let is_healthy = |agent: &Agent| Ok(agent.portmap(&["status"])?.status.success());
+            self.agent.wait_until(&format!("{build:?} is healthy"), is_healthy).unwrap();
+        }
+    }
+
+    fn restart(&mut self, signal: Signal, build: &Build) {
+        self.agent.stop(signal).unwrap();
+        self.agent = build.spawn(&self.world, &[]);
+    }
+
+    /// The moments are what is random: there is nothing to wait for.
+    fn pause(&mut self, most: usize) {
+        thread::sleep(Duration::from_millis(self.random.below(most) as u64));
+    }
+}

@@ -1,0 +1,145 @@
+//! An agent's life: healthy, stopped, restarted, cleaned up under its feet.
+
+use anyhow::{Result, bail, ensure};
+use nix::sys::signal::Signal;
+use portmap_harness::listen::Protocol;
+use portmap_harness::world::Pod;
+use serde_json::Value;
+
+use crate::site::{Site, service};
+
+/// What a client meets at the ClusterIP of a Service without endpoints.
+const TRANSLATED: &str = "ECONNREFUSED";
+/// What it meets there while nobody translates.
+const LEFT_ALONE: &str = "ENETUNREACH";
+
+fn site(name: &str) -> Result<Site> {
+    let site = Site::new(name)?;
+    site.write("web.yaml", &service("web", "10.96.0.10"))?;
+    Ok(site)
+}
+
+fn expect_at_service(client: &Pod, error: &str) -> Result<()> {
+    let answers = client.connect("10.96.0.10:80".parse()?, Protocol::Tcp, 1)?;
+    ensure!(answers.errors == [(error.to_owned(), 1)].into(), "{error} should be met, but:\n{answers}");
+    Ok(())
+}
+
+/// The checks of `portmap status` that are not fine, which must agree with its exit code.
+fn complaints(site: &Site, code: i32) -> Result<Vec<String>> {
+    let json = site.ask(&["status", "-o", "json"])?.expect(code)?.stdout;
+    let health: Value = serde_json::from_str(&json)?;
+    ensure!(health["healthy"] == (code == 0), "{json}");
+    let checks = health["checks"].as_array().cloned().unwrap_or_default();
+    let bad = checks.iter().filter(|check| check["fine"] == false).map(|check| format!("{}: {}", check["name"], check["text"]));
+    Ok(bad.collect())
+}
+
+#[test]
+fn status_tells_an_agent_at_work_from_one_that_stopped() -> Result<()> {
+    let site = site("status")?;
+    site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
+    let agent = site.start()?;
+    assert!(complaints(&site, 0)?.is_empty());
+    let table = site.ask(&["status"])?.expect(0)?;
+    assert!(table.stderr.is_empty() && !table.stdout.contains('\x1b'), "{table:#?}");
+    for part in ["connect4", &format!("process {}", agent.pid()), "FRONTENDS_V4", "CAPACITY"] {
+        assert!(table.stdout.contains(part), "{part} in {}", table.stdout);
+    }
+    agent.stop(Signal::SIGTERM)?;
+    let complaints = complaints(&site, 1)?;
+    let [agent, source] = complaints.as_slice() else { bail!("not two complaints: {complaints:?}") };
+    assert!(agent.contains("start it: portmap run") && source.contains("no agent listens"), "{complaints:?}");
+    let table = site.ask(&["status"])?.expect(1)?.stdout;
+    assert!(table.lines().any(|line| line.starts_with("agent") && line.contains("NOT OK")), "{table}");
+    Ok(())
+}
+
+#[test]
+fn a_signal_ends_the_agent_and_leaves_the_tables() -> Result<()> {
+    let site = site("signal")?;
+    let client = site.world.client("client")?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let agent = site.start()?;
+        expect_at_service(&client, TRANSLATED)?;
+        let (status, said) = agent.stop(signal)?;
+        assert!(status.success() && said.contains(signal.as_str()), "{status}: {said}");
+        site.await_services(&[("10.96.0.10", "web")])?;
+        expect_at_service(&client, TRANSLATED)?;
+    }
+    Ok(())
+}
+
+/// Whatever changed while none was running is caught up with.
+#[test]
+fn an_agent_takes_over_from_one_that_was_killed() -> Result<()> {
+    let site = site("killed")?;
+    let client = site.world.client("client")?;
+    let (status, _) = site.start()?.stop(Signal::SIGKILL)?;
+    assert!(!status.success());
+    expect_at_service(&client, TRANSLATED)?;
+    site.write("web.yaml", &service("dns", "10.96.0.53"))?;
+    site.await_services(&[("10.96.0.10", "web")])?;
+    let _agent = site.start()?;
+    site.await_services(&[("10.96.0.53", "dns")])?;
+    expect_at_service(&client, LEFT_ALONE)
+}
+
+#[test]
+fn cleanup_waits_for_the_agent_to_be_stopped() -> Result<()> {
+    let site = site("cleanup")?;
+    let client = site.world.client("client")?;
+    let agent = site.start()?;
+    let pins = site.world.bpffs().to_string_lossy();
+    site.ask(&["cleanup"])?.expect_error(&["an agent is running", &pins, "--force"])?;
+    expect_at_service(&client, TRANSLATED)?;
+    assert!(complaints(&site, 0)?.is_empty());
+    agent.stop(Signal::SIGTERM)?;
+    let outcome = site.ask(&["cleanup"])?.expect(0)?;
+    assert!(outcome.stdout.contains("connect4") && outcome.stdout.contains("FRONTENDS_V4"), "{outcome:#?}");
+    assert!(!site.world.bpffs().exists() && outcome.stderr.is_empty(), "{outcome:#?}");
+    expect_at_service(&client, LEFT_ALONE)?;
+    // Again is fine.
+    site.ask(&["cleanup"])?.expect(0).map(drop)
+}
+
+/// The agent must not believe, and say, that it still serves anybody.
+#[test]
+fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
+    let site = site("force")?;
+    let client = site.world.client("client")?;
+    let agent = site.start()?;
+    expect_at_service(&client, TRANSLATED)?;
+    site.ask(&["cleanup", "--force"])?.expect(0)?;
+    assert!(!site.world.bpffs().exists());
+    expect_at_service(&client, LEFT_ALONE)?;
+    site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
+    // At the next change at the latest.
+    site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
+    let (status, said) = agent.await_end()?;
+    assert!(!status.success(), "{status}: {said}");
+    Ok(())
+}
+
+#[test]
+fn standard_input_will_do_for_an_agent() -> Result<()> {
+    let site = site("stdin")?;
+    let mut command = site.run(&["--manifests", "-"])?;
+    let mut agent = crate::site::Agent::start(command.stdin(std::fs::File::open(site.manifests().join("web.yaml"))?))?;
+    agent.await_log("synced: ")?;
+    site.await_services(&[("10.96.0.10", "web")])?;
+    let (status, said) = agent.stop(Signal::SIGTERM)?;
+    assert!(status.success(), "{status}: {said}");
+    Ok(())
+}
+
+#[test]
+fn an_empty_directory_is_a_beginning() -> Result<()> {
+    let site = Site::new("empty")?;
+    let _agent = site.start()?;
+    assert!(complaints(&site, 0)?.is_empty());
+    let table = site.ask(&["services"])?.expect(0)?;
+    assert!(table.stdout.contains("no frontends") && table.stderr.is_empty(), "{table:#?}");
+    site.write("web.yaml", &service("web", "10.96.0.10"))?;
+    site.await_services(&[("10.96.0.10", "web")])
+}

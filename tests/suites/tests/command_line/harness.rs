@@ -1,0 +1,102 @@
+//! Running the command to its end, and what came of it.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result, ensure};
+use portmap_harness::world::program;
+use tempfile::TempDir;
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What would change the answers.
+const VARIABLES: [&str; 5] = ["NODE_NAME", "NO_COLOR", "RUST_LOG", "KUBECONFIG", "TERM"];
+
+/// The command that the tests run.
+pub fn binary() -> Result<PathBuf> {
+    program::find("portmap").context("build the command first: cargo build --release -p portmap")
+}
+
+/// The command on this machine: for subcommands that attach nothing.
+pub fn portmap(arguments: &[&str]) -> Result<Outcome> {
+    finish(in_time(Command::new("timeout"))?.args(arguments))
+}
+
+/// Completes a `timeout`, so that a command that should end by itself does so.
+pub fn in_time(mut timeout: Command) -> Result<Command> {
+    timeout.args(["--signal=KILL", &PATIENCE.as_secs().to_string()]).arg(binary()?);
+    Ok(timeout)
+}
+
+/// Runs a command to its end.
+pub fn finish(command: &mut Command) -> Result<Outcome> {
+    finish_with_input(command, "")
+}
+
+/// Runs a command to its end, with this on its standard input.
+pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> {
+    clean(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("failed to run {command:?}"))?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    // Who does not read its input may end before it is written.
+    let output = thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input.as_bytes()).ok());
+        child.wait_with_output()
+    })?;
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let outcome = Outcome { code: output.status.code(), stdout, stderr };
+    ensure!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:?}");
+    Ok(outcome)
+}
+
+/// Takes out of a command's environment what would change its answers.
+pub fn clean(command: &mut Command) -> &mut Command {
+    VARIABLES.iter().fold(command, |command, variable| command.env_remove(variable))
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Fails if the exit code is another.
+    pub fn expect(self, code: i32) -> Result<Self> {
+        ensure!(self.code == Some(code), "the exit code should be {code}: {self:#?}");
+        Ok(self)
+    }
+
+    /// Fails unless it ended with 3 and one line, the error, that has all of these parts in it.
+    pub fn expect_error(self, parts: &[&str]) -> Result<()> {
+        let outcome = self.expect(3)?;
+        let errors: Vec<&str> = outcome.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
+        let says_all = errors.iter().all(|line| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part)));
+        ensure!(errors.len() == 1 && says_all, "one line should say {parts:?}: {outcome:#?}");
+        ensure!(outcome.stdout.is_empty(), "nothing should be printed: {outcome:#?}");
+        Ok(())
+    }
+}
+
+/// A copy of the command that everybody may run.
+pub fn public_copy() -> Result<(TempDir, PathBuf)> {
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = directory.path().join("portmap");
+    fs::copy(binary()?, &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    Ok((directory, copy))
+}
+
+/// A `setpriv` that starts the command as a user without any rights.
+pub fn as_nobody(mut setpriv: Command, portmap: &PathBuf) -> Command {
+    setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(portmap);
+    setpriv
+}

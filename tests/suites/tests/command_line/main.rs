@@ -1,0 +1,17 @@
+//! The command line as its users meet it: exit codes and texts, with and without privileges, and the agent's life on files.
+//!
+//! Agents run in worlds of their own, attached to the world's cgroup and never to the machine's.
+//!
+//! Needs: kernel.
+
+mod agent;
+mod bad_start;
+mod cgroups;
+mod files;
+mod harness;
+mod large;
+mod pins;
+mod resolve;
+mod site;
+mod trouble;
+mod usage;

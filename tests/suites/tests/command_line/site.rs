@@ -1,0 +1,180 @@
+//! An agent at work: a world, a directory of manifests, and `portmap run` on it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portmap_harness::world::{Group, World};
+use serde_json::Value;
+
+use crate::harness::{self, Outcome, PATIENCE};
+
+/// Between two looks at what only looking tells.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A Service that has no endpoints.
+pub fn service(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {address}, ports: [{{port: 80}}]}}\n"
+    )
+}
+
+/// A world with manifests.
+pub struct Site {
+    pub world: World,
+    /// The size of the agent's maps.
+    pub max_services: u32,
+}
+
+impl Site {
+    pub fn new(name: &str) -> Result<Self> {
+        let world = World::new(name)?;
+        fs::create_dir(world.directory().join("manifests"))?;
+        Ok(Self { world, max_services: 64 })
+    }
+
+    /// The directory of manifests.
+    pub fn manifests(&self) -> PathBuf {
+        self.world.directory().join("manifests")
+    }
+
+    /// Writes a manifest in place.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.manifests().join(file), text)?)
+    }
+
+    /// `portmap run` with these arguments besides those that keep it in this world; not started yet.
+    pub fn run(&self, arguments: &[&str]) -> Result<Command> {
+        Ok(self.complete(self.world.command(harness::binary()?), arguments))
+    }
+
+    /// `portmap run` that is expected to end by itself.
+    pub fn run_in_time(&self, arguments: &[&str]) -> Result<Outcome> {
+        harness::finish(&mut self.complete(harness::in_time(self.world.command("timeout"))?, arguments))
+    }
+
+    /// The arguments that keep `portmap run` in this world.
+    pub fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command.args([
+            "run",
+            "--node-name",
+            "node-1",
+            "--max-backends",
+            "256",
+            "--max-services",
+            &self.max_services.to_string(),
+        ]);
+        command.arg("--cgroup").arg(self.world.cgroup(Group::Clients)).arg("--bpffs").arg(self.world.bpffs()).args(arguments);
+        command
+    }
+
+    /// An agent on the directory of manifests, once it has synced.
+    pub fn start(&self) -> Result<Agent> {
+        let mut agent = Agent::start(self.run(&["--manifests"])?.arg(self.manifests()))?;
+        agent.await_log("synced: ")?;
+        Ok(agent)
+    }
+
+    /// A subcommand on the pins of this world.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Outcome> {
+        let mut command = harness::in_time(self.world.command("timeout"))?;
+        harness::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))
+    }
+
+    /// The Services in the kernel's tables, by frontend.
+    pub fn services(&self) -> Result<BTreeMap<String, String>> {
+        let outcome = self.ask(&["services", "-o", "json"])?.expect(0)?;
+        let rows: Vec<BTreeMap<String, Value>> = serde_json::from_str(&outcome.stdout)?;
+        let text = |row: &BTreeMap<String, Value>, field| row.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(rows.iter().map(|row| (text(row, "frontend"), text(row, "service"))).collect())
+    }
+
+    /// Returns once the kernel's tables hold these frontends, of these Services in the namespace `default`, and no others.
+    pub fn await_services(&self, expected: &[(&str, &str)]) -> Result<()> {
+        let expected = expected.iter().map(|(address, service)| (format!("{address}:80/TCP"), format!("default/{service}")));
+        let expected: BTreeMap<String, String> = expected.collect();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let services = self.services()?;
+            if services == expected {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the tables should hold {expected:?}, but hold {services:?}");
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// A running agent; killed when dropped.
+pub struct Agent {
+    child: Child,
+    log: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Agent {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        harness::clean(command).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("failed to run {command:?}"))?;
+        let stderr = child.stderr.take().context("no standard error")?;
+        let (sender, log) = channel();
+        thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Ok(Self { child, log, seen: Vec::new() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns the next line of the log that has this in it.
+    pub fn await_log(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return Ok(line);
+            }
+        }
+        bail!("the agent never said {text:?}, but:\n{}", self.seen.join("\n"))
+    }
+
+    /// Asks it to stop, and returns how it ended and all that it said.
+    pub fn stop(self, signal: Signal) -> Result<(ExitStatus, String)> {
+        kill(Pid::from_raw(self.child.id().try_into()?), signal)?;
+        self.await_end()
+    }
+
+    /// Returns how it ended, and all that it said, once it has.
+    pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok((self.child.wait()?, self.seen.join("\n"))),
+                Err(RecvTimeoutError::Timeout) => bail!("the agent does not end; it said:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // One that has ended, and was waited for, is left alone.
+        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// Replaces a file or symbolic link by another, in one step.
+pub fn replace(new: &Path, old: &Path) -> Result<()> {
+    fs::rename(new, old).with_context(|| format!("failed to rename {} to {}", new.display(), old.display()))
+}

@@ -1,0 +1,115 @@
+//! Questions about the command itself, and wrong usage.
+
+use std::io;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, ensure};
+
+use crate::harness::{binary, clean, finish, portmap};
+
+#[test]
+fn the_version_is_said() -> Result<()> {
+    for flag in ["--version", "-V"] {
+        let outcome = portmap(&[flag])?.expect(0)?;
+        assert_eq!(outcome.stdout, format!("portmap {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    Ok(())
+}
+
+#[test]
+fn help_mentions_every_flag() -> Result<()> {
+    const FLAGS: [(&str, &[&str]); 6] = [
+        (
+            "run",
+            &[
+                "--manifests",
+                "--kubeconfig",
+                "--node-name",
+                "--bpffs",
+                "--cgroup",
+                "--max-services",
+                "--max-backends",
+                "--service-cidr",
+                "--nodeport-addresses",
+                "--only-host",
+                "--exclude-cgroup",
+                "--max-affinity-clients",
+                "--datapath-log",
+                "--service-proxy-name",
+            ],
+        ),
+        ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
+        ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
+        ("status", &["--bpffs", "-o, --output"]),
+        ("cleanup", &["--bpffs", "--force"]),
+        ("completions", &["bash", "zsh", "fish"]),
+    ];
+    let overview = portmap(&["--help"])?.expect(0)?.stdout;
+    for part in ["Exit codes: 0", "--verbose", "--version"] {
+        assert!(overview.contains(part), "{part} in {overview}");
+    }
+    for (subcommand, flags) in FLAGS {
+        assert!(overview.contains(subcommand), "{subcommand} in {overview}");
+        let help = portmap(&[subcommand, "--help"])?.expect(0)?.stdout;
+        for flag in flags.iter().chain(&["--verbose", "--help"]) {
+            assert!(help.contains(flag), "{flag} in {help}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_ends_with_2() -> Result<()> {
+    const WRONG: [(&[&str], &str); 13] = [
+        (&[], "Usage: portmap"),
+        (&["serve"], "unrecognized subcommand 'serve'"),
+        (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
+        (&["resolve"], "--manifests <PATH>"),
+        (&["resolve", "--manifests", "x", "-o", "xml"], "[possible values: table, json, yaml]"),
+        (&["run", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
+        (&["run", "--max-services", "0"], "--max-services"),
+        (&["run", "--service-cidr", "0.0.0.0/0"], "0.0.0.0/0 is too wide for a range of ClusterIPs: /8 is the widest of IPv4"),
+        (&["run", "--service-cidr", "10.96.0.0/12,10.0.0.0/7"], "10.0.0.0/7 is too wide"),
+        (&["run", "--service-cidr", "fd00::/31"], "fd00::/31 is too wide for a range of ClusterIPs: /32 is the widest of IPv6"),
+        (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
+        (&["cleanup", "everything"], "unexpected argument 'everything'"),
+        (&["completions", "dos"], "[possible values: bash"),
+    ];
+    for (arguments, part) in WRONG {
+        let outcome = portmap(arguments)?.expect(2)?;
+        ensure!(
+            outcome.stderr.contains(part) && outcome.stdout.is_empty(),
+            "{arguments:?} should be told {part}: {outcome:#?}"
+        );
+    }
+    Ok(())
+}
+
+/// As `source <(portmap completions bash)` in ~/.bashrc does it.
+const COMPLETE: &str = r#"source <("$0" completions bash) && complete -p portmap && COMP_WORDS=(portmap stat) COMP_CWORD=1 &&
+    _portmap portmap stat portmap && echo "${COMPREPLY[@]}""#;
+
+#[test]
+fn completions_are_scripts_of_their_shells() -> Result<()> {
+    for (shell, start) in [("bash", "_portmap()"), ("zsh", "#compdef portmap"), ("fish", "# Print an optspec")] {
+        let script = portmap(&["completions", shell])?.expect(0)?.stdout;
+        assert!(script.starts_with(start) && script.contains("resolve") && script.contains("manifests"), "{script}");
+    }
+    let outcome = finish(Command::new("bash").args(["--norc", "-c", COMPLETE]).arg(binary()?))?.expect(0)?;
+    assert!(outcome.stdout.trim_end().ends_with("status"), "{outcome:#?}");
+    Ok(())
+}
+
+/// As under `| head`: nobody wants to hear of it.
+#[test]
+fn a_reader_that_goes_away_is_no_reason_to_complain() -> Result<()> {
+    const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/clusterip-numeric");
+    for arguments in [&["--help"][..], &["completions", "bash"], &["resolve", "--manifests", CASE]] {
+        let (reader, writer) = io::pipe()?;
+        drop(reader);
+        let output = clean(Command::new(binary()?).args(arguments)).stdout(writer).stderr(Stdio::piped()).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.is_empty(), "{arguments:?}: {complaint}");
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Golden cases: what `portmap resolve` prints for each directory of `tests/cases`.
+//!
+//! A case is `input.yaml`, `input.json`, or a directory `input` of several files, whose first comment says which rule it shows;
+//! `table.json`, what `-o json` should print; and, where something is wrong with the input, `warnings.txt` with a part of each line
+//! that standard error should have, in order. `arguments.txt`, if there is one, has further arguments, one on each line.
+//! `UPDATE_CASES=1` rewrites every `table.json`: read the difference before you keep it.
+//!
+//! Needs: nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use portmap_harness::world::program;
+use serde_json::Value;
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases");
+
+#[test]
+fn cases() -> Result<()> {
+    let portmap = program::find("portmap").context("build the command first: cargo build --release -p portmap")?;
+    let cases = directories(Path::new(CASES))?;
+    assert!(!cases.is_empty(), "{CASES} has no case");
+    let update = std::env::var_os("UPDATE_CASES").is_some_and(|value| value == "1");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let differences = check(&portmap, case, update).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        if !differences.is_empty() {
+            failures.push(format!("{}\n  {}", case.display(), differences.join("\n  ")));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} cases fail\n\n{}\n", failures.len(), cases.len(), failures.join("\n\n"));
+    println!("{} cases", cases.len());
+    Ok(())
+}
+
+fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(parent).with_context(|| format!("failed to list {}", parent.display()))? {
+        directories.extend(Some(entry?.path()).filter(|path| path.is_dir()));
+    }
+    directories.sort();
+    Ok(directories)
+}
+
+/// What is not as it should be.
+fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
+    let output = resolve(portmap, &input(case)?, &optional(&case.join("arguments.txt"))?)?;
+    let mut differences = Vec::new();
+    if !output.status.success() {
+        differences.push(format!("it ended with {}", output.status));
+    }
+    let table = case.join("table.json");
+    if update {
+        fs::write(&table, &output.stdout).with_context(|| format!("failed to write {}", table.display()))?;
+    }
+    let expected = serde_json::from_str(&read(&table)?).context("table.json is not an array")?;
+    let printed = serde_json::from_slice(&output.stdout).context("what it prints is not a JSON array")?;
+    differences.extend(compare_rows(expected, printed));
+    let expected = optional(&case.join("warnings.txt"))?;
+    differences.extend(compare_warnings(&expected, &String::from_utf8_lossy(&output.stderr)));
+    Ok(differences)
+}
+
+fn input(case: &Path) -> Result<PathBuf> {
+    let inputs: Vec<PathBuf> = ["input.yaml", "input.json", "input"].map(|name| case.join(name)).into();
+    let [input]: [PathBuf; 1] = match inputs.into_iter().filter(|path| path.exists()).collect::<Vec<_>>().try_into() {
+        Ok(input) => input,
+        Err(found) => bail!("it should have one of input.yaml, input.json and input, but has {}", found.len()),
+    };
+    Ok(input)
+}
+
+fn resolve(portmap: &Path, input: &Path, arguments: &str) -> Result<Output> {
+    let mut command = Command::new(portmap);
+    command.args(["resolve", "--node-name", "node-1", "-o", "json", "--manifests"]).arg(input).args(arguments.lines());
+    command.stdin(Stdio::null()).output().with_context(|| format!("failed to run {}", portmap.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {}; UPDATE_CASES=1 makes one", path.display()),
+        text => text.with_context(|| format!("failed to read {}", path.display())),
+    }
+}
+
+/// The text of a file that a case need not have.
+fn optional(path: &Path) -> Result<String> {
+    if path.exists() { read(path) } else { Ok(String::new()) }
+}
+
+/// One line for each row that only one side has; if there is none, the order may still differ.
+fn compare_rows(expected: Vec<Value>, printed: Vec<Value>) -> Option<String> {
+    if expected == printed {
+        return None;
+    }
+    let [expected, printed] = [expected, printed].map(|rows| rows.iter().map(Value::to_string).collect::<Vec<_>>());
+    let [wanted, found] = [&expected, &printed].map(|rows| rows.iter().collect::<BTreeSet<_>>());
+    if wanted == found {
+        return Some(format!("the rows should be in this order:\n    {}", expected.join("\n    ")));
+    }
+    let mut text = "the table differs (- expected, + printed):".to_owned();
+    for (sign, row) in wanted.difference(&found).map(|row| ('-', row)).chain(found.difference(&wanted).map(|row| ('+', row))) {
+        write!(text, "\n    {sign} {row}").ok()?;
+    }
+    Some(text)
+}
+
+fn compare_warnings(expected: &str, printed: &str) -> Option<String> {
+    let [wanted, found] = [expected, printed].map(|text| text.lines().collect::<Vec<_>>());
+    let agree = wanted.len() == found.len() && wanted.iter().zip(&found).all(|(part, line)| line.contains(part));
+    let show = |lines: &[&str]| if lines.is_empty() { "nothing".to_owned() } else { format!("\n    {}", lines.join("\n    ")) };
+    (!agree).then(|| format!("standard error should say {}\n  but says {}", show(&wanted), show(&found)))
+}

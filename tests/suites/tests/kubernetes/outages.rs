@@ -1,0 +1,162 @@
+//! The API server is away, or the agent, or both: connections go on, and nothing that happened meanwhile is missed.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use portmap_harness::control_plane::objects::{Readiness, await_slices};
+
+use crate::agent::Agent;
+use crate::cluster::{Cluster, Landing, NAMESPACE, rows};
+use crate::tables::{Row, Status};
+use crate::traffic::Traffic;
+use crate::wait::{PATIENCE, eventually};
+
+/// What the agent says, once, when a watch fails.
+const TROUBLE: &str = "failed to watch";
+
+/// Two Services of the same pods, of which one will be deleted while nobody looks.
+struct Shop {
+    cluster: Cluster,
+    web: [SocketAddr; 2],
+    old: [SocketAddr; 2],
+}
+
+#[tokio::test]
+async fn connections_go_on_without_the_api_server_and_the_agent() -> Result<()> {
+    let mut shop = Shop::open().await?;
+    let agent = shop.cluster.agent().await?;
+    shop.expect_everything().await.context("at the start")?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
+
+    shop.the_api_server_hangs(&agent).await.context("API server frozen")?;
+    shop.the_api_server_dies(&agent).await.context("API server killed")?;
+    drop(agent);
+    let agent = shop.the_agent_starts_without_an_api_server().await.context("agent started without an API server")?;
+    shop.the_api_server_comes_back(&agent).await.context("API server back")?;
+    shop.the_agent_misses_deletions(&agent).await.context("deletions that the watch missed")?;
+    agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")?;
+    shop.the_agent_finds_objects_gone().await.context("deletions while there was no agent")
+}
+
+impl Shop {
+    async fn open() -> Result<Self> {
+        let cluster = Cluster::start("outages").await?;
+        cluster.apply_service("web", "http", "http").await?;
+        cluster.apply_service("old", "http", "http").await?;
+        let (web, old) = (cluster.frontends("web").await?, cluster.frontends("old").await?);
+        Ok(Self { cluster, web, old })
+    }
+
+    fn both(&self) -> [Landing<'_>; 2] {
+        let Cluster { a, b, .. } = &self.cluster;
+        [(a, a.http), (b, b.http)]
+    }
+
+    /// The rows when both Services lead to both pods.
+    fn rows(&self) -> BTreeSet<Row> {
+        let mut all = rows("web", "http", &self.web, &self.both());
+        all.extend(rows("old", "http", &self.old, &self.both()));
+        all
+    }
+
+    async fn expect_everything(&self) -> Result<()> {
+        self.cluster.await_table(&self.rows()).await?;
+        self.expect_connections()
+    }
+
+    /// Without waiting for anything.
+    fn expect_connections(&self) -> Result<()> {
+        self.cluster.expect_landings(&[self.web, self.old].concat(), &self.both())
+    }
+
+    /// Nothing has changed, and there is nothing to wait for.
+    fn expect_unchanged(&self) -> Result<()> {
+        ensure!(self.cluster.table()? == self.rows(), "the tables have changed");
+        self.expect_connections()
+    }
+
+    async fn the_api_server_hangs(&mut self, agent: &Agent) -> Result<()> {
+        self.cluster.plane.freeze()?;
+        self.expect_unchanged()?;
+        self.cluster.plane.thaw()?;
+        self.expect_changes_to_arrive(agent).await
+    }
+
+    /// What happens now reaches the tables.
+    async fn expect_changes_to_arrive(&self, agent: &Agent) -> Result<()> {
+        let Cluster { a, b, .. } = &self.cluster;
+        self.cluster.set_ready(b, Readiness::NotReady).await?;
+        let mut without_b = rows("web", "http", &self.web, &[(a, a.http)]);
+        without_b.extend(rows("old", "http", &self.old, &[(a, a.http)]));
+        self.cluster.await_table(&without_b).await?;
+        self.cluster.set_ready(b, Readiness::Ready).await?;
+        self.expect_everything().await?;
+        agent.check_alive()
+    }
+
+    async fn the_api_server_dies(&mut self, agent: &Agent) -> Result<()> {
+        self.cluster.plane.kill_api_server()?;
+        agent.await_log(TROUBLE).await?;
+        self.expect_unchanged()?;
+        let said = |status: &Status| !status.healthy && !status.is_fine("source") && status.synced();
+        eventually(async || self.cluster.status(), said).await.context("the status hides it")?;
+        // A node that is drained because the API server is away helps nobody.
+        ensure!(agent.health("healthz")?.status == 200, "the API server's trouble is not this node's");
+        Ok(())
+    }
+
+    async fn the_agent_starts_without_an_api_server(&self) -> Result<Agent> {
+        let agent = self.cluster.agent().await?;
+        agent.await_log(TROUBLE).await?;
+        self.expect_unchanged()?;
+        let status = self.cluster.status()?;
+        let honest = !status.healthy && !status.synced() && status.is_fine("programs") && status.is_fine("agent");
+        ensure!(honest, "the status hides that the tables are old: {status:?}");
+        Ok(agent)
+    }
+
+    async fn the_api_server_comes_back(&mut self, agent: &Agent) -> Result<()> {
+        self.cluster.plane.restart_api_server().await?;
+        self.cluster.await_healthy().await?;
+        self.expect_unchanged()?;
+        self.expect_changes_to_arrive(agent).await
+    }
+
+    /// The restarted server knows no history: the agent has to find what vanished by comparing lists.
+    async fn the_agent_misses_deletions(&mut self, agent: &Agent) -> Result<()> {
+        agent.freeze()?;
+        self.cluster.plane.restart_api_server().await?;
+        self.cluster.delete_service("old").await?;
+        self.cluster.delete(&self.cluster.b).await?;
+        let admin = self.cluster.plane.admin()?;
+        await_slices(&admin, NAMESPACE, "web", PATIENCE, |slices| {
+            // One of each family.
+            slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).count() == 2
+        })
+        .await?;
+        self.expect_unchanged()?;
+        agent.thaw()?;
+        self.expect_the_rest().await
+    }
+
+    /// Only `web` is left, with one pod.
+    async fn expect_the_rest(&self) -> Result<()> {
+        let landings = [(&self.cluster.a, self.cluster.a.http)];
+        self.cluster.await_table(&rows("web", "http", &self.web, &landings)).await?;
+        self.cluster.expect_landings(&self.web, &landings)?;
+        self.cluster.await_errors(&self.old, "ETIMEDOUT").await
+    }
+
+    async fn the_agent_finds_objects_gone(&self) -> Result<()> {
+        self.cluster.delete_service("web").await?;
+        self.expect_the_rest().await?;
+        let status = self.cluster.status()?;
+        ensure!(!status.healthy && !status.is_fine("agent"), "the status hides that there is no agent: {status:?}");
+
+        let _agent = self.cluster.agent().await?;
+        self.cluster.await_table(&BTreeSet::new()).await?;
+        self.cluster.await_errors(&self.web, "ETIMEDOUT").await
+    }
+}

@@ -1,0 +1,76 @@
+//! The history that a watch would go on from is compacted away while it is broken off: it is told "410 Gone", and lists anew.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use portmap_harness::control_plane::ControlPlane;
+use portmap_harness::control_plane::gate::{Gate, Mode};
+
+use crate::cluster::{COMMON_PORT, Cluster, rows};
+use crate::wait::eventually;
+
+/// History is kept for two of these intervals at most, and only in etcd.
+const FORGETFUL: [&str; 2] = ["--watch-cache=false", "--etcd-compaction-interval=1s"];
+
+#[tokio::test]
+async fn what_vanished_before_the_history_begins_is_found_gone() -> Result<()> {
+    let cluster = Cluster::start_on(ControlPlane::start_with(&FORGETFUL).await?, "relist").await?;
+    let gate = Gate::start(cluster.plane.address()).await?;
+    let agent = cluster.agent_by(&gate.url()).await?;
+    let target = COMMON_PORT.to_string();
+    for name in ["stays", "goes"] {
+        cluster.apply_service(name, "http", &target).await?;
+    }
+    let (stays, goes) = (cluster.frontends("stays").await?, cluster.frontends("goes").await?);
+    let both = [(&cluster.a, COMMON_PORT), (&cluster.b, COMMON_PORT)];
+    let of = |name: &str, frontends: &[SocketAddr; 2]| rows(name, "http", frontends, &both);
+    let everything: BTreeSet<_> = of("stays", &stays).into_iter().chain(of("goes", &goes)).collect();
+    cluster.await_table(&everything).await?;
+
+    gate.set(Mode::Reset);
+    let before = version(&cluster).await?;
+    cluster.delete_service("goes").await?;
+    cluster.delete(&cluster.b).await?;
+    cluster.apply_service("comes", "http", &target).await?;
+    await_compaction(&cluster, &before).await?;
+    ensure!(cluster.table()? == everything, "the tables have changed behind the gate");
+    cluster.expect_landings(&[stays, goes].concat(), &both)?;
+
+    gate.set(Mode::Open);
+    let comes = cluster.frontends("comes").await?;
+    let left = [(&cluster.a, COMMON_PORT)];
+    let rest: BTreeSet<_> =
+        rows("stays", "http", &stays, &left).into_iter().chain(rows("comes", "http", &comes, &left)).collect();
+    cluster.await_table(&rest).await?;
+    cluster.expect_landings(&[stays, comes].concat(), &left)?;
+    cluster.await_errors(&goes, "ETIMEDOUT").await?;
+    agent.await_log("too old").await.context("there was no need to list anew")?;
+    agent.terminate()
+}
+
+async fn version(cluster: &Cluster) -> Result<String> {
+    let services: Api<Service> = Api::all(cluster.plane.admin()?);
+    services.list(&ListParams::default()).await?.metadata.resource_version.context("a list has a version")
+}
+
+/// Waits until nobody can go on from a version any more. Only a change makes a later one to compact up to.
+async fn await_compaction(cluster: &Cluster, version: &str) -> Result<()> {
+    let look = async || {
+        cluster.patch_service("stays", &serde_json::json!({"metadata": {"annotations": {"looked-at": now()}}})).await?;
+        let services: Api<Service> = Api::all(cluster.plane.admin()?);
+        let events = services.watch(&WatchParams::default().timeout(1), version).await?;
+        let first = std::pin::pin!(events).try_next().await?;
+        Ok(matches!(first, Some(WatchEvent::Error(status)) if status.code == 410))
+    };
+    eventually(look, |is_gone| *is_gone).await.context("nothing is compacted")?;
+    Ok(())
+}
+
+fn now() -> String {
+    format!("{:?}", std::time::SystemTime::now())
+}

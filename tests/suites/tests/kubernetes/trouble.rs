@@ -1,0 +1,192 @@
+//! The API server turns requests away, breaks connections off, or is gone for long: what the agent says of it, and how it gets over
+//! it. Connections to Services go on throughout.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use axum::http::StatusCode;
+use portmap_harness::clock::Clock;
+use portmap_harness::control_plane::detour::{Detour, Refusal};
+use portmap_harness::control_plane::gate::{Gate, Mode};
+
+use crate::agent::Agent;
+use crate::cluster::{COMMON_PORT, Cluster, rows};
+use crate::traffic::Traffic;
+use crate::wait::{MINUTES, within};
+
+const SILENT: &str = "nothing is heard of";
+const METRIC: &str = "portmap_watch_failing{kind=\"EndpointSlices\"}";
+
+/// Two Services, one of which is deleted while the agent cannot see it; then it is made again.
+struct Shop {
+    cluster: Cluster,
+    web: [SocketAddr; 2],
+}
+
+#[tokio::test]
+async fn trouble_with_the_api_server_is_said_and_got_over() -> Result<()> {
+    let shop = Shop::open("trouble").await?;
+    let detour = Detour::start(shop.cluster.plane.anonymous()?).await?;
+    let agent = shop.cluster.agent_by(&detour.url()).await?;
+    shop.expect_in_time(&agent, &["web", "old"]).await?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
+    overload_is_waited_out(&shop, &detour, &agent).await.context("429")?;
+    a_forgotten_version_is_listed_anew(&shop, &detour, &agent).await.context("410")?;
+    a_load_balancer_without_servers_is_told_of(&shop, &detour, &agent).await.context("503")?;
+    agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")
+}
+
+#[tokio::test]
+async fn a_broken_way_to_the_api_server_is_said_and_got_over() -> Result<()> {
+    let shop = Shop::open("broken").await?;
+    let gate = Gate::start(shop.cluster.plane.address()).await?;
+    let agent = shop.cluster.agent_by(&gate.url()).await?;
+    shop.expect_in_time(&agent, &["web", "old"]).await?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
+    // Once more and again: nobody should hear of what is over at once.
+    for _ in 0..3 {
+        gate.set(Mode::Reset);
+        gate.set(Mode::Open);
+        shop.delete_and_make_again(&agent).await.context("connections reset")?;
+    }
+    ensure!(shop.cluster.status()?.healthy, "a connection that broke makes portmap unhealthy");
+
+    gate.set(Mode::Reset);
+    shop.expect_said(&agent).await.context("a closed gate")?;
+    shop.cluster.delete_service("old").await?;
+    gate.set(Mode::Open);
+    shop.expect_in_time(&agent, &["web"]).await.context("an open gate")?;
+    agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")
+}
+
+/// Watches do not look at a clock; a new connection does, as certificates are good for a time.
+#[tokio::test]
+async fn a_clock_that_jumps_is_got_over() -> Result<()> {
+    let shop = Shop::open("clock").await?;
+    let gate = Gate::start(shop.cluster.plane.address()).await?;
+    let clock = Clock::new(shop.cluster.world.directory())?;
+    let agent = shop.cluster.spawn_by_clock(&gate.url(), &clock).await?;
+    agent.await_start(&shop.cluster.world).await?;
+    shop.expect_in_time(&agent, &["web", "old"]).await?;
+    let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
+    clock.set("+20y")?;
+    shop.delete_and_make_again(&agent).await.context("watches that have begun")?;
+    gate.set(Mode::Reset);
+    gate.set(Mode::Open);
+    shop.expect_said(&agent).await?;
+    agent.await_log("certificate expired").await?;
+    shop.cluster.delete_service("old").await?;
+    clock.set("+0")?;
+    shop.expect_in_time(&agent, &["web"]).await.context("after it was ahead")?;
+    shop.make_again(&agent).await?;
+    agent.terminate()?;
+
+    // As on a machine that has not been told the time yet when it starts.
+    clock.set("-20y")?;
+    let agent = shop.cluster.spawn_by_clock(&gate.url(), &clock).await?;
+    agent.await_log("certificate not valid yet").await?;
+    shop.cluster.delete_service("old").await?;
+    clock.set("+0")?;
+    shop.expect_in_time(&agent, &["web"]).await.context("after it was behind")?;
+    agent.terminate()?;
+    traffic.expect_no_errors().context("connections during all that")
+}
+
+/// Nobody asks again before the time that the server asked for.
+async fn overload_is_waited_out(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
+    detour.refuse(Some(Refusal { of: "/", status: StatusCode::TOO_MANY_REQUESTS, retry_after: Some(20) }));
+    shop.restart_watches(detour).await?;
+    shop.expect_said(agent).await?;
+    agent.await_log("429").await?;
+    // Each of five watches asked, waited, and may just have asked again.
+    let asked = detour.refused();
+    ensure!(asked <= 10, "{asked} requests were made of a server that wanted none for 20 seconds");
+    shop.cluster.delete_service("old").await?;
+    detour.refuse(None);
+    shop.expect_in_time(agent, &["web"]).await?;
+    shop.make_again(agent).await
+}
+
+/// Usually the answer comes within a watch that has begun; an API server without its cache gives it at once.
+async fn a_forgotten_version_is_listed_anew(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
+    detour.refuse(Some(Refusal { of: "watch=true", status: StatusCode::GONE, retry_after: None }));
+    shop.restart_watches(detour).await?;
+    shop.cluster.delete_service("old").await?;
+    // By lists alone.
+    shop.expect_rows(&["web"]).await?;
+    detour.refuse(None);
+    shop.expect_in_time(agent, &["web"]).await?;
+    shop.make_again(agent).await
+}
+
+async fn a_load_balancer_without_servers_is_told_of(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
+    detour.refuse(Some(Refusal { of: "/", status: StatusCode::SERVICE_UNAVAILABLE, retry_after: None }));
+    shop.restart_watches(detour).await?;
+    shop.expect_said(agent).await?;
+    detour.refuse(None);
+    shop.expect_in_time(agent, &["web", "old"]).await
+}
+
+impl Shop {
+    async fn open(name: &str) -> Result<Self> {
+        let cluster = Cluster::start(name).await?;
+        cluster.apply_service("web", "http", &COMMON_PORT.to_string()).await?;
+        cluster.apply_service("old", "http", &COMMON_PORT.to_string()).await?;
+        let web = cluster.frontends("web").await?;
+        Ok(Self { cluster, web })
+    }
+
+    /// Breaks off all that is under way at the detour, so that watches begin again.
+    async fn restart_watches(&self, detour: &Detour) -> Result<()> {
+        detour.break_off();
+        within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("nobody asks")?;
+        Ok(())
+    }
+
+    /// Everywhere it should be said, and nowhere else; nothing changes.
+    async fn expect_said(&self, agent: &Agent) -> Result<()> {
+        let status = within(MINUTES, async || self.cluster.status(), |status| !status.is_fine("source")).await?;
+        ensure!(status.text("source").starts_with(SILENT) && !status.healthy && status.synced(), "{status:?}");
+        let ready = agent.health("readyz")?;
+        ensure!(ready.status == 503 && ready.body.starts_with(SILENT), "{ready:?}");
+        // Some watch is the last to fail.
+        within(MINUTES, async || agent.metric(METRIC), |value| *value > 0.0).await.context("the metric hides it")?;
+        for path in ["healthz", "livez"] {
+            let answer = agent.health(path)?;
+            ensure!(answer.status == 200, "the API server's trouble is not this node's: {answer:?}");
+        }
+        self.cluster.expect_landings(&self.web, &[(&self.cluster.a, COMMON_PORT), (&self.cluster.b, COMMON_PORT)])
+    }
+
+    /// The tables hold these Services and no other, and all is well.
+    async fn expect_in_time(&self, agent: &Agent, names: &[&str]) -> Result<()> {
+        self.expect_rows(names).await?;
+        within(MINUTES, async || self.cluster.status(), |status| status.healthy).await?;
+        within(MINUTES, async || agent.health("readyz"), |answer| answer.status == 200).await?;
+        within(MINUTES, async || agent.metric(METRIC), |value| *value < 1.0).await.context("the metric says otherwise")?;
+        Ok(())
+    }
+
+    async fn expect_rows(&self, names: &[&str]) -> Result<()> {
+        let landings = [(&self.cluster.a, COMMON_PORT), (&self.cluster.b, COMMON_PORT)];
+        let mut expected = std::collections::BTreeSet::new();
+        for name in names {
+            expected.extend(rows(name, "http", &self.cluster.frontends(name).await?, &landings));
+        }
+        within(MINUTES, async || self.cluster.table(), |rows| *rows == expected).await?;
+        Ok(())
+    }
+
+    async fn make_again(&self, agent: &Agent) -> Result<()> {
+        self.cluster.apply_service("old", "http", &COMMON_PORT.to_string()).await?;
+        self.expect_in_time(agent, &["web", "old"]).await
+    }
+
+    async fn delete_and_make_again(&self, agent: &Agent) -> Result<()> {
+        self.cluster.delete_service("old").await?;
+        self.expect_in_time(agent, &["web"]).await?;
+        self.make_again(agent).await
+    }
+}

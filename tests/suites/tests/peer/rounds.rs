@@ -1,0 +1,188 @@
+//! The comparison: round after round, the same objects for both.
+
+use std::env;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use portmap_harness::agent::Agent;
+use portmap_harness::control_plane::objects::ensure_namespace;
+use portmap_harness::control_plane::proxy::Proxy;
+use portmap_harness::control_plane::{ControlPlane, Program, binaries, binary};
+use portmap_harness::say;
+use portmap_harness::world::World;
+use tokio::time::sleep;
+
+use crate::apply::Applied;
+use crate::compare::{Difference, compare};
+use crate::deviation::Claims;
+use crate::model::Model;
+use crate::node::{self, NODE};
+use crate::population::{NAMESPACES, Population};
+use crate::random::Random;
+use crate::tally::Tally;
+use crate::{mark, proxy, tables};
+
+/// How long either may take to see what is written.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long what differs may go on to: a change is not applied in one step.
+const SETTLING: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Nothing is asked there, and the node's ports are kube-proxy's.
+const NOWHERE: [&str; 4] = ["--healthz-bind-address", "none", "--metrics-bind-address", "none"];
+
+#[tokio::test]
+async fn both_make_the_same_of_the_same_objects() -> Result<()> {
+    let seed = setting("PORTMAP_PEER_SEED")?.unwrap_or(seed_of_now()?);
+    let rounds = setting("PORTMAP_PEER_ROUNDS")?.unwrap_or(30);
+    let services = setting("PORTMAP_PEER_SERVICES")?.unwrap_or(60);
+    say::figures(format_args!("PORTMAP_PEER_SEED={seed} PORTMAP_PEER_ROUNDS={rounds} PORTMAP_PEER_SERVICES={services}"));
+    let begin = Instant::now();
+    let mut site = Site::start().await?;
+    println!("both have started: {:.1} s", begin.elapsed().as_secs_f32());
+    let mut population = Population::new(Random::new(seed), services);
+    let mut tally = Tally::default();
+    // Where chance leaves something out, it gets longer to come to it.
+    let mut round = 0;
+    while round <= rounds || round <= 4 * rounds && tally.check().is_err() {
+        if round > 0 {
+            population.change();
+        }
+        let outcome = site.compare(round, &population, &mut tally).await;
+        outcome.with_context(|| format!("round {round} of PORTMAP_PEER_SEED={seed} PORTMAP_PEER_SERVICES={services}"))?;
+        round += 1;
+    }
+    let took = begin.elapsed().as_secs_f32();
+    say::figures(format_args!("{} rounds of changes, {took:.1} s in all\n{}{tally}", round - 1, site.applied));
+    site.applied.check()?;
+    tally.check()
+}
+
+/// A number from the environment.
+fn setting<T: FromStr>(name: &str) -> Result<Option<T>> {
+    let Some(text) = env::var_os(name) else { return Ok(None) };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.map(Some).with_context(|| format!("{name} should be a number, not {}", text.display()))
+}
+
+/// Another one in each run: what one does not meet, another may.
+fn seed_of_now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
+}
+
+/// An API server, and both proxies, on the network of a world's node. Dropped in this order.
+struct Site {
+    agent: Agent,
+    proxy: Proxy,
+    applied: Applied,
+    client: Client,
+    _plane: ControlPlane,
+    world: World,
+}
+
+impl Site {
+    async fn start() -> Result<Self> {
+        // What is built may have to be downloaded, which nobody can do from the world.
+        binaries()?;
+        binary(Program::Proxy)?;
+        let world = World::new("peer")?;
+        world.enter()?;
+        let plane = ControlPlane::start().await?;
+        let client = plane.admin()?;
+        node::create(&client, &[world.ipv4().into(), world.ipv6().into()]).await?;
+        for namespace in NAMESPACES {
+            ensure_namespace(&client, namespace).await?;
+        }
+        let kubeconfig = plane.admin_kubeconfig().to_str().context("the path of the kubeconfig is not UTF-8")?;
+        let agent = Agent::spawn_in_cluster(&world, &[&["--kubeconfig", kubeconfig], NOWHERE.as_slice()].concat())?;
+        let proxy = plane.start_proxy(NODE)?;
+        Ok(Self { agent, proxy, applied: Applied::new(client.clone()), client, _plane: plane, world })
+    }
+
+    /// Brings the objects about, and compares what both make of them.
+    async fn compare(&mut self, round: u16, population: &Population, tally: &mut Tally) -> Result<()> {
+        node::set_zone(&self.client, population.zone).await?;
+        self.applied.become_objects(population.objects()).await?;
+        let mark = mark::write(&self.client, round, population.zone).await?;
+        self.await_mark(&mark).await?;
+        let services = Api::<Service>::all(self.client.clone()).list(&ListParams::default()).await?;
+        self.await_agreement(&Claims::new(&services.items), tally).await
+    }
+
+    /// Waits until both show the mark.
+    async fn await_mark(&mut self, mark: &Model) -> Result<()> {
+        let shows = |model: &Model| mark.iter().all(|(frontend, answer)| model.get(frontend) == Some(answer));
+        let begin = Instant::now();
+        loop {
+            // Neither has any tables at first.
+            let (ours, theirs) = (tables::read(&self.agent, &self.world), proxy::read());
+            let [is_ours, is_theirs] = [&ours, &theirs].map(|model| model.as_ref().is_ok_and(shows));
+            if is_ours && is_theirs {
+                return Ok(());
+            }
+            self.proxy.check_alive()?;
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "not within {PATIENCE:?} that both have seen everything\nportmap: {is_ours} {:?}\nkube-proxy: {is_theirs} {:?}\n{}",
+                ours.err(),
+                theirs.err(),
+                self.agent.log()
+            );
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// Waits until the two agree, and counts on what. Fails if they do not.
+    async fn await_agreement(&self, claims: &Claims, tally: &mut Tally) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let (ours, theirs) = (tables::read(&self.agent, &self.world)?, proxy::read()?);
+            let mut counted = tally.clone();
+            let differences = compare(&ours, &theirs, claims, &mut counted);
+            if differences.is_empty() {
+                *tally = counted;
+                return Ok(());
+            }
+            if begin.elapsed() > SETTLING {
+                bail!("{}", self.describe(&differences, claims).await?);
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// The differences, and all objects that have to do with them.
+    async fn describe(&self, differences: &[Difference], claims: &Claims) -> Result<String> {
+        let mut text = format!("{} frontends differ\n", differences.len());
+        let mut involved = Vec::new();
+        for difference in differences {
+            let services: Vec<_> = claims.of(&difference.frontend).iter().map(|claim| claim.service.as_str()).collect();
+            writeln!(text, "{difference}\n  of Service {}", services.join(", "))?;
+            involved.extend(services);
+        }
+        involved.sort_unstable();
+        involved.dedup();
+        for service in involved {
+            writeln!(text, "\n{}", self.show(service).await?)?;
+        }
+        Ok(text)
+    }
+
+    /// A Service and its slices, as the API server has them.
+    async fn show(&self, service: &str) -> Result<String> {
+        let (namespace, name) = service.split_once('/').context("a Service has a namespace")?;
+        let mut shown = Api::<Service>::namespaced(self.client.clone(), namespace).get(name).await?;
+        shown.metadata.managed_fields = None;
+        let mut text = serde_json::to_string(&shown)?;
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
+        for mut slice in Api::<EndpointSlice>::namespaced(self.client.clone(), namespace).list(&of_service).await? {
+            slice.metadata.managed_fields = None;
+            write!(text, "\n  {}", serde_json::to_string(&slice)?)?;
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,273 @@
+//! `NodePorts`: on which addresses of the node they are, from where, and what they leave alone.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Result;
+use portmap_harness::kernel::Features;
+use portmap_harness::listen::{Listen, Protocol};
+use portmap_harness::process::{Met, Process};
+use portmap_harness::say;
+use portmap_harness::world::{Server, World};
+use portmap_suites::service_objects::{Both, PORT, Service, Via, cluster_ip, endpoints, node, node_port};
+use portmap_suites::service_stage::{Stage, Transport, answer, eventually, reach, refused, serving, who};
+
+const NUMBER: u8 = 80;
+/// `connect()` takes it for [`LOCALHOST`].
+const UNSPECIFIED: Both = Both { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
+const LOCALHOST: Both = Both { v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
+
+/// A second address of the node.
+fn second() -> Both {
+    Both { v4: Ipv4Addr::new(10, 244, 0, 250), v6: "fd00:10:244::fa".parse().unwrap_or(Ipv6Addr::UNSPECIFIED) }
+}
+
+fn add_second(world: &World) -> Result<()> {
+    let [v4, v6] = second().addresses();
+    world.ip(&format!("addr add {v4}/24 dev pods\naddr add {v6}/64 dev pods nodad"))
+}
+
+fn first(world: &World) -> Both {
+    Both { v4: world.ipv4(), v6: world.ipv6() }
+}
+
+fn listens() -> [Listen; 2] {
+    [Listen::tcp(node_port(NUMBER)), Listen::udp(node_port(NUMBER))]
+}
+
+/// A node with two addresses of each family, of which its Node object knows the first. Something of its own listens on the
+/// NodePort, too, so that an untranslated connection is seen to be one.
+struct Node {
+    stage: Stage,
+    _own: Server,
+}
+
+impl Node {
+    fn new(name: &str, arguments: &[&str]) -> Result<Self> {
+        let world = World::new(name)?;
+        add_second(&world)?;
+        let objects = vec![node(&first(&world).addresses())];
+        Self::complete(Stage::in_world(world, &["a"], arguments, objects)?)
+    }
+
+    fn complete(mut stage: Stage) -> Result<Self> {
+        let own = stage.world.serve(&listens())?;
+        stage.apply(&[Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods))])?;
+        Ok(Self { stage, _own: own })
+    }
+
+    /// Who answers on the NodePort of an address, by family.
+    fn met(process: &Process, address: Both) -> [Met<String>; 2] {
+        [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, address.at(via, node_port(NUMBER))))
+    }
+
+    /// The same, from a pod and from the node.
+    fn expect(&self, address: Both, expected: [&str; 2]) -> Result<()> {
+        let expected = expected.map(|name| Ok(name.to_owned()));
+        for (from, process) in [("a pod", self.stage.process()?), ("the node", Process::on_node(&self.stage.world)?)] {
+            assert_eq!(Self::met(&process, address), expected, "from {from} to {address:?}");
+        }
+        Ok(())
+    }
+}
+
+const POD: &str = "a 8080/TCP";
+const OWN: &str = "node 30080/TCP";
+
+#[test]
+fn by_default_they_are_on_the_addresses_that_the_node_object_names() -> Result<()> {
+    let node = Node::new("primary", &[])?;
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    node.expect(second(), [OWN, OWN])
+}
+
+#[test]
+fn without_a_node_object_they_are_on_all_addresses_but_loopback() -> Result<()> {
+    let node = Node::complete(Stage::new("no-node", &["a"], &[])?)?;
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    let process = Process::on_node(&node.stage.world)?;
+    assert_eq!(Node::met(&process, LOCALHOST), [Ok(OWN.to_owned()), Ok(OWN.to_owned())]);
+    assert_eq!(Node::met(&process, first(&node.stage.world)), [Ok(POD.to_owned()), Ok(POD.to_owned())]);
+    // One that the agent has not seen when it started.
+    add_second(&node.stage.world)?;
+    eventually("the new address has NodePorts", || {
+        Ok((Node::met(&process, second()) == [Ok(POD.to_owned()), Ok(POD.to_owned())]).then_some(()))
+    })?;
+    node.expect(second(), [POD, POD])
+}
+
+/// Where no network of a family is named, that family takes all of them.
+#[test]
+fn networks_select_addresses_of_their_family() -> Result<()> {
+    let node = Node::new("cidr", &["--nodeport-addresses", "10.244.0.250/32"])?;
+    node.expect(first(&node.stage.world), [OWN, POD])?;
+    node.expect(second(), [POD, POD])?;
+    let node = Node::new("cidrs", &["--nodeport-addresses", "10.244.0.248/29,fd00:10:244::fa/128"])?;
+    node.expect(first(&node.stage.world), [OWN, OWN])?;
+    node.expect(second(), [POD, POD])
+}
+
+#[test]
+fn all_are_all() -> Result<()> {
+    let node = Node::new("all", &["--nodeport-addresses", "all"])?;
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    node.expect(second(), [POD, POD])
+}
+
+/// Only if asked for, and only in the node's own network namespace: a pod's localhost is the pod's.
+#[test]
+fn loopback_is_the_nodes() -> Result<()> {
+    if !Features::here().tells_namespaces {
+        say::skipped(
+            "loopback node ports",
+            "before 5.14 the host's network namespace has to be the initial one, and this is another",
+        );
+        return Ok(());
+    }
+    let mut node = Node::new("localhost", &["--nodeport-addresses", "primary,localhost"])?;
+    node.stage.client.serve(&listens())?;
+    let [on_node, in_pod] = [Process::on_node(&node.stage.world)?, node.stage.process()?];
+    for address in [LOCALHOST, UNSPECIFIED] {
+        assert_eq!(Node::met(&on_node, address), [Ok(POD.to_owned()), Ok(POD.to_owned())], "{address:?}");
+        let own = "client 30080/TCP".to_owned();
+        assert_eq!(Node::met(&in_pod, address), [Ok(own.clone()), Ok(own)], "{address:?}");
+    }
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    for address in [Via::V4, Via::V6, Via::Mapped].map(|via| LOCALHOST.at(via, node_port(NUMBER))) {
+        for transport in Transport::ALL {
+            let reached = reach(&on_node, transport, address)?;
+            assert_eq!((reached.who, reached.shown), (answer("a", transport), address), "{transport:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn loopback_of_one_family_may_be_asked_for() -> Result<()> {
+    if !Features::here().tells_namespaces {
+        say::skipped(
+            "loopback node ports",
+            "before 5.14 the host's network namespace has to be the initial one, and this is another",
+        );
+        return Ok(());
+    }
+    let node = Node::new("localhost-v6", &["--nodeport-addresses", "primary,::1/128"])?;
+    let on_node = Process::on_node(&node.stage.world)?;
+    for address in [LOCALHOST, UNSPECIFIED] {
+        assert_eq!(Node::met(&on_node, address), [Ok(OWN.to_owned()), Ok(POD.to_owned())], "{address:?}");
+    }
+    Ok(())
+}
+
+/// Other proxies keep all ClusterIPs on an interface of the node (kube-ipvs0, nodelocaldns).
+#[test]
+fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()> {
+    let world = World::new("ipvs")?;
+    let [v4, v6] = cluster_ip(1).addresses();
+    world.ip(&format!("addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad"))?;
+    let node = Node::complete(Stage::in_world(world, &["a"], &["--nodeport-addresses", "all"], Vec::new())?)?;
+    node.expect(first(&node.stage.world), [POD, POD])?;
+    let process = Process::on_node(&node.stage.world)?;
+    assert_eq!(Node::met(&process, cluster_ip(1)), [refused(Transport::Tcp), refused(Transport::Tcp)]);
+    Ok(())
+}
+
+/// 0.0.0.0 and [::] mean loopback to `connect()`.
+#[test]
+fn without_being_asked_for_loopback_is_left_alone() -> Result<()> {
+    let node = Node::new("no-localhost", &[])?;
+    let process = Process::on_node(&node.stage.world)?;
+    for address in [LOCALHOST, UNSPECIFIED] {
+        assert_eq!(Node::met(&process, address), [Ok(OWN.to_owned()), Ok(OWN.to_owned())], "{address:?}");
+    }
+    Ok(())
+}
+
+/// Another node's NodePort is its own affair, and so is the number on a pod's or a Service's address.
+#[test]
+fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
+    let mut node = Node::new("elsewhere", &[])?;
+    let mut other = serving(&node.stage.world, "other-node")?;
+    other.serve(&listens())?;
+    node.expect(Both::of(&other), ["other-node 30080/TCP", "other-node 30080/TCP"])?;
+    node.stage.pods[0].serve(&listens())?;
+    node.expect(Both::of(&node.stage.pods[0]), ["a 30080/TCP", "a 30080/TCP"])?;
+    // Nor is the Service's port one of the node.
+    let process = node.stage.process()?;
+    let address: SocketAddr = (node.stage.world.ipv4(), PORT).into();
+    assert_eq!(who(&process, Transport::Tcp, address), refused(Transport::Tcp));
+    assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(POD.to_owned()));
+    Ok(())
+}
+
+/// A NodePort, and a Service's port, are nothing that a server could not have.
+#[test]
+fn binding_and_listening_on_these_numbers_is_never_touched() -> Result<()> {
+    let world = World::new("bind")?;
+    let objects = vec![node(&first(&world).addresses())];
+    let mut stage = Stage::in_world(world, &["a"], &[], objects)?;
+    stage.apply(&[
+        Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods)),
+        Service::new("empty", 2).exposed(81),
+    ])?;
+    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let (on_node, in_pod) = (Process::on_node(&stage.world)?, stage.process()?);
+    for (process, own) in [(&on_node, first(&stage.world)), (&in_pod, Both::of(&stage.client))] {
+        for (address, port) in own
+            .addresses()
+            .iter()
+            .chain(&unspecified)
+            .flat_map(|own| [node_port(NUMBER), node_port(81), PORT].map(|port| (*own, port)))
+        {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let address = SocketAddr::new(address, port);
+                let socket = process.open_for(address, protocol)?;
+                assert_eq!(socket.bind(address), Ok(()), "{protocol} {address}");
+                assert_eq!(socket.local(), Ok(address));
+                if protocol == Protocol::Tcp {
+                    assert_eq!(socket.listen(), Ok(()), "{address}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A Service that asks for no NodePort any more has none.
+#[test]
+fn they_come_and_go_with_their_service() -> Result<()> {
+    let mut node = Node::new("comes", &[])?;
+    let own = first(&node.stage.world);
+    let endpoints = endpoints(&node.stage.pods);
+    node.expect(own, [POD, POD])?;
+    node.stage.apply(&[Service::new("web", 1).endpoints(endpoints.clone())])?;
+    node.expect(own, [OWN, OWN])?;
+    node.stage.apply(&[Service::new("web", 1).exposed(NUMBER).endpoints(endpoints)])?;
+    node.expect(own, [POD, POD])
+}
+
+/// The rest is served meanwhile.
+#[test]
+fn a_node_without_an_address_is_waited_for() -> Result<()> {
+    let mut stage = Stage::in_world(World::new("no-address")?, &["a"], &[], vec![node(&[])])?;
+    let services = [Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods))];
+    stage.apply(&services)?;
+    let process = stage.process()?;
+    assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(POD.to_owned()));
+    stage.agent.wait_until("it says that the node has no address", |agent| {
+        Ok(agent.log().lines().any(|line| line.contains("WARN") && line.contains("address") && line.contains("node")))
+    })?;
+    let own = first(&stage.world);
+    stage.apply_with(vec![node(&own.addresses())], &services)?;
+    assert_eq!(Node::met(&process, own), [Ok(POD.to_owned()), Ok(POD.to_owned())]);
+    Ok(())
+}
+
+/// The addresses of a Node change, rarely.
+#[test]
+fn they_follow_the_addresses_of_the_node_object() -> Result<()> {
+    let mut node_with_two = Node::new("moves", &[])?;
+    let services = [Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&node_with_two.stage.pods))];
+    node_with_two.stage.apply_with(vec![node(&second().addresses())], &services)?;
+    node_with_two.expect(first(&node_with_two.stage.world), [OWN, OWN])?;
+    node_with_two.expect(second(), [POD, POD])
+}

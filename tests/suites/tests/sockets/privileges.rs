@@ -1,0 +1,85 @@
+//! The agent with some capabilities only: what it needs is enough, what is missing is named.
+
+use anyhow::{Result, ensure};
+use portmap_harness::agent::Agent;
+use portmap_harness::kernel::Features;
+use portmap_harness::listen::Protocol;
+use portmap_harness::say;
+use portmap_harness::world::World;
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints, load_balancer_ip};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, eventually, serving, who};
+use serde_json::json;
+
+use crate::attach::{expect_all, expect_none};
+
+const FOR_NAMESPACES: [&str; 2] = ["sys_admin", "sys_ptrace"];
+
+/// Three, and one more on old kernels.
+fn needed() -> Vec<&'static str> {
+    let for_memory = Features::here().locks_memory.then_some("sys_resource");
+    ["bpf", "net_admin", "perfmon"].into_iter().chain(for_memory).collect()
+}
+
+/// A stage whose agent has been replaced by one with these capabilities.
+fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
+    let mut stage = Stage::new(name, &["a", "b"], &[])?;
+    stage.agent.stop(nix::sys::signal::Signal::SIGTERM)?;
+    stage.agent = Agent::spawn_with(&stage.world, capabilities, &[])?;
+    stage.agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    Ok(stage)
+}
+
+#[test]
+fn three_capabilities_are_enough_to_translate() -> Result<()> {
+    let mut stage = stage("three-capabilities", &needed())?;
+    assert!(stage.agent.log().contains("without CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{}", stage.agent.log());
+    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;
+    let process = stage.process()?;
+    for via in Via::ALL {
+        for transport in Transport::ALL {
+            assert_eq!(who(&process, transport, cluster_ip(1).at(via, PORT)), Ok(answer("a", transport)));
+        }
+    }
+    expect_all(&stage.world)
+}
+
+/// What the other two are for.
+#[test]
+fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
+    let mut stage = stage("five-capabilities", &[needed().as_slice(), &FOR_NAMESPACES].concat())?;
+    let client = stage.client.ipv4();
+    let ranged = Service::new("ranged", 2).exposed(2).spec(json!({"loadBalancerSourceRanges": [format!("{client}/32")]}));
+    let web = |pod: usize| Service::new("web", 1).endpoints([Endpoint::of(&stage.pods[pod])]);
+    let (first, second) = (web(0), web(1));
+    let to_a = ranged.endpoints(endpoints(&stage.pods[..1]));
+    stage.apply(&[first, to_a])?;
+    let process = stage.process()?;
+    let address = load_balancer_ip(2).at(Via::V4, PORT);
+    if Features::here().tells_namespaces {
+        eventually("the client's address is known", || {
+            let met = who(&process, Transport::Tcp, address);
+            ensure!(met == dropped() || met == Ok(answer("a", Transport::Tcp)), "{met:?}");
+            Ok(met.ok())
+        })?;
+    } else {
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+    }
+    let socket = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
+    assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
+    stage.apply(&[second])?;
+    eventually("the socket is destroyed", || Ok(socket.ask().err())).map(drop)
+}
+
+#[test]
+fn each_capability_that_is_missing_is_named() -> Result<()> {
+    let world = World::new("no-capability")?;
+    serving(&world, "a")?;
+    for missing in needed() {
+        let held: Vec<&str> = needed().into_iter().filter(|name| *name != missing).collect();
+        let mut agent = Agent::spawn_with(&world, &held, &[])?;
+        let error = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}")).err().unwrap_or_default();
+        let name = format!("lacks CAP_{}", missing.to_uppercase());
+        assert!(error.contains("the agent ended") && error.contains(&name), "{error}");
+    }
+    expect_none(&world)
+}

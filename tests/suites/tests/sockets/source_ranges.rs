@@ -1,0 +1,228 @@
+//! `loadBalancerSourceRanges`: which clients on the node a load balancer's address admits.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use portmap_harness::kernel::Features;
+use portmap_harness::listen::Protocol;
+use portmap_harness::process::{Met, Process};
+use portmap_harness::say;
+use portmap_harness::world::{Pod, program};
+use portmap_suites::service_objects::{
+    Both, PORT, Service, Via, cluster_ip, endpoints, external_ip, load_balancer_ip, node_port,
+};
+use portmap_suites::service_stage::{Stage, Transport, answer, dropped, eventually, who};
+use serde_json::json;
+
+pub const POD: &str = "a";
+
+/// A stage with one Service behind a load balancer that admits these networks.
+pub fn stage(name: &str, ranges: &[String]) -> Result<Stage> {
+    let mut stage = Stage::new(name, &[POD], &[])?;
+    admit(&mut stage, ranges)?;
+    Ok(stage)
+}
+
+pub fn admit(stage: &mut Stage, ranges: &[String]) -> Result<()> {
+    let ranges = json!({"loadBalancerSourceRanges": ranges});
+    stage.apply(&[Service::new("web", 1).exposed(1).spec(ranges).endpoints(endpoints(&stage.pods))])
+}
+
+pub fn only(pod: &Pod) -> Vec<String> {
+    vec![format!("{}/32", pod.ipv4()), format!("{}/128", pod.ipv6())]
+}
+
+/// Who answers at the load balancer's address, by family.
+pub fn met(process: &Process) -> [Met<String>; 2] {
+    [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, load_balancer_ip(1).at(via, PORT)))
+}
+
+pub fn admitted() -> [Met<String>; 2] {
+    [Ok(answer(POD, Transport::Tcp)), Ok(answer(POD, Transport::Tcp))]
+}
+
+pub fn kept_out() -> [Met<String>; 2] {
+    [dropped(), dropped()]
+}
+
+/// Waits until the client is known, and admitted. Where no process can ask for the cookie of its namespace, nobody is known, and
+/// only who binds is admitted: the rest of the test is skipped.
+pub fn is_recognised(process: &Process) -> Result<bool> {
+    if !Features::here().tells_namespaces {
+        assert_eq!(met(process), kept_out());
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        return Ok(false);
+    }
+    eventually("the client's namespace is known", || Ok((met(process) == admitted()).then_some(())))?;
+    Ok(true)
+}
+
+#[test]
+fn a_client_is_known_by_the_addresses_of_its_namespace() -> Result<()> {
+    let mut stage = stage("ranges", &[])?;
+    let other = stage.world.client("other")?;
+    let own = only(&stage.client);
+    admit(&mut stage, &own)?;
+    let (inside, outside) = (stage.process()?, Process::in_pod(&other)?);
+    if !is_recognised(&inside)? {
+        return Ok(());
+    }
+    for via in Via::ALL {
+        let address = load_balancer_ip(1).at(via, PORT);
+        for transport in Transport::ALL {
+            assert_eq!(who(&inside, transport, address), Ok(answer(POD, transport)), "{transport:?} {address}");
+            assert_eq!(who(&outside, transport, address), dropped(), "{transport:?} {address}");
+        }
+    }
+    // A change of the list is a change for the next connection.
+    admit(&mut stage, &only(&other))?;
+    if !is_recognised(&outside)? {
+        return Ok(());
+    }
+    assert_eq!(met(&inside), kept_out());
+    Ok(())
+}
+
+/// Nothing else of the Service is under its source ranges.
+#[test]
+fn they_are_about_the_load_balancers_address_only() -> Result<()> {
+    let stage = stage("ranges-only", &["203.0.113.0/24".into(), "2001:db8:113::/48".into()])?;
+    let process = stage.process()?;
+    assert_eq!(met(&process), kept_out());
+    let node = Both { v4: stage.world.ipv4(), v6: stage.world.ipv6() };
+    for via in Via::ALL {
+        for address in [cluster_ip(1).at(via, PORT), external_ip(1).at(via, PORT), node.at(via, node_port(1))] {
+            assert_eq!(who(&process, Transport::Tcp, address), Ok(answer(POD, Transport::Tcp)), "{address}");
+        }
+    }
+    Ok(())
+}
+
+/// A family without a range is open, and so is one with a range for everybody, whatever else it lists.
+#[test]
+fn a_family_without_ranges_is_open() -> Result<()> {
+    let mut stage = stage("ranges-family", &["203.0.113.0/24".into()])?;
+    let process = stage.process()?;
+    assert_eq!(met(&process), [dropped(), Ok(answer(POD, Transport::Tcp))]);
+    admit(&mut stage, &["203.0.113.0/24".into(), "0.0.0.0/0".into(), " 2001:db8:113::/48 ".into()])?;
+    assert_eq!(met(&process), [Ok(answer(POD, Transport::Tcp)), dropped()]);
+    admit(&mut stage, &[])?;
+    assert_eq!(met(&process), admitted());
+    Ok(())
+}
+
+#[test]
+fn the_node_is_a_client_like_others() -> Result<()> {
+    let mut stage = stage("ranges-node", &[])?;
+    let process = Process::on_node(&stage.world)?;
+    let (v4, v6) = (stage.world.ipv4(), stage.world.ipv6());
+    admit(&mut stage, &[format!("{v4}/32"), format!("{v6}/128")])?;
+    if !is_recognised(&process)? {
+        return Ok(());
+    }
+    assert_eq!(met(&stage.process()?), kept_out());
+    Ok(())
+}
+
+/// Where the kernel knows no way to the load balancer, all addresses must be admitted: any of them could be the source.
+#[test]
+fn an_address_outside_of_the_ranges_keeps_the_client_out() -> Result<()> {
+    let mut stage = stage("ranges-all", &[])?;
+    let own = only(&stage.client);
+    admit(&mut stage, &own)?;
+    let process = stage.process()?;
+    if !is_recognised(&process)? {
+        return Ok(());
+    }
+    stage.client.ip("addr add 10.244.0.240/24 dev eth0")?;
+    eventually("the second address is noticed", || Ok((met(&process)[0] == dropped()).then_some(())))?;
+    assert_eq!(met(&process), [dropped(), Ok(answer(POD, Transport::Tcp))], "the other family is as before");
+    stage.client.ip("addr del 10.244.0.240/24 dev eth0")?;
+    eventually("it is noticed that it is gone", || Ok((met(&process) == admitted()).then_some(())))
+}
+
+/// Who binds has said what its source will be.
+#[test]
+fn an_explicit_bind_decides_by_itself() -> Result<()> {
+    let mut stage = stage("ranges-bind", &[])?;
+    stage.client.ip("addr add 10.244.0.240/24 dev eth0\naddr add fd00:10:244::f0/64 dev eth0 nodad")?;
+    let own = only(&stage.client);
+    admit(&mut stage, &own)?;
+    let process = stage.process()?;
+    assert_eq!(met(&process), kept_out(), "not bound, it could be either");
+    let second = Both { v4: "10.244.0.240".parse()?, v6: "fd00:10:244::f0".parse()? };
+    for (via, protocol) in Via::ALL.iter().flat_map(|via| [Protocol::Tcp, Protocol::Udp].map(|protocol| (*via, protocol))) {
+        let address = load_balancer_ip(1).at(via, PORT);
+        for (own, is_admitted) in [(Both::of(&stage.client), true), (second, false)] {
+            let socket = process.open_for(address, protocol)?;
+            socket.bind(own.at(via, 0))?;
+            let expected = if is_admitted { Ok(()) } else { dropped() };
+            assert_eq!(socket.connect(address), expected, "{protocol} {address} from {own:?}");
+            if protocol == Protocol::Udp {
+                let socket = process.open_for(address, protocol)?;
+                socket.bind(own.at(via, 0))?;
+                assert_eq!(socket.send_to(address), expected, "{address} from {own:?}");
+            }
+        }
+        // A port alone says nothing of the source.
+        let socket = process.open_for(address, protocol)?;
+        let unspecified = Both { v4: std::net::Ipv4Addr::UNSPECIFIED, v6: std::net::Ipv6Addr::UNSPECIFIED };
+        let any = if via == Via::Mapped { Via::V6 } else { via };
+        socket.bind(unspecified.at(any, 5000))?;
+        assert_eq!(socket.connect(address), dropped(), "{protocol} {address} from a port");
+    }
+    Ok(())
+}
+
+/// As nodes and gateways have.
+#[test]
+fn a_client_may_have_many_addresses() -> Result<()> {
+    let mut stage = stage("ranges-many", &[])?;
+    let more = (200..220)
+        .map(|host| format!("addr add 10.244.0.{host}/24 dev eth0\naddr add fd00:10:244::{host}/64 dev eth0 nodad\n"));
+    stage.client.ip(&more.collect::<String>())?;
+    admit(&mut stage, &["10.244.0.0/24".into(), "fd00:10:244::/64".into()])?;
+    let process = stage.process()?;
+    is_recognised(&process).map(drop)
+}
+
+/// A namespace that has no name anywhere, made while the agent runs, that took over the client's interface.
+fn nameless(stage: &Stage) -> Result<Process> {
+    let mut command = stage.client.command("unshare");
+    command.arg("--net").arg(program::find("portmap-pod")?);
+    let process = Process::start(command)?;
+    // The answer says that the program runs, and so is in its namespace.
+    drop(process.open_for(load_balancer_ip(1).at(Via::V4, PORT), Protocol::Tcp)?);
+    let id = process.id().to_string();
+    let (v4, v6) = (stage.client.ipv4(), stage.client.ipv6());
+    stage.client.ip(&format!("link set eth0 netns {id}"))?;
+    for arguments in [
+        "link set lo up",
+        "link set eth0 up",
+        &format!("addr add {v4}/24 dev eth0"),
+        &format!("addr add {v6}/64 dev eth0 nodad"),
+    ] {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &id, "ip"]).args(arguments.split(' '));
+        let output = command.output().context("failed to run nsenter")?;
+        ensure!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(process)
+}
+
+/// An unknown client is not admitted, and that is counted; but soon it is known.
+#[test]
+fn a_new_namespace_is_learned() -> Result<()> {
+    let mut stage = stage("ranges-new", &[])?;
+    let own = only(&stage.client);
+    admit(&mut stage, &own)?;
+    let process = nameless(&stage)?;
+    if !Features::here().tells_namespaces {
+        return is_recognised(&process).map(drop);
+    }
+    eventually("the new namespace is known", || {
+        let met = met(&process);
+        ensure!(met.iter().zip(admitted()).all(|(met, answer)| *met == answer || *met == dropped()), "{met:?}");
+        Ok((met == admitted()).then_some(()))
+    })
+}

@@ -64,8 +64,8 @@ pub struct Arguments {
     #[arg(long, value_name = "WHOSE", value_enum, default_value_t)]
     peer_names: PeerNames,
     /// Show the programs' decisions in the log; chosen when they are loaded, so that what is off costs nothing
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = DatapathLog::Off)]
-    datapath_log: DatapathLog,
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    datapath_log: LogLevel,
     /// Room for this many frontends: a Service port on one address
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
@@ -111,28 +111,6 @@ fn service_cidr(text: &str) -> Result<IpNet, String> {
     object::checked_cidr(range)
 }
 
-/// How much the programs say.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum DatapathLog {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
-impl From<DatapathLog> for LogLevel {
-    fn from(level: DatapathLog) -> Self {
-        match level {
-            DatapathLog::Off => Self::Off,
-            DatapathLog::Error => Self::Error,
-            DatapathLog::Warn => Self::Warn,
-            DatapathLog::Info => Self::Info,
-            DatapathLog::Debug => Self::Debug,
-        }
-    }
-}
-
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         descriptors::raise_limit();
@@ -159,7 +137,7 @@ impl Arguments {
             switches: Switches {
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
                 peer_names: self.peer_names,
-                log: self.datapath_log.into(),
+                log: self.datapath_log,
             },
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,

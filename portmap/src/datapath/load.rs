@@ -70,18 +70,18 @@ pub struct Scope {
     pub excluded: Vec<PathBuf>,
 }
 
-/// How much the programs say, in the words of aya-log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// The least important diagnostics that the programs write. The numbers are those of aya-log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[repr(u8)]
 pub enum LogLevel {
-    /// Nothing, at no cost.
+    /// No diagnostics, at no cost.
     #[default]
     Off = 0,
-    /// What must not be.
+    /// Errors that should never happen.
     Error = 1,
-    /// What is odd.
+    /// Errors, and unusual events.
     Warn = 2,
-    /// What is rare.
+    /// Errors, unusual events and rare events.
     Info = 3,
     /// Every decision.
     Debug = 4,

@@ -116,7 +116,7 @@ fn serve<S: Socket<Address: Tables>>(
         return;
     }
     // Before the notes: the last call, which they are of, may have had another source address.
-    if service.flags & SOURCE_RANGES != 0 && !source_ranges::admit(socket, call, &frontend.address, service.id) {
+    if service.flags & SOURCE_RANGES != 0 && !is_admitted(socket, frontend, call, service.id) {
         decision.outcome.action = Action::Drop;
         return;
     }
@@ -135,6 +135,13 @@ fn serve<S: Socket<Address: Tables>>(
     }
     decision.id = service.id;
     choose(socket, &service, decision);
+}
+
+/// Whether the source ranges of a service port admit a call. The source is read here, where the kind of call is known at compile
+/// time: chosen at run time, the verifier would reject the pointer to it.
+#[inline(always)]
+fn is_admitted<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call, id: u64) -> bool {
+    source_ranges::admit(socket.namespace(), &socket.source(call), &frontend.address, id)
 }
 
 /// Whether a datagram goes to an address that an earlier decision gave to the socket.

@@ -8,7 +8,7 @@ use portmap_common::{ADDRESSES, Address as _, Neutral, Way};
 
 use crate::{
     maps::{self, Tables},
-    socket::{Call, NO_ADDRESS, Socket},
+    socket::NO_ADDRESS,
 };
 
 /// Whether the service port admits a call to the address. Decided by the address that the socket is bound to, if its namespace has
@@ -18,19 +18,18 @@ use crate::{
 ///
 /// A function of its own, with a stack of its own: few calls come here, and the caller's 512 bytes would not hold both.
 #[inline(never)]
-pub fn admit<S: Socket<Address: Tables>>(socket: &S, call: Call, asked: &S::Address, id: u64) -> bool {
-    let namespace = socket.namespace();
-    let chosen = S::Address::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: *asked });
-    let claimed = socket.source(call);
-    if is_some(claimed) && !is_same(claimed, chosen) && !has_address::<S::Address>(namespace, &claimed) {
+pub fn admit<A: Tables>(namespace: u64, claimed: &Neutral, asked: &A, id: u64) -> bool {
+    let chosen = A::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: *asked });
+    let claimed = *claimed;
+    if is_some(claimed) && !is_same(claimed, chosen) && !has_address::<A>(namespace, &claimed) {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     }
     let source = if is_some(claimed) { claimed } else { chosen };
     if !is_some(source) {
-        return admits_all::<S::Address>(namespace, id);
+        return admits_all::<A>(namespace, id);
     }
-    count(S::Address::is_admitted(id, S::Address::from_neutral(source)))
+    count(A::is_admitted(id, A::from_neutral(source)))
 }
 
 /// Whether the namespace has an address. Any process may bind to an address that its namespace has not (`IP_FREEBIND`), or name it

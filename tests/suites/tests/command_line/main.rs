@@ -11,7 +11,7 @@ mod files;
 mod harness;
 mod large;
 mod pins;
+mod problems;
 mod resolve;
 mod site;
-mod trouble;
 mod usage;

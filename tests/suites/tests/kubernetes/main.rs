@@ -9,6 +9,7 @@
 
 mod agent;
 mod answer;
+mod api_errors;
 mod cidrs;
 mod cluster;
 mod credentials;
@@ -25,6 +26,5 @@ mod silence;
 mod tables;
 mod topology;
 mod traffic;
-mod trouble;
 mod unreachable;
 mod wait;

@@ -36,7 +36,7 @@ pub enum Extent {
 pub const SUITES: [&str; 5] = ["datapath", "sockets", "table_stress", "socket_stress", "one_family"];
 
 /// Of each concern what depends on the kernel: verdicts, hooks, notes on sockets, sockets that are destroyed, namespaces.
-const QUICK: [&str; 3] = ["datapath", "sockets:names::,stale::,clock::,privileges::each", "one_family"];
+const QUICK: [&str; 3] = ["datapath", "sockets:names::,ended_sockets::,clock::,privileges::each", "one_family"];
 
 /// qemu 7.2 sometimes spoils the flags of `cmpxchg16b`, and the kernel crashes: seen with 6.12.
 const NO_CX16: &str = "max,-cx16";

@@ -12,18 +12,16 @@ use aya::{
 
 use super::cgroup::Cgroup;
 use crate::maps::pin::Pins;
-use crate::{kernel::namespaces, maps::Capacity};
+use crate::{
+    kernel::{OWN_PRIORITY, namespaces},
+    maps::Capacity,
+};
 
 /// The programs that are attached.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
 /// Cgroups that can be excluded.
 pub const EXCLUDED: usize = 8;
-
-/// The `SO_PRIORITY` with which a process in the host's network namespace connects as if the programs were not there: the agent, to
-/// the API server. The same in every version, since an earlier agent's programs may still serve. No queueing discipline has this
-/// number as its handle by itself.
-pub const OWN_PRIORITY: u32 = u32::from_be_bytes(*b"pmap");
 
 /// The map that diagnostics pass through. It ends with the agent, and so it is not pinned.
 const LOGS: &str = "AYA_LOGS";

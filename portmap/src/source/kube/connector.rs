@@ -23,7 +23,7 @@ use tokio::{
 };
 use tower::{Service, service_fn};
 
-use crate::datapath::load::OWN_PRIORITY;
+use crate::kernel::OWN_PRIORITY;
 
 /// How long an attempt is alone before the next begins, if it does not fail at once.
 const HEAD_START: Duration = Duration::from_secs(1);

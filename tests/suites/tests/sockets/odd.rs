@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use portmap::datapath::load::OWN_PRIORITY;
+use portmap::kernel::OWN_PRIORITY;
 use portmap_harness::kernel::Features;
 use portmap_harness::patience::seconds;
 use portmap_harness::say;

@@ -9,6 +9,7 @@
 mod address;
 mod affinity;
 mod backend;
+pub mod capacity;
 mod counters;
 mod endpoint;
 mod frontend;
@@ -41,6 +42,9 @@ pub use totals::Totals;
 
 /// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
 pub const ABI_VERSION: u32 = 4;
+
+/// Number of cgroups that one agent can exclude from translation: the length of two arrays among the programs' constants.
+pub const EXCLUDED_CGROUPS: usize = 8;
 
 /// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
 macro_rules! layout {

@@ -12,18 +12,19 @@ use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
     ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, EndpointEntry,
     FrontendKey, Member, Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange,
-    State, Totals, V4, V6, Way,
+    State, Totals, V4, V6, Way, capacity,
 };
 
 use crate::socket::NO_ADDRESS;
 
-const SERVICES_MAX: usize = 65_536;
-const FRONTENDS_MAX: usize = 2 * SERVICES_MAX;
-const BACKENDS_MAX: usize = 524_288;
-const NAMESPACES_MAX: usize = 4_096;
-const SOURCES_MAX: usize = 16_384;
-const CLIENTS_MAX: usize = 65_536;
-const SHARES_MAX: usize = 4_096;
+const SERVICES_MAX: usize = capacity::SERVICES as usize;
+const FRONTENDS_MAX: usize = capacity::FRONTENDS as usize;
+const BACKENDS_MAX: usize = capacity::BACKENDS as usize;
+const ITEMS_MAX: usize = capacity::ITEMS as usize;
+const NAMESPACES_MAX: usize = capacity::NAMESPACES as usize;
+const SOURCES_MAX: usize = capacity::SOURCES as usize;
+const CLIENTS_MAX: usize = capacity::AFFINITY_CLIENTS as usize;
+const SHARES_MAX: usize = capacity::AFFINITY_SHARES as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -57,7 +58,7 @@ pub static COUNTERS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
 
 /// id → namespace, Service and port name. For people: no program reads it.
 #[btf_map]
-pub static NAMES: HashMap<u64, Name, SERVICES_MAX, NO_PREALLOC> = HashMap::new();
+pub static NAMES: HashMap<u64, Name, FRONTENDS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// What the agent says of itself, and switches that programs read.
 #[btf_map]
@@ -77,15 +78,15 @@ pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
 
 /// endpoint → pod address and port, IPv4, while it serves: of UDP service ports, and of those with session affinity.
 #[btf_map]
-pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// endpoint → pod address and port, IPv6.
 #[btf_map]
-pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (service port, endpoint), while the endpoint is in the inside choice: of service ports with session affinity.
 #[btf_map]
-pub static MEMBERS: HashMap<Member, u8, BACKENDS_MAX, NO_PREALLOC> = HashMap::new();
+pub static MEMBERS: HashMap<Member, u8, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (service port, client) → the endpoint that it was given last.
 #[btf_map]

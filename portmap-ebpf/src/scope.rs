@@ -1,10 +1,11 @@
 //! Whose calls are looked at: all, unless the agent was told otherwise.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
+use portmap_common::EXCLUDED_CGROUPS;
 
 use crate::{
     socket::Socket,
-    switches::{EXCLUDED, EXCLUDED_IDS, EXCLUDED_LEVELS, EXCLUDED_MAX, ONLY_HOST, OWN_PRIORITY},
+    switches::{EXCLUDED, EXCLUDED_IDS, EXCLUDED_LEVELS, ONLY_HOST, OWN_PRIORITY},
 };
 
 /// Whether the calls of the socket's process are translated.
@@ -27,7 +28,7 @@ fn is_own<S: Socket>(socket: &S) -> bool {
 #[inline(always)]
 fn is_excluded() -> bool {
     let (ids, levels) = (EXCLUDED_IDS.load(), EXCLUDED_LEVELS.load());
-    for index in 0..EXCLUDED_MAX {
+    for index in 0..EXCLUDED_CGROUPS {
         if index >= EXCLUDED.load() as usize {
             break;
         }

@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 
-use portmap_common::{ADDRESSES, Address as _, Neutral, Way};
+use portmap_common::{ADDRESSES, Neutral, Way};
 
 use crate::{
     maps::{self, Tables},

@@ -1,9 +1,7 @@
 //! What the loader decides before the programs are verified: constants, so that what is switched off costs nothing.
 
 use aya_ebpf::Global;
-
-/// Excluded cgroups that there is room for.
-pub const EXCLUDED_MAX: usize = 8;
+use portmap_common::EXCLUDED_CGROUPS;
 
 /// Whether the kernel has `bpf_set_retval` for these hooks (5.18).
 #[unsafe(no_mangle)]
@@ -31,11 +29,11 @@ pub static EXCLUDED: Global<u32> = Global::new(0);
 
 /// The ids of the excluded cgroups.
 #[unsafe(no_mangle)]
-pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_MAX]);
+pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_CGROUPS]> = Global::new([0; EXCLUDED_CGROUPS]);
 
 /// How far below the root of the hierarchy each of them is.
 #[unsafe(no_mangle)]
-pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_MAX]> = Global::new([0; EXCLUDED_MAX]);
+pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_CGROUPS]> = Global::new([0; EXCLUDED_CGROUPS]);
 
 /// The `SO_PRIORITY` of the agent's own connections that are left alone; 0 leaves none alone.
 #[unsafe(no_mangle)]

@@ -1,5 +1,8 @@
 //! Metrics for Prometheus: kube-proxy's names where the meaning is the same, ours under `portmap_`.
 
+mod labels;
+mod registration;
+
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -15,7 +18,7 @@ use axum::{
 use jiff::Timestamp;
 use portmap_common::Totals;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family as Metric, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -25,51 +28,10 @@ use crate::{
     model::{Family, event::ObjectKind},
     source::Outage,
 };
+use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
 /// Seconds, in a gauge.
 type Seconds = Gauge<f64, AtomicU64>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfFamily {
-    ip_family: IpFamily,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum IpFamily {
-    IPv4,
-    IPv6,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPolicy {
-    ip_family: IpFamily,
-    traffic_policy: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfMap {
-    map: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutcome {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfEvent {
-    event: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfCode {
-    code: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfKind {
-    kind: String,
-}
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -112,12 +74,6 @@ pub enum SyncKind {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let durations = || Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)));
-        let latencies = || {
-            let by_5 = (60..=115).step_by(5).map(f64::from);
-            let by_30 = (120..=300).step_by(30).map(f64::from);
-            Histogram::new([0.25, 0.5].into_iter().chain((1..60).map(f64::from)).chain(by_5).chain(by_30))
-        };
         let metrics = Self {
             registry: Mutex::default(),
             sync_duration: Metric::new_with_constructor(durations),
@@ -153,86 +109,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn register_of_kube_proxy(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("kubeproxy");
-        registry.register("sync_proxy_rules_duration_seconds", "How long a sync took", self.sync_duration.clone());
-        registry.register(
-            "sync_full_proxy_rules_duration_seconds",
-            "How long a full sync took",
-            self.full_sync_duration.clone(),
-        );
-        registry.register(
-            "sync_partial_proxy_rules_duration_seconds",
-            "How long a sync of what changed took",
-            self.partial_sync_duration.clone(),
-        );
-        registry.register(
-            "network_programming_duration_seconds",
-            "From the change of a pod or Service to the tables",
-            self.programming.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_last_timestamp_seconds",
-            "When tables and objects last agreed",
-            self.last_sync.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_last_queued_timestamp_seconds",
-            "When a change last came in",
-            self.last_queued.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_no_local_endpoints_total",
-            "Service ports that a policy keeps on this node, where there is no endpoint while there are some elsewhere",
-            self.lacking.clone(),
-        );
-        registry.register("sync_proxy_rules_service_changes", "Changes of Services", self.service_changes.clone());
-        registry.register("sync_proxy_rules_endpoint_changes", "Changes of EndpointSlices", self.endpoint_changes.clone());
-        registry.register(
-            "sync_proxy_rules_service_changes_pending",
-            "Changes of Services that are not in the tables",
-            self.pending_services.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_endpoint_changes_pending",
-            "Changes of EndpointSlices that are not in the tables",
-            self.pending_endpoints.clone(),
-        );
-        registry.register("proxy_healthz", "Answers of /healthz", self.healthz.clone());
-        registry.register("proxy_livez", "Answers of /livez", self.livez.clone());
-    }
-
-    fn register_own(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("portmap");
-        registry.register("map_entries", "Entries of a BPF map in use", self.entries.clone());
-        registry.register("map_capacity", "Entries that a BPF map has room for", self.capacity.clone());
-        registry.register("frontends_left_out", "Frontends that found no room in the tables", self.left_out.clone());
-        registry.register(
-            "entries_left_out",
-            "Endpoints, source ranges and ClusterIPs that found no room in their maps",
-            self.without_room.clone(),
-        );
-        registry.register(
-            "namespaces_left_out",
-            "Network namespaces that could not be looked into, or found no room, while there are source ranges",
-            self.namespaces_left_out.clone(),
-        );
-        registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
-        registry.register(
-            "sync_failures",
-            "Times that the tables could not be written, and were read and planned anew",
-            self.failures.clone(),
-        );
-        registry.register("repairs", "Writes that undid what somebody else had changed in the tables", self.repairs.clone());
-        registry.register(
-            "watch_failing",
-            "1 while nothing is heard of a kind of objects, and the tables grow old",
-            self.failing_watches.clone(),
-        );
-        registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
-        registry.register("events", "What happened that is no service's, since the maps were created", self.events.clone());
-    }
-
     /// A change has come in.
     pub fn queued(&self, is_service: bool) {
         let (changes, pending) = if is_service {
@@ -243,7 +119,7 @@ impl Metrics {
         changes.inc();
         pending.inc();
         for family in Family::ALL {
-            self.last_queued.get_or_create(&of(family)).set(seconds(Timestamp::now()));
+            self.last_queued.get_or_create(&family.into()).set(seconds(Timestamp::now()));
         }
     }
 
@@ -257,7 +133,7 @@ impl Metrics {
     pub fn synced(&self, kind: SyncKind, took: Duration, triggers: &[(Family, Timestamp)]) {
         let now = Timestamp::now();
         for family in Family::ALL {
-            let label = of(family);
+            let label = OfFamily::from(family);
             self.sync_duration.get_or_create(&label).observe(took.as_secs_f64());
             let of_kind = match kind {
                 SyncKind::Full => &self.full_sync_duration,
@@ -268,7 +144,7 @@ impl Metrics {
         }
         for (family, triggered) in triggers {
             let latency = seconds(now) - seconds(*triggered);
-            self.programming.get_or_create(&of(*family)).observe(latency.max(0.0));
+            self.programming.get_or_create(&(*family).into()).observe(latency.max(0.0));
         }
     }
 
@@ -292,7 +168,7 @@ impl Metrics {
 
     /// How many service ports lack an endpoint on this node that a policy wants.
     pub fn set_lacking(&self, family: Family, traffic_policy: &'static str, count: usize) {
-        let label = OfPolicy { ip_family: ip_family(family), traffic_policy };
+        let label = OfPolicy { ip_family: family.into(), traffic_policy };
         self.lacking.get_or_create(&label).set(gauge(count));
     }
 
@@ -373,15 +249,16 @@ impl Metrics {
     }
 }
 
-fn of(family: Family) -> OfFamily {
-    OfFamily { ip_family: ip_family(family) }
+/// Buckets from 1 ms to 16.4 s, as kube-proxy has them.
+fn durations() -> Histogram {
+    Histogram::new((0..15).map(|power| 0.001 * f64::from(1 << power)))
 }
 
-fn ip_family(family: Family) -> IpFamily {
-    match family {
-        Family::V4 => IpFamily::IPv4,
-        Family::V6 => IpFamily::IPv6,
-    }
+/// Buckets from 0.25 s to 5 min, as kube-proxy has them.
+fn latencies() -> Histogram {
+    let by_5 = (60..=115).step_by(5).map(f64::from);
+    let by_30 = (120..=300).step_by(30).map(f64::from);
+    Histogram::new([0.25, 0.5].into_iter().chain((1..60).map(f64::from)).chain(by_5).chain(by_30))
 }
 
 fn seconds(time: Timestamp) -> f64 {

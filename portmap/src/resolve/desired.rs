@@ -275,14 +275,14 @@ impl Desired {
     /// Has a Service claim this and nothing else.
     fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
         let service = &precedence.service;
-        let places: Vec<FrontendSpec> = before.places.iter().map(|(place, _)| *place).collect();
+        let places: Vec<FrontendSpec> = before.frontends.iter().map(|(place, _)| *place).collect();
         let mut changes = self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses);
         // Claims of others that the addresses decide, in vain from now on or not any more.
         let mut concerned: Vec<FrontendSpec> = changes.frontends.iter().map(|frontend| FrontendSpec::from(*frontend)).collect();
-        concerned.extend(places.iter().copied().chain(after.places.iter().map(|(place, _)| *place)));
+        concerned.extend(places.iter().copied().chain(after.frontends.iter().map(|(place, _)| *place)));
         concerned.sort_unstable();
         concerned.dedup();
-        changes.extend(self.table.replace(precedence, &places, after.places.clone()));
+        changes.extend(self.table.replace(precedence, &places, after.frontends.clone()));
         self.losers.review(&self.table, precedence, &concerned);
         changes
     }

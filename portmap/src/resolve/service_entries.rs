@@ -5,8 +5,11 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    NodeContext, Policies, addresses, cluster_ips,
+    NodeContext,
     endpoints::{self, Index, Slices},
+    policies::Policies,
+    service_claims::{addresses, cluster_ips},
+    source_ranges,
 };
 use crate::{
     collections::HashMap,
@@ -14,30 +17,30 @@ use crate::{
         AddressKind, Endpoint, Entry, Family, FrontendSpec, ObjectName, PerFamily, Protocol, ServicePort, Target, Verdict,
         object::{Policy, Port},
     },
+    store::ServiceObjects,
 };
-use crate::{resolve::source_ranges, store::ServiceObjects};
 
-/// The entries of one Service on one node, place by place. An answer takes the time of a look-up if the place before was of the same
+/// The entries of one Service on one node, place by spec. An answer takes the time of a look-up if the place before was of the same
 /// port: the addresses of a port share all but the kind.
 pub struct ServiceEntries {
-    subject: ServiceObjects,
+    objects: ServiceObjects,
     node: NodeContext,
     /// Addresses other than ClusterIPs.
     kinds: HashMap<IpAddr, AddressKind>,
     /// Families that have such an address.
     has_others: PerFamily<bool>,
     /// Indices of ports, by what clients ask for.
-    ports: HashMap<Asked, usize>,
+    ports: HashMap<AskedPort, usize>,
     /// Of the slices.
     index: Index,
     source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
-    /// The answer of the port that was asked for last.
+    /// The answer of the port that was asked_port for last.
     last: RefCell<Option<PortEntries>>,
 }
 
 /// A port as clients name it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Asked {
+enum AskedPort {
     Port(u16, Protocol),
     NodePort(u16, Protocol),
 }
@@ -55,8 +58,8 @@ struct PortEntries {
 
 impl ServiceEntries {
     /// Of this Service.
-    pub fn new(subject: ServiceObjects, node: &NodeContext) -> Self {
-        let service = &subject.service;
+    pub fn new(objects: ServiceObjects, node: &NodeContext) -> Self {
+        let service = &objects.service;
         let (mut kinds, mut has_others) = (HashMap::default(), PerFamily::default());
         for (family, cluster_ip) in cluster_ips(service) {
             kinds.extend(addresses(service, node, cluster_ip).skip(1));
@@ -64,36 +67,36 @@ impl ServiceEntries {
         }
         let mut ports = HashMap::default();
         for (index, port) in service.ports.iter().enumerate() {
-            ports.entry(Asked::Port(port.port, port.protocol)).or_insert(index);
+            ports.entry(AskedPort::Port(port.port, port.protocol)).or_insert(index);
             if let Some(number) = port.node_port {
-                ports.entry(Asked::NodePort(number, port.protocol)).or_insert(index);
+                ports.entry(AskedPort::NodePort(number, port.protocol)).or_insert(index);
             }
         }
         let source_ranges = PerFamily::of(|family| source_ranges::ranges(service, family, node).map(Into::into));
-        let index = Index::of(&subject.slices, service.ports.len());
-        Self { kinds, has_others, ports, index, source_ranges, last: RefCell::default(), node: node.clone(), subject }
+        let index = Index::of(&objects.slices, service.ports.len());
+        Self { kinds, has_others, ports, index, source_ranges, last: RefCell::default(), node: node.clone(), objects }
     }
 
     /// The Service's name.
     pub fn service(&self) -> &ObjectName {
-        &self.subject.name
+        &self.objects.name
     }
 
     /// What the Service does at a place that it claims.
-    pub fn entry(&self, place: &FrontendSpec) -> Option<Entry> {
-        let service = &self.subject.service;
-        let cluster_ip = (*service.cluster_ips.get(place.family))?;
-        let (kind, asked) = match place.address {
-            None => (AddressKind::NodePort, Asked::NodePort(place.port, place.protocol)),
+    pub fn entry(&self, spec: &FrontendSpec) -> Option<Entry> {
+        let service = &self.objects.service;
+        let cluster_ip = (*service.cluster_ips.get(spec.family))?;
+        let (kind, asked_port) = match spec.address {
+            None => (AddressKind::NodePort, AskedPort::NodePort(spec.port, spec.protocol)),
             Some(address) => {
                 let kind = if address == cluster_ip { AddressKind::ClusterIp } else { *self.kinds.get(&address)? };
-                (kind, Asked::Port(place.port, place.protocol))
+                (kind, AskedPort::Port(spec.port, spec.protocol))
             }
         };
-        let index = *self.ports.get(&asked)?;
+        let index = *self.ports.get(&asked_port)?;
         let mut last = self.last.borrow_mut();
-        if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, place.family)) {
-            *last = Some(self.answer(index, place.family)?);
+        if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, spec.family)) {
+            *last = Some(self.port_entries(index, spec.family)?);
         }
         let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
         let (inside, outside) = match kind {
@@ -115,12 +118,12 @@ impl ServiceEntries {
             outside: outside.clone(),
             affinity_timeout: service.affinity_timeout,
             serving: serving.clone(),
-            source_ranges: self.source_ranges.get(place.family).clone(),
+            source_ranges: self.source_ranges.get(spec.family).clone(),
         })
     }
 
-    fn answer(&self, index: usize, family: Family) -> Option<PortEntries> {
-        let ServiceObjects { name, service, slices } = &self.subject;
+    fn port_entries(&self, index: usize, family: Family) -> Option<PortEntries> {
+        let ServiceObjects { name, service, slices } = &self.objects;
         let port: &Port = service.ports.get(index)?;
         let policies = Policies::of(service, port, *self.has_others.get(family));
         let owner = ServicePort { service: name.clone(), port: port.name.clone(), protocol: port.protocol };

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
-    Family, Target,
-    object::{Faults, SliceEndpoint, SlicePort},
+    ObjectName, Protocol, Target,
+    object::{Service, Slice, SliceEndpoint, SlicePort},
 };
 
 fn service(ports: &[(&str, &str, i32)]) -> Service {
@@ -20,7 +20,7 @@ fn node() -> NodeContext {
     NodeContext::new("node", None)
 }
 
-fn subject(service: Service, slices: &[Slice]) -> ServiceObjects {
+fn objects(service: Service, slices: &[Slice]) -> ServiceObjects {
     ServiceObjects { name: ObjectName::new("default", "web"), service, slices: slices.to_vec() }
 }
 
@@ -43,10 +43,10 @@ fn terminating(address: &str) -> SliceEndpoint {
 }
 
 fn backends(slices: &[Slice]) -> Vec<String> {
-    let subject = subject(service(&[("http", "TCP", 80)]), slices);
-    let places = resolve(&subject, &node()).claims.places;
-    let [(place, _)] = places.as_slice() else { return vec![format!("{} places", places.len())] };
-    match ServiceEntries::new(subject, &node()).entry(place).expect("an entry").inside {
+    let objects = objects(service(&[("http", "TCP", 80)]), slices);
+    let frontends = resolve(&objects, &node()).claims.frontends;
+    let [(spec, _)] = frontends.as_slice() else { return vec![format!("{} frontends", frontends.len())] };
+    match ServiceEntries::new(objects, &node()).entry(spec).expect("an entry").inside {
         Target::Backends(backends) => backends.iter().map(|backend| format!("{}:{}", backend.address, backend.port)).collect(),
         Target::Verdict(verdict) => vec![format!("{verdict:?}")],
     }
@@ -81,13 +81,13 @@ fn nothing_to_serve_is_refused() {
 #[test]
 fn a_bad_port_costs_only_itself() {
     let bad = service(&[("http", "TCP", 80), ("zero", "TCP", 0), ("odd", "ICMP", 1), ("s", "SCTP", 2), ("again", "TCP", 80)]);
-    let resolved = resolve(&subject(bad, &[]), &node());
-    assert_eq!(resolved.claims.places.len(), 1);
+    let resolved = resolve(&objects(bad, &[]), &node());
+    assert_eq!(resolved.claims.frontends.len(), 1);
     assert_eq!(resolved.skipped.len(), 4, "{:?}", resolved.skipped);
 }
 
 #[test]
 fn tcp_and_udp_share_a_number() {
-    let resolved = resolve(&subject(service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[]), &node());
-    assert_eq!(resolved.claims.places.len(), 2);
+    let resolved = resolve(&objects(service(&[("dns-tcp", "TCP", 53), ("dns", "UDP", 53)]), &[]), &node());
+    assert_eq!(resolved.claims.frontends.len(), 2);
 }

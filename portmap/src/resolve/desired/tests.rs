@@ -308,7 +308,7 @@ mod costs {
         let mut desired = start();
         desired.apply(Event::Changed(convert(ObjectKind::Service, "a", service.clone())));
         desired.resolve();
-        assert_eq!(desired.table().iter().count(), resolve::MOST_PLACES);
+        assert_eq!(desired.table().iter().count(), resolve::MAX_FRONTENDS);
         let cluster_ips = desired.entries().filter(|(_, entry)| entry.kind == crate::model::AddressKind::ClusterIp);
         assert_eq!(cluster_ips.count(), 9_999, "its own addresses go first");
         assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "it is said");

@@ -1,0 +1,78 @@
+//! Files that turn invalid while the agent runs.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::{DNS, WEB, exchange, start, text};
+use crate::site::replace;
+
+#[test]
+fn a_file_that_turns_invalid_keeps_its_last_good_content() -> Result<()> {
+    let (site, mut agent) = start("invalid")?;
+    // In one step: what happens while a file is written is another test's.
+    site.write("web.yaml~", "a: [1, 2\nb: }\n")?;
+    replace(&site.manifests().join("web.yaml~"), &site.manifests().join("web.yaml"))?;
+    let warning = agent.await_log("WARN")?;
+    assert!(warning.contains("web.yaml") && warning.contains("its last good content stays"), "{warning}");
+    // The rest goes on.
+    site.write("dns.yaml", &text(DNS))?;
+    site.await_services(&[WEB, DNS])?;
+    site.write("web.yaml", &text(("10.96.0.11", "web")))?;
+    site.await_services(&[("10.96.0.11", "web"), DNS])?;
+    fs::remove_file(site.manifests().join("web.yaml"))?;
+    site.await_services(&[DNS])
+}
+
+#[test]
+fn a_typo_takes_no_service_away() -> Result<()> {
+    let (site, mut agent) = start("typo")?;
+    let typos = [
+        ("ports: [{port: 80}]", "ports: 80", "it was before stays"),
+        ("ports: [{port: 80}]", "ports: [{port: 8o}]", "it was before stays"),
+        ("ports: [{port: 80}]", "ports: [{port: 99999}]", "stays as it was before: port 99999"),
+        ("ports: [{port: 80}]", "prots: [{port: 80}]", "stays as it was before: it has no ports any more"),
+        ("clusterIP:", "clusterIp:", "stays as it was before: it has no clusterIP any more"),
+        ("clusterIP: 10.96.0.10", "clusterIP: 10.96.0", "stays as it was before: clusterIP"),
+        ("kind: Service", "kind: Sevrice", "it was before stays"),
+        ("apiVersion: v1", "apiVersion: v11", "it was before stays"),
+        ("metadata: {name: web}", "metadata: {nmae: web}", "it was before stays"),
+        ("kind: Service", "kin: Service", "it was before stays"),
+    ];
+    for (number, (right, wrong, said)) in typos.into_iter().enumerate() {
+        exchange(&site, "web.yaml", &text(WEB).replace(right, wrong))?;
+        let warning = agent.await_log("WARN")?;
+        ensure!(warning.contains(said) && warning.contains("web.yaml"), "{wrong}: {warning}");
+        // When the agent has seen this, it has seen the other, too.
+        let marker = (format!("10.96.1.{number}"), format!("marker-{number}"));
+        exchange(&site, "marker.yaml", &text((&marker.0, &marker.1)))?;
+        site.await_services(&[WEB, (&marker.0, &marker.1)]).with_context(|| wrong)?;
+    }
+    exchange(&site, "marker.yaml", "")?;
+    exchange(&site, "web.yaml", &text(("10.96.0.11", "web")))?;
+    fs::remove_file(site.manifests().join("marker.yaml"))?;
+    site.await_services(&[("10.96.0.11", "web")])?;
+    // What is meant is done.
+    exchange(&site, "web.yaml", &text(("None", "web")))?;
+    site.await_services(&[])
+}
+
+#[test]
+fn trouble_that_comes_and_goes_is_said_once_in_some_seconds() -> Result<()> {
+    const ROUNDS: usize = 20;
+    let (site, agent) = start("again")?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        exchange(&site, "web.yaml", "a: [1, 2\nb: }\n")?;
+        site.await_services(&[WEB])?;
+        exchange(&site, "web.yaml", &text(WEB))?;
+        site.await_services(&[WEB])?;
+    }
+    let periods = usize::try_from(start.elapsed().as_secs() / 5)?;
+    let (_, said) = agent.stop(Signal::SIGTERM)?;
+    let times = said.lines().filter(|line| line.contains("neither YAML nor JSON")).count();
+    ensure!((1..=periods + 1).contains(&times), "said {times} times in {:?}:\n{said}", start.elapsed());
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Files that another program writes while the agent runs.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{DNS, WEB, start, text};
+use crate::site::{Agent, Site};
+
+/// `kubectl get services -o yaml > services.yaml` empties the file first, and takes its time.
+#[test]
+fn a_file_counts_once_it_is_written() -> Result<()> {
+    let (site, _agent) = start("written")?;
+    let mut file = File::create(site.manifests().join("web.yaml"))?;
+    // When the agent has seen this, it has seen the other, too.
+    site.write("dns.yaml", &text(DNS))?;
+    site.await_services(&[WEB, DNS])?;
+    file.write_all(text(("10.96.0.11", "web")).as_bytes())?;
+    drop(file);
+    site.await_services(&[("10.96.0.11", "web"), DNS])
+}
+
+/// `text`, in pieces; after each the tables must hold what they held.
+fn write_slowly(site: &Site, text: &str, expected: &[(&str, &str)], mut write: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, next) = rest.split_at(rest.len().min(16));
+        write(piece)?;
+        rest = next;
+        if !rest.is_empty() {
+            let services: Vec<String> = site.services()?.into_values().collect();
+            let names: Vec<String> = expected.iter().map(|(_, name)| format!("default/{name}")).collect();
+            ensure!(services == names, "with {rest:?} still to be written the tables hold {services:?}, and not {names:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_slow_writer_takes_no_service_away() -> Result<()> {
+    let site = Site::new("slow")?;
+    let both = format!("{}---\n{}", text(WEB), text(DNS));
+    site.write("all.yaml", &both)?;
+    let _agent = site.start()?;
+    let path = site.manifests().join("all.yaml");
+    let next = both.replace("port: 80", "port: 80, name: http");
+    // One that keeps the file open.
+    let mut file = File::create(&path)?;
+    write_slowly(&site, &next, &[WEB, DNS], |piece| Ok(file.write_all(piece.as_bytes())?))?;
+    drop(file);
+    site.await_services(&[WEB, DNS])?;
+    // One that opens it for each piece.
+    let swapped = both.replace("name: web", "name: other");
+    fs::write(&path, "")?;
+    write_slowly(&site, &swapped, &[WEB, DNS], |piece| {
+        Ok(File::options().append(true).open(&path)?.write_all(piece.as_bytes())?)
+    })?;
+    site.await_services(&[(WEB.0, "other"), DNS])?;
+    // What is taken out on purpose goes, also in place.
+    fs::write(&path, text(DNS))?;
+    site.await_services(&[DNS])
+}
+
+/// How often the agent's threads have been woken.
+fn wakes(agent: &Agent) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += line.context("no count of switches")?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+#[test]
+fn a_file_that_grows_beside_the_manifests_costs_nothing() -> Result<()> {
+    const LINES: u32 = 20_000;
+    let (site, agent) = start("log")?;
+    let start = Instant::now();
+    let before = wakes(&agent)?;
+    for path in [site.manifests().join("agent.log"), site.world.directory().join("agent.log")] {
+        let mut log = File::create(path)?;
+        for number in 0..LINES {
+            writeln!(log, "line {number}")?;
+        }
+    }
+    // It also hears of what follows.
+    site.write("dns.yaml", &text(DNS))?;
+    site.await_services(&[WEB, DNS])?;
+    let woken = wakes(&agent)? - before;
+    // For what it does from time to time, and for the change.
+    let allowed = 1_000 + 200 * start.elapsed().as_secs();
+    ensure!(woken < allowed, "the agent was woken {woken} times, and {allowed} times are allowed");
+    Ok(())
+}

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
+use super::planner;
 use crate::{
-    maps::{Maps as _, bpf::BpfMaps, grace::Grace, pin::Pins},
+    maps::{bpf::BpfMaps, pin::Pins},
     plan::Planner,
 };
 
@@ -57,10 +58,6 @@ impl Comparison {
     }
 }
 
-/// A model of the tables as they are. What was retired before is free in it: a grace period passes after the reading.
 fn read(pins: &Pins) -> Result<Planner> {
-    let maps = BpfMaps::open(pins)?;
-    let snapshot = maps.read()?;
-    Grace::open(pins)?.wait()?;
-    Ok(Planner::new(maps.capacity(), snapshot))
+    planner::read(&BpfMaps::open(pins)?, pins)
 }

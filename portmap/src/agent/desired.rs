@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Options, Source, own_node::OwnNode};
 use crate::{
-    kernel::addresses,
+    kernel::{addresses, notifications::Notifications},
     model::event::Event,
     resolve::{changes::Changes, claims::Owners, desired::Desired},
     source::Watches,
@@ -22,7 +22,7 @@ pub struct DesiredState {
     pub table: Desired,
     own_node: OwnNode,
     started: Instant,
-    address_changes: addresses::AddressEvents,
+    address_changes: Notifications,
     /// Whether the addresses of the interfaces have to be listed again.
     is_address_due: bool,
     changes: Changes,
@@ -32,7 +32,7 @@ impl DesiredState {
     /// Without objects; the node's addresses are listed at once.
     pub fn start(options: &Options) -> Result<Self> {
         // Before the list, so that no change is missed between the two.
-        let address_changes = addresses::AddressEvents::listen()?;
+        let address_changes = addresses::changes()?;
         let node = options.wanted.node.clone();
         let mut table = Desired::new(node, options.node_port_addresses.clone(), options.service_cidrs.clone())
             .allowing(options.wanted.external_ips.clone());

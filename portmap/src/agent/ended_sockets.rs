@@ -14,6 +14,7 @@ use crate::{
     datapath::iterators::{EndedSocket, SocketIterators},
     kernel::{
         exhaustion::{self, is_exhausted},
+        limits::KEEPS_UDP_SOCKETS,
         namespaces, sock_diag,
     },
     maps::{Capacity, grace::Grace, pin::Pins},
@@ -41,7 +42,7 @@ impl EndedSockets {
             // A shortage says nothing of the kernel.
             Err(error) if is_exhausted(&error) => return Err(error),
             Err(error) => {
-                tracing::warn!("{error:#}: connected UDP sockets stay with endpoints that end");
+                tracing::warn!("{error:#}: {KEEPS_UDP_SOCKETS}");
                 None
             }
         };

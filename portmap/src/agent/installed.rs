@@ -6,7 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
-use super::{Options, datapath::Datapath, planner::KnownPlanner, retry::Retry};
+use super::{
+    Options,
+    datapath::Datapath,
+    planner::{self, KnownPlanner},
+    retry::Retry,
+};
 use crate::{
     apply,
     kernel::exhaustion::persist,
@@ -159,10 +164,7 @@ impl Installed {
     /// Reads the tables again after a failed write.
     fn know_tables(&mut self) -> Result<()> {
         let Datapath { maps, pins, .. } = &self.datapath;
-        let is_read = self.planner.know(|| {
-            Grace::open(pins)?.wait()?;
-            Ok(Planner::new(maps.capacity(), maps.read().context("failed to read the tables")?))
-        })?;
+        let is_read = self.planner.know(|| planner::read(maps, pins))?;
         if is_read {
             // In the new model no entry is retired: the wait would free nothing.
             self.grace = None;

@@ -1,8 +1,19 @@
 //! The planner, and whether its model is that of the kernel's tables.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::plan::Planner;
+use crate::{
+    maps::{Maps as _, bpf::BpfMaps, grace::Grace, pin::Pins},
+    plan::Planner,
+};
+
+/// Reads the tables into a new model. A grace period passes after the reading: entries that were retired before it are free in the
+/// model.
+pub fn read(maps: &BpfMaps, pins: &Pins) -> Result<Planner> {
+    let snapshot = maps.read().context("failed to read the tables")?;
+    Grace::open(pins)?.wait()?;
+    Ok(Planner::new(maps.capacity(), snapshot))
+}
 
 /// After a failed write only the kernel knows what its tables hold: nothing is planned before they were read again.
 pub struct KnownPlanner {
@@ -42,7 +53,7 @@ impl KnownPlanner {
 
     /// Goes on from the tables as they were read. The numbers that were given stay given, whatever the tables say.
     pub fn replace(&mut self, mut read: Planner) {
-        read.trust_numbers_of(&self.planner);
+        read.continue_numbers_of(&self.planner);
         (self.planner, self.is_known) = (read, true);
     }
 }

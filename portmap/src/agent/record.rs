@@ -5,7 +5,7 @@ use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED
 
 use crate::{
     datapath::load,
-    kernel::uptime,
+    kernel::{limits::CANNOT_SET_ERRORS, uptime},
     maps::{Fullness, bpf::BpfMaps, encode, pin::Pins},
     plan::Plan,
     source::Outage,
@@ -30,7 +30,7 @@ pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()>
     if load::sets_errors()? {
         flags |= SETS_ERRORS;
     } else {
-        tracing::warn!("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM");
+        tracing::warn!("{CANNOT_SET_ERRORS}");
     }
     maps.set_state(|state| state.flags = state.flags & !(SETS_ERRORS | DESTROYS_SOCKETS) | flags)
 }

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::{
     datapath::attach::{self, PROGRAMS},
-    kernel::uptime,
+    kernel::{
+        limits::{CANNOT_SET_ERRORS, KEEPS_UDP_SOCKETS},
+        uptime,
+    },
     maps::{Capacity, Fullness, bpf::BpfMaps, encode, pin::Pins},
     source::nothing_heard_of,
 };
@@ -123,12 +126,20 @@ fn room(state: &State) -> Check {
 
 /// What the kernel cannot do, and what happened that somebody may wonder about.
 fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
+    let mut notes = limits(state);
+    let counts = counts(totals, state, affinity_clients);
+    notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    notes
+}
+
+/// What is missing: features of the kernel, or the Node.
+fn limits(state: &State) -> Vec<String> {
     let mut notes = Vec::new();
     if state.flags & SETS_ERRORS == 0 {
-        notes.push("this kernel is older than 5.18: what is dropped, and UDP that is refused, fails with EPERM".to_owned());
+        notes.push(CANNOT_SET_ERRORS.to_owned());
     }
     if state.flags & DESTROYS_SOCKETS == 0 {
-        notes.push("this kernel cannot destroy sockets: connected UDP sockets stay with endpoints that end".to_owned());
+        notes.push(format!("this kernel cannot destroy sockets: {KEEPS_UDP_SOCKETS}"));
     }
     if state.flags & LACKS_NODE != 0 {
         notes.push(
@@ -136,6 +147,11 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
                 .to_owned(),
         );
     }
+    notes
+}
+
+/// What happened, each with its count.
+fn counts(totals: &Totals, state: &State, affinity_clients: u32) -> [(u64, &'static str); 11] {
     let Totals {
         forwarded: _,
         refused: _,
@@ -152,7 +168,7 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     let repairs = state.repairs;
     let namespaces_left_out = u64::from(state.namespaces_left_out);
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
-    let counts = [
+    [
         (contested, "addresses are claimed by several Services, of which one has them; the agent's log names them"),
         (faulty, "Services ask for something that they do not get; the agent's log names them"),
         (repairs, "writes undid what somebody else had changed in the tables"),
@@ -176,9 +192,7 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
             "clients were not remembered by session affinity: processes of their cgroup had begun too many sessions in an hour",
         ),
         (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
-    ];
-    notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-    notes
+    ]
 }
 
 /// How full the maps are: as the agent last said, but for AFFINITY, which the programs fill.

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::{
     ifaddrs::{InterfaceAddress, getifaddrs},
     sys::socket::SockaddrStorage,
 };
 
-/// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`
-const GROUPS: u32 = 0x10 | 0x100;
+use super::notifications::{self, Notifications};
+
+/// The addresses of both families.
+const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR).cast_unsigned();
 
 /// The addresses of all interfaces in the thread's network namespace.
 pub fn local() -> Result<Vec<IpAddr>> {
@@ -34,25 +35,7 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
 }
 
-/// Word of changes to the addresses.
-pub struct AddressEvents(TokioSocket);
-
-impl AddressEvents {
-    /// Begins to listen.
-    pub fn listen() -> Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE).context("failed to open a netlink socket")?;
-        socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).context("failed to listen for changes of addresses")?;
-        Ok(Self(socket))
-    }
-
-    /// Returns after a change, or several.
-    pub async fn next(&mut self) -> Result<()> {
-        // Which change it was does not matter: the addresses are listed anew. Nor does it if some were lost (ENOBUFS).
-        match self.0.recv_from_full().await {
-            Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => {
-                Err(error).context("failed to listen for changes of addresses")
-            }
-            Ok(_) | Err(_) => Ok(()),
-        }
-    }
+/// Listens for changes of the addresses in the thread's network namespace.
+pub fn changes() -> Result<Notifications> {
+    Notifications::of(notifications::open(GROUPS)?)
 }

@@ -12,6 +12,12 @@ const RESERVE: u64 = 64;
 /// Descriptors that listening sockets leave free: the reserve, and room for connections.
 const ROOM: u64 = 256;
 
+/// Namespaces that are watched at most. Each watch keeps its namespace alive until the next look finds no process in it.
+const WATCHED: u64 = 256;
+
+/// One descriptor of so many may be for such a watch.
+const WATCH_SHARE: u64 = 8;
+
 /// What a descriptor is for, if it is not for the agent's own work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -35,9 +41,18 @@ pub fn raise_limit() {
 /// Whether a new descriptor is one of those that this use has to leave free.
 pub fn is_reserved(descriptor: impl AsFd, what_for: Use) -> bool {
     // Asked for each time, as others may change it (prlimit).
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = limit();
     let number = u64::try_from(descriptor.as_fd().as_raw_fd()).unwrap_or_default();
     number >= limit.saturating_sub(kept_free(limit, what_for))
+}
+
+/// How many network namespaces may be watched, each with a descriptor: a share of the limit.
+pub fn watched_namespaces() -> usize {
+    usize::try_from((limit() / WATCH_SHARE).min(WATCHED)).unwrap_or_default()
+}
+
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// How many descriptors a use has to leave free. Where there are few in all, each use still has its share.

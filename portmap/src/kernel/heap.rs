@@ -20,22 +20,4 @@ pub fn give_back() {
     unsafe {
         libc::malloc_trim(0);
     }
-    unmap_program();
-}
-
-unsafe extern "C" {
-    /// Made by the linker: the first byte of the program.
-    static __executable_start: u8;
-    /// The byte behind the program's code. What is written to lies behind it.
-    static etext: u8;
-}
-
-fn unmap_program() {
-    let first = &raw const __executable_start;
-    let length = (&raw const etext).addr() - first.addr();
-    // SAFETY: nothing is written to these pages, so that all of them are read from the file when they are used again. A failure, of which
-    // none is known, would change nothing.
-    unsafe {
-        libc::madvise(first.cast_mut().cast(), length, libc::MADV_DONTNEED);
-    }
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
-    io,
     marker::PhantomData,
     net::IpAddr,
     os::{
@@ -15,8 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt::GetStruct},
+};
 
 use super::addresses;
 
@@ -29,11 +30,11 @@ const OWN: &str = "/proc/self/ns/net";
 /// How many ways to a namespace are kept: a process may end before it is entered.
 const WAYS: usize = 4;
 
-/// `SO_NETNS_COOKIE`
-const SO_NETNS_COOKIE: i32 = 71;
+/// The socket option for the cookie of the socket's network namespace.
+#[derive(Clone, Copy)]
+struct NetnsCookie;
 
-/// `NS_GET_USERNS`
-const NS_GET_USERNS: libc::Ioctl = 0xb701;
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, GetStruct<u64>);
 
 /// What tells namespaces apart. The kernel may give the numbers of one that is gone to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,7 +160,7 @@ impl Namespace {
     /// Whether it belongs to the user namespace of this process: only who is privileged on the node makes such.
     pub fn is_of_own_users(&self) -> bool {
         // SAFETY: the file is open; the request takes no argument.
-        let owner = unsafe { libc::ioctl(self.file.as_raw_fd(), NS_GET_USERNS) };
+        let owner = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) };
         if owner < 0 {
             return false;
         }
@@ -179,17 +180,7 @@ pub fn global_addresses() -> Result<Vec<IpAddr>> {
 pub fn cookie() -> Result<u64> {
     let socket =
         socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context("failed to open a socket")?;
-    let mut cookie = 0_u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>())?;
-    // SAFETY: the socket is open, and the option's value and its length are valid for writing.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
-    };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error()).context("failed to ask for the cookie of a network namespace")
-    }
+    getsockopt(&socket, NetnsCookie).context("failed to ask for the cookie of a network namespace")
 }
 
 fn is_global(address: IpAddr) -> bool {

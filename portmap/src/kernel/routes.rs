@@ -10,9 +10,18 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use super::notifications;
+
 /// Groups of rtnetlink: links, and the addresses, routes and rules of both families. A link that goes down takes routes of
 /// IPv4 with it, of which the kernel says nothing.
-const GROUPS: u32 = 1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
+const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV4_RULE
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_ROUTE)
+    .cast_unsigned()
+    | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
 
 /// The routes of the network namespace that it was opened in.
 pub struct Routes(Socket);
@@ -44,10 +53,7 @@ impl Routes {
 /// A socket that is readable after something changed that the choice of sources depends on, in the thread's network namespace. It
 /// never blocks.
 pub fn changes() -> Result<Socket> {
-    let mut socket = open()?;
-    socket.bind(&SocketAddr::new(0, GROUPS)).context("failed to listen for changes of routes")?;
-    socket.set_non_blocking(true).context("failed to listen for changes of routes")?;
-    Ok(socket)
+    notifications::open(GROUPS)
 }
 
 fn open() -> Result<Socket> {

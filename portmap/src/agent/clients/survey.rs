@@ -10,9 +10,9 @@ use std::{
 use anyhow::Result;
 use netlink_sys::Socket;
 
-use super::watch;
 use crate::{
     kernel::{
+        descriptors,
         namespaces::{self, Id, NamespaceHolder, Traveller},
         routes::{self, Routes},
     },
@@ -223,7 +223,7 @@ impl Survey {
 
     fn has_room_to_watch(&self, tour: &Tour<'_>) -> bool {
         let watched = self.known.values().filter(|known| known.is_watched).count();
-        watched + tour.opened.len() < watch::room()
+        watched + tour.opened.len() < descriptors::watched_namespaces()
     }
 
     /// Asks the kernel for the sources of calls from the thread's namespace.

@@ -2,34 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use netlink_sys::Socket;
-use rustix::process::{Resource, getrlimit};
-use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
-use crate::kernel::namespaces::Id;
-
-/// Namespaces that are watched. Each takes a file and is kept alive until the next look finds nobody in it.
-const WATCHED: u64 = 256;
-
-/// The share of the files that the agent may open which is for these.
-const SHARE: u64 = 8;
+use crate::kernel::{namespaces::Id, notifications::Notifications};
 
 /// Words that may wait.
 const QUEUE: usize = 64;
 
 /// Between two words of one namespace, however often it changes.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// How many namespaces may be watched.
-pub fn room() -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((files / SHARE).min(WATCHED)).unwrap_or_default()
-}
 
 /// The namespaces that are watched.
 pub struct NamespaceWatches {
@@ -86,25 +72,10 @@ impl NamespaceWatches {
 }
 
 async fn watch(id: Id, socket: Socket, sender: mpsc::Sender<Id>) -> Result<()> {
-    // SAFETY: the socket has one file for its whole life, which is that of the registration.
-    let socket = unsafe { AsyncFd::register(socket) }?;
+    let notifications = Notifications::of(socket)?;
     loop {
-        drain(&socket).await?;
+        notifications.next().await?;
         sender.send(id).await?;
         sleep(PAUSE).await;
-    }
-}
-
-/// Waits for a change, and reads all that there are. Which they were does not matter: everything is asked anew. Nor does it if some
-/// were lost (ENOBUFS).
-async fn drain(socket: &AsyncFd<Socket>) -> Result<()> {
-    let is_lost = |error: &io::Error| error.raw_os_error() == Some(libc::ENOBUFS);
-    let mut guard = socket.readable().await.context("failed to listen for changes of routes")?;
-    loop {
-        match guard.try_io(|socket| socket.get_ref().recv_from_full()) {
-            Ok(Err(error)) if !is_lost(&error) => return Err(error).context("failed to listen for changes of routes"),
-            Ok(_) => {}
-            Err(_) => return Ok(()),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The first table: what a client asks for, and the number of the service entry that answers.
 
-use crate::{Address, V4, V6, layout};
+use crate::{Address, V4, V6, layout, word};
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;
@@ -90,6 +90,7 @@ pub struct ServiceRef {
 }
 
 layout!(ServiceRef, 8);
+word!(ServiceRef { service, check });
 
 impl ServiceRef {
     /// The value to insert under `frontend`.
@@ -102,21 +103,6 @@ impl ServiceRef {
     #[inline]
     pub fn belongs_to<A: Address>(self, frontend: &FrontendKey<A>) -> bool {
         self.check == frontend.check(self.service)
-    }
-
-    /// The value in a word read from the map.
-    #[inline]
-    pub fn from_word(word: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-        Self { service: u32::from_ne_bytes([a, b, c, d]), check: u32::from_ne_bytes([e, f, g, h]) }
-    }
-
-    /// The word that holds this value.
-    #[inline]
-    pub fn to_word(self) -> u64 {
-        let [a, b, c, d] = self.service.to_ne_bytes();
-        let [e, f, g, h] = self.check.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 }
 

@@ -57,3 +57,26 @@ macro_rules! layout {
     };
 }
 pub(crate) use layout;
+
+/// Implements the conversion of a `repr(C, align(8))` type with two `u32` fields from and to the 64-bit word with the same bytes.
+macro_rules! word {
+    ($type:ident { $first:ident, $second:ident }) => {
+        impl $type {
+            /// The value with the bytes of a word that was read from a map.
+            #[inline]
+            pub fn from_word(word: u64) -> Self {
+                let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+                Self { $first: u32::from_ne_bytes([a, b, c, d]), $second: u32::from_ne_bytes([e, f, g, h]) }
+            }
+
+            /// The word with the bytes of this value.
+            #[inline]
+            pub fn to_word(self) -> u64 {
+                let [a, b, c, d] = self.$first.to_ne_bytes();
+                let [e, f, g, h] = self.$second.to_ne_bytes();
+                u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+            }
+        }
+    };
+}
+pub(crate) use word;

@@ -1,6 +1,6 @@
 //! The second table: for each frontend, what happens to a client of it.
 
-use crate::layout;
+use crate::{layout, word};
 
 /// Which backends a client is spread over, or the verdict where there is none. One aligned 8-byte word: it is stored by one
 /// atomic store and read by one load, so that a client meets the old set or the new one, whole.
@@ -14,6 +14,7 @@ pub struct Choice {
 }
 
 layout!(Choice, 8);
+word!(Choice { first, count });
 
 /// What happens to a client that gets no backend: the `first` of a [`Choice`] whose `count` is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,21 +32,6 @@ impl Choice {
     /// A choice of no backend.
     pub const fn verdict(verdict: Verdict) -> Self {
         Self { first: verdict as u32, count: 0 }
-    }
-
-    /// The choice in a word read from `SERVICES`.
-    #[inline]
-    pub fn from_word(word: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-        Self { first: u32::from_ne_bytes([a, b, c, d]), count: u32::from_ne_bytes([e, f, g, h]) }
-    }
-
-    /// The word that holds this choice in `SERVICES`.
-    #[inline]
-    pub fn to_word(self) -> u64 {
-        let [a, b, c, d] = self.first.to_ne_bytes();
-        let [e, f, g, h] = self.count.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// The slot of one backend of the set, given a uniformly distributed number. Without a division: `random × count / 2³²`

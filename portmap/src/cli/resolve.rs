@@ -60,10 +60,10 @@ fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>
     tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
     warnings.extend(desired.skipped().map(ToString::to_string));
     let table = desired.table();
-    for place in table.places() {
-        let losers = table.losers(place);
+    for place in table.frontend_specs() {
+        let conflicts = table.conflicts(place);
         warnings.extend(
-            losers.map(|(loser, winner)| format!("Service {loser}: {place} belongs to Service {winner}, and is left to it")),
+            conflicts.map(|(loser, winner)| format!("Service {loser}: {place} belongs to Service {winner}, and is left to it")),
         );
     }
     desired

@@ -222,7 +222,7 @@ impl Desired {
         for (name, before) in &services {
             changes.extend(self.resolve_service(name, before.as_ref().map(Packed::unpack).as_ref(), &former));
         }
-        changes.extend(self.table.settle());
+        changes.extend(self.table.apply_node_ports());
         changes
     }
 

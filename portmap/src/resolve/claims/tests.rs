@@ -4,7 +4,7 @@ fn precedence(created: i64, name: &str) -> Precedence {
     Precedence { created, service: ObjectName::new("default", name) }
 }
 
-fn place() -> FrontendSpec {
+fn spec() -> FrontendSpec {
     frontend().into()
 }
 
@@ -20,14 +20,14 @@ fn winner(table: &Table) -> Option<&str> {
 fn the_oldest_claim_wins_and_the_next_takes_over() {
     let (old, new) = (precedence(1, "z"), precedence(2, "a"));
     let mut table = Table::default();
-    table.replace(&new, &[], vec![(place(), Rank::External)]);
+    table.replace(&new, &[], vec![(spec(), Rank::External)]);
     assert_eq!(winner(&table), Some("a"));
-    table.replace(&old, &[], vec![(place(), Rank::External)]);
+    table.replace(&old, &[], vec![(spec(), Rank::External)]);
     assert_eq!(winner(&table), Some("z"));
-    assert_eq!(table.losers(&place()).count(), 1);
-    assert_eq!(table.replace(&old, &[place()], Vec::new()).frontends.len(), 1);
+    assert_eq!(table.conflicts(&spec()).count(), 1);
+    assert_eq!(table.replace(&old, &[spec()], Vec::new()).frontends.len(), 1);
     assert_eq!(winner(&table), Some("a"));
-    table.replace(&new, &[place()], Vec::new());
+    table.replace(&new, &[spec()], Vec::new());
     assert_eq!(winner(&table), None);
 }
 
@@ -35,8 +35,8 @@ fn the_oldest_claim_wins_and_the_next_takes_over() {
 fn of_one_age_the_first_name_wins() {
     let (a, b) = (precedence(1, "a"), precedence(1, "b"));
     let mut table = Table::default();
-    table.replace(&b, &[], vec![(place(), Rank::External)]);
-    table.replace(&a, &[], vec![(place(), Rank::External)]);
+    table.replace(&b, &[], vec![(spec(), Rank::External)]);
+    table.replace(&a, &[], vec![(spec(), Rank::External)]);
     assert_eq!(winner(&table), Some("a"));
 }
 
@@ -44,19 +44,19 @@ fn of_one_age_the_first_name_wins() {
 fn a_cluster_ip_wins_whatever_its_age() {
     let (old, new) = (precedence(1, "squatter"), precedence(2, "owner"));
     let mut table = Table::default();
-    table.replace(&old, &[], vec![(place(), Rank::External)]);
-    table.replace(&new, &[], vec![(place(), Rank::ClusterIp)]);
+    table.replace(&old, &[], vec![(spec(), Rank::External)]);
+    table.replace(&new, &[], vec![(spec(), Rank::ClusterIp)]);
     assert_eq!(winner(&table), Some("owner"));
-    assert_eq!(table.losers(&place()).count(), 1);
+    assert_eq!(table.conflicts(&spec()).count(), 1);
 }
 
 #[test]
 fn what_is_left_over_loses_to_what_is_in_use() {
     let (old, new) = (precedence(1, "was"), precedence(2, "is"));
     let mut table = Table::default();
-    table.replace(&old, &[], vec![(place(), Rank::LeftOver)]);
+    table.replace(&old, &[], vec![(spec(), Rank::LeftOver)]);
     assert_eq!(winner(&table), Some("was"));
-    table.replace(&new, &[], vec![(place(), Rank::External)]);
+    table.replace(&new, &[], vec![(spec(), Rank::External)]);
     assert_eq!(winner(&table), Some("is"));
 }
 
@@ -66,13 +66,13 @@ fn a_cluster_ip_is_nobody_elses_at_any_port() {
     for owner in [AddressOwner::Served, AddressOwner::OtherProxy] {
         let squatter = precedence(1, "squatter");
         let (mut table, address) = (Table::default(), frontend().address);
-        table.replace(&squatter, &[], vec![(place(), Rank::External)]);
+        table.replace(&squatter, &[], vec![(spec(), Rank::External)]);
         assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
         let name = ObjectName::new("default", "owner");
         let changes = table.set_addresses(owner, &name, &[], &[address]);
         assert!(changes.frontends.contains(&frontend()), "{changes:?}");
         assert_eq!((winner(&table), table.contested(), table.iter().count()), (None, 1, 0));
-        assert_eq!(table.losers(&place()).next(), Some((&squatter.service, &name)));
+        assert_eq!(table.conflicts(&spec()).next(), Some((&squatter.service, &name)));
         let changes = table.set_addresses(owner, &name, &[address], &[]);
         assert!(changes.frontends.contains(&frontend()), "{changes:?}");
         assert_eq!((winner(&table), table.contested()), (Some("squatter"), 0));
@@ -92,11 +92,11 @@ fn an_address_that_is_a_services_is_none_of_the_nodes() {
     let claims = [2, 3].map(|last| (external(last), Rank::External));
     table.replace(&service, &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
     table.set_addresses(AddressOwner::Served, &service.service, &[], &[on(1).address]);
-    assert_eq!(table.settle().frontends, [on(2)].into_iter().collect(), "none was on the address before");
+    assert_eq!(table.apply_node_ports().frontends, [on(2)].into_iter().collect(), "none was on the address before");
     let served = |table: &Table| [1, 2, 3].map(|last| table.winner(&on(last)).is_some());
     assert_eq!(served(&table), [false, true, false]);
     table.set_addresses(AddressOwner::Served, &service.service, &[on(1).address], &[]);
-    assert!(table.settle().frontends.contains(&on(1)));
+    assert!(table.apply_node_ports().frontends.contains(&on(1)));
     assert_eq!(served(&table), [true, true, false]);
 }
 
@@ -111,7 +111,7 @@ fn node_ports_come_last_and_services_stand_together() {
         let claims = frontends.map(|frontend| (FrontendSpec::from(frontend), Rank::ClusterIp));
         table.replace(&precedence(1, name), &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
     }
-    table.settle();
+    table.apply_node_ports();
     let mut all: Vec<Frontend> = table.everything().frontends.into_iter().chain([at(9, 9)]).collect();
     all.sort_unstable();
     let arranged: Vec<Frontend> = table.arrange(all);

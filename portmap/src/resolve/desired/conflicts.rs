@@ -28,11 +28,11 @@ impl Losers {
                 continue;
             };
             self.said.remove(&(*place, holder.clone()));
-            let own = table.claims_in_vain(place, claimant).then_some(service);
+            let own = table.has_unsuccessful_claim(place, claimant).then_some(service);
             if own.is_none() {
                 self.said.remove(&(*place, service.clone()));
             }
-            let displaced = table.losers(place).next().map(|(loser, _)| loser).filter(|loser| *loser != service);
+            let displaced = table.conflicts(place).next().map(|(loser, _)| loser).filter(|loser| *loser != service);
             for loser in [own, displaced].into_iter().flatten() {
                 if !self.said.insert((*place, loser.clone())) {
                     continue;

@@ -1,0 +1,24 @@
+//! The order in which frontends are planned.
+
+use super::Table;
+use crate::{
+    collections::HashMap,
+    model::{Frontend, ObjectName},
+};
+
+impl Table {
+    /// Puts frontends into the order in which they are planned: frontends to remove, then by [`Rank`], so that node ports are the
+    /// first to lack room. Within a rank the frontends of a service port stand together: they share much of their entries.
+    pub fn arrange(&self, frontends: Vec<Frontend>) -> Vec<Frontend> {
+        let mut groups: HashMap<&ObjectName, usize> = HashMap::default();
+        let key = |frontend: Frontend| {
+            let Some((_, claim)) = self.first_claim(&frontend) else { return (None, 0, frontend) };
+            let next = groups.len();
+            let group = *groups.entry(&claim.precedence.service).or_insert(next);
+            (Some(claim.rank), group, frontend)
+        };
+        let mut all: Vec<_> = frontends.into_iter().map(key).collect();
+        all.sort_by_key(|(rank, group, frontend)| (*rank, *group, frontend.family(), frontend.port, frontend.protocol));
+        all.into_iter().map(|(_, _, frontend)| frontend).collect()
+    }
+}

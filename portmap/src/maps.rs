@@ -2,6 +2,7 @@
 
 mod backends;
 pub mod bpf;
+mod capacity;
 pub(crate) mod directory;
 pub mod encode;
 #[cfg(any(test, feature = "testing"))]
@@ -9,66 +10,23 @@ pub mod fake;
 pub mod grace;
 mod mapped;
 pub mod pin;
+mod snapshot;
 pub mod sources;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use ipnet::IpNet;
 use portmap_common::{Choice, Member, Service, V4, V6};
-use serde::Serialize;
 
 pub use backends::Backends;
+pub use capacity::{Capacity, Fullness};
+pub use snapshot::{FollowedFrontend, Snapshot};
 
-use crate::model::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort};
-
-/// How many entries each map holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Frontends of each family; and of both together, which is the size of SERVICES.
-    pub services: u32,
-    /// Slots of BACKENDS, for each family.
-    pub backends: u32,
-    /// Clients that session affinity remembers.
-    pub affinity_clients: u32,
-}
-
-impl Capacity {
-    /// Entries of FRONTENDS, for each family: those of ClusterIPs as such lie there too.
-    pub fn frontends(self) -> u32 {
-        self.services.saturating_mul(2)
-    }
-
-    /// Clients of session affinity that the processes of one cgroup may add in an hour: a sixteenth, but no fewer than 64.
-    pub fn affinity_share(self) -> u64 {
-        u64::from(self.affinity_clients / 16).max(64)
-    }
-
-    /// Entries of each of the maps that hold an [`Item`] of a backend.
-    pub fn items(self) -> u32 {
-        (self.backends / 4).max(1_024)
-    }
-
-    /// Entries of the map with this name.
-    pub fn of_map(self, name: &str) -> u32 {
-        match name {
-            "AFFINITY" => self.affinity_clients,
-            "FRONTENDS_V4" | "FRONTENDS_V6" => self.frontends(),
-            "BACKENDS_V4" | "BACKENDS_V6" => self.backends,
-            "ENDPOINTS_V4" | "ENDPOINTS_V6" | "MEMBERS" => self.items(),
-            _ => self.services,
-        }
-    }
-}
+use crate::model::{AddressOwner, Endpoint, Family, Frontend, ServicePort};
 
 /// No node gives more ids or endpoint numbers than this: whatever says so was written by somebody else, and is not believed.
 pub const LAST_NUMBER: u64 = u64::MAX / 2;
-
-impl Default for Capacity {
-    fn default() -> Self {
-        Self { services: 65_536, backends: 524_288, affinity_clients: 65_536 }
-    }
-}
 
 /// A value of BACKENDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,47 +35,6 @@ pub struct Slot {
     pub endpoint: Endpoint,
     /// The number of this incarnation of the endpoint.
     pub number: u64,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Fullness {
-    /// The map's name.
-    pub name: &'static str,
-    /// Entries in use.
-    pub used: u32,
-    /// Entries in all.
-    pub capacity: u32,
-}
-
-/// From so many percent on a map counts as nearly full.
-const NEARLY_FULL: u64 = 80;
-
-impl Fullness {
-    /// How full, in percent.
-    pub fn percent(&self) -> u64 {
-        u64::from(self.used) * 100 / u64::from(self.capacity.max(1))
-    }
-
-    /// Whether more may soon find no room.
-    pub fn is_nearly_full(&self) -> bool {
-        self.percent() >= NEARLY_FULL
-    }
-
-    /// The flag that decides the map's size.
-    pub fn flag(&self) -> &'static str {
-        match self.name {
-            "AFFINITY" => "--max-affinity-clients",
-            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => "--max-backends",
-            _ => "--max-services",
-        }
-    }
-}
-
-impl fmt::Display for Fullness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {} % full ({} of {} entries)", self.name, self.percent(), self.used, self.capacity)
-    }
 }
 
 /// Something that is in a map or not: inserted once, removed once, never updated.
@@ -213,40 +130,8 @@ pub trait Maps {
     fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()>;
 
     /// Records the numbers given so far, before any of them is used.
-    fn set_marks(&mut self, marks: NextNumbers) -> Result<()>;
+    fn set_marks(&mut self, next: NextNumbers) -> Result<()>;
 
     /// Reads everything back.
     fn read(&self) -> Result<Snapshot>;
-}
-
-/// What the tables hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Each frontend and what it leads to, in order.
-    pub frontends: Vec<(Frontend, FollowedFrontend)>,
-    /// Each id that has a name, in order; `None` where the name is not one that the agent would write.
-    pub names: Vec<(u64, Option<ServicePort>)>,
-    /// Everything that is in a map or not.
-    pub items: BTreeSet<Item>,
-    /// Items whose value is not one that the agent would write.
-    pub spoiled: BTreeSet<Item>,
-    /// Keys that the agent would never write.
-    pub foreign: BTreeSet<ForeignKey>,
-    /// The prefixes of each family; `None` where they are not what the agent would write.
-    pub prefixes: PerFamily<Option<Vec<Prefix>>>,
-    /// Numbers given so far.
-    pub marks: NextNumbers,
-}
-
-/// Where a frontend leads, followed through all three tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FollowedFrontend {
-    /// The service entry's number.
-    pub number: u32,
-    /// The service entry; `None` if the frontend's value is not one that the agent would write.
-    pub service: Option<Service>,
-    /// The backends of the inside choice; `None` if it leaves the map.
-    pub inside: Option<Vec<Slot>>,
-    /// The backends of the outside choice; `None` if it leaves the map.
-    pub outside: Option<Vec<Slot>>,
 }

@@ -16,7 +16,7 @@ use crate::{kernel::bpf, maps::pin::Pins};
 use crate::{
     kernel::namespaces,
     maps::{Capacity, encode},
-    model::{Frontend, Protocol},
+    model::Frontend,
 };
 
 static ITERATORS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/iterators"));
@@ -121,11 +121,10 @@ fn open(pin: &Path) -> Result<MapData> {
 
 fn ended_socket(found: &EndedSocketRecord) -> EndedSocket {
     let EndedSocketRecord { cookie, namespace, asked, given } = found;
-    let asked = encode::destination_of(asked);
     EndedSocket {
         cookie: *cookie,
         namespace: *namespace,
-        asked: Frontend { address: asked.ip(), port: asked.port(), protocol: Protocol::Udp },
+        asked: encode::udp_frontend_of(asked),
         peer: encode::destination_of(given),
     }
 }

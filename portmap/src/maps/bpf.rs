@@ -1,11 +1,11 @@
 //! The kernel's maps, opened from their pins.
 
+mod frontends;
 mod items;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
-    net::IpAddr,
     os::fd::AsFd as _,
 };
 
@@ -16,7 +16,7 @@ use aya::{
     util::nr_cpus,
 };
 use ipnet::IpNet;
-use portmap_common::{Affinity, Backend, Choice, Client, Counters, Name, Numbers, Service, ServiceRef, State, Totals, V4, V6};
+use portmap_common::{Affinity, Choice, Client, Counters, Name, Numbers, Service, State, Totals, V4, V6};
 
 use super::{
     Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot,
@@ -24,12 +24,10 @@ use super::{
 };
 use crate::{
     kernel::bpf,
-    maps::{
-        encode::{self, IpBytes},
-        pin::Pins,
-    },
-    model::{AddressOwner, Endpoint, Family, Frontend, PerFamily, ServicePort},
+    maps::{encode, pin::Pins},
+    model::{Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
+use frontends::{FamilyMaps, FrontendElement};
 use items::{FamilyItems, Members};
 
 /// `BPF_NOEXIST`: a frontend is never updated in place.
@@ -64,26 +62,6 @@ pub struct BpfMaps {
     pins: Pins,
 }
 
-/// What is found under the keys of FRONTENDS.
-enum Value {
-    /// A service number.
-    Service(u32),
-    /// The key stands for a ClusterIP, which is this one's.
-    Owner(AddressOwner),
-    /// What the agent would not write.
-    Foreign,
-}
-
-/// The maps of one address family.
-struct FamilyMaps<A: IpBytes>
-where
-    portmap_common::FrontendKey<A>: Pod,
-    Backend<A>: Pod,
-{
-    frontends: HashMap<MapData, portmap_common::FrontendKey<A>, ServiceRef>,
-    backends: Mapped<Backend<A>>,
-}
-
 impl BpfMaps {
     /// Opens the pinned maps.
     pub fn open(pins: &Pins) -> Result<Self> {
@@ -112,7 +90,7 @@ impl BpfMaps {
 
     /// The sizes that the maps were created with.
     pub fn capacity(&self) -> Capacity {
-        Capacity { services: self.services.len(), backends: self.v4.backends.len(), affinity_clients: self.affinity_clients }
+        Capacity { services: self.services.len(), backends: self.v4.slots(), affinity_clients: self.affinity_clients }
     }
 
     /// What the agent last said of itself.
@@ -176,6 +154,28 @@ impl BpfMaps {
         bail!("service {number} changes faster than it can be read")
     }
 
+    /// Reads FRONTENDS of both families, and follows each frontend.
+    fn read_frontends(
+        &self,
+        items: &mut BTreeSet<Item>,
+        foreign: &mut BTreeSet<ForeignKey>,
+    ) -> Result<BTreeMap<Frontend, FollowedFrontend>> {
+        let mut frontends = BTreeMap::new();
+        for element in self.v4.elements().chain(self.v6.elements()) {
+            match element? {
+                FrontendElement::Foreign(key) => drop(foreign.insert(key)),
+                FrontendElement::Address(address, owner) => drop(items.insert(Item::Address(address, owner))),
+                FrontendElement::Frontend(frontend, Some(number)) if number < self.services.len() => {
+                    frontends.insert(frontend, self.follow(frontend.family(), number)?);
+                }
+                FrontendElement::Frontend(frontend, _) => {
+                    frontends.insert(frontend, FollowedFrontend { number: 0, service: None, inside: None, outside: None });
+                }
+            }
+        }
+        Ok(frontends)
+    }
+
     fn choice(&self, number: u32, side: ClientLocation) -> Result<Choice> {
         Ok(Choice::from_word(self.services.load_word(number, offset(side))?))
     }
@@ -185,70 +185,6 @@ impl BpfMaps {
             Family::V4 => self.v4.range(choice),
             Family::V6 => self.v6.range(choice),
         }
-    }
-}
-
-impl<A: ForeignFrontend> FamilyMaps<A>
-where
-    portmap_common::FrontendKey<A>: Pod,
-    Backend<A>: Pod,
-{
-    fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
-        let frontends = HashMap::try_from(Map::HashMap(open(pins, frontends)?))?;
-        Ok(Self { frontends, backends: mapped(pins, backends)? })
-    }
-
-    fn write_backends(&mut self, first: u32, backends: &[Backend<A>]) -> Result<()> {
-        (first..).zip(backends).try_for_each(|(index, backend)| self.backends.write(index, *backend))
-    }
-
-    /// The slots of a choice; `None` if it leaves the map.
-    fn range(&self, choice: Choice) -> Result<Option<Vec<Slot>>> {
-        let end = match choice.first.checked_add(choice.count) {
-            _ if choice.count == 0 => return Ok(Some(Vec::new())),
-            Some(end) if end <= self.backends.len() => end,
-            Some(_) | None => return Ok(None),
-        };
-        (choice.first..end).map(|slot| Ok(encode::slot_of(&self.backends.read(slot)?))).collect::<Result<_>>().map(Some)
-    }
-
-    fn insert(&mut self, frontend: &Frontend, number: u32) -> Result<()> {
-        let key = encode::frontend(frontend).context("it is of the other family")?;
-        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
-    }
-
-    fn remove(&mut self, frontend: &Frontend) -> Result<()> {
-        Ok(self.frontends.remove(&encode::frontend(frontend).context("it is of the other family")?)?)
-    }
-
-    fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
-        let key = address_key(address)?;
-        let number = items::owner_number(owner).context("no such address is written")?;
-        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
-    }
-
-    fn remove_address(&mut self, address: IpAddr) -> Result<()> {
-        Ok(self.frontends.remove(&address_key(address)?)?)
-    }
-
-    /// All frontends and ClusterIPs, and what each leads to.
-    fn list(&self, found: &mut impl FnMut(ReadKey, Value) -> Result<()>) -> Result<()> {
-        for element in &self.frontends {
-            let (key, value) = element?;
-            let is_own = value.belongs_to(&key);
-            let foreign = || A::foreign(key);
-            if key.unused != 0 {
-                found(ReadKey::Foreign(foreign()), Value::Foreign)?;
-            } else if key == key.of_address() {
-                let owner = if is_own { items::owner_of(value) } else { AddressOwner::Foreign };
-                found(ReadKey::Address(key.address.to_ip()), Value::Owner(owner))?;
-            } else if let Some(frontend) = encode::frontend_of(&key) {
-                found(ReadKey::Frontend(frontend), if is_own { Value::Service(value.service) } else { Value::Foreign })?;
-            } else {
-                found(ReadKey::Foreign(foreign()), Value::Foreign)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -352,36 +288,20 @@ impl Maps for BpfMaps {
 
     fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()> {
         match key {
-            ForeignKey::FrontendV4(key) => Ok(self.v4.frontends.remove(key)?),
-            ForeignKey::FrontendV6(key) => Ok(self.v6.frontends.remove(key)?),
+            ForeignKey::FrontendV4(key) => self.v4.remove_foreign(key),
+            ForeignKey::FrontendV6(key) => self.v6.remove_foreign(key),
             ForeignKey::SourceRange(Family::V4, bits, id) => self.items_v4.remove_partial_range(*bits, *id),
             ForeignKey::SourceRange(Family::V6, bits, id) => self.items_v6.remove_partial_range(*bits, *id),
         }
     }
 
-    fn set_marks(&mut self, marks: NextNumbers) -> Result<()> {
-        self.numbers.write(0, Numbers { next_id: marks.id, next_endpoint: marks.endpoint })
+    fn set_marks(&mut self, next: NextNumbers) -> Result<()> {
+        self.numbers.write(0, encode::numbers(next))
     }
 
     fn read(&self) -> Result<Snapshot> {
-        let (mut frontends, mut items, mut foreign) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        let mut take = |key, value| {
-            match (key, value) {
-                (ReadKey::Foreign(key), _) => drop(foreign.insert(key)),
-                (ReadKey::Address(address), Value::Owner(owner)) => drop(items.insert(Item::Address(address, owner))),
-                (ReadKey::Frontend(frontend), Value::Service(number)) if number < self.services.len() => {
-                    frontends.insert(frontend, self.follow(frontend.family(), number)?);
-                }
-                (ReadKey::Frontend(frontend), _) => {
-                    frontends.insert(frontend, FollowedFrontend { number: 0, service: None, inside: None, outside: None });
-                }
-                (ReadKey::Address(_), _) => {}
-            }
-            Ok(())
-        };
-        self.v4.list(&mut take)?;
-        self.v6.list(&mut take)?;
-        let mut spoiled = BTreeSet::new();
+        let (mut items, mut spoiled, mut foreign) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let frontends = self.read_frontends(&mut items, &mut foreign)?;
         self.items_v4.read(&mut items, &mut spoiled, &mut foreign)?;
         self.items_v6.read(&mut items, &mut spoiled, &mut foreign)?;
         self.members.read(&mut items, &mut spoiled)?;
@@ -390,7 +310,6 @@ impl Maps for BpfMaps {
             let (id, name) = element?;
             names.insert(id, encode::owner_of(&name));
         }
-        let Numbers { next_id, next_endpoint } = self.numbers.read(0)?;
         Ok(Snapshot {
             frontends: frontends.into_iter().collect(),
             names: names.into_iter().collect(),
@@ -398,41 +317,9 @@ impl Maps for BpfMaps {
             spoiled,
             foreign,
             prefixes: PerFamily { v4: self.items_v4.prefixes()?, v6: self.items_v6.prefixes()? },
-            marks: NextNumbers { id: next_id, endpoint: next_endpoint },
+            next_numbers: encode::next_numbers_of(&self.numbers.read(0)?),
         })
     }
-}
-
-/// A key of FRONTENDS.
-enum ReadKey {
-    /// With a port.
-    Frontend(Frontend),
-    /// For all ports of a ClusterIP that have no key of their own.
-    Address(IpAddr),
-    /// What the agent would not write.
-    Foreign(ForeignKey),
-}
-
-/// An address family's foreign keys of FRONTENDS.
-trait ForeignFrontend: IpBytes {
-    /// The key as one to remove.
-    fn foreign(key: portmap_common::FrontendKey<Self>) -> ForeignKey;
-}
-
-impl ForeignFrontend for V4 {
-    fn foreign(key: portmap_common::FrontendKey<V4>) -> ForeignKey {
-        ForeignKey::FrontendV4(key)
-    }
-}
-
-impl ForeignFrontend for V6 {
-    fn foreign(key: portmap_common::FrontendKey<V6>) -> ForeignKey {
-        ForeignKey::FrontendV6(key)
-    }
-}
-
-fn address_key<A: IpBytes>(address: IpAddr) -> Result<portmap_common::FrontendKey<A>> {
-    Ok(portmap_common::FrontendKey::new(A::from_ip(address).context("it is of the other family")?, 0, 0))
 }
 
 fn mapped<T: Pod>(pins: &Pins, name: &str) -> Result<Mapped<T>> {

@@ -5,6 +5,8 @@
 //! nobody but the owner renames or removes what is in it. So only root can put something else in the place of a directory that
 //! passed, and paths below it are safe to use. What is removed is removed through the open directory, never by a path.
 
+mod checks;
+
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
@@ -25,14 +27,8 @@ use nix::{
         stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat},
         statfs::{BPF_FS_MAGIC, fstatfs},
     },
-    unistd::{UnlinkatFlags, geteuid, unlinkat},
+    unistd::{UnlinkatFlags, unlinkat},
 };
-
-/// Write permission of the group and of others.
-const WRITABLE: u32 = 0o022;
-
-/// In such a directory only the owner of an entry, or of the directory, renames or removes the entry.
-const STICKY: u32 = 0o1000;
 
 /// Every permission of the group and of others.
 const SHARED: u32 = 0o077;
@@ -230,60 +226,6 @@ impl Directory {
         }
     }
 
-    /// Fails if somebody else could change what is in the directory.
-    fn check(&self) -> Result<()> {
-        let (path, stat) = (self.path.display(), self.stat()?);
-        ensure!(
-            is_own(&stat),
-            "{path} belongs to user {}, who could change where connections go: look what is in it, then remove it (rm -r {path}) or make it \
-             root's (chown root:root {path})",
-            stat.st_uid
-        );
-        ensure!(
-            stat.st_mode & WRITABLE == 0,
-            "{path} can be written by other users (its mode is {:04o}), who could change where connections go: look what is in it, then \
-             close it to them (chmod 0700 {path}), or give a directory of portmap's own with --bpffs",
-            stat.st_mode & 0o7777
-        );
-        Ok(())
-    }
-
-    /// Fails if somebody else could put another directory in its place, as far up as its file system is mounted.
-    fn check_parents(&self) -> Result<()> {
-        let mut below = self.stat()?;
-        let mut directory: OwnedFd = self.file.try_clone().context("failed to clone a descriptor")?.into();
-        for depth in 1.. {
-            directory = open_parent(&directory, &self.path)?;
-            let above = stat(&directory, &self.path)?;
-            if above.st_dev != below.st_dev || above.st_ino == below.st_ino {
-                break;
-            }
-            let path = self.path.ancestors().nth(depth).unwrap_or(Path::new("/"));
-            Self { path: path.to_owned(), file: directory.try_clone().context("failed to clone a descriptor")?.into() }
-                .check_parent(&above, &self.path)?;
-            below = above;
-        }
-        Ok(())
-    }
-
-    /// Fails if somebody else could rename or remove what is in this directory.
-    fn check_parent(&self, stat: &FileStat, child: &Path) -> Result<()> {
-        let (path, child) = (self.path.display(), child.display());
-        ensure!(
-            is_own(stat),
-            "{path} belongs to user {}, who could put something else in the place of {child}: make it root's (chown root:root {path}), or \
-             give another directory with --bpffs",
-            stat.st_uid
-        );
-        ensure!(
-            stat.st_mode & WRITABLE == 0 || stat.st_mode & STICKY != 0,
-            "{path} can be written by other users (its mode is {:04o}), who could put something else in the place of {child}: close it to \
-             them (chmod go-w {path}, or chmod +t {path}), or give another directory with --bpffs",
-            stat.st_mode & 0o7777
-        );
-        Ok(())
-    }
-
     fn is_on_bpffs(&self) -> Result<bool> {
         let info = fstatfs(self.file.as_fd()).with_context(|| format!("failed to look at {}", self.path.display()))?;
         Ok(info.filesystem_type() == BPF_FS_MAGIC)
@@ -310,9 +252,4 @@ fn open_parent(directory: impl std::os::fd::AsFd, path: &Path) -> Result<OwnedFd
 
 fn stat(directory: impl std::os::fd::AsFd, path: &Path) -> Result<FileStat> {
     fstat(directory).with_context(|| format!("failed to look at {}", path.display()))
-}
-
-/// Root's, or this process's user's.
-fn is_own(stat: &FileStat) -> bool {
-    stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use portmap_common::{Choice, Service};
 
 use super::{
-    Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot,
+    Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot, encode,
 };
 use crate::model::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
@@ -30,7 +30,7 @@ pub struct MemoryMaps {
     names: BTreeMap<u64, ServicePort>,
     items: BTreeSet<Item>,
     prefixes: PerFamily<Vec<Prefix>>,
-    marks: NextNumbers,
+    next_numbers: NextNumbers,
     guarded: Guarded,
 }
 
@@ -54,11 +54,9 @@ impl MemoryMaps {
             ClientLocation::Inside => service.inside,
             ClientLocation::Outside => service.outside,
         };
-        Some(match (choice.count, choice.first) {
-            (0, 0) => FakeAnswer::Verdict(Verdict::Refuse),
-            (0, 1) => FakeAnswer::Verdict(Verdict::Drop),
-            (0, _) => FakeAnswer::Verdict(Verdict::Leave),
-            _ => FakeAnswer::Backends(self.range(frontend.family(), choice)?.iter().map(|slot| slot.endpoint).collect()),
+        Some(match encode::verdict_of(choice) {
+            Some(verdict) => FakeAnswer::Verdict(verdict),
+            None => FakeAnswer::Backends(self.range(frontend.family(), choice)?.iter().map(|slot| slot.endpoint).collect()),
         })
     }
 
@@ -128,7 +126,7 @@ impl Maps for MemoryMaps {
 
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
         ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
-        ensure!(id < self.marks.id, "id {id} was not recorded as given");
+        ensure!(id < self.next_numbers.id, "id {id} was not recorded as given");
         self.names.insert(id, owner.clone());
         Ok(())
     }
@@ -151,7 +149,7 @@ impl Maps for MemoryMaps {
 
     fn insert(&mut self, item: &Item) -> Result<()> {
         if let Item::Endpoint(number, _) = item {
-            ensure!(*number < self.marks.endpoint, "endpoint {number} was not recorded as given");
+            ensure!(*number < self.next_numbers.endpoint, "endpoint {number} was not recorded as given");
         }
         ensure!(self.items.insert(*item), "{item:?} is there already");
         Ok(())
@@ -176,9 +174,9 @@ impl Maps for MemoryMaps {
         bail!("nobody else writes to these maps: {key:?} is not there")
     }
 
-    fn set_marks(&mut self, marks: NextNumbers) -> Result<()> {
-        ensure!(marks.id >= self.marks.id && marks.endpoint >= self.marks.endpoint, "numbers would be given twice");
-        self.marks = marks;
+    fn set_marks(&mut self, next: NextNumbers) -> Result<()> {
+        ensure!(next.id >= self.next_numbers.id && next.endpoint >= self.next_numbers.endpoint, "numbers would be given twice");
+        self.next_numbers = next;
         Ok(())
     }
 
@@ -196,7 +194,7 @@ impl Maps for MemoryMaps {
             spoiled: BTreeSet::new(),
             foreign: BTreeSet::new(),
             prefixes: PerFamily::of(|family| Some(self.prefixes.get(family).clone())),
-            marks: self.marks,
+            next_numbers: self.next_numbers,
         })
     }
 }

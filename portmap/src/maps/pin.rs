@@ -3,25 +3,25 @@
 //! Usually there is one set. A second one is made where the first cannot be used on: its maps have another size, or another
 //! layout (ABI version). It is filled, then it takes the links over, and the first one goes: see `attach`.
 
+mod lock;
+mod names;
+
 use std::{
-    error::Error,
-    ffi::{OsStr, OsString},
-    fmt,
-    fs::{self, File},
+    fs,
     io::ErrorKind,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
-    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
+use portmap_common::ABI_VERSION;
+
+pub use lock::{Lock, Missing};
+pub(crate) use names::{LINK, PinDirectory};
+use names::{NOTES, notes_directory, numbered};
 
 use super::directory::{Directory, DirectoryEntry};
 
@@ -30,21 +30,6 @@ pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
 
 /// Where a BPF file system is usually mounted.
 const BPFFS: &str = "/sys/fs/bpf";
-
-/// Prefix of the links' names, so that they are told from the maps.
-pub(crate) const LINK: &str = "link_";
-
-/// Prefix of the directories of [`NOTES`].
-const SOCKETS: &str = "sockets-";
-
-/// The maps that what sockets remember depends on. They outlive the tables.
-const NOTES: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
-
-/// How often a lock is asked for before another process is said to hold it: whoever asks who writes holds it for a moment.
-const TRIES: u32 = 5;
-
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The pins of one set of maps, and of the links to the programs that read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,54 +46,6 @@ pub enum Mounting {
     Allowed,
     /// Not at all.
     Forbidden,
-}
-
-/// Held by the one agent that writes. Released when the process ends, however it does.
-#[derive(Debug)]
-pub struct Lock {
-    file: Flock<File>,
-}
-
-/// What a directory in the directory of all sets is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PinDirectory {
-    /// The sets of an ABI version.
-    Version,
-    /// The notes on sockets, of some version.
-    Notes,
-}
-
-impl PinDirectory {
-    /// What a name stands for: `None` if portmap makes no such directory.
-    pub fn in_root(name: &OsStr) -> Option<Self> {
-        let notes = || name.to_str()?.strip_prefix(SOCKETS).and_then(|version| Self::number(version.as_ref()));
-        Self::number(name).map(|_| Self::Version).or_else(|| notes().map(|_| Self::Notes))
-    }
-
-    /// The number that a name is, as portmap writes numbers.
-    pub fn number(name: &OsStr) -> Option<u32> {
-        let name = name.to_str()?;
-        name.parse().ok().filter(|number: &u32| number.to_string() == name)
-    }
-}
-
-/// There is no directory to lock.
-#[derive(Debug)]
-pub struct Missing(PathBuf);
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no directory {}", self.0.display())
-    }
-}
-
-impl Error for Missing {}
-
-impl Lock {
-    /// Whether the locked directory is still there. If not, somebody may hold the lock of another directory of its name.
-    pub fn is_in_force(&self) -> Result<bool> {
-        Ok(self.file.metadata().context("failed to look at the locked directory")?.nlink() > 0)
-    }
 }
 
 impl Pins {
@@ -241,43 +178,6 @@ impl Pins {
         }
         bail!("nothing is pinned under {root}: no agent has run here; start one with: portmap run")
     }
-
-    /// Becomes the one that writes; `None` if another process is.
-    pub fn lock(&self) -> Result<Option<Lock>> {
-        for _ in 1..TRIES {
-            if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {
-                return Ok(Some(lock));
-            }
-            thread::sleep(PAUSE);
-        }
-        self.try_lock(FlockArg::LockExclusiveNonblock)
-    }
-
-    /// Whether a process writes.
-    pub fn is_locked(&self) -> Result<bool> {
-        // Those who only ask do not stand in one another's way.
-        Ok(self.try_lock(FlockArg::LockSharedNonblock)?.is_none())
-    }
-
-    fn try_lock(&self, kind: FlockArg) -> Result<Option<Lock>> {
-        match Flock::lock(self.open_root()?, kind) {
-            Ok(file) => Ok(Some(Lock { file })),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", self.root.display())),
-        }
-    }
-
-    /// Becomes the one that writes, as soon as no other process is. Blocks.
-    pub fn wait_for_lock(&self) -> Result<Lock> {
-        let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
-        let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;
-        Ok(Lock { file })
-    }
-
-    fn open_root(&self) -> Result<File> {
-        let root = Directory::open(&self.root)?.ok_or_else(|| Missing(self.root.clone()))?;
-        Ok(root.into_file())
-    }
 }
 
 /// Fails if somebody else could change a directory of the sets.
@@ -293,23 +193,6 @@ fn check_below(root: &Directory) -> Result<()> {
     Ok(())
 }
 
-fn notes_directory() -> String {
-    format!("{SOCKETS}{SOCKETS_VERSION}")
-}
-
-/// The subdirectories whose name is a number, in the order of the numbers.
-fn numbered(directory: &Directory) -> Result<Vec<(u32, OsString)>> {
-    let entries = directory.entries()?.into_iter();
-    let mut numbered: Vec<(u32, OsString)> = entries
-        .filter_map(|entry| match entry {
-            DirectoryEntry::Directory(name) => Some((PinDirectory::number(&name)?, name)),
-            DirectoryEntry::Pin(_) | DirectoryEntry::Other(_) => None,
-        })
-        .collect();
-    numbered.sort();
-    Ok(numbered)
-}
-
 /// Tells absence from lack of permission.
 fn exists(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
@@ -321,18 +204,4 @@ fn exists(path: &Path) -> Result<bool> {
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|info| info.filesystem_type() == BPF_FS_MAGIC)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_that_portmap_gives_are_its_own() {
-        let place = |name: &str| PinDirectory::in_root(OsStr::new(name));
-        assert_eq!(["0", "3", "901"].map(place), [Some(PinDirectory::Version); 3]);
-        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(PinDirectory::Notes); 2]);
-        let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
-        assert_eq!(others.map(place), [None; 11]);
-    }
 }

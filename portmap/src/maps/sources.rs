@@ -99,28 +99,19 @@ where
     Way<A>: Pod,
 {
     fn keys(&self) -> Result<BTreeSet<(u64, IpAddr)>> {
-        let of_way = |way: Way<A>| (u64::from_ne_bytes(way.namespace), way.destination.to_ip());
-        Ok(self.0.keys().map(|way| way.map(of_way)).collect::<Result<_, _>>()?)
+        Ok(self.0.keys().map(|way| way.map(encode::way_of)).collect::<Result<_, _>>()?)
     }
 
     fn set(&mut self, family: Family, sources: &Sources) -> Result<()> {
         for (namespace, destination) in self.keys()?.iter().filter(|key| !sources.contains_key(key)) {
-            self.0.remove(&way(*namespace, *destination)?)?;
+            self.0.remove(&encode::way(*namespace, *destination)?)?;
         }
         for ((namespace, destination), source) in sources.iter().filter(|((_, it), _)| Family::of(*it) == family) {
-            let (way, source) = (way(*namespace, *destination)?, address(*source)?);
+            let (way, source) = (encode::way(*namespace, *destination)?, encode::address(*source)?);
             if self.0.get(&way, 0).ok() != Some(source) {
                 self.0.insert(way, source, 0).context("failed to write SOURCES")?;
             }
         }
         Ok(())
     }
-}
-
-fn way<A: IpBytes>(namespace: u64, destination: IpAddr) -> Result<Way<A>> {
-    Ok(Way { namespace: namespace.to_ne_bytes(), destination: address(destination)? })
-}
-
-fn address<A: IpBytes>(address: IpAddr) -> Result<A> {
-    A::from_ip(address).context("it is of the other family")
 }

@@ -6,14 +6,15 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, Map, MapData},
 };
-use portmap_common::{Choice, EndpointEntry, Member, OTHER_PROXY, PREFIXES, Prefixes, ServiceRef, SourceRange, UNDEFINED_PORT};
+use ipnet::IpNet;
+use portmap_common::{EndpointEntry, Member, Prefixes, SourceRange};
 
-use super::{mapped, open};
+use super::{NEW_ONLY, mapped, open};
 use crate::{
     kernel::bpf,
     maps::{
@@ -22,17 +23,11 @@ use crate::{
         mapped::Mapped,
         pin::Pins,
     },
-    model::{AddressOwner, Family},
+    model::Endpoint,
 };
-
-/// `BPF_NOEXIST`: nothing is updated in place.
-const NEW_ONLY: u64 = 1;
 
 /// The value of what is only there or not.
 const PRESENT: u8 = 1;
-
-/// Where the halves of the prefixes begin.
-const HALVES: [usize; 2] = [0, PREFIXES];
 
 /// The maps of one address family.
 pub struct FamilyItems<A: IpBytes>
@@ -66,9 +61,8 @@ where
         })
     }
 
-    pub fn insert_endpoint(&mut self, number: u64, endpoint: &crate::model::Endpoint) -> Result<()> {
-        let address = A::from_ip(endpoint.address).context("it is of the other family")?;
-        Ok(self.endpoints.insert(number, EndpointEntry::new(number, address, endpoint.port), NEW_ONLY)?)
+    pub fn insert_endpoint(&mut self, number: u64, endpoint: &Endpoint) -> Result<()> {
+        Ok(self.endpoints.insert(number, encode::endpoint_entry(number, endpoint)?, NEW_ONLY)?)
     }
 
     pub fn remove_endpoint(&mut self, number: u64) -> Result<()> {
@@ -76,8 +70,8 @@ where
     }
 
     /// Adds source ranges: by one call where the kernel has it.
-    pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, ipnet::IpNet)>) -> Result<()> {
-        let keys = ranges.map(|(id, range)| range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
+    pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, IpNet)>) -> Result<()> {
+        let keys = ranges.map(|(id, range)| encode::range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
         match bpf::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 keys.iter().try_for_each(|key| Ok(self.ranges.insert(key, PRESENT, 0)?))
@@ -86,12 +80,12 @@ where
         }
     }
 
-    pub fn remove_range(&mut self, id: u64, range: &ipnet::IpNet) -> Result<()> {
-        Ok(self.ranges.remove(&range_key::<A>(id, range)?)?)
+    pub fn remove_range(&mut self, id: u64, range: &IpNet) -> Result<()> {
+        Ok(self.ranges.remove(&encode::range_key(id, range)?)?)
     }
 
     pub fn remove_partial_range(&mut self, bits: u32, id: u64) -> Result<()> {
-        Ok(self.ranges.remove(&Key::new(bits, SourceRange { id: id.to_be_bytes(), address: A::default() }))?)
+        Ok(self.ranges.remove(&encode::partial_range_key(bits, id))?)
     }
 
     /// Everything in the maps of the family; apart, what has a value or a key that the agent would not write.
@@ -103,20 +97,17 @@ where
     ) -> Result<()> {
         for element in &self.endpoints {
             let (number, endpoint) = element?;
-            // One that somebody else changed is no endpoint of any set, whatever it says.
-            let endpoint = if endpoint.belongs_to(number) { endpoint } else { EndpointEntry::new(number, A::default(), 0) };
-            let endpoint = crate::model::Endpoint { address: endpoint.address.to_ip(), port: endpoint.port, local: false };
-            items.insert(Item::Endpoint(number, endpoint));
+            items.insert(Item::Endpoint(number, encode::endpoint_of(number, &endpoint)));
         }
         for element in &self.ranges {
             let (key, value) = element?;
-            let SourceRange { id, address } = key.data();
-            let (id, address) = (u64::from_be_bytes(id), address.to_ip());
-            let Some(bits) = key.prefix_len().checked_sub(u64::BITS) else {
-                foreign.insert(ForeignKey::SourceRange(Family::of(address), key.prefix_len(), id));
-                continue;
+            let item = match encode::range_of(&key)? {
+                Ok(item) => item,
+                Err(key) => {
+                    foreign.insert(key);
+                    continue;
+                }
             };
-            let item = Item::Range(id, ipnet::IpNet::new(address, u8::try_from(bits)?)?.trunc());
             items.insert(item);
             if value != PRESENT {
                 spoiled.insert(item);
@@ -127,33 +118,16 @@ where
 
     /// The prefixes in force; `None` if they are not what the agent would write.
     pub fn prefixes(&self) -> Result<Option<Vec<Prefix>>> {
-        let Prefixes { active, prefixes } = self.prefixes.read(0)?;
-        let (first, count) = (active.first as usize, active.count as usize);
-        if !HALVES.contains(&first) || count > PREFIXES {
-            return Ok(None);
-        }
-        Ok(prefixes.iter().skip(first).take(count).map(encode::prefix_of).collect())
+        Ok(encode::prefixes_of(&self.prefixes.read(0)?))
     }
 
     /// Writes the prefixes into the half that is not in force, then switches over.
     pub fn set_prefixes(&mut self, prefixes: &[Prefix]) -> Result<()> {
         let mut table = self.prefixes.read(0)?;
-        let first = if table.active.first == 0 { PREFIXES } else { 0 };
-        for (place, prefix) in table.prefixes.iter_mut().skip(first).zip(prefixes) {
-            *place = encode::prefix(prefix).context("it is of the other family")?;
-        }
+        let active = encode::fill_inactive_half(&mut table, prefixes)?;
         self.prefixes.write(0, table)?;
-        let active = Choice { first: u32::try_from(first)?, count: u32::try_from(prefixes.len())? };
         self.prefixes.store_word(0, 0, active.to_word())
     }
-}
-
-fn range_key<A: IpBytes>(id: u64, range: &ipnet::IpNet) -> Result<Key<SourceRange<A>>>
-where
-    SourceRange<A>: Pod,
-{
-    let address = A::from_ip(range.addr()).context("it is of the other family")?;
-    Ok(Key::new(u64::BITS + u32::from(range.prefix_len()), SourceRange { id: id.to_be_bytes(), address }))
 }
 
 /// MEMBERS, which has no family.
@@ -182,23 +156,5 @@ impl Members {
             }
         }
         Ok(())
-    }
-}
-
-/// The service number that stands for the owner of a ClusterIP.
-pub fn owner_number(owner: AddressOwner) -> Option<u32> {
-    match owner {
-        AddressOwner::Served => Some(UNDEFINED_PORT),
-        AddressOwner::OtherProxy => Some(OTHER_PROXY),
-        AddressOwner::Foreign => None,
-    }
-}
-
-/// The owner that a value stands for.
-pub fn owner_of(value: ServiceRef) -> AddressOwner {
-    match value.service {
-        UNDEFINED_PORT => AddressOwner::Served,
-        OTHER_PROXY => AddressOwner::OtherProxy,
-        _ => AddressOwner::Foreign,
     }
 }

@@ -1,0 +1,92 @@
+//! The programs' constants, made of the options.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use aya::EbpfLoader;
+use portmap_common::EXCLUDED_CGROUPS;
+
+use super::{PeerNames, Scope, Switches};
+use crate::{
+    datapath::cgroup::Cgroup,
+    kernel::{OWN_PRIORITY, namespaces},
+    maps::Capacity,
+};
+
+/// The constants of the programs.
+#[derive(Clone, Debug)]
+pub struct Constants {
+    only_host: u8,
+    host_namespace: u64,
+    excluded: Excluded,
+    notes_tcp: u8,
+    affinity_share: u64,
+    log: u8,
+}
+
+/// The cgroups that are left alone, in the kernel's terms.
+#[derive(Clone, Debug)]
+struct Excluded {
+    count: u32,
+    ids: [u64; EXCLUDED_CGROUPS],
+    levels: [u32; EXCLUDED_CGROUPS],
+}
+
+impl Excluded {
+    fn new(paths: &[PathBuf], attached: &Cgroup) -> Result<Self> {
+        ensure!(paths.len() <= EXCLUDED_CGROUPS, "{} cgroups are too many to exclude: at most {EXCLUDED_CGROUPS}", paths.len());
+        let (mut ids, mut levels) = ([0; EXCLUDED_CGROUPS], [0; EXCLUDED_CGROUPS]);
+        for ((path, id), level) in paths.iter().zip(&mut ids).zip(&mut levels) {
+            let cgroup = Cgroup::open(Some(path)).context("failed to exclude a cgroup")?;
+            ensure!(
+                !attached.is_within(&cgroup)?,
+                "--exclude-cgroup {} contains all of --cgroup {}: nothing would be translated; give one below it",
+                path.display(),
+                attached.path.display()
+            );
+            (*id, *level) = (cgroup.id, cgroup.level().context("failed to exclude a cgroup")?);
+        }
+        Ok(Self { count: u32::try_from(paths.len())?, ids, levels })
+    }
+}
+
+impl Constants {
+    /// The switches in the kernel's terms, for programs on this cgroup.
+    pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
+        let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
+        Ok(Self {
+            only_host: u8::from(*only_host),
+            // Older kernels do not tell; then the host's namespace has to be the initial one.
+            host_namespace: namespaces::cookie().unwrap_or(0),
+            excluded: Excluded::new(excluded, attached)?,
+            notes_tcp: u8::from(*peer_names == PeerNames::Service),
+            affinity_share: capacity.affinity_share(),
+            log: *log as u8,
+        })
+    }
+
+    /// The constants by what the paths of excluded cgroups lead to now; none if that is the same, or if there is no such cgroup.
+    pub fn successor(&self, switches: &Switches, attached: &Cgroup) -> Result<Option<Self>> {
+        let paths = &switches.scope.excluded;
+        let is_another = |(path, id): (&PathBuf, &u64)| fs::metadata(path).is_ok_and(|found| found.ino() != *id);
+        if !paths.iter().zip(&self.excluded.ids).any(is_another) || !paths.iter().all(|path| path.exists()) {
+            return Ok(None);
+        }
+        Ok(Some(Self { excluded: Excluded::new(paths, attached)?, ..self.clone() }))
+    }
+
+    pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log } =
+            self;
+        loader
+            .override_global("ONLY_HOST", only_host, true)
+            .override_global("HOST_NAMESPACE", host_namespace, true)
+            .override_global("EXCLUDED", count, true)
+            .override_global("EXCLUDED_IDS", ids.as_slice(), true)
+            .override_global("EXCLUDED_LEVELS", levels.as_slice(), true)
+            .override_global("NOTES_TCP", notes_tcp, true)
+            .override_global("AFFINITY_SHARE", affinity_share, true)
+            .override_global("OWN_PRIORITY", &OWN_PRIORITY, true)
+            .override_global(aya_log::LEVEL, log, true);
+    }
+}

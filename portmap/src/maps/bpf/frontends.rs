@@ -1,0 +1,133 @@
+//! FRONTENDS and BACKENDS of one address family.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+};
+use portmap_common::{Backend, Choice, FrontendKey, ServiceRef, V4, V6};
+
+use super::{NEW_ONLY, mapped, open};
+use crate::{
+    maps::{
+        ForeignKey, Slot,
+        encode::{self, IpBytes, OTHER_FAMILY},
+        mapped::Mapped,
+        pin::Pins,
+    },
+    model::{AddressOwner, Frontend},
+};
+
+/// The maps of one address family.
+pub struct FamilyMaps<A: IpBytes>
+where
+    FrontendKey<A>: Pod,
+    Backend<A>: Pod,
+{
+    frontends: HashMap<MapData, FrontendKey<A>, ServiceRef>,
+    backends: Mapped<Backend<A>>,
+}
+
+/// An element of FRONTENDS.
+pub enum FrontendElement {
+    /// A frontend and its service number; `None` if the value is not one that the agent would write.
+    Frontend(Frontend, Option<u32>),
+    /// A whole ClusterIP, for the ports that have no key of their own.
+    Address(IpAddr, AddressOwner),
+    /// A key that the agent would not write.
+    Foreign(ForeignKey),
+}
+
+impl<A: ForeignFrontend> FamilyMaps<A>
+where
+    FrontendKey<A>: Pod,
+    Backend<A>: Pod,
+{
+    pub fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
+        let frontends = HashMap::try_from(Map::HashMap(open(pins, frontends)?))?;
+        Ok(Self { frontends, backends: mapped(pins, backends)? })
+    }
+
+    /// Slots of BACKENDS.
+    pub fn slots(&self) -> u32 {
+        self.backends.len()
+    }
+
+    pub fn write_backends(&mut self, first: u32, backends: &[Backend<A>]) -> Result<()> {
+        (first..).zip(backends).try_for_each(|(index, backend)| self.backends.write(index, *backend))
+    }
+
+    /// The slots of a choice; `None` if it leaves the map.
+    pub fn range(&self, choice: Choice) -> Result<Option<Vec<Slot>>> {
+        let end = match choice.first.checked_add(choice.count) {
+            _ if choice.count == 0 => return Ok(Some(Vec::new())),
+            Some(end) if end <= self.backends.len() => end,
+            Some(_) | None => return Ok(None),
+        };
+        (choice.first..end).map(|slot| Ok(encode::slot_of(&self.backends.read(slot)?))).collect::<Result<_>>().map(Some)
+    }
+
+    pub fn insert(&mut self, frontend: &Frontend, number: u32) -> Result<()> {
+        let key = encode::frontend(frontend).context(OTHER_FAMILY)?;
+        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
+    }
+
+    pub fn remove(&mut self, frontend: &Frontend) -> Result<()> {
+        Ok(self.frontends.remove(&encode::frontend(frontend).context(OTHER_FAMILY)?)?)
+    }
+
+    pub fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
+        let key = encode::address_key(address)?;
+        let number = encode::owner_number(owner).context("no such address is written")?;
+        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
+    }
+
+    pub fn remove_address(&mut self, address: IpAddr) -> Result<()> {
+        Ok(self.frontends.remove(&encode::address_key(address)?)?)
+    }
+
+    pub fn remove_foreign(&mut self, key: &FrontendKey<A>) -> Result<()> {
+        Ok(self.frontends.remove(key)?)
+    }
+
+    /// All elements of FRONTENDS.
+    pub fn elements(&self) -> impl Iterator<Item = Result<FrontendElement>> {
+        self.frontends.iter().map(|element| element.map(|(key, value)| FrontendElement::new(key, value)).map_err(Into::into))
+    }
+}
+
+impl FrontendElement {
+    fn new<A: ForeignFrontend>(key: FrontendKey<A>, value: ServiceRef) -> Self {
+        let is_own = value.belongs_to(&key);
+        if key.unused != 0 {
+            Self::Foreign(A::foreign(key))
+        } else if key == key.of_address() {
+            let owner = if is_own { encode::address_owner_of(value) } else { AddressOwner::Foreign };
+            Self::Address(key.address.to_ip(), owner)
+        } else if let Some(frontend) = encode::frontend_of(&key) {
+            Self::Frontend(frontend, is_own.then_some(value.service))
+        } else {
+            Self::Foreign(A::foreign(key))
+        }
+    }
+}
+
+/// An address family's foreign keys of FRONTENDS.
+pub trait ForeignFrontend: IpBytes {
+    /// The key as one to remove.
+    fn foreign(key: FrontendKey<Self>) -> ForeignKey;
+}
+
+impl ForeignFrontend for V4 {
+    fn foreign(key: FrontendKey<V4>) -> ForeignKey {
+        ForeignKey::FrontendV4(key)
+    }
+}
+
+impl ForeignFrontend for V6 {
+    fn foreign(key: FrontendKey<V6>) -> ForeignKey {
+        ForeignKey::FrontendV6(key)
+    }
+}

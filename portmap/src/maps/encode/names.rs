@@ -1,0 +1,60 @@
+//! Texts, and the names of service ports in NAMES.
+
+use anyhow::{Context, Result, ensure};
+use portmap_common::{Name, TEXT};
+
+use super::{protocol_number, protocol_of};
+use crate::model::{ObjectName, ServicePort};
+
+/// A service port as a value of NAMES. Kubernetes' own names always fit.
+pub fn name(owner: &ServicePort) -> Result<Name> {
+    let ServicePort { service, port, protocol } = owner;
+    Ok(Name {
+        namespace: text(service.namespace())?,
+        service: text(service.name())?,
+        port: text(port)?,
+        protocol: protocol_number(*protocol),
+        unused: [0; 7],
+    })
+}
+
+/// A value of NAMES as a service port; `None` if the agent would not write it.
+pub fn owner_of(name: &Name) -> Option<ServicePort> {
+    let service = ObjectName::new(text_of(&name.namespace)?, text_of(&name.service)?);
+    Some(ServicePort { service, port: text_of(&name.port)?.into(), protocol: protocol_of(name.protocol)? })
+}
+
+/// A text that ends with a 0 byte, as the maps hold it.
+pub fn text(text: &str) -> Result<[u8; TEXT]> {
+    ensure!(text.len() < TEXT, "the name {text:?} has more than {} bytes", TEXT - 1);
+    ensure!(!text.contains('\0'), "the name {text:?} contains a 0 byte");
+    let mut bytes = [0; TEXT];
+    bytes.get_mut(..text.len()).context("the name does not fit")?.copy_from_slice(text.as_bytes());
+    Ok(bytes)
+}
+
+/// The text before the first 0 byte; `None` if there is none, or it is not UTF-8.
+pub fn text_of(bytes: &[u8; TEXT]) -> Option<&str> {
+    let length = bytes.iter().position(|byte| *byte == 0)?;
+    std::str::from_utf8(bytes.get(..length)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+
+    #[test]
+    fn what_is_encoded_reads_back() {
+        let service = ObjectName::new("default", "web");
+        let owner = ServicePort { service, port: "http".into(), protocol: Protocol::Udp };
+        assert_eq!(name(&owner).ok().and_then(|name| owner_of(&name)), Some(owner));
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_name() {
+        assert_eq!(text_of(&[b'x'; TEXT]), None);
+        assert_eq!(text_of(&[0xff; TEXT]), None);
+        assert!(text(&"x".repeat(TEXT)).is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! Source ranges of load balancers, and the addresses of the clients on this node.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use aya::{Pod, maps::lpm_trie::Key};
+use ipnet::IpNet;
+use portmap_common::{ADDRESSES, Namespace, SourceRange, Way};
+
+use super::{IpBytes, address};
+use crate::{
+    maps::{ForeignKey, Item},
+    model::Family,
+};
+
+/// A source range of the service port with this id as a key of SOURCE_RANGES.
+pub(in crate::maps) fn range_key<A: IpBytes>(id: u64, range: &IpNet) -> Result<Key<SourceRange<A>>>
+where
+    SourceRange<A>: Pod,
+{
+    let data = SourceRange { id: id.to_be_bytes(), address: address(range.addr())? };
+    Ok(Key::new(u64::BITS + u32::from(range.prefix_len()), data))
+}
+
+/// The key of SOURCE_RANGES that [`ForeignKey::SourceRange`] stands for.
+pub(in crate::maps) fn partial_range_key<A: IpBytes>(bits: u32, id: u64) -> Key<SourceRange<A>>
+where
+    SourceRange<A>: Pod,
+{
+    Key::new(bits, SourceRange { id: id.to_be_bytes(), address: A::default() })
+}
+
+/// A key of SOURCE_RANGES as an item; as a foreign key if the prefix ends within the id.
+pub(in crate::maps) fn range_of<A: IpBytes>(key: &Key<SourceRange<A>>) -> Result<Result<Item, ForeignKey>>
+where
+    SourceRange<A>: Pod,
+{
+    let SourceRange { id, address } = key.data();
+    let (id, address) = (u64::from_be_bytes(id), address.to_ip());
+    let Some(bits) = key.prefix_len().checked_sub(u64::BITS) else {
+        return Ok(Err(ForeignKey::SourceRange(Family::of(address), key.prefix_len(), id)));
+    };
+    Ok(Ok(Item::Range(id, IpNet::new(address, u8::try_from(bits)?)?.trunc())))
+}
+
+/// A network namespace's addresses as a value of NAMESPACES. Of too many, none is kept, and the count says so.
+pub fn namespace(addresses: &[IpAddr]) -> Namespace {
+    let (count_v4, v4) = first_of(addresses);
+    let (count_v6, v6) = first_of(addresses);
+    Namespace { count_v4, count_v6, v4, v6 }
+}
+
+fn first_of<A: IpBytes + Default>(addresses: &[IpAddr]) -> (u32, [A; ADDRESSES]) {
+    let mut kept = [A::default(); ADDRESSES];
+    let of_family = || addresses.iter().filter_map(|address| A::from_ip(*address));
+    for (place, address) in kept.iter_mut().zip(of_family()) {
+        *place = address;
+    }
+    (u32::try_from(of_family().count()).unwrap_or(u32::MAX), kept)
+}
+
+/// A namespace, given by its cookie, and a destination as a key of SOURCES.
+pub(in crate::maps) fn way<A: IpBytes>(namespace: u64, destination: IpAddr) -> Result<Way<A>> {
+    Ok(Way { namespace: namespace.to_ne_bytes(), destination: address(destination)? })
+}
+
+/// A key of SOURCES as a namespace's cookie and a destination.
+pub(in crate::maps) fn way_of<A: IpBytes>(way: Way<A>) -> (u64, IpAddr) {
+    (u64::from_ne_bytes(way.namespace), way.destination.to_ip())
+}

@@ -1,4 +1,6 @@
-//! IP addresses as the tables hold them: bytes in network order.
+//! IP addresses in the tables: bytes in network order. Notes on sockets hold both families in one form, [`Neutral`].
+//!
+//! The arithmetic is on 32-bit words and has few branches, because the BPF verifier follows each branch.
 
 /// An IPv4 address, as in `[10, 96, 0, 10]`.
 pub type V4 = [u8; 4];
@@ -6,31 +8,31 @@ pub type V4 = [u8; 4];
 /// An IPv6 address, in network order.
 pub type V6 = [u8; 16];
 
-/// What the tables need to know of an address family, so that all code over them is written once.
+/// The operations of an address family. Code over the tables is generic over this trait, and so is written once.
 pub trait Address: Copy + Default + Eq + Ord + core::hash::Hash + core::fmt::Debug + Send + Sync + 'static {
     /// The address as 32-bit words, in memory order.
     type Words: IntoIterator<Item = u32>;
 
-    /// Splits the address into words, without a branch that the BPF verifier would have to follow.
+    /// Splits the address into words, without a branch.
     fn words(self) -> Self::Words;
 
-    /// The address whatever its family: an IPv4 address as the IPv4-mapped one, `::ffff:a.b.c.d`.
+    /// The address in the form of both families: an IPv4 address becomes IPv4-mapped, `::ffff:a.b.c.d`.
     fn neutral(self) -> Neutral;
 
-    /// The address of this family in a neutral one, which must have been made from it.
+    /// The address in this family's form. For IPv4, the neutral address must be an IPv4-mapped one.
     fn from_neutral(address: Neutral) -> Self;
 
-    /// Whether a neutral address was made from one of this family.
+    /// Whether the neutral address is of this family. IPv4-mapped addresses are IPv4.
     fn is_family_of(address: Neutral) -> bool;
 
-    /// Whether the address, with the bits outside the mask taken away, is `prefix`.
+    /// Whether the address is in the range: its bits under `mask` are equal to `prefix`.
     fn lies_in(self, prefix: Self, mask: Self) -> bool;
 }
 
 /// An address of either family as 32-bit words in memory order: IPv6, or IPv4-mapped.
 pub type Neutral = [u32; 4];
 
-/// `::ffff:0:0/96`, the IPv4-mapped addresses: the three words before the IPv4 address.
+/// The first three words of every IPv4-mapped address (`::ffff:0:0/96`). The fourth word is the IPv4 address.
 pub const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 
 impl Address for V4 {

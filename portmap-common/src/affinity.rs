@@ -1,8 +1,10 @@
-//! Session affinity: which endpoint a client was given last.
+//! Session affinity: the endpoint that each client used last (`AFFINITY`), the number of new clients per cgroup
+//! (`AFFINITY_SHARES`), and the endpoints that are still valid for a service port (`MEMBERS`).
 
 use crate::{AddressKind, layout};
 
-/// A key of `AFFINITY`: a client of a service port. Pods are told apart by their network namespace.
+/// A key of `AFFINITY`: a client of a service port. A client is a network namespace: one per pod, and one for the host's
+/// network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Client {
@@ -14,13 +16,13 @@ pub struct Client {
 
 layout!(Client, 16);
 
-/// A value of `AFFINITY`. Each word is read and written whole; the two need not belong together.
+/// A value of `AFFINITY`. Each word is read and written atomically, but the pair is not: a reader may see two different writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Affinity {
-    /// The endpoint's number.
+    /// The number of the endpoint that the client used last.
     pub endpoint: u64,
-    /// When the client last connected, in nanoseconds of the monotonic clock.
+    /// Time of the client's last call, in nanoseconds of the monotonic clock.
     pub last_used: u64,
 }
 
@@ -34,32 +36,32 @@ const _: () = assert!(core::mem::offset_of!(Affinity, last_used) == 8);
 const SECOND: u64 = 1_000_000_000;
 
 impl Affinity {
-    /// Whether the session still lasts at `now` (nanoseconds of the monotonic clock), with a timeout in seconds.
+    /// Whether the session is younger than its timeout. `now` is in nanoseconds of the monotonic clock, `timeout` in seconds.
     ///
-    /// Another processor may have written a later time than `now`: that session has just been used.
+    /// `last_used` may be later than `now`, if another processor has written it: then the session is valid.
     #[inline]
     pub fn holds(self, now: u64, timeout: u32) -> bool {
         now.saturating_sub(self.last_used) < u64::from(timeout) * SECOND
     }
 }
 
-/// A value of `AFFINITY_SHARES` under a cgroup's id: how many clients have been remembered for its processes in a period.
+/// A value of `AFFINITY_SHARES` under a cgroup's id: the number of clients that its processes added to `AFFINITY` in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Share {
-    /// When the period began, in nanoseconds of the monotonic clock.
+    /// Start of the period, in nanoseconds of the monotonic clock.
     pub began: u64,
-    /// Clients remembered since.
+    /// Number of clients added since the start of the period.
     pub clients: u64,
 }
 
 layout!(Share, 16);
 
 impl Share {
-    /// How long a period is, in nanoseconds: one hour.
+    /// Length of a period in nanoseconds: one hour.
     pub const PERIOD: u64 = 3_600 * SECOND;
 
-    /// The share after one more client at `now`; none if the cgroup has used up `most` of this period.
+    /// The share after one more client at `now`; `None` if the cgroup has already added `most` clients in this period.
     #[inline]
     pub fn take(self, now: u64, most: u64) -> Option<Self> {
         if now.saturating_sub(self.began) >= Self::PERIOD {
@@ -72,31 +74,34 @@ impl Share {
     }
 }
 
-/// A key of `MEMBERS`: there while the endpoint is in the inside choice of a service port's frontends. All ClusterIP frontends of a
-/// service port have one choice, and all others have one: the internal traffic policy may tell them apart.
+/// A key of `MEMBERS`: present while the endpoint is in the inside choice of a service port's frontends.
+///
+/// All ClusterIP frontends of a service port have the same choice, and all its other frontends have the same choice. The two
+/// differ if the internal traffic policy is `Local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Member {
     /// The service port's `id`.
     pub id: u64,
-    /// The endpoint's number.
+    /// The number of the endpoint.
     pub endpoint: u64,
     /// 0 for frontends on a ClusterIP, 1 for all others.
     pub external: u32,
-    /// Always 0: a hash map compares every byte of its keys.
+    /// Always 0. A hash map compares every byte of its keys.
     pub unused: u32,
 }
 
 layout!(Member, 24);
 
 impl Member {
-    /// The key for an endpoint of a service port, and its frontends of a kind: a [`AddressKind`] as in `SERVICES`.
+    /// The key of an endpoint for a service port's frontends of this kind. `kind` is [`crate::Service::kind`], an
+    /// [`AddressKind`].
     #[inline]
     pub fn new(id: u64, kind: u8, endpoint: u64) -> Self {
         Self { id, endpoint, external: Self::external(kind), unused: 0 }
     }
 
-    /// Which of the service port's choices the frontends of a kind have.
+    /// The `external` of frontends of this kind: 0 for a ClusterIP, 1 for all others.
     #[inline]
     pub fn external(kind: u8) -> u32 {
         u32::from(kind != AddressKind::ClusterIp as u8)

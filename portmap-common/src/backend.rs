@@ -1,40 +1,40 @@
-//! The third table: where a connection ends.
+//! The third table: slot → pod address and port. A [`crate::Choice`] names a range of slots.
 
 use crate::{V4, V6, layout};
 
 /// A flag of [`Backend`]: the endpoint runs on this node.
 pub const LOCAL: u16 = 1;
 
-/// A value of `BACKENDS_V4` or `BACKENDS_V6`: a pod's address and its own targetPort.
+/// A value of `BACKENDS_V4` or `BACKENDS_V6`: a pod's address and its targetPort.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Backend<A> {
     /// The pod's address.
     pub address: A,
-    /// The port that the pod listens on; two pods of one Service may differ.
+    /// The port that the pod listens on. It may differ between pods of one Service, if the targetPort is a name.
     pub port: u16,
-    /// [`LOCAL`].
+    /// Bits: [`LOCAL`].
     pub flags: u16,
-    /// The number of this incarnation of (service port, address, port). Never given again, so that nothing remembered about
-    /// an endpoint that went away applies to one that returns.
+    /// The number of this incarnation of (service port, address, port). A number is never reused: notes and sessions of an
+    /// endpoint that was removed do not apply to the same endpoint when it returns.
     pub endpoint: EndpointNumber,
 }
 
 layout!(Backend<V4>, 16);
 layout!(Backend<V6>, 28);
 
-/// The 64-bit number of an endpoint in two halves: so a [`Backend`] of either family has no padding.
+/// The 64-bit number of an endpoint in two halves. A `u64` would give [`Backend<V6>`] padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct EndpointNumber {
     /// The lower 32 bits.
     pub low: u32,
-    /// The upper 32 bits; 0 for the first four thousand million endpoints of a node.
+    /// The upper 32 bits; 0 for the first 2³² endpoints of a node.
     pub high: u32,
 }
 
 impl EndpointNumber {
-    /// The number as one word.
+    /// The number as one integer.
     #[inline]
     pub fn get(self) -> u64 {
         u64::from(self.high) << 32 | u64::from(self.low)
@@ -43,7 +43,7 @@ impl EndpointNumber {
 
 impl From<u64> for EndpointNumber {
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the lower half is wanted")]
     fn from(number: u64) -> Self {
         Self { low: number as u32, high: (number >> 32) as u32 }
     }

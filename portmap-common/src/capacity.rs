@@ -1,5 +1,5 @@
-//! Default capacities of the maps, in entries. The programs' map definitions use them; the agent's options may replace them when
-//! the maps are created.
+//! Default capacities of the maps, in entries. The programs' map definitions use them; the agent's options may replace them
+//! when the maps are created.
 
 /// Frontends of both address families together: entries of `SERVICES`, `COUNTERS` and each of `SOURCE_RANGES`.
 pub const SERVICES: u32 = 65_536;
@@ -32,8 +32,8 @@ pub const fn frontends(services: u32) -> u32 {
     services.saturating_mul(2)
 }
 
-/// Entries of each of `ENDPOINTS`, and of `MEMBERS`, for a capacity of backends: a quarter, and 1,024 at least. Only the endpoints
-/// of UDP service ports, and of service ports with session affinity, have such entries.
+/// Entries of each of `ENDPOINTS`, and of `MEMBERS`, for a capacity of backends: a quarter, and 1,024 at least. Only the
+/// endpoints of UDP service ports, and of service ports with session affinity, have such entries.
 pub const fn items(backends: u32) -> u32 {
     let quarter = backends / 4;
     if quarter < 1_024 { 1_024 } else { quarter }

@@ -1,16 +1,16 @@
-//! What happened to the clients of a frontend.
+//! The number of calls to each frontend, by outcome.
 
 use crate::layout;
 
-/// A value of `COUNTERS`, per CPU: calls since the frontend was created, by outcome.
+/// A value of `COUNTERS`, per CPU: number of calls since the frontend was created, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
-    /// Sent on to a backend.
+    /// Calls forwarded to a backend.
     pub forwarded: u64,
-    /// Failed with `ECONNREFUSED`.
+    /// Calls failed with `ECONNREFUSED`.
     pub refused: u64,
-    /// Failed with `ETIMEDOUT`.
+    /// Calls failed with `ETIMEDOUT`.
     pub dropped: u64,
 }
 

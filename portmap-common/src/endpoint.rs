@@ -1,8 +1,12 @@
-//! Endpoints that serve, for what is remembered of them: by sockets that send datagrams, and by session affinity.
+//! The endpoints that still serve, by number: `ENDPOINTS`.
+//!
+//! Notes on sockets and sessions hold the number of an endpoint. This table gives its address again, if the endpoint still
+//! serves.
 
 use crate::{Address, FrontendKey, V4, V6, layout};
 
-/// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: there while the endpoint serves, and never updated.
+/// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: present while the endpoint serves, and never
+/// updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EndpointEntry<A> {
@@ -12,7 +16,7 @@ pub struct EndpointEntry<A> {
     pub port: u16,
     /// Always 0.
     pub unused: u16,
-    /// A digest of the endpoint's number, address and port: who reads a value that is just being replaced notices it.
+    /// A digest of the endpoint's number, address and port. A reader detects by it that the kernel has reused the element.
     pub check: u32,
 }
 
@@ -20,13 +24,13 @@ layout!(EndpointEntry<V4>, 12);
 layout!(EndpointEntry<V6>, 24);
 
 impl<A: Address> EndpointEntry<A> {
-    /// The value for an endpoint.
+    /// The value to insert under `number`.
     #[inline]
     pub fn new(number: u64, address: A, port: u16) -> Self {
         Self { address, port, unused: 0, check: digest(number, address, port) }
     }
 
-    /// Whether this value was inserted under this number.
+    /// Whether this value was inserted under `number`.
     #[inline]
     pub fn belongs_to(&self, number: u64) -> bool {
         self.check == digest(number, self.address, self.port)

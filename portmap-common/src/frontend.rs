@@ -1,4 +1,4 @@
-//! The first table: what a client asks for, and the number of the service entry that answers.
+//! The first table: destination address, port and protocol → the number of a service entry.
 
 use crate::{Address, V4, V6, layout, word};
 
@@ -8,24 +8,24 @@ pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
 
-/// A service number that leads to no entry: the address is a Service's, and the port asked for is not defined.
+/// Instead of a service number: the address is a Service's ClusterIP, and the Service does not define the port.
 pub const UNDEFINED_PORT: u32 = u32::MAX;
 
-/// A service number that leads to no entry: the address is that of a Service which another proxy serves.
+/// Instead of a service number: the address is the ClusterIP of a Service that another proxy serves.
 pub const OTHER_PROXY: u32 = u32::MAX - 1;
 
-/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. With port and
-/// protocol 0 it stands for the ports of a ClusterIP that have no key of their own.
+/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. A key with port 0 and
+/// protocol 0 is for all ports of a ClusterIP without a key of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct FrontendKey<A> {
-    /// The destination address, as in the client's call.
+    /// The destination address of the client's call.
     pub address: A,
-    /// The destination port: the Service port.
+    /// The destination port, in host order: the port of the Service, or a node port.
     pub port: u16,
-    /// `IPPROTO_TCP` or `IPPROTO_UDP`; 0 for all that have no key of their own.
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`; 0 for all ports and protocols without a key of their own.
     pub protocol: u8,
-    /// Always 0: a hash map compares every byte of its keys.
+    /// Always 0. A hash map compares every byte of its keys.
     pub unused: u8,
 }
 
@@ -33,29 +33,30 @@ layout!(FrontendKey<V4>, 8);
 layout!(FrontendKey<V6>, 20);
 
 impl<A: Address> FrontendKey<A> {
-    /// The key for this destination.
+    /// The key of a destination. The port is in host order.
     #[inline]
     pub fn new(address: A, port: u16, protocol: u8) -> Self {
         Self { address, port, protocol, unused: 0 }
     }
 
-    /// The key for the ports of this key's address that have none of their own.
+    /// The key of the whole address: for its ports without a key of their own.
     #[inline]
     #[must_use]
     pub fn of_address(&self) -> Self {
         Self::new(self.address, 0, 0)
     }
 
-    /// A digest of this key together with a service number.
+    /// A digest of this key and a service number.
     ///
     /// The kernel reuses the memory of a deleted hash element at once. A reader that still holds the element may therefore
-    /// read another key's value, and notices it by this digest.
+    /// read another key's value. It detects this by the digest.
     #[inline]
     pub fn check(&self, service: u32) -> u32 {
         (self.fold(u64::from(service) << 24) >> 32) as u32
     }
 
-    /// A digest of this key together with an endpoint's number and a service port's id. Two numbers never have the same.
+    /// A digest of this key, an endpoint's number and a service port's id. For one key and id, two numbers have different
+    /// digests.
     #[inline]
     pub fn digest(&self, endpoint: u64, id: u64) -> u64 {
         self.fold(mix(mix(endpoint) ^ id))
@@ -79,13 +80,13 @@ fn mix(value: u64) -> u64 {
     product ^ product >> 32
 }
 
-/// A value of the FRONTENDS maps, read as one 64-bit word. It is inserted once, deleted once and never updated.
+/// A value of `FRONTENDS_V4` or `FRONTENDS_V6`, read as one 64-bit word. It is inserted once, deleted once and never updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct ServiceRef {
     /// Index into `SERVICES` and `COUNTERS`, or [`UNDEFINED_PORT`] or [`OTHER_PROXY`].
     pub service: u32,
-    /// [`Frontend::check`] of the key that this value was inserted for.
+    /// [`FrontendKey::check`] of the key that this value was inserted under.
     pub check: u32,
 }
 

@@ -1,8 +1,11 @@
 //! The tables that the portmap agent writes and its BPF programs read: frontends → services → backends.
 //!
-//! One file per concept. Every type is plain data with a fixed layout, asserted at compile time: it is the ABI that pinned
-//! maps carry from one version of the agent to the next, and what `bpftool map dump` shows. Ports are host-order integers
-//! and addresses are byte arrays, so that a person can read them there. `docs/maps.md` describes the maps themselves.
+//! One file per table or concept. Every type is plain data with a fixed layout, which is asserted at compile time. The layouts
+//! are the ABI of the pinned maps: one version of the agent writes them and the next one reads them. `bpftool map dump` shows
+//! the same fields, so ports are host-order integers and addresses are byte arrays. `docs/maps.md` describes the maps
+//! themselves.
+//!
+//! This crate reads and writes no map. `portmap::maps` does it for the agent, and `portmap_ebpf::maps` for the programs.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
@@ -33,32 +36,35 @@ pub use prefix::{ALLOCATED, PREFIXES, PrefixEntry, Prefixes};
 pub use probe::{PROBES, Probe};
 pub use service::{AddressKind, Choice, Description, HOST_ONLY, SOURCE_RANGES, Service, Verdict};
 pub use socket::{
-    ANSWERED, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, EndedSocketRecord, Flow, Numbers, SOCKETS_VERSION,
-    UNSETTLED,
+    ANSWERED, BEING_WRITTEN, CALL, Chosen, Connected, DESTINATIONS, Datagrams, Destination, EndedSocketRecord, Flow, Numbers,
+    SOCKETS_VERSION,
 };
 pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
-/// The version of everything in this crate. Maps of another version are never adopted: they are pinned in another directory.
+/// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]). It is part of the pin
+/// directory's path, so an agent never adopts maps of another version.
 pub const ABI_VERSION: u32 = 4;
 
 /// Number of cgroups that one agent can exclude from translation: the length of two arrays among the programs' constants.
 pub const EXCLUDED_CGROUPS: usize = 8;
 
-/// Asserts a type's size, and marks it as plain data that user space may copy in and out of maps.
+/// Asserts a type's size in bytes, and lets user space copy the type in and out of maps.
 macro_rules! layout {
     ($type:ty, $size:literal) => {
         const _: () = assert!(size_of::<$type>() == $size);
 
-        // SAFETY: the type is `repr(C)` integers and arrays of them, without padding: any bytes are a value of it.
+        // SAFETY: the type is `repr(C)` and has only integers and arrays of integers, without padding. Any bytes are a valid
+        // value.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}
     };
 }
 pub(crate) use layout;
 
-/// Implements the conversion of a `repr(C, align(8))` type with two `u32` fields from and to the 64-bit word with the same bytes.
+/// Implements the conversion of a `repr(C, align(8))` type with two `u32` fields from and to the 64-bit word with the same
+/// bytes.
 macro_rules! word {
     ($type:ident { $first:ident, $second:ident }) => {
         impl $type {

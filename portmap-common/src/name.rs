@@ -1,11 +1,11 @@
-//! The names behind the numbers, for people: nothing is decided by them.
+//! The names of service ports, by id: for people and for the agent. No program reads them.
 
 use crate::layout;
 
-/// Bytes in each text of a [`Name`]: a DNS label has at most 63, so there is always a closing 0.
+/// Number of bytes in each text of a [`Name`]. A DNS label has at most 63 bytes, so a 0 byte always fits at the end.
 pub const TEXT: usize = 64;
 
-/// A value of `NAMES`: the service port that an `id` of `SERVICES` stands for. Texts end with a 0 byte.
+/// A value of `NAMES`, under the `id` of a [`crate::Service`]: the name of the service port. Texts end with a 0 byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Name {
@@ -13,7 +13,7 @@ pub struct Name {
     pub namespace: [u8; TEXT],
     /// The Service's name.
     pub service: [u8; TEXT],
-    /// The name of the Service port; empty if it has none.
+    /// The name of the port in the Service; empty if the port has no name.
     pub port: [u8; TEXT],
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,

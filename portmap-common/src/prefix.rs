@@ -1,22 +1,23 @@
-//! The address ranges that Services have their ClusterIPs from: what lies in none of them is nobody's, and almost all is.
+//! The address ranges of ClusterIPs. Almost all destinations lie outside of all ranges: for these, one look-up in `FRONTENDS`
+//! is enough.
 
 use crate::{Choice, V4, V6, layout};
 
-/// Prefixes in each half of [`Prefixes`].
+/// Number of prefixes in each half of [`Prefixes`].
 pub const PREFIXES: usize = 8;
 
-/// A flag of [`Prefix`]: every address in it is a Service's or nobody's, as in a `ServiceCIDR`.
+/// A flag of [`PrefixEntry`]: the range is a `ServiceCIDR`, so calls to an address that no Service has are dropped.
 pub const ALLOCATED: u32 = 1;
 
-/// An address range in which a destination without a frontend is worth a second look.
+/// An address range. A destination in it without a frontend is looked up a second time, as a whole address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
 pub struct PrefixEntry<A> {
-    /// The first address.
+    /// The first address of the range.
     pub address: A,
-    /// The bits that all addresses share.
+    /// The netmask: 1 for the bits that are equal in all addresses of the range.
     pub mask: A,
-    /// [`ALLOCATED`].
+    /// Bits: [`ALLOCATED`].
     pub flags: u32,
 }
 
@@ -27,9 +28,9 @@ layout!(PrefixEntry<V6>, 36);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Prefixes<A> {
-    /// Which prefixes are in force: those of one half. The other half is written, then this word switches over.
+    /// The prefixes in force, all in one half. The agent writes the other half, then stores this word.
     pub active: Choice,
-    /// The prefixes.
+    /// Two halves of [`PREFIXES`] entries each. Only the entries of `active` are valid.
     pub prefixes: [PrefixEntry<A>; 2 * PREFIXES],
 }
 

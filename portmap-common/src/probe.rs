@@ -1,19 +1,19 @@
-//! A question to the tables that user space can ask: what the `lookup` program reads and answers.
+//! Input and output of the test programs `lookup4` and `lookup6`, which run the datapath's look-up from user space.
 
 use crate::{Backend, FrontendKey, V4, V6, layout};
 
-/// How many probes one run of the program takes.
+/// Maximum number of probes in one run of the program.
 pub const PROBES: usize = 16;
 
-/// One destination, and what a connection to it would meet. The program takes a packet of these and fills in the answers.
+/// One destination, and the outcome of a call to it. A packet is an array of probes; the program writes the outcomes into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Probe<A> {
-    /// The question.
+    /// The destination, given by the caller.
     pub frontend: FrontendKey<A>,
-    /// The answer: 0 left alone, 1 forwarded, 2 refused, 3 dropped.
+    /// The outcome, written by the program: 0 left alone, 1 forwarded, 2 refused, 3 dropped.
     pub outcome: u32,
-    /// Where to, if forwarded.
+    /// The chosen backend, written by the program if the outcome is 1.
     pub backend: Backend<A>,
 }
 

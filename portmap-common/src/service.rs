@@ -1,41 +1,41 @@
-//! The second table: for each frontend, what happens to a client of it.
+//! The second table: service number → the backends of a frontend, or the verdict if there are none.
 
 use crate::{layout, word};
 
-/// Which backends a client is spread over, or the verdict where there is none. One aligned 8-byte word: it is stored by one
-/// atomic store and read by one load, so that a client meets the old set or the new one, whole.
+/// A range of backends, or the verdict if there are none. It is one aligned 8-byte word: the agent writes it with one atomic
+/// store, and a program reads it with one load. So a call sees the old range or the new range, never a mix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct Choice {
-    /// The first slot in `BACKENDS`; with `count` 0 a [`Verdict`].
+    /// The first slot in `BACKENDS`; a [`Verdict`] if `count` is 0.
     pub first: u32,
-    /// How many slots from there on; 0 if no backend may be used.
+    /// Number of slots from `first` on; 0 if no backend can be used.
     pub count: u32,
 }
 
 layout!(Choice, 8);
 word!(Choice { first, count });
 
-/// What happens to a client that gets no backend: the `first` of a [`Choice`] whose `count` is 0.
+/// The outcome of a call for which there is no backend: the `first` of a [`Choice`] whose `count` is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Verdict {
     /// The call fails with `ECONNREFUSED`.
     Refuse = 0,
-    /// The call fails with `ETIMEDOUT`, at once: nothing leaves the node.
+    /// The call fails with `ETIMEDOUT`, at once. No packet leaves the node.
     Drop = 1,
-    /// The call goes on untranslated.
+    /// The call goes on untranslated. The agent does not write this verdict; programs accept it.
     Leave = 2,
 }
 
 impl Choice {
-    /// A choice of no backend.
+    /// A choice without backends.
     pub const fn verdict(verdict: Verdict) -> Self {
         Self { first: verdict as u32, count: 0 }
     }
 
-    /// The slot of one backend of the set, given a uniformly distributed number. Without a division: `random × count / 2³²`
-    /// favours no slot by more than `count / 2³²`.
+    /// The slot of one backend of the range, for a uniformly distributed number. `random × count / 2³²` needs no division, and
+    /// favours no slot by more than `count / 2³²`. `count` must not be 0.
     #[inline]
     pub fn slot(self, random: u32) -> u32 {
         let offset = (u64::from(random) * u64::from(self.count)) >> 32;
@@ -43,7 +43,7 @@ impl Choice {
     }
 }
 
-/// How a frontend's address came to the Service.
+/// The field of the Service from which a frontend's address comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum AddressKind {
@@ -58,27 +58,28 @@ pub enum AddressKind {
     LoadBalancer = 3,
 }
 
-/// A flag of [`Service`]: only for clients in the host's own network namespace, as a loopback address is.
+/// A flag of [`Service`]: only clients in the host's network namespace are served. Set for node ports on loopback addresses.
 pub const HOST_ONLY: u8 = 1;
 
-/// A flag of [`Service`]: only for clients whose address lies in one of the service port's source ranges.
+/// A flag of [`Service`]: only clients whose address is in one of the service port's source ranges are served.
 pub const SOURCE_RANGES: u8 = 2;
 
-/// A value of `SERVICES`: one per frontend, for the frontend's whole life.
+/// A value of `SERVICES`. Each frontend has one entry, which keeps its number for the frontend's whole life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Service {
-    /// For sockets on this node.
+    /// The backends for sockets on this node.
     pub inside: Choice,
-    /// For clients outside the node.
+    /// The backends for clients outside the node. No program reads it yet.
     pub outside: Choice,
-    /// The service port this frontend belongs to: a key of `NAMES`. Never given again; frontends of one service port share it.
+    /// The id of the frontend's service port: a key of `NAMES`, never reused. All frontends of a service port and address family
+    /// have the same id.
     pub id: u64,
-    /// Session affinity in seconds, 0 for none.
+    /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// A [`AddressKind`].
+    /// An [`AddressKind`].
     pub kind: u8,
-    /// [`HOST_ONLY`], [`SOURCE_RANGES`].
+    /// Bits: [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
     /// Always 0.
     pub unused: [u8; 2],
@@ -87,7 +88,7 @@ pub struct Service {
 layout!(Service, 32);
 
 impl Service {
-    /// The words behind the choices, in memory order: `id`, then the rest.
+    /// The two words after the choices, in memory order: `id`, then the other fields.
     pub fn description(&self) -> [u64; 2] {
         let Self { inside: _, outside: _, id, affinity_timeout, kind, flags, unused: [a, b] } = *self;
         let [t0, t1, t2, t3] = affinity_timeout.to_ne_bytes();
@@ -95,21 +96,21 @@ impl Service {
     }
 }
 
-/// What a service entry says beside its choices, as far as programs need it.
+/// The fields of a [`Service`] other than its choices, as programs read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// The service port.
+    /// The id of the service port.
     pub id: u64,
-    /// Session affinity in seconds, 0 for none.
+    /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// A [`AddressKind`].
+    /// An [`AddressKind`].
     pub kind: u8,
-    /// [`HOST_ONLY`], [`SOURCE_RANGES`].
+    /// Bits: [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
 }
 
 impl Description {
-    /// The description in the words of [`Service::description`], as read from `SERVICES`.
+    /// The description in the two words of [`Service::description`], read from `SERVICES`.
     #[inline]
     pub fn from_words(first: u64, second: u64) -> Self {
         let [a, b, c, d, kind, flags, ..] = second.to_ne_bytes();

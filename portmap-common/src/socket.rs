@@ -1,20 +1,20 @@
-//! What is remembered on a socket: what it asked for, and what it was given.
+//! Notes in the storage of sockets: the frontend that a socket asked for, and the backend that it was given.
 //!
-//! This layout has a version of its own: the storage of sockets that are open outlives a change of the tables.
+//! These layouts have a version of their own. Notes live as long as their socket, so they must outlive a change of the tables.
 
 use crate::{Address, FrontendKey, Neutral, layout};
 
-/// The version of this file's layouts.
+/// The version of the layouts in this file: part of the path where SOCKETS, DATAGRAMS and NUMBERS are pinned.
 pub const SOCKETS_VERSION: u32 = 3;
 
-/// How many destinations a socket that is not connected remembers.
+/// Maximum number of frontends in the note of a socket that is not connected.
 pub const DESTINATIONS: usize = 8;
 
 /// A destination of either family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Destination {
-    /// The address.
+    /// The address; IPv4 in the IPv4-mapped form.
     pub address: Neutral,
     /// The port, in host order.
     pub port: u32,
@@ -23,7 +23,7 @@ pub struct Destination {
 layout!(Destination, 20);
 
 impl Destination {
-    /// Whether both are the same, without a branch per word.
+    /// Whether both are equal. Compares without a branch per word, because the verifier follows each branch.
     #[inline]
     pub fn is(&self, other: &Self) -> bool {
         let ([a, b, c, d], [k, l, m, n]) = (self.address, other.address);
@@ -31,27 +31,27 @@ impl Destination {
     }
 }
 
-/// An endpoint that was chosen for a frontend. Each word is read and written whole; `check` tells whether the two belong
-/// together, and to the frontend and service port at hand.
+/// An endpoint that was chosen for a frontend. Each word is read and written atomically. `check` shows whether both words are
+/// from the same write, and whether the endpoint was chosen for a given frontend and service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Chosen {
-    /// The endpoint's number, or [`UNSETTLED`].
+    /// The endpoint's number, or [`BEING_WRITTEN`].
     pub number: u64,
-    /// [`Frontend::digest`] of the number and the service port's `id`.
+    /// [`FrontendKey::digest`] of the number and the service port's `id`.
     pub check: u64,
 }
 
 layout!(Chosen, 16);
 
 impl Chosen {
-    /// An endpoint, chosen for a frontend of the service port with this `id`.
+    /// An endpoint that is chosen for a frontend of the service port with this `id`.
     #[inline]
     pub fn new<A: Address>(number: u64, frontend: &FrontendKey<A>, id: u64) -> Self {
         Self { number, check: frontend.digest(number, id) }
     }
 
-    /// Whether it was chosen for this frontend of this service port.
+    /// Whether the endpoint was chosen for this frontend of the service port with this `id`.
     #[inline]
     pub fn is_for<A: Address>(self, frontend: &FrontendKey<A>, id: u64) -> bool {
         self.check == frontend.digest(self.number, id)
@@ -62,85 +62,86 @@ impl Chosen {
 const _: () = assert!(core::mem::offset_of!(Chosen, number) == 0);
 const _: () = assert!(core::mem::offset_of!(Chosen, check) == 8);
 
-/// The number in a note that is being written.
-pub const UNSETTLED: u64 = u64::MAX;
+/// Instead of an endpoint's number, while a program writes the rest of the note.
+pub const BEING_WRITTEN: u64 = u64::MAX;
 
-/// A value of `SOCKETS`: what a connected socket asked for, and the backend that it is connected to instead.
+/// A value of `SOCKETS`: the frontend that a connected socket asked for, and the backend that it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Connected {
-    /// The backend's endpoint.
+    /// The endpoint of the backend.
     pub endpoint: Chosen,
-    /// The frontend.
+    /// The frontend that the socket asked for.
     pub asked: Destination,
-    /// The backend. Port 0: the socket is connected to no backend of ours.
+    /// The backend. Port 0: the process itself has since connected the socket to the backend's address.
     pub given: Destination,
-    /// The cookie of a UDP socket, which is destroyed when its backend ends; 0 of others.
+    /// The cookie of a UDP socket, by which the agent destroys the socket when its endpoint ends; 0 for other sockets.
     pub cookie: u64,
-    /// The cookie of its network namespace; 0 of others than UDP sockets.
+    /// The cookie of a UDP socket's network namespace; 0 for other sockets.
     pub namespace: u64,
 }
 
 layout!(Connected, 72);
 
-/// A flag of [`Flow::used`]: the backend has answered since.
+/// A flag of [`Flow::used`]: an answer has arrived since the last datagram.
 pub const ANSWERED: u64 = 1;
 
-/// One call by the clock of [`Datagrams`]: the bit below is for [`ANSWERED`].
+/// The step of [`Datagrams::clock`] for one call. The lowest bit is free for [`ANSWERED`].
 pub const CALL: u64 = 2;
 
-/// A frontend that a socket sent datagrams to, and the backend that they went to.
+/// A frontend that a socket sent datagrams to, and the backend that received them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
-    /// The backend's endpoint. It says whether what else is here belongs together.
+    /// The endpoint of the backend. If it is unchanged after a read, the other fields are from the same write.
     pub endpoint: Chosen,
-    /// The frontend.
+    /// The frontend that the socket sent to.
     pub asked: Destination,
-    /// The backend.
+    /// The backend that received the datagrams.
     pub given: Destination,
-    /// When the socket last sent this way, by the clock of [`Datagrams`], with [`ANSWERED`] once something came back. 0 if it has
-    /// sent to the backend's own address since: then answers are not the frontend's.
+    /// The value of [`Datagrams::clock`] at the last datagram of this flow, plus [`ANSWERED`] after an answer. 0 if the socket
+    /// has since sent to the backend's own address: then answers are shown with the backend's address.
     pub used: u64,
 }
 
 layout!(Flow, 64);
 
-/// A value of `DATAGRAMS`: what a socket that is not connected sent to Services lately.
+/// A value of `DATAGRAMS`: the last frontends that a socket sent to without being connected, and their backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Datagrams {
-    /// Counts the socket's calls, in steps of [`CALL`].
+    /// A logical clock. Each datagram to a Service advances it by a multiple of [`CALL`].
     pub clock: u64,
-    /// The flows; the longest unused one gives way to a new one.
+    /// The flows, in no order. A new flow replaces the one that was unused for longest.
     pub flows: [Flow; DESTINATIONS],
 }
 
 layout!(Datagrams, 520);
 
-/// The one value of `NUMBERS`: numbers that are given once, also by tables that come after these. Sockets remember them.
+/// The one value of `NUMBERS`: the next numbers. Notes on sockets hold such numbers, so no later set of tables may reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Numbers {
-    /// The next `id` of a service port: all below were given.
+    /// The next `id` of a service port. All lower ids may be in use.
     pub next_id: u64,
-    /// The next number of an endpoint: all below were given.
+    /// The next number of an endpoint. All lower numbers may be in use.
     pub next_endpoint: u64,
 }
 
 layout!(Numbers, 16);
 
-/// What the program `stale` tells of a connected UDP socket whose endpoint is not in `ENDPOINTS`.
+/// One record in the output of the programs `stale` and `stale_udp`: a connected UDP socket whose endpoint is not in
+/// `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EndedSocketRecord {
     /// The socket's cookie.
     pub cookie: u64,
-    /// The cookie of its network namespace.
+    /// The cookie of the socket's network namespace.
     pub namespace: u64,
-    /// The frontend that it asked for.
+    /// The frontend that the socket asked for.
     pub asked: Destination,
-    /// The backend that it was given.
+    /// The backend that the socket is connected to.
     pub given: Destination,
 }
 

@@ -1,22 +1,22 @@
-//! Who may use a load balancer's address: source ranges, and the addresses that clients on this node have.
+//! Source ranges of load balancers (`SOURCE_RANGES`), and the addresses of clients on this node (`NAMESPACES`, `SOURCES`).
 
 use crate::{V4, V6, layout};
 
-/// The data of a key of `SOURCE_RANGES_V4` or `SOURCE_RANGES_V6`, behind the prefix length: a range that a service port admits.
+/// The data after the prefix length in a key of `SOURCE_RANGES_V4` or `SOURCE_RANGES_V6`: a range that a service port admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct SourceRange<A> {
-    /// The service port's `id`, in network order: the first bits of the prefix.
+    /// The service port's `id`, in network order: the first 64 bits of the prefix.
     pub id: [u8; 8],
-    /// The first address.
+    /// The first address of the range.
     pub address: A,
 }
 
 layout!(SourceRange<V4>, 12);
 layout!(SourceRange<V6>, 24);
 
-/// A key of `SOURCES_V4` or `SOURCES_V6`: clients in a network namespace, and the load balancer's address that they call. The
-/// value is the address that they call from.
+/// A key of `SOURCES_V4` or `SOURCES_V6`: a network namespace, and a load balancer's address. The value is the source address
+/// that the kernel chooses for calls of the namespace to that address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Way<A> {
@@ -29,20 +29,20 @@ pub struct Way<A> {
 layout!(Way<V4>, 12);
 layout!(Way<V6>, 24);
 
-/// How many addresses of each family are kept of a network namespace.
+/// Maximum number of addresses of each family in a [`Namespace`].
 pub const ADDRESSES: usize = 32;
 
-/// A value of `NAMESPACES` under a network namespace's cookie: its global addresses.
+/// A value of `NAMESPACES` under a network namespace's cookie: its addresses, except loopback and link-local ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Namespace {
-    /// How many IPv4 addresses; above [`ADDRESSES`] there are too many to tell.
+    /// Number of IPv4 addresses in the namespace. Above [`ADDRESSES`], `v4` is incomplete.
     pub count_v4: u32,
-    /// How many IPv6 addresses.
+    /// Number of IPv6 addresses in the namespace. Above [`ADDRESSES`], `v6` is incomplete.
     pub count_v6: u32,
-    /// The IPv4 addresses.
+    /// The IPv4 addresses; zeroes after the last.
     pub v4: [V4; ADDRESSES],
-    /// The IPv6 addresses.
+    /// The IPv6 addresses; zeroes after the last.
     pub v6: [V6; ADDRESSES],
 }
 

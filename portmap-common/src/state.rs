@@ -1,8 +1,9 @@
-//! What the agent says of itself, for the subcommands: the pinned maps are the only way to ask it.
+//! The agent's own state, for the subcommands. They read it from the pinned map `STATE`, so they need no connection to the
+//! agent.
 
 use crate::{TEXT, layout};
 
-/// A flag of [`State`]: Services and EndpointSlices have been listed completely since the agent started.
+/// A flag of [`State`]: the tables have agreed with the listed objects at least once since the agent started.
 pub const SYNCED: u32 = 1;
 
 /// A flag of [`State`]: hooks can set the error of a call (kernel 5.18 and newer).
@@ -11,10 +12,10 @@ pub const SETS_ERRORS: u32 = 2;
 /// A flag of [`State`]: the kernel can destroy sockets for the agent.
 pub const DESTROYS_SOCKETS: u32 = 4;
 
-/// A flag of [`State`]: there is no Node of the agent's name, while a Service keeps traffic on the node.
+/// A flag of [`State`]: there is no Node with the agent's `--node-name`, but a Service keeps traffic on the node.
 pub const LACKS_NODE: u32 = 8;
 
-/// The maps whose entries in use [`State::used`] tells, in its order.
+/// The maps that [`State::used`] counts, in the order of its elements.
 pub const MEASURED: [&str; 10] = [
     "FRONTENDS_V4",
     "FRONTENDS_V6",
@@ -32,33 +33,33 @@ pub const MEASURED: [&str; 10] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
-    /// The agent's version, as text that ends with a 0 byte.
+    /// The agent's version: a text that ends with a 0 byte.
     pub version: [u8; TEXT],
-    /// When the agent started, in seconds since the kernel did, as all times here (`CLOCK_BOOTTIME`): no clock that is set matters.
+    /// Start of the agent in seconds since boot (`CLOCK_BOOTTIME`), like all times here: this clock is never set.
     pub started: u64,
-    /// When tables and objects last agreed; 0 before the first time.
+    /// Time when the tables last agreed with the objects, in seconds since boot; 0 before the first time.
     pub last_sync: u64,
-    /// The agent's process.
+    /// The id of the agent's process.
     pub pid: u32,
-    /// [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
+    /// Bits: [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
     pub flags: u32,
-    /// How many frontends are wanted but not in the tables.
+    /// Number of desired frontends left out because the tables are full.
     pub left_out: u32,
-    /// How many addresses and ports several Services claim.
+    /// Number of conflicts: addresses and ports that several Services claim.
     pub contested: u32,
-    /// How many writes undid what somebody else had changed in the tables, since they were made.
+    /// Number of writes that repaired drift (changes by another process), since the tables were created.
     pub repairs: u64,
-    /// Since when the source has been silent on some kind of objects; 0 if it is not.
+    /// Start of the source's outage, in seconds since boot; 0 without an outage.
     pub silent_since: u64,
-    /// On which kinds: one bit each.
+    /// The kinds of objects whose watches fail: 1 Services, 2 EndpointSlices, 4 Services of other proxies, 8 Nodes.
     pub silent_on: u32,
-    /// How many entries beside frontends (endpoints, members, source ranges, ClusterIPs) are wanted, and found no room in their map.
+    /// Number of secondary entries (endpoints, members, source ranges, ClusterIPs) left out because their map is full.
     pub without_room: u32,
-    /// How many entries the agent has in use of each map of [`MEASURED`].
+    /// Number of entries in use, for each map of [`MEASURED`].
     pub used: [u32; MEASURED.len()],
-    /// How many Services ask for something that they do not get.
+    /// Number of Services with a fault: a field that the agent cannot serve.
     pub faulty: u32,
-    /// How many network namespaces the agent could not look into, or had no room for, while there were source ranges.
+    /// Number of network namespaces that the agent could not open, or that did not fit into the map. 0 without source ranges.
     pub namespaces_left_out: u32,
 }
 

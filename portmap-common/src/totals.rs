@@ -1,30 +1,31 @@
-//! What happened, whichever service's, and what is none's.
+//! Counters of the whole node: over all services, and for events that belong to no service entry.
 
 use crate::layout;
 
-/// The one value of `TOTALS`, per CPU: events since the maps were created.
+/// The one value of `TOTALS`, per CPU: number of events since the maps were created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Totals {
-    /// Calls sent on to a backend, of any service.
+    /// Calls forwarded to a backend, over all services.
     pub forwarded: u64,
-    /// Calls that a service refused.
+    /// Calls failed with `ECONNREFUSED`, over all services.
     pub refused: u64,
-    /// Calls that a service dropped.
+    /// Calls failed with `ETIMEDOUT`, over all services. Includes calls outside of source ranges.
     pub dropped: u64,
-    /// Calls to a port that a Service's address does not have, refused.
+    /// Calls refused because the Service of the ClusterIP does not define the port.
     pub undefined_port: u64,
-    /// Calls to an address that no Service has, inside a `ServiceCIDR`, dropped.
+    /// Calls dropped because the address is in a `ServiceCIDR` and no Service has it.
     pub unallocated: u64,
-    /// Calls dropped because of source ranges, from a network namespace whose addresses the agent did not know.
+    /// Calls dropped by source ranges because the client's network namespace, or the source address that the socket named, was
+    /// unknown.
     pub unknown_namespace: u64,
-    /// Calls dropped because of source ranges, by the addresses that the agent knew of the client's network namespace.
+    /// Calls dropped by source ranges because the client's address, or one of its possible addresses, is in no range.
     pub not_admitted: u64,
-    /// Calls translated without a note on the socket, because the kernel had no memory for one.
+    /// Calls translated without a note on the socket, because the kernel had no memory for the note.
     pub forgotten_sockets: u64,
-    /// Clients that session affinity has begun to remember.
+    /// Clients added to `AFFINITY`.
     pub affinity_clients: u64,
-    /// Clients that session affinity did not remember, because their cgroup had used up its share.
+    /// Clients not added to `AFFINITY`, because their cgroup had used up its share.
     pub affinity_over_share: u64,
 }
 

@@ -11,7 +11,7 @@ use aya_ebpf::{
     bindings::seq_file,
     helpers::generated::{bpf_seq_write, bpf_sk_storage_get},
 };
-use portmap_common::{Connected, EndedSocketRecord, UNSETTLED, V4, V6};
+use portmap_common::{Connected, EndedSocketRecord, BEING_WRITTEN, V4, V6};
 use portmap_ebpf::{
     maps::{self, SOCKETS, Tables},
     socket_notes,
@@ -80,7 +80,7 @@ fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
 fn judge(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);
     let found = EndedSocketRecord { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
-    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != UNSETTLED;
+    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != BEING_WRITTEN;
     if !is_tracked || serves::<V4>(&found, endpoint.number) || serves::<V6>(&found, endpoint.number) {
         return None;
     }

@@ -3,7 +3,7 @@
 //! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
 
 use portmap_common::{
-    ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, FrontendKey, TCP, UDP, UNSETTLED,
+    ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, FrontendKey, TCP, UDP, BEING_WRITTEN,
 };
 
 use crate::{
@@ -211,7 +211,7 @@ pub fn read(endpoint: &Chosen) -> Chosen {
 fn unsettle(place: &mut Chosen) {
     let number = &raw mut place.number;
     // SAFETY: the field is one aligned 8-byte word.
-    unsafe { number.write_volatile(UNSETTLED) };
+    unsafe { number.write_volatile(BEING_WRITTEN) };
 }
 
 /// After the rest of a note was written.

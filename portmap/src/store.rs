@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// A Service and its slices, in the order of their names.
-    pub fn subject(&self, name: &ObjectName) -> Option<ServiceObjects> {
+    pub fn service_objects(&self, name: &ObjectName) -> Option<ServiceObjects> {
         let (name, record) = self.records.get_key_value(name)?;
         let service = record.service.as_ref()?.unpack();
         let slices = record.slices.iter().map(|(_, slice)| slice.unpack()).collect();

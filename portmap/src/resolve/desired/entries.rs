@@ -26,13 +26,12 @@ impl Desired {
 
     /// All entries, in the order of their places.
     pub fn entries(&self) -> impl Iterator<Item = (FrontendSpec, Entry)> {
-        let mut places: Vec<(&ObjectName, &FrontendSpec)> =
-            self.table.iter().map(|(place, service)| (service, place)).collect();
+        let mut specs: Vec<(&ObjectName, &FrontendSpec)> = self.table.iter().map(|(spec, service)| (service, spec)).collect();
         // Service by Service, since the reader unpacks the objects of each.
-        places.sort_by_key(|(service, place)| (*service, place.port));
+        specs.sort_by_key(|(service, spec)| (*service, spec.port));
         let mut reader = EntryReader::new(self);
-        let entry = |(service, place): (&ObjectName, &FrontendSpec)| Some((*place, reader.at(place, service)?));
-        let entries: BTreeMap<FrontendSpec, Entry> = places.into_iter().filter_map(entry).collect();
+        let entry = |(service, spec): (&ObjectName, &FrontendSpec)| Some((*spec, reader.at(spec, service)?));
+        let entries: BTreeMap<FrontendSpec, Entry> = specs.into_iter().filter_map(entry).collect();
         entries.into_iter()
     }
 }
@@ -51,25 +50,25 @@ impl<'a> EntryReader<'a> {
 
     /// The entry of a frontend; `None` if no Service has the frontend.
     pub fn of_frontend(&mut self, frontend: &Frontend) -> Option<Entry> {
-        let (place, service) = self.desired.table.winner(frontend)?;
-        self.at(&place, service)
+        let (spec, service) = self.desired.table.winner(frontend)?;
+        self.at(&spec, service)
     }
 
-    /// Whether the endpoint `given` still answers clients of a frontend, if only those that it has.
+    /// Whether the endpoint `given` still entries_of_service clients of a frontend, if only those that it has.
     pub fn serves(&mut self, frontend: &Frontend, given: SocketAddr) -> bool {
         let serving = self.of_frontend(frontend).and_then(|entry| entry.serving);
         serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
     }
 
-    fn at(&mut self, place: &FrontendSpec, service: &ObjectName) -> Option<Entry> {
+    fn at(&mut self, spec: &FrontendSpec, service: &ObjectName) -> Option<Entry> {
         let Desired { store, node, .. } = self.desired;
         let last = self.last.take().filter(|last| last.service() == service);
-        let answers = match last {
+        let entries_of_service = match last {
             Some(last) => last,
-            None => ServiceEntries::new(store.subject(service)?, node),
+            None => ServiceEntries::new(store.service_objects(service)?, node),
         };
-        let entry = answers.entry(place);
-        self.last = Some(answers);
+        let entry = entries_of_service.entry(spec);
+        self.last = Some(entries_of_service);
         entry
     }
 }

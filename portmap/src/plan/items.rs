@@ -1,4 +1,5 @@
-//! What is in the maps that things are in or not: compared with what should be, and changed by the difference.
+//! The keys of the set-like maps (ENDPOINTS, MEMBERS, SOURCE_RANGES, ClusterIPs in FRONTENDS): a key is present or absent, and its
+//! value never changes. Counts the entries of each map, and remembers the keys that had no room.
 
 use std::{
     collections::BTreeSet,
@@ -17,24 +18,24 @@ use crate::{
     model::{AddressOwner, Endpoint, Family, PerFamily},
 };
 
-/// The model of those maps.
+/// The model of the set-like maps.
 #[derive(Debug)]
 pub struct Items {
     present: BTreeSet<Item>,
     counts: HashMap<(Discriminant<Item>, Family), u32>,
     capacity: Capacity,
-    /// Entries of each of the maps of endpoints and members.
+    /// The capacity of each of ENDPOINTS_V4, ENDPOINTS_V6 and MEMBERS, in entries.
     room_each: u32,
-    /// What found no room. What is remembered of clients, or refused, is less than it should be then.
+    /// Keys without room. Without them, session affinity or admission is incomplete.
     without_room: BTreeSet<Item>,
-    /// Whether something found no room since this was last asked.
-    lacked: bool,
-    /// Whether something was taken away while others had no room.
-    room_came: bool,
+    /// Whether a key had no room since the last call of [`Self::take_shortage`].
+    had_shortage: bool,
+    /// Whether a key was removed while other keys had no room.
+    has_new_room: bool,
 }
 
 impl Items {
-    /// A model of the maps as they are.
+    /// A model of maps with these keys.
     pub fn new(capacity: Capacity, present: BTreeSet<Item>) -> Self {
         let mut counts = HashMap::default();
         for item in &present {
@@ -46,33 +47,33 @@ impl Items {
             capacity,
             room_each: capacity.items(),
             without_room: BTreeSet::new(),
-            lacked: false,
-            room_came: false,
+            had_shortage: false,
+            has_new_room: false,
         }
     }
 
-    /// Empty maps, those of endpoints and members with room for so many.
+    /// Empty maps; ENDPOINTS and MEMBERS have room for `room_each` entries each.
     #[cfg(test)]
     pub fn of_room(capacity: Capacity, room_each: u32) -> Self {
         Self { room_each, ..Self::new(capacity, BTreeSet::new()) }
     }
 
-    /// How much found no room.
+    /// The number of keys without room.
     pub fn without_room(&self) -> usize {
         self.without_room.len()
     }
 
-    /// Whether something found no room since the last call.
-    pub fn take_lack(&mut self) -> bool {
-        mem::take(&mut self.lacked)
+    /// Whether a key had no room since the last call.
+    pub fn take_shortage(&mut self) -> bool {
+        mem::take(&mut self.had_shortage)
     }
 
-    /// Whether what found no room may find some now: since the last call something was taken away.
+    /// Whether keys without room may have room now: a key was removed since the last call.
     pub fn take_room(&mut self) -> bool {
-        mem::take(&mut self.room_came)
+        mem::take(&mut self.has_new_room)
     }
 
-    /// The ClusterIPs that found no room.
+    /// The ClusterIPs without room.
     pub fn addresses_without_room(&self) -> impl Iterator<Item = IpAddr> {
         self.without_room.iter().filter_map(|item| match item {
             Item::Address(address, _) => Some(*address),
@@ -80,12 +81,12 @@ impl Items {
         })
     }
 
-    /// Everything that is there.
+    /// All present keys.
     pub fn iter(&self) -> impl Iterator<Item = &Item> {
         self.present.iter()
     }
 
-    /// How full the maps of items are. ClusterIPs as such share FRONTENDS with so many frontends.
+    /// The number of entries in each map. FRONTENDS holds ClusterIPs beside `frontends`, the number of frontends of each family.
     pub fn fullness(&self, frontends: PerFamily<u32>) -> impl Iterator<Item = Fullness> {
         let [v4, v6] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let address = |address| Item::Address(address, AddressOwner::Served);
@@ -106,28 +107,28 @@ impl Items {
         })
     }
 
-    /// Whether any source range is there.
+    /// Whether a source range is present.
     pub fn has_ranges(&self) -> bool {
         let any = Item::Range(0, IpNet::V4(Ipv4Net::default()));
         Family::ALL.iter().any(|family| self.counts.get(&(discriminant(&any), *family)).is_some_and(|count| *count > 0))
     }
 
-    /// How many entries the map of an item has.
+    /// The capacity of an item's map, in entries.
     fn room(&self, item: &Item) -> u32 {
         match item {
-            // The rest of FRONTENDS is for frontends.
+            // The other entries of FRONTENDS are kept for frontends.
             Item::Address(..) => self.capacity.frontends() - self.capacity.services,
             Item::Range(..) => self.capacity.services,
             Item::Endpoint(..) | Item::Member(_) => self.room_each,
         }
     }
 
-    /// Whether the map of an item has room for one more.
+    /// Whether an item's map has room for another entry.
     pub fn has_room(&self, item: &Item) -> bool {
         self.counts.get(&kind(item)).copied().unwrap_or_default() < self.room(item)
     }
 
-    /// Plans to add an item, unless it is there. False if there is no room.
+    /// Plans to insert an item, unless it is present. Returns false if its map is full.
     pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
         let room = self.room(&item);
         let count = self.counts.entry(kind(&item)).or_default();
@@ -135,7 +136,7 @@ impl Items {
             let is_present = self.present.contains(&item);
             if !is_present {
                 self.without_room.insert(item);
-                self.lacked = true;
+                self.had_shortage = true;
             }
             return is_present;
         }
@@ -150,19 +151,19 @@ impl Items {
         true
     }
 
-    /// Plans to take an item away, if it is there.
+    /// Plans to remove an item, if it is present.
     pub fn remove(&mut self, item: Item, steps: &mut Vec<Step>) {
         self.without_room.remove(&item);
         if self.present.remove(&item) {
             if let Some(count) = self.counts.get_mut(&kind(&item)) {
                 *count -= 1;
             }
-            self.room_came |= !self.without_room.is_empty();
+            self.has_new_room |= !self.without_room.is_empty();
             steps.push(Step::Remove(item));
         }
     }
 
-    /// Plans to take away what lies in a range of items and is not wanted.
+    /// Plans to remove the items of a range that are not wanted.
     pub fn retain(&mut self, range: RangeInclusive<Item>, is_wanted: impl Fn(&Item) -> bool, steps: &mut Vec<Step>) {
         let lacking = self.without_room.range(range.clone());
         let unwanted: Vec<Item> = self.present.range(range).chain(lacking).filter(|item| !is_wanted(item)).copied().collect();
@@ -171,7 +172,7 @@ impl Items {
         }
     }
 
-    /// Whose an address is, by what is there.
+    /// The owner of a ClusterIP in the maps.
     pub fn owner(&self, address: IpAddr) -> Option<AddressOwner> {
         let owners = [AddressOwner::Served, AddressOwner::OtherProxy, AddressOwner::Foreign];
         owners.into_iter().find(|owner| self.present.contains(&Item::Address(address, *owner)))
@@ -189,10 +190,10 @@ pub fn ranges_of(id: u64) -> RangeInclusive<Item> {
     Item::Range(id, IpNet::V4(Ipv4Net::default()))..=Item::Range(id, IpNet::V6(LAST))
 }
 
-/// No range comes after this one in order.
+/// The last source range in the order of [`IpNet`].
 const LAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::MAX), 128);
 
-/// The map that an item is in.
+/// The map of an item: the variant, and the family.
 fn kind(item: &Item) -> (Discriminant<Item>, Family) {
     let family = match item {
         Item::Address(address, _) | Item::Endpoint(_, Endpoint { address, .. }) => Family::of(*address),

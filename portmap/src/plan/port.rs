@@ -1,4 +1,4 @@
-//! A service port in the tables: the sets of backends that its frontends share, and which of its endpoints are remembered.
+//! One service port in the maps: the sets of backends that its frontends share, and its secondary entries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,8 @@ use crate::{
     model::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
 
-/// What an id stands for. Another key is another id: whoever is remembered under the old one is forgotten.
+/// The identity of a service port in the maps. Each key has an id of its own; a changed key gets a new id, so that sessions and notes
+/// under the old id end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortKey {
     pub owner: ServicePort,
@@ -29,23 +30,23 @@ pub struct PortKey {
     pub has_affinity: bool,
 }
 
-/// A service port in one family.
+/// A service port of one address family.
 #[derive(Debug)]
 pub struct PlannedPort {
     pub key: PortKey,
-    /// Its frontends by [`Member::external`]: those of each group have one inside choice.
+    /// The frontends by [`Member::external`]. The frontends of a group have the same inside choice.
     groups: [Group; 2],
-    /// Nearly always one.
+    /// The sets of backends; nearly always one.
     pub sets: SmallVec<[Set; 1]>,
-    /// Most ports need none.
-    terms: Option<Box<Terms>>,
+    /// None for a TCP port without session affinity and source ranges: the usual case.
+    secondary: Option<Box<Secondary>>,
 }
 
-/// What else there is to know of a port: of UDP, with session affinity, or with source ranges.
+/// The secondary entries of a port with UDP, session affinity or source ranges.
 #[derive(Debug, Default)]
-struct Terms {
-    /// The numbers of its endpoints that are in ENDPOINTS.
-    remembered: BTreeMap<u64, Endpoint>,
+struct Secondary {
+    /// The port's entries of ENDPOINTS: endpoint by number.
+    recorded: BTreeMap<u64, Endpoint>,
     serving: Option<Arc<[Endpoint]>>,
     source_ranges: Option<Arc<[IpNet]>>,
 }
@@ -56,8 +57,8 @@ struct Group {
     frontends: u32,
     /// The choice whose endpoints are in MEMBERS, once it was planned.
     members: Option<Choice>,
-    /// Whether some of them found no room.
-    lacks: bool,
+    /// Whether a member was left out because MEMBERS is full.
+    has_shortage: bool,
 }
 
 /// Backends in consecutive slots.
@@ -70,50 +71,50 @@ pub struct Set {
 }
 
 impl PlannedPort {
-    /// One without a frontend.
+    /// A port without frontends.
     pub fn new(key: PortKey) -> Self {
-        Self { key, groups: [Group::default(); 2], sets: SmallVec::new(), terms: None }
+        Self { key, groups: [Group::default(); 2], sets: SmallVec::new(), secondary: None }
     }
 
-    /// Whether it has a frontend.
+    /// Whether the port has a frontend.
     pub fn has_frontends(&self) -> bool {
         self.groups.iter().any(|group| group.frontends > 0)
     }
 
-    /// Adds a frontend of a kind, as in SERVICES.
+    /// Adds a frontend; `kind` is an [`portmap_common::AddressKind`] as in SERVICES.
     pub fn add_frontend(&mut self, kind: u8) {
         if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
             group.frontends += 1;
         }
     }
 
-    /// Takes a frontend of a kind away.
+    /// Removes a frontend of a kind.
     pub fn remove_frontend(&mut self, kind: u8) {
         if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
             group.frontends -= 1;
             if group.frontends == 0 {
-                // They go from MEMBERS with the last frontend that needs them.
+                // The members leave MEMBERS with the last frontend of the group.
                 group.members = None;
             }
         }
     }
 
-    /// With session affinity, puts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has.
-    /// Where one finds no room the rest is left out, too: affinity does not hold for them.
+    /// Inserts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has done so. If MEMBERS is
+    /// full, the remaining endpoints are left out: their clients have no session affinity.
     pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
         let Service { id, kind, inside, .. } = *service;
         let Some(group) = self.groups.get_mut(Member::external(kind) as usize) else { return };
-        if group.members == Some(inside) && !(group.lacks && items.has_room(&Item::Member(Member::new(id, kind, 0)))) {
+        if group.members == Some(inside) && !(group.has_shortage && items.has_room(&Item::Member(Member::new(id, kind, 0)))) {
             return;
         }
         let set = self.sets.iter().find(|set| set.choice() == inside);
         let mut members = set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number));
         group.members = Some(inside);
-        group.lacks = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
+        group.has_shortage = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
     }
 
-    /// Takes those out of MEMBERS that are in no choice any more.
-    pub fn settle_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
+    /// Removes members that are in no choice of the port.
+    pub fn remove_unused_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let wanted = self.groups.each_ref().map(|group| {
             let choice = group.members.filter(|_| self.key.has_affinity && group.frontends > 0);
             let set = choice.and_then(|choice| self.sets.get(self.position(choice)?));
@@ -122,7 +123,7 @@ impl PlannedPort {
         let is_wanted = |item: &Item| match item {
             Item::Member(member) => {
                 let group = member.external as usize;
-                // Not planned yet: it is as it was found.
+                // The group was adopted and not planned yet: its members stay.
                 let is_unknown = self.groups.get(group).is_some_and(|it| it.frontends > 0 && it.members.is_none());
                 (is_unknown && self.key.has_affinity)
                     || wanted.get(group).is_some_and(|wanted| wanted.contains(&member.endpoint))
@@ -132,115 +133,116 @@ impl PlannedPort {
         items.retain(items::members_of(id), is_wanted, steps);
     }
 
-    /// Takes over what a table entry says.
-    pub fn set_terms(&mut self, entry: &Entry) {
+    /// Sets the serving endpoints and source ranges of an entry.
+    pub fn set_secondary(&mut self, entry: &Entry) {
         let Entry { serving, source_ranges, .. } = entry;
-        if self.terms.is_some() || serving.is_some() || source_ranges.is_some() {
-            let terms = self.terms.get_or_insert_default();
-            terms.serving.clone_from(serving);
-            terms.source_ranges.clone_from(source_ranges);
+        if self.secondary.is_some() || serving.is_some() || source_ranges.is_some() {
+            let secondary = self.secondary.get_or_insert_default();
+            secondary.serving.clone_from(serving);
+            secondary.source_ranges.clone_from(source_ranges);
         }
     }
 
-    /// Whom its load balancer addresses admit, sorted.
+    /// The source ranges of the port's load balancer addresses, sorted.
     pub fn source_ranges(&self) -> &[IpNet] {
-        self.terms.as_ref().and_then(|terms| terms.source_ranges.as_deref()).unwrap_or_default()
+        self.secondary.as_ref().and_then(|secondary| secondary.source_ranges.as_deref()).unwrap_or_default()
     }
 
-    /// The slots of all its sets.
+    /// The slots of all sets.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.sets.iter().flat_map(|set| set.backends.iter())
     }
 
-    /// Whether the endpoint of a number is in one of its sets.
+    /// Whether a set contains the endpoint with this number.
     pub fn has(&self, number: u64) -> bool {
         self.slots().any(|slot| slot.number == number)
     }
 
-    /// Whether it is the same port with the same sets, in whatever order.
+    /// Whether two models of the port have the same key and the same sets, in any order.
     pub fn has_same_backends(&self, other: &Self) -> bool {
         let is_there = |set: &Set| other.sets.iter().any(|it| it.range == set.range && it.backends == set.backends);
         self.key == other.key && self.sets.len() == other.sets.len() && self.sets.iter().all(is_there)
     }
 
-    /// The set that a choice leads to.
+    /// The index of the set that a choice leads to.
     pub fn position(&self, choice: Choice) -> Option<usize> {
         self.sets.iter().position(|set| set.choice() == choice)
     }
 
-    /// Endpoints with their numbers: the one an endpoint has in a set of the port, else a new one.
-    pub fn number(&self, endpoints: &[Endpoint], marks: &mut NextNumbers) -> Backends {
+    /// Numbers endpoints. An endpoint keeps its number in the sets of the port; a new endpoint gets the next number.
+    pub fn number(&self, endpoints: &[Endpoint], next_numbers: &mut NextNumbers) -> Backends {
         let mut new = || {
-            marks.endpoint += 1;
-            marks.endpoint - 1
+            next_numbers.endpoint += 1;
+            next_numbers.endpoint - 1
         };
         let known = |endpoint: &Endpoint| self.sets.iter().find_map(|set| set.number_of(endpoint));
         let slot = |endpoint: &Endpoint| Slot { endpoint: *endpoint, number: known(endpoint).unwrap_or_else(&mut new) };
         Backends::new(self.key.family, endpoints.iter().map(slot))
     }
 
-    /// Notes that an endpoint is in ENDPOINTS.
-    pub fn remember(&mut self, number: u64, endpoint: Endpoint) {
-        self.terms.get_or_insert_default().remembered.insert(number, endpoint);
+    /// Adopts an entry of ENDPOINTS.
+    pub fn record(&mut self, number: u64, endpoint: Endpoint) {
+        self.secondary.get_or_insert_default().recorded.insert(number, endpoint);
     }
 
-    /// Puts the endpoints of a set where they are remembered.
-    pub fn remember_set(&mut self, set: usize, items: &mut Items, steps: &mut Vec<Step>) {
-        if !self.has_memory() {
+    /// Inserts the endpoints of a set into ENDPOINTS, if the port needs them there.
+    pub fn insert_endpoints(&mut self, set: usize, items: &mut Items, steps: &mut Vec<Step>) {
+        if !self.needs_endpoints() {
             return;
         }
-        let terms = self.terms.get_or_insert_default();
+        let secondary = self.secondary.get_or_insert_default();
         for slot in self.sets.get(set).into_iter().flat_map(|set| set.backends.iter()) {
-            // Whether it is local does not count there.
+            // ENDPOINTS does not tell local endpoints apart.
             let endpoint = Endpoint { local: false, ..slot.endpoint };
-            if !terms.remembered.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
-                terms.remembered.insert(slot.number, endpoint);
+            if !secondary.recorded.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
+                secondary.recorded.insert(slot.number, endpoint);
             }
         }
     }
 
-    /// Takes its own from the endpoints that nobody has claimed yet, and gives up those that serve no more.
-    pub fn settle(&mut self, unclaimed: &mut BTreeMap<u64, Endpoint>) -> BTreeMap<u64, Endpoint> {
-        if self.is_memorable() && !unclaimed.is_empty() {
-            // One that has another number by now was left by an agent that ended before it put the endpoint to use.
+    /// Claims the port's endpoints among the unclaimed entries of ENDPOINTS, and returns the entries to remove: of endpoints that do not
+    /// serve any more.
+    pub fn remove_unused(&mut self, unclaimed_endpoints: &mut BTreeMap<u64, Endpoint>) -> BTreeMap<u64, Endpoint> {
+        if self.has_serving() && !unclaimed_endpoints.is_empty() {
+            // An endpoint in a set has its number there: the unclaimed entry stems from an agent that crashed before it used the number.
             let is_claimed = |_: &u64, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
-            let claimed: Vec<_> = unclaimed.extract_if(.., is_claimed).collect();
-            self.terms.get_or_insert_default().remembered.extend(claimed);
+            let claimed: Vec<_> = unclaimed_endpoints.extract_if(.., is_claimed).collect();
+            self.secondary.get_or_insert_default().recorded.extend(claimed);
         }
-        let Some(terms) = &mut self.terms else { return BTreeMap::new() };
-        let (remembered, is_memorable) = (mem::take(&mut terms.remembered), terms.serving.is_some());
+        let Some(secondary) = &mut self.secondary else { return BTreeMap::new() };
+        let (recorded, has_serving) = (mem::take(&mut secondary.recorded), secondary.serving.is_some());
         let chosen: BTreeSet<u64> = self.slots().map(|slot| slot.number).collect();
-        let is_wanted = |number: &u64, endpoint: &Endpoint| is_memorable && (chosen.contains(number) || self.serves(endpoint));
-        let (wanted, gone) = remembered.into_iter().partition(|(number, endpoint)| is_wanted(number, endpoint));
-        if let Some(terms) = &mut self.terms {
-            terms.remembered = wanted;
+        let is_wanted = |number: &u64, endpoint: &Endpoint| has_serving && (chosen.contains(number) || self.serves(endpoint));
+        let (wanted, gone) = recorded.into_iter().partition(|(number, endpoint)| is_wanted(number, endpoint));
+        if let Some(secondary) = &mut self.secondary {
+            secondary.recorded = wanted;
         }
         gone
     }
 
-    /// Ends the port, and returns its endpoints that are in ENDPOINTS.
-    pub fn into_remembered(self) -> BTreeMap<u64, Endpoint> {
-        self.terms.map(|terms| terms.remembered).unwrap_or_default()
+    /// Ends the port, and returns its entries of ENDPOINTS.
+    pub fn into_recorded(self) -> BTreeMap<u64, Endpoint> {
+        self.secondary.map(|secondary| secondary.recorded).unwrap_or_default()
     }
 
-    /// Whether sockets or session affinity may remember its endpoints.
-    fn has_memory(&self) -> bool {
+    /// Whether sockets (UDP) or session affinity refer to endpoints by number.
+    fn needs_endpoints(&self) -> bool {
         self.key.has_affinity || self.key.owner.protocol == Protocol::Udp
     }
 
-    /// Whether the table says that they do.
-    fn is_memorable(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.serving.is_some())
+    /// Whether the entry lists serving endpoints: only then ENDPOINTS is needed.
+    fn has_serving(&self) -> bool {
+        self.secondary.as_ref().is_some_and(|secondary| secondary.serving.is_some())
     }
 
-    /// Whether an endpoint, chosen or not, still answers the clients that it has.
+    /// Whether an endpoint still answers its present clients; it may be excluded from new connections.
     fn serves(&self, endpoint: &Endpoint) -> bool {
         let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
-        let serving = self.terms.as_ref().and_then(|terms| terms.serving.as_deref());
+        let serving = self.secondary.as_ref().and_then(|secondary| secondary.serving.as_deref());
         serving.is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
     }
 
-    /// Whether an endpoint is in one of its sets.
+    /// Whether a set contains an endpoint.
     fn chooses(&self, endpoint: &Endpoint) -> bool {
         let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
         self.slots().any(|slot| key(&slot.endpoint) == key(endpoint))
@@ -248,12 +250,12 @@ impl PlannedPort {
 }
 
 impl Set {
-    /// What leads to it.
+    /// The choice that leads to the set.
     pub fn choice(&self) -> Choice {
         Choice { first: self.range.first, count: self.range.count }
     }
 
-    /// Whether these are its backends.
+    /// Whether the set consists of these endpoints.
     pub fn holds(&self, endpoints: &[Endpoint]) -> bool {
         self.backends.len() == endpoints.len() && self.backends.iter().map(|slot| slot.endpoint).eq(endpoints.iter().copied())
     }

@@ -1,4 +1,4 @@
-//! Service ports in the tables: their ids, and the sets of backends that their frontends share.
+//! All service ports in the maps: their ids, the slots of their backends, and the numbers of their endpoints. `port` has one port.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,36 +24,35 @@ use crate::{
     model::{Endpoint, Entry, Family, ServicePort, Target},
 };
 
-/// Free slots for the sets of backends that a table entry lacks, taken before anything else is planned for it. In the order of
-/// its targets.
+/// Slots reserved for the new sets of an entry, before any step is planned for the entry. In the order of its targets: inside, outside.
 #[derive(Debug, Default)]
 pub struct ReservedSlots(SmallVec<[Range; 2]>);
 
-/// All service ports that have a frontend, and the slots that their backends lie in.
+/// All service ports with a frontend, and the slots of BACKENDS.
 #[derive(Debug)]
 pub struct Ports {
     by_id: HashMap<u64, Box<PlannedPort>>,
-    /// The ids, by their keys.
+    /// Id by [`PortKey`]: the keys themselves are in `by_id`.
     ids: HashTable<u64>,
     hasher: RandomState,
     slots_v4: Slots,
     slots_v6: Slots,
-    marks: NextNumbers,
-    /// Numbers above those that were found in the maps.
+    next_numbers: NextNumbers,
+    /// Lower bounds of the next numbers: above every number that was read from the maps.
     in_use: NextNumbers,
-    /// Endpoints found in the kernel that belong to no set: whose they are shows when their port is planned.
-    unclaimed: BTreeMap<u64, Endpoint>,
-    /// Endpoints of ports that have ended.
-    ended: BTreeMap<u64, Endpoint>,
-    /// Endpoints that were found in sets of several ports: an agent ended while a frontend passed from one to another.
-    shared: BTreeSet<u64>,
-    /// What was chosen last during a plan: for clients on the node, and for others.
+    /// Endpoints read from ENDPOINTS that are in no set. Their service port is known when the port is planned.
+    unclaimed_endpoints: BTreeMap<u64, Endpoint>,
+    /// Endpoints of removed service ports.
+    ended_endpoints: BTreeMap<u64, Endpoint>,
+    /// Endpoints read in sets of several service ports: an agent crashed while a frontend passed from one port to another.
+    shared_endpoints: BTreeSet<u64>,
+    /// The last two choices of this plan: for clients on the node, and for clients outside.
     recent: SmallVec<[Recent; 2]>,
-    /// The source ranges that were planned last during a plan, and the port's id.
-    entered: Option<(u64, Arc<[IpNet]>)>,
+    /// The id and source ranges that this plan inserted last.
+    last_ranges: Option<(u64, Arc<[IpNet]>)>,
 }
 
-/// A choice that leads to these endpoints of a port.
+/// A choice of this plan, and the endpoints that the choice leads to.
 #[derive(Debug)]
 struct Recent {
     id: u64,
@@ -62,29 +61,37 @@ struct Recent {
 }
 
 impl Ports {
-    pub fn new(backends: u32, marks: NextNumbers) -> Self {
+    pub fn new(backends: u32, next_numbers: NextNumbers) -> Self {
         Self {
             by_id: HashMap::default(),
             ids: HashTable::new(),
             hasher: RandomState::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
-            marks: NextNumbers { id: believed(marks.id), endpoint: believed(marks.endpoint) },
+            next_numbers: NextNumbers { id: plausible(next_numbers.id), endpoint: plausible(next_numbers.endpoint) },
             in_use: NextNumbers::default(),
-            unclaimed: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            shared: BTreeSet::new(),
+            unclaimed_endpoints: BTreeMap::new(),
+            ended_endpoints: BTreeMap::new(),
+            shared_endpoints: BTreeSet::new(),
             recent: SmallVec::new(),
-            entered: None,
+            last_ranges: None,
         }
     }
 
-    /// The numbers given so far.
-    pub fn marks(&self) -> NextNumbers {
-        self.marks
+    /// The next ids and endpoint numbers.
+    pub fn next_numbers(&self) -> NextNumbers {
+        self.next_numbers
     }
 
     /// The slots of a family.
+    pub fn slots_of(&self, family: Family) -> &Slots {
+        match family {
+            Family::V4 => &self.slots_v4,
+            Family::V6 => &self.slots_v6,
+        }
+    }
+
+    /// The slots of a family, for changes.
     pub fn slots(&mut self, family: Family) -> &mut Slots {
         match family {
             Family::V4 => &mut self.slots_v4,
@@ -92,44 +99,44 @@ impl Ports {
         }
     }
 
-    /// Takes the slots for all sets of a table entry that its service port does not have yet. Takes nothing on failure.
-    pub fn make_room(&mut self, entry: &Entry, family: Family) -> Result<ReservedSlots, Full> {
+    /// Reserves slots for the sets of an entry that its service port does not have yet. On failure no slot stays reserved.
+    pub fn reserve_slots(&mut self, entry: &Entry, family: Family) -> Result<ReservedSlots, Full> {
         let port = self.id_of(&key_of(entry, family)).and_then(|id| self.by_id.get(&id));
-        let lacks = |target: &Target| match target {
+        let has_shortage = |target: &Target| match target {
             Target::Verdict(_) => None,
             Target::Backends(endpoints) => {
                 let is_known = port.is_some_and(|port| port.sets.iter().any(|set| set.holds(endpoints)));
                 (!is_known).then(|| u32::try_from(endpoints.len()).unwrap_or(u32::MAX))
             }
         };
-        let outside = if entry.outside == entry.inside { None } else { lacks(&entry.outside) };
-        let counts: SmallVec<[u32; 2]> = lacks(&entry.inside).into_iter().chain(outside).collect();
+        let outside = if entry.outside == entry.inside { None } else { has_shortage(&entry.outside) };
+        let counts: SmallVec<[u32; 2]> = has_shortage(&entry.inside).into_iter().chain(outside).collect();
         let numbers: u64 = counts.iter().copied().map(u64::from).sum();
-        let has_number = self.marks.endpoint.saturating_add(numbers) <= LAST_NUMBER;
-        if !has_number || (port.is_none() && self.marks.id >= LAST_NUMBER) {
+        let has_number = self.next_numbers.endpoint.saturating_add(numbers) <= LAST_NUMBER;
+        if !has_number || (port.is_none() && self.next_numbers.id >= LAST_NUMBER) {
             return Err(Full::Numbers);
         }
-        let mut room = ReservedSlots::default();
+        let mut reserved = ReservedSlots::default();
         for count in counts {
             match self.slots(family).allocate(count) {
-                Some(range) => room.0.push(range),
+                Some(range) => reserved.0.push(range),
                 None => {
-                    self.cancel(room, family);
+                    self.cancel(reserved, family);
                     return Err(Full::Backends(family, count));
                 }
             }
         }
-        Ok(room)
+        Ok(reserved)
     }
 
-    /// Gives back room that was not used.
-    pub fn cancel(&mut self, room: ReservedSlots, family: Family) {
-        for range in room.0 {
+    /// Frees reserved slots that were not used.
+    pub fn cancel(&mut self, reserved: ReservedSlots, family: Family) {
+        for range in reserved.0 {
             self.slots(family).cancel(range);
         }
     }
 
-    /// Whether what was missing is there now.
+    /// Whether the missing entry or slots are free now.
     pub fn has_room(&self, full: Full) -> bool {
         match full {
             Full::Backends(Family::V4, count) => self.slots_v4.has_room(count),
@@ -139,14 +146,14 @@ impl Ports {
         }
     }
 
-    /// Adds a frontend to its service port and returns the port's id; a new port is given one, and named.
-    pub fn enter(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
+    /// Adds a frontend to its service port, and returns the port's id. A new port gets an id and a name.
+    pub fn add_frontend(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
         let key = key_of(entry, family);
         let id = match self.id_of(&key) {
             Some(id) => id,
             None => {
-                let id = self.marks.id;
-                self.marks.id += 1;
+                let id = self.next_numbers.id;
+                self.next_numbers.id += 1;
                 steps.push(Step::InsertName(id, entry.owner.clone()));
                 self.insert(id, key);
                 id
@@ -154,25 +161,25 @@ impl Ports {
         };
         if let Some(port) = self.by_id.get_mut(&id) {
             port.add_frontend(entry.kind as u8);
-            port.set_terms(entry);
+            port.set_secondary(entry);
         }
         let Some(ranges) = &entry.source_ranges else { return id };
-        // The frontends of a port share one list, of tens of thousands perhaps.
-        if self.entered.as_ref().is_some_and(|(of, entered)| *of == id && Arc::ptr_eq(entered, ranges)) {
+        // The frontends of a port share one list, which may have tens of thousands of ranges.
+        if self.last_ranges.as_ref().is_some_and(|(of, last_ranges)| *of == id && Arc::ptr_eq(last_ranges, ranges)) {
             return id;
         }
-        self.entered = Some((id, ranges.clone()));
+        self.last_ranges = Some((id, ranges.clone()));
         for range in ranges.iter() {
             if !items.insert(Item::Range(id, *range), steps) {
-                // Nor is there room for the others, and to note each would take memory without a limit.
+                // The map is full: the other ranges have no room either, and a list of them would be unbounded.
                 break;
             }
         }
         id
     }
 
-    /// Takes a frontend away from a service port. True if it was the last: then the id is not in use any more.
-    pub fn leave(&mut self, service: &portmap_common::Service) -> bool {
+    /// Removes a frontend from its service port. Returns true if it was the last frontend: then the id is unused.
+    pub fn remove_frontend(&mut self, service: &portmap_common::Service) -> bool {
         let id = service.id;
         let Some(port) = self.by_id.get_mut(&id) else { return false };
         port.remove_frontend(service.kind);
@@ -183,17 +190,16 @@ impl Ports {
         if let Ok(entry) = self.ids.find_entry(hash, |it| *it == id) {
             entry.remove();
         }
-        self.ended.extend(self.by_id.remove(&id).into_iter().flat_map(|port| port.into_remembered()));
+        self.ended_endpoints.extend(self.by_id.remove(&id).into_iter().flat_map(|port| port.into_recorded()));
         true
     }
 
-    /// The choice that leads to a target, its backends written where no set of the port has them already: then into the room that
-    /// was made for it.
+    /// Returns the choice of a target. Backends that are in no set of the port are written into the reserved slots.
     pub fn choose(
         &mut self,
         id: u64,
         target: &Target,
-        room: &mut ReservedSlots,
+        reserved: &mut ReservedSlots,
         items: &mut Items,
         steps: &mut Vec<Step>,
     ) -> Choice {
@@ -203,7 +209,7 @@ impl Ports {
         };
         let nobody = Choice::verdict(Verdict::Refuse);
         let Some(port) = self.by_id.get_mut(&id) else { return nobody };
-        // The frontends of a port share one list of endpoints, which need not be compared and remembered for each of them.
+        // The frontends of a port share one list of endpoints: comparing the pointers is enough.
         let recent = self.recent.iter().find(|recent| recent.id == id && Arc::ptr_eq(&recent.endpoints, endpoints));
         if let Some(set) = recent.and_then(|recent| port.sets.iter_mut().find(|set| set.choice() == recent.choice)) {
             set.users += 1;
@@ -212,16 +218,16 @@ impl Ports {
         let known = port.sets.iter().position(|set| set.holds(endpoints));
         let index = match known {
             Some(index) => index,
-            None if room.0.is_empty() => return nobody,
+            None if reserved.0.is_empty() => return nobody,
             None => {
-                let range = room.0.remove(0);
-                let set = Set { range, backends: port.number(endpoints, &mut self.marks), users: 0 };
+                let range = reserved.0.remove(0);
+                let set = Set { range, backends: port.number(endpoints, &mut self.next_numbers), users: 0 };
                 steps.push(Step::WriteBackends(range.first, set.backends.clone()));
                 port.sets.push(set);
                 port.sets.len() - 1
             }
         };
-        port.remember_set(index, items, steps);
+        port.insert_endpoints(index, items, steps);
         let Some(set) = port.sets.get_mut(index) else { return nobody };
         set.users += 1;
         let choice = set.choice();
@@ -230,7 +236,7 @@ impl Ports {
         choice
     }
 
-    /// With session affinity, puts the endpoints of a service's inside choice into MEMBERS.
+    /// Inserts the endpoints of a service's inside choice into MEMBERS, if the service has session affinity.
     pub fn set_members(&mut self, service: &portmap_common::Service, items: &mut Items, steps: &mut Vec<Step>) {
         if service.affinity_timeout > 0
             && let Some(port) = self.by_id.get_mut(&service.id)
@@ -239,42 +245,42 @@ impl Ports {
         }
     }
 
-    /// Forgets the endpoints of a service port that serve no more, and the source ranges that are not its own any more.
-    pub fn settle(&mut self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
+    /// Removes the secondary entries that a service port no longer needs: members, source ranges, endpoints that do not serve.
+    pub fn remove_unused(&mut self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let Some(port) = self.by_id.get_mut(&id) else {
             items.retain(items::members_of(id), |_| false, steps);
             return items.retain(items::ranges_of(id), |_| false, steps);
         };
-        port.settle_members(id, items, steps);
+        port.remove_unused_members(id, items, steps);
         let ranges: &[IpNet] = port.source_ranges();
         items.retain(
             items::ranges_of(id),
             |item| matches!(item, Item::Range(_, range) if ranges.binary_search(range).is_ok()),
             steps,
         );
-        let gone = port.settle(&mut self.unclaimed);
-        self.forget(gone, items, steps);
+        let gone = port.remove_unused(&mut self.unclaimed_endpoints);
+        self.cleanup(gone, items, steps);
     }
 
-    /// Forgets the endpoints of ports that have ended, and those that no port has claimed, after all have been planned.
-    pub fn forget_rest(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
-        let unclaimed = std::mem::take(&mut self.unclaimed);
-        let gone = std::mem::take(&mut self.ended).into_iter().chain(unclaimed);
-        self.forget(gone, items, steps);
-        self.shared.clear();
+    /// Removes the endpoints of removed ports, and endpoints that no port claimed. At the end of a plan.
+    pub fn remove_ended(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
+        let unclaimed_endpoints = std::mem::take(&mut self.unclaimed_endpoints);
+        let gone = std::mem::take(&mut self.ended_endpoints).into_iter().chain(unclaimed_endpoints);
+        self.cleanup(gone, items, steps);
+        self.shared_endpoints.clear();
         self.recent.clear();
-        self.entered = None;
+        self.last_ranges = None;
     }
 
-    fn forget(&self, gone: impl IntoIterator<Item = (u64, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {
+    fn cleanup(&self, gone: impl IntoIterator<Item = (u64, Endpoint)>, items: &mut Items, steps: &mut Vec<Step>) {
         for (number, endpoint) in gone {
-            if !self.shared.contains(&number) || !self.by_id.values().any(|port| port.has(number)) {
+            if !self.shared_endpoints.contains(&number) || !self.by_id.values().any(|port| port.has(number)) {
                 items.remove(Item::Endpoint(number, endpoint), steps);
             }
         }
     }
 
-    /// Ends one use of a choice; the slots of a set that nobody uses any more are retired.
+    /// Removes one user of a choice. The slots of a set without users are retired.
     pub fn release(&mut self, id: u64, choice: Choice) {
         let Some(port) = self.by_id.get_mut(&id) else { return };
         let Some(index) = port.position(choice) else { return };
@@ -289,7 +295,7 @@ impl Ports {
         self.slots(family).retire(set.range);
     }
 
-    /// Takes over a frontend's port as found in the kernel. False if the id is already another's.
+    /// Adopts the service port of a frontend that was read from the maps. Returns false if the id belongs to another port.
     pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
         let key = PortKey { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
@@ -304,55 +310,54 @@ impl Ports {
         if let Some(port) = self.by_id.get_mut(&id) {
             port.add_frontend(service.kind);
         }
-        self.note_in_use(NextNumbers { id: id.saturating_add(1), endpoint: 0 });
+        self.raise_next_numbers(NextNumbers { id: id.saturating_add(1), endpoint: 0 });
         true
     }
 
-    /// Takes over the endpoints found in the kernel, after the choices that lead to them. Those that are others there than in the
-    /// choices are strays, and returned.
+    /// Adopts the endpoints read from ENDPOINTS, after the choices. Returns the entries that contradict a choice: they are invalid.
     pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
         let mut owners: HashMap<u64, (u64, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {
             for slot in port.slots() {
                 if owners.insert(slot.number, (*id, slot.endpoint)).is_some_and(|(other, _)| other != *id) {
-                    self.shared.insert(slot.number);
+                    self.shared_endpoints.insert(slot.number);
                 }
             }
         }
-        let mut strays = BTreeSet::new();
+        let mut invalid = BTreeSet::new();
         for item in items.iter() {
             let Item::Endpoint(number, endpoint) = item else { continue };
             if *number > LAST_NUMBER {
-                strays.insert(*item);
+                invalid.insert(*item);
                 continue;
             }
-            self.note_in_use(NextNumbers { id: 0, endpoint: number.saturating_add(1) });
+            self.raise_next_numbers(NextNumbers { id: 0, endpoint: number.saturating_add(1) });
             let Some((id, chosen)) = owners.get(number) else {
-                self.unclaimed.insert(*number, *endpoint);
+                self.unclaimed_endpoints.insert(*number, *endpoint);
                 continue;
             };
             if (chosen.address, chosen.port) != (endpoint.address, endpoint.port) {
-                strays.insert(*item);
+                invalid.insert(*item);
             } else if let Some(port) = self.by_id.get_mut(id) {
-                port.remember(*number, *endpoint);
+                port.record(*number, *endpoint);
             }
         }
-        strays
+        invalid
     }
 
-    /// Whether the same ports have the same backends in the same slots.
+    /// Whether two models have the same ports with the same backends in the same slots.
     pub fn have_same_backends(&self, other: &Self) -> bool {
         let mut pairs = self.by_id.iter().map(|(id, port)| (port, other.by_id.get(id)));
         self.by_id.len() == other.by_id.len()
             && pairs.all(|(port, other)| other.is_some_and(|other| port.has_same_backends(other)))
     }
 
-    /// Whether an id is in use.
+    /// Whether a service port has this id.
     pub fn has(&self, id: u64) -> bool {
         self.by_id.contains_key(&id)
     }
 
-    /// Takes over a choice as found in the kernel. False if its slots are already another's.
+    /// Adopts a choice that was read from the maps. Returns false if its slots belong to another set.
     pub fn adopt_choice(&mut self, id: u64, choice: Choice, slots: &[Slot]) -> bool {
         if choice.count == 0 {
             return true;
@@ -371,16 +376,18 @@ impl Ports {
             return false;
         }
         let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
-        self.note_in_use(NextNumbers { id: 0, endpoint: highest });
+        self.raise_next_numbers(NextNumbers { id: 0, endpoint: highest });
         if let Some(port) = self.by_id.get_mut(&id) {
             port.sets.push(Set { range, backends: Backends::new(family, slots.iter().copied()), users: 1 });
         }
         true
     }
 
-    /// The numbers given so far, as somebody knows who has followed them since the start: what the maps say may be anybody's.
-    pub fn trust(&mut self, marks: NextNumbers) {
-        self.marks = NextNumbers { id: self.in_use.id.max(marks.id), endpoint: self.in_use.endpoint.max(marks.endpoint) };
+    /// Continues the numbers of a model that gave them since the start of the agent. The numbers in the maps may have been changed by
+    /// another program.
+    pub fn continue_from(&mut self, next_numbers: NextNumbers) {
+        self.next_numbers =
+            NextNumbers { id: self.in_use.id.max(next_numbers.id), endpoint: self.in_use.endpoint.max(next_numbers.endpoint) };
     }
 
     fn id_of(&self, key: &PortKey) -> Option<u64> {
@@ -388,10 +395,13 @@ impl Ports {
         self.ids.find(self.hasher.hash_one(key), is_it).copied()
     }
 
-    /// Numbers below these are in use, whatever NUMBERS says.
-    fn note_in_use(&mut self, marks: NextNumbers) {
-        let highest = |one: NextNumbers| NextNumbers { id: one.id.max(marks.id), endpoint: one.endpoint.max(marks.endpoint) };
-        (self.in_use, self.marks) = (highest(self.in_use), highest(self.marks));
+    /// Raises the next numbers above a number that is in use, whatever NUMBERS contains.
+    fn raise_next_numbers(&mut self, next_numbers: NextNumbers) {
+        let highest = |one: NextNumbers| NextNumbers {
+            id: one.id.max(next_numbers.id),
+            endpoint: one.endpoint.max(next_numbers.endpoint),
+        };
+        (self.in_use, self.next_numbers) = (highest(self.in_use), highest(self.next_numbers));
     }
 
     fn insert(&mut self, id: u64, key: PortKey) {
@@ -402,12 +412,12 @@ impl Ports {
     }
 }
 
-/// What NUMBERS says, unless no node gives so many. The numbers in use still count.
-fn believed(next: u64) -> u64 {
+/// A value of NUMBERS, or 0 if no node can have given so many numbers. Numbers in use still raise the next number.
+fn plausible(next: u64) -> u64 {
     if next > LAST_NUMBER { 0 } else { next }
 }
 
-/// The service port that a table entry belongs to.
+/// The key of an entry's service port.
 fn key_of(entry: &Entry, family: Family) -> PortKey {
     PortKey { owner: entry.owner.clone(), family, has_affinity: entry.affinity_timeout > 0 }
 }

@@ -1,4 +1,5 @@
-//! Which destinations are worth a second look: those in the ServiceCIDRs, and near ClusterIPs that lie outside of them.
+//! The address ranges (PREFIXES) in which a destination without a frontend costs a second look-up: the ServiceCIDRs, and ranges around
+//! ClusterIPs outside of the ServiceCIDRs.
 
 use std::net::IpAddr;
 
@@ -12,22 +13,22 @@ use crate::{
     resolve::claims::Owners,
 };
 
-/// ServiceCIDRs that are kept of each family; the rest is room for covers.
+/// The most ServiceCIDRs of each family. The other entries of PREFIXES are for covering ranges.
 const CIDRS: usize = 6;
 
 /// The model of the prefixes.
 #[derive(Debug)]
 pub struct Prefixes {
-    /// Those in force; none if they are not what the agent would write.
+    /// The prefixes in the map; `None` if another program wrote invalid prefixes.
     recorded: PerFamily<Option<Vec<Prefix>>>,
-    /// Ranges around ClusterIPs outside of the ServiceCIDRs. They only grow: one that is too large costs a look-up.
+    /// Covering ranges: around ClusterIPs outside of the ServiceCIDRs. They only grow; a range that is too large costs a look-up.
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
     owners: Owners,
 }
 
 impl Prefixes {
-    /// A model of the maps as they are.
+    /// A model of maps with these prefixes.
     pub fn new(recorded: PerFamily<Option<Vec<Prefix>>>) -> Self {
         let covers = PerFamily::of(|family| {
             let covers = recorded.get(family).iter().flatten().filter(|prefix| !prefix.allocated);
@@ -36,12 +37,12 @@ impl Prefixes {
         Self { recorded, covers, cidrs: PerFamily::default(), owners: Owners::default() }
     }
 
-    /// Whether the same prefixes are in force.
+    /// Whether two models have the same prefixes in the map.
     pub fn are_recorded_as(&self, other: &Self) -> bool {
         self.recorded == other.recorded
     }
 
-    /// Sets the ranges that ClusterIPs are given from. An address in them is nobody's only while all owners are known.
+    /// Sets the ServiceCIDRs. An address in them counts as unallocated only while the owners of all ClusterIPs are known.
     pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
         self.owners = owners;
         self.cidrs = PerFamily::of(|family| {
@@ -61,7 +62,7 @@ impl Prefixes {
         }
     }
 
-    /// Sees to it that a ClusterIP lies in a prefix.
+    /// Ensures that a ClusterIP is in a prefix.
     pub fn cover(&mut self, address: IpAddr) {
         let family = Family::of(address);
         let room = PREFIXES - self.cidrs.get(family).len();
@@ -75,14 +76,14 @@ impl Prefixes {
         widen_nearest(covers, address, u8::MAX);
     }
 
-    /// While it is not known who has an address, plans that addresses without an entry are not taken for nobody's.
+    /// While owners are unknown, plans prefixes in which no address counts as unallocated.
     pub fn withdraw(&mut self, steps: &mut Vec<Step>) {
         if self.owners != Owners::Known {
             self.plan(false, steps);
         }
     }
 
-    /// Plans the prefixes of both families. Unless every Service is in the tables, nothing is known to be nobody's.
+    /// Plans the prefixes of both families. Addresses count as unallocated only if `is_complete`: every Service is in the tables.
     pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
         let is_complete = is_complete && self.owners == Owners::Known;
         for family in Family::ALL {
@@ -102,13 +103,13 @@ impl Prefixes {
     }
 }
 
-/// A range that other ClusterIPs of the cluster probably lie in too.
+/// The range around a ClusterIP: /20 or /112, in which other ClusterIPs of the cluster probably are.
 fn around(address: IpAddr) -> IpNet {
     let bits = if address.is_ipv4() { 20 } else { 112 };
     IpNet::new(address, bits).map_or_else(|_| IpNet::from(address), |range| range.trunc())
 }
 
-/// Has the nearest cover take in as many bits of an address as given.
+/// Widens the nearest covering range, so that it includes the first `bits` bits of an address.
 fn widen_nearest(covers: &mut [IpNet], address: IpAddr, bits: u8) {
     let common = |cover: &IpNet| common_bits(cover.addr(), address).min(cover.prefix_len()).min(bits);
     if let Some(cover) = covers.iter_mut().max_by_key(|cover| common(cover)) {
@@ -116,7 +117,7 @@ fn widen_nearest(covers: &mut [IpNet], address: IpAddr, bits: u8) {
     }
 }
 
-/// How many leading bits two addresses of one family share.
+/// The number of leading bits that two addresses of one family share.
 fn common_bits(one: IpAddr, other: IpAddr) -> u8 {
     let bits = match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),

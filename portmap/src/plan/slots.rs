@@ -1,23 +1,24 @@
-//! Allocation of numbered slots in an array map, with a quarantine: what a program may still read is not given again.
+//! Allocation of numbered slots in an array map. Retired slots are allocated again only after a grace period, because a program may
+//! still read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Consecutive slots.
+/// A range of consecutive slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     /// The first slot.
     pub first: u32,
-    /// How many.
+    /// The number of slots.
     pub count: u32,
 }
 
-/// The slots of one array. A slot is free, in use, retired (not used any more, perhaps still read), or waiting for the grace
-/// period that began after it was retired.
+/// The slots of one array. A slot is free, in use, retired (unused, perhaps still read), or waiting for the grace period that began
+/// after it was retired.
 #[derive(Debug)]
 pub struct Slots {
-    /// First slot → count; never empty, never adjacent to one another.
+    /// Free ranges: first slot → count. No range is empty; no two ranges are adjacent.
     free: BTreeMap<u32, u32>,
-    /// The same ranges by (count, first): the smallest that fits is taken.
+    /// The same ranges by (count, first): the smallest sufficient range is allocated.
     by_count: BTreeSet<(u32, u32)>,
     retired: Vec<Range>,
     waiting: Vec<Range>,
@@ -26,7 +27,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// All of `capacity` slots, free.
+    /// `capacity` free slots.
     pub fn new(capacity: u32) -> Self {
         let mut slots = Self {
             free: BTreeMap::new(),
@@ -40,7 +41,7 @@ impl Slots {
         slots
     }
 
-    /// Takes `count` consecutive slots, or none if there is no such free range.
+    /// Allocates `count` consecutive slots; `None` if no free range is that long.
     pub fn allocate(&mut self, count: u32) -> Option<Range> {
         let &(length, first) = self.by_count.range((count, 0)..).next()?;
         self.take(first, length);
@@ -48,7 +49,7 @@ impl Slots {
         Some(Range { first, count })
     }
 
-    /// Takes exactly these slots, as found in use in the kernel. False if one of them is not free.
+    /// Allocates exactly these slots, which are in use in the kernel. Returns false if a slot is not free.
     pub fn reserve(&mut self, range: Range) -> bool {
         let Some(end) = range.first.checked_add(range.count) else { return false };
         let Some((&first, &count)) = self.free.range(..=range.first).next_back() else { return false };
@@ -61,49 +62,48 @@ impl Slots {
         true
     }
 
-    /// Ends the use of a range. It is free again after [`Self::seal`], a grace period, and [`Self::release`].
+    /// Retires a range. The range is free after [`Self::seal`], a grace period, and [`Self::release`].
     pub fn retire(&mut self, range: Range) {
         if range.count > 0 {
             self.retired.push(range);
         }
     }
 
-    /// Gives back a range that nothing was written to: no program can read it, so it is free at once.
+    /// Frees a range at once: nothing was written to it, so no program can read it.
     pub fn cancel(&mut self, range: Range) {
         self.give_back(range);
     }
 
-    /// Whether so many consecutive slots are free.
+    /// Whether `count` consecutive slots are free.
     pub fn has_room(&self, count: u32) -> bool {
         self.by_count.range((count, 0)..).next().is_some()
     }
 
-    /// Marks what was retired until now as waiting for a grace period that begins after this call. False if there is nothing
-    /// to wait for.
+    /// Marks all retired ranges as waiting for a grace period that begins after this call. Returns false if no range waits.
     pub fn seal(&mut self) -> bool {
         self.waiting.append(&mut self.retired);
         !self.waiting.is_empty()
     }
 
-    /// Frees what waited, after a grace period.
+    /// Frees the waiting ranges, after the grace period.
     pub fn release(&mut self) {
         for range in std::mem::take(&mut self.waiting) {
             self.give_back(range);
         }
     }
 
-    /// Slots that are neither free nor on their way to be.
+    /// The number of slots in use.
     pub fn used(&self) -> u32 {
         let pending: u32 = self.retired.iter().chain(&self.waiting).map(|range| range.count).sum();
         self.capacity - self.available - pending
     }
 
-    /// Whether retired slots are on their way to be free.
+    /// Whether ranges are retired or waiting.
     pub fn is_pending(&self) -> bool {
         !self.retired.is_empty() || !self.waiting.is_empty()
     }
 
-    /// All slots, in use or not.
+    /// The number of all slots.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
@@ -114,7 +114,7 @@ impl Slots {
         self.available -= count;
     }
 
-    /// Adds a range to the free ones, joined with its neighbours.
+    /// Adds a free range, joined with adjacent free ranges.
     fn give_back(&mut self, range: Range) {
         let Range { mut first, mut count } = range;
         if count == 0 {

@@ -1,4 +1,4 @@
-//! Any sequence of changes, applied step by step to maps in memory: what a reader sees between any two writes.
+//! Sequences of changes, applied step by step to maps in memory: what a reader finds between any two writes.
 
 mod crash;
 
@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     apply,
+    collections::HashMap,
     maps::{
-        Maps as _,
+        Backends, Capacity, Maps as _, Slot, Snapshot,
         fake::{FakeAnswer, MemoryMaps},
     },
     model::{AddressKind, Endpoint, FrontendSpec, ObjectName, Precedence, Protocol, Target, Verdict},
@@ -25,7 +26,7 @@ const fn capacity(services: u32, backends: u32) -> Capacity {
     Capacity { services, backends, affinity_clients: 16 }
 }
 
-/// What a Service looks like at some moment: which addresses it has, and which endpoints.
+/// A Service at a moment: its addresses and endpoints.
 #[derive(Clone, Debug)]
 struct Shape {
     addresses: Vec<u8>,
@@ -117,8 +118,8 @@ fn answer(target: &Target) -> FakeAnswer {
     }
 }
 
-/// What should be remembered of the endpoints that the tables lead to.
-fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
+/// The secondary entries of the endpoints that the tables lead to.
+fn recorded(snapshot: &Snapshot) -> BTreeSet<Item> {
     let mut items = BTreeSet::new();
     for (frontend, found) in &snapshot.frontends {
         let service = found.service.expect("a service");
@@ -134,14 +135,14 @@ fn remembered(snapshot: &Snapshot) -> BTreeSet<Item> {
     items
 }
 
-/// Plans changes, with everything that found no room before.
+/// Plans changes, and everything that had no room before.
 fn plan(planner: &mut Planner, table: &EntryTable, changes: &Changes) -> Plan {
     let mut changes = changes.clone();
     changes.extend(planner.take_retries());
     planner.plan(table.changed(&changes))
 }
 
-/// The agent in small, without a kernel.
+/// An agent without a kernel: a table, a planner, and maps in memory.
 struct Agent {
     table: EntryTable,
     claimed: BTreeMap<u8, Vec<FrontendSpec>>,
@@ -156,7 +157,7 @@ impl Agent {
         Self { table: EntryTable::default(), claimed: BTreeMap::new(), planner, maps }
     }
 
-    /// Has a Service claim these places and no others.
+    /// Replaces the frontends of a Service.
     fn replace(&mut self, service: u8, entries: Vec<(FrontendSpec, Entry)>) -> Changes {
         let places = entries.iter().map(|(place, _)| *place).collect();
         let before = self.claimed.insert(service, places).unwrap_or_default();
@@ -167,8 +168,8 @@ impl Agent {
         [ClientLocation::Inside, ClientLocation::Outside].map(|side| self.maps.look_up(frontend, side))
     }
 
-    /// Applies the change step by step; between any two, a reader of any frontend meets what it met before, or what it will
-    /// meet after: whole.
+    /// Applies the change step by step. Between any two steps, a reader of any frontend finds the whole old entry or the whole new
+    /// entry.
     fn change(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
         let plan = plan(&mut self.planner, &self.table, changed);
         let watched: BTreeSet<Frontend> =
@@ -243,7 +244,7 @@ proptest! {
     fn a_reader_meets_old_or_new_and_nothing_leaks(events in prop::collection::vec(event(), 1..60)) {
         let mut agent = Agent::new(ROOM);
         for event in &events {
-            // With nothing released in between, room may run out: then what did not fit is brought in after a grace period.
+            // Without a release in between, room may run out: then the left-out frontends are served after a grace period.
             agent.step(event)?;
             if !agent.planner.left_out.is_empty() {
                 agent.grace()?;
@@ -257,7 +258,7 @@ proptest! {
         }
         let snapshot = agent.maps.read().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         prop_assert_eq!(snapshot.frontends.len(), agent.table.iter().count());
-        prop_assert_eq!(&snapshot.items, &remembered(&snapshot));
+        prop_assert_eq!(&snapshot.items, &recorded(&snapshot));
         for service in 0..SERVICES {
             agent.step(&Event::Remove(service))?;
         }
@@ -314,10 +315,10 @@ fn what_worked_keeps_working_when_the_maps_are_full() {
     agent.change(&changed).expect("applies");
     assert_eq!(agent.planner.left_out.len(), 1, "not before the grace period");
     agent.grace().expect("applies");
-    assert!(agent.planner.left_out.is_empty(), "taken in by itself when there is room");
+    assert!(agent.planner.left_out.is_empty(), "served as soon as there is room");
 }
 
-/// What does not fit must not be planned, given up and planned again for ever.
+/// Frontends without room must not be planned and discarded again and again.
 #[test]
 fn full_maps_rest() {
     let mut shape = Shape {
@@ -329,35 +330,35 @@ fn full_maps_rest() {
         affinity_timeout: 60,
     };
     // Full are in turn: SERVICES, BACKENDS for the first set, BACKENDS for the second set.
-    for (room, full) in [
+    for (reserved, full) in [
         (capacity(1, 64), Full::Services),
         (capacity(8, 9), Full::Backends(Family::V4, 2)),
         (capacity(8, 13), Full::Backends(Family::V4, 6)),
     ] {
-        let mut agent = Agent::new(room);
+        let mut agent = Agent::new(reserved);
         for service in 0..3 {
             shape.addresses = vec![service];
             let changed = agent.replace(service, entries(service, &shape));
             agent.change(&changed).expect("applies");
         }
         assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [full, full]);
-        let (marks, used) = (agent.planner.ports.marks(), agent.planner.numbers.used());
+        let (next_numbers, used) = (agent.planner.ports.next_numbers(), agent.planner.numbers.used());
         for _ in 0..3 {
             assert!(!agent.planner.seal(), "{full:?}: nothing was given up");
             let plan = plan(&mut agent.planner, &agent.table, &agent.table.everything());
             assert!(plan.steps.is_empty(), "{full:?}: {:?}", plan.steps);
         }
-        assert_eq!((agent.planner.ports.marks(), agent.planner.numbers.used()), (marks, used), "{full:?}");
+        assert_eq!((agent.planner.ports.next_numbers(), agent.planner.numbers.used()), (next_numbers, used), "{full:?}");
         let snapshot = agent.maps.read().expect("reads");
-        assert_eq!(snapshot.items, remembered(&snapshot), "{full:?}: nothing of what is left out is remembered");
+        assert_eq!(snapshot.items, recorded(&snapshot), "{full:?}: a left-out frontend has no secondary entries");
     }
 }
 
-/// Endpoints that found no room in their map are put there when others go.
+/// Endpoints without room in ENDPOINTS are inserted when other endpoints go.
 #[test]
 fn what_is_remembered_finds_room_later() {
-    let room = capacity(8, 64);
-    let mut agent = Agent::new(room);
+    let reserved = capacity(8, 64);
+    let mut agent = Agent::new(reserved);
     let shape = |service: u8, first: u8| Shape {
         addresses: vec![service],
         inside: (first..first + 30).collect(),
@@ -367,7 +368,7 @@ fn what_is_remembered_finds_room_later() {
         affinity_timeout: 0,
     };
     // So that two sets fit into BACKENDS, and one into ENDPOINTS.
-    agent.planner.items = Items::of_room(room, 30);
+    agent.planner.items = Items::of_room(reserved, 30);
     for service in 0..2 {
         let changed = agent.replace(service, entries(service, &shape(service, service * 40)));
         agent.change(&changed).expect("applies");
@@ -378,10 +379,10 @@ fn what_is_remembered_finds_room_later() {
     agent.grace().expect("applies");
     assert_eq!(agent.planner.items.without_room(), 0);
     let snapshot = agent.maps.read().expect("reads");
-    assert_eq!(snapshot.items, remembered(&snapshot));
+    assert_eq!(snapshot.items, recorded(&snapshot));
 }
 
-/// Numbers that somebody else wrote into NUMBERS are not believed where it is known which were given.
+/// Numbers that somebody else wrote into NUMBERS are not plausible where it is known which were given.
 #[test]
 fn given_numbers_stay_given() {
     let mut agent = Agent::new(ROOM);
@@ -391,19 +392,20 @@ fn given_numbers_stay_given() {
     agent.change(&changed).expect("applies");
     for tampered in [NextNumbers::default(), NextNumbers { id: 1 << 40, endpoint: 1 << 40 }] {
         let mut snapshot = agent.maps.read().expect("reads");
-        snapshot.marks = tampered;
+        snapshot.next_numbers = tampered;
         let mut found = Planner::new(ROOM, snapshot);
         assert!(!agent.planner.is_confirmed_by(&found));
-        found.trust_numbers_of(&agent.planner);
+        found.continue_numbers_of(&agent.planner);
         let plan = plan(&mut found, &agent.table, &Changes::default());
-        assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.marks())]);
+        assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.next_numbers())]);
     }
 }
 
-/// Without a number there is no endpoint: it is left out, and said.
+/// Without a free number a frontend is left out and reported.
 #[test]
 fn numbers_that_are_used_up_are_said() {
-    let snapshot = Snapshot { marks: NextNumbers { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
+    let snapshot =
+        Snapshot { next_numbers: NextNumbers { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
     let mut agent = Agent::new(ROOM);
     agent.planner = Planner::new(ROOM, snapshot);
     let changed = agent.replace(0, one(0, &[1, 2]));
@@ -411,7 +413,7 @@ fn numbers_that_are_used_up_are_said() {
     assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [Full::Numbers]);
 }
 
-/// ClusterIPs are what nothing else stands in for.
+/// A ClusterIP has no substitute; a node port has the other nodes.
 #[test]
 fn node_ports_give_way_when_room_is_short() {
     let mut agent = Agent::new(capacity(3, 8));
@@ -441,7 +443,7 @@ fn node_ports_give_way_when_room_is_short() {
     assert!(plan.steps.is_empty(), "it comes to rest: {plan:?}");
 }
 
-/// A Service that gains another proxy's label looks deleted: its address must not look like nobody's in between.
+/// A Service that gains the label of another proxy looks deleted. Its address must not count as unallocated in between.
 #[test]
 fn nothing_is_nobodys_before_a_frontend_goes() {
     let mut agent = Agent::new(ROOM);

@@ -1,9 +1,8 @@
-//! The agent ends between any two writes of a plan, stores to memory included: what it leaves is valid, and the next one
-//! completes it.
+//! An agent that crashes between any two stores of a plan: the tables stay valid, and the next agent completes the plan.
 
 use super::*;
 
-/// The stores that a step is made of: each leaves the maps in another state.
+/// The stores of a step. Each store leaves the maps in another state.
 fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
     match step {
         Step::WriteBackends(first, backends) => {
@@ -36,7 +35,7 @@ fn apply_one(maps: &mut MemoryMaps, step: Step) -> Result<(), TestCaseError> {
     apply::apply(maps, &plan).map_err(|error| TestCaseError::fail(format!("{error:#}")))
 }
 
-/// Another agent starts on the maps, and brings them to where the table says.
+/// Another agent starts on the maps, and brings them to the desired table.
 fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
     let snapshot = maps.read().expect("reads");
     let mut planner = Planner::new(ROOM, snapshot);
@@ -57,19 +56,19 @@ fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError
     }
     let ids: BTreeSet<u64> = snapshot.frontends.iter().filter_map(|(_, found)| Some(found.service?.id)).collect();
     prop_assert_eq!(snapshot.names.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), ids);
-    let remembered = remembered(&snapshot);
-    prop_assert!(snapshot.items.is_superset(&remembered), "{:?} lack some of {remembered:?}", snapshot.items);
-    // The number of an endpoint that was not put to use yet may stay as long as a service port has the endpoint.
+    let recorded = recorded(&snapshot);
+    prop_assert!(snapshot.items.is_superset(&recorded), "{:?} lack some of {recorded:?}", snapshot.items);
+    // The number of an endpoint that is in no set yet may stay while a service port has the endpoint.
     let serving: Vec<&Endpoint> = table.iter().filter_map(|(_, _, entry)| entry.serving.as_deref()).flatten().collect();
     let is_served = |endpoint: &Endpoint| serving.iter().any(|it| (it.address, it.port) == (endpoint.address, endpoint.port));
-    for item in snapshot.items.difference(&remembered) {
-        prop_assert!(matches!(item, Item::Endpoint(_, endpoint) if is_served(endpoint)), "{item:?} has nobody");
+    for item in snapshot.items.difference(&recorded) {
+        prop_assert!(matches!(item, Item::Endpoint(_, endpoint) if is_served(endpoint)), "{item:?} belongs to no service port");
     }
     Ok(())
 }
 
 impl Agent {
-    /// Applies a change store by store, with a crash after each.
+    /// Applies a change store by store, with a crash after each store.
     fn change_with_crashes(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
         let plan = plan(&mut self.planner, &self.table, changed);
         recover(&self.table, self.maps.clone())?;

@@ -1,0 +1,34 @@
+//! The reason for which a frontend is left out, and the remedy.
+
+use crate::{maps::Capacity, model::Family};
+
+/// The reason for which a frontend is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Full {
+    /// SERVICES has no free entry.
+    Services,
+    /// BACKENDS of the family has no free range of so many slots.
+    Backends(Family, u32),
+    /// All ids or endpoint numbers were used, according to NUMBERS.
+    Numbers,
+}
+
+impl Full {
+    /// The full map, and the remedy.
+    pub fn advice(self, capacity: Capacity) -> String {
+        match self {
+            Self::Services => {
+                format!("SERVICES is full with {} entries; restart with a larger --max-services", capacity.services)
+            }
+            Self::Backends(family, count) => format!(
+                "BACKENDS_{family:?} has no {count} consecutive free slots among its {} slots; restart with a larger --max-backends",
+                capacity.backends
+            ),
+            Self::Numbers => {
+                "according to NUMBERS all numbers were used, so another program wrote to it; stop the agent, run portmap cleanup, \
+                 and start the agent again"
+                    .to_owned()
+            }
+        }
+    }
+}

@@ -1,4 +1,6 @@
-//! `cargo xtask lint`: formatting, and clippy in two passes, as the host and the BPF target see different code.
+//! `cargo xtask lint`: formatting, imports between rooms, and clippy in two passes, as the host and the BPF target see different code.
+
+mod rooms;
 
 use std::env::consts::ARCH;
 use std::process::ExitCode;
@@ -9,7 +11,7 @@ use crate::screen::Screen;
 use crate::setup::{self, Purpose, toolchain};
 use crate::{program, workspace};
 
-/// Check formatting and run clippy, for the host and for the BPF programs; warnings are errors
+/// Check formatting and the imports between modules, and run clippy for the host and for the BPF programs; warnings are errors
 #[derive(clap::Args)]
 pub struct Args {}
 
@@ -19,6 +21,8 @@ pub fn run(_: &Args) -> Result<ExitCode> {
     let ours = program::output(toolchain::rustup().args(["show", "active-toolchain"]).current_dir(workspace::root()))?;
     let ours = ours.split_whitespace().next().context("failed to find the active toolchain")?;
     formatting(ours)?;
+    Screen::Stderr.title("imports between rooms");
+    rooms::check()?;
     host(ours)?;
     bpf()?;
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
-//! From a Service and its EndpointSlices to its part of the table: what kube-proxy would do. Pure.
+//! From a Service and its EndpointSlices to its part of the desired table, by the rules of kube-proxy. Pure.
 //!
-//! [`resolve`] says which places a Service claims, [`ServiceEntries`] what it does at each of them. Neither fails: what cannot be served is
-//! left out and named, with the reason. Next stage: `plan`.
+//! [`resolve`] returns the frontends that a Service claims, and [`ServiceEntries`] the entry of each of them. Neither fails:
+//! invalid or unsupported fields are skipped and reported with the reason. [`desired`] joins the claims of all Services into
+//! the desired table. The stage before is `store`, the stage after is `plan`.
 
 pub mod changes;
 pub mod claims;
@@ -37,22 +38,23 @@ pub use service_entries::ServiceEntries;
 pub use skipped::Skipped;
 use skipped::report_unmatched_slices;
 
-/// A Service's part of the table, but for the entries: [`ServiceEntries`] has them, one by one.
+/// A Service's part of the desired table without the entries, which [`ServiceEntries`] derives one at a time.
 #[derive(Debug)]
 pub struct Resolved {
-    /// How it fares against others that claim the same address.
+    /// The Service's precedence over other Services that claim the same frontends.
     pub precedence: Precedence,
-    /// What it claims.
+    /// The frontends and ClusterIPs that the Service claims.
     pub claims: Claims,
-    /// What a load balancer is to be told that asks at its `healthCheckNodePort`, if it has one.
+    /// The health check that the node answers at the Service's `healthCheckNodePort`, if the Service has one.
     pub health_check: Option<HealthCheck>,
-    /// Service ports that a policy keeps on this node, where there is no endpoint while there are some elsewhere.
+    /// One item per Service port, family and traffic whose `Local` policy finds no endpoint on this node, but some on other
+    /// nodes.
     pub lacking: Vec<(Family, Traffic)>,
-    /// What it asks for and does not get.
+    /// Fields of the Service and its EndpointSlices that have no effect.
     pub skipped: Vec<Skipped>,
 }
 
-/// Resolves a Service on a node.
+/// Resolves a Service for a node. A Service of type `ExternalName` claims nothing.
 pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
     let ServiceObjects { name, service, slices } = objects;
     let mut resolved = Resolved {
@@ -66,14 +68,17 @@ pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
         return resolved;
     }
     let (mut faults, mut duplicates) = (Faults::default(), Faults::default());
-    resolved.claims = claims(service, node, |spec| duplicates.note(format_args!("{spec} is defined twice; the first counts")));
+    resolved.claims = claims(service, node, |spec| {
+        duplicates.note(format_args!("{spec} is defined by two ports of the Service; the first port is used"))
+    });
     if resolved.claims.extent == Extent::Cut {
         faults.note(format_args!(
-            "{MAX_FRONTENDS} of its addresses and ports are served, and the rest is left out: divide it into several Services"
+            "only {MAX_FRONTENDS} combinations of its addresses and ports are served, and the rest is left out: divide it into \
+             several Services"
         ));
     }
     report_unmatched_slices(service, slices, &mut faults);
-    service.external_ips.iter().filter_map(|address| node.objection(*address)).for_each(|objection| faults.note(objection));
+    service.external_ips.iter().filter_map(|address| node.rejection(*address)).for_each(|rejection| faults.note(rejection));
     let all = service
         .faults
         .iter()

@@ -1,4 +1,4 @@
-//! What may have changed in the desired table, and the changed entries as `plan` takes them.
+//! Changes of the desired table: the output of `resolve` and the input of `plan`.
 
 use std::net::IpAddr;
 
@@ -7,17 +7,17 @@ use crate::{
     model::{AddressOwner, Entry, Frontend},
 };
 
-/// What may have changed in the table.
+/// Keys of the desired table whose value may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Frontends whose entry may be another.
+    /// Frontends whose entry may have changed.
     pub frontends: HashSet<Frontend>,
-    /// ClusterIPs whose owner may be another.
+    /// ClusterIPs whose owner may have changed.
     pub addresses: HashSet<IpAddr>,
 }
 
 impl Changes {
-    /// Whether nothing may have changed.
+    /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.addresses.is_empty()
     }
@@ -29,13 +29,13 @@ impl Changes {
     }
 }
 
-/// The entries of changed frontends and the owners of changed addresses. Entries are read one by one, while `plan` consumes them:
-/// at no time all of them are in memory.
+/// The entries of changed frontends and the owners of changed addresses. `plan` reads the entries one at a time, so that they
+/// are never all in memory.
 pub struct ChangedEntries<I> {
     /// Changed ClusterIPs in order, with their owners; `None` if no Service has the address any more.
     pub owners: Vec<(IpAddr, Option<AddressOwner>)>,
-    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service has the
-    /// frontend any more.
+    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service has
+    /// the frontend any more.
     pub frontends: I,
 }
 

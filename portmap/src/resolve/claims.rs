@@ -1,4 +1,6 @@
-//! The desired table: who claims which destination, and who wins it.
+//! The desired table: the claims of all Services on frontends, the winner of each frontend, and the owner of each ClusterIP.
+//!
+//! The table has no entries: [`super::ServiceEntries`] derives them when `plan` reads them.
 
 mod node_addresses;
 mod order;
@@ -22,24 +24,25 @@ use node_addresses::NodeAddresses;
 use rank::{Claim, position};
 pub use rank::{Owners, Rank, Yielding};
 
-/// The desired table without its entries: for each place the Service that wins it, and whose each ClusterIP is.
+/// The desired table: the Service that wins each frontend, and the owner of each ClusterIP.
 ///
-/// A ClusterIP is its Service's at every port: claims of other ranks at that address are in vain, and it is no node address.
+/// A ClusterIP belongs to its Service at every port. Claims of another [`Rank`] on that address are unsuccessful, and the
+/// address serves no node ports.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// In the order of rank and precedence. Nearly every place is claimed once.
+    /// The claims on each frontend, sorted by rank and precedence. Nearly every frontend has one claim.
     claims: BTreeMap<FrontendSpec, SmallVec<[Claim; 1]>>,
-    /// ClusterIP → those who have it, in order.
+    /// The owners of each ClusterIP, sorted.
     addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
-    /// Places that a Service claims in vain.
+    /// Frontends with at least one unsuccessful claim.
     contested: BTreeSet<FrontendSpec>,
-    /// The node's addresses and the changed node ports.
+    /// The node's addresses, and the node ports to apply to them.
     node: NodeAddresses,
 }
 
 impl Table {
-    /// Replaces what a Service claims, which was `before`, and returns what may have changed, but for node ports: see
-    /// [`Self::apply_node_ports`].
+    /// Replaces the claims of a Service on the frontends `before`, and returns the changes. Changes of node ports are returned
+    /// by [`Self::apply_node_ports`].
     pub fn replace(&mut self, precedence: &Precedence, before: &[FrontendSpec], claims: Vec<(FrontendSpec, Rank)>) -> Changes {
         let mut changed = Vec::with_capacity(before.len() + claims.len());
         for spec in before {
@@ -66,8 +69,8 @@ impl Table {
         Changes { frontends: frontends.collect(), addresses: HashSet::default() }
     }
 
-    /// Replaces the ClusterIPs of a Service that is served here, or by another proxy, and returns what may have changed, but for
-    /// node ports: see [`Self::apply_node_ports`].
+    /// Replaces the ClusterIPs `before` of a Service with `addresses`, and returns the changes. Changes of node ports are
+    /// returned by [`Self::apply_node_ports`].
     pub fn set_addresses(
         &mut self,
         owner: AddressOwner,
@@ -109,29 +112,29 @@ impl Table {
         changes
     }
 
-    /// The place that a frontend is, and the Service that wins it. A claim on the address itself goes before a node port.
+    /// The winning Service of a frontend, and the claim it wins by: the frontend itself or, with lower precedence, a node port.
     pub fn winner(&self, frontend: &Frontend) -> Option<(FrontendSpec, &ObjectName)> {
         let (spec, claim) = self.first_claim(frontend)?;
         Some((spec, &claim.precedence.service))
     }
 
-    /// Whose a ClusterIP is.
+    /// The owner of a ClusterIP.
     pub fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
-        // The first in order: of one that is served here and elsewhere, what is served counts.
+        // Owners are sorted: if several proxies serve Services with this ClusterIP, `AddressOwner::Served` is the first.
         self.addresses.get(address)?.first().map(|(owner, _)| *owner)
     }
 
-    /// How many places a Service claims in vain.
+    /// The number of frontends with at least one unsuccessful claim.
     pub fn contested(&self) -> usize {
         self.contested.len()
     }
 
-    /// All places that somebody claims, if only in vain, in order.
+    /// All claimed frontends in order, including those with unsuccessful claims only.
     pub fn frontend_specs(&self) -> impl Iterator<Item = &FrontendSpec> {
         self.claims.keys()
     }
 
-    /// All places that a Service has, with their Services, in order.
+    /// All frontends with a winning Service, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName)> {
         self.claims.iter().filter_map(|(spec, claims)| {
             let winner = claims.first().filter(|claim| !self.is_blocked(spec, claim))?;
@@ -139,7 +142,7 @@ impl Table {
         })
     }
 
-    /// Everything that is in the table.
+    /// All frontends and ClusterIPs of the table, as changes.
     pub fn everything(&self) -> Changes {
         let mut frontends: HashSet<Frontend> =
             self.claims.keys().filter_map(|spec| spec.address.map(|address| spec.on(address))).collect();
@@ -149,13 +152,13 @@ impl Table {
         Changes { frontends, addresses: self.addresses.keys().copied().collect() }
     }
 
-    /// The Service that has a place: the one that wins it, or whose ClusterIP the address is.
+    /// The Service that holds a frontend: the winner or, if the first claim is blocked, the owner of the ClusterIP.
     pub fn holder(&self, spec: &FrontendSpec) -> Option<&ObjectName> {
         let first = self.claims.get(spec)?.first()?;
         Some(if self.is_blocked(spec, first) { self.first_owner(spec)? } else { &first.precedence.service })
     }
 
-    /// The Services that claim a place in vain, with the one that has it.
+    /// The unsuccessful claims on a frontend, as (claiming Service, holder).
     pub fn conflicts(&self, spec: &FrontendSpec) -> impl Iterator<Item = (&ObjectName, &ObjectName)> {
         let claims = self.claims.get(spec).map(SmallVec::as_slice).unwrap_or_default();
         let is_first_blocked = claims.first().is_some_and(|claim| self.is_blocked(spec, claim));
@@ -164,7 +167,7 @@ impl Table {
         unsuccessful.filter_map(move |claim| Some((&claim.precedence.service, holder?)))
     }
 
-    /// Whether a Service claims a place that it does not have.
+    /// Whether a Service claims a frontend that another Service holds.
     pub fn has_unsuccessful_claim(&self, spec: &FrontendSpec, claimant: &Precedence) -> bool {
         self.holder(spec).is_some_and(|holder| *holder != claimant.service)
             && self.claims.get(spec).is_some_and(|claims| position(claims, claimant).is_some())
@@ -179,7 +182,7 @@ impl Table {
         })
     }
 
-    /// Whether the first claim on a place is, because the address is another Service's ClusterIP.
+    /// Whether the first claim on a frontend is unsuccessful, because the address is the ClusterIP of another Service.
     fn is_blocked(&self, spec: &FrontendSpec, first: &Claim) -> bool {
         first.rank != Rank::ClusterIp && self.first_owner(spec).is_some()
     }
@@ -188,13 +191,13 @@ impl Table {
         self.addresses.get(&spec.address?)?.first().map(|(_, service)| service)
     }
 
-    /// The places on an address.
+    /// The claims on all frontends of an address.
     fn at(&self, address: IpAddr) -> impl Iterator<Item = (&FrontendSpec, &SmallVec<[Claim; 1]>)> {
         let spec = |port, protocol| FrontendSpec::from(Frontend { address, port, protocol });
         self.claims.range(spec(u16::MIN, Protocol::Tcp)..=spec(u16::MAX, Protocol::Udp))
     }
 
-    /// Notes whether a place is claimed in vain by anybody, after its claims or the owners of its address have changed.
+    /// Updates `contested` after a change of the frontend's claims or of the owners of its address.
     fn update_contested(&mut self, spec: &FrontendSpec) {
         if self.conflicts(spec).next().is_some() {
             self.contested.insert(*spec);
@@ -208,9 +211,9 @@ impl Table {
 
     fn withdraw(&mut self, precedence: &Precedence, spec: &FrontendSpec) {
         let Some(claims) = self.claims.get_mut(spec) else { return };
-        let is_its = |claim: &Claim| claim.precedence.service == precedence.service;
-        // One that was deleted and made again has another age.
-        if let Some(index) = position(claims, precedence).or_else(|| claims.iter().position(is_its)) {
+        let is_own = |claim: &Claim| claim.precedence.service == precedence.service;
+        // A Service that was deleted and created again has another creation time.
+        if let Some(index) = position(claims, precedence).or_else(|| claims.iter().position(is_own)) {
             claims.remove(index);
         }
         if claims.is_empty() {

@@ -1,4 +1,6 @@
-//! What the tables should say: events and addresses in, changes of the desired table out. Joins `store`, `resolve` and `table`.
+//! The desired state: takes events and node addresses, and returns the changes of the desired table.
+//!
+//! Joins `store`, `resolve` and [`super::claims::Table`]. `plan` consumes the changes, see [`entries`].
 
 mod conflicts;
 pub mod entries;
@@ -29,35 +31,36 @@ use crate::{
 use conflicts::Conflicts;
 use reports::Reports;
 
-/// The kinds without which nothing may be concluded.
+/// The kinds that must be listed before the table is complete enough to be written.
 const REQUIRED: [ObjectKind; 2] = [ObjectKind::Service, ObjectKind::Slice];
 
-/// The objects, and the table that follows from them.
+/// The objects, and the desired table derived from them.
 pub struct Desired {
     store: Store,
-    /// Entries are not kept: they follow from the objects.
+    /// The claims and owners. Entries are not stored, but derived from the objects.
     table: Table,
-    /// Whether the Node or the ServiceCIDRs may be others.
+    /// Whether the Node, the ServiceCIDRs or the addresses of the interfaces may have changed since the last [`Self::resolve`].
     node_may_have_changed: bool,
     name: Arc<str>,
     node: NodeContext,
-    /// The ranges that external IPs are served in; none: wherever they are.
+    /// `--allowed-external-ips`, see [`NodeContext::external_ips`].
     external_ips: Option<Arc<[IpNet]>>,
+    /// `--nodeport-addresses`.
     eligible: Vec<Eligible>,
-    /// The ranges of the command line, which count as long as there is no ServiceCIDR.
+    /// The ranges of the command line, used while there is no ServiceCIDR.
     cidrs: Vec<IpNet>,
     /// The addresses of the interfaces, with their prefixes.
     local: Vec<IpNet>,
-    /// Whether the Node object's addresses are waited for no longer.
+    /// Whether node ports are served on all addresses, because the Node object had no address in time.
     serves_all_addresses: bool,
-    /// Whether it is heard of who else has a ClusterIP.
+    /// Whether the watch of other proxies' Services works.
     owners: Owners,
     conflicts: Conflicts,
     reports: Reports,
 }
 
 impl Desired {
-    /// Of a node of this name.
+    /// The desired state of the node with this name, without any object.
     pub fn new(name: Arc<str>, eligible: Vec<Eligible>, cidrs: Vec<IpNet>) -> Self {
         Self {
             store: Store::default(),
@@ -76,13 +79,13 @@ impl Desired {
         }
     }
 
-    /// Serves external IPs in these ranges only, if any are given.
+    /// Serves external IPs only in these ranges, see [`NodeContext::allowing`].
     #[must_use]
     pub fn allowing(self, external_ips: Option<Arc<[IpNet]>>) -> Self {
         Self { node: self.node.allowing(external_ips.clone()), external_ips, ..self }
     }
 
-    /// Takes in an event.
+    /// Stores the objects of an event. [`Self::resolve`] applies them to the table.
     pub fn apply(&mut self, event: Event) {
         self.node_may_have_changed |= self.store.apply(event);
     }
@@ -102,27 +105,27 @@ impl Desired {
         &self.name
     }
 
-    /// The table.
+    /// The desired table.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The objects.
+    /// The objects of all events.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Notes from now on when the changes happened that are taken in.
+    /// Starts to collect the trigger times of EndpointSlices, see [`Store::note_triggers`].
     pub fn note_triggers(&mut self) {
         self.store.note_triggers(Timestamp::now());
     }
 
-    /// When the changes happened that have been taken in since the last call.
+    /// The trigger times since the last call, see [`Store::take_triggers`].
     pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
         self.store.take_triggers()
     }
 
-    /// Resolves what events have concerned.
+    /// Resolves all Services that the events since the last call affect, and returns the changes of the table.
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
         let former = self.node.clone();
@@ -136,7 +139,7 @@ impl Desired {
             let (before, after) = (addresses(before.as_ref()), addresses(self.store.other(name)));
             changes.extend(self.table.set_addresses(AddressOwner::OtherProxy, name, &before, &after));
         }
-        // What is said of several of them has an order.
+        // Sorted, so that log lines have a stable order.
         let mut services = Vec::from_iter(services);
         services.sort_unstable_by(|(one, _), (next, _)| one.cmp(next));
         for (name, before) in &services {
@@ -146,7 +149,8 @@ impl Desired {
         changes
     }
 
-    /// Resolves a Service, which was resolved as `before` on the node as it was then.
+    /// Resolves a Service. `before` and `former` are the Service and the node of its last resolution; they give its former
+    /// claims.
     fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>, former: &NodeContext) -> Changes {
         let created = before.map_or(0, |service| service.created);
         let before = before.map(|service| resolve::claims(service, former, |_| ())).unwrap_or_default();
@@ -161,18 +165,18 @@ impl Desired {
         changes
     }
 
-    /// Has a Service claim this and nothing else.
+    /// Replaces the claims `before` of a Service with `after`.
     fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
         let service = &precedence.service;
         let former: Vec<FrontendSpec> = before.frontends.iter().map(|(spec, _)| *spec).collect();
         let mut changes = self.table.set_addresses(AddressOwner::Served, service, &before.addresses, &after.addresses);
-        // Claims of others that the addresses decide, in vain from now on or not any more.
-        let mut concerned: Vec<FrontendSpec> = changes.frontends.iter().map(|frontend| FrontendSpec::from(*frontend)).collect();
-        concerned.extend(former.iter().copied().chain(after.frontends.iter().map(|(spec, _)| *spec)));
-        concerned.sort_unstable();
-        concerned.dedup();
+        // A gained or lost ClusterIP changes the conflicts of other Services on that address.
+        let mut affected: Vec<FrontendSpec> = changes.frontends.iter().map(|frontend| FrontendSpec::from(*frontend)).collect();
+        affected.extend(former.iter().copied().chain(after.frontends.iter().map(|(spec, _)| *spec)));
+        affected.sort_unstable();
+        affected.dedup();
         changes.extend(self.table.replace(precedence, &former, after.frontends.clone()));
-        self.conflicts.review(&self.table, precedence, &concerned);
+        self.conflicts.review(&self.table, precedence, &affected);
         changes
     }
 }

@@ -1,4 +1,4 @@
-//! From EndpointSlices to the endpoints of one service port that clients are spread over.
+//! From EndpointSlices to the endpoints of one Service port: ready, local and serving ones, with topology hints applied.
 
 use arcstr::ArcStr;
 
@@ -11,64 +11,67 @@ use crate::{
     },
 };
 
-/// With more ports, those of the slices are indexed: a Service and a slice may have ten thousand each.
+/// With more Service ports than this, the ports of the slices are indexed. A Service and a slice may have ten thousand ports
+/// each.
 const FEW: usize = 8;
 
-/// Which sets a service port uses.
+/// The endpoint sets that a Service port needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Uses {
-    /// Endpoints anywhere.
+    /// Endpoints on all nodes.
     pub cluster: bool,
-    /// Those on this node.
+    /// Endpoints on this node.
     pub local: bool,
-    /// Those that answer the clients that they have.
+    /// Endpoints with `conditions.serving`, for clients that already use them.
     pub serving: bool,
 }
 
-/// The slices of a Service.
+/// The EndpointSlices of a Service, with their index.
 pub struct Slices<'a> {
     all: &'a [Slice],
     index: &'a Index,
 }
 
-/// The slices that have a port, by their place among all, and the port's number there; none where there is little to look through.
+/// For each port the slices that have it, as (position among all slices, port number); `None` for a Service with few ports.
 pub struct Index(Option<HashMap<PortName, Vec<(usize, u16)>>>);
 
-/// A port as slices and Services name it.
+/// The name and protocol that join a Service port and a slice port.
 type PortName = (ArcStr, Protocol);
 
-/// The endpoints of a service port. Each set is sorted, with each address and port once.
+/// The endpoints of a Service port. Each set is sorted and has each address and port once.
 #[derive(Debug, Default)]
 pub struct Sets {
-    /// For clients that may go anywhere; empty if not used.
+    /// Endpoints for traffic with the policy `Cluster`; empty if [`Uses::cluster`] is false.
     pub cluster: Vec<Endpoint>,
-    /// For clients that a policy keeps on this node; empty if not used.
+    /// Endpoints for traffic with the policy `Local`; empty if [`Uses::local`] is false.
     pub local: Vec<Endpoint>,
-    /// All that answer, whether or not they are to get new clients; empty if not used.
+    /// All serving endpoints, including those without new clients; empty if [`Uses::serving`] is false.
     pub serving: Vec<Endpoint>,
-    /// Whether any endpoint could be used, on whatever node.
+    /// Whether any node has a usable endpoint.
     pub has_any: bool,
 }
 
-/// An endpoint of the port, and the slice entry that speaks for it.
+/// An endpoint of the port, and the slice entry with its conditions and hints.
 struct Candidate<'a> {
     endpoint: Endpoint,
     entry: &'a SliceEndpoint,
 }
 
-/// Which endpoints the controller's hints mean for this node.
+/// The topology hints that are applied on this node.
 #[derive(Clone, Copy)]
 enum Topology<'a> {
-    /// Those with this node among their hints.
+    /// Endpoints with this node in `hints.forNodes`.
     Node(&'a str),
-    /// Those with this zone among their hints.
+    /// Endpoints with this zone in `hints.forZones`.
     Zone(&'a str),
-    /// All.
+    /// All endpoints; hints are ignored.
     None,
 }
 
-/// The sets of a service port: ready endpoints, as the topology has it; where none is ready, those that still answer while
-/// they terminate. The two sets fall back each for itself, and topology never keeps clients from the endpoints of their node.
+/// The endpoint sets of a Service port, by the rules of kube-proxy.
+///
+/// A set has the ready endpoints; if none is ready, it has the endpoints that terminate and still serve. The cluster set and
+/// the local set fall back independently. Topology hints restrict the cluster set only.
 pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &NodeContext, uses: Uses) -> Sets {
     let candidates = join(slices, port, family);
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
@@ -99,7 +102,7 @@ fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bo
     candidates.iter().filter(|candidate| is_wanted(candidate)).map(|candidate| candidate.endpoint).collect()
 }
 
-/// Hints count only if every ready endpoint has them and one of them means this node.
+/// The topology of a port. Hints are applied only if every ready endpoint has them and at least one names this node or zone.
 fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology<'a> {
     if candidates.iter().all(|candidate| candidate.entry.hints.is_none()) {
         return Topology::None;
@@ -115,7 +118,7 @@ fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology
 }
 
 impl Topology<'_> {
-    /// Whether it is known which node, or which zone, this is.
+    /// Whether the name of this node or zone is known.
     fn is_known(self) -> bool {
         match self {
             Self::Node(name) | Self::Zone(name) => !name.is_empty(),
@@ -123,12 +126,12 @@ impl Topology<'_> {
         }
     }
 
-    /// Whether the endpoint has hints of this kind.
+    /// Whether the endpoint has hints of this kind (node or zone).
     fn is_hinted(self, candidate: &Candidate<'_>) -> bool {
         self.hints(candidate).is_some_and(|hints| !hints.is_empty())
     }
 
-    /// Whether the endpoint is for clients of this node.
+    /// Whether the hints of the endpoint admit clients on this node.
     fn allows(self, candidate: &Candidate<'_>) -> bool {
         match self {
             Self::Node(name) | Self::Zone(name) => {
@@ -148,10 +151,10 @@ impl Topology<'_> {
     }
 }
 
-/// Joins slices to the service port by (port name, protocol): the targetPort is already resolved in them, per slice.
+/// Joins the slices with the Service port by port name and protocol. Each slice has the resolved number of the targetPort.
 ///
-/// Of entries with one address and port the first counts, unless a later one is not terminating: so an endpoint may move
-/// between slices, and a pod may take over the address of one that terminates.
+/// Of several entries with the same address and port the first is used, unless a later one is not terminating. So an endpoint
+/// may move between slices, and a new pod may have the address of a terminating pod.
 fn join<'a>(slices: &Slices<'a>, port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     slices.for_each_with(port, |slice, number| {
@@ -177,28 +180,30 @@ fn join<'a>(slices: &Slices<'a>, port: &ServicePort, family: Family) -> Vec<Cand
 }
 
 impl<'a> Slices<'a> {
-    /// Those of a Service, with their index.
+    /// The slices of a Service. `index` must be the index of the same slices.
     pub fn new(all: &'a [Slice], index: &'a Index) -> Self {
         Self { all, index }
     }
 
-    /// Calls back for each slice that has the port, with the port's number there.
+    /// Calls `found` for each slice that has the port, with the number of the port in that slice.
     fn for_each_with(&self, port: &ServicePort, mut found: impl FnMut(&'a Slice, u16)) {
         if let Some(index) = &self.index.0 {
-            let places = index.get(&(port.port.clone(), port.protocol)).into_iter().flatten();
-            return places.filter_map(|(slice, number)| Some((self.all.get(*slice)?, *number))).for_each(|(slice, number)| {
-                found(slice, number);
-            });
+            let positions = index.get(&(port.port.clone(), port.protocol)).into_iter().flatten();
+            return positions.filter_map(|(slice, number)| Some((self.all.get(*slice)?, *number))).for_each(
+                |(slice, number)| {
+                    found(slice, number);
+                },
+            );
         }
         for slice in self.all {
-            let is_it = |it: &&SlicePort| it.protocol == port.protocol && it.name == port.port;
-            slice.ports.iter().filter(is_it).for_each(|slice_port| found(slice, slice_port.port));
+            let is_port = |it: &&SlicePort| it.protocol == port.protocol && it.name == port.port;
+            slice.ports.iter().filter(is_port).for_each(|slice_port| found(slice, slice_port.port));
         }
     }
 }
 
 impl Index {
-    /// Of these slices, for a Service with this many ports.
+    /// Indexes the slices of a Service with `ports` ports.
     pub fn of(slices: &[Slice], ports: usize) -> Self {
         if ports <= FEW {
             return Self(None);

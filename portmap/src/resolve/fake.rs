@@ -1,4 +1,4 @@
-//! A desired table with given entries, in place of entries derived from objects. For tests of later stages.
+//! A desired table with given entries instead of entries derived from objects. For tests of later stages.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct EntryTable {
 }
 
 impl EntryTable {
-    /// Replaces the entries of a Service at the places `before`, and returns the changes.
+    /// Replaces the entries of a Service for the frontends `before`, and returns the changes.
     pub fn replace(
         &mut self,
         precedence: &Precedence,
@@ -27,11 +27,11 @@ impl EntryTable {
         entries: Vec<(FrontendSpec, Entry)>,
     ) -> Changes {
         let service = &precedence.service;
-        for place in before {
-            self.entries.remove(&(*place, service.clone()));
+        for spec in before {
+            self.entries.remove(&(*spec, service.clone()));
         }
-        let claims = entries.iter().map(|(place, entry)| (*place, rank(entry))).collect();
-        self.entries.extend(entries.into_iter().map(|(place, entry)| ((place, service.clone()), entry)));
+        let claims = entries.iter().map(|(spec, entry)| (*spec, rank(entry))).collect();
+        self.entries.extend(entries.into_iter().map(|(spec, entry)| ((spec, service.clone()), entry)));
         self.table.replace(precedence, before, claims)
     }
 
@@ -40,11 +40,11 @@ impl EntryTable {
         self.table.everything()
     }
 
-    /// All places that a Service has, with their entries, in order.
+    /// All frontends with their Service and entry, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName, &Entry)> {
-        self.table.iter().filter_map(|(place, service)| {
-            let entry = self.entries.get(&(*place, service.clone()))?;
-            Some((place, service, entry))
+        self.table.iter().filter_map(|(spec, service)| {
+            let entry = self.entries.get(&(*spec, service.clone()))?;
+            Some((spec, service, entry))
         })
     }
 
@@ -59,8 +59,8 @@ impl EntryTable {
     }
 
     fn entry(&self, frontend: &Frontend) -> Option<Entry> {
-        let (place, service) = self.table.winner(frontend)?;
-        self.entries.get(&(place, service.clone())).cloned()
+        let (spec, service) = self.table.winner(frontend)?;
+        self.entries.get(&(spec, service.clone())).cloned()
     }
 }
 

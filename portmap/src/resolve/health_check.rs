@@ -1,4 +1,4 @@
-//! The answer of a Service's `healthCheckNodePort`.
+//! The answer at a Service's `healthCheckNodePort`, which `serve` sends to load balancers.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -13,13 +13,15 @@ use crate::{
 /// The answer at a `healthCheckNodePort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The port.
+    /// The number of the `healthCheckNodePort`.
     pub port: u16,
-    /// How many addresses on this node are ready, over all ports of the Service; of each family that it has.
+    /// The number of ready endpoint addresses on this node, over all ports of the Service; `None` for a family without a
+    /// ClusterIP.
     pub ready: PerFamily<Option<usize>>,
 }
 
-/// Only load balancers that keep clients on the node ask; what terminates does not count, even if it still serves.
+/// The health check of a Service of type `LoadBalancer` with `externalTrafficPolicy: Local`; other Services have none.
+/// Terminating endpoints are not counted, even if they still serve.
 pub fn health_check(objects: &ServiceObjects) -> Option<HealthCheck> {
     let ServiceObjects { name: _, service, slices } = objects;
     let is_asked = service.kind == ServiceType::LoadBalancer && service.external_policy == Policy::Local;

@@ -1,4 +1,4 @@
-//! The node's properties that decide its table.
+//! The properties of the node that its desired table depends on.
 
 use std::{
     collections::BTreeSet,
@@ -10,26 +10,27 @@ use ipnet::IpNet;
 
 use crate::model::{PerFamily, object::Node};
 
-/// The node that the table is for.
+/// The node whose table is resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeContext {
-    /// Its name: endpoints that run on it are local.
+    /// The name of the Node. An endpoint with this `nodeName` is local.
     pub name: Arc<str>,
-    /// Its zone, if it is in one.
+    /// The value of the Node's label `topology.kubernetes.io/zone`.
     pub zone: Option<Arc<str>>,
-    /// The ranges that external IPs are served in; none: wherever they are, but in `service_cidrs`.
+    /// The ranges in which external IPs are served (`--allowed-external-ips`). `None` allows every address outside
+    /// `service_cidrs`.
     pub external_ips: Option<Arc<[IpNet]>>,
-    /// The ranges that ClusterIPs are given from: an address in them may become another Service's at any time.
+    /// The ranges from which ClusterIPs are allocated. The API server may give any of their addresses to another Service.
     pub service_cidrs: Arc<[IpNet]>,
-    /// The addresses by which source ranges tell whether they admit the node.
+    /// The node's addresses that are compared with source ranges, see [`super::source_ranges::ranges`].
     pub addresses: Box<[IpAddr]>,
 }
 
 impl NodeContext {
-    /// A node of this name, and what its Node object says, if there is one.
+    /// A node with this name, and the zone and addresses of its Node object, if the object exists.
     pub fn new(name: &str, object: Option<&Node>) -> Self {
         let zone = object.and_then(|node| node.zone.as_deref().map(Into::into));
-        // As kube-proxy has it, a family in which the Node has no address is told by the loopback address.
+        // As in kube-proxy, the loopback address stands for a family in which the Node has no address.
         let addresses = object.map(|node| {
             let PerFamily { v4, v6 } = node.addresses;
             [v4.unwrap_or(Ipv4Addr::LOCALHOST.into()), v6.unwrap_or(Ipv6Addr::LOCALHOST.into())]
@@ -37,7 +38,7 @@ impl NodeContext {
         Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
     }
 
-    /// As long as there is no Node object, these are the node's addresses.
+    /// Uses the addresses of the node's interfaces, if there is no Node object.
     #[must_use]
     pub fn at(self, local: &[IpAddr]) -> Self {
         if !self.addresses.is_empty() {
@@ -47,13 +48,13 @@ impl NodeContext {
         Self { addresses: addresses.into_iter().collect(), ..self }
     }
 
-    /// Serves external IPs in these ranges only, if any are given.
+    /// Serves external IPs only in these ranges. `None` allows every address outside the ranges of ClusterIPs.
     #[must_use]
     pub fn allowing(self, external_ips: Option<Arc<[IpNet]>>) -> Self {
         Self { external_ips, ..self }
     }
 
-    /// Leaves out external IPs in the ranges of ClusterIPs, unless they are allowed.
+    /// Skips external IPs in these ranges of ClusterIPs, unless [`Self::allowing`] has ranges.
     #[must_use]
     pub fn reserving(self, service_cidrs: &[IpNet]) -> Self {
         Self { service_cidrs: service_cidrs.into(), ..self }
@@ -61,21 +62,22 @@ impl NodeContext {
 
     /// Whether an external IP is served on this node.
     pub fn allows(&self, external_ip: IpAddr) -> bool {
-        self.objection(external_ip).is_none()
+        self.rejection(external_ip).is_none()
     }
 
-    /// Why an external IP is left out, if it is.
-    pub fn objection(&self, external_ip: IpAddr) -> Option<String> {
+    /// The reason why an external IP is skipped; `None` if it is served.
+    pub fn rejection(&self, external_ip: IpAddr) -> Option<String> {
         let holds = |range: &&IpNet| range.contains(&external_ip);
         if let Some(allowed) = &self.external_ips {
             let is_allowed = allowed.iter().any(|range| holds(&range));
-            return (!is_allowed)
-                .then(|| format!("the external IP {external_ip} is in none of --allowed-external-ips, and is left out"));
+            return (!is_allowed).then(|| {
+                format!("the external IP {external_ip} is in none of the ranges of --allowed-external-ips, and is left out")
+            });
         }
         let range = self.service_cidrs.iter().find(holds)?;
         Some(format!(
-            "the external IP {external_ip} is in the ServiceCIDR {range}, whose addresses are given to other Services, and is left \
-             out; --allowed-external-ips can allow it"
+            "the external IP {external_ip} is in the ServiceCIDR {range}, whose addresses the API server gives to other \
+             Services, and is left out; --allowed-external-ips can allow it"
         ))
     }
 }

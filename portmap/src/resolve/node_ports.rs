@@ -1,4 +1,4 @@
-//! On which of the node's addresses node ports are served. Pure.
+//! Selects the node's addresses that serve node ports, by `--nodeport-addresses`. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +17,13 @@ use crate::{
 /// An item of `--nodeport-addresses`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Eligible {
-    /// The addresses that the Node object names.
+    /// `primary`: the first address of each family in the Node object.
     Primary,
-    /// The loopback addresses, for clients in the host's network namespace.
+    /// `localhost`: the loopback addresses, for clients in the host's network namespace.
     Localhost,
-    /// Every address of the node but loopback.
+    /// `all`: every address of the node except loopback and link-local IPv6 addresses.
     All,
-    /// The addresses in this range.
+    /// A CIDR: the node's addresses in this range.
     Range(IpNet),
 }
 
@@ -51,25 +51,26 @@ impl fmt::Display for Eligible {
     }
 }
 
-/// The addresses that node ports are served on, unless they are a Service's; none while the Node object has to name one and does not.
+/// The addresses that serve node ports, each with the Service addresses that take precedence over it. `None` if `primary` is
+/// given and the Node object has no address yet.
 ///
-/// `local` are the addresses of the node's interfaces, with their prefixes. A family that only ranges of the other are given for is
-/// served on all.
+/// `local` are the addresses of the node's interfaces, with their prefixes. If all items are ranges of one family, node ports
+/// of the other family are served on all its addresses.
 pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpNet]) -> Option<BTreeMap<IpAddr, Yielding>> {
     let PerFamily { v4, v6 } = node.map(|node| node.addresses).unwrap_or_default();
     let named: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();
-    let outward = || local.iter().map(IpNet::addr).filter(|address| is_outward(*address));
+    let external = || local.iter().map(IpNet::addr).filter(|address| is_external(*address));
     let mut addresses = BTreeSet::new();
     for item in eligible {
         match item {
             Eligible::Primary if named.is_empty() => return None,
             Eligible::Primary => addresses.extend(named.iter().copied()),
             Eligible::Localhost => addresses.extend(LOOPBACK.iter().flatten()),
-            Eligible::All => addresses.extend(outward()),
+            Eligible::All => addresses.extend(external()),
             Eligible::Range(range) => {
-                addresses.extend(outward().filter(|address| range.contains(address)));
-                let asks = |loopback: &&[IpAddr; 2]| range.prefix_len() > 0 && range.contains(&loopback[0]);
-                addresses.extend(LOOPBACK.iter().filter(asks).flatten());
+                addresses.extend(external().filter(|address| range.contains(address)));
+                let includes = |loopback: &&[IpAddr; 2]| range.prefix_len() > 0 && range.contains(&loopback[0]);
+                addresses.extend(LOOPBACK.iter().filter(includes).flatten());
             }
         }
     }
@@ -78,27 +79,28 @@ pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpNet]) ->
         for family in Family::ALL {
             let has = |item: &Eligible| matches!(item, Eligible::Range(range) if Family::of(range.addr()) == family);
             if !eligible.iter().any(has) {
-                addresses.extend(outward().filter(|address| Family::of(*address) == family));
+                addresses.extend(external().filter(|address| Family::of(*address) == family));
             }
         }
     }
-    // Proxies and announcers put Services' addresses on interfaces, each alone; a host's own has a network around it, mostly.
-    let alone: BTreeSet<IpAddr> =
+    // kube-proxy (IPVS) and load balancer speakers add Service addresses to interfaces as /32 or /128.
+    let host_routes: BTreeSet<IpAddr> =
         local.iter().filter(|net| net.prefix_len() == net.max_prefix_len()).map(IpNet::addr).collect();
     let yielding = |address: &IpAddr| {
-        if alone.contains(address) && !named.contains(address) { Yielding::ToServices } else { Yielding::ToClusterIps }
+        if host_routes.contains(address) && !named.contains(address) { Yielding::ToServices } else { Yielding::ToClusterIps }
     };
     Some(addresses.into_iter().map(|address| (address, yielding(&address))).collect())
 }
 
-/// The loopback address of each family, and the one that `connect()` takes for it.
+/// The loopback address and the unspecified address of each family. The kernel's `connect()` uses loopback for the unspecified
+/// address.
 const LOOPBACK: [[IpAddr; 2]; 2] = [
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
     [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
 ];
 
-/// Whether another host could name it. Link-local addresses are only told apart by their interface.
-fn is_outward(address: IpAddr) -> bool {
+/// Whether other hosts can connect to the address. Link-local IPv6 addresses are excluded: they are unique only per interface.
+fn is_external(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),
         IpAddr::V6(address) => !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local(),
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_ranges_may_be_combined() {
+    fn keywords_and_ranges_may_be_combined() {
         assert_eq!(chosen(&["primary"], Some("192.168.1.5")), Some(these(&["192.168.1.5"])));
         assert_eq!(chosen(&["primary"], None), None);
         assert_eq!(chosen(&["all"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_asked_for_family_by_family() {
+    fn loopback_is_selected_per_family() {
         assert_eq!(chosen(&["::1/128", "127.0.0.2/32"], None), Some(these(&["::", "::1"])));
         assert_eq!(chosen(&["127.0.0.0/8", "fd01::/16"], None), Some(these(&["0.0.0.0", "127.0.0.1"])));
         assert_eq!(chosen(&["::/0", "0.0.0.0/0"], None), Some(these(&["10.0.0.1", "192.168.1.5", "fd00::5"])));

@@ -1,4 +1,4 @@
-//! The traffic policies of a Service port, and the endpoint sets that they need.
+//! The traffic policies of a Service port, and the endpoint sets that these policies need.
 
 use super::{
     NodeContext,
@@ -9,23 +9,24 @@ use crate::model::{
     object::{Policy, Port, Service, ServiceType},
 };
 
-/// Whose traffic a policy is about.
+/// The traffic that a policy applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Traffic {
-    /// `internalTrafficPolicy`.
+    /// Traffic to ClusterIPs, under `internalTrafficPolicy`.
     Internal,
-    /// `externalTrafficPolicy`.
+    /// Traffic to node ports, external IPs and load balancer addresses, under `externalTrafficPolicy`.
     External,
 }
 
-/// What decides which endpoints the clients of a port get.
+/// The properties of a Service port that select its endpoint sets.
 pub struct Policies {
+    /// `internalTrafficPolicy`.
     pub internal: Policy,
-    /// Of external traffic, if there can be any.
+    /// `externalTrafficPolicy`; `Cluster` for a Service that clients outside the cluster cannot use.
     pub external: Policy,
-    /// Whether clients outside of the cluster may reach it.
+    /// Whether the port has a node port, an external IP or a load balancer address.
     pub is_accessible: bool,
-    /// Whether sockets or session affinity remember endpoints.
+    /// Whether UDP sockets or session affinity keep clients at an endpoint.
     pub is_remembered: bool,
 }
 
@@ -48,7 +49,7 @@ impl Policies {
         }
     }
 
-    /// Whose traffic is kept on this node although there are endpoints only elsewhere.
+    /// The traffic that a `Local` policy keeps on this node, if all endpoints are on other nodes.
     pub fn lacking(
         &self,
         slices: &Slices<'_>,
@@ -70,7 +71,7 @@ impl Policies {
     }
 }
 
-/// Whether the type makes it one that clients outside the cluster may use.
+/// Whether clients outside the cluster may use the Service, by its type or its external IPs.
 fn is_external(service: &Service) -> bool {
     match service.kind {
         ServiceType::LoadBalancer | ServiceType::NodePort => true,

@@ -1,4 +1,4 @@
-//! The frontends that a Service asks for: its addresses times its ports.
+//! The frontends that a Service claims: each of its addresses with each of its ports, and its node ports.
 
 use std::net::IpAddr;
 
@@ -11,35 +11,37 @@ use crate::{
     },
 };
 
-/// The most places that a Service may claim. Each costs some microseconds, during which no other Service is served, and no object
-/// may take more than a tenth of a second. A Service of 1 MiB could otherwise claim a hundred million: its addresses times its ports.
+/// The largest number of frontends that a Service may claim.
+///
+/// Each frontend costs some microseconds, in which no other Service is updated; the limit keeps the time for one object below a
+/// tenth of a second. Without it, a Service of 1 MiB could claim a hundred million frontends.
 pub const MAX_FRONTENDS: usize = 16_384;
 
-/// What a Service claims.
+/// The frontends and ClusterIPs that a Service claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Each place once, and how the Service comes to it.
+    /// The frontends, each once, with the rank of the claim.
     pub frontends: Vec<(FrontendSpec, Rank)>,
-    /// Its ClusterIPs: ports of them that are not among the places are refused.
+    /// The Service's ClusterIPs. Connections to ports of these addresses that are not among `frontends` are refused.
     pub addresses: Vec<IpAddr>,
-    /// Whether these are all places.
+    /// Whether `frontends` is complete.
     pub extent: Extent,
 }
 
-/// How much of what a Service asks for it claims.
+/// Whether the claims of a Service are complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// All.
+    /// All frontends of the Service are claimed.
     #[default]
     Whole,
-    /// [`MAX_FRONTENDS`].
+    /// The Service has more than [`MAX_FRONTENDS`] frontends; only that many are claimed.
     Cut,
 }
 
-/// What a Service claims on a node. `on_duplicate` is called for each address and port that two ports of the Service define.
+/// The claims of a Service on a node. `on_duplicate` is called for each address and port that two ports of the Service define.
 pub fn claims(service: &Service, node: &NodeContext, mut on_duplicate: impl FnMut(FrontendSpec)) -> Claims {
     let mut claims = Claims::default();
-    // A Service that is only a name has no address to translate, even if one is left over.
+    // A Service of type ExternalName is only a DNS name; a remaining address from an earlier type is not served.
     if service.kind == ServiceType::ExternalName {
         return claims;
     }
@@ -88,16 +90,16 @@ fn rank(service: &Service, kind: AddressKind) -> Rank {
     }
 }
 
-/// The families that a Service has, and its ClusterIP in each.
+/// The address families of a Service, each with its ClusterIP.
 pub fn cluster_ips(service: &Service) -> impl Iterator<Item = (Family, IpAddr)> {
     Family::ALL.into_iter().filter_map(|family| Some((family, (*service.cluster_ips.get(family))?)))
 }
 
-/// The addresses of a Service of one family, each once, and how they came to it: the ClusterIP first.
+/// The addresses of a Service in the family of this ClusterIP, each once with its kind. The ClusterIP is the first.
 pub fn addresses(service: &Service, node: &NodeContext, cluster_ip: IpAddr) -> impl Iterator<Item = (IpAddr, AddressKind)> {
     let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, AddressKind::LoadBalancer));
     let others = load_balancers.chain(external_ips(service, node).map(|address| (address, AddressKind::ExternalIp)));
-    // An address that is given twice, or as two kinds, is one.
+    // An address may be listed twice, or as two kinds; the first kind is used.
     let mut known = HashSet::default();
     let is_new = move |(address, _): &(IpAddr, AddressKind)| {
         Family::of(*address) == Family::of(cluster_ip) && *address != cluster_ip && known.insert(*address)

@@ -1,4 +1,4 @@
-//! What a Service does at each of its places.
+//! The entries of one Service: endpoints, policies and source ranges of each of its frontends.
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
@@ -20,32 +20,36 @@ use crate::{
     store::ServiceObjects,
 };
 
-/// The entries of one Service on one node, place by spec. An answer takes the time of a look-up if the place before was of the same
-/// port: the addresses of a port share all but the kind.
+/// Derives the entries of one Service on one node, one frontend at a time.
+///
+/// All addresses of a port share their entry except for the address kind. The endpoints of the last port are kept, so that a
+/// further frontend of the same port costs only a look-up.
 pub struct ServiceEntries {
     objects: ServiceObjects,
     node: NodeContext,
-    /// Addresses other than ClusterIPs.
+    /// External IPs and load balancer addresses, with their kinds.
     kinds: HashMap<IpAddr, AddressKind>,
-    /// Families that have such an address.
+    /// Whether the family has an address in `kinds`.
     has_others: PerFamily<bool>,
-    /// Indices of ports, by what clients ask for.
-    ports: HashMap<AskedPort, usize>,
-    /// Of the slices.
+    /// The index of a port in `spec.ports`.
+    ports: HashMap<DestinationPort, usize>,
+    /// The index of the slices by port.
     index: Index,
     source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
-    /// The answer of the port that was asked_port for last.
+    /// The endpoints and policies of the last port.
     last: RefCell<Option<PortEntries>>,
 }
 
-/// A port as clients name it.
+/// A port that clients connect to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum AskedPort {
+enum DestinationPort {
+    /// `port`, on the addresses of the Service.
     Port(u16, Protocol),
+    /// `nodePort`, on the addresses of the node.
     NodePort(u16, Protocol),
 }
 
-/// What holds for all places of a port in one family.
+/// The endpoints and policies that all frontends of a port in one family share.
 struct PortEntries {
     index: usize,
     family: Family,
@@ -57,7 +61,7 @@ struct PortEntries {
 }
 
 impl ServiceEntries {
-    /// Of this Service.
+    /// The entries of this Service.
     pub fn new(objects: ServiceObjects, node: &NodeContext) -> Self {
         let service = &objects.service;
         let (mut kinds, mut has_others) = (HashMap::default(), PerFamily::default());
@@ -67,9 +71,9 @@ impl ServiceEntries {
         }
         let mut ports = HashMap::default();
         for (index, port) in service.ports.iter().enumerate() {
-            ports.entry(AskedPort::Port(port.port, port.protocol)).or_insert(index);
+            ports.entry(DestinationPort::Port(port.port, port.protocol)).or_insert(index);
             if let Some(number) = port.node_port {
-                ports.entry(AskedPort::NodePort(number, port.protocol)).or_insert(index);
+                ports.entry(DestinationPort::NodePort(number, port.protocol)).or_insert(index);
             }
         }
         let source_ranges = PerFamily::of(|family| source_ranges::ranges(service, family, node).map(Into::into));
@@ -82,18 +86,18 @@ impl ServiceEntries {
         &self.objects.name
     }
 
-    /// What the Service does at a place that it claims.
+    /// The entry of a frontend; `None` if the Service does not have the frontend.
     pub fn entry(&self, spec: &FrontendSpec) -> Option<Entry> {
         let service = &self.objects.service;
         let cluster_ip = (*service.cluster_ips.get(spec.family))?;
-        let (kind, asked_port) = match spec.address {
-            None => (AddressKind::NodePort, AskedPort::NodePort(spec.port, spec.protocol)),
+        let (kind, destination) = match spec.address {
+            None => (AddressKind::NodePort, DestinationPort::NodePort(spec.port, spec.protocol)),
             Some(address) => {
                 let kind = if address == cluster_ip { AddressKind::ClusterIp } else { *self.kinds.get(&address)? };
-                (kind, AskedPort::Port(spec.port, spec.protocol))
+                (kind, DestinationPort::Port(spec.port, spec.protocol))
             }
         };
-        let index = *self.ports.get(&asked_port)?;
+        let index = *self.ports.get(&destination)?;
         let mut last = self.last.borrow_mut();
         if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, spec.family)) {
             *last = Some(self.port_entries(index, spec.family)?);
@@ -101,7 +105,7 @@ impl ServiceEntries {
         let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
         let (inside, outside) = match kind {
             AddressKind::ClusterIp if policies.internal == Policy::Local => (local, local),
-            // Clients on this node are not made to depend on where the endpoints run.
+            // externalTrafficPolicy applies to clients outside the node only; clients on the node get all endpoints.
             AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer
                 if policies.external == Policy::Local =>
             {
@@ -134,7 +138,8 @@ impl ServiceEntries {
     }
 }
 
-/// Without an endpoint anywhere clients are refused; with some elsewhere only, a policy keeps them away, and they are dropped.
+/// The target for a set of endpoints. Clients are refused if no node has an endpoint, and dropped if a policy excludes all
+/// endpoints.
 fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
     if !has_any {
         Target::Verdict(Verdict::Refuse)

@@ -1,4 +1,4 @@
-//! Fields of a Service that have no effect, with the reasons.
+//! Fields of a Service and its EndpointSlices that have no effect, with the reasons.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::{
     },
 };
 
-/// Something that an object asks for and does not get, and why.
+/// A field of a Service or of one of its EndpointSlices that has no effect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
-    /// The Service.
+    /// The Service that the field belongs to.
     pub service: ObjectName,
-    /// What is wrong, and what to do about it.
+    /// A sentence for users with the field, the reason and, where possible, the remedy.
     pub reason: String,
 }
 
@@ -25,23 +25,23 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// Notes slices of which no port is one of the Service: the commonest mistake.
+/// Reports EndpointSlices that share no port name and protocol with the Service. This is the most common mistake.
 pub fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Faults) {
     let wanted: HashSet<(&str, Protocol)> = service.ports.iter().map(|port| (&*port.name, port.protocol)).collect();
-    let joins_nothing = |slice: &&Slice| {
+    let has_no_port_of_service = |slice: &&Slice| {
         let has_ports = !wanted.is_empty() && !slice.ports.is_empty() && !slice.endpoints.is_empty();
         has_ports && !slice.ports.iter().any(|port: &SlicePort| wanted.contains(&(&*port.name, port.protocol)))
     };
-    for slice in slices.iter().filter(joins_nothing) {
+    for slice in slices.iter().filter(has_no_port_of_service) {
         let given = names(slice.ports.iter().map(|port| (&*port.name, port.protocol)));
         let wanted = names(service.ports.iter().map(|port| (&*port.name, port.protocol)));
         faults.note(format_args!(
-            "an EndpointSlice has the ports {given}, and the Service {wanted}: no name and protocol is the same"
+            "an EndpointSlice has the ports {given}, and the Service has the ports {wanted}: none has the same name and protocol"
         ));
     }
 }
 
-/// At most so many ports are named in one sentence.
+/// Number of ports that are listed in one sentence; further ports are counted.
 const NAMED: usize = 10;
 
 fn names<'a>(mut ports: impl ExactSizeIterator<Item = (&'a str, Protocol)>) -> String {

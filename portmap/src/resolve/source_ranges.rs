@@ -1,4 +1,4 @@
-//! Whom the addresses of a load balancer admit.
+//! Source ranges of load balancer addresses: the ranges of clients that may connect.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,11 @@ use ipnet::IpNet;
 use super::NodeContext;
 use crate::model::{Family, object::Service};
 
-/// The source ranges of a Service in a family, collapsed and in order; none: everybody is admitted.
+/// The source ranges of a Service in a family, collapsed and sorted; `None` admits every client.
 ///
-/// As kube-proxy has it: where the list admits the node, each address of the load balancer is admitted too. Such an address is often
-/// the node's own, by a route or on an interface, and then the source of what the node sends there.
+/// As in kube-proxy, source ranges that admit the node also admit the addresses of the load balancer. Such an address is often
+/// an address of the node itself, by a route or on an interface; then it is also the source address of the node's own
+/// connections.
 pub fn ranges(service: &Service, family: Family, node: &NodeContext) -> Option<Vec<IpNet>> {
     let ranges = service.source_ranges.get(family).as_deref()?;
     let mut all = ranges.to_vec();
@@ -25,13 +26,13 @@ pub fn ranges(service: &Service, family: Family, node: &NodeContext) -> Option<V
     Some(all)
 }
 
-/// The addresses of a Service's load balancer that admit only some.
+/// The load balancer addresses of a Service that have source ranges.
 pub fn guarded(service: &Service) -> Vec<IpAddr> {
     let is_guarded = |address: &IpAddr| service.source_ranges.get(Family::of(*address)).is_some();
     service.load_balancer_ips.iter().copied().filter(is_guarded).collect()
 }
 
-/// Whether one of these ranges, which are collapsed and in order, contains the address.
+/// Whether one of the ranges, which are collapsed and sorted, contains the address.
 fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
     let next = ranges.partition_point(|range| range.network() <= address);
     next.checked_sub(1).and_then(|index| ranges.get(index)).is_some_and(|range| range.contains(&address))

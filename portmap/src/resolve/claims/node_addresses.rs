@@ -1,4 +1,4 @@
-//! The node's own addresses, and the node ports on them.
+//! The node's addresses, and the frontends of node ports on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,18 +13,18 @@ use crate::{
     resolve::changes::Changes,
 };
 
-/// The addresses of the node, and the node ports whose claims have changed.
+/// The addresses of the node, and the changes that [`Table::apply_node_ports`] has to apply.
 #[derive(Debug, Default)]
 pub(super) struct NodeAddresses {
-    /// Addresses that the node may have, and when they are none of it.
+    /// The eligible addresses of the node, with the Service addresses that take precedence.
     candidates: BTreeMap<IpAddr, Yielding>,
-    /// Where node ports are served: the candidates that are no Service's.
+    /// The candidates that no Service has: they serve node ports.
     serving: BTreeSet<IpAddr>,
-    /// Candidates that may have become a Service's, or ceased to be one's, since the last call of `apply_node_ports`.
+    /// Candidates that a Service may have gained or lost since the last call of [`Table::apply_node_ports`].
     changed: BTreeSet<IpAddr>,
-    /// Node ports whose claims have changed since then.
+    /// Node ports whose claims have changed since that call.
     node_ports: BTreeSet<FrontendSpec>,
-    /// Those of them that nobody claimed before.
+    /// The node ports in `node_ports` that had no claim before.
     new_node_ports: BTreeSet<FrontendSpec>,
 }
 
@@ -50,7 +50,7 @@ impl NodeAddresses {
 }
 
 impl Table {
-    /// Serves node ports on those of these addresses that are no Service's, and returns what may have changed.
+    /// Sets the eligible addresses of the node, applies the node ports, and returns the changes.
     pub fn set_node_addresses(&mut self, addresses: BTreeMap<IpAddr, Yielding>) -> Changes {
         let is_other = |(address, yielding): (&IpAddr, &Yielding), map: &BTreeMap<_, _>| {
             (map.get(address) != Some(yielding)).then_some(*address)
@@ -61,21 +61,22 @@ impl Table {
         self.apply_node_ports()
     }
 
-    /// Places node ports by all that was replaced and set since the last call, and returns what may have changed by that.
+    /// Applies all changes of claims and addresses since the last call to the node ports, and returns the changed frontends.
     ///
-    /// At the end of a batch: addresses of the node may be the ClusterIPs of Services that are only now becoming known, with
-    /// thousands of node ports on each.
+    /// Called once at the end of a batch of events. The batch may contain the Services of addresses that would otherwise serve
+    /// thousands of node ports for a moment.
     pub fn apply_node_ports(&mut self) -> Changes {
         let (changed, new) = (mem::take(&mut self.node.node_ports), mem::take(&mut self.node.new_node_ports));
         let mut frontends = HashSet::default();
-        // Those that were there before: of a batch with many Services they are few.
+        // The node ports before the batch. They are computed once, and are few if the batch has most Services.
         let mut before: Option<Vec<FrontendSpec>> = None;
         for address in mem::take(&mut self.node.changed) {
             let family = Family::of(address);
-            let is_nodes = self.node.candidates.get(&address).is_some_and(|yielding| !self.is_services(address, *yielding));
-            if is_nodes && self.node.serving.insert(address) {
+            let belongs_to_node =
+                self.node.candidates.get(&address).is_some_and(|yielding| !self.belongs_to_service(address, *yielding));
+            if belongs_to_node && self.node.serving.insert(address) {
                 frontends.extend(self.node_ports_of(family).map(|spec| spec.on(address)));
-            } else if !is_nodes && self.node.serving.remove(&address) {
+            } else if !belongs_to_node && self.node.serving.remove(&address) {
                 let before = before.get_or_insert_with(|| {
                     let all = Family::ALL.into_iter().flat_map(|family| self.node_ports_of(family));
                     all.chain(&changed).filter(|spec| !new.contains(spec)).copied().collect()
@@ -91,13 +92,14 @@ impl Table {
         Changes { frontends, addresses: HashSet::default() }
     }
 
+    /// The claimed node ports of a family.
     pub(super) fn node_ports_of(&self, family: Family) -> impl Iterator<Item = &FrontendSpec> {
         let spec = |port, protocol| FrontendSpec::node_port(family, port, protocol);
         self.claims.range(spec(u16::MIN, Protocol::Tcp)..=spec(u16::MAX, Protocol::Udp)).map(|(spec, _)| spec)
     }
 
-    /// Whether an address is a Service's to which a node address yields.
-    fn is_services(&self, address: IpAddr, yielding: Yielding) -> bool {
+    /// Whether a Service has the address and takes precedence over the node.
+    fn belongs_to_service(&self, address: IpAddr, yielding: Yielding) -> bool {
         let is_external = || self.at(address).next().is_some();
         self.addresses.contains_key(&address) || (yielding == Yielding::ToServices && is_external())
     }

@@ -7,8 +7,10 @@ use crate::{
 };
 
 impl Table {
-    /// Puts frontends into the order in which they are planned: frontends to remove, then by [`Rank`], so that node ports are the
-    /// first to lack room. Within a rank the frontends of a service port stand together: they share much of their entries.
+    /// Sorts frontends into the order in which they are planned: removed frontends first, then by [`super::Rank`].
+    ///
+    /// Node ports are the last, so that they are the first to be left out of a full map. Within a rank the frontends of a
+    /// Service port are adjacent, because they share their endpoints.
     pub fn arrange(&self, frontends: Vec<Frontend>) -> Vec<Frontend> {
         let mut groups: HashMap<&ObjectName, usize> = HashMap::default();
         let key = |frontend: Frontend| {

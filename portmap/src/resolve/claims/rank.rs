@@ -1,35 +1,35 @@
-//! The order of claims on one frontend, and the owners of addresses.
+//! The order of claims on one frontend, and the precedence between node addresses and Service addresses.
 
 use crate::model::Precedence;
 
-/// How a Service came to a place. Of several claims the first of these wins, whatever the age of the Services.
+/// The kind of a claim on a frontend. The claim with the first rank wins; the age of the Services decides only within a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rank {
-    /// The address is its ClusterIP. The API server gives each to one Service.
+    /// The address is the ClusterIP of the Service. The API server gives each ClusterIP to one Service.
     ClusterIp,
-    /// The address is an external IP, or a load balancer's address of a Service of that type.
+    /// The address is an external IP, or a load balancer address of a Service of type `LoadBalancer`.
     External,
-    /// The address is in `status.loadBalancer` of a Service that is not of that type any more.
+    /// The address is in `status.loadBalancer` of a Service that is no longer of type `LoadBalancer`.
     LeftOver,
-    /// A node port, which meets no other rank at its place.
+    /// The frontend is a node port. All claims on a node port have this rank.
     NodePort,
 }
 
-/// Whose addresses are no node addresses, although an interface of the node has them.
+/// The Service addresses that take precedence over a node address. A node address that a Service has serves no node ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Yielding {
-    /// ClusterIPs.
+    /// ClusterIPs take precedence.
     ToClusterIps,
-    /// ClusterIPs, external IPs and load balancer addresses.
+    /// ClusterIPs, external IPs and load balancer addresses take precedence.
     ToServices,
 }
 
-/// A Service's claim on a place.
+/// The claim of a Service on a frontend.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// How the Service asks for the frontend.
+    /// The kind of the claim.
     pub rank: Rank,
-    /// The Service, and its age.
+    /// The Service and its creation time.
     pub precedence: Precedence,
 }
 
@@ -40,17 +40,18 @@ impl Claim {
     }
 }
 
-/// Whether it is known who else has a ClusterIP.
+/// Whether the ClusterIPs of other proxies' Services are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owners {
-    /// All Services of other proxies are known, and their changes are heard of.
+    /// All Services of other proxies are known, and the watch of their changes works.
     Known,
-    /// They are not: an address may be another proxy's.
+    /// Some Services of other proxies may be unknown, so that an address without an owner may be the ClusterIP of such a
+    /// Service.
     #[default]
     Unknown,
 }
 
-/// Where the claim of a Service stands among those on a place. There may be as many as there are Services.
+/// The index of a Service's claim among the sorted claims on a frontend. A binary search, because all Services may claim it.
 pub fn position(claims: &[Claim], claimant: &Precedence) -> Option<usize> {
     let ranks = [Rank::ClusterIp, Rank::External, Rank::LeftOver, Rank::NodePort];
     ranks.iter().find_map(|rank| claims.binary_search_by(|claim| claim.key().cmp(&(*rank, claimant))).ok())

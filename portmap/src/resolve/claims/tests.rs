@@ -51,7 +51,7 @@ fn a_cluster_ip_wins_whatever_its_age() {
 }
 
 #[test]
-fn what_is_left_over_loses_to_what_is_in_use() {
+fn a_left_over_address_loses_to_one_in_use() {
     let (old, new) = (precedence(1, "was"), precedence(2, "is"));
     let mut table = Table::default();
     table.replace(&old, &[], vec![(spec(), Rank::LeftOver)]);
@@ -60,9 +60,9 @@ fn what_is_left_over_loses_to_what_is_in_use() {
     assert_eq!(winner(&table), Some("is"));
 }
 
-/// Also at ports that its Service does not define.
+/// Also at ports that the Service does not define.
 #[test]
-fn a_cluster_ip_is_nobody_elses_at_any_port() {
+fn a_cluster_ip_belongs_to_its_service_at_every_port() {
     for owner in [AddressOwner::Served, AddressOwner::OtherProxy] {
         let squatter = precedence(1, "squatter");
         let (mut table, address) = (Table::default(), frontend().address);
@@ -79,9 +79,9 @@ fn a_cluster_ip_is_nobody_elses_at_any_port() {
     }
 }
 
-/// As on kube-ipvs0, which has the ClusterIPs of all Services.
+/// The case of kube-ipvs0, an interface with the ClusterIPs of all Services.
 #[test]
-fn an_address_that_is_a_services_is_none_of_the_nodes() {
+fn an_address_of_a_service_serves_no_node_ports() {
     let node_port = FrontendSpec::node_port(Family::V4, 30_080, Protocol::Tcp);
     let on = |last: u8| node_port.on([10, 96, 0, last].into());
     let mut table = Table::default();
@@ -92,7 +92,11 @@ fn an_address_that_is_a_services_is_none_of_the_nodes() {
     let claims = [2, 3].map(|last| (external(last), Rank::External));
     table.replace(&service, &[], claims.into_iter().chain([(node_port, Rank::NodePort)]).collect());
     table.set_addresses(AddressOwner::Served, &service.service, &[], &[on(1).address]);
-    assert_eq!(table.apply_node_ports().frontends, [on(2)].into_iter().collect(), "none was on the address before");
+    assert_eq!(
+        table.apply_node_ports().frontends,
+        [on(2)].into_iter().collect(),
+        "node ports were never served on the address"
+    );
     let served = |table: &Table| [1, 2, 3].map(|last| table.winner(&on(last)).is_some());
     assert_eq!(served(&table), [false, true, false]);
     table.set_addresses(AddressOwner::Served, &service.service, &[on(1).address], &[]);
@@ -101,7 +105,7 @@ fn an_address_that_is_a_services_is_none_of_the_nodes() {
 }
 
 #[test]
-fn node_ports_come_last_and_services_stand_together() {
+fn node_ports_are_last_and_frontends_of_a_service_are_adjacent() {
     let mut table = Table::default();
     let at = |last: u8, port| Frontend { address: [10, 96, 0, last].into(), port, protocol: Protocol::Tcp };
     table.set_node_addresses([(at(0, 0).address, Yielding::ToClusterIps)].into());

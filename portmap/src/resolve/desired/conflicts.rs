@@ -1,4 +1,4 @@
-//! Who claims a spec in vain: said once.
+//! Logs the unsuccessful claims of Services, each once.
 
 use std::collections::BTreeSet;
 
@@ -7,45 +7,45 @@ use crate::{
     resolve::claims::Table,
 };
 
-/// Places named at once; the rest are counted. A Service may claim thousands.
-const MOST: usize = 5;
+/// Number of conflicts that are logged at once. Further ones are counted, because a Service may have thousands.
+const MAX_LOGGED: usize = 5;
 
-/// Those that were said, while they last.
+/// The conflicts that are already logged and still exist.
 #[derive(Debug, Default)]
 pub struct Conflicts {
-    reported: BTreeSet<(FrontendSpec, ObjectName)>,
+    logged: BTreeSet<(FrontendSpec, ObjectName)>,
 }
 
 impl Conflicts {
-    /// Says what is new after the claims of a Service on these places have changed. At each spec that is at most the Service
-    /// itself, and the one that it has displaced.
+    /// Logs new conflicts on frontends for which the claims of a Service have changed. For each frontend, only two Services can
+    /// have a new conflict: the Service itself, and the Service that it displaced.
     pub fn review<'a>(&mut self, table: &Table, claimant: &Precedence, specs: impl IntoIterator<Item = &'a FrontendSpec>) {
         let service = &claimant.service;
         let mut count = 0;
         for spec in specs {
             let Some(holder) = table.holder(spec) else {
-                self.reported.remove(&(*spec, service.clone()));
+                self.logged.remove(&(*spec, service.clone()));
                 continue;
             };
-            self.reported.remove(&(*spec, holder.clone()));
+            self.logged.remove(&(*spec, holder.clone()));
             let own = table.has_unsuccessful_claim(spec, claimant).then_some(service);
             if own.is_none() {
-                self.reported.remove(&(*spec, service.clone()));
+                self.logged.remove(&(*spec, service.clone()));
             }
-            let displaced =
-                table.conflicts(spec).next().map(|(conflicting, _)| conflicting).filter(|conflicting| *conflicting != service);
-            for conflicting in [own, displaced].into_iter().flatten() {
-                if !self.reported.insert((*spec, conflicting.clone())) {
+            let displaced = table.conflicts(spec).next().map(|(other, _)| other).filter(|other| *other != service);
+            for unsuccessful in [own, displaced].into_iter().flatten() {
+                if !self.logged.insert((*spec, unsuccessful.clone())) {
                     continue;
                 }
                 count += 1;
-                if count <= MOST {
-                    tracing::warn!("Service {conflicting}: {spec} belongs to Service {holder}, and is left to it");
+                if count <= MAX_LOGGED {
+                    tracing::warn!("Service {unsuccessful}: {spec} belongs to Service {holder}, and is left to it");
                 }
             }
         }
-        if count > MOST {
-            tracing::warn!("Service {service}: {} more of its addresses and ports are claimed by two Services", count - MOST);
+        if count > MAX_LOGGED {
+            let further = count - MAX_LOGGED;
+            tracing::warn!("Service {service}: {further} more of its addresses and ports are claimed by two Services");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Entries of the desired table, derived from the objects when they are read.
+//! The entries of the desired table, derived from the objects when they are read.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -24,10 +24,10 @@ impl Desired {
         }
     }
 
-    /// All entries, in the order of their places.
+    /// All entries in the order of their frontends. All are in memory at once.
     pub fn entries(&self) -> impl Iterator<Item = (FrontendSpec, Entry)> {
         let mut specs: Vec<(&ObjectName, &FrontendSpec)> = self.table.iter().map(|(spec, service)| (service, spec)).collect();
-        // Service by Service, since the reader unpacks the objects of each.
+        // Sorted by Service, because the reader keeps the unpacked objects of one Service.
         specs.sort_by_key(|(service, spec)| (*service, spec.port));
         let mut reader = EntryReader::new(self);
         let entry = |(service, spec): (&ObjectName, &FrontendSpec)| Some((*spec, reader.at(spec, service)?));
@@ -36,7 +36,7 @@ impl Desired {
     }
 }
 
-/// Reads entries. The objects of the last Service stay unpacked: the next entry is probably one of the same Service.
+/// Reads entries. Keeps the unpacked objects of the last Service, because the next entry is usually one of the same Service.
 pub struct EntryReader<'a> {
     desired: &'a Desired,
     last: Option<ServiceEntries>,
@@ -54,7 +54,7 @@ impl<'a> EntryReader<'a> {
         self.at(&spec, service)
     }
 
-    /// Whether the endpoint `given` still entries_of_service clients of a frontend, if only those that it has.
+    /// Whether the endpoint `given` still serves the frontend, if only for existing clients.
     pub fn serves(&mut self, frontend: &Frontend, given: SocketAddr) -> bool {
         let serving = self.of_frontend(frontend).and_then(|entry| entry.serving);
         serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))
@@ -63,12 +63,12 @@ impl<'a> EntryReader<'a> {
     fn at(&mut self, spec: &FrontendSpec, service: &ObjectName) -> Option<Entry> {
         let Desired { store, node, .. } = self.desired;
         let last = self.last.take().filter(|last| last.service() == service);
-        let entries_of_service = match last {
+        let service_entries = match last {
             Some(last) => last,
             None => ServiceEntries::new(store.service_objects(service)?, node),
         };
-        let entry = entries_of_service.entry(spec);
-        self.last = Some(entries_of_service);
+        let entry = service_entries.entry(spec);
+        self.last = Some(service_entries);
         entry
     }
 }

@@ -1,4 +1,4 @@
-//! The node that the table is for: its name, zone, addresses and the ranges of ClusterIPs.
+//! Changes of the node: zone, addresses and the ranges of ClusterIPs.
 
 use std::{collections::BTreeMap, mem, net::IpAddr};
 
@@ -16,41 +16,43 @@ use crate::{
 };
 
 impl Desired {
-    /// The ranges that ClusterIPs are given from.
+    /// The ranges from which ClusterIPs are allocated: those of the ServiceCIDRs, else those of the command line.
     pub fn cidrs(&self) -> Vec<IpNet> {
         let listed: Vec<IpNet> = self.store.cidrs().collect();
         if listed.is_empty() { self.cidrs.clone() } else { listed }
     }
 
-    /// Whether it is known who else has an address in them.
+    /// Whether the ClusterIPs of other proxies' Services are known.
     pub fn owners(&self) -> Owners {
         if self.store.has_listed(ObjectKind::OtherService) { self.owners } else { Owners::Unknown }
     }
 
-    /// Sets whether changes of other proxies' Services are heard of. Without, one that gains the label would look deleted.
+    /// Sets whether the watch of other proxies' Services works. Without that watch, a Service that gains the proxy-name label
+    /// looks deleted.
     pub fn set_owners(&mut self, owners: Owners) {
         self.owners = owners;
     }
 
-    /// Sets the addresses of the node's interfaces, with their prefixes.
+    /// Sets the addresses of the node's interfaces, with their prefixes, and returns the changed node ports.
     pub fn set_local(&mut self, addresses: Vec<IpNet>) -> Changes {
         self.local = addresses;
         self.node_may_have_changed = true;
         self.update_node_addresses()
     }
 
-    /// Whether node ports wait for the Node object to name an address.
+    /// Whether node ports are not served yet, because the Node object has no address.
     pub fn lacks_address(&self) -> bool {
         self.node_addresses().is_none()
     }
 
-    /// Waits for the Node object's addresses no longer: node ports are served on all.
+    /// Serves node ports on all addresses until the Node object has an address. Returns the changed node ports.
     pub fn give_up_waiting(&mut self) -> Changes {
         self.serves_all_addresses = true;
         self.update_node_addresses()
     }
 
-    /// Takes over what the Node, the ServiceCIDRs and the addresses of the interfaces say.
+    /// Updates the node from the Node object, the ServiceCIDRs and the interfaces, and marks the Services that depend on the
+    /// change.
     pub(super) fn update_node(&mut self) {
         let local: Vec<IpAddr> = self.local.iter().map(IpNet::addr).collect();
         let node = NodeContext::new(&self.name, self.store.node()).at(&local);
@@ -66,6 +68,7 @@ impl Desired {
         }
     }
 
+    /// Updates the addresses that serve node ports, and returns the changed frontends.
     pub(super) fn update_node_addresses(&mut self) -> Changes {
         if self.named_addresses().is_some() {
             self.serves_all_addresses = false;
@@ -76,12 +79,13 @@ impl Desired {
         }
     }
 
-    /// The addresses that node ports are served on, if they are known.
+    /// The addresses that serve node ports; `None` while the Node object has no address and the agent still waits for it.
     fn node_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
         let all = || node_ports::addresses(&[Eligible::All], None, &self.local);
         self.named_addresses().or_else(|| self.serves_all_addresses.then(all).flatten())
     }
 
+    /// The addresses that `--nodeport-addresses` selects; `None` while the Node object has no address.
     fn named_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
         node_ports::addresses(&self.eligible, self.store.node(), &self.local)
     }

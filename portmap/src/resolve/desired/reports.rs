@@ -1,4 +1,6 @@
-//! Results per Service beside the table: skipped fields, health checks and missing local endpoints.
+//! Results per Service beside the table: skipped fields, health checks, missing local endpoints and source ranges.
+//!
+//! Logs each skipped field once per change. `agent` publishes the rest as metrics and health checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,19 +21,21 @@ use crate::{
     store::ServiceObjects,
 };
 
-/// Results per Service.
+/// The last results of each Service.
 #[derive(Default)]
 pub(super) struct Reports {
     skipped: BTreeMap<ObjectName, Vec<Skipped>>,
-    /// Whose external IP is an address of this node, as far as was said.
+    /// External IPs that are addresses of this node and are already logged.
     on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
+    /// See [`Resolved::lacking`].
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
-    /// Services that keep some traffic on the node.
+    /// Services with a traffic policy `Local`.
     kept_local: BTreeSet<ObjectName>,
     /// The load balancer addresses of Services with source ranges.
     guarded: BTreeMap<ObjectName, Vec<IpAddr>>,
-    has_other_guarded: bool,
+    /// Whether `guarded` has changed since the last [`Desired::take_guarded`].
+    guarded_has_changed: bool,
 }
 
 impl Reports {
@@ -59,12 +63,13 @@ impl Reports {
         self.on_node.remove(name);
     }
 
-    /// Notes the addresses of its load balancer that admit only some.
+    /// Records the load balancer addresses of a Service with source ranges.
     fn set_guarded(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
-        self.has_other_guarded |= self.guarded.get(name).map_or(&[][..], Vec::as_slice) != addresses;
+        self.guarded_has_changed |= self.guarded.get(name).map_or(&[][..], Vec::as_slice) != addresses;
         set(&mut self.guarded, name, Some(addresses).filter(|addresses| !addresses.is_empty()));
     }
 
+    /// Logs the skipped fields of a Service, if they are not those of the last result.
     fn report_skipped(&mut self, name: &ObjectName, skipped: Vec<Skipped>) {
         if self.skipped.get(name).map(Vec::as_slice).unwrap_or_default() == skipped {
             return;
@@ -77,48 +82,51 @@ impl Reports {
 }
 
 impl Desired {
-    /// What load balancers are to be told that ask at a `healthCheckNodePort`.
+    /// The health check of each Service with a `healthCheckNodePort`.
     pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
         &self.reports.health_checks
     }
 
-    /// The load balancer addresses that admit only some, if they are not those of the last call.
+    /// The load balancer addresses of all Services with source ranges; `None` if they have not changed since the last call.
     pub fn take_guarded(&mut self) -> Option<BTreeSet<IpAddr>> {
-        mem::take(&mut self.reports.has_other_guarded).then(|| self.reports.guarded.values().flatten().copied().collect())
+        mem::take(&mut self.reports.guarded_has_changed).then(|| self.reports.guarded.values().flatten().copied().collect())
     }
 
-    /// How many service ports a policy keeps on this node where there is no endpoint, while there are some elsewhere.
+    /// The number of Service ports whose policy `Local` for this traffic finds no endpoint on this node, but some on other
+    /// nodes.
     pub fn lacking(&self, family: Family, traffic: Traffic) -> usize {
         self.reports.lacking.values().flatten().filter(|lacking| **lacking == (family, traffic)).count()
     }
 
-    /// What Services ask for and do not get.
+    /// The skipped fields of all Services.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.reports.skipped.values().flatten()
     }
 
-    /// How many Services ask for something that they do not get.
+    /// The number of Services with skipped fields.
     pub fn faulty(&self) -> usize {
         self.reports.skipped.len()
     }
 
-    /// Whether any Service keeps some traffic on the node.
+    /// Whether any Service has a traffic policy `Local`.
     pub fn keeps_local(&self) -> bool {
         !self.reports.kept_local.is_empty()
     }
 
-    /// Says once which external IPs of a Service are the node's own: clients on the node that mean the node get the Service.
+    /// Logs once each external IP of a Service that is an address of this node. Clients of the node's own servers at that
+    /// address and port are translated to the Service.
     pub(super) fn report_on_node(&mut self, objects: &ServiceObjects) {
         let ServiceObjects { name, service, slices: _ } = objects;
-        let said = self.reports.on_node.remove(name).unwrap_or_default();
+        let logged = self.reports.on_node.remove(name).unwrap_or_default();
         if service.external_ips.is_empty() {
             return;
         }
         let served: HashSet<IpAddr> = resolve::external_ips(service, &self.node).collect();
         let own: BTreeSet<IpAddr> = self.local.iter().map(IpNet::addr).filter(|address| served.contains(address)).collect();
-        for address in own.difference(&said) {
+        for address in own.difference(&logged) {
             tracing::warn!(
-                "Service {name}: its external IP {address} is this node's own address: its ports lead to the Service"
+                "Service {name}: its external IP {address} is an address of this node: connections to the Service's ports \
+                 there go to the Service, not to the node"
             );
         }
         if !own.is_empty() {
@@ -127,7 +135,7 @@ impl Desired {
     }
 }
 
-/// Sets what is known under a key, if anything is.
+/// Inserts the value under the key, or removes the key if there is none.
 fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key.clone(), value)),

@@ -1,4 +1,4 @@
-//! Whatever happened before, and in whatever order: the table follows from the objects as they are.
+//! Property test: the table depends only on the current objects, not on earlier events or their order.
 
 mod costs;
 
@@ -16,7 +16,7 @@ const NODE: &str = "this-node";
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// What may happen to an object of a kind and name: it becomes this, or is gone.
+/// A change of one object: it becomes `object`, or is removed if that is `None`.
 #[derive(Clone, Debug)]
 struct Change {
     kind: ObjectKind,
@@ -33,7 +33,7 @@ fn external_ip() -> impl Strategy<Value = String> {
     (select(&["192.0.2", "10.96.0"][..]), 0..4_u8).prop_map(|(network, last)| format!("{network}.{last}"))
 }
 
-/// Few addresses, so that Services come into each other's way.
+/// A Service with few possible addresses, so that Services conflict.
 fn service() -> impl Strategy<Value = Value> {
     let kinds = select(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"][..]);
     let policy = || select(&["Cluster", "Local"][..]);
@@ -65,8 +65,8 @@ fn service() -> impl Strategy<Value = Value> {
 
 fn slice() -> impl Strategy<Value = Value> {
     let conditions = (any::<Option<bool>>(), any::<Option<bool>>(), any::<Option<bool>>());
-    let place = (select(&[NODE, "other"][..]), select(&["", "here", "there"][..]));
-    let endpoint = (1..6_u8, conditions, place);
+    let location = (select(&[NODE, "other"][..]), select(&["", "here", "there"][..]));
+    let endpoint = (1..6_u8, conditions, location);
     let slice = (name(), any::<bool>(), select(&["TCP", "UDP"][..]), prop::collection::vec(endpoint, 0..4));
     slice.prop_map(|(service, is_v6, protocol, endpoints)| {
         let endpoint = |(last, (ready, serving, terminating), (node, zone)): &(u8, _, (&str, &str))| {
@@ -113,7 +113,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The object, named and converted as a source does it.
+/// The object with its name, converted as by a source.
 fn convert(kind: ObjectKind, name: &str, mut object: Value) -> Object {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["namespace"] = json!("default");
@@ -136,7 +136,7 @@ fn parse<T: serde::de::DeserializeOwned>(object: Value) -> T {
 fn start() -> Desired {
     let own = "10.96.0.0/29".parse().expect("a range");
     let mut desired = Desired::new(NODE.into(), vec![Eligible::Primary, Eligible::Range(own)], Vec::new());
-    // Some of them become Services' addresses at times.
+    // Some of these addresses are at times addresses of Services.
     let local = ["10.96.0.1/32", "10.96.0.2/24", "10.96.0.3/32", "10.96.0.7/32"];
     desired.set_local(local.map(|text| text.parse().expect("an address")).into());
     for kind in ObjectKind::ALL {
@@ -145,8 +145,8 @@ fn start() -> Desired {
     desired
 }
 
-/// Everything that the table says, frontends on node addresses included.
-fn said(desired: &Desired) -> Vec<String> {
+/// All rows, entries and owners of the table as text, including frontends on node addresses.
+fn contents(desired: &Desired) -> Vec<String> {
     let Changes { frontends, addresses } = desired.table().everything();
     let rows = table::of_desired(desired).into_iter().map(|row| serde_json::to_string(&row).expect("a row"));
     let mut reader = EntryReader::new(desired);
@@ -181,7 +181,7 @@ proptest! {
             }
             desired.resolve();
         }
-        // From scratch, in another order.
+        // A new table from the same objects in another order.
         let mut again = start();
         let mut all: Vec<Object> = objects.into_values().collect();
         if !all.is_empty() {
@@ -192,9 +192,9 @@ proptest! {
             again.apply(Event::Changed(object));
         }
         again.resolve();
-        // A node that had addresses and lost its Node object keeps them; one that never had any has none.
+        // A node that lost its Node object keeps its addresses; a node that never had a Node object has none.
         if desired.store().node().is_some() {
-            prop_assert_eq!(said(&desired), said(&again));
+            prop_assert_eq!(contents(&desired), contents(&again));
         } else {
             prop_assert_eq!(table::of_desired(&desired), table::of_desired(&again));
         }

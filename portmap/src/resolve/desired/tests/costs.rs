@@ -1,16 +1,16 @@
-//! One Service that asks for much, or many that ask for the same: what costs more than in proportion takes minutes here.
+//! Large Services, and many Services with the same frontends. An algorithm with quadratic cost takes minutes here.
 
 use std::{fs, time::Duration};
 
 use super::*;
 use crate::{maps::Capacity, plan::Planner};
 
-/// Of the processor's time, whatever else runs.
+/// Limit of the CPU time of one test.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How long this thread has run.
+/// The CPU time of this thread.
 fn ran() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("the scheduler's figures");
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("the statistics of the scheduler");
     let nanoseconds = text.split(' ').next().and_then(|text| text.parse().ok());
     Duration::from_nanos(nanoseconds.expect("nanoseconds"))
 }
@@ -42,7 +42,7 @@ fn slice_of(service: &str, endpoints: u16) -> Value {
     })
 }
 
-/// Takes in objects one by one, plans everything twice, and takes the objects away again.
+/// Adds the objects one by one, then removes them, and plans every change. Fails if that takes longer than `LIMIT`.
 fn expect_in_time(objects: &[Object]) {
     let started = ran();
     let mut desired = start();
@@ -63,7 +63,7 @@ fn expect_in_time(objects: &[Object]) {
     }
     assert_eq!(desired.table().iter().count(), 0);
     let took = ran().saturating_sub(started);
-    assert!(took < LIMIT, "{wanted} places took {took:?}");
+    assert!(took < LIMIT, "{wanted} frontends took {took:?}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn external_ips_of_one_service() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
 }
 
-/// What session affinity remembers is shared by the addresses of a port.
+/// The addresses of a port share the entries of session affinity.
 #[test]
 fn external_ips_of_one_service_with_session_affinity() {
     let (mut service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
@@ -88,7 +88,7 @@ fn source_ranges_of_one_service() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
 }
 
-/// Their places lie side by side in the table.
+/// The frontends of the two Services alternate in the table.
 #[test]
 fn two_services_with_the_same_external_ips() {
     let services = [("a", 80), ("b", 90)].map(|(name, port)| convert(ObjectKind::Service, name, huge(port, 4_000, 20_000)));
@@ -111,12 +111,12 @@ fn more_than_a_service_may_claim_is_left_out() {
     desired.resolve();
     assert_eq!(desired.table().iter().count(), resolve::MAX_FRONTENDS);
     let cluster_ips = desired.entries().filter(|(_, entry)| entry.kind == crate::model::AddressKind::ClusterIp);
-    assert_eq!(cluster_ips.count(), 9_999, "its own addresses go first");
-    assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "it is said");
+    assert_eq!(cluster_ips.count(), 9_999, "ClusterIPs are claimed first");
+    assert!(desired.skipped().any(|skipped| skipped.reason.contains("16384")), "the limit is reported");
     expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
 }
 
-/// As one that somebody has run into by mistake, or on purpose.
+/// An invalid object, by mistake or on purpose.
 #[test]
 fn tens_of_thousands_of_faults() {
     let mut service = huge(80, 1, 0);
@@ -124,9 +124,9 @@ fn tens_of_thousands_of_faults() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
 }
 
-/// kube-ipvs0 has all ClusterIPs.
+/// The case of kube-ipvs0, an interface with the ClusterIPs of all Services.
 #[test]
-fn cluster_ips_on_an_interface_are_no_place_for_node_ports() {
+fn cluster_ips_on_an_interface_serve_no_node_ports() {
     let mut desired = Desired::new(NODE.into(), vec![Eligible::All], Vec::new());
     let address = |number: u16| format!("10.97.{}.{}", number / 256, number % 256);
     let own = std::iter::once("192.168.0.1/24".to_owned());

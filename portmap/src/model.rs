@@ -1,4 +1,6 @@
-//! The domain types: what the tables should say, in Kubernetes' own terms and independent of how the kernel stores it.
+//! The domain types, in the terms of Kubernetes and independent of the layout of the maps.
+//!
+//! `source` creates the events and objects, `resolve` the entries, and `plan` turns entries into changes of the maps.
 
 mod entry;
 pub mod event;

@@ -69,16 +69,16 @@ pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
     }
     let (mut faults, mut duplicates) = (Faults::default(), Faults::default());
     resolved.claims = claims(service, node, |spec| {
-        duplicates.note(format_args!("{spec} is defined by two ports of the Service; the first port is used"))
+        duplicates.record(format_args!("{spec} is defined by two ports of the Service; the first port is used"))
     });
     if resolved.claims.extent == Extent::Cut {
-        faults.note(format_args!(
+        faults.record(format_args!(
             "only {MAX_FRONTENDS} combinations of its addresses and ports are served, and the rest is left out: divide it into \
              several Services"
         ));
     }
     report_unmatched_slices(service, slices, &mut faults);
-    service.external_ips.iter().filter_map(|address| node.rejection(*address)).for_each(|rejection| faults.note(rejection));
+    service.external_ips.iter().filter_map(|address| node.rejection(*address)).for_each(|rejection| faults.record(rejection));
     let all = service
         .faults
         .iter()

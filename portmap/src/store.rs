@@ -1,4 +1,7 @@
-//! The objects as last heard of, and what an event concerns. Between `source` and `resolve`; decides nothing.
+//! The last known objects, and the Services that are affected by events.
+//!
+//! `source` sends the events; `resolve::desired` takes the affected Services and resolves them. The store does not interpret
+//! objects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,105 +21,108 @@ use crate::{
     },
 };
 
-/// All objects that count.
+/// The last known objects of all kinds.
 ///
-/// It keeps copies of what a source sends, and lets a list go only when all of it is copied. That lies in memory between all the text
-/// that was read for it; the copies lie side by side, and the rest can be given back.
+/// The store keeps copies instead of the objects that a source sends. The objects of a source lie in memory between the buffers
+/// of its input; the copies are contiguous, so that the allocator can return the rest to the kernel.
 #[derive(Debug, Default)]
 pub struct Store {
-    // In boxes: a hash map of tens of thousands may be as good as half empty.
+    /// Boxed, because nearly half of the slots of a large hash map may be empty.
     records: HashMap<ObjectName, Box<Record>>,
-    /// Slice → its Service.
+    /// EndpointSlice → its Service.
     slices: HashMap<ObjectName, ObjectName>,
+    /// The number of records with a Service.
     services: usize,
     others: BTreeMap<ObjectName, OtherService>,
     nodes: BTreeMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
     dirty: Dirty,
-    /// When the changes happened that slices were written for, of each Service.
+    /// The new trigger times of each Service's slices, see [`SliceHead::triggered`].
     triggers: HashMap<ObjectName, Vec<(Family, Timestamp)>>,
-    /// Older ones are those of an agent before.
+    /// Older trigger times are ignored: they belong to changes before the start of the agent.
     since: Option<Timestamp>,
+    /// The kinds with a complete list.
     listed: BTreeSet<ObjectKind>,
 }
 
-/// A Service with its slices; nearly every one has few. A slice may come before its Service and stay after it.
+/// A Service with its slices, of which nearly every Service has one or a few. A slice may exist before and after its Service.
 #[derive(Debug, Default)]
 struct Record {
     service: Option<Packed<Service>>,
-    /// In the order of their names.
+    /// Sorted by name.
     slices: SmallVec<[(ObjectName, Packed<Slice>); 1]>,
 }
 
-/// What a Service's part of the table follows from, beside the node.
+/// The objects from which a Service is resolved.
 #[derive(Clone, Debug)]
 pub struct ServiceObjects {
     /// The Service's name.
     pub name: ObjectName,
-    /// The Service.
+    /// The fields of the Service.
     pub service: Service,
-    /// Its slices.
+    /// The EndpointSlices of the Service, sorted by name.
     pub slices: Vec<Slice>,
 }
 
-/// What events have concerned.
+/// The objects that events have changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// Services to resolve anew, and what they were before.
+    /// Services to resolve, with their state at the last resolution; `None` if the Service did not exist.
     pub services: HashMap<ObjectName, Option<Packed<Service>>>,
-    /// Services of other proxies, and what they were before.
+    /// Changed Services of other proxies, with their former state.
     pub others: BTreeMap<ObjectName, Option<OtherService>>,
 }
 
 impl Store {
-    /// Takes in an event. True if the terms may be others under which all Services are resolved: the own Node and the ServiceCIDRs.
+    /// Stores the objects of an event. Returns whether the Node or a ServiceCIDR may have changed, which may affect all
+    /// Services.
     pub fn apply(&mut self, event: Event) -> bool {
-        let concerns_all = matches!(event.kind(), ObjectKind::Node | ObjectKind::ServiceCidr);
+        let affects_all = matches!(event.kind(), ObjectKind::Node | ObjectKind::ServiceCidr);
         match event {
             Event::Changed(object) => self.set(&object),
             Event::Removed(kind, name) => self.remove(kind, &name),
             Event::Listed(kind, objects) => self.replace(kind, &objects),
         }
-        concerns_all
+        affects_all
     }
 
-    /// Whether a kind has been listed completely at least once. Before, nothing may be concluded from an absence.
+    /// Whether a complete list of the kind was received. Before that, a missing object may still exist.
     pub fn has_listed(&self, kind: ObjectKind) -> bool {
         self.listed.contains(&kind)
     }
 
-    /// What events have concerned since the last call.
+    /// The objects that have changed since the last call.
     pub fn take_dirty(&mut self) -> Dirty {
         mem::take(&mut self.dirty)
     }
 
-    /// Notes from now on when the changes happened that slices are written for.
+    /// Starts to collect trigger times of EndpointSlices. Times before `since` are ignored.
     pub fn note_triggers(&mut self, since: Timestamp) {
         self.since = Some(since);
     }
 
-    /// When the changes happened that slices were written for since the last call.
+    /// The trigger times of all slices that were written since the last call, with the family of the slice.
     pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
         mem::take(&mut self.triggers).into_values().flatten().collect()
     }
 
-    /// Has all Services resolved anew.
+    /// Marks all Services for resolution.
     pub fn mark_all(&mut self) {
         for (name, record) in &self.records {
             self.dirty.mark(name, record);
         }
     }
 
-    /// Has those Services resolved anew of which this holds.
-    pub fn mark_where(&mut self, is_concerned: impl Fn(&Service) -> bool) {
+    /// Marks the Services that match `is_affected` for resolution.
+    pub fn mark_where(&mut self, is_affected: impl Fn(&Service) -> bool) {
         for (name, record) in &self.records {
-            if record.service.as_ref().is_some_and(|service| is_concerned(&service.unpack())) {
+            if record.service.as_ref().is_some_and(|service| is_affected(&service.unpack())) {
                 self.dirty.mark(name, record);
             }
         }
     }
 
-    /// A Service and its slices, in the order of their names.
+    /// A Service and its slices; `None` if the Service does not exist.
     pub fn service_objects(&self, name: &ObjectName) -> Option<ServiceObjects> {
         let (name, record) = self.records.get_key_value(name)?;
         let service = record.service.as_ref()?.unpack();
@@ -129,7 +135,7 @@ impl Store {
         self.others.get(name)
     }
 
-    /// The own Node.
+    /// The Node of the agent, if it exists.
     pub fn node(&self) -> Option<&Node> {
         self.nodes.values().next()
     }
@@ -139,7 +145,7 @@ impl Store {
         self.cidrs.values().flatten().copied()
     }
 
-    /// How many objects of a kind are held.
+    /// The number of objects of a kind.
     pub fn count(&self, kind: ObjectKind) -> usize {
         match kind {
             ObjectKind::Service => self.services,
@@ -198,16 +204,16 @@ impl Store {
             self.unlink_slice(name);
         }
         let Some(service) = service else { return };
-        // All that belongs to a Service shares its name.
+        // Reuse the allocation of the Service's name.
         let service = self.records.get_key_value(service).map_or_else(|| service.copy(), |(name, _)| name.clone());
         let record = self.records.entry(service.clone()).or_default();
-        let place = record.slices.binary_search_by(|(known, _)| known.cmp(name));
-        if place.is_ok_and(|index| record.slices.get(index).is_some_and(|(_, known)| known == slice)) {
+        let position = record.slices.binary_search_by(|(known, _)| known.cmp(name));
+        if position.is_ok_and(|index| record.slices.get(index).is_some_and(|(_, known)| known == slice)) {
             return;
         }
         self.dirty.mark(&service, record);
         let family = slice.unpack().family;
-        match place.map(|index| record.slices.get_mut(index)) {
+        match position.map(|index| record.slices.get_mut(index)) {
             Ok(Some(known)) => known.1 = slice.clone(),
             Ok(None) => {}
             Err(index) => {
@@ -223,13 +229,14 @@ impl Store {
         }
     }
 
-    /// What a slice was written for that is gone does not count any more.
+    /// Removes a slice, and discards the trigger times of its Service.
     fn remove_slice(&mut self, name: &ObjectName) {
         if let Some(service) = self.unlink_slice(name) {
             self.triggers.remove(&service);
         }
     }
 
+    /// Removes a slice from the record of its Service, which is returned.
     fn unlink_slice(&mut self, name: &ObjectName) -> Option<ObjectName> {
         let service = self.slices.remove(name)?;
         if let Some(record) = self.records.get_mut(&service) {
@@ -246,14 +253,14 @@ impl Store {
         }
     }
 
-    /// Makes the objects of a kind exactly these: what vanished while nobody watched is noticed here.
+    /// Replaces all objects of a kind with a complete list. Objects that are missing from the list are removed.
     fn replace(&mut self, kind: ObjectKind, objects: &[Object]) {
-        let mut gone = self.names(kind);
+        let mut missing = self.names(kind);
         for object in objects {
-            gone.remove(object.name());
+            missing.remove(object.name());
             self.set(object);
         }
-        for name in gone {
+        for name in missing {
             self.remove(kind, &name);
         }
         self.listed.insert(kind);
@@ -274,7 +281,7 @@ impl Store {
 }
 
 impl Dirty {
-    /// A Service is about to change, or its slices.
+    /// Marks a Service whose record is about to change.
     fn mark(&mut self, name: &ObjectName, record: &Record) {
         if !self.services.contains_key(name) {
             self.services.insert(name.clone(), record.service.clone());
@@ -297,38 +304,38 @@ mod tests {
         Object::Slice(head, Packed::new(&Slice { family: Some(Family::V4), ports, endpoints, faults }))
     }
 
-    /// The Services that have been concerned.
-    fn concerned(store: &mut Store) -> Vec<String> {
+    /// The names of the marked Services.
+    fn marked(store: &mut Store) -> Vec<String> {
         let services = store.take_dirty().services.into_keys();
         sorted(services.map(|service| service.name().to_owned()))
     }
 
     #[test]
-    fn what_vanished_from_a_list_is_removed() {
+    fn an_object_that_is_missing_from_a_list_is_removed() {
         let mut store = Store::default();
         store.apply(Event::Listed(ObjectKind::Slice, vec![slice("a", "web"), slice("b", "db")]));
         store.take_dirty();
         store.apply(Event::Listed(ObjectKind::Slice, vec![slice("a", "web")]));
-        assert_eq!(concerned(&mut store), ["db"]);
+        assert_eq!(marked(&mut store), ["db"]);
         assert_eq!((store.count(ObjectKind::Slice), store.records.len()), (1, 1));
         assert!(!store.has_listed(ObjectKind::Service), "Services were never listed");
     }
 
     #[test]
-    fn a_slice_that_moves_concerns_both_services() {
+    fn a_slice_that_moves_affects_both_services() {
         let mut store = Store::default();
         store.apply(Event::Changed(slice("a", "web")));
         store.take_dirty();
         store.apply(Event::Changed(slice("a", "db")));
-        assert_eq!(concerned(&mut store), ["db", "web"]);
+        assert_eq!(marked(&mut store), ["db", "web"]);
     }
 
     #[test]
-    fn an_object_that_did_not_change_concerns_nobody() {
+    fn an_unchanged_object_affects_no_service() {
         let mut store = Store::default();
         store.apply(Event::Changed(slice("a", "web")));
         store.take_dirty();
         store.apply(Event::Changed(slice("a", "web")));
-        assert!(concerned(&mut store).is_empty());
+        assert!(marked(&mut store).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Entries of the desired table: a frontend's endpoints, policy and owner.
+//! Entries of the desired table: the endpoints, policies and owner of a frontend.
 
 use std::{
     fmt,
@@ -11,14 +11,14 @@ use portmap_common::{AddressKind, Verdict};
 
 use super::{ObjectName, ServicePort};
 
-/// A pod's address and the port that it listens on.
+/// The address of a pod, and the port that it listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// The pod's address.
+    /// The address of the pod.
     pub address: IpAddr,
-    /// The pod's own targetPort.
+    /// The number of the targetPort on this pod.
     pub port: u16,
-    /// Whether it runs on this node.
+    /// Whether the pod runs on this node.
     pub local: bool,
 }
 
@@ -28,51 +28,52 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Where clients of a frontend go.
+/// The destination of clients of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// To one of these, each equally likely. Never empty, sorted, each address and port once.
+    /// One of these endpoints, each with the same probability. Sorted, each address and port once, never empty.
     Backends(Arc<[Endpoint]>),
-    /// Nowhere.
+    /// No endpoint: connections are refused or dropped.
     Verdict(Verdict),
 }
 
-/// What a frontend should do.
+/// The desired translation of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The service port it belongs to.
+    /// The Service port that the frontend belongs to.
     pub owner: ServicePort,
-    /// How the address came to the Service.
+    /// The kind of the frontend's address.
     pub kind: AddressKind,
-    /// What sockets on this node get.
+    /// The target for clients on this node.
     pub inside: Target,
-    /// What clients outside the node get.
+    /// The target for clients outside the node.
     pub outside: Target,
-    /// Session affinity in seconds, 0 for none.
+    /// The timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// The service port's endpoints that answer, whether or not they are to get new clients: for the clients that they have.
-    /// Kept where there can be such clients: of UDP, and of session affinity.
+    /// The serving endpoints of the Service port, including endpoints without new clients. Existing clients may keep these
+    /// endpoints. `None` for TCP without session affinity, which has no such clients.
     pub serving: Option<Arc<[Endpoint]>>,
-    /// Whom the service port's load balancer addresses admit, sorted; none: everybody.
+    /// The source ranges of the load balancer addresses, sorted; `None` admits every client.
     pub source_ranges: Option<Arc<[IpNet]>>,
 }
 
-/// Whose a ClusterIP is.
+/// The owner of a ClusterIP. The order is the precedence of several owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressOwner {
-    /// A Service that is served here: ports that it does not define are refused.
+    /// A Service that portmap serves. Connections to undefined ports are refused.
     Served,
-    /// A Service that another proxy serves: left alone.
+    /// A Service of another proxy. Connections are not translated.
     OtherProxy,
-    /// Nobody's: found in the kernel, and not what the agent would write.
+    /// No Service: a value in the map that the agent would not write.
     Foreign,
 }
 
-/// Who wins a place that several Services claim with the same [`Rank`]: the oldest, then the first by name.
+/// The precedence between claims of the same [`Rank`](crate::resolve::claims::Rank): the oldest Service wins, then the first by
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
-    /// `metadata.creationTimestamp` in seconds since 1970; a Service without one (a file) counts as the oldest.
+    /// `metadata.creationTimestamp` in seconds since 1970. A Service without it, as in files, has 0 and is the oldest.
     pub created: i64,
-    /// The Service.
+    /// The Service that makes the claim.
     pub service: ObjectName,
 }

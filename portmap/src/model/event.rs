@@ -1,4 +1,4 @@
-//! The events that a source sends, and the objects in them.
+//! The events that a source sends to the agent's loop, and the objects in them.
 
 use std::{fmt, sync::Arc};
 
@@ -13,32 +13,32 @@ use super::{
     object::{self, Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
 };
 
-/// The kinds of objects that decide the tables.
+/// The kinds of objects that the desired table depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
     /// `v1/Service`.
     Service,
     /// `discovery.k8s.io/v1/EndpointSlice`.
     Slice,
-    /// `v1/Service` that another proxy serves.
+    /// `v1/Service` with the proxy-name label of another proxy.
     OtherService,
-    /// `v1/Node`: the own one.
+    /// `v1/Node`: only the Node of the agent.
     Node,
     /// `networking.k8s.io/v1/ServiceCIDR`.
     ServiceCidr,
 }
 
 impl ObjectKind {
-    /// All of them.
+    /// All kinds in order.
     pub const ALL: [Self; 5] = [Self::Service, Self::Slice, Self::OtherService, Self::Node, Self::ServiceCidr];
 
-    /// Whether a cluster may be without it.
+    /// Whether the agent works without this kind: the API server may not have it, or may forbid it.
     pub const fn is_optional(self) -> bool {
         matches!(self, Self::ServiceCidr)
     }
 }
 
-/// In the plural.
+/// The plural, as in log lines.
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -51,43 +51,43 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// One object.
+/// An object with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A Service.
+    /// A Service that portmap serves.
     Service(ObjectName, Packed<Service>),
-    /// An EndpointSlice.
+    /// An EndpointSlice, with the conversion for the agent's node.
     Slice(SliceHead, Packed<Slice>),
-    /// A Service that another proxy serves.
+    /// A Service that another proxy serves, reduced to its ClusterIPs.
     OtherService(ObjectName, OtherService),
-    /// The own Node.
+    /// The Node of the agent.
     Node(ObjectName, Node),
-    /// The ranges of a ServiceCIDR.
+    /// The valid ranges of a ServiceCIDR.
     ServiceCidr(ObjectName, Vec<IpNet>),
 }
 
 impl Object {
-    /// A Service that is served here.
+    /// Converts a Service that portmap serves.
     pub fn service(service: core::Service) -> Self {
         Self::Service(object_name(&service.metadata), Packed::new(&service.into()))
     }
 
-    /// A Service that another proxy serves.
+    /// Converts a Service that another proxy serves.
     pub fn other_service(service: core::Service) -> Self {
         Self::OtherService(object_name(&service.metadata), service.into())
     }
 
-    /// An EndpointSlice, as it is seen from the node of this name.
+    /// Converts an EndpointSlice for the node with the name `node`, on which its endpoints may be local.
     pub fn slice(slice: discovery::EndpointSlice, node: &str) -> Self {
         Self::Slice(SliceHead::from(&slice), Packed::new(&Slice::seen_from(node, slice)))
     }
 
-    /// The own Node.
+    /// Converts the Node of the agent.
     pub fn node(node: core::Node) -> Self {
         Self::Node(object_name(&node.metadata), node.into())
     }
 
-    /// A ServiceCIDR, and what of it cannot be meant.
+    /// Converts a ServiceCIDR. The texts report its invalid ranges.
     pub fn service_cidr(metadata: &ObjectMeta, spec: ServiceCIDRSpec) -> (Self, Vec<String>) {
         let name = object_name(metadata);
         let (ranges, faults) = object::cidrs(spec);
@@ -95,7 +95,7 @@ impl Object {
         (Self::ServiceCidr(name, ranges), faults)
     }
 
-    /// Its kind.
+    /// The kind of the object.
     pub fn kind(&self) -> ObjectKind {
         match self {
             Self::Service(..) => ObjectKind::Service,
@@ -106,7 +106,7 @@ impl Object {
         }
     }
 
-    /// Its name.
+    /// The name of the object; the namespace is `default` for a kind without namespaces.
     pub fn name(&self) -> &ObjectName {
         match self {
             Self::Service(name, _) | Self::OtherService(name, _) | Self::Node(name, _) | Self::ServiceCidr(name, _) => name,
@@ -115,38 +115,38 @@ impl Object {
     }
 }
 
-/// Which objects a source is to send.
+/// The selection of objects that a source sends.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// The name of the own Node.
+    /// The name of the agent's Node.
     pub node: Arc<str>,
-    /// Only Services whose proxy-name label is this; without it, only those that have no such label.
+    /// The proxy-name label of the Services to serve; `None` serves the Services without that label.
     pub proxy_name: Option<String>,
-    /// The ranges that external IPs are served in; none: wherever they are.
+    /// `--allowed-external-ips`; `None` allows all external IPs outside the ranges of ClusterIPs.
     pub external_ips: Option<Arc<[IpNet]>>,
 }
 
 impl Wanted {
-    /// Whether a Service is to be served here.
+    /// Whether portmap serves the Service, by its proxy-name label.
     pub fn is_ours(&self, service: &ObjectMeta) -> bool {
         let label = service.labels.as_ref().and_then(|labels| labels.get(PROXY_NAME_LABEL));
         label == self.proxy_name.as_ref()
     }
 }
 
-/// What a source has to say.
+/// A change of the objects. For each kind, a source sends `Listed` before other events.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// This object exists and looks like this.
+    /// The object was created or changed.
     Changed(Object),
-    /// This object is gone.
+    /// The object was deleted.
     Removed(ObjectKind, ObjectName),
-    /// These are all the objects of a kind: whatever else was known of it is gone.
+    /// The complete list of a kind. All other objects of this kind are deleted.
     Listed(ObjectKind, Vec<Object>),
 }
 
 impl Event {
-    /// The kind that it is about.
+    /// The kind of the event's objects.
     pub fn kind(&self) -> ObjectKind {
         match self {
             Self::Changed(object) => object.kind(),

@@ -7,17 +7,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The protocols that a socket hook sees.
+/// The protocols that are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
-    /// TCP.
+    /// `TCP`.
     Tcp,
-    /// UDP.
+    /// `UDP`.
     Udp,
 }
 
 impl Protocol {
-    /// Its name in Kubernetes.
+    /// The value of the field `protocol` in Kubernetes objects.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -32,20 +32,20 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The address families, each with its own maps.
+/// The address families. Each family has its own maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
-    /// IPv4.
+    /// `IPv4`.
     V4,
-    /// IPv6.
+    /// `IPv6`.
     V6,
 }
 
 impl Family {
-    /// Both.
+    /// Both families in order.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// Its name in Kubernetes.
+    /// The value of `ipFamilies` and `addressType` in Kubernetes objects.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -53,28 +53,28 @@ impl Family {
         }
     }
 
-    /// The family of an address.
+    /// The family of an address. An IPv4-mapped IPv6 address is IPv6.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
-/// One of a thing for each address family.
+/// A value for each address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerFamily<T> {
-    /// For IPv4.
+    /// The value for IPv4.
     pub v4: T,
-    /// For IPv6.
+    /// The value for IPv6.
     pub v6: T,
 }
 
 impl<T> PerFamily<T> {
-    /// Makes one for each family.
+    /// Calls `make` for each family.
     pub fn of(mut make: impl FnMut(Family) -> T) -> Self {
         Self { v4: make(Family::V4), v6: make(Family::V6) }
     }
 
-    /// The one of a family.
+    /// The value for a family.
     pub fn get(&self, family: Family) -> &T {
         match family {
             Family::V4 => &self.v4,
@@ -82,7 +82,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The one of a family.
+    /// The value for a family, for changes.
     pub fn get_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::V4 => &mut self.v4,
@@ -91,19 +91,19 @@ impl<T> PerFamily<T> {
     }
 }
 
-/// A destination that clients connect to. Ordered as the command line lists them: family, address as a number, port, protocol.
+/// A destination that clients connect to. Ordered by family, address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
-    /// The address.
+    /// The destination address of the client.
     pub address: IpAddr,
-    /// The Service port.
+    /// The destination port of the client: `port` or `nodePort` of the Service port.
     pub port: u16,
-    /// The protocol.
+    /// The protocol of the Service port.
     pub protocol: Protocol,
 }
 
 impl Frontend {
-    /// The family of its address.
+    /// The address family of the frontend.
     pub fn family(&self) -> Family {
         Family::of(self.address)
     }
@@ -115,27 +115,27 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// A destination that a Service asks for: a frontend, or a node port, which is one on every eligible address of the node.
-/// Ordered as the command line lists them: family, node ports first, address as a number, port, protocol.
+/// A destination that a Service asks for: one frontend, or a node port, which is a frontend on each serving address of the
+/// node. Ordered by family, address, port and protocol; node ports are before all addresses of their family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendSpec {
-    /// The address family.
+    /// The family of the address or node port.
     pub family: Family,
-    /// The address; none for a node port.
+    /// The destination address; `None` for a node port.
     pub address: Option<IpAddr>,
-    /// The port.
+    /// `port`, or `nodePort` for a node port.
     pub port: u16,
     /// The protocol.
     pub protocol: Protocol,
 }
 
 impl FrontendSpec {
-    /// A node port.
+    /// A node port of one family.
     pub fn node_port(family: Family, port: u16, protocol: Protocol) -> Self {
         Self { family, address: None, port, protocol }
     }
 
-    /// The frontend that the place is, on this address if it is a node port.
+    /// The frontend with its own address, or with the address `node` if it is a node port.
     pub fn on(self, node: IpAddr) -> Frontend {
         let Self { family: _, address, port, protocol } = self;
         Frontend { address: address.unwrap_or(node), port, protocol }

@@ -6,27 +6,27 @@ use arcstr::ArcStr;
 
 use super::Protocol;
 
-/// A namespaced object's name, `namespace/name`. All copies share one text.
+/// The name of a namespaced object, `namespace/name`. Clones share one allocation.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjectName(ArcStr);
 
 impl ObjectName {
-    /// A name within a namespace, which has no slash in it.
+    /// Joins a namespace, which must not contain a slash, and a name.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self(arcstr::format!("{namespace}/{name}"))
     }
 
-    /// The namespace.
+    /// The part before the first slash.
     pub fn namespace(&self) -> &str {
         self.parts().0
     }
 
-    /// The name within it.
+    /// The part after the first slash.
     pub fn name(&self) -> &str {
         self.parts().1
     }
 
-    /// The same name with a text of its own.
+    /// The same name in an allocation of its own.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self(ArcStr::from(self.0.as_str()))
@@ -37,7 +37,7 @@ impl ObjectName {
     }
 }
 
-/// By namespace, then by name.
+/// Ordered by namespace, then by name.
 impl Ord for ObjectName {
     fn cmp(&self, other: &Self) -> Ordering {
         self.parts().cmp(&other.parts())
@@ -62,13 +62,13 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// One port of a Service: what kube-proxy calls a service port name.
+/// The name of one port of a Service; kube-proxy calls it the service port name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePort {
-    /// The Service.
+    /// The Service that the port belongs to.
     pub service: ObjectName,
-    /// The port's name, empty if it has none.
+    /// `spec.ports[].name`; empty if not given.
     pub port: ArcStr,
-    /// The port's protocol.
+    /// `spec.ports[].protocol`.
     pub protocol: Protocol,
 }

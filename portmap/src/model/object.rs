@@ -1,6 +1,6 @@
-//! The Kubernetes objects as the agent keeps them: only the fields that decide something, in types that hold what they mean.
+//! Kubernetes objects, reduced to the fields that the desired table depends on, and converted to checked types.
 //!
-//! What an object says and cannot be meant is left out, and remembered as a fault: `resolve` passes it on.
+//! Invalid fields are dropped and recorded in [`Faults`], which `resolve` reports.
 
 mod cidr;
 mod faults;
@@ -20,32 +20,33 @@ pub use packed::Packed;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
 pub use slice::{Hints, Slice, SliceEndpoint, SliceHead, SlicePort, is_local};
 
-/// The label that ties an EndpointSlice to its Service.
+/// The label of an EndpointSlice with the name of its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// The label of a Service that another proxy serves.
+/// The label of a Service with the name of the proxy that serves it.
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// The label of what belongs to a headless Service.
+/// The label of a headless Service, its Endpoints and its EndpointSlices.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// The label of an EndpointSlice that names its author.
+/// The label of an EndpointSlice with the name of its controller.
 pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
-/// Whether an object carries a label.
+/// Whether an object has a label, with any value.
 pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {
     metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
-/// The most bytes of a label.
+/// Maximum length of a label in bytes.
 const LONGEST_LABEL: usize = 63;
 
-/// Whether a name is short enough for a label, and can be shown. The API server asks for more; files need not.
+/// Whether a name has at most 63 bytes and no control character. The API server has stricter rules, which manifest files may
+/// break.
 pub fn is_label(name: &str) -> bool {
     name.len() <= LONGEST_LABEL && !name.contains(char::is_control)
 }
 
-/// An object's name; without a namespace, as kubectl has it, in `default`.
+/// The name of an object. The namespace is `default` if not given, as with kubectl.
 pub fn object_name(metadata: &ObjectMeta) -> ObjectName {
     ObjectName::new(metadata.namespace.as_deref().unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
 }

@@ -35,7 +35,7 @@ pub fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut
     for slice in slices.iter().filter(has_no_port_of_service) {
         let given = names(slice.ports.iter().map(|port| (&*port.name, port.protocol)));
         let wanted = names(service.ports.iter().map(|port| (&*port.name, port.protocol)));
-        faults.note(format_args!(
+        faults.record(format_args!(
             "an EndpointSlice has the ports {given}, and the Service has the ports {wanted}: none has the same name and protocol"
         ));
     }

@@ -1,31 +1,35 @@
-//! `networking.k8s.io/v1/ServiceCIDR`.
+//! Conversion of `networking.k8s.io/v1/ServiceCIDR`: the ranges from which ClusterIPs are allocated.
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDRSpec;
 
 use crate::model::Family;
 
-/// The fewest bits of a range that ClusterIPs are given from. Its addresses are dropped where no Service has them: a wider range
-/// would take other hosts away.
-const fn fewest_bits(family: Family) -> u8 {
+/// The minimum prefix length of a range of ClusterIPs. Connections to addresses of the range without a Service are dropped, so
+/// a wider range would block connections to other hosts.
+const fn min_prefix_len(family: Family) -> u8 {
     match family {
         Family::V4 => 8,
         Family::V6 => 32,
     }
 }
 
-/// A range that ClusterIPs may be given from, without the bits behind its mask; else why it cannot be one.
+/// Checks a range of ClusterIPs. Returns the range without host bits.
+///
+/// # Errors
+///
+/// A range that is wider than /8 (IPv4) or /32 (IPv6).
 pub fn checked_cidr(range: IpNet) -> Result<IpNet, String> {
     let family = Family::of(range.addr());
-    let fewest = fewest_bits(family);
-    if range.prefix_len() < fewest {
-        return Err(format!("{range} is too wide for a range of ClusterIPs: /{fewest} is the widest of {}", family.name()));
+    let minimum = min_prefix_len(family);
+    if range.prefix_len() < minimum {
+        return Err(format!("{range} is too wide for a range of ClusterIPs: /{minimum} is the widest of {}", family.name()));
     }
     Ok(range.trunc())
 }
 
-/// The ranges of a ServiceCIDR that count, and why others do not. One that is not ready yet gives no addresses out, but may hold
-/// some already.
+/// The valid ranges of a ServiceCIDR, and a text for each invalid one. The condition `Ready` is ignored: a ServiceCIDR that is
+/// not ready may already have allocated addresses.
 pub fn cidrs(spec: ServiceCIDRSpec) -> (Vec<IpNet>, Vec<String>) {
     let mut faults = Vec::new();
     let mut check = |text: &String| {
@@ -41,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_as_wide_as_no_clusters_is_left_out() {
+    fn a_range_that_is_too_wide_is_left_out() {
         let texts = ["0.0.0.0/0", "11.0.0.0/7", "10.96.0.1/8", "fd00::/31", "fd00::1/32", "::/0", "10.96.0.0"];
         let spec = ServiceCIDRSpec { cidrs: Some(texts.map(str::to_owned).into()) };
         let (ranges, faults) = cidrs(spec);

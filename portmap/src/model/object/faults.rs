@@ -1,44 +1,44 @@
-//! What is wrong with an object: each a sentence for people.
+//! Invalid or unsupported fields of an object, each as a sentence for users.
 
 use std::{fmt::Display, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// An object has no more sentences than this, and one that says how many more there would be: it may have tens of thousands of
-/// faults, and each is compared with those before, kept and logged.
+/// Maximum number of sentences for one object; further faults are only counted. An object may have tens of thousands of faults,
+/// and each sentence is compared with the others, stored and logged.
 const MOST: usize = 20;
 
-/// What an object says and cannot be meant, in the order found, each once.
+/// Fields whose value is invalid or unsupported, in the order found, each once. They are dropped and reported as faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     sentences: Vec<Box<str>>,
     is_refused: bool,
-    /// How many there would be beyond.
+    /// The number of further faults.
     others: usize,
-    /// Says that.
+    /// A sentence with that number.
     rest: Option<Box<str>>,
 }
 
 impl Faults {
-    /// The sentences.
+    /// The sentences, and a last one with the number of further faults.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.sentences.iter().chain(&self.rest).map(AsRef::as_ref)
     }
 
-    /// Whether an API server would have refused the object.
+    /// Whether an API server would reject the object.
     pub fn is_refused(&self) -> bool {
         self.is_refused
     }
 
-    /// Adds what no API server admits.
+    /// Records a fault that an API server rejects.
     pub fn add(&mut self, fault: impl Display) {
-        self.note(fault);
+        self.record(fault);
         self.is_refused = true;
     }
 
-    /// Adds what is right, and cannot be served.
-    pub fn note(&mut self, fault: impl Display) {
+    /// Records a fault of a valid object that portmap does not support.
+    pub fn record(&mut self, fault: impl Display) {
         if self.sentences.len() == MOST {
             self.others += 1;
             return self.rest = Some(format!("and {} more like these", self.others).into());
@@ -49,7 +49,7 @@ impl Faults {
         }
     }
 
-    /// An address as kube-proxy reads it, in its one canonical form.
+    /// Parses an address as kube-proxy does, into its canonical form. Records a fault for an invalid text.
     pub fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
         let address = parse_address(text);
         if address.is_none() {
@@ -58,17 +58,18 @@ impl Faults {
         address
     }
 
-    /// An address that other hosts may send to.
+    /// Parses an address that other hosts can connect to. Records a fault for unspecified, loopback, link-local and multicast
+    /// addresses.
     pub fn routed_address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
         let address = self.address(field, text)?;
         if is_routed(address) {
             return Some(address);
         }
-        self.add(format_args!("{field} {text:?} is no address for a Service, and is left out"));
+        self.add(format_args!("{field} {text:?} cannot be the address of a Service, and is left out"));
         None
     }
 
-    /// An address range; bits behind the mask do not count.
+    /// Parses an address range, and clears its host bits. Records a fault for an invalid text.
     pub fn range(&mut self, field: &str, text: &str) -> Option<IpNet> {
         let range = text.trim().split_once('/').and_then(|(address, bits)| {
             let address = parse_address(address)?;
@@ -80,7 +81,7 @@ impl Faults {
         range
     }
 
-    /// A port number; 0 and none stand for none.
+    /// Checks a port number; 0 is the same as no number. Records a fault for a number outside 1 to 65535.
     pub fn port(&mut self, field: &str, number: Option<i32>) -> Option<u16> {
         let number = number.filter(|number| *number != 0)?;
         let port = u16::try_from(number).ok();
@@ -91,7 +92,7 @@ impl Faults {
     }
 }
 
-/// IPv4 numbers may have leading zeros, and an IPv4-mapped address is an IPv4 one: as Go's `ParseIPSloppy` has it.
+/// Parses as `ParseIPSloppy` of Kubernetes: IPv4 numbers may have leading zeros, and an IPv4-mapped address is an IPv4 address.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let exact: Option<IpAddr> = text.parse().ok();
     exact.or_else(|| without_leading_zeros(text)?.parse().ok()).map(|address| address.to_canonical())
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_address_are_one() {
+    fn spellings_of_one_address_have_one_canonical_form() {
         for (text, canonical) in
             [("010.096.000.010", "10.96.0.10"), ("::ffff:10.96.0.10", "10.96.0.10"), ("2001:DB8:0::018", "2001:db8::18")]
         {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_said_once() {
+    fn a_fault_is_recorded_once() {
         let mut faults = Faults::default();
         assert_eq!(faults.range("range", " 10.1.2.3/8 "), "10.0.0.0/8".parse().ok());
         assert_eq!(faults.range("range", "10.0.0.0/33"), None);
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_faults_some_are_said_and_the_rest_is_counted() {
+    fn many_faults_are_recorded_up_to_a_limit_and_counted() {
         let mut faults = Faults::default();
         for number in 0..MOST + 60_000 {
             faults.add(number);

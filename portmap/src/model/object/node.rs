@@ -1,4 +1,4 @@
-//! `v1/Node`: the own one.
+//! Conversion of `v1/Node`.
 
 use std::net::IpAddr;
 
@@ -7,20 +7,20 @@ use k8s_openapi::api::core::v1 as core;
 use super::Faults;
 use crate::model::{Family, PerFamily};
 
-/// The label that says which zone a node is in.
+/// The label with the zone of a Node.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The taint that the cluster autoscaler puts on a node before it deletes it.
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// A Node.
+/// The fields of the agent's Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// The zone that it is in, if it says so.
+    /// The zone of the Node, if it has the label.
     pub zone: Option<Box<str>>,
-    /// Its address of each family: the first `InternalIP`, else the first `ExternalIP`.
+    /// The address of each family: the first `InternalIP`, else the first `ExternalIP`.
     pub addresses: PerFamily<Option<IpAddr>>,
-    /// Whether it is about to vanish: load balancers should send it nothing new.
+    /// Whether the Node is being deleted, so that load balancers should send it no new connections.
     pub is_leaving: bool,
 }
 

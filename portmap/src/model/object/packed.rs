@@ -1,10 +1,10 @@
-//! Objects in few bytes: a cluster has tens of thousands of them, and the agent keeps them all.
+//! A compact encoding of objects: a cluster has tens of thousands of objects, and the agent keeps all of them.
 
 use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// An object in postcard's encoding.
+/// An object in the postcard encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed<T> {
     bytes: Box<[u8]>,
@@ -14,17 +14,17 @@ pub struct Packed<T> {
 #[expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
-    reason = "never: lists of known length are all that postcard asks for, and only `new` makes the bytes"
+    reason = "never panics: all lists have a known length, as postcard requires, and only `new` creates the bytes"
 )]
 impl<T: Serialize + DeserializeOwned> Packed<T> {
-    /// Packs an object.
+    /// Encodes an object.
     pub fn new(object: &T) -> Self {
         let bytes = postcard::to_stdvec(object).expect("every object can be packed");
         Self { bytes: bytes.into(), object: PhantomData }
     }
 
-    /// The object.
+    /// Decodes the object.
     pub fn unpack(&self) -> T {
-        postcard::from_bytes(&self.bytes).expect("what was packed can be unpacked")
+        postcard::from_bytes(&self.bytes).expect("bytes of `new` can be unpacked")
     }
 }

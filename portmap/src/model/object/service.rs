@@ -1,4 +1,4 @@
-//! `v1/Service`.
+//! Conversion of `v1/Service`, by the rules of the API server and kube-proxy.
 
 use std::net::IpAddr;
 
@@ -13,26 +13,26 @@ use super::{
 };
 use crate::model::{Family, PerFamily, Protocol};
 
-/// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
+/// The API server's default of `sessionAffinityConfig.clientIP.timeoutSeconds`, in seconds.
 const AFFINITY_TIMEOUT: u32 = 10_800;
 
-/// The longest that it admits: a day.
-const LONGEST_AFFINITY: u32 = 86_400;
+/// The API server's maximum of that field in seconds: one day.
+const MAX_AFFINITY_TIMEOUT: u32 = 86_400;
 
-/// A Service, but for its name.
+/// The fields of a Service, without its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// `metadata.creationTimestamp` in seconds since 1970, 0 if absent.
     pub created: i64,
     /// `spec.type`.
     pub kind: ServiceType,
-    /// The ClusterIP of each family. None of either for a headless Service.
+    /// The ClusterIP of each family; `None` for both families of a headless Service.
     pub cluster_ips: PerFamily<Option<IpAddr>>,
     /// `spec.externalIPs`, of both families.
     pub external_ips: Box<[IpAddr]>,
-    /// The addresses of `status.loadBalancer.ingress` that are to be served here: not those whose `ipMode` is `Proxy`.
+    /// The addresses of `status.loadBalancer.ingress`, without those with `ipMode: Proxy`.
     pub load_balancer_ips: Box<[IpAddr]>,
-    /// Whom `spec.loadBalancerSourceRanges` admits, collapsed; none: everybody.
+    /// `spec.loadBalancerSourceRanges`, collapsed and sorted; `None` admits every client, an empty list none.
     pub source_ranges: PerFamily<Option<Box<[IpNet]>>>,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: Policy,
@@ -42,16 +42,16 @@ pub struct Service {
     pub affinity_timeout: u32,
     /// `spec.healthCheckNodePort`.
     pub health_check_node_port: Option<u16>,
-    /// `spec.ports`, but for those that cannot be served.
+    /// `spec.ports`, without invalid and unsupported ports.
     pub ports: Box<[Port]>,
-    /// What is wrong with it.
+    /// The invalid and unsupported fields of the Service.
     pub faults: Faults,
 }
 
 /// `spec.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
-    /// `ClusterIP`, and what is not known.
+    /// `ClusterIP`, and unknown types.
     ClusterIp,
     /// `NodePort`.
     NodePort,
@@ -61,38 +61,38 @@ pub enum ServiceType {
     ExternalName,
 }
 
-/// A traffic policy.
+/// The value of `internalTrafficPolicy` or `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
-    /// All endpoints.
+    /// `Cluster`: traffic goes to endpoints on all nodes.
     Cluster,
-    /// Those of this node.
+    /// `Local`: traffic goes to endpoints on this node only.
     Local,
 }
 
 /// An entry of `spec.ports`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// The port's name, empty if it has none.
+    /// `name`; empty if not given.
     #[serde(deserialize_with = "shared::deserialize")]
     pub name: ArcStr,
-    /// `TCP` if not given.
+    /// `protocol`; `TCP` if not given.
     pub protocol: Protocol,
-    /// The Service port.
+    /// `port`: the port of the Service's own addresses.
     pub port: u16,
-    /// `nodePort`, if any.
+    /// `nodePort`, if the port has one.
     pub node_port: Option<u16>,
 }
 
-/// A Service that another proxy serves.
+/// The fields of a Service that another proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherService {
-    /// Its ClusterIPs.
+    /// The ClusterIP of each family.
     pub cluster_ips: PerFamily<Option<IpAddr>>,
 }
 
 impl OtherService {
-    /// Its ClusterIPs, of whichever family.
+    /// The ClusterIPs of both families.
     pub fn addresses(&self) -> Vec<IpAddr> {
         Family::ALL.iter().filter_map(|family| *self.cluster_ips.get(*family)).collect()
     }
@@ -106,7 +106,7 @@ impl From<core::Service> for OtherService {
 }
 
 impl Service {
-    /// Whether its load balancer addresses admit only some, in any family.
+    /// Whether the Service has source ranges in any family.
     pub fn has_source_ranges(&self) -> bool {
         self.source_ranges.v4.is_some() || self.source_ranges.v6.is_some()
     }
@@ -142,14 +142,14 @@ fn service_type(name: Option<&str>, faults: &mut Faults) -> ServiceType {
         Some("ExternalName") => ServiceType::ExternalName,
         Some("ClusterIP" | "") | None => ServiceType::ClusterIp,
         Some(unknown) => {
-            faults.add(format_args!("the type {unknown:?} is not known, and taken for ClusterIP"));
+            faults.add(format_args!("the type {unknown:?} is unknown; ClusterIP is used instead"));
             ServiceType::ClusterIp
         }
     }
 }
 
-/// As the API server would complete them: one of `clusterIP` and `clusterIPs` implies the other. `clusterIPs` and `ipFamilies`
-/// go together; without the latter only `clusterIP` counts.
+/// The ClusterIPs with the defaults of the API server: `clusterIP` and `clusterIPs` default to each other. Without
+/// `ipFamilies`, only `clusterIP` is used.
 fn cluster_ips(spec: &mut core::ServiceSpec, faults: &mut Faults) -> PerFamily<Option<IpAddr>> {
     let mut all = std::mem::take(&mut spec.cluster_ips).unwrap_or_default();
     let first = spec.cluster_ip.take().or_else(|| all.first().cloned()).unwrap_or_default();
@@ -168,9 +168,9 @@ fn cluster_ips(spec: &mut core::ServiceSpec, faults: &mut Faults) -> PerFamily<O
     };
     for (family, text) in wanted {
         let Some(address) = faults.address("clusterIP", text) else { continue };
-        let place = found.get_mut(Family::of(address));
-        if place.is_none() && family.is_none_or(|name| name == Family::of(address).name()) {
-            *place = Some(address);
+        let slot = found.get_mut(Family::of(address));
+        if slot.is_none() && family.is_none_or(|name| name == Family::of(address).name()) {
+            *slot = Some(address);
         }
     }
     found
@@ -187,15 +187,15 @@ fn load_balancer_ips(ingress: Vec<core::LoadBalancerIngress>, faults: &mut Fault
         match entry.ip_mode.as_deref() {
             Some("Proxy") => continue,
             Some("VIP" | "") | None => {}
-            Some(unknown) => faults.add(format_args!("the ipMode {unknown:?} is not known, and taken for VIP")),
+            Some(unknown) => faults.add(format_args!("the ipMode {unknown:?} is unknown; VIP is used instead")),
         }
         addresses.extend(faults.routed_address("load balancer IP", &text));
     }
     addresses.into()
 }
 
-/// A zero CIDR, or no range of a family, means everybody of that family. A list of which nothing can be read means nobody:
-/// somebody wanted a filter.
+/// The source ranges of each family. A family without ranges, or with a range of prefix length 0, admits every client. A list
+/// without any valid range admits no client, because a filter was intended.
 fn source_ranges(texts: &[String], faults: &mut Faults) -> PerFamily<Option<Box<[IpNet]>>> {
     let ranges: Vec<IpNet> = texts.iter().filter_map(|text| faults.range("loadBalancerSourceRange", text)).collect();
     if ranges.is_empty() && !texts.is_empty() {
@@ -217,7 +217,7 @@ fn policy(field: &str, name: Option<&str>, faults: &mut Faults) -> Policy {
         Some("Local") => Policy::Local,
         Some("Cluster" | "") | None => Policy::Cluster,
         Some(unknown) => {
-            faults.add(format_args!("the {field} {unknown:?} is not known, and taken for Cluster"));
+            faults.add(format_args!("the {field} {unknown:?} is unknown; Cluster is used instead"));
             Policy::Cluster
         }
     }
@@ -228,7 +228,7 @@ fn affinity(name: Option<&str>, config: Option<core::SessionAffinityConfig>, fau
         Some("ClientIP") => {}
         Some("None" | "") | None => return 0,
         Some(unknown) => {
-            faults.add(format_args!("the sessionAffinity {unknown:?} is not known, and taken for None"));
+            faults.add(format_args!("the sessionAffinity {unknown:?} is unknown; None is used instead"));
             return 0;
         }
     }
@@ -236,10 +236,10 @@ fn affinity(name: Option<&str>, config: Option<core::SessionAffinityConfig>, fau
         return AFFINITY_TIMEOUT;
     };
     match u32::try_from(seconds) {
-        Ok(seconds @ 1..=LONGEST_AFFINITY) => seconds,
+        Ok(seconds @ 1..=MAX_AFFINITY_TIMEOUT) => seconds,
         Ok(_) | Err(_) => {
             faults.add(format_args!(
-                "the timeoutSeconds {seconds} are not between 1 and {LONGEST_AFFINITY}; {AFFINITY_TIMEOUT} are taken"
+                "the timeoutSeconds {seconds} are not between 1 and {MAX_AFFINITY_TIMEOUT}; {AFFINITY_TIMEOUT} are used instead"
             ));
             AFFINITY_TIMEOUT
         }
@@ -252,7 +252,7 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
         Some("TCP" | "") | None => Protocol::Tcp,
         Some("UDP") => Protocol::Udp,
         Some("SCTP") => {
-            faults.note(format_args!("port {number}/SCTP is left out: sockets of this protocol cannot be translated"));
+            faults.record(format_args!("port {number}/SCTP is left out: sockets of this protocol cannot be translated"));
             return None;
         }
         Some(unknown) => {
@@ -266,7 +266,7 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
     };
     let name = port.name.unwrap_or_default();
     if !is_label(&name) {
-        faults.add(format_args!("port {number} is left out: no API server would take the name {name:?}"));
+        faults.add(format_args!("port {number} is left out: the name {name:?} is invalid"));
         return None;
     }
     let node_port = faults.port("nodePort", port.node_port);

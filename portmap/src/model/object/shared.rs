@@ -1,4 +1,4 @@
-//! Names of ports, which many objects have in common, each held once.
+//! Interned names of ports: many objects have the same port names, and each name is stored once.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer};
 
-/// Fewer names are not worth looking through.
+/// Minimum of `limit`: with fewer names a search for unused ones is not worth its time.
 const FEW: usize = 1024;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
@@ -16,16 +16,16 @@ static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
 #[derive(Default)]
 struct Names {
     held: HashSet<ArcStr, foldhash::fast::RandomState>,
-    /// With as many, those that nobody has any more are let go.
+    /// At this number of names, the unused ones are removed.
     limit: usize,
 }
 
-/// A name, without a copy of its own if somebody has the same.
+/// The interned copy of a name.
 pub fn shared(name: &str) -> ArcStr {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner).get(name)
 }
 
-/// Reads a name.
+/// Deserializes a name into its interned copy.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ArcStr, D::Error> {
     <&str>::deserialize(deserializer).map(shared)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_held_once_and_let_go() {
+    fn a_name_is_stored_once_and_removed_if_unused() {
         let mut names = Names::default();
         let name = names.get("default");
         assert!(ArcStr::ptr_eq(&name, &names.get("default")));
@@ -58,6 +58,6 @@ mod tests {
             drop(names.get(&number.to_string()));
         }
         assert!(names.held.len() <= 2 * FEW, "{} names are held", names.held.len());
-        assert!(ArcStr::ptr_eq(&name, &names.get("default")), "a name in use was let go");
+        assert!(ArcStr::ptr_eq(&name, &names.get("default")), "a used name was removed");
     }
 }

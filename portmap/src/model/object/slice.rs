@@ -1,4 +1,4 @@
-//! `discovery.k8s.io/v1/EndpointSlice`.
+//! Conversion of `discovery.k8s.io/v1/EndpointSlice`.
 
 use std::net::IpAddr;
 
@@ -13,30 +13,30 @@ use super::{
 };
 use crate::model::{Family, ObjectName, Protocol};
 
-/// Says when the change of a pod or Service happened that made the controller write the slice, in RFC 3339.
+/// The annotation with the time of the pod or Service change for which the controller wrote the slice, in RFC 3339.
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-/// What of an EndpointSlice is asked for before it is resolved.
+/// The fields of an EndpointSlice that `store` needs without unpacking the slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceHead {
-    /// Its name.
+    /// The name of the EndpointSlice.
     pub name: ObjectName,
-    /// The Service it belongs to; none if the label is missing or empty.
+    /// The Service of the slice; `None` if the label is missing or empty.
     pub service: Option<ObjectName>,
-    /// When the change happened that the controller last wrote it for, if it says so.
+    /// The time of the change for which the controller last wrote the slice, if the annotation is present.
     pub triggered: Option<Timestamp>,
 }
 
-/// An EndpointSlice, seen from a node.
+/// The fields of an EndpointSlice, converted for one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
-    /// The family of its addresses; none for types that are ignored.
+    /// The family of the addresses; `None` for an `addressType` that is ignored.
     pub family: Option<Family>,
-    /// The ports that count: those with a number, of a protocol that is served.
+    /// The ports with a number and a supported protocol.
     pub ports: Box<[SlicePort]>,
-    /// The endpoints that have an address of the family.
+    /// The endpoints with a valid address of the family.
     pub endpoints: Box<[SliceEndpoint]>,
-    /// What is wrong with it.
+    /// The invalid fields of the EndpointSlice.
     pub faults: Faults,
 }
 
@@ -46,9 +46,9 @@ pub struct SlicePort {
     /// The name of the Service port.
     #[serde(deserialize_with = "shared::deserialize")]
     pub name: ArcStr,
-    /// `TCP` if not given.
+    /// `protocol`; `TCP` if not given.
     pub protocol: Protocol,
-    /// The number that the pods of this slice listen on.
+    /// The port that the pods of this slice listen on.
     pub port: u16,
 }
 
@@ -56,26 +56,26 @@ pub struct SlicePort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the API, and any may go with any other")]
 pub struct SliceEndpoint {
-    /// The first address.
+    /// The first of `addresses`.
     pub address: IpAddr,
-    /// Whether new connections are wanted: `conditions.ready`, true if not given.
+    /// `conditions.ready`: whether the endpoint gets new connections; true if not given.
     pub ready: bool,
-    /// Whether the pod answers: `conditions.serving`, true if not given.
+    /// `conditions.serving`: whether the pod answers; true if not given.
     pub serving: bool,
-    /// Whether the pod is being deleted: `conditions.terminating`, false if not given.
+    /// `conditions.terminating`: whether the pod is being deleted; false if not given.
     pub terminating: bool,
-    /// Whether it is known to run on the node.
+    /// Whether `nodeName` is the node of the agent.
     pub local: bool,
-    /// For whom it is meant, if the controller says so.
+    /// `hints`, if the controller sets any.
     pub hints: Option<Box<Hints>>,
 }
 
 /// `hints` of an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hints {
-    /// `forZones`
+    /// The zones of `forZones`.
     pub zones: Box<[Box<str>]>,
-    /// `forNodes`
+    /// The Node names of `forNodes`.
     pub nodes: Box<[Box<str>]>,
 }
 
@@ -93,13 +93,13 @@ impl From<&discovery::EndpointSlice> for SliceHead {
 }
 
 impl Slice {
-    /// What a slice says to the node of this name, which is empty if it is not known.
+    /// Converts a slice for the node with this name. With an empty name, no endpoint is local.
     pub fn seen_from(node: &str, slice: discovery::EndpointSlice) -> Self {
         let mut faults = Faults::default();
         let family = match slice.address_type.as_str() {
             "IPv4" => Some(Family::V4),
             "IPv6" => Some(Family::V6),
-            // Names are nothing to translate to.
+            // DNS names cannot be targets of a translation.
             "FQDN" => None,
             unknown => {
                 let name = object_name(&slice.metadata);
@@ -120,13 +120,13 @@ impl Slice {
     }
 }
 
-/// Whether an endpoint is known to run on the node of this name.
+/// Whether an endpoint runs on the node with this name. Unknown names never match.
 pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
     !node.is_empty() && endpoint_node == Some(node)
 }
 
-/// A port without a name has the empty one, as the API server completes it. Without a number it stands for "all ports", which
-/// no Service port joins.
+/// Converts a port. A missing name is the empty name, the default of the API server. A port without a number means "all ports"
+/// and is ignored, because no Service port matches it.
 fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
     let port_number = faults.port("the port of an EndpointSlice", port.port)?;
     let protocol = match port.protocol.as_deref() {
@@ -149,7 +149,7 @@ fn endpoints(
         .filter_map(|endpoint| {
             let address = faults.address(field, endpoint.addresses.first()?)?;
             if Family::of(address) != family {
-                faults.add(format_args!("{field} {address} is no {} address, and is left out", family.name()));
+                faults.add(format_args!("{field} {address} is not an {} address, and is left out", family.name()));
                 return None;
             }
             Some(slice_endpoint(address, node, endpoint))

@@ -1,4 +1,6 @@
-//! Session affinity: a client that was here lately gets the same endpoint again.
+//! Session affinity: a client gets the same endpoint again until its session's timeout. Called by `decision`.
+//!
+//! A client is a network namespace. The sessions are the entries of AFFINITY. Their readers and writers take no lock.
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
 use portmap_common::{Affinity, Backend, Choice, Client, Description, Member, Share};
@@ -9,7 +11,10 @@ use crate::{
     switches::AFFINITY_SHARE,
 };
 
-/// The endpoint that the client in this network namespace had last, if it is still to be had; else any, which is remembered.
+/// The backend of the client's session for the service port, if the session is valid. Otherwise a random backend, with a new
+/// session.
+///
+/// `namespace` is the cookie of the client's network namespace. `None` if the random slot is outside of the map.
 #[inline(always)]
 pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice) -> Option<Backend<A>> {
     let now = now();
@@ -29,50 +34,55 @@ pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice
     let entry = Affinity { endpoint: backend.endpoint.get(), last_used: now };
     match last {
         Some(last) => replace(last, &entry),
-        None => begin(&client, &entry),
+        None => add(&client, &entry),
     }
     Some(backend)
 }
 
+/// The element, read word by word: another processor may write it at the same time.
 #[inline(always)]
-fn read(place: *mut Affinity) -> Affinity {
-    // SAFETY: the map returned the element.
-    let endpoint = unsafe { &raw const (*place).endpoint };
+fn read(element: *mut Affinity) -> Affinity {
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let endpoint = unsafe { &raw const (*element).endpoint };
     // SAFETY: as above.
-    let last_used = unsafe { &raw const (*place).last_used };
-    // SAFETY: the field is one aligned 8-byte word.
+    let last_used = unsafe { &raw const (*element).last_used };
+    // SAFETY: the field is one aligned 8-byte word of the element.
     let endpoint = unsafe { endpoint.read_volatile() };
     // SAFETY: as above.
     let last_used = unsafe { last_used.read_volatile() };
     Affinity { endpoint, last_used }
 }
 
-/// The session goes on. Should the element have become another client's in between, that one's session lasts a little longer.
+/// Extends the session. If the kernel has just reused the element for another client, that client's session lasts a little
+/// longer.
 #[inline(always)]
-fn refresh(place: *mut Affinity, now: u64) {
-    // SAFETY: the map returned the element.
-    let last_used = unsafe { &raw mut (*place).last_used };
-    // SAFETY: the field is one aligned 8-byte word.
+fn refresh(element: *mut Affinity, now: u64) {
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let last_used = unsafe { &raw mut (*element).last_used };
+    // SAFETY: the field is one aligned 8-byte word of the element.
     unsafe { last_used.write_volatile(now) };
 }
 
-/// Another session in place of one that is over. Should the element have become another client's in between, that one finds an
-/// endpoint that is no member of its service, or one that is: it is given a valid endpoint all the same. Who reads between the
-/// two writes sees the old endpoint for one more connection, which is as if it had come a moment before.
+/// Replaces a session that is no longer valid.
+///
+/// The kernel may have just reused the element for another client. That client uses the endpoint only if it is a member of the
+/// client's service port, so it gets a valid endpoint in any case. A call that reads between the two writes may use the old
+/// endpoint once more, as if it had come a moment earlier.
 #[inline(always)]
-fn replace(place: *mut Affinity, entry: &Affinity) {
-    refresh(place, entry.last_used);
-    // SAFETY: the map returned the element.
-    let endpoint = unsafe { &raw mut (*place).endpoint };
-    // SAFETY: the field is one aligned 8-byte word.
+fn replace(element: *mut Affinity, entry: &Affinity) {
+    refresh(element, entry.last_used);
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let endpoint = unsafe { &raw mut (*element).endpoint };
+    // SAFETY: the field is one aligned 8-byte word of the element.
     unsafe { endpoint.write_volatile(entry.endpoint) };
 }
 
-/// Remembers a client for the first time. The longest unseen one is forgotten where there is no room.
+/// Adds a session for a new client. If AFFINITY is full, the kernel evicts clients that were not seen for long.
 ///
-/// A process may make thousands of network namespaces, each of which is a client: it must not have everybody else forgotten.
+/// Each cgroup may add a limited number of clients. Otherwise a process that makes thousands of network namespaces, each of
+/// which is a client, would evict all other clients.
 #[inline(always)]
-fn begin(client: &Client, entry: &Affinity) {
+fn add(client: &Client, entry: &Affinity) {
     if !take_share(entry.last_used) {
         return maps::count(|totals| totals.affinity_over_share += 1);
     }
@@ -81,22 +91,23 @@ fn begin(client: &Client, entry: &Affinity) {
     }
 }
 
-/// Takes one from the share of the process's cgroup, if any is left.
+/// Counts one client against the share of the process's cgroup. False if the share is used up.
 #[inline(always)]
 fn take_share(now: u64) -> bool {
     // SAFETY: the helper takes no argument.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    let Some(place) = AFFINITY_SHARES.get_ptr_mut(cgroup) else {
+    let Some(element) = AFFINITY_SHARES.get_ptr_mut(cgroup) else {
         return AFFINITY_SHARES.insert(cgroup, Share { began: now, clients: 1 }, 0).is_ok();
     };
-    // SAFETY: the map returned the element. Processors that take from it at once may count one client for two.
-    let share = unsafe { place.read() };
+    // SAFETY: the map returned the element. Two processors that update it at the same time may count only one client.
+    let share = unsafe { element.read() };
     let Some(rest) = share.take(now, AFFINITY_SHARE.load()) else { return false };
     // SAFETY: as above.
-    unsafe { place.write(rest) };
+    unsafe { element.write(rest) };
     true
 }
 
+/// Whether the endpoint is in the inside choice of the service port.
 #[inline(always)]
 fn is_member(service: &Description, endpoint: u64) -> bool {
     MEMBERS.get_ptr(Member::new(service.id, service.kind, endpoint)).is_some()

@@ -1,11 +1,11 @@
-//! The choice of a backend: one slot of a service's range, each with the same probability. Used by `decision` and `affinity`.
+//! The choice of a backend: a random slot of a service's range. Used by `decision` and `affinity`.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use portmap_common::{Backend, Choice, Verdict};
 
 use crate::{maps::Tables, outcome::Action};
 
-/// One of the choice's backends, each with the same probability. The choice must not be empty.
+/// One of the backends, each with the same probability. `choice.count` must not be 0. `None` if the slot is outside of the map.
 #[inline(always)]
 pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
     A::backend(choice.slot(random())).copied()

@@ -1,5 +1,7 @@
-//! The decision for a call: frontend → service → backend. Reads the tables and the notes on the socket, and writes neither. After
-//! `scope`, before `socket_notes`.
+//! The decision for a call: frontend → service → backend. After `scope`, before `socket_notes`.
+//!
+//! Reads the tables and the notes on the socket. Does not record the decision: it writes only AFFINITY and AFFINITY_SHARES, the
+//! logical clock of notes, and TOTALS for source ranges and session affinity.
 
 use portmap_common::{
     ALLOCATED, Address, Backend, Description, FrontendKey, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
@@ -14,44 +16,46 @@ use crate::{
     socket_notes, source_ranges,
 };
 
-/// Who has a destination.
+/// The kind of owner of a destination.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// A Service has the address and defines the port.
+    /// The destination is a frontend of a Service.
     Service,
-    /// A Service has the address and does not define the port.
+    /// A Service has the address as a ClusterIP and does not define the port.
     UndefinedPort,
     /// The address is in a ServiceCIDR, and no Service has it.
     Unallocated,
-    /// The destination is not in the tables.
-    Nobody,
+    /// Any other destination: it is not in the tables, or another proxy serves its Service.
+    Other,
 }
 
-/// The owner of a destination, and the number of its service entry. Not an enum with fields: see [`Outcome`].
+/// The owner of a destination, and the number of its service entry. Not an enum with fields, for the reason given at
+/// [`Outcome`].
 #[derive(Clone, Copy)]
 pub struct Found {
-    /// The owner.
+    /// The kind of owner.
     pub owner: Owner,
     /// The number of the service entry; 0 unless the owner is [`Owner::Service`].
     pub service: u32,
 }
 
-/// A decision.
+/// The decision for one call: input of `socket_notes`, `report` and `outcome`.
 pub struct Decision<A> {
     /// The owner of the destination.
     pub found: Found,
     /// The outcome of the call.
     pub outcome: Outcome<A>,
-    /// The id of the service port that the backend was chosen for, if the socket has no note of it yet; else [`NOTED`].
+    /// The id of the service port for which the backend was chosen; [`NOTED`] if there is nothing to note.
     pub id: u64,
 }
 
-/// In place of an id: there is nothing to note. No service port has this id. Not an `Option`: programs have 512 bytes of stack.
+/// Instead of an id: the socket already has the note, or there is no backend. No service port has this id. Not an `Option`,
+/// because a program has only 512 bytes of stack.
 pub const NOTED: u64 = u64::MAX;
 
 impl<A: Address> Decision<A> {
-    /// Forwards to a backend that the socket has a note of. `None`: the verifier cannot know that the agent never stores a range that
-    /// leaves the map.
+    /// Forwards the call to the backend, or refuses it if there is none. `None` does not occur: the agent never stores a range
+    /// outside of the map. But the verifier does not know this.
     #[inline(always)]
     fn forward(&mut self, backend: Option<Backend<A>>) {
         self.outcome.action = Action::Refuse;
@@ -63,47 +67,48 @@ impl<A: Address> Decision<A> {
 }
 
 impl Found {
+    /// An owner without a service entry.
     #[inline(always)]
     fn of(owner: Owner) -> Self {
         Self { owner, service: 0 }
     }
 }
 
-/// Decides a call of a socket on this node.
+/// Decides a call of a socket on this node to a destination.
 #[inline(always)]
 pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call) -> Decision<S::Address> {
     let found = find(frontend);
     let mut decision = Decision { found, outcome: Outcome::of(Action::Leave), id: NOTED };
     match found.owner {
         Owner::Service => serve(socket, frontend, call, &mut decision),
-        // glibc sorts the addresses of a name by connecting a UDP socket to each: refused addresses would come last.
+        // glibc connects a UDP socket to each address of a name, to sort the addresses. It would sort refused addresses last.
         Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => {}
         Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => {}
         Owner::UndefinedPort => decision.outcome.action = Action::Refuse,
         Owner::Unallocated => decision.outcome.action = Action::Drop,
-        Owner::Nobody => {}
+        Owner::Other => {}
     }
     decision
 }
 
-/// The owner of a destination. Costs one look-up for a frontend, one for an address outside of all prefixes, two otherwise.
+/// The owner of a destination. Costs two look-ups for an address inside a prefix without a frontend, and one look-up otherwise.
 #[inline(always)]
 pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     if let Some(number) = maps::service_of(frontend) {
         return Found { owner: Owner::Service, service: number };
     }
     let Some(flags) = prefixes::flags_of(frontend.address) else {
-        return Found::of(Owner::Nobody);
+        return Found::of(Owner::Other);
     };
     Found::of(match maps::service_of(&frontend.of_address()) {
         Some(UNDEFINED_PORT) => Owner::UndefinedPort,
-        Some(OTHER_PROXY) => Owner::Nobody,
+        Some(OTHER_PROXY) => Owner::Other,
         _ if flags & ALLOCATED != 0 => Owner::Unallocated,
-        _ => Owner::Nobody,
+        _ => Owner::Other,
     })
 }
 
-/// Decides a call to a service. A socket that sends datagrams keeps its backend while the backend serves.
+/// Decides a call to a service. A socket that sends datagrams keeps its backend while the backend's endpoint serves.
 #[inline(always)]
 fn serve<S: Socket<Address: Tables>>(
     socket: &S,
@@ -115,7 +120,7 @@ fn serve<S: Socket<Address: Tables>>(
     if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
         return;
     }
-    // Before the notes: the last call, which they are of, may have had another source address.
+    // Before the notes: the call that wrote them may have had another source address.
     if service.flags & SOURCE_RANGES != 0 && !is_admitted(socket, frontend, call, service.id) {
         decision.outcome.action = Action::Drop;
         return;
@@ -124,7 +129,7 @@ fn serve<S: Socket<Address: Tables>>(
         if let Some(backend) = socket_notes::last_backend(socket, frontend, service.id) {
             return decision.forward(Some(backend));
         }
-        // The address of a pod may be a frontend of another Service.
+        // The destination is the backend of an earlier decision. A backend's address may be a frontend of another Service.
         if was_given(socket, call) {
             return;
         }
@@ -137,14 +142,14 @@ fn serve<S: Socket<Address: Tables>>(
     choose(socket, &service, decision);
 }
 
-/// Whether the source ranges of a service port admit a call. The source is read here, where the kind of call is known at compile
-/// time: chosen at run time, the verifier would reject the pointer to it.
+/// Whether the source ranges of a service port admit a call. The source address is read here, where `call` is a constant after
+/// inlining. The verifier would reject a pointer to the source that is selected at run time.
 #[inline(always)]
 fn is_admitted<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call, id: u64) -> bool {
     source_ranges::admit(socket.namespace(), &socket.source(call), &frontend.address, id)
 }
 
-/// Whether a datagram goes to an address that an earlier decision gave to the socket.
+/// Whether the call sends a datagram to the backend that an earlier decision gave to the socket.
 #[inline(always)]
 fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
     call == Call::Send && socket_notes::was_given(socket, &socket.destination())

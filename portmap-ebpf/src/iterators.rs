@@ -1,9 +1,11 @@
-//! Lists the connected UDP sockets whose endpoint is not among those that serve, by the notes on sockets: BPF iterators, which run
-//! when the agent reads from them, and cost a connection nothing. One walks through the notes, the other through the UDP sockets of a
-//! network namespace; the agent knows which of them a kernel can bear.
+//! Lists the connected UDP sockets whose endpoint no longer serves, by the notes on sockets. The agent destroys these sockets.
+//!
+//! The programs are BPF iterators: they run only when the agent reads from them, so they cost a call nothing. `stale` walks
+//! through the notes, `stale_udp` through the UDP sockets of a network namespace. The agent chooses one by the kernel's
+//! version.
 #![no_std]
 #![no_main]
-#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
+#![expect(clippy::inline_always, reason = "a program is one function: calls are slow, and old verifiers check them separately")]
 
 use core::{ffi::c_void, ptr};
 
@@ -11,16 +13,16 @@ use aya_ebpf::{
     bindings::seq_file,
     helpers::generated::{bpf_seq_write, bpf_sk_storage_get},
 };
-use portmap_common::{Connected, EndedSocketRecord, BEING_WRITTEN, V4, V6};
+use portmap_common::{BEING_WRITTEN, Connected, EndedSocketRecord, V4, V6};
 use portmap_ebpf::{
     maps::{self, SOCKETS, Tables},
     socket_notes,
 };
 
-#[expect(clippy::cast_possible_truncation, reason = "a record is small")]
+#[expect(clippy::cast_possible_truncation, reason = "the size of a record fits into 32 bits")]
 const RECORD: u32 = size_of::<EndedSocketRecord>() as u32;
 
-/// The kernel's `struct bpf_iter__bpf_sk_storage_map`: one element of a socket storage map. Every pointer takes 8 bytes.
+/// The kernel's `struct bpf_iter__bpf_sk_storage_map`: one element of a socket storage map. Each pointer takes 8 bytes.
 #[repr(C)]
 pub struct Element {
     meta: *const Meta,
@@ -29,67 +31,69 @@ pub struct Element {
     note: *const Connected,
 }
 
-/// The kernel's `struct bpf_iter__udp`: a UDP socket.
+/// The first fields of the kernel's `struct bpf_iter__udp`: one UDP socket.
 #[repr(C)]
 pub struct UdpSocket {
     meta: *const Meta,
     socket: *mut c_void,
 }
 
-/// The kernel's `struct bpf_iter_meta`.
+/// The first field of the kernel's `struct bpf_iter_meta`.
 #[repr(C)]
 struct Meta {
     output: *mut seq_file,
 }
 
-/// Writes a [`EndedSocketRecord`] for the element, if it is one. Returns 0: the next element, please.
+/// Writes an [`EndedSocketRecord`] if the note is of such a socket. Returns 0: the kernel goes on to the next element.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale")]
 pub extern "C" fn stale(element: &Element) -> i32 {
-    // SAFETY: the note is null, or lives until the program returns.
-    tell(element.meta, unsafe { element.note.as_ref() })
+    // SAFETY: the kernel passes a note that is null or lives until the program returns.
+    write(element.meta, unsafe { element.note.as_ref() })
 }
 
-/// As [`stale`], for the note on the socket.
+/// Like [`stale`], for the note on a UDP socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale_udp")]
 pub extern "C" fn stale_udp(element: &UdpSocket) -> i32 {
-    // The last call is for none.
+    // The kernel's last call has no socket.
     if element.socket.is_null() {
         return 0;
     }
-    // SAFETY: the map is one of notes on sockets, and the socket is valid until the program returns.
+    // SAFETY: SOCKETS is a socket storage map, and the socket is valid until the program returns.
     let note = unsafe { bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), element.socket, ptr::null_mut(), 0) };
-    // SAFETY: the note is null, or lives until the program returns.
-    tell(element.meta, unsafe { note.cast::<Connected>().as_ref() })
+    // SAFETY: the helper returns a note of SOCKETS that lives until the program returns, or null.
+    write(element.meta, unsafe { note.cast::<Connected>().as_ref() })
 }
 
+/// Writes the record of a note, if there is one, to the iterator's output. Returns the program's return value.
 #[inline(always)]
-fn tell(meta: *const Meta, note: Option<&Connected>) -> i32 {
-    if let Some(found) = note.and_then(judge) {
-        // SAFETY: the kernel hands every iterator valid metadata.
+fn write(meta: *const Meta, note: Option<&Connected>) -> i32 {
+    if let Some(record) = note.and_then(record) {
+        // SAFETY: the kernel gives every iterator valid metadata.
         let output = unsafe { (*meta).output };
-        // SAFETY: the record lies on the stack and has that size. Without room the kernel asks for the element again.
-        unsafe { bpf_seq_write(output, (&raw const found).cast(), RECORD) };
+        // SAFETY: the record is on the stack and has this size. If the output has no room, the kernel repeats the element
+        // later.
+        unsafe { bpf_seq_write(output, (&raw const record).cast(), RECORD) };
     }
     0
 }
 
-/// What to tell of a note; none if its socket is not connected by UDP, or to an endpoint that serves.
+/// The record of a note; `None` if its socket is not a connected UDP socket, or if its endpoint still serves.
 #[inline(always)]
-fn judge(note: &Connected) -> Option<EndedSocketRecord> {
+fn record(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);
-    let found = EndedSocketRecord { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
-    let is_tracked = found.cookie != 0 && found.given.port != 0 && endpoint.number != BEING_WRITTEN;
-    if !is_tracked || serves::<V4>(&found, endpoint.number) || serves::<V6>(&found, endpoint.number) {
+    let record = EndedSocketRecord { cookie: note.cookie, namespace: note.namespace, asked: note.asked, given: note.given };
+    let is_tracked = record.cookie != 0 && record.given.port != 0 && endpoint.number != BEING_WRITTEN;
+    if !is_tracked || serves::<V4>(&record, endpoint.number) || serves::<V6>(&record, endpoint.number) {
         return None;
     }
-    // The socket may be connected anew at this moment: then the backend is not that endpoint's.
-    (socket_notes::read(&note.endpoint) == endpoint).then_some(found)
+    // If another thread has connected the socket again meanwhile, the backend does not belong to this endpoint.
+    (socket_notes::read(&note.endpoint) == endpoint).then_some(record)
 }
 
-/// Whether the endpoint is one of this family that serves.
+/// Whether the record's backend is of this family and the endpoint with this number still serves.
 #[inline(always)]
-fn serves<A: Tables>(found: &EndedSocketRecord, endpoint: u64) -> bool {
-    A::is_family_of(found.given.address) && maps::endpoint::<A>(endpoint).is_some()
+fn serves<A: Tables>(record: &EndedSocketRecord, endpoint: u64) -> bool {
+    A::is_family_of(record.given.address) && maps::endpoint::<A>(endpoint).is_some()
 }

@@ -1,10 +1,13 @@
-//! The datapath of portmap: from a Service address to a pod's, inside the client's system call.
+//! The datapath of portmap: it replaces a Service address by a pod address inside the client's system call.
 //!
-//! The walk of a call is `translate` in `main.rs`: [`socket`] reads the destination → [`scope`] → [`decision`], over the tables of
-//! [`maps`] → [`socket_notes`] → [`report`] counts → [`outcome`]. On the way back, [`reverse`] shows the Service to the client.
-//! Unsafe code is confined to where the kernel is touched: `socket`, `maps`, reads and writes of whole words, and helpers.
+//! `translate` in `main.rs` is the walk of a call: [`socket`] reads the destination → [`scope`] → [`decision`], which reads the
+//! tables of [`maps`] → [`socket_notes`] → [`report`] → [`outcome`]. In the other direction, [`reverse`] shows the Service to
+//! the client.
+//!
+//! The agent writes the tables while the programs run. `portmap_common` defines their layout. Unsafe code is limited to access
+//! to the kernel: the hook's context, map elements, reads and writes of words in them, and helpers.
 #![no_std]
-#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
+#![expect(clippy::inline_always, reason = "a program is one function: calls are slow, and old verifiers check them separately")]
 
 pub mod affinity;
 pub mod choice;
@@ -20,7 +23,7 @@ pub mod socket_notes;
 pub mod source_ranges;
 pub mod switches;
 
-/// The BPF target cannot unwind, and the programs have no panicking path that the verifier would accept anyway.
+/// Never reached: the verifier rejects a program with an endless loop. The BPF target cannot unwind.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,11 +1,13 @@
-//! The look-up of the datapath as a program that user space can run (`BPF_PROG_TEST_RUN`): the hooks themselves cannot be.
+//! For tests and measurements only: the datapath's look-up as programs that user space can run. The agent never loads them.
 //!
-//! A packet is an array of probes; each question gets its answer, and nothing is counted.
+//! `BPF_PROG_TEST_RUN` cannot run the hooks themselves. It runs these programs, of type classifier, on a packet: an array of
+//! probes. The program writes the outcome into each probe, and counts nothing. Session affinity, source ranges and notes on
+//! sockets are left out.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the macros make undocumented twins of the entry points")]
-#![expect(clippy::needless_pass_by_value, reason = "the macros hand the context over by value")]
-#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
+#![expect(missing_docs, reason = "the macros generate undocumented copies of the entry points")]
+#![expect(clippy::needless_pass_by_value, reason = "the macros pass the context by value")]
+#![expect(clippy::inline_always, reason = "a program is one function: calls are slow, and old verifiers check them separately")]
 
 use core::mem::offset_of;
 
@@ -18,19 +20,19 @@ use portmap_ebpf::{
     outcome::{Action, Outcome},
 };
 
-/// Answers IPv4 probes.
+/// Answers a packet of IPv4 probes. Returns the number of answers.
 #[classifier]
 pub fn lookup4(context: TcContext) -> i32 {
     answer_all::<V4>(&context)
 }
 
-/// Answers IPv6 probes.
+/// Answers a packet of IPv6 probes. Returns the number of answers.
 #[classifier]
 pub fn lookup6(context: TcContext) -> i32 {
     answer_all::<V6>(&context)
 }
 
-/// Answers the probes that the packet has room for, and returns how many.
+/// Answers the probes in the packet, at most [`PROBES`], and returns their number.
 #[inline(always)]
 fn answer_all<A: Tables>(context: &TcContext) -> i32 {
     let mut answered = 0;
@@ -43,7 +45,7 @@ fn answer_all<A: Tables>(context: &TcContext) -> i32 {
     answered
 }
 
-/// Answers the probe at this offset of the packet, unless the packet ends before.
+/// Answers the probe at this offset of the packet; `None` if the packet ends before the probe does.
 #[inline(always)]
 fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
@@ -60,7 +62,7 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
 }
 
-/// What a client meets that nothing is known of, and nothing remembered.
+/// The outcome for a client without notes, on a service without session affinity and source ranges.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);
@@ -68,10 +70,11 @@ fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
         Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), pick),
         Owner::UndefinedPort => Outcome::of(Action::Refuse),
         Owner::Unallocated => Outcome::of(Action::Drop),
-        Owner::Nobody => Outcome::of(Action::Leave),
+        Owner::Other => Outcome::of(Action::Leave),
     }
 }
 
+/// The outcome of a choice: a random backend, or the verdict.
 #[inline(always)]
 fn pick<A: Tables>(choice: Choice) -> Outcome<A> {
     if choice.count == 0 {

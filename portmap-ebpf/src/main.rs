@@ -1,9 +1,12 @@
-//! The programs that the agent attaches: the entry point of each hook, and the walk that calls share.
+//! The programs that the agent attaches: the entry point of each hook, and the walk of a call that they share.
+//!
+//! The kernel calls a hook inside the system call, with an address that the hook may replace. The steps of the walk are in the
+//! library.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "the macros make undocumented twins of the entry points")]
-#![expect(clippy::needless_pass_by_value, reason = "the macros hand the context over by value")]
-#![expect(clippy::inline_always, reason = "a program is one function: calls cost, and old verifiers check them apart")]
+#![expect(missing_docs, reason = "the macros generate undocumented copies of the entry points")]
+#![expect(clippy::needless_pass_by_value, reason = "the macros pass the context by value")]
+#![expect(clippy::inline_always, reason = "a program is one function: calls are slow, and old verifiers check them separately")]
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use portmap_ebpf::{
@@ -20,7 +23,7 @@ pub fn connect4(context: SockAddrContext) -> i32 {
     translate(&Ipv4Socket::new(&context), Call::Connect)
 }
 
-/// `connect()` to an IPv6 address, which may be an IPv4-mapped one.
+/// `connect()` to an IPv6 address, including IPv4-mapped addresses.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(context: SockAddrContext) -> i32 {
     let socket = Ipv6Socket::new(&context);
@@ -30,26 +33,26 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     }
 }
 
-/// A datagram sent to an IPv4 address; of an `AF_INET6` socket too, which was given an IPv4-mapped one.
+/// A datagram to an IPv4 address. The kernel calls it for an `AF_INET6` socket too, if the address is IPv4-mapped.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
     translate(&Ipv4Socket::new(&context), Call::Send)
 }
 
-/// A datagram sent to an IPv6 address.
+/// A datagram to an IPv6 address. IPv4-mapped addresses go to [`sendmsg4`].
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
     translate(&Ipv6Socket::new(&context), Call::Send)
 }
 
-/// A datagram received by an `AF_INET` socket that asks for its source.
+/// A datagram received by an `AF_INET` socket, if the call asks for the source address.
 #[cgroup_sock_addr(recvmsg4)]
 pub fn recvmsg4(context: SockAddrContext) -> i32 {
     reverse::sender(&Ipv4Socket::new(&context));
     outcome::PROCEED
 }
 
-/// A datagram received by an `AF_INET6` socket that asks for its source.
+/// A datagram received by an `AF_INET6` socket, if the call asks for the source address.
 #[cgroup_sock_addr(recvmsg6)]
 pub fn recvmsg6(context: SockAddrContext) -> i32 {
     let socket = Ipv6Socket::new(&context);
@@ -78,7 +81,8 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
     outcome::PROCEED
 }
 
-/// The walk of a call that names a destination: scope → decision → note → count → outcome.
+/// The walk of a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the
+/// hook's answer.
 #[inline(always)]
 fn translate<S: Socket<Address: Tables>>(socket: &S, call: Call) -> i32 {
     let Some(frontend) = socket.frontend() else {

@@ -1,6 +1,6 @@
-//! The tables as the programs see them: the map definitions, and reads that hold up while the agent writes.
+//! The map definitions, and reads that are safe while the agent writes. Used by all steps of a call.
 //!
-//! Capacities are the defaults; the loader sets those that the agent was asked for. `docs/maps.md` describes every map.
+//! Capacities are the defaults; the loader replaces them by those of the agent's options. `docs/maps.md` describes every map.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -28,8 +28,8 @@ const SHARES_MAX: usize = capacity::AFFINITY_SHARES as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// How often a frontend is looked up again when the value found belongs to another key. One retry meets a second deletion
-/// and insertion in the same element within nanoseconds; then it counts as a miss.
+/// Maximum number of look-ups of a frontend, while the value found belongs to another key. Each retry fails only if the agent
+/// deletes and inserts the same element again within nanoseconds. After the last, the frontend counts as absent.
 const TRIES: u32 = 4;
 
 /// (address, port, protocol) → service, IPv4.
@@ -40,7 +40,7 @@ pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, ServiceRef, FRONTENDS_MAX> = H
 #[btf_map]
 pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
-/// service → which backends.
+/// service → ranges of backends, id, session affinity and flags.
 #[btf_map]
 pub static SERVICES: Array<Service, SERVICES_MAX, MMAPABLE> = Array::new();
 
@@ -56,132 +56,137 @@ pub static BACKENDS_V6: Array<Backend<V6>, BACKENDS_MAX, MMAPABLE> = Array::new(
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
 
-/// id → namespace, Service and port name. For people: no program reads it.
+/// id → namespace, Service, port name and protocol. For people and the agent: no program reads it.
 #[btf_map]
 pub static NAMES: HashMap<u64, Name, FRONTENDS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// What the agent says of itself, and switches that programs read.
+/// The agent's state, for its subcommands: no program reads it.
 #[btf_map]
 pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
 
-/// Never read: the kernel waits for all running programs (an RCU grace period) whenever the agent stores a map in it.
+/// Never read. When the agent stores a map in it, the kernel waits until all running programs have ended (an RCU grace period).
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
-/// The ranges that ClusterIPs lie in, IPv4.
+/// The address ranges of ClusterIPs, IPv4.
 #[btf_map]
 pub static PREFIXES_V4: Array<Prefixes<V4>, 1, MMAPABLE> = Array::new();
 
-/// The ranges that ClusterIPs lie in, IPv6.
+/// The address ranges of ClusterIPs, IPv6.
 #[btf_map]
 pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
 
-/// endpoint → pod address and port, IPv4, while it serves: of UDP service ports, and of those with session affinity.
+/// endpoint → pod address and port, IPv4, while the endpoint serves. Only for UDP service ports, and those with session
+/// affinity.
 #[btf_map]
 pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// endpoint → pod address and port, IPv6.
+/// endpoint → pod address and port, IPv6, while the endpoint serves. Only for UDP service ports, and those with session
+/// affinity.
 #[btf_map]
 pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service port, endpoint), while the endpoint is in the inside choice: of service ports with session affinity.
+/// (service port, endpoint) → 1, while the endpoint is in the inside choice. Only for service ports with session affinity.
 #[btf_map]
 pub static MEMBERS: HashMap<Member, u8, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service port, client) → the endpoint that it was given last.
+/// (service port, client) → the endpoint that the client used last, and the time.
 #[btf_map]
 pub static AFFINITY: LruHashMap<Client, Affinity, CLIENTS_MAX> = LruHashMap::new();
 
-/// cgroup → how many clients AFFINITY has remembered for it lately.
+/// cgroup → the number of clients that its processes have added to AFFINITY in the current period.
 #[btf_map]
 pub static AFFINITY_SHARES: LruHashMap<u64, Share, SHARES_MAX> = LruHashMap::new();
 
-/// (service port, range) of those whom a load balancer's address admits, IPv4.
+/// (service port, source range) → 1, IPv4: the clients that a load balancer's address admits.
 #[btf_map]
 pub static SOURCE_RANGES_V4: LpmTrie<SourceRange<V4>, u8, SERVICES_MAX> = LpmTrie::new();
 
-/// (service port, range) of those whom a load balancer's address admits, IPv6.
+/// (service port, source range) → 1, IPv6: the clients that a load balancer's address admits.
 #[btf_map]
 pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTrie::new();
 
-/// network namespace → its addresses.
+/// network namespace → its addresses, for source ranges.
 #[btf_map]
 pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (network namespace, load balancer's address) → the source of such calls, IPv4: where a namespace has several addresses.
+/// (network namespace, load balancer's address) → the source address of such calls, IPv4. Only for namespaces with several
+/// addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V4: HashMap<Way<V4>, V4, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (network namespace, load balancer's address) → the source of such calls, IPv6.
+/// (network namespace, load balancer's address) → the source address of such calls, IPv6. Only for namespaces with several
+/// addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V6: HashMap<Way<V6>, V6, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
-/// What happened that is no service's, per CPU.
+/// Number of calls by outcome over all services, and of events that belong to no service, per CPU.
 #[btf_map]
 pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
 
-/// Numbers that are given once. For the agent: no program reads it.
+/// The next id of a service port, and the next number of an endpoint. For the agent: no program reads it.
 #[btf_map]
 pub static NUMBERS: Array<Numbers, 1, MMAPABLE> = Array::new();
 
-/// What connected sockets asked for.
+/// Connected socket → the frontend that it asked for, and its backend.
 #[btf_map]
 pub static SOCKETS: SkStorage<Connected> = SkStorage::new();
 
-/// What sockets that are not connected sent lately.
+/// Unconnected UDP socket → the last frontends that it sent to, and their backends.
 #[btf_map]
 pub static DATAGRAMS: SkStorage<Datagrams> = SkStorage::new();
 
-/// Notes on sockets. Each begins as zeroes and ends with its socket.
+/// Access to the notes on sockets. A new note is all zeroes, and the kernel frees it with its socket.
 pub trait Notes<T> {
-    /// The note on the hook's socket, if there is one.
+    /// The note on the hook's socket; `None` if the socket has no note.
     fn find(&self, context: &SockAddrContext) -> Option<&'static mut T>;
 
-    /// The note on the hook's socket, made if there is none; none if the kernel has no memory for it.
+    /// The note on the hook's socket, created if necessary; `None` if the kernel has no memory for it.
     fn create(&self, context: &SockAddrContext) -> Option<&'static mut T>;
 }
 
 impl<T: 'static> Notes<T> for SkStorage<T> {
     #[inline(always)]
     fn find(&self, context: &SockAddrContext) -> Option<&'static mut T> {
-        // SAFETY: the kernel hands the hook a valid socket.
+        // SAFETY: the kernel gives the hook a context with a valid socket.
         let note = unsafe { self.get_ptr_mut(context) };
-        // SAFETY: a note that is not null lives as long as its socket. Threads that share the socket may write it at once:
-        // what must belong together is read as one word.
+        // SAFETY: a note that is not null lives as long as its socket. Threads that share the socket may write it at the same
+        // time: `socket_notes` detects this by `Chosen`, whose words are accessed atomically.
         unsafe { note.as_mut() }
     }
 
     #[inline(always)]
     fn create(&self, context: &SockAddrContext) -> Option<&'static mut T> {
-        // SAFETY: the kernel hands the hook a valid socket.
+        // SAFETY: the kernel gives the hook a context with a valid socket.
         let note = unsafe { self.get_or_insert_ptr_mut(context, None) };
-        // SAFETY: as above.
+        // SAFETY: as in `find`.
         unsafe { note.as_mut() }
     }
 }
 
-/// The address family's own maps.
+/// The maps of an address family.
 pub trait Tables: Address + IpFormatter + Argument {
-    /// The element of FRONTENDS under this key, as a word.
+    /// The element of FRONTENDS under this key: a [`ServiceRef`] as one word.
     fn frontend(key: &FrontendKey<Self>) -> Option<*const u64>;
 
-    /// The backend in this slot.
+    /// The backend in this slot of BACKENDS.
     fn backend(slot: u32) -> Option<&'static Backend<Self>>;
 
     /// The element of ENDPOINTS under this number.
     fn endpoint(number: u64) -> Option<*const EndpointEntry<Self>>;
 
-    /// Which prefixes are in force, and all that there are.
+    /// The range of the prefixes in force, and the array that contains it.
     fn prefixes() -> Option<(Choice, &'static [PrefixEntry<Self>])>;
 
-    /// Whether a range of the service port holds the address.
+    /// Whether a source range of the service port with this `id` contains the address.
     fn is_admitted(id: u64, address: Self) -> bool;
 
-    /// How many addresses of this family a network namespace has, and as many as were kept.
+    /// The number of addresses of this family in a network namespace, and the first [`ADDRESSES`] of them. `namespace` is a
+    /// cookie; `None` if the agent does not know the namespace.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
 
-    /// The address that the kernel chooses for calls of the namespace to the destination; [`NO_ADDRESS`] where the agent has not asked
-    /// the kernel.
+    /// The source address that the kernel chooses for calls of the namespace to the destination; [`NO_ADDRESS`] if SOURCES has
+    /// no entry.
     fn source_of(way: &Way<Self>) -> Neutral;
 }
 
@@ -220,7 +225,8 @@ impl Tables for V4 {
 
     #[inline(always)]
     fn source_of(way: &Way<V4>) -> Neutral {
-        // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
+        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces the element at this
+        // moment, the source address changes anyway.
         SOURCES_V4.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
@@ -260,12 +266,14 @@ impl Tables for V6 {
 
     #[inline(always)]
     fn source_of(way: &Way<V6>) -> Neutral {
-        // SAFETY: the map returned the element; one that is replaced at this moment is that of a source which changes.
+        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces the element at this
+        // moment, the source address changes anyway.
         SOURCES_V6.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
 
-/// The service number of a frontend, or none if the agent serves no such frontend.
+/// The service number of a frontend; `None` if FRONTENDS has no such key. May be `UNDEFINED_PORT` or `OTHER_PROXY` for a whole
+/// address.
 #[inline(always)]
 pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     for _ in 0..TRIES {
@@ -279,54 +287,57 @@ pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     None
 }
 
-/// What a service entry says beside its choices.
+/// The fields of a service entry other than its choices.
 #[inline(always)]
 pub fn description(service: u32) -> Option<Description> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();
-    // SAFETY: the entry lies in the map and has four words.
+    // SAFETY: the map returned the entry, which has four words.
     let first = unsafe { entry.add(2) };
     // SAFETY: as above.
     let second = unsafe { entry.add(3) };
-    // SAFETY: as above.
+    // SAFETY: both words are aligned words of the entry.
     let (first, second) = (unsafe { first.read_volatile() }, unsafe { second.read_volatile() });
     Some(Description::from_words(first, second))
 }
 
-/// The endpoint with this number as a backend, if it serves.
+/// The endpoint with this number as a backend; `None` if it no longer serves.
 #[inline(always)]
 pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     let element = A::endpoint(number)?;
-    // SAFETY: the map returned the element; should it be reused at this moment, its digest tells.
+    // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that by the digest.
     let found = unsafe { element.read_volatile() };
     found.belongs_to(number).then(|| Backend { address: found.address, port: found.port, flags: 0, endpoint: number.into() })
 }
 
-/// Counts something that is no service's.
+/// Adds to the totals of this CPU.
 #[inline(always)]
-pub fn count(what: impl FnOnce(&mut Totals)) {
+pub fn count(add: impl FnOnce(&mut Totals)) {
     if let Some(totals) = TOTALS.get_ptr_mut(0) {
-        // SAFETY: as of the counters.
-        what(unsafe { &mut *totals });
+        // SAFETY: the value belongs to this CPU. A program that is preempted by another may lose a count.
+        add(unsafe { &mut *totals });
     }
 }
 
+/// The range of the prefixes in force, read with one load.
 #[inline(always)]
 fn active(word: &Choice) -> Choice {
-    // SAFETY: a choice is one aligned 8-byte word, here one that lies in a map.
+    // SAFETY: a choice is one aligned 8-byte word, and this one is in a map.
     Choice::from_word(unsafe { (&raw const *word).cast::<u64>().read_volatile() })
 }
 
+/// The addresses of the network namespace with this cookie.
 #[inline(always)]
 fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
-    // SAFETY: the agent replaces what it knows of a namespace by inserting it anew; at worst one check sees both.
+    // SAFETY: the map returned the element, and any bytes are a valid value. The agent replaces the whole element: at worst,
+    // one call reads addresses of the old and the new value.
     NAMESPACES.get_ptr(cookie).map(|found| unsafe { &*found })
 }
 
-/// What sockets on this node get from a service.
+/// The choice of a service for sockets on this node, read with one load.
 #[inline(always)]
 pub fn inside_choice(service: u32) -> Option<Choice> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();
-    // SAFETY: `inside` is the first word of the entry, which lies in the map.
+    // SAFETY: the map returned the entry, and `inside` is its first word.
     Some(Choice::from_word(unsafe { entry.read_volatile() }))
 }
 
@@ -334,6 +345,6 @@ pub fn inside_choice(service: u32) -> Option<Choice> {
 #[inline(always)]
 pub fn counters(service: u32) -> Option<&'static mut Counters> {
     let counters = COUNTERS.get_ptr_mut(service)?;
-    // SAFETY: the value is this CPU's own. Where a program can be preempted by another, a count may be lost.
+    // SAFETY: the value belongs to this CPU. A program that is preempted by another may lose a count.
     Some(unsafe { &mut *counters })
 }

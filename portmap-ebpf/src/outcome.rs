@@ -1,4 +1,5 @@
-//! The outcome of a call, and how the client sees it: a new destination, or an error. After `decision`; the last step of a hook.
+//! The outcome of a call, and its effect for the client: a new destination, or an error. The last step of a call, after
+//! `report`.
 
 use portmap_common::{Address, Backend, TCP};
 
@@ -7,58 +8,58 @@ use crate::{
     switches::SETS_ERRORS,
 };
 
-/// What happens to a client's call.
+/// The effect on a client's call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The call goes on unchanged: the destination is not portmap's, or is left to another proxy.
+    /// The call goes on unchanged. portmap does not serve the destination, or not for this client.
     Leave,
-    /// The call goes on to a backend.
+    /// The call goes on, with a backend as its destination.
     Forward,
-    /// The call fails with `ECONNREFUSED`, as if no socket listened.
+    /// The call fails with `ECONNREFUSED`, as if no process listened on the port.
     Refuse,
     /// The call fails with `ETIMEDOUT`, as if no host answered.
     Drop,
 }
 
-/// What happens to a client's call, and the new destination.
+/// The action for a client's call, and the new destination.
 ///
-/// Not an enum with fields: the compiler copies the fields of the other variants too, and the verifier rejects a copy of memory
-/// that the program has not written.
+/// Not an enum with fields: the compiler copies the fields of all variants, and the verifier rejects a copy of memory that the
+/// program has not written.
 #[derive(Clone, Copy)]
 pub struct Outcome<A> {
-    /// The action.
+    /// The effect on the call.
     pub action: Action,
     /// The backend of [`Action::Forward`]; zeroes for other actions.
     pub backend: Backend<A>,
 }
 
 impl<A: Address> Outcome<A> {
-    /// An action without a backend.
+    /// The outcome of an action without a backend.
     #[inline(always)]
     pub fn of(action: Action) -> Self {
         Self { action, backend: Backend::default() }
     }
 
-    /// Forwarding to a backend.
+    /// The outcome of a call that is forwarded to this backend.
     #[inline(always)]
     pub fn forward(backend: Backend<A>) -> Self {
         Self { action: Action::Forward, backend }
     }
 }
 
-/// The hook's answer that lets the call go on.
+/// The hook's return value for a call that goes on.
 pub const PROCEED: i32 = 1;
 
-/// The hook's answer that fails the call, with the error set before; without one it is `EPERM`.
+/// The hook's return value for a call that fails. The error is the one set before, else `EPERM`.
 const FAIL: i32 = 0;
 
-/// `-ECONNREFUSED`: what a client gets from a host where nobody listens.
+/// `-ECONNREFUSED`: the error of a call to a port on which no process listens.
 const REFUSED: i32 = -111;
 
-/// `-ETIMEDOUT`: what a client gets, in the end, from packets that are dropped.
+/// `-ETIMEDOUT`: the error of a `connect()` whose packets are dropped.
 const TIMED_OUT: i32 = -110;
 
-/// Carries the outcome of a call out on the socket, and returns the hook's answer.
+/// Applies the outcome of a call to the socket, and returns the hook's return value.
 #[inline(always)]
 pub fn carry_out<A: Address, S: Socket<Address = A>>(socket: &S, call: Call, outcome: &Outcome<A>) -> i32 {
     match outcome.action {
@@ -72,7 +73,8 @@ pub fn carry_out<A: Address, S: Socket<Address = A>>(socket: &S, call: Call, out
     }
 }
 
-/// Where the error cannot be set, a TCP connection to port 0 of the loopback address is refused by the kernel itself.
+/// Fails a call with `ECONNREFUSED`. Kernels before 5.18 cannot set the error: there, a TCP connection goes to port 0 of the
+/// loopback address, and the kernel refuses it. Other calls fail with `EPERM` there.
 #[inline(always)]
 fn refuse<S: Socket>(socket: &S, call: Call) -> i32 {
     if SETS_ERRORS.load() == 0 && call == Call::Connect && socket.protocol() == TCP {
@@ -83,6 +85,7 @@ fn refuse<S: Socket>(socket: &S, call: Call) -> i32 {
     }
 }
 
+/// Fails a call with a negative errno; with `EPERM` on kernels before 5.18.
 #[inline(always)]
 fn fail<S: Socket>(socket: &S, error: i32) -> i32 {
     if SETS_ERRORS.load() != 0 {

@@ -1,4 +1,5 @@
-//! Whether a destination without a frontend is worth a second look.
+//! The address ranges of ClusterIPs. `decision` looks up a destination without a frontend a second time only if it is in such a
+//! range.
 
 use core::hint::black_box;
 
@@ -6,18 +7,18 @@ use portmap_common::{Choice, PREFIXES};
 
 use crate::maps::Tables;
 
-/// The flags of the prefix that the address lies in, if it lies in one: almost no address does.
+/// The flags of the prefix that contains the address; `None` for almost all addresses.
 #[inline(always)]
 pub fn flags_of<A: Tables>(address: A) -> Option<u32> {
     let (active, prefixes) = A::prefixes()?;
     let Choice { first, count } = active;
     for index in 0..PREFIXES {
-        // Hidden from the compiler, which would count down from the lesser of both until it meets zero. That this ends, the
-        // verifier sees from 6.8 on.
+        // Without `black_box`, the compiler counts down from the smaller of the two bounds. Verifiers before 6.8 cannot prove
+        // that this loop ends.
         if index >= black_box(count) as usize {
             break;
         }
-        // The agent never names a prefix behind the last; the verifier cannot know.
+        // The agent never stores a range outside of the array, but the verifier does not know this.
         let prefix = prefixes.get((first as usize + index) % (2 * PREFIXES))?;
         if address.lies_in(prefix.address, prefix.mask) {
             return Some(prefix.flags);

@@ -1,4 +1,4 @@
-//! What is kept of a decision: counters, and, where it was asked for, a line in the agent's log.
+//! Counts a call by its outcome, and logs it if `--datapath-log` asks for it. After `socket_notes`, before `outcome`.
 
 use aya_log_ebpf::debug;
 use portmap_common::{FrontendKey, UDP};
@@ -10,11 +10,11 @@ use crate::{
     socket::Socket,
 };
 
-/// Counts a call.
+/// Counts a call in COUNTERS and TOTALS. Calls that are left alone are not counted.
 #[inline(always)]
 pub fn count<A>(decision: &Decision<A>) {
     match (decision.found.owner, decision.outcome.action) {
-        (_, Action::Leave) | (Owner::Nobody, _) => {}
+        (_, Action::Leave) | (Owner::Other, _) => {}
         (Owner::Service, action) => count_service(decision.found.service, action),
         (Owner::UndefinedPort, _) => maps::count(|totals| totals.undefined_port += 1),
         (Owner::Unallocated, _) => maps::count(|totals| totals.unallocated += 1),
@@ -39,11 +39,11 @@ fn count_service(number: u32, action: Action) {
     });
 }
 
-/// Logs a call: what was asked, what was decided and why. The verifier removes it all where the level is below debug.
+/// Logs the destination, the decision and its reason. Below the level debug, the verifier removes all of this code.
 #[inline(always)]
-pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &FrontendKey<S::Address>, decision: &Decision<S::Address>) {
+pub fn log<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, decision: &Decision<S::Address>) {
     let context = socket.as_context();
-    let (address, port, is_udp) = (asked.address, asked.port, u8::from(asked.protocol == UDP));
+    let (address, port, is_udp) = (frontend.address, frontend.port, u8::from(frontend.protocol == UDP));
     let backend = &decision.outcome.backend;
     match (decision.found.owner, decision.outcome.action) {
         (Owner::Service, Action::Forward) => {
@@ -59,10 +59,10 @@ pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &FrontendKey<S::Addres
             debug!(&context, "{:i} port {} udp {}: dropped, by a policy or a source range", address, port, is_udp);
         }
         (Owner::Service, Action::Leave) => {
-            debug!(&context, "{:i} port {} udp {}: left alone, as the service says", address, port, is_udp);
+            debug!(&context, "{:i} port {} udp {}: left alone, not for this client", address, port, is_udp);
         }
         (Owner::UndefinedPort, Action::Leave) => {
-            debug!(&context, "{:i} port {} udp {}: left alone, a probe of an undefined port", address, port, is_udp);
+            debug!(&context, "{:i} port {} udp {}: left alone, the Service has no such port", address, port, is_udp);
         }
         (Owner::UndefinedPort, _) => {
             debug!(&context, "{:i} port {} udp {}: refused, the Service has no such port", address, port, is_udp);
@@ -70,6 +70,6 @@ pub fn log<S: Socket<Address: Tables>>(socket: &S, asked: &FrontendKey<S::Addres
         (Owner::Unallocated, _) => {
             debug!(&context, "{:i} port {} udp {}: dropped, no Service has the address", address, port, is_udp);
         }
-        (Owner::Nobody, _) => {}
+        (Owner::Other, _) => {}
     }
 }

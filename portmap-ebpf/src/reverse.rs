@@ -1,20 +1,24 @@
-//! From a backend back to what the client asked for: in `getpeername()`, and as the source of datagrams received.
+//! The reverse translation: backend → the Service address that the client asked for. In `getpeername()`, and for the source of
+//! received datagrams.
+//!
+//! Reads the notes that `socket_notes` has written for an earlier call. Reads no table, so it works after the Service is
+//! deleted.
 
 use portmap_common::Destination;
 
 use crate::{socket::Socket, socket_notes};
 
-/// Shows the peer of a connected socket as the Service that it asked for.
+/// Replaces the peer's address of a connected socket by the Service address that the socket asked for.
 #[inline(always)]
 pub fn peer<S: Socket>(socket: &S) {
     show(socket, socket_notes::asked_of_peer(socket, &socket.destination()));
 }
 
-/// Shows the sender of a datagram as the Service that the socket sent to.
+/// Replaces the source address of a datagram by the Service address that the socket sent to.
 #[inline(always)]
 pub fn sender<S: Socket>(socket: &S) {
     let sender = socket.destination();
-    // A connected socket receives from its peer only, whatever it sent elsewhere.
+    // A connected socket receives only from its peer, even if it has sent datagrams to other addresses.
     let asked = if socket.is_connected() {
         socket_notes::asked_of_peer(socket, &sender)
     } else {
@@ -23,6 +27,7 @@ pub fn sender<S: Socket>(socket: &S) {
     show(socket, asked);
 }
 
+/// Replaces the address that the client sees, if there is a note.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits")]
 fn show<S: Socket>(socket: &S, asked: Option<Destination>) {

@@ -1,4 +1,6 @@
-//! Whose calls are looked at: all, unless the agent was told otherwise.
+//! The clients whose calls are translated: all by default. The agent's options `--only-host` and `--exclude-cgroup` limit them.
+//!
+//! After `socket`, before `decision`. A call outside of the scope goes on unchanged, and is not counted.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use portmap_common::EXCLUDED_CGROUPS;
@@ -14,17 +16,18 @@ pub fn includes<S: Socket>(socket: &S) -> bool {
     (ONLY_HOST.load() == 0 || socket.is_on_host()) && (EXCLUDED.load() == 0 || !is_excluded()) && !is_own(socket)
 }
 
-/// Whether the socket is one of the agent's that are to reach the API server whatever the tables say.
+/// Whether the socket is the agent's own connection to the API server. It must work even if the tables are wrong, so it is not
+/// translated.
 ///
-/// Only a process with `CAP_NET_ADMIN` or `CAP_NET_RAW` can set such a priority (the latter since 5.18). Container runtimes grant
-/// `CAP_NET_RAW` by default, but a pod with a network of its own is not on the host.
+/// Only a process with `CAP_NET_ADMIN` can set such a priority, since 5.18 also one with `CAP_NET_RAW`. Container runtimes
+/// grant `CAP_NET_RAW` by default, but a pod with its own network namespace is not on the host.
 #[inline(always)]
 fn is_own<S: Socket>(socket: &S) -> bool {
     let own = OWN_PRIORITY.load();
     own != 0 && socket.priority() == own && socket.is_on_host()
 }
 
-/// Whether the process is in an excluded cgroup, or below one.
+/// Whether the process is in an excluded cgroup or below one.
 #[inline(always)]
 fn is_excluded() -> bool {
     let (ids, levels) = (EXCLUDED_IDS.load(), EXCLUDED_LEVELS.load());

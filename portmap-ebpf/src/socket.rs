@@ -1,6 +1,7 @@
-//! The only wrapper over `struct bpf_sock_addr`: what a client asked for, and where its call goes instead.
+//! The only wrapper of `struct bpf_sock_addr`, the context of a hook: reads the destination of a call, and replaces it. The
+//! first and the last step of a call.
 //!
-//! The kernel keeps addresses and ports there in network byte order. They are converted here and nowhere else.
+//! Addresses and ports are in network byte order in the context. They are converted here and nowhere else.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -11,70 +12,70 @@ use portmap_common::{Address, Destination, FrontendKey, MAPPED, Neutral, TCP, UD
 
 use crate::switches::HOST_NAMESPACE;
 
-/// The state of a socket that is connected (`BPF_TCP_ESTABLISHED`), of UDP too.
+/// The state of a connected socket, TCP or UDP (`BPF_TCP_ESTABLISHED`).
 const ESTABLISHED: u32 = 1;
 
-/// No address: the unspecified one of IPv6.
+/// Instead of an address, if there is none: the unspecified address of IPv6, `::`.
 pub const NO_ADDRESS: Neutral = [0; 4];
 
 /// The calls that name a destination.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// `connect()`
+    /// `connect()`, of TCP or UDP.
     Connect,
-    /// `sendto()`, `sendmsg()`, `sendmmsg()`
+    /// `sendto()`, `sendmsg()` or `sendmmsg()` of a datagram with an address.
     Send,
 }
 
-/// A client's socket in a system call that names, or is told, an address.
+/// A client's socket in a system call that passes an address to the kernel, or returns one from it.
 pub trait Socket {
-    /// The family of the tables that know the address.
+    /// The address family of the tables for the destination.
     type Address: Address;
 
-    /// The loopback address.
+    /// The loopback address of the family.
     const LOOPBACK: Self::Address;
 
-    /// The hook's context.
+    /// The hook's context, valid until the program returns.
     fn context(&self) -> *mut bpf_sock_addr;
 
-    /// The destination address.
+    /// The address in the context: the destination, or the sender or peer in hooks for received addresses.
     fn address(&self) -> Self::Address;
 
-    /// Replaces the destination address.
+    /// Replaces the address in the context.
     fn set_address(&self, address: Self::Address);
 
-    /// The source address of the call, or [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler moves its
-    /// value about where there is none, which the verifier rejects.
+    /// The source address of the call; [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler copies
+    /// its value even for `None`, and the verifier rejects that.
     fn source(&self, call: Call) -> Neutral;
 
-    /// The hook's context, as the helpers' wrappers take it.
+    /// The hook's context in the type that aya's wrappers take.
     #[inline(always)]
     fn as_context(&self) -> SockAddrContext {
         SockAddrContext::new(self.context())
     }
 
-    /// The kernel's socket.
+    /// The kernel's socket; may be null.
     #[inline(always)]
     fn kernel_socket(&self) -> *mut bpf_sock {
-        // SAFETY: the kernel hands the hook a valid context.
+        // SAFETY: the kernel gives the hook a valid context.
         let union = unsafe { (*self.context()).__bindgen_anon_1 };
-        // SAFETY: this is the field of the union that the kernel fills in.
+        // SAFETY: `sk` is the field of the union that the kernel sets.
         unsafe { union.sk }
     }
 
-    /// The protocol's number.
+    /// The protocol's number: `IPPROTO_TCP`, `IPPROTO_UDP` or another.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "a protocol's number has 8 bits")]
     fn protocol(&self) -> u8 {
-        // SAFETY: the kernel hands the hook a valid context.
+        // SAFETY: the kernel gives the hook a valid context.
         unsafe { (*self.context()).protocol as u8 }
     }
 
-    /// Whether it is connected.
+    /// Whether the socket is connected.
     #[inline(always)]
     fn is_connected(&self) -> bool {
         let socket = self.kernel_socket();
-        // SAFETY: the kernel hands the hook a valid socket.
+        // SAFETY: the kernel gives the hook a valid socket.
         !socket.is_null() && unsafe { (*socket).state } == ESTABLISHED
     }
 
@@ -82,18 +83,18 @@ pub trait Socket {
     #[inline(always)]
     fn priority(&self) -> u32 {
         let socket = self.kernel_socket();
-        // SAFETY: the kernel hands the hook a valid socket.
+        // SAFETY: the kernel gives the hook a valid socket.
         if socket.is_null() { 0 } else { unsafe { (*socket).priority } }
     }
 
-    /// The socket's cookie: a number that no other socket has.
+    /// The socket's cookie: a number that is unique until reboot.
     #[inline(always)]
     fn cookie(&self) -> u64 {
         // SAFETY: the helper takes this hook's context.
         unsafe { bpf_get_socket_cookie(self.context().cast()) }
     }
 
-    /// The cookie of the client's network namespace: one for all processes of a pod.
+    /// The cookie of the client's network namespace, equal for all processes of a pod.
     #[inline(always)]
     fn namespace(&self) -> u64 {
         // SAFETY: the helper takes this hook's context.
@@ -104,20 +105,20 @@ pub trait Socket {
     #[inline(always)]
     fn is_on_host(&self) -> bool {
         let host = match HOST_NAMESPACE.load() {
-            // SAFETY: without a context the helper answers for the initial namespace.
+            // SAFETY: the helper accepts null, and then returns the cookie of the initial namespace.
             0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
             host => host,
         };
         self.namespace() == host
     }
 
-    /// The destination, whatever its family.
+    /// The destination in the form of both families.
     #[inline(always)]
     fn destination(&self) -> Destination {
         Destination { address: self.address().neutral(), port: u32::from(self.port()) }
     }
 
-    /// The destination as a key of the tables, or none if the protocol is neither TCP nor UDP.
+    /// The destination as a key of FRONTENDS; `None` if the protocol is neither TCP nor UDP.
     #[inline(always)]
     fn frontend(&self) -> Option<FrontendKey<Self::Address>> {
         let protocol = self.protocol();
@@ -128,19 +129,19 @@ pub trait Socket {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the port is in the lower half")]
     fn port(&self) -> u16 {
-        // SAFETY: the kernel hands the hook a valid context.
+        // SAFETY: the kernel gives the hook a valid context.
         u16::from_be(unsafe { (*self.context()).user_port } as u16)
     }
 
-    /// Replaces the destination.
+    /// Replaces the address and port in the context. The port is in host order.
     #[inline(always)]
     fn redirect(&self, address: Self::Address, port: u16) {
         self.set_address(address);
-        // SAFETY: the kernel hands the hook a valid context, and lets it write this field.
+        // SAFETY: the kernel gives the hook a valid context, and lets it write this field.
         unsafe { (*self.context()).user_port = u32::from(port.to_be()) };
     }
 
-    /// Sets the error of a call that the hook fails: a negative errno. Kernel 5.18 and newer.
+    /// Sets the error, a negative errno, of a call that the hook fails. Kernel 5.18 and newer.
     #[inline(always)]
     fn fail_with(&self, error: i32) {
         // SAFETY: the helper takes no pointer.
@@ -148,11 +149,11 @@ pub trait Socket {
     }
 }
 
-/// A socket in a hook for IPv4 addresses.
+/// A socket in a hook for IPv4 addresses: `AF_INET`, or `AF_INET6` that sends to an IPv4-mapped address.
 pub struct Ipv4Socket(*mut bpf_sock_addr);
 
 impl Ipv4Socket {
-    /// The socket of a hook for IPv4 addresses.
+    /// Wraps the context of a hook for IPv4 addresses.
     #[inline(always)]
     pub fn new(context: &SockAddrContext) -> Self {
         Self(context.sock_addr)
@@ -171,13 +172,13 @@ impl Socket for Ipv4Socket {
 
     #[inline(always)]
     fn address(&self) -> V4 {
-        // SAFETY: the kernel hands the hook a valid context.
+        // SAFETY: the kernel gives the hook a valid context.
         unsafe { (*self.0).user_ip4 }.to_ne_bytes()
     }
 
     #[inline(always)]
     fn set_address(&self, address: V4) {
-        // SAFETY: the kernel hands the hook a valid context, and lets it write this field.
+        // SAFETY: the kernel gives the hook a valid context, and lets it write this field.
         unsafe { (*self.0).user_ip4 = u32::from_ne_bytes(address) };
     }
 
@@ -185,23 +186,23 @@ impl Socket for Ipv4Socket {
     fn source(&self, call: Call) -> Neutral {
         match call {
             Call::Connect => bound_v4(self),
-            // SAFETY: the kernel hands the hook a valid context, in which sending hooks find this field.
-            Call::Send => settled_v4(unsafe { (*self.0).msg_src_ip4 }),
+            // SAFETY: the kernel gives the hook a valid context, and sets this field for sending hooks.
+            Call::Send => neutral_v4(unsafe { (*self.0).msg_src_ip4 }),
         }
     }
 }
 
-/// An `AF_INET6` socket that is given an IPv6 address.
+/// An `AF_INET6` socket in a hook for IPv6 addresses.
 pub struct Ipv6Socket(*mut bpf_sock_addr);
 
 impl Ipv6Socket {
-    /// The socket of a hook for IPv6 addresses.
+    /// Wraps the context of a hook for IPv6 addresses.
     #[inline(always)]
     pub fn new(context: &SockAddrContext) -> Self {
         Self(context.sock_addr)
     }
 
-    /// The same socket, if it is given an IPv4-mapped address: then the IPv4 tables know the destination.
+    /// The same socket, if the address is IPv4-mapped: then the IPv4 tables are those for the destination.
     #[inline(always)]
     pub fn mapped(&self) -> Option<MappedSocket> {
         let is_mapped = word(self.0, 0) == MAPPED[0] && word(self.0, 1) == MAPPED[1] && word(self.0, 2) == MAPPED[2];
@@ -235,10 +236,10 @@ impl Socket for Ipv6Socket {
 
     #[inline(always)]
     fn source(&self, call: Call) -> Neutral {
-        // SAFETY: the kernel hands the hook a valid context, in which sending hooks find this field.
+        // SAFETY: the kernel gives the hook a valid context, and sets this field for sending hooks.
         let sent_from = || unsafe { &raw const (*self.0).msg_src_ip6 };
         let socket = self.kernel_socket();
-        // SAFETY: the kernel hands the hook a valid socket, if any.
+        // SAFETY: called below only if the socket is not null, and then it is valid.
         let bound_to = || unsafe { &raw const (*socket).src_ip6 };
         let words = match call {
             Call::Connect if socket.is_null() => return NO_ADDRESS,
@@ -249,7 +250,7 @@ impl Socket for Ipv6Socket {
     }
 }
 
-/// An `AF_INET6` socket that is given an IPv4-mapped address, `::ffff:a.b.c.d`.
+/// An `AF_INET6` socket in a hook for IPv6 addresses, if the address is IPv4-mapped: `::ffff:a.b.c.d`.
 pub struct MappedSocket(*mut bpf_sock_addr);
 
 impl Socket for MappedSocket {
@@ -272,51 +273,53 @@ impl Socket for MappedSocket {
         set_word(self.0, 3, u32::from_ne_bytes(address));
     }
 
-    /// Datagrams to an IPv4-mapped address meet the hook for IPv4 addresses: only `connect()` comes here.
+    /// Only called for `connect()`: for datagrams to IPv4-mapped addresses, the kernel calls the hook for IPv4 addresses.
     #[inline(always)]
     fn source(&self, _: Call) -> Neutral {
         bound_v4(self)
     }
 }
 
-/// The IPv4 address that the socket is bound to.
+/// The IPv4 address that the socket is bound to; [`NO_ADDRESS`] if it is not bound.
 #[inline(always)]
 fn bound_v4<S: Socket>(socket: &S) -> Neutral {
     let socket = socket.kernel_socket();
     if socket.is_null() {
         return NO_ADDRESS;
     }
-    // SAFETY: the kernel hands the hook a valid socket.
-    settled_v4(unsafe { (*socket).src_ip4 })
+    // SAFETY: the kernel gives the hook a valid socket.
+    neutral_v4(unsafe { (*socket).src_ip4 })
 }
 
+/// The IPv4 address of a field in the kernel, in network order; [`NO_ADDRESS`] for 0.0.0.0.
 #[inline(always)]
-fn settled_v4(address: u32) -> Neutral {
+fn neutral_v4(address: u32) -> Neutral {
     if address == 0 { NO_ADDRESS } else { address.to_ne_bytes().neutral() }
 }
 
-/// One 32-bit word of the IPv6 address.
+/// One 32-bit word of the IPv6 address in the context.
 #[inline(always)]
 fn word(context: *mut bpf_sock_addr, index: usize) -> u32 {
-    // SAFETY: the kernel hands the hook a valid context.
+    // SAFETY: the kernel gives the hook a valid context.
     read_word(unsafe { &raw const (*context).user_ip6 }.cast(), index)
 }
 
-/// One 32-bit word of an IPv6 address. Volatile: merged into a wider load, the verifier of older kernels rejects it.
+/// One 32-bit word of an IPv6 address. Volatile, so that the compiler does not merge two loads: the verifier of older kernels
+/// rejects wider loads.
 #[inline(always)]
 fn read_word(address: *const u32, index: usize) -> u32 {
-    // SAFETY: the address has four words, and every caller names one of them.
+    // SAFETY: the address has four words, and every caller passes an index below 4.
     let word = unsafe { address.add(index) };
-    // SAFETY: the field is valid, as its owner is.
+    // SAFETY: the word is a field of the context or the socket, and both are valid.
     unsafe { word.read_volatile() }
 }
 
-/// Replaces one 32-bit word of the IPv6 address. Volatile for the same reason.
+/// Replaces one 32-bit word of the IPv6 address in the context. Volatile for the same reason as [`read_word`].
 #[inline(always)]
 fn set_word(context: *mut bpf_sock_addr, index: usize, value: u32) {
-    // SAFETY: the kernel hands the hook a valid context.
+    // SAFETY: the kernel gives the hook a valid context.
     let address = unsafe { &raw mut (*context).user_ip6 };
-    // SAFETY: the address has four words, and every caller names one of them.
+    // SAFETY: the address has four words, and every caller passes an index below 4.
     let word = unsafe { address.cast::<u32>().add(index) };
     // SAFETY: the kernel lets the hook write this field.
     unsafe { word.write_volatile(value) };

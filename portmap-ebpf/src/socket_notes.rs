@@ -1,9 +1,11 @@
-//! What sockets remember: what they asked for, so that they are shown it again, and which backend their datagrams go to.
+//! The notes on sockets: the frontend that a socket asked for, and the backend that it was given. After `decision`, before
+//! `report`.
 //!
-//! The notes live on the socket itself and end with it. There is no table of connections to overflow or to clean.
+//! `reverse` shows the frontend to the client. `decision` keeps the backend of an unconnected UDP socket. The notes are in the
+//! socket's own storage and end with it, so there is no table of connections that can overflow or must be cleaned.
 
 use portmap_common::{
-    ANSWERED, Address, Backend, CALL, Chosen, Datagrams, Destination, Flow, FrontendKey, TCP, UDP, BEING_WRITTEN,
+    ANSWERED, Address, BEING_WRITTEN, Backend, CALL, Chosen, Datagrams, Destination, Flow, FrontendKey, TCP, UDP,
 };
 
 use crate::{
@@ -14,21 +16,21 @@ use crate::{
     switches::NOTES_TCP,
 };
 
-/// Writes a decision down on the socket. The only place that writes notes for a call.
+/// Records a decision on the socket. Only this function writes frontends and backends into notes.
 #[inline(always)]
 pub fn record<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call, decision: &Decision<S::Address>) {
     let Decision { outcome, id, found: _ } = decision;
     match (outcome.action, call) {
         (Action::Forward, Call::Connect) => connected(socket, frontend, *id, &outcome.backend),
         (Action::Forward, Call::Send) if *id != NOTED => sent(socket, frontend, *id, &outcome.backend),
-        (Action::Leave, Call::Connect) => connected_plainly(socket),
-        (Action::Leave, Call::Send) => sent_plainly(socket, &socket.destination()),
+        (Action::Leave, Call::Connect) => connected_untranslated(socket),
+        (Action::Leave, Call::Send) => sent_untranslated(socket, &socket.destination()),
         (Action::Forward | Action::Refuse | Action::Drop, _) => {}
     }
 }
 
-/// Notes what a socket asked for and is connected to; of a UDP socket also how to find it, since nothing else would tell it when
-/// its backend ends: the agent destroys it then.
+/// Notes the frontend that a socket asked for, and the backend that it is connected to. The note of a UDP socket also has its
+/// cookies: by these, the agent finds and destroys the socket when its endpoint ends.
 #[inline(always)]
 fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
@@ -37,22 +39,23 @@ fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64,
     let Some(note) = SOCKETS.create(&socket.as_context()) else {
         return maps::count(|totals| totals.forgotten_sockets += 1);
     };
-    // Who lists the notes meanwhile must not take the new backend for the old endpoint's.
-    unsettle(&mut note.endpoint);
+    // The iterators may read the note now. They must not combine the new backend with the old endpoint.
+    begin_write(&mut note.endpoint);
     note.asked = asked(frontend);
     note.given = given(backend);
     if frontend.protocol == UDP {
         note.cookie = socket.cookie();
         note.namespace = socket.namespace();
     }
-    settle(&mut note.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
+    end_write(&mut note.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
 }
 
-/// Notes that a socket is being connected to an address that is no Service's. If that is the backend it had been given, it is the
-/// socket's own choice from now on. Other notes may stay, since they are held against the peer: the call may fail yet, and then
-/// the old connection stays.
+/// Notes that a call connects a socket to an address without translation. If that is the backend of the note, the peer is shown
+/// as the backend from now on.
+///
+/// A note with another backend stays: readers compare it with the peer, and if the call fails, the old connection remains.
 #[inline(always)]
-fn connected_plainly<S: Socket>(socket: &S) {
+fn connected_untranslated<S: Socket>(socket: &S) {
     if let Some(note) = SOCKETS.find(&socket.as_context())
         && note.given.is(&socket.destination())
     {
@@ -60,14 +63,14 @@ fn connected_plainly<S: Socket>(socket: &S) {
     }
 }
 
-/// What a connected socket asked for, if this is the backend that it is connected to.
+/// The frontend that a connected socket asked for, if `peer` is the backend in its note.
 #[inline(always)]
 pub fn asked_of_peer<S: Socket>(socket: &S, peer: &Destination) -> Option<Destination> {
     let note = SOCKETS.find(&socket.as_context())?;
     note.given.is(peer).then_some(note.asked)
 }
 
-/// The backend that the socket's last datagram to this frontend went to, if it still serves.
+/// The backend of the socket's last datagram to this frontend, if its endpoint still serves. `id` is that of the service port.
 #[inline(always)]
 pub fn last_backend<S: Socket<Address: Tables>>(
     socket: &S,
@@ -83,8 +86,8 @@ pub fn last_backend<S: Socket<Address: Tables>>(
     Some(backend)
 }
 
-/// The backend that the socket was connected to for this frontend before it was dissolved, if it still serves. Of such a
-/// socket of IPv6 the kernel goes on to receive from that peer only.
+/// The backend to which the socket was connected for this frontend, if its endpoint still serves. The process has since
+/// dissolved the connection (`connect()` to `AF_UNSPEC`), but an `AF_INET6` socket still receives only from that peer.
 #[inline(always)]
 pub fn former_backend<S: Socket<Address: Tables>>(
     socket: &S,
@@ -98,13 +101,13 @@ pub fn former_backend<S: Socket<Address: Tables>>(
     serving(frontend, id, read(&note.endpoint))
 }
 
-/// The backend of an endpoint that was chosen for this frontend of this service port, if it still serves.
+/// The backend of an endpoint, if it was chosen for this frontend of this service port and still serves.
 #[inline(always)]
 fn serving<A: Tables>(frontend: &FrontendKey<A>, id: u64, endpoint: Chosen) -> Option<Backend<A>> {
     if endpoint.is_for(frontend, id) { maps::endpoint(endpoint.number) } else { None }
 }
 
-/// Notes that the socket sends to this backend for this frontend from now on.
+/// Notes that the socket's datagrams to this frontend go to this backend from now on.
 #[inline(always)]
 fn sent<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     let Some(notes) = DATAGRAMS.create(&socket.as_context()) else {
@@ -112,20 +115,22 @@ fn sent<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, back
     };
     let asked = asked(frontend);
     let clock = tick(notes);
-    if let Some(flow) = place(notes, &asked) {
-        // Another thread that reads meanwhile must not take the old endpoint for the new frontend's, or the reverse.
-        unsettle(&mut flow.endpoint);
+    if let Some(flow) = flow_for(notes, &asked) {
+        // Another thread may read the flow now. It must not combine the endpoint and the frontend of different flows.
+        begin_write(&mut flow.endpoint);
         flow.used = clock;
         flow.asked = asked;
         flow.given = given(backend);
-        settle(&mut flow.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
+        end_write(&mut flow.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
     }
 }
 
-/// Notes that the socket sends to this destination itself: what comes from there is shown as it is. Not if it is the kernel that
-/// sends again what had no room, to the address that it was given before: `io_uring` does. Then there was no answer yet.
+/// Notes that the process itself sends to a backend's address: answers from there are shown with that address from now on.
+///
+/// Only after an answer. Before, the call may come from the kernel: `io_uring` repeats a datagram that did not fit, with the
+/// address that the first attempt was given.
 #[inline(always)]
-fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
+fn sent_untranslated<S: Socket>(socket: &S, destination: &Destination) {
     if let Some(notes) = DATAGRAMS.find(&socket.as_context()) {
         for flow in &mut notes.flows {
             if flow.used & ANSWERED != 0 && flow.given.is(destination) {
@@ -135,8 +140,10 @@ fn sent_plainly<S: Socket>(socket: &S, destination: &Destination) {
     }
 }
 
-/// Whether this socket was itself given the destination, and not its process: the peer of a connected socket, which the kernel
-/// names whenever an `AF_INET6` socket sends to an IPv4-mapped one; or what it sends again.
+/// Whether the destination comes from the kernel, by an earlier decision for this socket, and not from the process.
+///
+/// For a connected `AF_INET6` socket, the kernel passes an IPv4-mapped peer with each datagram. For an unconnected socket,
+/// `io_uring` passes the backend again with a datagram that it repeats.
 #[inline(always)]
 pub fn was_given<S: Socket>(socket: &S, destination: &Destination) -> bool {
     if socket.is_connected() {
@@ -146,17 +153,17 @@ pub fn was_given<S: Socket>(socket: &S, destination: &Destination) -> bool {
     notes.flows.iter().any(|flow| flow.used & ANSWERED == 0 && flow.used != 0 && flow.given.is(destination))
 }
 
-/// What the socket asked for when it last sent to this backend.
+/// The frontend for which the socket last sent to this backend. Marks the flow as answered.
 #[inline(always)]
 pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<Destination> {
     let notes = DATAGRAMS.find(&socket.as_context())?;
-    // Not an `Option`: until 6.3 the verifier refuses programs that move about what it has no value for, even if nobody looks at it.
+    // Not an `Option`: verifiers before 6.3 reject a copy of uninitialized memory, even if its value is not used.
     let (mut used, mut asked) = (0, Destination { address: [0; 4], port: 0 });
     for flow in &notes.flows {
         let before = read(&flow.endpoint);
         if flow.used > used && flow.given.is(sender) {
             let found = flow.asked;
-            // Another thread may have put another flow in its place meanwhile.
+            // Another thread may have replaced the flow meanwhile.
             if read(&flow.endpoint) == before {
                 used = flow.used;
                 asked = found;
@@ -174,9 +181,9 @@ pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<De
     Some(asked)
 }
 
-/// The flow to this frontend, else the one unused for longest.
+/// The flow to this frontend, else the flow that was unused for longest.
 #[inline(always)]
-fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Flow> {
+fn flow_for<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Flow> {
     let (mut best, mut longest) = (None, u64::MAX);
     for flow in &mut notes.flows {
         let used = if flow.asked.is(asked) { 0 } else { flow.used.saturating_add(1) };
@@ -188,47 +195,50 @@ fn place<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut Fl
     best
 }
 
+/// Advances the clock of the notes by one call, and returns it.
 #[inline(always)]
 fn tick(notes: &mut Datagrams) -> u64 {
     notes.clock = notes.clock.wrapping_add(CALL);
     notes.clock
 }
 
-/// The endpoint of a note, which may be written at this moment.
+/// The endpoint of a note, read word by word: another thread may write it at the same time.
 #[inline(always)]
 pub fn read(endpoint: &Chosen) -> Chosen {
     let number = &raw const endpoint.number;
     let check = &raw const endpoint.check;
-    // SAFETY: the field is one aligned 8-byte word.
+    // SAFETY: the field is one aligned 8-byte word of a note.
     let number = unsafe { number.read_volatile() };
     // SAFETY: as above.
     let check = unsafe { check.read_volatile() };
     Chosen { number, check }
 }
 
-/// Before a note is written: who reads it meanwhile finds no endpoint.
+/// Called before the other fields of a note are written: until [`end_write`], readers find no endpoint.
 #[inline(always)]
-fn unsettle(place: &mut Chosen) {
-    let number = &raw mut place.number;
-    // SAFETY: the field is one aligned 8-byte word.
+fn begin_write(endpoint: &mut Chosen) {
+    let number = &raw mut endpoint.number;
+    // SAFETY: the field is one aligned 8-byte word of a note.
     unsafe { number.write_volatile(BEING_WRITTEN) };
 }
 
-/// After the rest of a note was written.
+/// Called after the other fields of a note were written: stores the new endpoint, with its number last.
 #[inline(always)]
-fn settle(place: &mut Chosen, endpoint: Chosen) {
-    let (number, check) = (&raw mut place.number, &raw mut place.check);
-    // SAFETY: the field is one aligned 8-byte word.
-    unsafe { check.write_volatile(endpoint.check) };
+fn end_write(endpoint: &mut Chosen, new: Chosen) {
+    let (number, check) = (&raw mut endpoint.number, &raw mut endpoint.check);
+    // SAFETY: the field is one aligned 8-byte word of a note.
+    unsafe { check.write_volatile(new.check) };
     // SAFETY: as above.
-    unsafe { number.write_volatile(endpoint.number) };
+    unsafe { number.write_volatile(new.number) };
 }
 
+/// The destination of a frontend, in the form of notes.
 #[inline(always)]
 fn asked<A: Address>(frontend: &FrontendKey<A>) -> Destination {
     Destination { address: frontend.address.neutral(), port: u32::from(frontend.port) }
 }
 
+/// The destination of a backend, in the form of notes.
 #[inline(always)]
 fn given<A: Address>(backend: &Backend<A>) -> Destination {
     Destination { address: backend.address.neutral(), port: u32::from(backend.port) }

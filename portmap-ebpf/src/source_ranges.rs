@@ -1,6 +1,6 @@
-//! Admission to a load balancer's address: `loadBalancerSourceRanges` for clients on this node. Asked by `decision`.
+//! Admission of clients on this node to a load balancer's address, by `loadBalancerSourceRanges`. Called by `decision`.
 //!
-//! Addresses are compared as words: bytes would take the programs' stack eight times over.
+//! Addresses are compared as 32-bit words. As bytes, they would take eight times the stack.
 
 use core::hint::black_box;
 
@@ -11,12 +11,14 @@ use crate::{
     socket::NO_ADDRESS,
 };
 
-/// Whether the service port admits a call to the address. Decided by the address that the socket is bound to, if its namespace has
-/// that address; else by the address that the kernel would choose; else by all addresses that the kernel might choose.
+/// Whether the service port with this `id` admits a call from a network namespace to the address `asked`.
 ///
-/// When a hook runs, an unbound socket has no address yet. A client whose addresses are not known is not admitted.
+/// `claimed` is the source address of the call, or [`NO_ADDRESS`]: an unbound socket has none yet when the hook runs. A claimed
+/// address decides, if the namespace has it; a claim that is false is not admitted. Without a claim, the address that the
+/// kernel would choose decides. If that is unknown, all addresses of the namespace must be admitted. If these are unknown too,
+/// the call is not admitted.
 ///
-/// A function of its own, with a stack of its own: few calls come here, and the caller's 512 bytes would not hold both.
+/// Not inlined, so that it has its own stack: the caller's 512 bytes are not enough for both. Few calls need it.
 #[inline(never)]
 pub fn admit<A: Tables>(namespace: u64, claimed: &Neutral, asked: &A, id: u64) -> bool {
     let chosen = A::source_of(&Way { namespace: namespace.to_ne_bytes(), destination: *asked });
@@ -32,18 +34,18 @@ pub fn admit<A: Tables>(namespace: u64, claimed: &Neutral, asked: &A, id: u64) -
     count(A::is_admitted(id, A::from_neutral(source)))
 }
 
-/// Whether the namespace has an address. Any process may bind to an address that its namespace has not (`IP_FREEBIND`), or name it
-/// in a control message. Where the addresses are not known, or too many, the claim is believed.
+/// Whether the namespace has the claimed address. Any process may bind to an address that its namespace does not have
+/// (`IP_FREEBIND`), or name such an address in a control message. True if the namespace's addresses are unknown or too many.
 #[inline(always)]
 fn has_address<A: Tables>(namespace: u64, claimed: &Neutral) -> bool {
     let Some((present, addresses)) = A::addresses_of(namespace) else { return true };
     if present as usize > ADDRESSES {
         return true;
     }
-    // Unused entries are zeroes, which no socket claims.
+    // Unused elements are zero. No socket claims the address zero.
     let mut is_found = false;
     for index in 0..ADDRESSES {
-        // Hidden from the compiler: it would count in pointers, which the verifier does not follow to the end.
+        // Without `black_box`, the compiler compares pointers, and the verifier cannot prove that the loop ends.
         if let Some(address) = addresses.get(black_box(index)) {
             is_found |= is_same(*claimed, address.neutral());
         }
@@ -58,22 +60,24 @@ fn admits_all<A: Tables>(namespace: u64, id: u64) -> bool {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     };
-    // Hidden from the compiler for the same reason as the number of prefixes.
+    // `black_box` is here for the same reason as in `prefixes`.
     let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
     count(present as usize <= ADDRESSES && all.all(|(_, address)| A::is_admitted(id, *address)))
 }
 
+/// Whether it is an address, and not [`NO_ADDRESS`].
 #[inline(always)]
 fn is_some(address: Neutral) -> bool {
     !is_same(address, NO_ADDRESS)
 }
 
-/// Without a branch for each word.
+/// Whether both addresses are equal. Compares without a branch per word.
 #[inline(always)]
 fn is_same([a, b, c, d]: Neutral, [e, f, g, h]: Neutral) -> bool {
     (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
 
+/// Counts a call that is not admitted, and returns its argument.
 #[inline(always)]
 fn count(is_admitted: bool) -> bool {
     if !is_admitted {

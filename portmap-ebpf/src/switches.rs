@@ -1,4 +1,6 @@
-//! What the loader decides before the programs are verified: constants, so that what is switched off costs nothing.
+//! The options of the programs. The agent's loader sets them before the kernel verifies the programs.
+//!
+//! To the verifier they are constants: it removes the code of options that are off, so they cost nothing.
 
 use aya_ebpf::Global;
 use portmap_common::EXCLUDED_CGROUPS;
@@ -7,34 +9,34 @@ use portmap_common::EXCLUDED_CGROUPS;
 #[unsafe(no_mangle)]
 pub static SETS_ERRORS: Global<u8> = Global::new(1);
 
-/// Whether TCP sockets are shown the Service as their peer, which takes a note on each of them.
+/// Whether `getpeername()` of a TCP socket shows the Service. This needs a note on each TCP socket.
 #[unsafe(no_mangle)]
 pub static NOTES_TCP: Global<u8> = Global::new(1);
 
-/// Whether only processes in the host's network namespace are served.
+/// Whether only calls of processes in the host's network namespace are translated.
 #[unsafe(no_mangle)]
 pub static ONLY_HOST: Global<u8> = Global::new(0);
 
-/// The cookie of the host's network namespace; 0 for the initial one of the kernel.
+/// The cookie of the host's network namespace; 0 stands for the kernel's initial namespace.
 #[unsafe(no_mangle)]
 pub static HOST_NAMESPACE: Global<u64> = Global::new(0);
 
-/// How many clients session affinity remembers for the processes of one cgroup within a [`portmap_common::Share::PERIOD`].
+/// Maximum number of clients that the processes of one cgroup add to AFFINITY within a [`portmap_common::Share::PERIOD`].
 #[unsafe(no_mangle)]
 pub static AFFINITY_SHARE: Global<u64> = Global::new(u64::MAX);
 
-/// How many cgroups are excluded.
+/// Number of excluded cgroups, at most [`EXCLUDED_CGROUPS`].
 #[unsafe(no_mangle)]
 pub static EXCLUDED: Global<u32> = Global::new(0);
 
-/// The ids of the excluded cgroups.
+/// The ids of the excluded cgroups. Only the first [`EXCLUDED`] elements are valid.
 #[unsafe(no_mangle)]
 pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_CGROUPS]> = Global::new([0; EXCLUDED_CGROUPS]);
 
-/// How far below the root of the hierarchy each of them is.
+/// The level of each excluded cgroup in the hierarchy, in the order of [`EXCLUDED_IDS`]. The root has level 0.
 #[unsafe(no_mangle)]
 pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_CGROUPS]> = Global::new([0; EXCLUDED_CGROUPS]);
 
-/// The `SO_PRIORITY` of the agent's own connections that are left alone; 0 leaves none alone.
+/// The `SO_PRIORITY` of the agent's own connections, which are not translated. With 0 there are no such connections.
 #[unsafe(no_mangle)]
 pub static OWN_PRIORITY: Global<u32> = Global::new(0);

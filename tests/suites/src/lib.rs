@@ -1,7 +1,7 @@
 //! Modules that several suites use: a world with pods and an agent, and the objects of its Services.
 //!
-//! A suite is a directory below `tests`. A module of one suite only is in its directory. The harness of suites, demo and benchmarks
-//! is [`portmap_harness`].
+//! A suite is a directory below `tests`. A module of only one suite is in its directory. The harness that suites, demo and
+//! benchmarks share is [`portmap_harness`].
 #![forbid(unsafe_code)]
 
 pub mod service_objects;

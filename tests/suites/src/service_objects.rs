@@ -1,4 +1,4 @@
-//! Services, their EndpointSlices and the Node, as a manifest has them.
+//! Manifests of Services, their EndpointSlices and the Node.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,36 +7,36 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::world::Pod;
 use serde_json::{Map, Value, json};
 
-/// Where the pods of these tests listen, on both protocols.
+/// The port on which pods of these tests listen, on TCP and UDP.
 pub const TARGET_PORT: u16 = 8080;
-/// The port of every Service, on both protocols.
+/// The port of every Service, on TCP and UDP.
 pub const PORT: u16 = 80;
 
-/// What a pod of these tests serves.
+/// The listeners of a pod: [`TARGET_PORT`] on TCP and UDP.
 pub const LISTENS: [Listen; 2] =
     [Listen { protocol: Protocol::Tcp, port: TARGET_PORT }, Listen { protocol: Protocol::Udp, port: TARGET_PORT }];
 
-/// An address of each family.
+/// One address of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Both {
-    /// The IPv4 one.
+    /// The IPv4 address.
     pub v4: Ipv4Addr,
-    /// The IPv6 one.
+    /// The IPv6 address.
     pub v6: Ipv6Addr,
 }
 
 impl Both {
-    /// The pod's own.
+    /// The addresses of a pod.
     pub fn of(pod: &Pod) -> Self {
         Self { v4: pod.ipv4(), v6: pod.ipv6() }
     }
 
-    /// IPv4 first.
+    /// Both addresses, IPv4 first.
     pub fn addresses(self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
     }
 
-    /// The address as that kind of socket takes it.
+    /// The socket address for this kind of socket. For [`Via::Mapped`] it is the IPv4-mapped address.
     pub fn at(self, via: Via, port: u16) -> SocketAddr {
         let address = match via {
             Via::V4 => self.v4.into(),
@@ -51,38 +51,38 @@ impl Both {
     }
 }
 
-/// How a socket speaks to an address.
+/// The family of a socket and of the address that it connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// IPv4 on `AF_INET`.
+    /// An IPv4 address on an `AF_INET` socket.
     V4,
-    /// IPv6 on `AF_INET6`.
+    /// An IPv6 address on an `AF_INET6` socket.
     V6,
-    /// IPv4 on `AF_INET6`.
+    /// An IPv4-mapped address on an `AF_INET6` socket.
     Mapped,
 }
 
 impl Via {
-    /// All of them.
+    /// All three kinds.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 }
 
-/// The ClusterIPs of the Service of a number.
+/// The ClusterIPs of the Service with this number.
 pub fn cluster_ip(number: u8) -> Both {
     both(Ipv4Addr::new(10, 96, 0, number), [0xfd00, 0x10, 0x96, 0], number)
 }
 
-/// Its externalIPs, once it is exposed.
+/// The external IPs of the exposed Service with this number.
 pub fn external_ip(number: u8) -> Both {
     both(Ipv4Addr::new(192, 0, 2, number), [0x2001, 0xdb8, 2, 0], number)
 }
 
-/// The addresses of its load balancer, once it is exposed.
+/// The load balancer addresses of the exposed Service with this number.
 pub fn load_balancer_ip(number: u8) -> Both {
     both(Ipv4Addr::new(198, 51, 100, number), [0x2001, 0xdb8, 51, 0], number)
 }
 
-/// Its NodePort, once it is exposed, on both protocols.
+/// The node port of the exposed Service with this number, on TCP and UDP.
 pub fn node_port(number: u8) -> u16 {
     30_000 + u16::from(number)
 }
@@ -91,7 +91,7 @@ fn both(v4: Ipv4Addr, [a, b, c, d]: [u16; 4], number: u8) -> Both {
     Both { v4, v6: Ipv6Addr::new(a, b, c, d, 0, 0, 0, number.into()) }
 }
 
-/// One endpoint, with an address of each family.
+/// An endpoint with an address of each family.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     address: Both,
@@ -100,31 +100,31 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A ready one, of which no node is known.
+    /// A ready endpoint on [`TARGET_PORT`], without a node name.
     pub fn of(pod: &Pod) -> Self {
         Self { address: Both::of(pod), port: TARGET_PORT, rest: Map::new() }
     }
 
-    /// With this port in place of [`TARGET_PORT`].
+    /// Sets the port number.
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
     }
 
-    /// On the node of this name.
+    /// Sets the name of the endpoint's node.
     #[must_use]
     pub fn node(mut self, name: &str) -> Self {
         self.rest.insert("nodeName".into(), name.into());
         self
     }
 
-    /// It does not take new connections, but still answers.
+    /// Marks the endpoint as terminating and still serving.
     #[must_use]
     pub fn terminating(self) -> Self {
         self.conditions(json!({"ready": false, "serving": true, "terminating": true}))
     }
 
-    /// It is still there, but does not answer any more.
+    /// Marks the endpoint as terminating and not serving.
     #[must_use]
     pub fn not_serving(self) -> Self {
         self.conditions(json!({"ready": false, "serving": false, "terminating": true}))
@@ -142,12 +142,12 @@ impl Endpoint {
     }
 }
 
-/// All pods, ready.
+/// One ready endpoint for each pod.
 pub fn endpoints(pods: &[Pod]) -> Vec<Endpoint> {
     pods.iter().map(Endpoint::of).collect()
 }
 
-/// A dual-stack Service with the port 80 on TCP and UDP, and its EndpointSlices.
+/// A dual-stack Service with port 80 on TCP and UDP, and its EndpointSlices.
 #[derive(Clone, Debug)]
 pub struct Service {
     name: String,
@@ -160,7 +160,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// With the ClusterIPs of that number.
+    /// A Service of type `ClusterIP` with the ClusterIPs of this number and without endpoints.
     pub fn new(name: &str, number: u8) -> Self {
         let ips = cluster_ip(number).texts();
         let spec = json!({"clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": ["IPv4", "IPv6"], "type": "ClusterIP"});
@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// With `NodePorts`, externalIPs and a load balancer's addresses, all of that number.
+    /// Adds node ports, external IPs and load balancer addresses of this number.
     #[must_use]
     pub fn exposed(self, number: u8) -> Self {
         let spec = json!({"type": "LoadBalancer", "externalIPs": external_ip(number).texts()});
@@ -183,39 +183,39 @@ impl Service {
         Self { node_ports: Some(number), ingress, ..self }.spec(spec)
     }
 
-    /// With these ports in place of the usual ones. All lead to the same ports of the endpoints.
+    /// Replaces the ports of the Service. All of them lead to the port numbers of the endpoints.
     #[must_use]
     pub fn ports(self, ports: impl IntoIterator<Item = Listen>) -> Self {
         let ports = ports.into_iter().enumerate().map(|(index, listen)| (format!("p{index}"), listen));
         Self { ports: ports.collect(), ..self }
     }
 
-    /// With these fields of the spec too.
+    /// Sets further fields of the spec.
     #[must_use]
     pub fn spec(mut self, more: Value) -> Self {
         self.spec.extend(fields(more));
         self
     }
 
-    /// `sessionAffinity: ClientIP`
+    /// Sets `sessionAffinity: ClientIP` with this timeout.
     #[must_use]
     pub fn sticky(self, seconds: u32) -> Self {
         self.spec(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}))
     }
 
-    /// With these labels of the Service.
+    /// Sets the labels of the Service.
     #[must_use]
     pub fn labels(self, labels: Value) -> Self {
         Self { labels, ..self }
     }
 
-    /// With these endpoints in place of those it has.
+    /// Replaces the endpoints.
     #[must_use]
     pub fn endpoints(self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         Self { endpoints: endpoints.into_iter().collect(), ..self }
     }
 
-    /// The objects of a manifest: slices have one port number each.
+    /// The Service and its EndpointSlices: one slice for each port number and family.
     pub fn objects(&self) -> Vec<Value> {
         let mut by_port: BTreeMap<u16, Vec<&Endpoint>> = BTreeMap::new();
         for endpoint in &self.endpoints {
@@ -258,7 +258,7 @@ impl Service {
     }
 }
 
-/// The Node that the agent runs on, with these `InternalIP`s.
+/// The agent's Node with these addresses of type `InternalIP`.
 pub fn node(addresses: &[IpAddr]) -> Value {
     let addresses: Vec<Value> =
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.to_string()})).collect();

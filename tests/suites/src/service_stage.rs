@@ -1,4 +1,4 @@
-//! A world with pods, a client and an agent, whose manifests a test changes as it goes.
+//! A world with pods, a client and an agent. Tests change its manifests.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,33 +15,33 @@ use serde_json::{Value, json};
 
 use crate::service_objects::{LISTENS, Service};
 
-/// How long anything that the agent does by itself may take.
+/// The time limit for reactions of the agent, before [`patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Dropped in this order.
+/// A world with pods, a client and an agent. Fields are dropped in this order.
 pub struct Stage {
-    /// The agent, on the manifests of the world.
+    /// The agent, which reads the manifests of the world.
     pub agent: Agent,
-    /// The pod that connects.
+    /// The pod of the clients.
     pub client: Pod,
-    /// The pods that serve.
+    /// The serving pods.
     pub pods: Vec<Pod>,
-    /// The world that all of them are in.
+    /// The world of the agent and all pods.
     pub world: World,
     /// The labels of the Service that marks a change.
     pub mark_labels: Value,
-    /// Besides Services.
+    /// Objects of the manifests other than Services.
     objects: Vec<Value>,
     changes: u16,
 }
 
 impl Stage {
-    /// With pods of these names, each of which serves, and an agent with these arguments that knows no Service yet.
+    /// Creates a world with a serving pod for each name, and starts an agent with these arguments and without Services.
     pub fn new(name: &str, pods: &[&str], arguments: &[&str]) -> Result<Self> {
         Self::in_world(World::new(name)?, pods, arguments, Vec::new())
     }
 
-    /// As [`Self::new`], in a world that is there already, with objects that are there all the time.
+    /// As [`Self::new`], in an existing world and with objects that stay in the manifests.
     pub fn in_world(world: World, pods: &[&str], arguments: &[&str], objects: Vec<Value>) -> Result<Self> {
         let pods = pods.iter().map(|name| serving(&world, name)).collect::<Result<Vec<_>>>()?;
         let client = world.client("client")?;
@@ -50,9 +50,9 @@ impl Stage {
         Ok(Self { agent, client, pods, world, mark_labels: json!({}), objects, changes: 0 })
     }
 
-    /// Makes these the only Services, and returns once every table says so.
+    /// Replaces all Services, and returns when every table shows the change.
     ///
-    /// A change is applied in several steps. One that comes after it shows that it is complete: hence the second mark.
+    /// The agent applies a change in several steps. The second marker shows that all steps of the first change are complete.
     pub fn apply(&mut self, services: &[Service]) -> Result<()> {
         for _ in 0..2 {
             self.changes += 1;
@@ -64,19 +64,19 @@ impl Stage {
         Ok(())
     }
 
-    /// As [`Self::apply`], with these objects besides Services from now on.
+    /// As [`Self::apply`], and replaces the other objects.
     pub fn apply_with(&mut self, objects: Vec<Value>, services: &[Service]) -> Result<()> {
         self.objects = objects;
         self.apply(services)
     }
 
-    /// As [`Self::apply`], but does not wait: for an agent that does not run.
+    /// As [`Self::apply`], without waiting: for tests without a running agent.
     pub fn write_only(&mut self, services: &[Service]) -> Result<()> {
         self.changes += 1;
         self.write(services).map(drop)
     }
 
-    /// Writes the Services without waiting. Returns the frontend that marks them.
+    /// Writes the Services without waiting. Returns the frontend of the marker.
     fn write(&self, services: &[Service]) -> Result<String> {
         let [high, low] = self.changes.to_be_bytes();
         let address = format!("10.97.{high}.{low}");
@@ -91,13 +91,13 @@ impl Stage {
         Ok(format!("{address}:1/TCP"))
     }
 
-    /// A process in the client's pod.
+    /// Starts a process in the client's pod.
     pub fn process(&self) -> Result<Process> {
         Process::in_pod(&self.client)
     }
 }
 
-/// A pod that serves what [`Service`]s lead to.
+/// Creates a pod that listens on [`LISTENS`].
 pub fn serving(world: &World, name: &str) -> Result<Pod> {
     let mut pod = world.pod(name)?;
     pod.serve(&LISTENS)?;
@@ -109,7 +109,7 @@ fn write(world: &World, objects: &[Value]) -> Result<()> {
     Agent::write(world, "objects.json", &list.to_string())
 }
 
-/// How a client speaks to an address.
+/// The system calls by which a client sends to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// `connect()`
@@ -121,7 +121,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All of them.
+    /// All three transports.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpConnected, Self::UdpUnconnected];
 
     /// The protocol of the socket.
@@ -133,12 +133,12 @@ impl Transport {
     }
 }
 
-/// What a client sees of whom it reached.
+/// The result of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// As in `a 8080/TCP`.
+    /// The answer of the pod, such as `a 8080/TCP`.
     pub who: String,
-    /// What getpeername, or recvfrom, said.
+    /// The peer's address by `getpeername()` or `recvfrom()`.
     pub shown: SocketAddr,
 }
 
@@ -148,7 +148,7 @@ impl fmt::Display for Reached {
     }
 }
 
-/// Asks the address through a new socket who is there.
+/// Asks for the name of the pod behind an address, on a new socket.
 pub fn reach(process: &Process, transport: Transport, address: SocketAddr) -> Met<Reached> {
     let socket = process.open_for(address, transport.protocol())?;
     if transport == Transport::UdpUnconnected {
@@ -160,22 +160,22 @@ pub fn reach(process: &Process, transport: Transport, address: SocketAddr) -> Me
     let shown = socket.peer()?;
     socket.send()?;
     let datagram = socket.receive()?;
-    // A receive agrees with getpeername, where it tells at all.
+    // For a datagram, the source of the answer must agree with `getpeername()`.
     let shown = datagram.source.filter(|source| *source != address).unwrap_or(shown);
     Ok(Reached { who: datagram.text, shown })
 }
 
-/// Who answers at the address, through a new socket.
+/// The answer of the pod behind an address, on a new socket.
 pub fn who(process: &Process, transport: Transport, address: SocketAddr) -> Met<String> {
     Ok(reach(process, transport, address)?.who)
 }
 
-/// The answer of a pod of [`serving`].
+/// The answer of a pod that [`serving`] created.
 pub fn answer(pod: &str, transport: Transport) -> String {
     format!("{pod} 8080/{}", transport.protocol())
 }
 
-/// What comes of an address without an endpoint. Of TCP, every kernel refuses it so.
+/// The error at a Service without endpoints. On TCP it is `ECONNREFUSED` on every kernel.
 pub fn refused<T>(transport: Transport) -> Met<T> {
     Err(match transport {
         Transport::Tcp => Failure::named("ECONNREFUSED"),
@@ -183,17 +183,17 @@ pub fn refused<T>(transport: Transport) -> Met<T> {
     })
 }
 
-/// The failure at a Service address that the agent drops: no port, or a source that is not allowed.
+/// The error where the agent drops: a policy admits no endpoint, a source is not admitted, or no Service has the address.
 pub fn dropped<T>() -> Met<T> {
     Err(Failure::named(Features::here().chosen("ETIMEDOUT")))
 }
 
-/// What comes of an address that nobody translates, and that there is no route to.
+/// The error at an address that is not translated and has no route.
 pub fn left_alone<T>() -> Met<T> {
     Err(Failure::named("ENETUNREACH"))
 }
 
-/// Tries until it is so, and returns what made it so.
+/// Polls until `attempt` returns a value. Fails after the time limit.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let patience = patience(PATIENCE);
     let until = Instant::now() + patience;

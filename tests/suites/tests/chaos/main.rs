@@ -1,11 +1,14 @@
-//! Four processes connect to Services all the time while the agent is killed, stopped, restarted, and replaced by agents with other
-//! sizes of maps, of another version of the tables, and of earlier builds, at random moments. No connection may fail or go astray.
+//! Agents end and start at random moments while four processes connect to Services. No connection may fail or reach a wrong
+//! backend.
 //!
-//! `PORTMAP_CHAOS_SECONDS` is how long it takes (30 by default), `PORTMAP_CHAOS_SEED` repeats the order of events,
-//! `PORTMAP_EARLIER_AGENTS` has the paths of earlier builds, as in `PATH` (none by default).
+//! Agents are killed, stopped, restarted, and replaced by agents with other sizes of maps, another version of the tables, or an
+//! earlier build.
+//!
+//! `PORTMAP_CHAOS_SECONDS` is the duration (30 by default). `PORTMAP_CHAOS_SEED` repeats the order of events.
+//! `PORTMAP_EARLIER_AGENTS` has the paths of earlier builds, separated as in `PATH` (none by default).
 //!
 //! Needs: kernel.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 use std::collections::BTreeMap;
 use std::env;
@@ -27,19 +30,19 @@ use serde_json::json;
 const PROCESSES: usize = 4;
 const SERVICES: u8 = 6;
 const PODS: [&str; 3] = ["a", "b", "c"];
-/// Service n is served by every pod on port 9000 + n.
+/// Every pod serves Service n on port 9000 + n.
 const PORTS: u16 = 9000;
 
-/// Arguments of agents that cannot use one another's maps, as a restart with other flags or an upgrade has it.
+/// Arguments of agents that cannot share their maps: other flags, or another version of the tables.
 const ARGUMENTS: [&[&str]; 4] =
     [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
 
-/// An agent that may be the next one.
+/// The program and arguments of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Build {
-    /// Today's, with these arguments.
+    /// The current build, with these arguments.
     Today(&'static [&'static str]),
-    /// An earlier one, as it is.
+    /// The program of an earlier build.
     Earlier(PathBuf),
 }
 
@@ -59,7 +62,7 @@ impl Build {
     }
 }
 
-/// Fewer connections in a second would not say much.
+/// Connections in each second, below which a run proves too little.
 const LEAST_CONNECTIONS: u64 = 200;
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -67,7 +70,7 @@ fn variable(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn no_connection_is_lost_whatever_the_agent_suffers() {
+fn no_connection_is_lost_while_agents_end_and_start() {
     let time = Duration::from_secs(variable("PORTMAP_CHAOS_SECONDS", 30));
     let seed = variable("PORTMAP_CHAOS_SEED", 1);
     let world = World::new("chaos").unwrap();
@@ -101,11 +104,14 @@ fn no_connection_is_lost_whatever_the_agent_suffers() {
         chaos.builds.len()
     ));
     assert!(wrong.is_empty(), "failed or misdirected: {wrong:#?}\n{}", chaos.agent.log());
-    assert!(connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs(), "too few to say anything: {connections:?}");
-    assert_eq!(chaos.events.len(), Event::ALL.len(), "every kind of event should have happened: {:?}", chaos.events);
+    assert!(
+        connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs(),
+        "too few connections for a result: {connections:?}"
+    );
+    assert_eq!(chaos.events.len(), Event::ALL.len(), "every kind of event should have occurred: {:?}", chaos.events);
 }
 
-/// Whether the answer is one of the Service's pods', on the Service's own port.
+/// Whether the answer comes from a pod of the Service, on the Service's own port.
 fn is_right(tally: &Tally) -> bool {
     let service = (1..=SERVICES).find(|number| cluster_ip(*number).addresses().contains(&tally.target.ip().to_canonical()));
     let port = PORTS + u16::from(service.unwrap());
@@ -138,16 +144,16 @@ fn hammer(client: &Pod) -> Worker {
     Worker::start(client, arguments).unwrap()
 }
 
-/// What happens to the agent.
+/// An end and a start of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// It is killed, and started again.
+    /// The agent is killed, and the next one starts.
     Killed,
-    /// It is told to stop, and started again.
+    /// The agent is stopped by a signal, and the next one starts.
     Stopped,
-    /// It is killed while it starts, and started again.
+    /// The agent is killed during its start, and the next one starts.
     KilledAtStart,
-    /// Another agent waits for its end.
+    /// The next agent waits for the end of the current one.
     Succeeded,
 }
 
@@ -164,7 +170,7 @@ struct Chaos {
 }
 
 impl Chaos {
-    /// Lets something happen, after a while of any length.
+    /// Causes a random event after a random time.
     fn strike(&mut self) {
         self.pause(600);
         let event = Event::ALL[self.random.below(Event::ALL.len())];
@@ -187,7 +193,7 @@ impl Chaos {
         *self.events.entry(event).or_default() += 1;
     }
 
-    /// Nothing would be shown by builds that never come to act.
+    /// Runs each build until it is healthy. A build that never becomes active would prove nothing.
     fn let_each_build_settle(&mut self) {
         for build in self.builds.clone() {
             self.restart(Signal::SIGTERM, &build);
@@ -201,7 +207,7 @@ impl Chaos {
         self.agent = build.spawn(&self.world, &[]);
     }
 
-    /// The moments are what is random: there is nothing to wait for.
+    /// Sleeps for a random time. The randomness is the purpose: there is no event to wait for.
     fn pause(&mut self, most: usize) {
         thread::sleep(Duration::from_millis(self.random.below(most) as u64));
     }

@@ -1,4 +1,4 @@
-//! An agent's life: healthy, stopped, restarted, cleaned up under its feet.
+//! Start, stop, restart and cleanup of an agent, and its status at each stage.
 
 use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::site::{Site, service};
 
-/// What a client meets at the ClusterIP of a Service without endpoints.
+/// The error of a connection to the ClusterIP of a Service without endpoints.
 const TRANSLATED: &str = "ECONNREFUSED";
-/// What it meets there while nobody translates.
+/// The error of the same connection while no programs are attached.
 const LEFT_ALONE: &str = "ENETUNREACH";
 
 fn site(name: &str) -> Result<Site> {
@@ -21,11 +21,11 @@ fn site(name: &str) -> Result<Site> {
 
 fn expect_at_service(client: &Pod, error: &str) -> Result<()> {
     let answers = client.connect("10.96.0.10:80".parse()?, Protocol::Tcp, 1)?;
-    ensure!(answers.errors == [(error.to_owned(), 1)].into(), "{error} should be met, but:\n{answers}");
+    ensure!(answers.errors == [(error.to_owned(), 1)].into(), "expected {error}, but got:\n{answers}");
     Ok(())
 }
 
-/// The checks of `portmap status` that are not fine, which must agree with its exit code.
+/// The failing checks of `portmap status`. Fails unless they agree with the exit code.
 fn complaints(site: &Site, code: i32) -> Result<Vec<String>> {
     let json = site.ask(&["status", "-o", "json"])?.expect(code)?.stdout;
     let health: Value = serde_json::from_str(&json)?;
@@ -36,7 +36,7 @@ fn complaints(site: &Site, code: i32) -> Result<Vec<String>> {
 }
 
 #[test]
-fn status_tells_an_agent_at_work_from_one_that_stopped() -> Result<()> {
+fn status_distinguishes_a_running_agent_from_a_stopped_one() -> Result<()> {
     let site = site("status")?;
     site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
     let agent = site.start()?;
@@ -48,7 +48,7 @@ fn status_tells_an_agent_at_work_from_one_that_stopped() -> Result<()> {
     }
     agent.stop(Signal::SIGTERM)?;
     let complaints = complaints(&site, 1)?;
-    let [agent, source] = complaints.as_slice() else { bail!("not two complaints: {complaints:?}") };
+    let [agent, source] = complaints.as_slice() else { bail!("expected two failing checks, but got {complaints:?}") };
     assert!(agent.contains("start it: portmap run") && source.contains("no agent listens"), "{complaints:?}");
     let table = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(table.lines().any(|line| line.starts_with("agent") && line.contains("NOT OK")), "{table}");
@@ -56,7 +56,7 @@ fn status_tells_an_agent_at_work_from_one_that_stopped() -> Result<()> {
 }
 
 #[test]
-fn a_signal_ends_the_agent_and_leaves_the_tables() -> Result<()> {
+fn the_tables_outlive_the_agent() -> Result<()> {
     let site = site("signal")?;
     let client = site.world.client("client")?;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -70,9 +70,9 @@ fn a_signal_ends_the_agent_and_leaves_the_tables() -> Result<()> {
     Ok(())
 }
 
-/// Whatever changed while none was running is caught up with.
+/// The next agent applies the changes that were made while no agent ran.
 #[test]
-fn an_agent_takes_over_from_one_that_was_killed() -> Result<()> {
+fn an_agent_takes_over_after_a_kill() -> Result<()> {
     let site = site("killed")?;
     let client = site.world.client("client")?;
     let (status, _) = site.start()?.stop(Signal::SIGKILL)?;
@@ -86,7 +86,7 @@ fn an_agent_takes_over_from_one_that_was_killed() -> Result<()> {
 }
 
 #[test]
-fn cleanup_waits_for_the_agent_to_be_stopped() -> Result<()> {
+fn cleanup_refuses_while_an_agent_runs() -> Result<()> {
     let site = site("cleanup")?;
     let client = site.world.client("client")?;
     let agent = site.start()?;
@@ -99,11 +99,11 @@ fn cleanup_waits_for_the_agent_to_be_stopped() -> Result<()> {
     assert!(outcome.stdout.contains("connect4") && outcome.stdout.contains("FRONTENDS_V4"), "{outcome:#?}");
     assert!(!site.world.bpffs().exists() && outcome.stderr.is_empty(), "{outcome:#?}");
     expect_at_service(&client, LEFT_ALONE)?;
-    // Again is fine.
+    // A second cleanup succeeds.
     site.ask(&["cleanup"])?.expect(0).map(drop)
 }
 
-/// The agent must not believe, and say, that it still serves anybody.
+/// An agent without pins and links must end, because it cannot serve clients any more.
 #[test]
 fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
     let site = site("force")?;
@@ -114,7 +114,7 @@ fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
     assert!(!site.world.bpffs().exists());
     expect_at_service(&client, LEFT_ALONE)?;
     site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
-    // At the next change at the latest.
+    // The agent notices it at the next change at the latest.
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     let (status, said) = agent.await_end()?;
     assert!(!status.success(), "{status}: {said}");
@@ -122,7 +122,7 @@ fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
 }
 
 #[test]
-fn standard_input_will_do_for_an_agent() -> Result<()> {
+fn an_agent_reads_standard_input() -> Result<()> {
     let site = site("stdin")?;
     let mut command = site.run(&["--manifests", "-"])?;
     let mut agent = crate::site::Agent::start(command.stdin(std::fs::File::open(site.manifests().join("web.yaml"))?))?;
@@ -134,7 +134,7 @@ fn standard_input_will_do_for_an_agent() -> Result<()> {
 }
 
 #[test]
-fn an_empty_directory_is_a_beginning() -> Result<()> {
+fn an_agent_starts_on_an_empty_directory() -> Result<()> {
     let site = Site::new("empty")?;
     let _agent = site.start()?;
     assert!(complaints(&site, 0)?.is_empty());

@@ -1,4 +1,4 @@
-//! `portmap run` that cannot start, and looking where nothing is pinned: one line says why, and the kernel is as it was.
+//! `portmap run` that fails at start, and subcommands without pins: one line names the cause, and the kernel is unchanged.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use portmap_harness::world::Group;
 use crate::harness::{as_nobody, binary, finish, in_time, portmap, public_copy};
 use crate::site::{Site, service};
 
-/// A start that failed leaves nothing: no program that sees connections, and no pin that looks like an agent's.
+/// A failed start leaves no attached program and no pin.
 fn nothing_is_left(site: &Site) -> Result<()> {
     site.ask(&["status"])?.expect_error(&["nothing is pinned", &site.world.bpffs().to_string_lossy(), "portmap run"])?;
     let shown = finish(Command::new("bpftool").args(["cgroup", "show"]).arg(site.world.cgroup(Group::Clients)))?.expect(0)?;
@@ -19,7 +19,7 @@ fn nothing_is_left(site: &Site) -> Result<()> {
 }
 
 #[test]
-fn nothing_to_look_at_ends_with_3() -> Result<()> {
+fn subcommands_without_pins_end_with_3() -> Result<()> {
     let directory = tempfile::tempdir()?;
     for path in [directory.path(), &directory.path().join("missing")] {
         let path = path.to_string_lossy();
@@ -52,7 +52,7 @@ fn a_missing_kubeconfig_is_named() -> Result<()> {
 }
 
 #[test]
-fn without_any_cluster_both_ways_are_named() -> Result<()> {
+fn without_a_cluster_both_sources_are_named() -> Result<()> {
     let site = Site::new("no-cluster")?;
     let command = in_time(site.world.command("timeout"))?;
     let mut command = site.complete(command, &[]);
@@ -78,9 +78,10 @@ fn a_cgroup_must_be_of_version_2() -> Result<()> {
     nothing_is_left(&site)
 }
 
-/// In a mount namespace of its own, and only once no cgroup v2 is left there: it would be the machine's that it attaches to.
+/// Runs in a mount namespace of its own, and only if that has no cgroup v2. Otherwise the agent would attach to the machine's
+/// cgroup.
 #[test]
-fn without_cgroup_v2_the_way_out_is_named() -> Result<()> {
+fn without_cgroup_v2_the_remedy_is_named() -> Result<()> {
     const UNMOUNT: &str = r#"while dir=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts) && [ -n "$dir" ]; do
             umount --lazy "$dir" || exit 99
         done
@@ -89,7 +90,7 @@ fn without_cgroup_v2_the_way_out_is_named() -> Result<()> {
     let site = Site::new("no-cgroup")?;
     let mut command = site.world.command("unshare");
     command.args(["--mount", "sh", "-c", UNMOUNT, "sh"]).arg("timeout").args(["--signal=KILL", "30"]).arg(binary()?);
-    // Nor could it pin anything.
+    // The agent could not pin anything here either.
     command.arg("run").arg("--manifests").arg(site.manifests()).arg("--bpffs").arg(site.world.directory());
     finish(&mut command)?.expect_error(&["no cgroup v2", "mount -t cgroup2", "--cgroup"])?;
     nothing_is_left(&site)
@@ -109,7 +110,7 @@ fn pins_must_be_on_a_bpf_file_system() -> Result<()> {
 }
 
 #[test]
-fn a_user_without_rights_is_told_to_be_root() -> Result<()> {
+fn without_privileges_root_is_named() -> Result<()> {
     let site = Site::new("nobody")?;
     let (_copy, copy) = public_copy()?;
     let web = copy.with_file_name("web.yaml");
@@ -125,7 +126,7 @@ fn a_user_without_rights_is_told_to_be_root() -> Result<()> {
     Ok(())
 }
 
-/// As in a container that is not privileged.
+/// The capabilities are those of a container that is not privileged.
 #[test]
 fn missing_capabilities_are_named() -> Result<()> {
     let site = Site::new("no-caps")?;
@@ -138,14 +139,14 @@ fn missing_capabilities_are_named() -> Result<()> {
 }
 
 #[test]
-fn a_second_agent_is_told_of_the_first() -> Result<()> {
+fn a_second_agent_names_the_first() -> Result<()> {
     let site = Site::new("second")?;
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     let first = site.start()?;
     let manifests = site.manifests();
     let second = site.run_in_time(&["--manifests", &manifests.to_string_lossy()])?;
     second.expect_error(&[&format!("process {}", first.pid()), &site.world.bpffs().to_string_lossy()])?;
-    // The first goes on.
+    // The first agent continues.
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     site.await_services(&[("10.96.0.10", "web"), ("10.96.0.53", "dns")])?;
     let client = site.world.client("client")?;

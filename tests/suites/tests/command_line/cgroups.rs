@@ -1,4 +1,4 @@
-//! The cgroup that programs are attached to: the node's, found anew when it was removed and made again.
+//! The cgroup that programs are attached to: detection of the node's cgroup, and a cgroup that is removed and created again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,23 @@ use portmap_harness::world::Group;
 use crate::harness::{PATIENCE, binary, finish, in_time};
 use crate::site::{Agent, Site, service};
 
-/// Programs that are attached.
+/// Number of attached programs.
 const ALL: usize = 8;
 
-/// What a connection to a Service without endpoints comes to, and to an address that nobody translates.
+/// Error of a connection to a Service without endpoints, and error of a connection that is not translated.
 const SERVED: &str = "Connection refused";
 const LEFT_ALONE: &str = "Network is unreachable";
 
-/// Makes the cgroup that the shell is in the root of a private namespace, and mounts that at `$1`: where it is the only one. It would be the
-/// machine's that an agent attaches to otherwise.
+/// Makes the shell's cgroup the root of a private cgroup namespace, and mounts it at `$1`. No other cgroup v2 hierarchy stays
+/// mounted, so that an agent cannot attach to the machine's.
 const CONTAINER: &str = r#"while dir=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts) && [ -n "$dir" ]; do
         umount --lazy "$dir" || exit 99
     done
     mount -t cgroup2 none "$1" && [ "$(stat -c %i "$1")" != 1 ] || exit 99
     shift; exec "$@""#;
 
-/// A shell in a container as a runtime makes them by default, to which a program and its arguments are added. Its cgroup is that of the
-/// world's clients.
+/// A shell in a container with the defaults of container runtimes, in the cgroup of the world's clients. The caller appends a
+/// program and its arguments.
 fn container(site: &Site, mounted: &Path) -> Result<Command> {
     fs::create_dir_all(mounted)?;
     let mut command = site.world.command_in(Group::Clients, "unshare");
@@ -38,13 +38,13 @@ fn container(site: &Site, mounted: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// The arguments of an agent without a cgroup.
+/// Adds the arguments of an agent, without `--cgroup`.
 fn run(site: &Site, command: &mut Command) {
     command.args(["run", "--max-services", "64", "--max-backends", "64", "--manifests"]).arg(site.manifests());
     command.arg("--bpffs").arg(site.world.bpffs());
 }
 
-/// Tries until it is so.
+/// Polls until the condition is true.
 fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {
@@ -54,7 +54,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-/// An agent in a container, which is expected to end by itself.
+/// An agent in a container. The agent is expected to end by itself.
 fn agent_in_time(site: &Site, mounted: &Path) -> Result<Command> {
     let mut command = container(site, mounted)?;
     command.arg("timeout");
@@ -63,7 +63,7 @@ fn agent_in_time(site: &Site, mounted: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// How a connection to the Service fails for a process in a cgroup.
+/// Standard error of a connection to the Service, from a process in the given cgroup.
 fn connect(site: &Site, cgroup: &Path) -> Result<String> {
     let script = format!("echo $$ > {}/cgroup.procs && exec 3<>/dev/tcp/10.96.0.10/80", cgroup.display());
     let mut command = site.world.command("bash");
@@ -71,7 +71,7 @@ fn connect(site: &Site, cgroup: &Path) -> Result<String> {
 }
 
 #[test]
-fn a_containers_own_cgroup_is_not_taken_for_the_nodes() -> Result<()> {
+fn a_containers_private_cgroup_is_refused() -> Result<()> {
     let site = Site::new("private-cgroups")?;
     let mounted = site.world.directory().join("cgroup");
     let mut command = agent_in_time(&site, &mounted)?;
@@ -81,7 +81,7 @@ fn a_containers_own_cgroup_is_not_taken_for_the_nodes() -> Result<()> {
     Ok(())
 }
 
-/// As in kind: the node's systemd and kubelet are in the namespace, or somebody says that it is meant.
+/// The namespace has the node's systemd and kubelet, as with kind, or `--cgroup` names the cgroup.
 #[test]
 fn a_node_in_a_container_is_served() -> Result<()> {
     let site = Site::new("node-in-container")?;
@@ -103,13 +103,13 @@ fn a_node_in_a_container_is_served() -> Result<()> {
         agent.stop(Signal::SIGTERM)?;
         site.ask(&["cleanup"])?.expect(0)?;
     }
-    // The depth of a cgroup counts from the machine's root, which cannot be seen from here.
+    // The depth of a cgroup counts from the machine's root, which is invisible in a cgroup namespace.
     let mut command = agent_in_time(&site, &mounted)?;
     command.arg("--exclude-cgroup").arg(mounted.join("kubelet.slice"));
     finish(&mut command)?.expect_error(&["exclude", "not the root of the node's cgroups"])
 }
 
-/// The node's hierarchy is mounted beside the container's own. No agent gets as far as to attach: it could pin nothing.
+/// The node's hierarchy is mounted beside the container's own. The agent fails before it attaches, because it cannot pin.
 #[test]
 fn the_nodes_cgroups_are_found_beside_a_containers_own() -> Result<()> {
     const BESIDE: &str = r#"mount -t cgroup2 none "$1" && [ "$(stat -c %i "$1")" != 1 ] || exit 99
@@ -127,13 +127,13 @@ fn the_nodes_cgroups_are_found_beside_a_containers_own() -> Result<()> {
     finish(&mut command)?.expect_error(&["not on a BPF file system"])
 }
 
-/// Whether all programs are. A list that is read while links come and go may fail.
+/// Whether all programs are attached. Listing links may fail while links appear and disappear.
 fn is_attached(cgroup: &Path) -> bool {
     Link::to(cgroup).is_ok_and(|links| links.len() == ALL)
 }
 
 #[test]
-fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
+fn a_recreated_cgroup_is_attached_again() -> Result<()> {
     let site = Site::new("made-again")?;
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     let cgroup = site.world.cgroup(Group::Clients).join("again");
@@ -144,14 +144,14 @@ fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
     agent.await_log("synced: ")?;
     for round in 0..2 {
         assert!(connect(&site, &cgroup)?.contains(SERVED));
-        // The process of before has ended, and may not have left yet.
+        // The process of the last connection may still be in the cgroup.
         eventually("the cgroup is removed", || Ok(fs::remove_dir(&cgroup).is_ok()))?;
         if round == 0 {
-            // Within seconds it is not said again.
+            // The agent logs the error at most once in some seconds.
             agent.await_log("failed to keep the programs attached")?;
         }
         let is_bad = |line: &str| line.starts_with("programs") && line.contains("NOT OK");
-        eventually("status says so", || Ok(site.ask(&["status"])?.stdout.lines().any(is_bad)))?;
+        eventually("status reports the programs", || Ok(site.ask(&["status"])?.stdout.lines().any(is_bad)))?;
         site.ask(&["status"])?.expect(1)?;
         fs::create_dir(&cgroup)?;
         let began = Instant::now();
@@ -160,7 +160,7 @@ fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
         assert_eq!(Link::to(&cgroup)?.len(), ALL);
         site.ask(&["status"])?.expect(0)?;
     }
-    // At once, so that the agent never sees it gone.
+    // The cgroup is created again at once, so that the agent does not see it missing.
     eventually("the cgroup is removed", || Ok(fs::remove_dir(&cgroup).is_ok()))?;
     fs::create_dir(&cgroup)?;
     eventually("the programs are attached again", || Ok(is_attached(&cgroup)))?;
@@ -174,7 +174,7 @@ fn a_cgroup_that_is_made_again_is_attached_again() -> Result<()> {
 }
 
 #[test]
-fn an_excluded_cgroup_that_is_made_again_is_excluded_again() -> Result<()> {
+fn a_recreated_excluded_cgroup_is_excluded_again() -> Result<()> {
     let site = Site::new("excluded-again")?;
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     let clients = site.world.cgroup(Group::Clients);
@@ -188,5 +188,5 @@ fn an_excluded_cgroup_that_is_made_again_is_excluded_again() -> Result<()> {
     agent.await_log("excluded again")?;
     assert!(connect(&site, &mesh)?.contains(LEFT_ALONE));
     assert!(connect(&site, &clients)?.contains(SERVED));
-    site.ask(&["status"])?.expect(0).context("all are attached").map(drop)
+    site.ask(&["status"])?.expect(0).context("all programs are attached").map(drop)
 }

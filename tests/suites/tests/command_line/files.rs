@@ -1,4 +1,4 @@
-//! Files that change under a running agent.
+//! Manifests that are changed, replaced or deleted while the agent runs.
 
 mod invalid;
 mod links;
@@ -21,7 +21,7 @@ fn text((address, name): (&str, &str)) -> String {
     service(name, address)
 }
 
-/// An agent with the Service `web` in its file.
+/// An agent with the Service `web` in one file.
 fn start(name: &str) -> Result<(Site, Agent)> {
     let site = Site::new(name)?;
     site.write("web.yaml", &text(WEB))?;
@@ -30,14 +30,14 @@ fn start(name: &str) -> Result<(Site, Agent)> {
     Ok((site, agent))
 }
 
-/// Replaces a manifest in one step.
+/// Replaces a manifest atomically, by a rename.
 fn exchange(site: &Site, file: &str, text: &str) -> Result<()> {
     let next = site.manifests().join(".next");
     fs::write(&next, text)?;
     replace(&next, &site.manifests().join(file))
 }
 
-/// An agent on this path, once it has synced.
+/// Starts an agent on this path and waits until it has synced.
 fn start_on(site: &Site, path: &Path) -> Result<Agent> {
     let mut agent = Agent::start(site.run(&["--manifests"])?.arg(path))?;
     agent.await_log("synced: ")?;
@@ -45,26 +45,26 @@ fn start_on(site: &Site, path: &Path) -> Result<Agent> {
 }
 
 #[test]
-fn changes_are_taken_up() -> Result<()> {
+fn changed_files_are_applied() -> Result<()> {
     let (site, _agent) = start("changes")?;
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     site.write("web.yaml", &text(("10.96.0.11", "web")))?;
     site.await_services(&[("10.96.0.11", "web"), DNS])?;
-    // As editors do it.
+    // Editors save by writing a new file and renaming it.
     site.write("web.yaml~", &text(("10.96.0.12", "web")))?;
     replace(&site.manifests().join("web.yaml~"), &site.manifests().join("web.yaml"))?;
     site.await_services(&[("10.96.0.12", "web"), DNS])
 }
 
 #[test]
-fn a_file_that_is_deleted_takes_its_objects_away() -> Result<()> {
+fn a_deleted_file_removes_its_objects() -> Result<()> {
     let (site, _agent) = start("deleted")?;
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     fs::remove_file(site.manifests().join("web.yaml"))?;
     site.await_services(&[DNS])?;
-    // A name that is none of a manifest is as good as none.
+    // A file without the suffix of a manifest is ignored.
     replace(&site.manifests().join("dns.yaml"), &site.manifests().join("dns.yaml.disabled"))?;
     site.await_services(&[])
 }
@@ -76,7 +76,7 @@ fn a_single_file_is_followed_through_replacements() -> Result<()> {
     let path = site.manifests().join("web.yaml");
     let mut agent = Agent::start(site.run(&["--manifests"])?.arg(&path))?;
     agent.await_log("synced: ")?;
-    // Its neighbours were not asked for.
+    // The agent watches one file, and ignores others in its directory.
     site.write("dns.yaml", &text(DNS))?;
     site.write("web.yaml~", &text(("10.96.0.11", "web")))?;
     replace(&site.manifests().join("web.yaml~"), &path)?;
@@ -87,9 +87,9 @@ fn a_single_file_is_followed_through_replacements() -> Result<()> {
     site.await_services(&[WEB])
 }
 
-/// As a deployment does that unpacks beside and renames.
+/// A deployment unpacks a new directory and renames it to the old name.
 #[test]
-fn a_directory_that_is_replaced_is_followed() -> Result<()> {
+fn a_replaced_directory_is_followed() -> Result<()> {
     let (site, _agent) = start("replaced")?;
     let next = site.world.directory().join("next");
     fs::create_dir(&next)?;
@@ -97,13 +97,13 @@ fn a_directory_that_is_replaced_is_followed() -> Result<()> {
     replace(&site.manifests(), &site.world.directory().join("previous"))?;
     replace(&next, &site.manifests())?;
     site.await_services(&[DNS])?;
-    // And so it goes on.
+    // Further changes in the new directory are followed too.
     site.write("web.yaml", &text(WEB))?;
     site.await_services(&[WEB, DNS])
 }
 
 #[test]
-fn a_node_of_another_name_is_a_note_of_the_status() -> Result<()> {
+fn status_has_a_note_for_a_node_of_another_name() -> Result<()> {
     let site = Site::new("other-node")?;
     site.write("web.yaml", &text(WEB).replace("ports:", "internalTrafficPolicy: Local, ports:"))?;
     site.write("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: node-7}}")?;
@@ -121,7 +121,7 @@ fn a_node_of_another_name_is_a_note_of_the_status() -> Result<()> {
 fn await_note(has_note: &impl Fn() -> Result<bool>, expected: bool) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while has_note()? != expected {
-        ensure!(Instant::now() < deadline, "the status should have the note: {expected}");
+        ensure!(Instant::now() < deadline, "expected the note of the status: {expected}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Running the command to its end, and what came of it.
+//! Runs the command and returns its exit code and output.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,23 +11,23 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::world::program;
 use tempfile::TempDir;
 
-/// How long anything may take.
+/// The time limit of each command.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What would change the answers.
+/// Environment variables that change the output of the command.
 const VARIABLES: [&str; 5] = ["NODE_NAME", "NO_COLOR", "RUST_LOG", "KUBECONFIG", "TERM"];
 
-/// The command that the tests run.
+/// The path of the command under test.
 pub fn binary() -> Result<PathBuf> {
     program::find("portmap").context("build the command first: cargo build --release -p portmap")
 }
 
-/// The command on this machine: for subcommands that attach nothing.
+/// Runs the command on this machine. Only for subcommands that attach nothing.
 pub fn portmap(arguments: &[&str]) -> Result<Outcome> {
     finish(in_time(Command::new("timeout"))?.args(arguments))
 }
 
-/// Completes a `timeout`, so that a command that should end by itself does so.
+/// Adds the time limit and the command to a `timeout` command line.
 pub fn in_time(mut timeout: Command) -> Result<Command> {
     timeout.args(["--signal=KILL", &PATIENCE.as_secs().to_string()]).arg(binary()?);
     Ok(timeout)
@@ -38,12 +38,12 @@ pub fn finish(command: &mut Command) -> Result<Outcome> {
     finish_with_input(command, "")
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command with this standard input until it ends.
 pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> {
     clean(command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("failed to run {command:?}"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    // Who does not read its input may end before it is written.
+    // A command that does not read its input may end before all of it is written.
     let output = thread::scope(|scope| {
         scope.spawn(move || stdin.write_all(input.as_bytes()).ok());
         child.wait_with_output()
@@ -54,12 +54,12 @@ pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> 
     Ok(outcome)
 }
 
-/// Takes out of a command's environment what would change its answers.
+/// Removes the environment variables that change the output.
 pub fn clean(command: &mut Command) -> &mut Command {
     VARIABLES.iter().fold(command, |command, variable| command.env_remove(variable))
 }
 
-/// How a command ended, and what it said.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,
@@ -68,24 +68,24 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Fails if the exit code is another.
+    /// Fails if the exit code differs.
     pub fn expect(self, code: i32) -> Result<Self> {
         ensure!(self.code == Some(code), "the exit code should be {code}: {self:#?}");
         Ok(self)
     }
 
-    /// Fails unless it ended with 3 and one line, the error, that has all of these parts in it.
+    /// Fails unless the exit code is 3 and standard error has one line, the error, which contains all parts.
     pub fn expect_error(self, parts: &[&str]) -> Result<()> {
         let outcome = self.expect(3)?;
         let errors: Vec<&str> = outcome.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
         let says_all = errors.iter().all(|line| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part)));
-        ensure!(errors.len() == 1 && says_all, "one line should say {parts:?}: {outcome:#?}");
-        ensure!(outcome.stdout.is_empty(), "nothing should be printed: {outcome:#?}");
+        ensure!(errors.len() == 1 && says_all, "expected one line with {parts:?}: {outcome:#?}");
+        ensure!(outcome.stdout.is_empty(), "expected no output: {outcome:#?}");
         Ok(())
     }
 }
 
-/// A copy of the command that everybody may run.
+/// A copy of the command that every user may run.
 pub fn public_copy() -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
@@ -95,7 +95,7 @@ pub fn public_copy() -> Result<(TempDir, PathBuf)> {
     Ok((directory, copy))
 }
 
-/// A `setpriv` that starts the command as a user without any rights.
+/// A `setpriv` that runs the command as a user without privileges.
 pub fn as_nobody(mut setpriv: Command, portmap: &PathBuf) -> Command {
     setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(portmap);
     setpriv

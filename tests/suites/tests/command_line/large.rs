@@ -1,4 +1,4 @@
-//! Services of a size that nobody means, in files: in bounded time and memory, and without harm to any other.
+//! Very large Services in files: bounded time and memory, and no effect on other Services.
 
 use std::fs;
 use std::process::Command;
@@ -14,10 +14,10 @@ use crate::harness::{self, Outcome};
 const PORTS: u32 = 5_000;
 const ENDPOINTS: u32 = 100_000;
 
-/// In a slice, as in the API server.
+/// Endpoints of a slice. The API server's controller has the same limit.
 const SLICE: u32 = 1000;
 
-/// Ten times the objects as text, and a margin.
+/// Ten times the size of the objects' text, and a margin.
 const MEMORY: &str = "--as=536870912";
 
 fn service(name: &str, address: &str, ports: &[Value]) -> Value {
@@ -50,7 +50,7 @@ fn many_endpoints() -> Vec<Value> {
     [service("many-endpoints", "10.96.0.11", &[json!({"port": 80})])].into_iter().chain(slices).collect()
 }
 
-/// As small as any.
+/// A small Service with one endpoint.
 fn web(target: &str) -> Vec<Value> {
     let port = [json!({"name": "", "port": 8080})];
     vec![service("web", "10.96.0.12", &[json!({"port": 80})]), slice("web", 0, &port, [target.to_owned()].into_iter())]
@@ -60,7 +60,7 @@ fn list(items: &[Value]) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
-/// Resolves objects with a limit on memory, within the patience of all commands.
+/// Resolves objects with a memory limit and the time limit of all commands.
 fn resolve(objects: &[Value]) -> Result<Outcome> {
     let directory = TempDir::new()?;
     let file = directory.path().join("objects.json");
@@ -72,7 +72,7 @@ fn resolve(objects: &[Value]) -> Result<Outcome> {
 }
 
 fn rows(outcome: &Outcome) -> Result<Vec<Value>> {
-    serde_json::from_str(&outcome.stdout).context("failed to read what portmap resolve prints")
+    serde_json::from_str(&outcome.stdout).context("failed to read the output of portmap resolve")
 }
 
 #[test]
@@ -104,14 +104,14 @@ fn large_services_are_served_beside_small_ones() -> Result<()> {
     Ok(())
 }
 
-/// What does not fit is left out, and named once.
+/// The Service that does not fit is left out and named once.
 #[test]
-fn a_service_that_does_not_fit_harms_no_other() -> Result<()> {
+fn a_service_that_does_not_fit_affects_no_other() -> Result<()> {
     let world = World::new("too-large")?;
     Agent::write(&world, "endpoints.json", &list(&many_endpoints()))?;
     Agent::write(&world, "web.json", &list(&web("10.2.0.1")))?;
     let mut agent = Agent::spawn(&world, &["--max-backends", "1000"])?;
-    agent.wait_until("it is said", |agent| Ok(agent.log().contains("Service default/many-endpoints: ")))?;
+    agent.wait_until("the Service is named", |agent| Ok(agent.log().contains("Service default/many-endpoints: ")))?;
     agent.await_backends("10.96.0.12:80/TCP", &["10.2.0.1:8080"])?;
     let log = agent.log();
     ensure!(log.contains("10.96.0.11:80/TCP is left out") && log.contains("--max-backends"), "{log}");

@@ -1,6 +1,6 @@
-//! The command line as its users meet it: exit codes and texts, with and without privileges, and the agent's life on files.
+//! The command line: exit codes and texts, with and without privileges, and agents that read files.
 //!
-//! Agents run in worlds of their own, attached to the world's cgroup and never to the machine's.
+//! Agents run in worlds of their own. They attach to the world's cgroup and never to the machine's.
 //!
 //! Needs: kernel.
 

@@ -1,4 +1,6 @@
-//! Directories of pins that hold somebody else's things, or that somebody else can change.
+//! Directories of pins: those of other programs, and those that other users can change.
+//!
+//! This file has the helpers. The submodules test pins of other programs and the permissions of directories.
 
 mod foreign;
 mod permissions;
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 use crate::harness::{Outcome, finish, in_time, portmap};
 use crate::site::{Agent, Site, service};
 
-/// A BPF file system of a test's own, open to everybody as some distributions mount it.
+/// A BPF file system of one test, writable for every user. Some distributions mount it this way.
 struct Shared(TempDir);
 
 impl Shared {
@@ -41,7 +43,7 @@ impl Drop for Shared {
     }
 }
 
-/// A directory of root's with these permissions.
+/// Creates a directory of root with this mode.
 fn make(path: &Path, mode: u32) -> Result<()> {
     fs::create_dir(path).with_context(|| format!("failed to create {}", path.display()))?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
@@ -53,7 +55,7 @@ fn bpftool(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Pins a map of somebody else's.
+/// Pins a map that is not portmap's.
 fn pin_map(path: &Path) -> Result<()> {
     bpftool(&["map", "create", &text(path), "type", "array", "key", "4", "value", "4", "entries", "1", "name", "other"])
 }
@@ -62,7 +64,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Every path below a directory, with where links lead to.
+/// All paths below a directory. A symbolic link is listed by its target.
 fn everything(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("failed to list {}", directory.display()))? {
@@ -77,7 +79,7 @@ fn everything(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The directory of the notes on sockets.
+/// Name of the directory with the notes on sockets.
 fn notes() -> String {
     format!("sockets-{SOCKETS_VERSION}")
 }
@@ -86,14 +88,14 @@ fn cleanup(directory: &Path) -> Result<Outcome> {
     portmap(&["cleanup", "--bpffs", &text(directory)])
 }
 
-/// `portmap run` of a site on a directory of pins, which should end by itself.
+/// Runs `portmap run` of a site with this directory of pins. The agent is expected to end by itself.
 fn run(site: &Site, bpffs: &Path) -> Result<Outcome> {
     let mut command = in_time(site.world.command("timeout"))?;
     command.arg("run").arg("--manifests").arg(site.manifests()).arg("--bpffs").arg(bpffs);
     finish(command.arg("--cgroup").arg(site.world.cgroup(Group::Clients)))
 }
 
-/// Every subcommand that uses pins refuses a directory, says all this, and changes nothing in `whole`.
+/// Expects that each subcommand refuses the directory with all parts in its error, and changes nothing in `whole`.
 fn expect_refusal(site: &Site, bpffs: &Path, whole: &Path, parts: &[&str]) -> Result<()> {
     let before = everything(whole)?;
     run(site, bpffs)?.expect_error(parts)?;
@@ -104,7 +106,7 @@ fn expect_refusal(site: &Site, bpffs: &Path, whole: &Path, parts: &[&str]) -> Re
     Ok(())
 }
 
-/// A directory of pins as an agent leaves it, and the names in it.
+/// Starts and stops an agent, and returns its directory of pins.
 fn leave_pins(site: &Site) -> Result<PathBuf> {
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     site.start()?.stop(Signal::SIGTERM)?;
@@ -133,9 +135,9 @@ fn cleanup_touches_nothing_in_an_ordinary_directory() -> Result<()> {
     Ok(())
 }
 
-/// An agent that waited for the lock of a directory that is gone would not keep a third one out.
+/// An agent that waits for the lock of a removed directory would not exclude a third agent.
 #[test]
-fn the_lock_is_that_of_the_directory_in_use() -> Result<()> {
+fn a_waiting_agent_locks_the_directory_in_use() -> Result<()> {
     let site = Site::new("lock")?;
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     let mut first = Agent::start(site.run(&["--cleanup-on-exit", "--manifests"])?.arg(site.manifests()))?;
@@ -149,7 +151,7 @@ fn the_lock_is_that_of_the_directory_in_use() -> Result<()> {
     site.await_services(&[("10.96.0.10", "web")])
 }
 
-/// A whole mount may be portmap's: the mount itself stays.
+/// The root of a BPF file system may be the directory of pins. Cleanup keeps the mount.
 #[test]
 fn the_root_of_a_mount_can_hold_the_pins() -> Result<()> {
     let site = Site::new("mount-root")?;

@@ -1,4 +1,4 @@
-//! Trouble that an agent lives with: it says what it is, serves the rest, and `status` tells.
+//! Problems that do not end the agent: it reports them, serves the rest, and `status` shows them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::site::{Agent, Site, service};
 
-/// Nobody listens on port 1 of the node.
+/// No server listens on port 1 of the node.
 const NOBODY: &str = "
 apiVersion: v1
 kind: Config
@@ -18,7 +18,7 @@ current-context: nobody
 ";
 
 #[test]
-fn an_api_server_out_of_reach_is_tried_again() -> Result<()> {
+fn an_unreachable_api_server_is_retried() -> Result<()> {
     let site = Site::new("unreachable")?;
     site.write("web.yaml", &service("web", "10.96.0.10"))?;
     site.start()?.stop(Signal::SIGTERM)?;
@@ -31,7 +31,7 @@ fn an_api_server_out_of_reach_is_tried_again() -> Result<()> {
     assert!(warning.contains("trying again") && warning.contains("Connection refused"), "{warning}");
     let status = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(status.lines().any(|line| line.starts_with("synced") && line.contains("NOT OK")), "{status}");
-    // Nothing is concluded from what it does not know.
+    // An agent that is not synced changes no table.
     site.await_services(&[("10.96.0.10", "web")])?;
     let (status, said) = agent.stop(Signal::SIGTERM)?;
     assert!(status.success(), "{status}: {said}");
@@ -39,7 +39,7 @@ fn an_api_server_out_of_reach_is_tried_again() -> Result<()> {
 }
 
 #[test]
-fn a_full_map_leaves_out_what_has_no_room() -> Result<()> {
+fn services_that_do_not_fit_are_left_out() -> Result<()> {
     let site = Site { max_services: 2, ..Site::new("full")? };
     for number in 1..=3 {
         let name = format!("web-{number}");
@@ -57,9 +57,9 @@ fn a_full_map_leaves_out_what_has_no_room() -> Result<()> {
     site.ask(&["status"])?.expect(0).map(drop)
 }
 
-/// The size of pinned maps is what they were made with.
+/// A Service with an invalid address, and a Service whose ClusterIP an older one has.
 #[test]
-fn bad_objects_are_named_once_and_the_rest_is_served() -> Result<()> {
+fn invalid_objects_are_named_once_and_others_are_served() -> Result<()> {
     let site = Site::new("bad-objects")?;
     site.write("broken.yaml", &service("broken", "10.96.0"))?;
     for (name, day) in [("late", 2), ("early", 1)] {
@@ -71,7 +71,7 @@ fn bad_objects_are_named_once_and_the_rest_is_served() -> Result<()> {
     site.await_services(&[("10.96.0.10", "early")])?;
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     site.await_services(&[("10.96.0.10", "early"), ("10.96.0.53", "dns")])?;
-    // The loser is next in line.
+    // The next Service by age gets the frontend.
     fs::remove_file(site.manifests().join("early.yaml"))?;
     site.await_services(&[("10.96.0.10", "late"), ("10.96.0.53", "dns")])?;
     let (_, said) = agent.stop(Signal::SIGTERM)?;

@@ -1,4 +1,4 @@
-//! `portmap resolve`: what it prints of good and of bad input.
+//! Output of `portmap resolve` for valid and invalid input.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 use crate::site::service;
 
-/// Rows of different widths, one of them with more backends than a table shows.
+/// Rows of different widths. One row has more backends than a table shows.
 const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/order-of-rows/input.yaml");
 
 fn resolve(arguments: &[&str], paths: &[&Path]) -> Result<Command> {
@@ -28,10 +28,10 @@ fn outcome(arguments: &[&str], paths: &[&Path]) -> Result<Outcome> {
     finish(&mut resolve(arguments, paths)?)
 }
 
-/// Names and texts.
+/// Names and texts of files.
 type Files<'a> = &'a [(&'a str, &'a str)];
 
-/// A directory of these files.
+/// Creates a directory with these files.
 fn directory(files: Files) -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     for (name, text) in files {
@@ -41,15 +41,15 @@ fn directory(files: Files) -> Result<(TempDir, PathBuf)> {
     Ok((directory, path))
 }
 
-/// The one warning, without its label.
+/// The only warning, without its label.
 fn warning(outcome: &Outcome) -> Result<&str> {
     let mut warnings = outcome.stderr.lines();
     let warning = warnings.next().and_then(|line| line.strip_prefix("warning: "));
-    warning.filter(|_| warnings.next().is_none()).with_context(|| format!("there should be one warning: {outcome:#?}"))
+    warning.filter(|_| warnings.next().is_none()).with_context(|| format!("expected one warning: {outcome:#?}"))
 }
 
 #[test]
-fn a_path_that_is_missing_is_named() -> Result<()> {
+fn a_missing_path_is_named() -> Result<()> {
     let (_directory, path) = directory(&[("good.yaml", &service("web", "10.96.0.10"))])?;
     let missing = path.join("missing");
     outcome(&[], &[&missing])?.expect_error(&[&missing.to_string_lossy(), "No such file or directory"])?;
@@ -57,7 +57,7 @@ fn a_path_that_is_missing_is_named() -> Result<()> {
 }
 
 #[test]
-fn nothing_usable_ends_with_1() -> Result<()> {
+fn input_without_a_service_ends_with_1() -> Result<()> {
     let web = service("web", "10.96.0.10");
     let inputs: [(Files, &[&str]); 5] = [
         (&[], &["has no file ending in .yaml, .yml or .json", "no Service was given"]),
@@ -71,13 +71,13 @@ fn nothing_usable_ends_with_1() -> Result<()> {
         let outcome = outcome(&["-o", "json"], &[&path])?.expect(1)?;
         let lines: Vec<&str> = outcome.stderr.lines().collect();
         let agree = lines.len() == parts.len() && lines.iter().zip(parts).all(|(line, part)| line.contains(part));
-        ensure!(agree && outcome.stdout == "[]\n", "{files:?} should be told {parts:?}: {outcome:#?}");
+        ensure!(agree && outcome.stdout == "[]\n", "{files:?} should give {parts:?}: {outcome:#?}");
     }
     Ok(())
 }
 
 #[test]
-fn a_bad_file_costs_only_itself() -> Result<()> {
+fn an_invalid_file_affects_only_its_own_objects() -> Result<()> {
     const BAD: [(&str, &str); 4] = [
         ("bad.yaml", "a: [1, 2\nb: }\n"),
         ("bad.json", "{\"kind\": \"Service\","),
@@ -96,13 +96,13 @@ fn a_bad_file_costs_only_itself() -> Result<()> {
 }
 
 #[test]
-fn a_file_that_is_not_text_or_not_readable_is_named() -> Result<()> {
+fn an_unreadable_file_is_named() -> Result<()> {
     let (_directory, path) = directory(&[("good.yaml", &service("web", "10.96.0.10")), ("secret.yaml", "")])?;
     let secret = path.join("secret.yaml");
     fs::write(&secret, b"\xff\xfe\x00\x01")?;
     let outcome = outcome(&[], &[&path])?.expect(0)?;
     assert!(warning(&outcome)?.contains("secret.yaml"), "{outcome:#?}");
-    // Nor does anybody but root read this one.
+    // Only root can read this file.
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     let (_copy, portmap) = public_copy()?;
@@ -115,7 +115,7 @@ fn a_file_that_is_not_text_or_not_readable_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_bad_address_is_named() -> Result<()> {
+fn an_invalid_address_is_named() -> Result<()> {
     let (_directory, path) =
         directory(&[("bad.yaml", &service("broken", "10.96.0")), ("good.yaml", &service("web", "10.96.0.10"))])?;
     let outcome = outcome(&[], &[&path])?.expect(0)?;
@@ -126,7 +126,7 @@ fn a_bad_address_is_named() -> Result<()> {
 }
 
 #[test]
-fn standard_input_is_one_of_the_paths() -> Result<()> {
+fn a_dash_reads_standard_input() -> Result<()> {
     let web = service("web", "10.96.0.10");
     let alone = finish_with_input(&mut resolve(&[], &[Path::new("-")])?, &web)?.expect(0)?;
     assert!(alone.stdout.contains("default/web") && alone.stderr.is_empty(), "{alone:#?}");
@@ -139,7 +139,7 @@ fn standard_input_is_one_of_the_paths() -> Result<()> {
 }
 
 #[test]
-fn yaml_says_the_same_as_json() -> Result<()> {
+fn yaml_output_equals_json_output() -> Result<()> {
     let case = Path::new(CASE);
     let json: Value = serde_json::from_str(&outcome(&["-o", "json"], &[case])?.expect(0)?.stdout)?;
     let yaml: Value = serde_saphyr::from_str(&outcome(&["-o", "yaml"], &[case])?.expect(0)?.stdout)?;
@@ -157,10 +157,10 @@ fn tables_are_aligned_and_plain_in_a_pipe() -> Result<()> {
     assert!(columns.is_sorted() && columns.iter().all(Option::is_some), "{heading}");
     assert_eq!(lines.clone().count(), 8, "{table}");
     for line in lines {
-        assert_eq!(line, line.trim_end(), "blanks at the end");
+        assert_eq!(line, line.trim_end(), "trailing blanks");
         for start in columns.into_iter().flatten().skip(1) {
             let (before, after) = line.split_at_checked(start).with_context(|| format!("too short: {line}"))?;
-            assert!(before.ends_with("  ") && !after.starts_with(' '), "column {start} of\n{table}");
+            assert!(before.ends_with("  ") && !after.starts_with(' '), "expected column {start} in\n{table}");
         }
     }
     assert!(table.contains("10.244.1.9:8080, and 1 more"), "{table}");
@@ -168,7 +168,7 @@ fn tables_are_aligned_and_plain_in_a_pipe() -> Result<()> {
 }
 
 #[test]
-fn colours_are_for_terminals_that_want_them() -> Result<()> {
+fn colours_appear_only_in_terminals_without_no_color() -> Result<()> {
     let line = format!("{} resolve --manifests {CASE}", binary()?.display());
     let mut in_terminal = Command::new("script");
     in_terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
@@ -181,7 +181,7 @@ fn colours_are_for_terminals_that_want_them() -> Result<()> {
 }
 
 #[test]
-fn no_rights_are_needed() -> Result<()> {
+fn resolve_needs_no_privileges() -> Result<()> {
     let (_directory, path) = directory(&[("web.yaml", &service("web", "10.96.0.10"))])?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     let (_copy, portmap) = public_copy()?;

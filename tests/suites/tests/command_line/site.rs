@@ -1,4 +1,4 @@
-//! An agent at work: a world, a directory of manifests, and `portmap run` on it.
+//! An agent in a world of its own, on a directory of manifests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,20 +17,20 @@ use serde_json::Value;
 
 use crate::harness::{self, Outcome, PATIENCE};
 
-/// Between two looks at what only looking tells.
+/// The interval of polling.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A Service that has no endpoints.
+/// The manifest of a Service without endpoints.
 pub fn service(name: &str, address: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {address}, ports: [{{port: 80}}]}}\n"
     )
 }
 
-/// A world with manifests.
+/// A world with a directory of manifests.
 pub struct Site {
     pub world: World,
-    /// The size of the agent's maps.
+    /// `--max-services` of the agent.
     pub max_services: u32,
 }
 
@@ -51,17 +51,17 @@ impl Site {
         Ok(fs::write(self.manifests().join(file), text)?)
     }
 
-    /// `portmap run` with these arguments besides those that keep it in this world; not started yet.
+    /// `portmap run` with these arguments and with those that keep the agent in this world. The command is not started yet.
     pub fn run(&self, arguments: &[&str]) -> Result<Command> {
         Ok(self.complete(self.world.command(harness::binary()?), arguments))
     }
 
-    /// `portmap run` that is expected to end by itself.
+    /// Runs `portmap run`, which is expected to end by itself.
     pub fn run_in_time(&self, arguments: &[&str]) -> Result<Outcome> {
         harness::finish(&mut self.complete(harness::in_time(self.world.command("timeout"))?, arguments))
     }
 
-    /// The arguments that keep `portmap run` in this world.
+    /// Adds the arguments that keep `portmap run` in this world.
     pub fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args([
             "run",
@@ -76,14 +76,14 @@ impl Site {
         command
     }
 
-    /// An agent on the directory of manifests, once it has synced.
+    /// Starts an agent on the directory of manifests and waits until it has synced.
     pub fn start(&self) -> Result<Agent> {
         let mut agent = Agent::start(self.run(&["--manifests"])?.arg(self.manifests()))?;
         agent.await_log("synced: ")?;
         Ok(agent)
     }
 
-    /// A subcommand on the pins of this world.
+    /// Runs a subcommand on the pins of this world.
     pub fn ask(&self, arguments: &[&str]) -> Result<Outcome> {
         let mut command = harness::in_time(self.world.command("timeout"))?;
         harness::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))
@@ -97,7 +97,7 @@ impl Site {
         Ok(rows.iter().map(|row| (text(row, "frontend"), text(row, "service"))).collect())
     }
 
-    /// Returns once the kernel's tables hold these frontends, of these Services in the namespace `default`, and no others.
+    /// Waits until the kernel's tables hold exactly these frontends, of Services in the namespace `default`.
     pub fn await_services(&self, expected: &[(&str, &str)]) -> Result<()> {
         let expected = expected.iter().map(|(address, service)| (format!("{address}:80/TCP"), format!("default/{service}")));
         let expected: BTreeMap<String, String> = expected.collect();
@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-/// A running agent; killed when dropped.
+/// A running agent. Killed when dropped.
 pub struct Agent {
     child: Child,
     log: Receiver<String>,
@@ -134,7 +134,7 @@ impl Agent {
         self.child.id()
     }
 
-    /// Returns the next line of the log that has this in it.
+    /// Waits for the next line of the log that contains this text.
     pub fn await_log(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -143,23 +143,23 @@ impl Agent {
                 return Ok(line);
             }
         }
-        bail!("the agent never said {text:?}, but:\n{}", self.seen.join("\n"))
+        bail!("the log has no {text:?}, but:\n{}", self.seen.join("\n"))
     }
 
-    /// Asks it to stop, and returns how it ended and all that it said.
+    /// Sends a signal. Returns the exit status and the whole log.
     pub fn stop(self, signal: Signal) -> Result<(ExitStatus, String)> {
         kill(Pid::from_raw(self.child.id().try_into()?), signal)?;
         self.await_end()
     }
 
-    /// Returns how it ended, and all that it said, once it has.
+    /// Waits for the end of the agent. Returns the exit status and the whole log.
     pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Disconnected) => return Ok((self.child.wait()?, self.seen.join("\n"))),
-                Err(RecvTimeoutError::Timeout) => bail!("the agent does not end; it said:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Timeout) => bail!("the agent does not end; its log:\n{}", self.seen.join("\n")),
             }
         }
     }
@@ -167,14 +167,14 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // One that has ended, and was waited for, is left alone.
+        // An agent that has ended and was waited for needs no signal.
         if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
             self.child.wait().ok();
         }
     }
 }
 
-/// Replaces a file or symbolic link by another, in one step.
+/// Replaces a file, directory or symbolic link atomically, by a rename.
 pub fn replace(new: &Path, old: &Path) -> Result<()> {
     fs::rename(new, old).with_context(|| format!("failed to rename {} to {}", new.display(), old.display()))
 }

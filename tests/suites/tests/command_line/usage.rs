@@ -1,4 +1,4 @@
-//! Questions about the command itself, and wrong usage.
+//! Version, help, completions, and wrong usage.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::harness::{binary, clean, finish, portmap};
 
 #[test]
-fn the_version_is_said() -> Result<()> {
+fn the_version_is_printed() -> Result<()> {
     for flag in ["--version", "-V"] {
         let outcome = portmap(&[flag])?.expect(0)?;
         assert_eq!(outcome.stdout, format!("portmap {}\n", env!("CARGO_PKG_VERSION")));
@@ -77,15 +77,12 @@ fn wrong_usage_ends_with_2() -> Result<()> {
     ];
     for (arguments, part) in WRONG {
         let outcome = portmap(arguments)?.expect(2)?;
-        ensure!(
-            outcome.stderr.contains(part) && outcome.stdout.is_empty(),
-            "{arguments:?} should be told {part}: {outcome:#?}"
-        );
+        ensure!(outcome.stderr.contains(part) && outcome.stdout.is_empty(), "{arguments:?} should give {part}: {outcome:#?}");
     }
     Ok(())
 }
 
-/// As `source <(portmap completions bash)` in ~/.bashrc does it.
+/// The line of a user's ~/.bashrc: `source <(portmap completions bash)`.
 const COMPLETE: &str = r#"source <("$0" completions bash) && complete -p portmap && COMP_WORDS=(portmap stat) COMP_CWORD=1 &&
     _portmap portmap stat portmap && echo "${COMPREPLY[@]}""#;
 
@@ -100,9 +97,9 @@ fn completions_are_scripts_of_their_shells() -> Result<()> {
     Ok(())
 }
 
-/// As under `| head`: nobody wants to hear of it.
+/// The reader may close the pipe early, as `head` does. The command then ends without an error message.
 #[test]
-fn a_reader_that_goes_away_is_no_reason_to_complain() -> Result<()> {
+fn a_closed_pipe_gives_no_error_message() -> Result<()> {
     const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/clusterip-numeric");
     for arguments in [&["--help"][..], &["completions", "bash"], &["resolve", "--manifests", CASE]] {
         let (reader, writer) = io::pipe()?;

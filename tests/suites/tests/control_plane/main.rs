@@ -1,4 +1,6 @@
-//! The control plane that other suites build on does what a cluster does.
+//! The harness's control plane behaves like a cluster.
+//!
+//! Needs: kernel, control plane.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,9 +45,9 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
 subjects: [{kind: ServiceAccount, name: reader, namespace: shop}]
 ";
 
-/// One control plane for all of it: starting one is most of the time this takes.
+/// All checks share one control plane, because its start takes most of the time.
 #[tokio::test]
-async fn a_real_control_plane() -> Result<()> {
+async fn the_control_plane_behaves_like_a_cluster() -> Result<()> {
     let mut plane = ControlPlane::start().await?;
     let client = plane.admin()?;
     named_ports_differ_between_pods(&client).await.context("named ports")?;
@@ -134,7 +136,7 @@ async fn apply_web_pod(client: &Client, name: &str, ip: &str, port: u16) -> Resu
     apply_pod(client, pod).await
 }
 
-/// Every address and port that serves, as `address:port`.
+/// The address and port of every ready endpoint, as `address:port`.
 fn ready_endpoints(slices: &[EndpointSlice]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for slice in slices {

@@ -1,5 +1,7 @@
-//! The datapath on the real kernel: real sockets of real processes, translated by the real agent's tables.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+//! Sockets of real processes on the real kernel, translated by the agent's tables.
+//!
+//! Needs: kernel.
+#![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 use std::{
     collections::BTreeMap,
@@ -94,7 +96,7 @@ fn a_connection_lands_on_the_target_port_and_spreads_evenly() {
     }
 }
 
-/// Pearson's chi-square with two degrees of freedom: beyond 27.6 the probability is below 1e-6.
+/// Pearson's chi-square test with two degrees of freedom. Values above 27.6 have a probability below 1e-6.
 fn assert_uniform(counts: &[u32]) {
     assert_eq!(counts.len(), 3);
     let expected = f64::from(counts.iter().sum::<u32>()) / 3.0;
@@ -122,12 +124,12 @@ fn without_an_endpoint_the_connection_is_refused() {
 }
 
 #[test]
-fn what_is_no_service_is_left_alone() {
+fn other_addresses_are_left_alone() {
     let stage = Stage::new("leave");
     let pod = SocketAddr::new(stage.pods[0].ipv4().into(), 8080).to_string();
     assert_eq!(stage.connect(&pod, Protocol::Tcp, 3).replies, replies(&[("a 8080/TCP", 3)]));
     let nobody = stage.connect("10.96.0.11:80", Protocol::Tcp, 1);
-    assert_eq!(nobody.errors, replies(&[("ENETUNREACH", 1)]), "an address that is no Service's goes where it always went");
+    assert_eq!(nobody.errors, replies(&[("ENETUNREACH", 1)]), "an address without a Service must be left alone");
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn only_processes_of_the_cgroup_are_served() {
 }
 
 #[test]
-fn a_change_of_the_file_moves_the_next_connection() {
+fn a_change_of_the_file_affects_the_next_connection() {
     let mut stage = Stage::new("change");
     Agent::write(&stage.world, "web.yaml", &manifest(&stage.pods[1..2])).unwrap();
     let backend = format!("{}:8080", stage.pods[1].ipv4());
@@ -151,7 +153,7 @@ fn a_change_of_the_file_moves_the_next_connection() {
 }
 
 #[test]
-fn the_tables_outlive_the_agent_and_the_next_one_writes_nothing() {
+fn the_next_agent_writes_nothing_if_nothing_changed() {
     let stage = Stage::new("outlive");
     let Stage { world, client, pods: _pods, agent } = stage;
     agent.end(Signal::SIGKILL).unwrap();
@@ -162,7 +164,7 @@ fn the_tables_outlive_the_agent_and_the_next_one_writes_nothing() {
     next.wait_until("it is synced", |agent| Ok(agent.log().matches("synced:").count() == 2)).unwrap();
     let log = next.log();
     let second = log.rsplit_once("took over").expect("it takes over").1;
-    assert!(!second.contains("writes in"), "nothing changed, and it wrote:\n{second}");
+    assert!(!second.contains("writes in"), "nothing changed, but the agent wrote:\n{second}");
     let answers = client.connect(address, Protocol::Tcp, 30).unwrap();
     assert!(answers.errors.is_empty() && answers.replies.len() == 3, "{answers}");
 }
@@ -179,14 +181,14 @@ fn bpftool_shows_named_fields() {
 }
 
 #[test]
-fn cleaning_up_detaches_and_leaves_nothing() {
+fn cleanup_detaches_and_removes_everything() {
     let Stage { world, client, pods: _pods, agent } = Stage::new("cleanup");
     let pins = world.bpffs().to_owned();
     assert_eq!(attached(&world), PROGRAMS.len());
     let refused = agent.portmap(&["cleanup"]).unwrap();
-    assert_eq!(refused.status.code(), Some(3), "not while an agent runs");
+    assert_eq!(refused.status.code(), Some(3), "cleanup should refuse while an agent runs");
     assert_eq!(agent.end(Signal::SIGTERM).unwrap().code(), Some(0));
-    assert_eq!(attached(&world), PROGRAMS.len(), "stopping the agent detaches nothing");
+    assert_eq!(attached(&world), PROGRAMS.len(), "the programs should stay attached after the agent");
     let portmap = portmap_harness::world::program::find("portmap").unwrap();
     let output = Command::new(portmap).args(["cleanup", "--bpffs"]).arg(&pins).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -196,7 +198,7 @@ fn cleaning_up_detaches_and_leaves_nothing() {
     assert_eq!(answers.errors, replies(&[("ENETUNREACH", 1)]));
 }
 
-/// How many programs are attached to the clients' cgroup.
+/// Number of programs that are attached to the clients' cgroup.
 fn attached(world: &World) -> usize {
     Link::to(&world.cgroup(Group::Clients)).unwrap().len()
 }

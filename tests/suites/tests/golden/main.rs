@@ -1,9 +1,13 @@
-//! Golden cases: what `portmap resolve` prints for each directory of `tests/cases`.
+//! Golden cases: the output of `portmap resolve` for each directory of `tests/cases`.
 //!
-//! A case is `input.yaml`, `input.json`, or a directory `input` of several files, whose first comment says which rule it shows;
-//! `table.json`, what `-o json` should print; and, where something is wrong with the input, `warnings.txt` with a part of each line
-//! that standard error should have, in order. `arguments.txt`, if there is one, has further arguments, one on each line.
-//! `UPDATE_CASES=1` rewrites every `table.json`: read the difference before you keep it.
+//! A case has these files:
+//!
+//! - `input.yaml`, `input.json`, or a directory `input` with several files. The first comment states the rule.
+//! - `table.json`: the expected output of `-o json`.
+//! - `warnings.txt`, if warnings are expected: a part of each line of standard error, in order.
+//! - `arguments.txt`, optional: further arguments, one on each line.
+//!
+//! `UPDATE_CASES=1` rewrites every `table.json`. Read the difference before you commit it.
 //!
 //! Needs: nothing.
 
@@ -47,19 +51,19 @@ fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// What is not as it should be.
+/// The differences between the expected and the printed output.
 fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
     let output = resolve(portmap, &input(case)?, &optional(&case.join("arguments.txt"))?)?;
     let mut differences = Vec::new();
     if !output.status.success() {
-        differences.push(format!("it ended with {}", output.status));
+        differences.push(format!("the command ended with {}", output.status));
     }
     let table = case.join("table.json");
     if update {
         fs::write(&table, &output.stdout).with_context(|| format!("failed to write {}", table.display()))?;
     }
     let expected = serde_json::from_str(&read(&table)?).context("table.json is not an array")?;
-    let printed = serde_json::from_slice(&output.stdout).context("what it prints is not a JSON array")?;
+    let printed = serde_json::from_slice(&output.stdout).context("the output is not a JSON array")?;
     differences.extend(compare_rows(expected, printed));
     let expected = optional(&case.join("warnings.txt"))?;
     differences.extend(compare_warnings(&expected, &String::from_utf8_lossy(&output.stderr)));
@@ -70,7 +74,7 @@ fn input(case: &Path) -> Result<PathBuf> {
     let inputs: Vec<PathBuf> = ["input.yaml", "input.json", "input"].map(|name| case.join(name)).into();
     let [input]: [PathBuf; 1] = match inputs.into_iter().filter(|path| path.exists()).collect::<Vec<_>>().try_into() {
         Ok(input) => input,
-        Err(found) => bail!("it should have one of input.yaml, input.json and input, but has {}", found.len()),
+        Err(found) => bail!("expected one of input.yaml, input.json and input, but found {}", found.len()),
     };
     Ok(input)
 }
@@ -83,17 +87,17 @@ fn resolve(portmap: &Path, input: &Path, arguments: &str) -> Result<Output> {
 
 fn read(path: &Path) -> Result<String> {
     match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {}; UPDATE_CASES=1 makes one", path.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {}; UPDATE_CASES=1 creates it", path.display()),
         text => text.with_context(|| format!("failed to read {}", path.display())),
     }
 }
 
-/// The text of a file that a case need not have.
+/// The text of an optional file of a case; empty if the file does not exist.
 fn optional(path: &Path) -> Result<String> {
     if path.exists() { read(path) } else { Ok(String::new()) }
 }
 
-/// One line for each row that only one side has; if there is none, the order may still differ.
+/// One line for each row that is missing or unexpected. If the rows are the same, the difference is their order.
 fn compare_rows(expected: Vec<Value>, printed: Vec<Value>) -> Option<String> {
     if expected == printed {
         return None;
@@ -114,5 +118,5 @@ fn compare_warnings(expected: &str, printed: &str) -> Option<String> {
     let [wanted, found] = [expected, printed].map(|text| text.lines().collect::<Vec<_>>());
     let agree = wanted.len() == found.len() && wanted.iter().zip(&found).all(|(part, line)| line.contains(part));
     let show = |lines: &[&str]| if lines.is_empty() { "nothing".to_owned() } else { format!("\n    {}", lines.join("\n    ")) };
-    (!agree).then(|| format!("standard error should say {}\n  but says {}", show(&wanted), show(&found)))
+    (!agree).then(|| format!("expected standard error: {}\n  but got: {}", show(&wanted), show(&found)))
 }

@@ -1,4 +1,4 @@
-//! Hostile clients of the servers, and a shortage of descriptors, whoever causes it.
+//! The HTTP servers with hostile clients, and the agent with few file descriptors.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 
 use crate::{HEALTH, ask, endpoint, local, node, start, write};
 
-/// How many connections hostile clients open, here always from one address.
+/// Number of connections that hostile clients open, all from one address.
 const MANY: usize = 300;
 
-/// A connection should have ended by then.
+/// The server must have ended a connection after this time.
 const END: Duration = Duration::from_secs(20);
 
-/// Connections from the node to one of its addresses.
+/// Opens connections from the node to one of its addresses.
 fn connect(world: &World, address: &str, count: usize) -> Result<Vec<TcpStream>> {
     let address: SocketAddr = address.parse()?;
     let connect = || {
@@ -43,7 +43,7 @@ fn ready(world: &World) -> Result<bool> {
     Ok(ask(world, &format!("http://{HEALTH}/readyz"))?.is_some_and(|answer| answer.status == 200))
 }
 
-/// Waits until the server has ended a connection.
+/// Waits until the server ends a connection.
 fn await_end(mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(patience(END)))?;
     match stream.read_to_end(&mut Vec::new()) {
@@ -52,7 +52,7 @@ fn await_end(mut stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Sends a byte of a request now and then, until the server ends the connection. Fails if it does not.
+/// Sends a byte of a request now and then. Fails unless the server ends the connection.
 fn dawdle(mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;
     let until = Instant::now() + patience(END);
@@ -60,7 +60,7 @@ fn dawdle(mut stream: TcpStream) -> Result<()> {
         match stream.read(&mut [0]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 ensure!(Instant::now() < until, "the connection goes on");
-                // An error says that it has ended, as will the next read.
+                // An error means that the connection has ended. The next read shows it too.
                 drop(stream.write_all(b"a"));
             }
             Ok(_) | Err(_) => return Ok(()),
@@ -69,11 +69,11 @@ fn dawdle(mut stream: TcpStream) -> Result<()> {
 }
 
 #[test]
-fn idle_connections_keep_nobody_out_and_end() -> Result<()> {
+fn idle_connections_end_and_block_no_other_client() -> Result<()> {
     let objects = [vec![node(json!({}))], local(31_000, &[endpoint("10.244.0.2", "node", true)]).to_vec()].concat();
     let (world, mut agent) = start("http-idle", &objects)?;
     let check = "http://10.244.0.1:31000/";
-    agent.wait_until("the check is served", |_| Ok(ask(&world, check)?.is_some()))?;
+    agent.wait_until("the health check is answered", |_| Ok(ask(&world, check)?.is_some()))?;
     let before = descriptors(&agent)?;
     let mut held = connect(&world, HEALTH, MANY)?;
     held.extend(connect(&world, "10.244.0.1:31000", MANY)?);
@@ -100,7 +100,7 @@ fn unfinished_requests_take_little_memory() -> Result<()> {
     for stream in &mut held {
         stream.set_write_timeout(Some(patience(END)))?;
         let request = format!("GET /livez HTTP/1.1\r\n{}", line.repeat(380));
-        // An error says that the server has ended it.
+        // An error means that the server has ended the connection.
         drop(stream.write_all(request.as_bytes()));
     }
     held.into_iter().try_for_each(await_end)?;
@@ -115,13 +115,13 @@ fn the_limit_of_descriptors_is_raised() -> Result<()> {
     let world = World::new("http-limit")?;
     write(&world, &[node(json!({}))])?;
     let mut agent = Agent::spawn_limited(&world, "200:4000", &[])?;
-    agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    agent.wait_until("the agent is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     let limits = Process::new(agent.id().cast_signed())?.limits()?;
     assert_eq!(format!("{:?}", limits.max_open_files.soft_limit), format!("{:?}", limits.max_open_files.hard_limit));
     Ok(())
 }
 
-/// A Service at this address, with a node port.
+/// A Service with this address and a node port, as objects of a manifest.
 fn service(address: &str, node_port: u16) -> [Value; 2] {
     let name = format!("web-{node_port}");
     [
@@ -137,16 +137,16 @@ fn service(address: &str, node_port: u16) -> [Value; 2] {
     ]
 }
 
-/// Node ports are on every address of the node, so that a new one shows in the tables.
+/// Node ports are on every address of the node, so that a new address shows in the tables.
 const EVERYWHERE: [&str; 4] = ["--healthz-bind-address", HEALTH, "--nodeport-addresses", "all"];
 
-/// Changes the node's addresses and the objects.
+/// Adds an address to the node and changes the objects.
 fn change(world: &World) -> Result<()> {
     world.ip("addr add 10.244.0.99/24 dev pods")?;
     write(world, &[service("10.96.0.1", 30_001), service("10.96.0.2", 30_002)].concat())
 }
 
-/// Waits until these frontends are in the kernel's tables: a node port has one on each address.
+/// Waits until these frontends are in the kernel's tables. A node port has one frontend on each address.
 fn await_frontends(world: &World, agent: &mut Agent, expected: &[&str]) -> Result<()> {
     for frontend in expected {
         agent.wait_until(frontend, |_| {
@@ -158,17 +158,17 @@ fn await_frontends(world: &World, agent: &mut Agent, expected: &[&str]) -> Resul
     Ok(())
 }
 
-/// Waits until both changes are in the tables.
+/// Waits until the new address and the changed objects are in the tables.
 fn await_change(world: &World, agent: &mut Agent) -> Result<()> {
     await_frontends(world, agent, &["10.96.0.2:80/TCP", "10.244.0.99:30001/TCP", "10.244.0.99:30002/TCP"])?;
-    agent.wait_until("all is well", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    agent.wait_until("the agent is healthy", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     for misled in ["detached", "removed", "is gone"] {
         ensure!(!agent.log().contains(misled), "{misled}:\n{}", agent.log());
     }
     Ok(())
 }
 
-/// The descriptors run out whoever takes them: here nobody, as the limit falls below what is in use.
+/// The limit falls below the number of open descriptors, so that none can be opened.
 #[test]
 fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     let world = World::new("http-lack")?;
@@ -187,13 +187,13 @@ fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     Ok(())
 }
 
-/// Where few descriptors are left, the servers do with less; the agent does not even notice.
+/// The servers accept fewer connections if few descriptors are left. The agent's own work is not affected.
 #[test]
 fn connections_leave_descriptors_to_the_agent() -> Result<()> {
     let world = World::new("http-reserve")?;
     write(&world, &service("10.96.0.1", 30_001))?;
     let mut agent = Agent::spawn_limited(&world, "160:160", &EVERYWHERE)?;
-    agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    agent.wait_until("the agent is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     await_frontends(&world, &mut agent, &["10.244.0.1:30001/TCP"])?;
     let _held = connect(&world, HEALTH, MANY)?;
     ensure!(ready(&world)?, "{}", agent.log());
@@ -204,7 +204,7 @@ fn connections_leave_descriptors_to_the_agent() -> Result<()> {
     Ok(())
 }
 
-/// What the kubelet asks, of an agent with the arguments that `deploy/portmap.yaml` gives it.
+/// The kubelet's probes, with the arguments of the agent in `deploy/portmap.yaml`.
 #[test]
 fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../../../deploy/portmap.yaml"))?;
@@ -212,7 +212,7 @@ fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
     let arguments = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let world = World::new("http-probes")?;
-    // Another proxy has its port already.
+    // Another proxy occupies the default port.
     let mut other = world.command("python3").args(["-m", "http.server", "10256"]).spawn()?;
     let everybody = format!("http://{}:10256/healthz", world.ipv4());
     let until = Instant::now() + patience(END);
@@ -233,7 +233,7 @@ fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
 }
 
 #[test]
-fn both_families_are_served_whatever_the_host_makes_of_ipv6_sockets() -> Result<()> {
+fn both_families_are_served_with_bindv6only() -> Result<()> {
     let world = World::new("http-v6only")?;
     let set = world.command("sh").args(["-c", "echo 1 > /proc/sys/net/ipv6/bindv6only"]).status()?;
     ensure!(set.success(), "failed to set net.ipv6.bindv6only");

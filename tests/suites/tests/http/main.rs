@@ -1,4 +1,4 @@
-//! What the agent answers over HTTP: its health, health checks for load balancers, and metrics.
+//! The agent's HTTP servers: health, health checks for load balancers, and metrics.
 //!
 //! Needs: kernel.
 
@@ -13,7 +13,7 @@ const HEALTH: &str = "127.0.0.1:10256";
 
 const METRICS: &str = "127.0.0.1:10249";
 
-/// An answer, as curl prints it.
+/// An answer in the format of curl.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -31,14 +31,14 @@ impl Answer {
     }
 }
 
-/// Asks from the node; none if nobody listens.
+/// Sends a request from the node; `None` if no server listens.
 fn ask(world: &World, url: &str) -> Result<Option<Answer>> {
     let output = world.command("curl").args(["--silent", "--include", "--max-time", "5", url]).output()?;
     if !output.status.success() {
         return Ok(None);
     }
     let text = String::from_utf8(output.stdout).context("the answer is no text")?;
-    let (headers, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {text}"))?;
+    let (headers, body) = text.split_once("\r\n\r\n").with_context(|| format!("not an HTTP answer: {text}"))?;
     let status = headers.split_whitespace().nth(1).and_then(|status| status.parse().ok()).context("no status")?;
     Ok(Some(Answer { status, headers: headers.to_owned(), body: body.to_owned() }))
 }
@@ -54,7 +54,7 @@ fn node(extra: Value) -> Value {
     node
 }
 
-/// A load balancer's Service that keeps clients on their node, with these endpoints.
+/// A LoadBalancer Service with `externalTrafficPolicy: Local` and these endpoints, as objects of a manifest.
 fn local(port: u16, endpoints: &[Value]) -> [Value; 2] {
     [
         json!({
@@ -89,14 +89,14 @@ fn start(name: &str, objects: &[Value]) -> Result<(World, Agent)> {
 }
 
 #[test]
-fn a_load_balancer_is_told_how_many_endpoints_are_ready_here() -> Result<()> {
+fn a_health_check_reports_the_ready_local_endpoints() -> Result<()> {
     let with = |endpoints: &[Value]| [vec![node(json!({}))], local(31_000, endpoints).to_vec()].concat();
     let (here, terminating) = (endpoint("10.244.0.2", "node", true), endpoint("10.244.0.3", "node", false));
     let (world, mut agent) =
         start("http-checks", &with(&[here.clone(), terminating.clone(), endpoint("10.244.1.2", "far", true)]))?;
     let url = "http://10.244.0.1:31000/whatever";
-    agent.wait_until("the check is served", |_| Ok(ask(&world, url)?.is_some()))?;
-    let answer = ask(&world, url)?.context("it is served")?;
+    agent.wait_until("the health check is answered", |_| Ok(ask(&world, url)?.is_some()))?;
+    let answer = ask(&world, url)?.context("the health check is answered with 200")?;
     assert_eq!(answer.status, 200, "{answer:?}");
     let expected = json!({
         "service": {"namespace": "default", "name": "local"}, "localEndpoints": 1, "serviceProxyHealthy": true,
@@ -105,33 +105,35 @@ fn a_load_balancer_is_told_how_many_endpoints_are_ready_here() -> Result<()> {
     for header in ["Content-Type: application/json", "X-Content-Type-Options: nosniff", "X-Load-Balancing-Endpoint-Weight: 1"] {
         assert!(answer.has_header(header), "{header}: {answer:?}");
     }
-    // What terminates does not count, even if it still serves.
+    // A terminating endpoint does not count, even if it still serves.
     write(&world, &with(&[terminating]))?;
-    agent.wait_until("none is ready here", |_| Ok(ask(&world, url)?.is_some_and(|answer| answer.status == 503)))?;
-    // Another number is another server.
+    agent.wait_until("no local endpoint is ready", |_| Ok(ask(&world, url)?.is_some_and(|answer| answer.status == 503)))?;
+    // A changed port number moves the health check.
     write(&world, &[vec![node(json!({}))], local(31_001, &[here]).to_vec()].concat())?;
     let moved = "http://10.244.0.1:31001/";
-    agent.wait_until("the check has moved", |_| Ok(ask(&world, moved)?.is_some_and(|answer| answer.status == 200)))?;
+    agent.wait_until("the health check has moved", |_| Ok(ask(&world, moved)?.is_some_and(|answer| answer.status == 200)))?;
     agent.wait_until("the old port is free", |_| Ok(ask(&world, url)?.is_none()))
 }
 
 #[test]
-fn a_port_that_is_in_use_is_named_and_tried_again() -> Result<()> {
+fn a_port_in_use_is_named_and_retried() -> Result<()> {
     let (world, mut agent) = start("http-taken", &[node(json!({}))])?;
     let mut holder = world.command("python3").args(["-m", "http.server", "31000"]).spawn()?;
     agent.wait_until("the port is taken", |_| Ok(ask(&world, "http://10.244.0.1:31000/")?.is_some()))?;
     write(&world, &[vec![node(json!({}))], local(31_000, &[endpoint("10.244.0.2", "node", true)]).to_vec()].concat())?;
-    agent.wait_until("it is said", |agent| Ok(agent.log().contains("default/local on port 31000, trying again")))?;
+    agent.wait_until("the agent logs the port in use", |agent| {
+        Ok(agent.log().contains("default/local on port 31000, trying again"))
+    })?;
     holder.kill()?;
     holder.wait()?;
-    agent.wait_until("it is served", |_| {
+    agent.wait_until("the health check is answered", |_| {
         let answer = ask(&world, "http://10.244.0.1:31000/")?;
         Ok(answer.is_some_and(|answer| answer.has_header("X-Load-Balancing-Endpoint-Weight: 1")))
     })
 }
 
 #[test]
-fn a_node_that_is_about_to_vanish_is_alive_and_not_eligible() -> Result<()> {
+fn a_node_being_deleted_is_alive_and_not_eligible() -> Result<()> {
     let (world, mut agent) = start("http-health", &[node(json!({}))])?;
     let ask_path =
         |path: &str| ask(&world, &format!("http://{HEALTH}/{path}"))?.with_context(|| format!("no answer to /{path}"));
@@ -143,11 +145,11 @@ fn a_node_that_is_about_to_vanish_is_alive_and_not_eligible() -> Result<()> {
     assert_eq!(ask_path("readyz")?.status, 200);
     let taint = json!({"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"});
     write(&world, &[node(json!({"spec": {"taints": [taint]}}))])?;
-    agent.wait_until("it is not eligible", |_| Ok(ask_path("healthz")?.status == 503))?;
+    agent.wait_until("the node is not eligible", |_| Ok(ask_path("healthz")?.status == 503))?;
     assert_eq!(ask_path("healthz")?.json()?["nodeEligible"], json!(false));
     let livez = ask_path("livez")?;
     assert_eq!(livez.status, 200);
-    assert_eq!(livez.json()?.get("nodeEligible"), None, "the kubelet does not ask for the node");
+    assert_eq!(livez.json()?.get("nodeEligible"), None, "/livez must not have nodeEligible");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! A node of one IP family: the other is switched off in the kernel, or has no address in use. The agent starts and attaches as
-//! ever, and what there is of the family that is there is translated.
+//! A node of one IP family: the other family is switched off in the kernel, or no address of it is in use. The agent starts and
+//! attaches all programs, and translates the remaining family.
 //!
 //! Needs: kernel.
 
@@ -17,16 +17,16 @@ use serde_json::json;
 
 const CIDRS: [&str; 2] = ["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"];
 
-/// Which addresses the Services have.
+/// The families of the Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stack {
-    /// Of the node's family.
+    /// Only the node's family.
     Single,
-    /// Of both, as in a cluster whose other nodes have both.
+    /// Both families, as in a cluster whose other nodes have both.
     Dual,
 }
 
-/// Service 1 has a pod, 2 has none.
+/// Service 1 has a pod as its endpoint, Service 2 has none.
 fn stage(name: &str, families: Families, stack: Stack) -> Result<Stage> {
     let world = World::of(name, families)?;
     let own = if families == Families::V6 { world.ipv6().into() } else { world.ipv4().into() };
@@ -39,14 +39,14 @@ fn stage(name: &str, families: Families, stack: Stack) -> Result<Stage> {
     Ok(stage)
 }
 
-/// What the API server makes of a Service in a cluster of this family.
+/// Fields of a single-stack Service of this family, as the API server sets them.
 fn single(number: u8, families: Families) -> serde_json::Value {
     let Both { v4, v6 } = cluster_ip(number);
     let (ip, family) = if families == Families::V6 { (v6.to_string(), "IPv6") } else { (v4.to_string(), "IPv4") };
     json!({"clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family]})
 }
 
-/// All addresses of the Service of that number on this node.
+/// All addresses on this node of the Service with this number.
 fn addresses(world: &World, number: u8, via: Via) -> [SocketAddr; 4] {
     let node = Both { v4: world.ipv4(), v6: world.ipv6() };
     let [cluster, external, balancer] = [cluster_ip(number), external_ip(number), load_balancer_ip(number)];
@@ -70,7 +70,7 @@ fn check(name: &str, families: Families, stack: Stack, via: Via) -> Result<()> {
     Ok(())
 }
 
-/// Through `AF_INET6` sockets too, where the kernel has them.
+/// `AF_INET6` sockets are included if the kernel has them.
 #[test]
 fn a_node_without_ipv6_translates_ipv4() -> Result<()> {
     let mapped = Features::here().has_ipv6.then_some(Via::Mapped);
@@ -84,14 +84,14 @@ fn a_node_without_ipv6_translates_ipv4() -> Result<()> {
 #[test]
 fn a_node_without_ipv4_translates_ipv6() -> Result<()> {
     if !Features::here().has_ipv6 {
-        // Switched off by whoever booted this kernel: no feature is missing.
+        // The kernel was booted without IPv6. This is not a missing feature.
         return Ok(());
     }
     check("v6-single", Families::V6, Stack::Single, Via::V6)?;
     check("v6-dual", Families::V6, Stack::Dual, Via::V6)
 }
 
-/// A client that tries an address of the family that is not there gets an error of the kernel's at once, and tries the next.
+/// A client that tries the missing family gets an error of the kernel at once, and tries its next address.
 #[test]
 fn the_other_family_fails_at_once() -> Result<()> {
     let others = [(Families::V4, Via::V6), (Families::V6, Via::V4)];

@@ -16,13 +16,14 @@ pub const SERVICES: u8 = 12;
 
 const PODS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Each pod listens on these, so that it is as many endpoints.
+/// Each pod listens on all of these ports, so that it has as many endpoints.
 const PORTS: std::ops::Range<u16> = 9000..9008;
 
-/// An endpoint: the index of its pod, and its port.
+/// An endpoint: the index of its pod, and its port number.
 type Member = (usize, u16);
 
-/// The backends of a Service for a while, in generous bounds.
+/// The backends of a Service in a period. The period begins before the file is written and ends after the tables show the next
+/// change.
 #[derive(Debug)]
 struct Era {
     members: BTreeSet<Member>,
@@ -30,7 +31,7 @@ struct Era {
     until: Duration,
 }
 
-/// Where it happens, and what the tables hold when.
+/// The world under stress. It rewrites the Services, and records their backends.
 pub struct Field {
     pub agent: Agent,
     pub client: Pod,
@@ -39,7 +40,7 @@ pub struct Field {
     pub history: Vec<Vec<Era>>,
     pub random: Random,
     pub rewrites: u64,
-    /// Endpoints that a Service had and has no more, or has and had not, in the tables of both families: each counts once.
+    /// Number of endpoints added to or removed from Services. An endpoint counts once for both families.
     pub endpoint_changes: usize,
 }
 
@@ -59,7 +60,7 @@ impl Field {
         Self { agent, client, pods, world, history, random: Random::new(1), rewrites: 0, endpoint_changes: 0 }
     }
 
-    /// Gives every Service other backends, and waits until the tables show all of them.
+    /// Replaces the backends of every Service, and waits until the tables show the change.
     pub fn change(&mut self) {
         let sets: Vec<BTreeSet<Member>> = (0..SERVICES).map(|service| self.others(service.into())).collect();
         let objects: Vec<_> = (1..).zip(&sets).flat_map(|(number, set)| self.service(number, set).objects()).collect();
@@ -84,14 +85,14 @@ impl Field {
         self.rewrites += 1;
     }
 
-    /// How much the agent has applied in this time.
+    /// The rate of changes that the agent applied in this time.
     pub fn pace(&self, time: Duration) -> String {
         let Self { rewrites, endpoint_changes, .. } = self;
         let rate = *endpoint_changes as u128 * 1000 / time.as_millis().max(1);
-        format!("{endpoint_changes} endpoints came or went in {rewrites} rewrites: {rate} a second")
+        format!("{endpoint_changes} endpoints were added or removed in {rewrites} rewrites: {rate} a second")
     }
 
-    /// Up to half of all endpoints, none of which the Service has now.
+    /// A random set of endpoints that are not endpoints of the Service now: at most half of all endpoints.
     fn others(&mut self, service: usize) -> BTreeSet<Member> {
         let current = self.history[service].last().map(|era| era.members.clone()).unwrap_or_default();
         let wanted = 1 + self.random.below(PODS.len() * PORTS.len() / 2);
@@ -108,7 +109,7 @@ impl Field {
         Service::new(&format!("s{number}"), number).endpoints(endpoints)
     }
 
-    /// The backends of each frontend as `portmap services` prints them.
+    /// The backends of each frontend, as `portmap services` prints them.
     fn rows(&self, sets: &[BTreeSet<Member>]) -> BTreeMap<String, serde_json::Value> {
         let rows = (1..).zip(sets).flat_map(|(number, set)| {
             [Via::V4, Via::V6].into_iter().flat_map(move |via| {
@@ -126,13 +127,13 @@ impl Field {
         rows.collect()
     }
 
-    /// The answers of the backends that each Service has now.
+    /// The answers of the current backends of each Service.
     pub fn answers(&self) -> Vec<BTreeSet<String>> {
         let answer = |(pod, port): &Member| format!("{} {port}/UDP", PODS[*pod]);
         self.history.iter().map(|eras| eras.last().unwrap().members.iter().map(answer).collect()).collect()
     }
 
-    /// What is wrong with where a connection landed.
+    /// An error text if no backend with this answer was a member of the Service during the call.
     pub fn complaint(&self, visit: &Visit, answer: &str) -> Option<String> {
         let service = (1..=SERVICES).position(|number| cluster_ip(number).addresses().contains(&visit.target.ip()))?;
         let (pod, port) = answer.split_once(' ')?;
@@ -144,6 +145,6 @@ impl Field {
         let first = eras.partition_point(|era| era.until < visit.start);
         let mut meanwhile = eras.iter().skip(first).take_while(|era| era.from <= visit.end);
         let times = || eras.iter().filter(is_of).map(|era| (era.from, era.until)).collect::<Vec<_>>();
-        (!meanwhile.any(|era| is_of(&era))).then(|| format!("{visit:?}, which was a member in {:?}", times()))
+        (!meanwhile.any(|era| is_of(&era))).then(|| format!("{visit:?}: the backend was a member in {:?}", times()))
     }
 }

@@ -1,12 +1,13 @@
-//! Eight threads connect to Services all the time while the manifests are rewritten in a loop, each time with other backends for
-//! every Service. No connection may land on a backend that was not a member at some moment between the start and the end of its
-//! call, and none may fail.
+//! Eight threads connect to Services while a loop rewrites the manifests, each time with other backends for every Service.
 //!
-//! What is known of the moment of a change is that it lies between the writing of the file and the tables' showing it; the history
-//! here is as generous as that, and no more.
+//! A connection must reach a backend that was a member at some moment of its call, and must not fail. Two further tests hold
+//! connected sockets, and share one socket between threads.
+//!
+//! The exact moment of a change is unknown: it is between the writing of the file and the moment when the tables show it. The
+//! recorded periods include this uncertainty.
 //!
 //! Needs: kernel.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 mod field;
 
@@ -33,16 +34,16 @@ use field::{Field, SERVICES};
 
 const THREADS: &str = "8";
 
-/// Fewer would not say much, in each second.
+/// Connections in each second, below which a run proves too little.
 const LEAST_CONNECTIONS: u64 = 400;
 
-/// As few would come of rewriting in an ordinary day.
+/// Rewrites in each second, below which a run proves too little.
 const LEAST_REWRITES: u64 = 2;
 
-/// What a connected UDP socket meets when its backend is removed before it has its answer.
+/// Errors of a connected UDP socket whose backend is removed before the answer arrives.
 const DESTROYED: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
 
-/// What there has to be of something in this time.
+/// The minimum count for this time, adapted to the speed of the machine.
 fn at_least(each_second: u64, time: Duration) -> u64 {
     each_second * time.as_secs() / u64::from(slowness())
 }
@@ -52,7 +53,7 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn no_connection_lands_on_a_backend_that_was_no_member() {
+fn connections_reach_only_members() {
     let time = Duration::from_secs(seconds());
     let mut field = Field::new();
     field.change();
@@ -76,23 +77,26 @@ fn no_connection_lands_on_a_backend_that_was_no_member() {
             Err(error) => *errors.entry((visit.manner, error.clone())).or_default() += 1,
         }
     }
-    say::figures(format_args!("{pace}; {landed:?} connections, {} astray, errors {errors:?}; the agent: {usage}", wrong.len()));
+    say::figures(format_args!(
+        "{pace}; {landed:?} connections, {} misdirected, errors {errors:?}; the agent: {usage}",
+        wrong.len()
+    ));
     assert!(
         wrong.is_empty(),
-        "{} landed where they should not, among them\n{}",
+        "{} connections reached other backends, among them\n{}",
         wrong.len(),
         wrong[..wrong.len().min(20)].join("\n")
     );
     errors.retain(|(manner, error), _| *manner != Manner::Connected || !DESTROYED.contains(&error.as_str()));
     assert!(errors.is_empty(), "connections failed: {errors:?}");
     let least = at_least(LEAST_CONNECTIONS, time);
-    assert!(landed.len() == 3 && landed.values().sum::<u64>() >= least, "too few connections to say anything: {landed:?}");
-    assert!(rewrites >= at_least(LEAST_REWRITES, time), "too few rewrites to say anything: {rewrites}");
+    assert!(landed.len() == 3 && landed.values().sum::<u64>() >= least, "too few connections for a result: {landed:?}");
+    assert!(rewrites >= at_least(LEAST_REWRITES, time), "too few rewrites for a result: {rewrites}");
 }
 
-/// However unfortunate the moment at which it was connected: a socket that is not destroyed has a backend that is one.
+/// A socket that is not destroyed must have a current backend, independent of the moment of its connect.
 #[test]
-fn no_connected_socket_stays_with_a_backend_that_is_gone() {
+fn connected_sockets_do_not_keep_removed_backends() {
     const HOLDERS: usize = 4;
     let time = Duration::from_secs(seconds());
     let mut field = Field::new();
@@ -112,18 +116,16 @@ fn no_connected_socket_stays_with_a_backend_that_is_gone() {
     let connections: u64 = held.iter().map(|(connections, _)| connections).sum();
     let stale: Vec<&String> = held.iter().flat_map(|(_, stale)| stale).collect();
     let rewrites = field.rewrites;
-    say::figures(format_args!("{connections} connected sockets during {rewrites} rewrites, {} left with others", stale.len()));
-    assert!(
-        stale.is_empty(),
-        "{} sockets are connected to backends that are gone: {stale:?}\n{}",
-        stale.len(),
-        field.agent.log()
-    );
-    assert!(connections >= at_least(LEAST_CONNECTIONS, time), "too few connections to say anything: {connections}");
+    say::figures(format_args!(
+        "{connections} connected sockets during {rewrites} rewrites, {} with removed backends",
+        stale.len()
+    ));
+    assert!(stale.is_empty(), "{} sockets are connected to removed backends: {stale:?}\n{}", stale.len(), field.agent.log());
+    assert!(connections >= at_least(LEAST_CONNECTIONS, time), "too few connections for a result: {connections}");
 }
 
-/// Connects, and keeps the latest, until it is known what the last backends are. Returns how many there were, and the answers of those
-/// that still speak to others.
+/// Connects UDP sockets and keeps the latest ones until `last` has the final backends. Returns the number of connections, and
+/// the answers of sockets with other backends.
 fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<String>>>) -> (u64, Vec<String>) {
     const KEPT: usize = 64;
     let mut held: VecDeque<(usize, Socket<'_>)> = VecDeque::new();
@@ -144,7 +146,7 @@ fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<Stri
     let until = Instant::now() + patience(Duration::from_secs(5));
     let stale = held.iter().filter_map(|(service, socket)| {
         loop {
-            // One that was destroyed says so.
+            // A destroyed socket returns an error.
             let answer = socket.ask().ok().filter(|answer| !last[*service].contains(answer))?;
             if Instant::now() > until {
                 return Some(format!("{answer} of s{}", service + 1));
@@ -155,9 +157,9 @@ fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<Stri
     (connections, stale.collect())
 }
 
-/// Threads that share a socket, and speak to more Services than it can remember: what is remembered must not be mixed up.
+/// Threads share a socket and send to more Services than it can remember. Answers must show the right Service.
 #[test]
-fn a_socket_that_threads_share_is_never_told_of_another_service() {
+fn a_shared_socket_shows_the_right_service() {
     let world = World::new("shared").unwrap();
     let mut pod = world.pod("a").unwrap();
     let ports = 9001..=9020;
@@ -176,21 +178,18 @@ fn a_socket_that_threads_share_is_never_told_of_another_service() {
     let heard: Vec<Heard> = worker.finish().unwrap();
     let is_right = |heard: &&Heard| {
         let port: u16 = heard.answer.trim_start_matches("a ").trim_end_matches("/UDP").parse().unwrap();
-        // What was forgotten is shown as what it is.
+        // A forgotten Service is shown by the pod's own address.
         let service = targets.get(usize::from(port - ports.start()));
         Some(&heard.source) == service || heard.source == SocketAddr::new(pod.ipv4().into(), port)
     };
     let (right, wrong): (Vec<&Heard>, Vec<&Heard>) = heard.iter().partition(is_right);
     let total: u64 = right.iter().map(|heard| heard.count).sum();
-    say::figures(format_args!("{total} answers of the right Service, {} of others", wrong.len()));
-    assert!(
-        wrong.is_empty(),
-        "answers of one backend that were shown as another Service's, beside {total} right ones: {wrong:?}"
-    );
-    assert!(total >= at_least(LEAST_CONNECTIONS, Duration::from_secs(seconds())), "too few answers to say anything: {heard:?}");
+    say::figures(format_args!("{total} answers with the right Service, {} with another", wrong.len()));
+    assert!(wrong.is_empty(), "answers that were shown as another Service's, beside {total} right ones: {wrong:?}");
+    assert!(total >= at_least(LEAST_CONNECTIONS, Duration::from_secs(seconds())), "too few answers for a result: {heard:?}");
 }
 
-/// Threads that connect to every Service, in every manner.
+/// Threads that connect to every Service with all three transports.
 fn hammer(client: &Pod) -> Worker {
     let targets = (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| cluster_ip(number).at(via, PORT)));
     let arguments = targets.map(|target| target.to_string()).flat_map(|target| {

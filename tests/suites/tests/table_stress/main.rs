@@ -1,6 +1,10 @@
-//! The programs' real look-up, run millions of times over tables that the real plan and apply rewrite meanwhile: a reader
-//! must find every frontend that exists, and only its own backends, whole. With the grace period left out it must fail.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
+//! The programs' own look-up runs while the planner and the writer of the maps rewrite the tables.
+//!
+//! A reader must find every existing frontend, and must get only complete backends of that frontend. Without the grace period
+//! the test must find errors.
+//!
+//! Needs: kernel.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test reports an error by a panic")]
 
 mod prefixes;
 mod random;
@@ -26,17 +30,17 @@ use random::Random;
 use reader::{Seen, read};
 use writer::{Waiting, Writer};
 
-/// Services that exist all the time, and are rewritten all the time; as many whose frontends come and go beside them are numbered
-/// from here on.
+/// Number of Services that always exist. Their endpoints are rewritten all the time. Services with higher numbers are added and
+/// removed.
 const STEADY: u16 = 256;
 
-/// As many are enough to be met at the wrong moment often, also where another program keeps a processor busy.
+/// A small number of Services, so that look-ups meet a change of the same Service often, also on a busy machine.
 const FEW: u16 = 4;
 
-/// Small, so that slots are used again soon.
+/// Small, so that freed slots are reused soon.
 const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192, affinity_clients: 1 };
 
-/// More readers than processors, so that some are interrupted in the middle of a look-up.
+/// More readers than processors, so that some are interrupted during a look-up.
 const READERS: usize = 4;
 
 fn seconds() -> u64 {
@@ -44,33 +48,33 @@ fn seconds() -> u64 {
 }
 
 #[test]
-fn no_reader_misses_or_meets_another_service() {
+fn readers_find_every_frontend_and_only_its_backends() {
     let (seen, changes) = stress("stress", STEADY, Waiting::GracePeriod, Duration::from_secs(seconds()));
     say::figures(format_args!("{changes} changes; {seen:?}"));
-    assert!(seen.reads.load(Relaxed) > 1_000_000 / u64::from(slowness()), "too few reads to say anything: {seen:?}");
-    assert!(changes > 10_000 / u64::from(slowness()), "too few changes to say anything: {changes}");
+    assert!(seen.reads.load(Relaxed) > 1_000_000 / u64::from(slowness()), "too few reads for a result: {seen:?}");
+    assert!(changes > 10_000 / u64::from(slowness()), "too few changes for a result: {changes}");
     assert_eq!(seen.wrong(), 0, "{seen:?}");
 }
 
 #[test]
-fn without_the_grace_period_the_stress_finds_the_fault() {
+fn without_the_grace_period_the_test_finds_errors() {
     if thread::available_parallelism().is_ok_and(|processors| processors.get() == 1) {
-        // No look-up is interrupted: whoever writes comes before it or after it.
-        say::skipped("what a missing grace period does", "it takes two processors");
+        // With one processor the writer runs before or after a look-up, never during it.
+        say::skipped("the effect of a missing grace period", "the test needs two processors");
         return;
     }
     let (seen, changes) = stress("no-grace", FEW, Waiting::Nothing, patience(Duration::from_mins(5)));
     say::figures(format_args!("{changes} changes; {seen:?}"));
-    assert!(seen.wrong() > 0, "the stress would not notice a missing grace period: {seen:?} in {changes} changes");
+    assert!(seen.wrong() > 0, "the test found no error without the grace period: {seen:?} in {changes} changes");
 }
 
-/// Reads and writes so many steady and fleeting services at the same time, until the time is up or something wrong was seen. Returns
-/// what was seen, and how many changes were applied.
+/// Runs readers and the writer with this many permanent and temporary Services, until the time is over or a reader finds an
+/// error. Returns the readers' counts and the number of changes.
 fn stress(name: &str, services: u16, waiting: Waiting, time: Duration) -> (Seen, u64) {
     let world = World::new(name).unwrap();
     let pins = Pins::new(world.bpffs());
     pins.create().unwrap();
-    // Loading creates the maps; nothing is attached anywhere.
+    // Loading the programs creates the maps, and attaches nothing.
     let lookups: Vec<Lookup> = (0..READERS).map(|_| Lookup::load(&pins, CAPACITY).unwrap()).collect();
     let (seen, stop) = (Seen::default(), AtomicBool::new(false));
     let mut writer = Writer::new(&pins, services, waiting);

@@ -1,4 +1,4 @@
-//! Look-ups of addresses in ranges, while the ranges are rewritten.
+//! Look-ups of addresses in ServiceCIDRs, while the ranges are rewritten.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,15 +16,15 @@ use portmap_harness::{say, world::World};
 
 use crate::{CAPACITY, READERS, seconds};
 
-/// The range that is in force all the time, wherever it stands among the others.
+/// The range that stays in the table, at a changing index.
 const STEADY_RANGE: &str = "10.200.0.0/16";
 
 /// `outcome` of a [`Probe`] that was dropped.
 const DROPPED: u32 = 3;
 
-/// The half of PREFIXES that is written next may still be read by a program that began before the last change.
+/// PREFIXES has two halves. A program that started before the last change may still read the half that is written next.
 #[test]
-fn no_reader_misses_a_prefix() {
+fn readers_find_the_permanent_range() {
     let world = World::new("prefixes").unwrap();
     let pins = Pins::new(world.bpffs());
     pins.create().unwrap();
@@ -52,10 +52,10 @@ fn no_reader_misses_a_prefix() {
     });
     say::figures(format_args!("{changes} changes of the prefixes, {reads:?} reads, {missed:?} missed"));
     assert_eq!(missed.load(Relaxed), 0, "{changes} changes, {reads:?} reads");
-    assert!(changes > 20 && reads.load(Relaxed) > 10_000, "too few to say anything: {changes} changes, {reads:?} reads");
+    assert!(changes > 20 && reads.load(Relaxed) > 10_000, "too few for a result: {changes} changes, {reads:?} reads");
 }
 
-/// No Service has the address, which lies in the range: it is dropped.
+/// The address is in the range, and no Service has it: the look-up must drop.
 fn read_prefix(lookup: &Lookup, reads: &AtomicU64, missed: &AtomicU64, stop: &AtomicBool) {
     let frontend = portmap_common::FrontendKey::new([10, 200, 1, 2], 80, TCP);
     let empty = Probe { frontend, outcome: 0, backend: portmap_common::Backend::default() };

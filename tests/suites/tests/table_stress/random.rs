@@ -1,6 +1,6 @@
-//! Random numbers, the same in each run.
+//! Random numbers with a fixed sequence.
 
-/// A small generator of numbers (xorshift): the same sequence each time.
+/// A xorshift generator. The same seed gives the same sequence.
 pub struct Random(pub u64);
 
 impl Random {
@@ -8,6 +8,6 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        u16::try_from(self.0 % u64::from(limit)).expect("it is less than the limit")
+        u16::try_from(self.0 % u64::from(limit)).expect("the remainder is below the limit")
     }
 }

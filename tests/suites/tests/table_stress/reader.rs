@@ -1,4 +1,4 @@
-//! Readers: each looks up random Services and counts wrong results.
+//! Readers look up random Services and count wrong results.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -10,7 +10,7 @@ use crate::{STEADY, port, random::Random};
 /// `outcome` of a [`Probe`] that was forwarded.
 const FORWARDED: u32 = 1;
 
-/// What the readers saw.
+/// Counts of look-ups and of wrong results.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub reads: AtomicU64,
@@ -41,7 +41,7 @@ pub fn read(lookup: &Lookup, services: u16, mut random: Random, seen: &Seen, sto
     }
 }
 
-/// A backend's address says whose it is, and its port must fit its address.
+/// Checks a result. A backend's address has the number of its Service, and its port number must match its address.
 fn judge(probe: &Probe<V4>, seen: &Seen) {
     let [_, _, high, low] = probe.frontend.address;
     if probe.outcome != FORWARDED {

@@ -1,4 +1,4 @@
-//! The writer: changes random Services with the agent's own stages, from the desired table to the maps.
+//! Changes random Services by the agent's own stages, from the desired table to the maps.
 
 use std::{sync::mpsc, thread};
 
@@ -12,14 +12,14 @@ use portmap::{
 
 use crate::{CAPACITY, STEADY, port, random::Random};
 
-/// Whether the writer waits before it uses slots again.
+/// Whether the writer waits for the grace period before it reuses slots.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     GracePeriod,
     Nothing,
 }
 
-/// The agent's stages from the table on.
+/// The desired table, the planner and the maps, with a thread that waits for grace periods.
 pub struct Writer {
     table: EntryTable,
     planner: Planner,
@@ -62,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// Gives a steady service another set of endpoints, or lets a fleeting one come or go.
+    /// Replaces the endpoints of a permanent Service, or adds or removes a temporary one.
     pub fn change(&mut self) {
         if self.random.below(3) == 0 {
             let service = STEADY + self.random.below(self.services);
@@ -115,7 +115,7 @@ impl Writer {
         let plan = self.planner.plan(self.table.changed(&changed));
         apply::apply(&mut self.maps, &plan).unwrap();
         if !plan.left_out.is_empty() {
-            // All slots are waiting for the grace period: a steady service must not stay behind.
+            // All slots wait for the grace period. A permanent Service must not stay outdated.
             self.passed.recv().unwrap();
             self.is_waiting = false;
             self.planner.release();

@@ -1,4 +1,6 @@
-//! The world that the other tests stand on: that it is what it says, and that nothing is left of it.
+//! The harness's worlds: their networks, processes and cleanup.
+//!
+//! Needs: kernel.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,7 +14,7 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::pod_bench::{Arm, Report};
 use portmap_harness::world::{Client, Group, Pod, World, program};
 
-/// Far less than a retransmitted SYN, far more than an answer takes.
+/// Much less than a retransmission of a SYN, and much more than an answer takes.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 fn addresses(pod: &Pod) -> [IpAddr; 2] {
@@ -54,12 +56,12 @@ fn the_first_packets_of_a_new_pod_arrive() -> Result<()> {
             assert!(answers.errors.is_empty() && asked.elapsed() < AT_ONCE, "{address} after {:?}: {answers}", asked.elapsed());
         }
     }
-    println!("six pods served and asked after {:?}", start.elapsed());
+    println!("six pods served and answered after {:?}", start.elapsed());
     Ok(())
 }
 
 #[test]
-fn an_address_of_nobody_is_unreachable_at_once() -> Result<()> {
+fn an_unused_address_is_unreachable_at_once() -> Result<()> {
     let world = World::new("nobody")?;
     let client = world.client("client")?;
     for address in ["10.96.0.10:80", "[fd00:10:96::10]:80"] {
@@ -89,10 +91,10 @@ fn a_stopped_pod_refuses() -> Result<()> {
 }
 
 #[test]
-fn a_server_that_cannot_listen_says_why() -> Result<()> {
+fn a_server_that_cannot_listen_names_the_error() -> Result<()> {
     let world = World::new("twice")?;
     let mut pod = world.pod("pod-a")?;
-    let error = pod.serve(&[Listen::tcp(80), Listen::tcp(80)]).err().context("one port was opened twice")?;
+    let error = pod.serve(&[Listen::tcp(80), Listen::tcp(80)]).err().context("the same port was opened twice")?;
     let text = format!("{error:#}");
     assert!(text.contains("pod-a") && text.contains("[::]:80/TCP"), "{text}");
     Ok(())
@@ -110,7 +112,7 @@ fn curl_and_an_open_connection_are_answered() -> Result<()> {
     stays_open(&client, (pod.ipv4(), 8080).into())
 }
 
-/// A connection may be used for as long as its client likes.
+/// A connection stays usable while its client keeps it open.
 fn stays_open(client: &Client, address: SocketAddr) -> Result<()> {
     const TALK: &str =
         r#"exec 3<>"/dev/tcp/$1/$2"; while read -r line; do echo "$line" >&3; read -r answer <&3; echo "$answer"; done"#;
@@ -135,7 +137,7 @@ fn stays_open(client: &Client, address: SocketAddr) -> Result<()> {
 }
 
 #[test]
-fn a_command_is_where_it_should_be() -> Result<()> {
+fn commands_run_in_their_cgroup_and_namespace() -> Result<()> {
     let world = World::new("place")?;
     let client = world.client("client")?;
     for group in [Group::Clients, Group::Clean] {
@@ -153,14 +155,14 @@ fn a_command_is_where_it_should_be() -> Result<()> {
 }
 
 #[test]
-fn a_route_through_the_node_is_there_when_asked_for() -> Result<()> {
+fn a_client_may_have_a_route_through_the_node() -> Result<()> {
     let world = World::new("routes")?;
     let client = world.client("client")?;
     client.route_through_node()?;
     for (address, node) in [("10.96.0.10", IpAddr::from(world.ipv4())), ("fd00:10:96::10", world.ipv6().into())] {
         let route = output(client.command("ip").args(["route", "get", address]))?;
         assert!(route.contains(&format!("via {node} ")), "{route}");
-        // And no further.
+        // The node itself has no such route.
         assert!(output(world.command("ip").args(["route", "get", address])).is_err());
     }
     Ok(())
@@ -187,7 +189,7 @@ fn connects_are_measured_in_both_cgroups() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_left_behind() -> Result<()> {
+fn a_dropped_world_leaves_nothing() -> Result<()> {
     let world = World::new("gone")?;
     let mut pod = world.pod("pod-a")?;
     pod.serve(&[Listen::tcp(80)])?;
@@ -196,7 +198,7 @@ fn nothing_is_left_behind() -> Result<()> {
     let cgroup = world.cgroup(Group::Clients).parent().context("a group has a parent")?.to_owned();
     let paths = [world.namespace(), pod.namespace(), world.bpffs(), world.directory(), &cgroup].map(Path::to_owned);
     assert!(paths.iter().all(|path| path.exists()), "{paths:?}");
-    // A pod keeps its world.
+    // A pod keeps its world alive.
     drop(world);
     assert!(paths.iter().all(|path| path.exists()), "{paths:?}");
     drop(pod);
@@ -206,7 +208,7 @@ fn nothing_is_left_behind() -> Result<()> {
 }
 
 #[test]
-fn a_sweep_takes_what_the_dead_left_and_spares_the_living() -> Result<()> {
+fn a_sweep_removes_only_worlds_of_ended_processes() -> Result<()> {
     let world = World::new("alive")?;
     let group = world.cgroup(Group::Clean);
     let mount = group.ancestors().nth(2).context("the world is below the mount")?;
@@ -226,11 +228,11 @@ fn a_sweep_takes_what_the_dead_left_and_spares_the_living() -> Result<()> {
 }
 
 #[test]
-fn bad_names_are_refused() -> Result<()> {
+fn invalid_names_are_refused() -> Result<()> {
     assert!(World::new("no/path").is_err());
     let world = World::new("names")?;
     assert!(world.pod("Pod.A").is_err());
     let _pod = world.pod("pod-a")?;
-    assert!(world.pod("pod-a").is_err(), "two pods of one name");
+    assert!(world.pod("pod-a").is_err(), "two pods have the same name");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Files that turn invalid while the agent runs.
+//! Manifests that become invalid while the agent runs.
 
 use std::fs;
 use std::time::Instant;
@@ -10,14 +10,14 @@ use super::{DNS, WEB, exchange, start, text};
 use crate::site::replace;
 
 #[test]
-fn a_file_that_turns_invalid_keeps_its_last_good_content() -> Result<()> {
+fn an_invalid_file_keeps_its_last_good_content() -> Result<()> {
     let (site, mut agent) = start("invalid")?;
-    // In one step: what happens while a file is written is another test's.
+    // The file is replaced by a rename. Slow writers are tested in `writers`.
     site.write("web.yaml~", "a: [1, 2\nb: }\n")?;
     replace(&site.manifests().join("web.yaml~"), &site.manifests().join("web.yaml"))?;
     let warning = agent.await_log("WARN")?;
     assert!(warning.contains("web.yaml") && warning.contains("its last good content stays"), "{warning}");
-    // The rest goes on.
+    // Other files are still applied.
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     site.write("web.yaml", &text(("10.96.0.11", "web")))?;
@@ -45,7 +45,7 @@ fn a_typo_takes_no_service_away() -> Result<()> {
         exchange(&site, "web.yaml", &text(WEB).replace(right, wrong))?;
         let warning = agent.await_log("WARN")?;
         ensure!(warning.contains(said) && warning.contains("web.yaml"), "{wrong}: {warning}");
-        // When the agent has seen this, it has seen the other, too.
+        // The agent reads the files in order: a change of the marker shows that it has read the other file too.
         let marker = (format!("10.96.1.{number}"), format!("marker-{number}"));
         exchange(&site, "marker.yaml", &text((&marker.0, &marker.1)))?;
         site.await_services(&[WEB, (&marker.0, &marker.1)]).with_context(|| wrong)?;
@@ -54,13 +54,13 @@ fn a_typo_takes_no_service_away() -> Result<()> {
     exchange(&site, "web.yaml", &text(("10.96.0.11", "web")))?;
     fs::remove_file(site.manifests().join("marker.yaml"))?;
     site.await_services(&[("10.96.0.11", "web")])?;
-    // What is meant is done.
+    // A valid removal of the ClusterIP is applied.
     exchange(&site, "web.yaml", &text(("None", "web")))?;
     site.await_services(&[])
 }
 
 #[test]
-fn trouble_that_comes_and_goes_is_said_once_in_some_seconds() -> Result<()> {
+fn a_repeated_error_is_logged_at_most_once_in_five_seconds() -> Result<()> {
     const ROUNDS: usize = 20;
     let (site, agent) = start("again")?;
     let start = Instant::now();
@@ -73,6 +73,6 @@ fn trouble_that_comes_and_goes_is_said_once_in_some_seconds() -> Result<()> {
     let periods = usize::try_from(start.elapsed().as_secs() / 5)?;
     let (_, said) = agent.stop(Signal::SIGTERM)?;
     let times = said.lines().filter(|line| line.contains("neither YAML nor JSON")).count();
-    ensure!((1..=periods + 1).contains(&times), "said {times} times in {:?}:\n{said}", start.elapsed());
+    ensure!((1..=periods + 1).contains(&times), "the error was logged {times} times in {:?}:\n{said}", start.elapsed());
     Ok(())
 }

@@ -9,14 +9,14 @@ use anyhow::Result;
 use super::{DNS, WEB, start_on, text};
 use crate::site::{Site, replace};
 
-/// Has a link lead elsewhere, in one step.
+/// Changes the target of a symbolic link atomically.
 fn relink(target: &str, link: &Path) -> Result<()> {
     let next = link.with_file_name(".next");
     symlink(target, &next)?;
     replace(&next, link)
 }
 
-/// Kubernetes mounts a ConfigMap as links into a directory that it replaces as a whole.
+/// Kubernetes mounts a ConfigMap as links into a directory, and replaces the directory as a whole.
 #[test]
 fn a_mounted_config_map_is_followed() -> Result<()> {
     let site = Site::new("config-map")?;
@@ -35,7 +35,7 @@ fn a_mounted_config_map_is_followed() -> Result<()> {
 }
 
 #[test]
-fn a_link_that_is_given_is_followed_to_its_file_and_through_its_replacement() -> Result<()> {
+fn a_link_as_the_path_is_followed() -> Result<()> {
     let site = Site::new("link-given")?;
     let elsewhere = site.world.directory().join("elsewhere");
     fs::create_dir(&elsewhere)?;
@@ -44,7 +44,7 @@ fn a_link_that_is_given_is_followed_to_its_file_and_through_its_replacement() ->
     symlink("../elsewhere/one", &link)?;
     let _agent = start_on(&site, &link)?;
     site.await_services(&[WEB])?;
-    // In place, and replaced where it lies.
+    // The target file is changed in place, and then replaced.
     fs::write(elsewhere.join("one"), text(DNS))?;
     site.await_services(&[DNS])?;
     fs::write(elsewhere.join("two"), text(WEB))?;
@@ -72,7 +72,7 @@ fn links_in_a_directory_are_followed_to_their_files() -> Result<()> {
     fs::write(elsewhere.join("other"), text(WEB))?;
     relink("other", &elsewhere.join("hop"))?;
     site.await_services(&[WEB])?;
-    // One that comes later counts as much.
+    // A link that is created later is followed too.
     fs::write(elsewhere.join("dns"), text(("10.96.0.52", "dns")))?;
     symlink(elsewhere.join("dns"), site.manifests().join("dns.yaml"))?;
     site.await_services(&[WEB, ("10.96.0.52", "dns")])?;
@@ -82,9 +82,9 @@ fn links_in_a_directory_are_followed_to_their_files() -> Result<()> {
     site.await_services(&[WEB])
 }
 
-/// As deployments keep their releases.
+/// Deployments keep each release in a directory, and a link to the current one.
 #[test]
-fn a_link_on_the_way_is_followed() -> Result<()> {
+fn a_link_in_the_path_is_followed() -> Result<()> {
     let site = Site::new("releases")?;
     let releases = site.world.directory().join("releases");
     for (release, service) in [("1", WEB), ("2", DNS), ("3", ("10.96.0.11", "web"))] {
@@ -101,7 +101,7 @@ fn a_link_on_the_way_is_followed() -> Result<()> {
     site.await_services(&[WEB, DNS])?;
     relink("3", &releases.join("current"))?;
     site.await_services(&[("10.96.0.11", "web")])?;
-    // The one before is nobody's any more.
+    // The agent ignores the directory of the previous release.
     fs::write(releases.join("2/deep/manifests/web.yaml"), text(("10.96.0.12", "web")))?;
     fs::write(releases.join("3/deep/manifests/dns.yaml"), text(DNS))?;
     site.await_services(&[("10.96.0.11", "web"), DNS])

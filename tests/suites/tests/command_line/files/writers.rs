@@ -1,4 +1,4 @@
-//! Files that another program writes while the agent runs.
+//! Manifests that another program writes while the agent reads them.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use super::{DNS, WEB, start, text};
 use crate::site::{Agent, Site};
 
-/// `kubectl get services -o yaml > services.yaml` empties the file first, and takes its time.
+/// `kubectl get services -o yaml > services.yaml` truncates the file first, and writes it later.
 #[test]
-fn a_file_counts_once_it_is_written() -> Result<()> {
+fn an_empty_file_waits_for_its_writer() -> Result<()> {
     let (site, _agent) = start("written")?;
     let mut file = File::create(site.manifests().join("web.yaml"))?;
-    // When the agent has seen this, it has seen the other, too.
+    // The agent reads the files in order: a change of the second file shows that it has read the first.
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     file.write_all(text(("10.96.0.11", "web")).as_bytes())?;
@@ -22,7 +22,7 @@ fn a_file_counts_once_it_is_written() -> Result<()> {
     site.await_services(&[("10.96.0.11", "web"), DNS])
 }
 
-/// `text`, in pieces; after each the tables must hold what they held.
+/// Writes `text` in pieces. After each piece the tables must be unchanged.
 fn write_slowly(site: &Site, text: &str, expected: &[(&str, &str)], mut write: impl FnMut(&str) -> Result<()>) -> Result<()> {
     let mut rest = text;
     while !rest.is_empty() {
@@ -32,50 +32,50 @@ fn write_slowly(site: &Site, text: &str, expected: &[(&str, &str)], mut write: i
         if !rest.is_empty() {
             let services: Vec<String> = site.services()?.into_values().collect();
             let names: Vec<String> = expected.iter().map(|(_, name)| format!("default/{name}")).collect();
-            ensure!(services == names, "with {rest:?} still to be written the tables hold {services:?}, and not {names:?}");
+            ensure!(services == names, "{rest:?} is not written yet, but the tables hold {services:?} instead of {names:?}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn a_slow_writer_takes_no_service_away() -> Result<()> {
+fn a_slow_writer_removes_no_service() -> Result<()> {
     let site = Site::new("slow")?;
     let both = format!("{}---\n{}", text(WEB), text(DNS));
     site.write("all.yaml", &both)?;
     let _agent = site.start()?;
     let path = site.manifests().join("all.yaml");
     let next = both.replace("port: 80", "port: 80, name: http");
-    // One that keeps the file open.
+    // A writer that keeps the file open.
     let mut file = File::create(&path)?;
     write_slowly(&site, &next, &[WEB, DNS], |piece| Ok(file.write_all(piece.as_bytes())?))?;
     drop(file);
     site.await_services(&[WEB, DNS])?;
-    // One that opens it for each piece.
+    // A writer that opens the file for each piece.
     let swapped = both.replace("name: web", "name: other");
     fs::write(&path, "")?;
     write_slowly(&site, &swapped, &[WEB, DNS], |piece| {
         Ok(File::options().append(true).open(&path)?.write_all(piece.as_bytes())?)
     })?;
     site.await_services(&[(WEB.0, "other"), DNS])?;
-    // What is taken out on purpose goes, also in place.
+    // A deliberate removal is applied, also if the file is changed in place.
     fs::write(&path, text(DNS))?;
     site.await_services(&[DNS])
 }
 
-/// How often the agent's threads have been woken.
+/// Number of voluntary context switches of the agent's threads.
 fn wakes(agent: &Agent) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
         let status = fs::read_to_string(task?.path().join("status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        sum += line.context("no count of switches")?.trim().parse::<u64>()?;
+        sum += line.context("no count of context switches")?.trim().parse::<u64>()?;
     }
     Ok(sum)
 }
 
 #[test]
-fn a_file_that_grows_beside_the_manifests_costs_nothing() -> Result<()> {
+fn a_log_file_beside_the_manifests_does_not_wake_the_agent() -> Result<()> {
     const LINES: u32 = 20_000;
     let (site, agent) = start("log")?;
     let start = Instant::now();
@@ -86,11 +86,11 @@ fn a_file_that_grows_beside_the_manifests_costs_nothing() -> Result<()> {
             writeln!(log, "line {number}")?;
         }
     }
-    // It also hears of what follows.
+    // The agent still applies changes afterwards.
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     let woken = wakes(&agent)? - before;
-    // For what it does from time to time, and for the change.
+    // The allowance covers the agent's periodic work and the change.
     let allowed = 1_000 + 200 * start.elapsed().as_secs();
     ensure!(woken < allowed, "the agent was woken {woken} times, and {allowed} times are allowed");
     Ok(())

@@ -1,4 +1,4 @@
-//! Directories of pins in which other programs pinned something.
+//! Directories of pins in which other programs pinned objects.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,9 +13,9 @@ use portmap_harness::world::Group;
 use super::{Shared, bpftool, cleanup, everything, leave_pins, make, notes, pin_map, text};
 use crate::site::{Agent, Site};
 
-/// What is not portmap's is left where it is, whatever it is called.
+/// Cleanup keeps objects that are not portmap's, also under names that portmap uses.
 #[test]
-fn cleanup_leaves_and_names_what_others_pinned() -> Result<()> {
+fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
     let site = Site::new("others-pins")?;
     let root = leave_pins(&site)?;
     let set = root.join(ABI_VERSION.to_string()).join("0");
@@ -53,19 +53,19 @@ fn cleanup_leaves_and_names_what_others_pinned() -> Result<()> {
     }
     assert_eq!(outcome.stderr.lines().count(), 14, "{outcome:#?}");
     assert!(elsewhere.path("STATE").exists() && root.join("tc/STATE").exists() && root.join("03/STATE").exists());
-    // All of portmap's is gone.
+    // All pins of portmap are removed.
     assert_eq!(fs::read_dir(&set)?.count(), 5);
     assert!(Link::to(&site.world.cgroup(Group::Clients))?.is_empty(), "programs are attached");
-    // Once more: now nothing is portmap's.
+    // The second cleanup finds no pin of portmap.
     let before = everything(&root)?;
     cleanup(&root)?.expect_error(&[&text(&root), "nothing was removed", &text(&root.join("tc"))])?;
     assert_eq!(everything(&root)?, before);
     Ok(())
 }
 
-/// Also where the old set goes after a take-over, and at the end of `--cleanup-on-exit`.
+/// A take-over removes the old set, and `--cleanup-on-exit` removes the current one. Both keep foreign pins.
 #[test]
-fn an_agent_leaves_and_names_what_others_pinned() -> Result<()> {
+fn an_agent_keeps_and_names_foreign_pins() -> Result<()> {
     let mut site = Site::new("others-set")?;
     let root = leave_pins(&site)?;
     let version = root.join(ABI_VERSION.to_string());
@@ -76,15 +76,15 @@ fn an_agent_leaves_and_names_what_others_pinned() -> Result<()> {
     assert_eq!(everything(&version.join("0"))?, [version.join("0/OTHER")]);
     let (status, said) = agent.stop(Signal::SIGTERM)?;
     assert_eq!(status.code(), Some(3), "{said}");
-    // The same warning within seconds is written once.
+    // A repeated warning within seconds is logged once.
     assert!(said.contains("were left") && said.contains("0/OTHER"), "{said}");
     assert_eq!(everything(&root)?, [version.clone(), version.join("0"), version.join("0/OTHER")]);
     Ok(())
 }
 
-/// What somebody else has put in the place of a link is neither detached nor removed.
+/// An object that replaces the pin of a link is neither detached nor removed.
 #[test]
-fn a_pin_that_is_no_link_of_a_program_is_left() -> Result<()> {
+fn a_foreign_pin_in_place_of_a_link_is_kept() -> Result<()> {
     let site = Site::new("no-link")?;
     let link = leave_pins(&site)?.join(ABI_VERSION.to_string()).join("0/link_connect4");
     fs::remove_file(&link)?;

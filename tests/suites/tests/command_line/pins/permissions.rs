@@ -12,7 +12,7 @@ use portmap_harness::world::Group;
 use super::{Shared, expect_refusal, make, pin_map, run, text};
 use crate::site::{Agent, Site};
 
-/// Runs a program as a user without any rights.
+/// Runs a program as a user without privileges.
 fn as_nobody(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).args(arguments);
@@ -21,12 +21,12 @@ fn as_nobody(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An unprivileged user makes the directory, or a link of its name, before the agent does.
+/// An unprivileged user created the directory, or a symbolic link with its name, before the agent starts.
 #[test]
-fn what_another_user_made_is_refused() -> Result<()> {
+fn a_directory_of_another_user_is_refused() -> Result<()> {
     let site = Site::new("planted")?;
     let shared = Shared::mount()?;
-    // What a planted link could lead to: root's own pins.
+    // The target of the planted link: root's own pins.
     let real = shared.path("real");
     make(&real, 0o700)?;
     make(&real.join("3"), 0o700)?;
@@ -51,7 +51,7 @@ fn what_another_user_made_is_refused() -> Result<()> {
 }
 
 #[test]
-fn what_another_user_can_change_is_refused() -> Result<()> {
+fn a_directory_that_another_user_can_change_is_refused() -> Result<()> {
     let site = Site::new("open")?;
     let shared = Shared::mount()?;
     let whole = shared.0.path().to_owned();
@@ -60,22 +60,23 @@ fn what_another_user_can_change_is_refused() -> Result<()> {
         make(&open, mode)?;
         expect_refusal(&site, &open, &whole, &[&text(&open), &format!("{mode:04o}"), "chmod 0700"])?;
     }
-    // In a sticky directory nobody else removes root's; in others, everybody does.
+    // In a sticky directory other users cannot rename root's entries. In other writable directories they can.
     let parent = shared.path("parent");
     make(&parent, 0o777)?;
     make(&parent.join("portmap"), 0o700)?;
     expect_refusal(&site, &parent.join("portmap"), &whole, &[&text(&parent), "0777", "chmod"])?;
-    as_nobody(&["mv", &text(&parent.join("portmap")), &text(&parent.join("moved"))]).context("refused without need")?;
-    // The root of the mount is a parent too.
+    as_nobody(&["mv", &text(&parent.join("portmap")), &text(&parent.join("moved"))])
+        .context("the directory was refused, but nobody could change it")?;
+    // The root of the mount counts as a parent too.
     fs::set_permissions(&whole, fs::Permissions::from_mode(0o777))?;
     make(&shared.path("below"), 0o700)?;
     expect_refusal(&site, &shared.path("below"), &whole, &[&text(shared.0.path()), "0777"])?;
     fs::set_permissions(&whole, fs::Permissions::from_mode(0o1777))?;
     assert!(
         as_nobody(&["mv", &text(&shared.path("below")), &text(&shared.path("moved"))]).is_err(),
-        "a sticky directory is no help"
+        "another user renamed an entry of a sticky directory"
     );
-    // And everything below.
+    // Directories below the given one are checked too.
     for (name, mode) in [("3", 0o777), ("3/0", 0o770), ("sockets-2", 0o707)] {
         let root = shared.path(&format!("deep-{mode:o}"));
         make(&root, 0o700)?;
@@ -89,9 +90,9 @@ fn what_another_user_can_change_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Who can open the directory can hold its lock, for ever.
+/// Every user who can open the directory can hold its lock.
 #[test]
-fn a_directory_that_others_can_read_is_closed_to_them() -> Result<()> {
+fn a_readable_directory_is_closed_to_other_users() -> Result<()> {
     let site = Site::new("readable")?;
     make(site.world.bpffs(), 0o755)?;
     let mut agent = Agent::start(site.run(&["--manifests"])?.arg(site.manifests()))?;
@@ -101,7 +102,7 @@ fn a_directory_that_others_can_read_is_closed_to_them() -> Result<()> {
     Ok(())
 }
 
-/// In a mount namespace of its own, where no BPF file system is mounted.
+/// Runs in a mount namespace of its own, without a BPF file system.
 #[test]
 fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     const UNMOUNT: &str = r#"while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done; exec "$@""#;
@@ -113,7 +114,7 @@ fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     agent.await_log("synced: ")?;
     let mounted = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf", agent.pid()));
     for path in [mounted.clone(), mounted.join("portmap")] {
-        // The kernel makes the root of such a mount sticky whatever it is told.
+        // The kernel sets the sticky bit on the root of such a mount, independent of the mode option.
         assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o700, "{}", path.display());
     }
     Ok(())

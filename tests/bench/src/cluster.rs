@@ -1,6 +1,6 @@
-//! Services and `EndpointSlices` of a cluster that does not exist, as a source would list them to the agent.
+//! Generates the Services and `EndpointSlices` of an artificial cluster, as a source delivers them to the agent.
 //!
-//! The addresses of its Services and pods are nobody's: a world has no route to them. Only the pod of [`Reached`] is there.
+//! A world has no route to the generated addresses of Services and pods. Only the pod of [`Reached`] exists.
 
 mod address;
 
@@ -28,13 +28,13 @@ pub const PORT: u16 = 80;
 /// The targetPort of every Service.
 pub const TARGET_PORT: u16 = 8080;
 
-/// How many endpoints Kubernetes puts into one slice.
+/// Number of endpoints in a full slice; the default of Kubernetes.
 const SLICE: usize = 100;
 
-/// More addresses of pods would run into those of a world.
+/// Largest number of endpoints. More pod addresses would overlap with the addresses of replacement pods.
 const MOST_ENDPOINTS: u32 = 4_000_000;
 
-/// Where all its objects are.
+/// The namespace of all objects.
 pub const NAMESPACE: &str = "bench";
 
 /// A cluster of a given size.
@@ -46,30 +46,30 @@ pub struct Cluster {
     reached: Option<Reached>,
 }
 
-/// A pod that exists, and stands for all endpoints of some Services: it has as many addresses.
+/// An existing pod, which is the backend of some Services. Its addresses are the endpoints of these Services.
 #[derive(Clone, Debug)]
 pub struct Reached {
     /// The pod's addresses, of one family.
     pub pod: Vec<IpAddr>,
-    /// How many Services lead to it, evenly among all others.
+    /// Number of Services with this pod as backend, evenly distributed among all Services.
     pub services: u32,
 }
 
 impl Cluster {
-    /// Services of one family, or with an address of each.
+    /// A cluster whose Services have an address of each of these families. Fails if it has too many endpoints.
     pub fn new(size: Size, protocol: Protocol, families: &'static [Family]) -> Result<Self> {
         let endpoints = size.services.saturating_mul(size.endpoints);
-        ensure!(endpoints <= MOST_ENDPOINTS, "{endpoints} endpoints are too many: at most {MOST_ENDPOINTS} can be made up");
+        ensure!(endpoints <= MOST_ENDPOINTS, "{endpoints} endpoints are too many: at most {MOST_ENDPOINTS} can be generated");
         Ok(Self { size, protocol, families, reached: None })
     }
 
-    /// The same cluster with a pod that is really there.
+    /// The same cluster, with an existing pod as the backend of some Services.
     #[must_use]
     pub fn reaching(self, reached: Reached) -> Self {
         Self { reached: Some(reached), ..self }
     }
 
-    /// Tables that it fits in twice: those of an agent by default, if these do.
+    /// The capacity of maps for twice this cluster, and at least the agent's default.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         let Size { services, endpoints } = self.size;
@@ -82,7 +82,7 @@ impl Cluster {
         }
     }
 
-    /// What a source says first: all Services, and all their slices. The objects are made anew at every call.
+    /// The initial events of a source: all Services and all slices. Every call generates new objects.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let services = (0..self.size.services).map(|number| Object::service(self.service(number))).collect();
@@ -91,7 +91,7 @@ impl Cluster {
         vec![Event::Listed(ObjectKind::Service, services), Event::Listed(ObjectKind::Slice, slices)]
     }
 
-    /// All its Services, with addresses for the API server to choose: it has a Service of its own.
+    /// All Services without clusterIPs, so that the API server assigns them. Its own Service `kubernetes` needs one too.
     pub fn all_services(&self) -> impl Iterator<Item = Service> {
         (0..self.size.services).map(|number| {
             let mut service = self.service(number);
@@ -102,18 +102,18 @@ impl Cluster {
         })
     }
 
-    /// The slices of all its Services.
+    /// The slices of all Services.
     pub fn all_slices(&self) -> impl Iterator<Item = EndpointSlice> {
         (0..self.size.services).flat_map(|number| self.slices(number))
     }
 
-    /// The name of a Service's first slice.
+    /// The name of the first IPv4 slice of the Service with this number.
     #[must_use]
     pub fn slice_name(number: u32) -> String {
         slice_name(&service_name(number), Family::V4, 0)
     }
 
-    /// What a source says when a pod of a Service is replaced by another, with an address that no endpoint had before.
+    /// The event of a source after another pod, with a new address, has replaced the first pod of a Service.
     #[must_use]
     pub fn change(&self, number: u32) -> Option<Event> {
         let mut slice = self.slices(number).into_iter().next()?;
@@ -122,7 +122,7 @@ impl Cluster {
         Some(Event::Changed(Object::slice(slice, NODE)))
     }
 
-    /// The Services that lead to the pod that is there.
+    /// The numbers of the Services whose backend is the existing pod.
     pub fn reached(&self) -> impl Iterator<Item = u32> {
         (0..self.size.services).filter(|number| self.is_reached(*number))
     }

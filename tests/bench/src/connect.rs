@@ -1,7 +1,7 @@
-//! What portmap adds to one `connect()`, with all Services in the tables: `portmap-pod bench` in a world of its own.
+//! Measures the time that portmap adds to a client's socket calls, with all Services in the maps. Runs `portmap-pod bench`.
 //!
-//! The client and the server are two network namespaces on one bridge: the clean path, with no kube-proxy, no packet filter and
-//! no connection tracking between them. The client takes some Services in turn, and without Services the same pods.
+//! The client and the server are two network namespaces on one bridge, without kube-proxy, packet filter and connection tracking.
+//! The client connects to some Services in turn, and for comparison directly to the pod behind them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
@@ -24,7 +24,7 @@ use crate::stages::{Scope, Stages};
 use crate::tables::Tables;
 use crate::{Report, Size, progress};
 
-/// What the median may be, against direct: of what, in which arm.
+/// Limits of the median ratio to the clean arm: call, arm, limit.
 const AIMS: [(Work, Arm, f64); 4] = [
     (Work::TcpConnect, Arm::Hit, 1.05),
     (Work::TcpConnect, Arm::Miss, 1.02),
@@ -32,40 +32,41 @@ const AIMS: [(Work, Arm, f64); 4] = [
     (Work::UdpUnconnected, Arm::Hit, 1.10),
 ];
 
-/// The last part of the first address that the server gets besides its own; those before are for the pods of the world. What is
-/// left is enough for 155 endpoints: Services with more have only so many that are reached.
+/// Last byte of the server's first additional address. Lower addresses are for the pods of the world.
+///
+/// 155 addresses remain. A Service with more endpoints has only these 155 as endpoints on the server.
 const FIRST_HOST: u8 = 100;
 
-/// Connections of a turn that do not count, so that caches and the CPU's predictions are those of the arm.
+/// Calls before the timed ones of a block. They fill the CPU's caches and branch predictors for the arm.
 const WARM_UP: u32 = 20;
 
-/// Measure what a client pays for a connection through portmap, against a direct one
+/// Measure the time of socket calls through portmap, compared with direct calls
 ///
-/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: what everyone pays who connects to no
-/// Service) and hit (to a Service). The ratios are medians of each round's ratio to its clean arm.
+/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: the cost for destinations that are no
+/// Service) and hit (to a Service). Each round gives a ratio to its clean arm; the report shows the median of these ratios.
 #[derive(Args, Clone, Debug)]
-pub struct Arguments {
+pub struct ConnectArguments {
     #[command(flatten)]
     size: Size,
-    /// How often every arm gets its turn
+    /// Number of rounds; each arm is measured once per round
     #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Connections that an arm makes in its turn
+    /// Timed calls per arm and round
     #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     per_round: u32,
-    /// Services that the client connects to in turn: with many of them, no entry is left in the CPU's caches
+    /// Number of Services that the client connects to in turn; with many, the CPU's caches do not hold their map entries
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_turn: u32,
-    /// What the programs show TCP sockets as their peer: to see what the note costs that "service" takes
+    /// Address that getpeername() returns for TCP sockets; with "service" the programs also store it per socket
     #[arg(long, value_enum, default_value_t)]
     peer_names: PeerNames,
-    /// What to measure; everything if not given
+    /// Calls to measure; all if not given
     #[arg(long, value_enum, value_delimiter = ',')]
     work: Vec<Work>,
 }
 
-/// Measures. Dropping the future removes everything that it made.
-pub async fn run(arguments: Arguments) -> Result<Report> {
+/// Runs the measurement. Dropping the future removes everything that it made.
+pub async fn run(arguments: ConnectArguments) -> Result<Report> {
     let machine = Machine::look();
     let works: &[Work] = if arguments.work.is_empty() { &Work::ALL } else { &arguments.work };
     let (mut connect, mut programs) = (Vec::new(), Vec::new());
@@ -76,22 +77,24 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
         }
         let scene = Scene::set(&arguments, protocol)?;
         for work in of_protocol() {
-            // A moment in which a signal is noticed.
+            // Lets the runtime handle a signal.
             tokio::task::yield_now().await;
             connect.push(scene.measure(&arguments, *work).await?);
         }
-        // Apart from the rest: the kernel's own statistics cost time.
+        // This runs separately, because the kernel's statistics take time in every call.
         programs.extend(scene.programs(&arguments, of_protocol().copied()).await?);
     }
     let in_turn = arguments.in_turn.min(arguments.size.services);
     let aims = AIMS.iter().filter(|_| arguments.size == Size::AIMED_AT).filter_map(|(work, arm, limit)| {
         let report = connect.iter().find(|report| report.work == *work)?;
         let measured = report.arms.get(arm)?.ratio.p50;
-        Some(Aim::at_most(&format!("{work}, {arm} against clean, p50"), *limit, measured))
+        Some(Aim::at_most(&format!("{work}, ratio of {arm} to clean, p50"), *limit, measured))
     });
     Ok(Report {
         bench: "connect",
-        about: format!("calls to a pod without portmap (clean), with it (miss), and to {in_turn} Services in turn (hit)"),
+        about: format!(
+            "calls to a pod without portmap (clean), to a pod with portmap (miss), and to {in_turn} Services in turn (hit)"
+        ),
         machine,
         size: arguments.size,
         aims: aims.collect(),
@@ -101,22 +104,22 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
     })
 }
 
-/// A world in which everything is ready. Its parts go in this order.
+/// A world with filled maps, a server and a client. The fields are dropped in this order.
 struct Scene {
     protocol: Protocol,
     cluster: Cluster,
     stages: Stages,
     tables: Tables,
     client: Client,
-    /// Keeps serving.
+    /// The pod of the server; dropping it ends the server.
     _server: Pod,
-    /// Its addresses.
+    /// The server's addresses.
     pod: Vec<IpAddr>,
     world: World,
 }
 
 impl Scene {
-    fn set(arguments: &Arguments, protocol: Protocol) -> Result<Self> {
+    fn set(arguments: &ConnectArguments, protocol: Protocol) -> Result<Self> {
         let size = arguments.size;
         progress(&format!("loading {} Services × {} endpoints for {protocol}", size.services, size.endpoints));
         let world = World::new("bench-connect")?;
@@ -124,7 +127,7 @@ impl Scene {
         server.serve_in_turn(&[Listen { protocol, port: TARGET_PORT }])?;
         let pod = match protocol {
             Protocol::Tcp => more_addresses(&server, size.endpoints)?,
-            // One socket answers datagrams from one address, whichever they were sent to.
+            // The server's UDP socket replies from the pod's first address, so other addresses would not work.
             Protocol::Udp => vec![server.ipv4().into()],
         };
         let reached = Reached { pod: pod.clone(), services: arguments.in_turn };
@@ -136,24 +139,24 @@ impl Scene {
         Ok(Self { protocol, cluster, stages, tables, client, _server: server, pod, world })
     }
 
-    async fn measure(&self, arguments: &Arguments, work: Work) -> Result<pod_bench::Report> {
-        let Arguments { rounds, per_round, .. } = arguments;
+    async fn measure(&self, arguments: &ConnectArguments, work: Work) -> Result<pod_bench::Report> {
+        let ConnectArguments { rounds, per_round, .. } = arguments;
         progress(&format!("measuring {work}: {rounds} rounds of 3 × {per_round}"));
         let before = self.forwarded()?;
         let mut command = Command::from(self.command(arguments, work)?);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
         ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
-        // The programs' own counters: every call of the arm `hit` was translated, and nothing else was.
+        // The programs' counters verify that the calls of the arm `hit`, and no others, were translated.
         let hits = u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP));
         let forwarded = self.forwarded()? - before;
         ensure!(forwarded == hits, "{hits} calls were made to Services, but {forwarded} were translated");
-        serde_json::from_slice(&stdout).context("failed to read what portmap-pod bench prints")
+        serde_json::from_slice(&stdout).context("failed to parse the output of portmap-pod bench")
     }
 
-    /// The mean time of each program, as the kernel counts it, while a tenth of the work is done once more.
-    async fn programs(&self, arguments: &Arguments, works: impl Iterator<Item = Work>) -> Result<Vec<ProgramTime>> {
-        let arguments = Arguments { rounds: arguments.rounds.div_ceil(10), ..arguments.clone() };
+    /// Repeats a tenth of the rounds with the kernel's statistics, and returns the mean run time of each BPF program.
+    async fn programs(&self, arguments: &ConnectArguments, works: impl Iterator<Item = Work>) -> Result<Vec<ProgramTime>> {
+        let arguments = ConnectArguments { rounds: arguments.rounds.div_ceil(10), ..arguments.clone() };
         let statistics = Statistics::of(&self.tables)?;
         for work in works {
             self.measure(&arguments, work).await?;
@@ -161,7 +164,7 @@ impl Scene {
         statistics.read(self.protocol)
     }
 
-    fn command(&self, arguments: &Arguments, work: Work) -> Result<std::process::Command> {
+    fn command(&self, arguments: &ConnectArguments, work: Work) -> Result<std::process::Command> {
         let direct = self.pod.iter().map(|address| SocketAddr::new(*address, TARGET_PORT).to_string());
         let services =
             self.cluster.reached().map(|number| SocketAddr::new(service_address(Family::V4, number), PORT).to_string());
@@ -178,7 +181,7 @@ impl Scene {
         command.arg("--cgroup-portmap").arg(self.world.cgroup(Group::Clients));
         command.args(["--rounds", &arguments.rounds.to_string(), "--per-round", &arguments.per_round.to_string()]);
         command.args(["--warm-up", &WARM_UP.to_string()]);
-        let name = work.to_possible_value().context("it has no name")?;
+        let name = work.to_possible_value().context("the call has no name on the command line")?;
         command.args(["--work", name.get_name()]);
         Ok(command)
     }
@@ -193,8 +196,8 @@ impl Scene {
     }
 }
 
-/// Gives the pod as many more addresses. They all lead to the one socket that also serves direct connections: were it a socket
-/// for each, the kernel would have to wake another thread for every connection, and the client pays for that.
+/// Adds `count` addresses to the pod. One listening socket serves all addresses. With a socket per address, the kernel would wake
+/// another thread for every connection, which would slow the client down.
 fn more_addresses(pod: &Pod, count: u32) -> Result<Vec<IpAddr>> {
     const ADD: &str = r#"for address in "$@"; do ip address add "$address/24" dev eth0 || exit; done"#;
     let [a, b, c, _] = pod.ipv4().octets();
@@ -203,6 +206,6 @@ fn more_addresses(pod: &Pod, count: u32) -> Result<Vec<IpAddr>> {
     let mut command = pod.command_in(Group::Clean, "sh");
     command.args(["-c", ADD, "sh"]).args(addresses.iter().map(ToString::to_string));
     let Output { status, stderr, .. } = command.stdin(Stdio::null()).output().context("failed to run `ip`")?;
-    ensure!(status.success(), "failed to give the server more addresses: {}", String::from_utf8_lossy(&stderr).trim_end());
+    ensure!(status.success(), "failed to add addresses to the server: {}", String::from_utf8_lossy(&stderr).trim_end());
     Ok(addresses)
 }

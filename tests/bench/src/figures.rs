@@ -1,22 +1,22 @@
-//! Figures from measurements: pure, the same for the same input.
+//! Computes percentiles of measurements, and compares measurements with limits. Pure: the same input gives the same figures.
 
 use serde::Serialize;
 
-/// How measurements of one thing are spread. Percentiles are measurements that were really taken (nearest rank).
+/// Distribution of the measurements of one quantity. Percentiles use the nearest rank, so each is one of the measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
-    /// The least.
+    /// The smallest measurement.
     pub min: f64,
-    /// The median.
+    /// The 50th percentile (median).
     pub p50: f64,
-    /// One in a hundred is more; with less than a hundred, none.
+    /// The 99th percentile; the largest measurement if there are less than a hundred.
     pub p99: f64,
-    /// The most.
+    /// The largest measurement.
     pub max: f64,
 }
 
 impl Figures {
-    /// The figures of these; zeros if there are none.
+    /// Computes the figures; all are 0 without measurements.
     #[must_use]
     pub fn of(mut measurements: Vec<f64>) -> Self {
         measurements.sort_by(f64::total_cmp);
@@ -28,24 +28,24 @@ impl Figures {
     }
 }
 
-/// A limit that the project set itself.
+/// A performance limit of the project, and the measurement to compare with it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Aim {
-    /// What is limited.
-    pub what: String,
-    /// The limit.
+    /// The name of the limited quantity, with its unit.
+    pub quantity: String,
+    /// The largest allowed value.
     pub limit: f64,
-    /// What was measured.
+    /// The measured value.
     pub measured: f64,
-    /// Whether it was kept.
+    /// Whether the measured value is within the limit.
     pub met: bool,
 }
 
 impl Aim {
-    /// At most `limit`.
+    /// The aim that `measured` is at most `limit`.
     #[must_use]
-    pub fn at_most(what: &str, limit: f64, measured: f64) -> Self {
-        Self { what: what.to_owned(), limit, measured, met: measured <= limit }
+    pub fn at_most(quantity: &str, limit: f64, measured: f64) -> Self {
+        Self { quantity: quantity.to_owned(), limit, measured, met: measured <= limit }
     }
 }
 

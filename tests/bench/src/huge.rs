@@ -1,4 +1,5 @@
-//! One Service about as large as the API server admits (1.5 MiB), and what it costs: all others wait meanwhile.
+//! Generates Services of about the largest size that the API server stores (1.5 MiB). While the agent handles one, other Services
+//! wait, so `sync` measures them.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
@@ -12,12 +13,12 @@ use crate::stages::NODE;
 
 const NAME: &str = "huge";
 
-/// A Service of a shape, with an `EndpointSlice`.
+/// The numbers of ports, addresses, source ranges and endpoints of a huge Service with one `EndpointSlice`.
 #[derive(Clone, Copy, Debug)]
 pub struct Huge {
-    /// For programs to find it by.
+    /// The section's name in JSON.
     pub name: &'static str,
-    /// What it has much of.
+    /// The section's title: the largest numbers of this Service.
     pub title: &'static str,
     external_ips: u32,
     ports: u16,
@@ -26,10 +27,10 @@ pub struct Huge {
 }
 
 impl Huge {
-    /// Each has much of something.
+    /// All huge Services. Each has a large number of one or two fields.
     pub const ALL: [Self; 5] = [
         Self::of("external-ips", "4,000 external IPs, 2 ports, 100 endpoints", [4_000, 0], 2, 100),
-        Self::of("places", "4,000 external IPs, 100 ports, 10 endpoints", [4_000, 0], 100, 10),
+        Self::of("frontends", "4,000 external IPs, 100 ports, 10 endpoints", [4_000, 0], 100, 10),
         Self::of("source-ranges", "60,000 source ranges, 1 port, 10 endpoints", [0, 60_000], 1, 10),
         Self::of("ports", "10,000 ports, 1 endpoint", [0, 0], 10_000, 1),
         Self::of("endpoints", "100 ports, 1,000 endpoints", [0, 0], 100, 1_000),
@@ -45,7 +46,7 @@ impl Huge {
         Self { name, title, external_ips, ports, source_ranges, endpoints }
     }
 
-    /// The Service as it comes from the API server.
+    /// The Service, as the API server returns it.
     pub fn service(&self) -> Result<Service> {
         let ranges: Vec<String> = addresses(20, self.source_ranges).map(|address| format!("{address}/32")).collect();
         let service = json!({
@@ -59,10 +60,10 @@ impl Huge {
             },
             "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
         });
-        serde_json::from_value(service).context("it is no Service")
+        serde_json::from_value(service).context("failed to generate the huge Service")
     }
 
-    /// Its slice, with one endpoint less for every number.
+    /// The Service's slice, with `less` endpoints fewer.
     pub fn slice(&self, less: u16) -> Result<EndpointSlice> {
         let endpoint = |address: String| json!({"addresses": [address], "conditions": {"ready": true}});
         let slice = json!({
@@ -71,22 +72,22 @@ impl Huge {
             "ports": self.all_ports("port"),
             "endpoints": addresses(100, u32::from(self.endpoints.saturating_sub(less))).map(endpoint).collect::<Vec<_>>(),
         });
-        serde_json::from_value(slice).context("it is no EndpointSlice")
+        serde_json::from_value(slice).context("failed to generate the EndpointSlice of the huge Service")
     }
 
-    /// What a source says of the Service.
+    /// The source's event for a new Service.
     #[must_use]
     pub fn arrival(service: Service) -> Vec<Event> {
         vec![Event::Changed(Object::service(service))]
     }
 
-    /// What a source says of its slice.
+    /// The source's event for a new or changed slice.
     #[must_use]
     pub fn change(slice: EndpointSlice) -> Vec<Event> {
         vec![Event::Changed(Object::slice(slice, NODE))]
     }
 
-    /// What a source says at the end of the Service.
+    /// The source's event for a removed Service.
     #[must_use]
     pub fn removal(service: Service) -> Vec<Event> {
         vec![Event::Removed(ObjectKind::Service, Object::service(service).name().clone())]
@@ -97,7 +98,7 @@ impl Huge {
     }
 }
 
-/// No two of them lie side by side: ranges of neighbours would be collapsed to one.
+/// Addresses in `network.0.0.0/8`. No two are adjacent, because the agent merges adjacent source ranges.
 fn addresses(network: u8, count: u32) -> impl Iterator<Item = String> {
     (0..count).map(move |number| {
         let [_, b, c, d] = (2 * number).to_be_bytes();

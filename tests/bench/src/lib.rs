@@ -1,10 +1,11 @@
-//! `portmap-bench`: what portmap costs, measured on this machine.
+//! `portmap-bench`: measures the cost of portmap on this machine.
 //!
-//! [`connect`] measures what a client pays, [`sync`] what the agent does, [`lookup`] the programs' walk through the tables, and
-//! [`memory`] what the agent keeps of a real API server's objects. The first three fill the real tables from a made-up [`cluster`] with the agent's own [`stages`], and end in a [`Report`]. What they
-//! make is theirs, and goes when their future is dropped: [`tables`] and [`portmap_harness::world`] see to that.
+//! [`connect`] measures clients' socket calls, [`sync`] the agent's stages, [`lookup`] the look-ups of the BPF programs, and
+//! [`memory`] the memory of an agent with a real API server. The first three fill real maps from an artificial [`cluster`] with the
+//! agent's own [`stages`]. Each returns a [`Report`]. Dropping a measurement's future removes everything that it made ([`tables`],
+//! [`portmap_harness::world`]).
 //!
-//! The figures mean something beside others of the same run, and little beside those of another machine.
+//! Compare figures of the same run only; they differ between machines.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -25,23 +26,23 @@ use serde::Serialize;
 
 pub use report::Report;
 
-/// How much the tables hold.
+/// The size of the artificial cluster.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Size {
-    /// Services in the tables, each with one port
+    /// Number of Services, each with one port
     #[arg(long, value_name = "COUNT", default_value_t = Self::AIMED_AT.services, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub services: u32,
-    /// Endpoints of each Service
+    /// Number of endpoints of each Service
     #[arg(long, value_name = "COUNT", default_value_t = Self::AIMED_AT.endpoints, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub endpoints: u32,
 }
 
 impl Size {
-    /// The size that the project's aims are for.
+    /// The size that the project's aims refer to, which is the default.
     const AIMED_AT: Self = Self { services: 10_000, endpoints: 10 };
 }
 
-/// Says on standard error what takes its time now.
-fn progress(text: &str) {
-    eprintln!("{text} …");
+/// Reports the current step on standard error.
+fn progress(step: &str) {
+    eprintln!("{step} …");
 }

@@ -1,28 +1,28 @@
-//! What figures depend on, so that it is said beside them.
+//! Properties of the machine that influence the figures. Every report shows them.
 
 use std::fmt;
 use std::fs;
 
 use serde::Serialize;
 
-/// The machine that was measured on. What it does not tell is empty, or 0.
+/// Properties of this machine. Unreadable properties are empty or 0.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// The kernel's release.
     pub kernel: String,
-    /// How many CPUs are online.
+    /// Number of online CPUs.
     pub cpus: usize,
-    /// What they are.
+    /// Model name of the first CPU.
     pub cpu_model: String,
-    /// Whether the kernel compiles BPF programs.
+    /// Whether the kernel's BPF JIT compiler is enabled.
     pub bpf_jit: bool,
-    /// How many threads were running in the minute before the measurement, on average.
+    /// Load average of the minute before the measurement.
     pub load: f64,
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Reads the properties of this machine.
     #[must_use]
     pub fn look() -> Self {
         let processors = read("/proc/cpuinfo");
@@ -44,7 +44,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// A file of the kernel's; one that cannot be read is taken for empty.
+/// Reads a file of the kernel; an unreadable file counts as empty.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }

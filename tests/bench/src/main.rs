@@ -1,4 +1,4 @@
-//! Measures portmap on this machine: what a connection pays, what the agent takes, and the look-up by itself.
+//! `portmap-bench`: parses the arguments, runs one measurement and prints its report. See [`portmap_bench`].
 
 #![forbid(unsafe_code)]
 
@@ -16,27 +16,27 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Measure portmap on this machine
 ///
-/// Everything happens in a world of its own: network namespaces without a way off the machine, a cgroup and a BPF directory, which
-/// are removed in the end. Needs root. The figures mean something beside others of the same run.
+/// Each measurement makes its own network namespaces, without a route off the machine, a cgroup and a bpffs directory, and removes
+/// them at the end. Needs root. Compare figures of the same run only.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
     #[command(subcommand)]
     bench: Bench,
-    /// How to print the figures
+    /// The output format
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Format,
-    /// Exit with 1 if an aim is missed
+    /// Exit with 1 if a figure exceeds its limit
     #[arg(long, global = true)]
     check: bool,
 }
 
 #[derive(Subcommand)]
 enum Bench {
-    Connect(connect::Arguments),
-    Sync(sync::Arguments),
-    Lookup(lookup::Arguments),
-    Memory(memory::Arguments),
+    Connect(connect::ConnectArguments),
+    Sync(sync::SyncArguments),
+    Lookup(lookup::LookupArguments),
+    Memory(memory::MemoryArguments),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -48,7 +48,7 @@ enum Format {
     Json,
 }
 
-/// What a program exits with that a signal ended: 128 and the signal's number.
+/// The exit code after a signal: 128 plus the signal's number.
 type Interrupted = u8;
 
 #[tokio::main(flavor = "current_thread")]
@@ -61,7 +61,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
-    anyhow::ensure!(geteuid().is_root(), "measuring takes network namespaces, a cgroup and BPF programs: run this as root");
+    anyhow::ensure!(
+        geteuid().is_root(),
+        "the measurements need network namespaces, cgroups and BPF programs: run this as root"
+    );
     let mut signals = Box::pin(signals()?);
     World::sweep();
     let report = tokio::select! {
@@ -69,7 +72,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         report = measure(cli.bench) => report,
     };
     if report.is_err() {
-        // Ctrl-C reaches our children too, and what fails then is not worth reporting.
+        // Ctrl-C also ends the child processes. An error of that kind is not reported.
         if let Ok(interrupted) = tokio::time::timeout(Duration::from_millis(10), signals).await {
             return Ok(stop(interrupted));
         }
@@ -88,7 +91,7 @@ async fn measure(bench: Bench) -> Result<Report> {
     }
 }
 
-/// Waits for one of the signals that end a program. From this call on they do not end this one at once.
+/// Returns a future that waits for SIGINT or SIGTERM. From this call on, these signals do not end the process.
 fn signals() -> Result<impl Future<Output = Interrupted>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
@@ -101,7 +104,7 @@ fn signals() -> Result<impl Future<Output = Interrupted>> {
 }
 
 fn stop(interrupted: Interrupted) -> ExitCode {
-    eprintln!("interrupted: everything is removed again");
+    eprintln!("interrupted: the measurement has removed everything that it made");
     ExitCode::from(interrupted)
 }
 

@@ -1,4 +1,4 @@
-//! What the agent takes of a node's memory, from a real API server: while it lists everything, and after.
+//! Measures the agent's memory with a real API server: during the initial lists, after the first synchronization, and under changes.
 
 use std::fs;
 use std::path::Path;
@@ -22,40 +22,40 @@ use crate::machine::Machine;
 use crate::report::{Row, Section};
 use crate::{Report, Size, progress};
 
-/// What the agent may keep, in MiB.
+/// Limit of the resident memory after the first synchronization, in MiB.
 const AIM: f64 = 40.0;
 
-/// An agent that is not synced after that never is.
+/// Time limit of the first synchronization.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// From the first sync to the settled figure.
-const SETTLING: Duration = Duration::from_secs(20);
+/// Time between the first synchronization and the measurement after it.
+const IDLE_TIME: Duration = Duration::from_secs(20);
 
-/// Between two looks.
+/// Pause between two checks of the agent's status.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Measure what the agent takes of memory, with everything from a real API server
+/// Measure the memory of an agent with a real API server
 ///
-/// The first time, the API server is built, which takes minutes. Creating 30,000 Services takes two more.
+/// The first run builds the API server, which takes minutes. Creating 30,000 Services takes two more minutes.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct Arguments {
-    /// Services in the API server, each with one port
+pub struct MemoryArguments {
+    /// Number of Services in the API server, each with one port
     #[arg(long, value_name = "COUNT", default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     services: u32,
-    /// Endpoints of each Service
+    /// Number of endpoints of each Service
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     endpoints: u32,
-    /// Changes of endpoints each second, once everything is known
+    /// Changes of endpoints per second after the first synchronization
     #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     changes: u32,
-    /// How long the changes go on, in seconds
+    /// Duration of the changes, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     seconds: u32,
 }
 
-/// Measures. Dropping the future removes everything that it made.
-pub async fn run(arguments: Arguments) -> Result<Report> {
-    let Arguments { services, endpoints, changes, seconds } = arguments;
+/// Runs the measurement. Dropping the future removes everything that it made.
+pub async fn run(arguments: MemoryArguments) -> Result<Report> {
+    let MemoryArguments { services, endpoints, changes, seconds } = arguments;
     let size = Size { services, endpoints };
     let machine = Machine::look();
     let cluster = Cluster::new(size, Protocol::Tcp, &[Family::V4])?;
@@ -64,29 +64,29 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
     progress("starting the agent");
     let agent = Agent::start(&world, plane.admin_kubeconfig(), &cluster)?;
     let sync = agent.await_sync(&world).await?;
-    sleep(SETTLING).await;
-    let settled = agent.usage()?;
+    sleep(IDLE_TIME).await;
+    let idle = agent.usage()?;
     progress(&format!("changing {changes} endpoints each second"));
     let number = changes * seconds;
-    let made = change_slices(&plane.admin()?, NAMESPACE, (0..number).map(|turn| change(turn, size)), changes).await?;
+    let rate = change_slices(&plane.admin()?, NAMESPACE, (0..number).map(|turn| change(turn, size)), changes).await?;
     let busy = agent.usage()?;
-    let cpu = (busy.cpu - settled.cpu) * 1000.0 / f64::from(number);
+    let cpu = (busy.cpu - idle.cpu) * 1000.0 / f64::from(number);
     Ok(Report {
         bench: "memory",
         about: format!(
-            "an agent's memory, synced after {:.1} s, then {made:.0} changes of endpoints each second",
+            "memory of an agent that was synchronized after {:.1} s, and then handled {rate:.0} changes of endpoints per second",
             sync.as_secs_f64()
         ),
         machine,
         size,
         connect: Vec::new(),
         programs: Vec::new(),
-        aims: vec![Aim::at_most("memory after the first sync, MiB", AIM, settled.resident)],
-        sections: vec![memory(&settled, &busy), time(cpu)],
+        aims: vec![Aim::at_most("memory after the first synchronization, MiB", AIM, idle.resident)],
+        sections: vec![memory(&idle, &busy), time(cpu)],
     })
 }
 
-/// An API server with all the cluster's objects.
+/// Starts an API server and creates all objects of the cluster.
 async fn fill(cluster: &Cluster) -> Result<ControlPlane> {
     progress("starting an API server");
     let plane = ControlPlane::start().await?;
@@ -99,7 +99,7 @@ async fn fill(cluster: &Cluster) -> Result<ControlPlane> {
     Ok(plane)
 }
 
-/// Another first endpoint for one Service after the other.
+/// The slice and the merge patch of a change: a new endpoint for one Service after the other.
 fn change(turn: u32, size: Size) -> (String, serde_json::Value) {
     let number = turn % size.services;
     let address = format!("10.{}.{}.{}", 200 + turn / 65_536, turn / 256 % 256, turn % 256);
@@ -107,17 +107,17 @@ fn change(turn: u32, size: Size) -> (String, serde_json::Value) {
     (Cluster::slice_name(number), json!({"endpoints": [endpoint]}))
 }
 
-fn memory(settled: &Usage, busy: &Usage) -> Section {
+fn memory(idle: &Usage, busy: &Usage) -> Section {
     let row = |name, value| Row { name, figures: Figures::of(vec![value]) };
     Section {
         name: "memory",
         title: "Resident memory of the agent".to_owned(),
         unit: "MiB",
         rows: vec![
-            row("at most until then", settled.peak),
-            row("after the first sync", settled.resident),
-            row("  its own", settled.own),
-            row("  the program, and mapped tables", settled.resident - settled.own),
+            row("peak of the first synchronization", idle.peak),
+            row("after the first synchronization", idle.resident),
+            row("  anonymous memory", idle.anonymous),
+            row("  mapped files and BPF maps", idle.resident - idle.anonymous),
             row("after the changes", busy.resident),
         ],
     }
@@ -128,18 +128,20 @@ fn time(cpu: f64) -> Section {
     Section { name: "time", title: "CPU time of the agent".to_owned(), unit: "ms", rows }
 }
 
-/// `portmap run` on the node's own network, where the API server is.
+/// A running `portmap run` in the host's network namespace, because the API server listens on its loopback.
 struct Agent {
     child: Child,
 }
 
-/// Of one process.
+/// Memory and processor time of the agent's process.
 struct Usage {
-    /// MiB.
+    /// Largest resident set so far, in MiB.
     peak: f64,
+    /// Current resident set, in MiB.
     resident: f64,
-    own: f64,
-    /// Seconds.
+    /// Anonymous part of the resident set, in MiB.
+    anonymous: f64,
+    /// Processor time in seconds.
     cpu: f64,
 }
 
@@ -154,10 +156,10 @@ impl Agent {
         command.args(["--max-services", &capacity.services.to_string(), "--max-backends", &capacity.backends.to_string()]);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_LOG", "warn");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Ok(Self { child: child.context("failed to run setpriv (from util-linux)")? })
+        Ok(Self { child: child.context("failed to run setpriv; install util-linux")? })
     }
 
-    /// How long it takes until the tables hold everything.
+    /// Waits until the agent is synchronized with the API server, and returns the time that it took.
     async fn await_sync(&self, world: &World) -> Result<Duration> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
@@ -169,7 +171,7 @@ impl Agent {
             self.usage().context("the agent ended")?;
             sleep(PAUSE).await;
         }
-        bail!("the agent is not synced after {PATIENCE:?}")
+        bail!("the agent is not synchronized after {PATIENCE:?}")
     }
 
     fn usage(&self) -> Result<Usage> {
@@ -181,12 +183,12 @@ impl Agent {
         let mebibytes = |field: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
             let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-            kibibytes.map(|number| number / 1024.0).with_context(|| format!("the kernel gives no {field}"))
+            kibibytes.map(|number| number / 1024.0).with_context(|| format!("/proc shows no {field} of the agent"))
         };
-        // After the name in brackets: the state, and the 12th and 13th field on from there are the times in ticks of 10 ms.
+        // The fields after the name in brackets begin with the state. The 12th and 13th are utime and stime in ticks of 10 ms.
         let ticks = stat.rsplit(") ").next().into_iter().flat_map(str::split_whitespace).skip(11).take(2);
         let cpu = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0;
-        Ok(Usage { peak: mebibytes("VmHWM")?, resident: mebibytes("VmRSS")?, own: mebibytes("RssAnon")?, cpu })
+        Ok(Usage { peak: mebibytes("VmHWM")?, resident: mebibytes("VmRSS")?, anonymous: mebibytes("RssAnon")?, cpu })
     }
 }
 
@@ -194,7 +196,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let ended = self.child.kill().and_then(|()| self.child.wait());
         if let Err(error) = ended {
-            eprintln!("warning: failed to end the agent: {error}");
+            eprintln!("warning: failed to kill the agent: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long each program takes, by the kernel's own statistics (`BPF_ENABLE_STATS`, kernel 5.8).
+//! Reads the run time of each BPF program from the kernel's statistics (`BPF_ENABLE_STATS`, kernel 5.8).
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -12,40 +12,41 @@ use serde::Serialize;
 
 use crate::tables::Tables;
 
-/// What one program took.
+/// The run time of one BPF program.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgramTime {
-    /// Its name.
+    /// The program's name.
     pub program: &'static str,
-    /// What the clients spoke.
+    /// The protocol of the clients.
     pub protocol: Protocol,
-    /// How often it ran.
+    /// Number of runs.
     pub runs: u64,
-    /// The mean of a run, in nanoseconds, with what the statistics themselves cost.
+    /// Mean time of a run in nanoseconds, including the cost of the statistics.
     pub mean: f64,
 }
 
-/// The statistics, switched on while this lives.
+/// Enables the kernel's statistics of BPF programs until it is dropped.
 pub struct Statistics {
+    /// Names and kernel ids of the programs.
     ids: Vec<(&'static str, u32)>,
     _switch: OwnedFd,
 }
 
 impl Statistics {
-    /// Of the programs attached to these tables.
+    /// Enables the statistics, for the programs that are attached with these tables.
     pub fn of(tables: &Tables) -> Result<Self> {
         let mut ids = Vec::new();
         for name in PROGRAMS {
             ids.extend(attach::attachment(tables.pins(), name)?.map(|(_, id)| (name, id)));
         }
-        Ok(Self { ids, _switch: enable_stats(Stats::RunTime).context("failed to switch the statistics of programs on")? })
+        Ok(Self { ids, _switch: enable_stats(Stats::RunTime).context("failed to enable the statistics of BPF programs")? })
     }
 
-    /// What ran since.
-    #[expect(clippy::cast_precision_loss, reason = "a mean")]
+    /// The run times of the programs that have run since the statistics were enabled.
+    #[expect(clippy::cast_precision_loss, reason = "a mean needs no exact nanoseconds")]
     pub fn read(&self, protocol: Protocol) -> Result<Vec<ProgramTime>> {
-        let all: Vec<ProgramInfo> = loaded_programs().collect::<Result<_, _>>().context("failed to list the programs")?;
+        let all: Vec<ProgramInfo> = loaded_programs().collect::<Result<_, _>>().context("failed to list the BPF programs")?;
         let time = |(program, id): &(&'static str, u32)| {
             let info = all.iter().find(|info| info.id() == *id)?;
             let (runs, total) = (info.run_count(), info.run_time().as_nanos());

@@ -1,4 +1,4 @@
-//! What a measurement says in the end, for people and for programs.
+//! The result of a measurement. It prints as a table, and serializes to JSON.
 
 use std::fmt;
 
@@ -13,52 +13,52 @@ use crate::programs::ProgramTime;
 /// The result of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The measurement's name.
+    /// The measurement's name, as on the command line.
     pub bench: &'static str,
-    /// What was measured, and how.
+    /// A description of the measurement.
     pub about: String,
-    /// Where.
+    /// The machine of the measurement.
     pub machine: Machine,
-    /// With how much in the tables.
+    /// The size of the cluster in the maps.
     pub size: Size,
-    /// Times of calls, by what was timed.
+    /// Times of clients' calls, one report per call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<pod_bench::Report>,
-    /// Times of the programs themselves.
+    /// Run times of the BPF programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramTime>,
-    /// Everything else.
+    /// All other figures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
-    /// What the figures should have been.
+    /// The project's limits for some figures.
     pub aims: Vec<Aim>,
 }
 
-/// Figures that belong together.
+/// A group of figures with a common unit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Section {
-    /// For programs to find it by.
+    /// The section's name in JSON.
     pub name: &'static str,
-    /// What was measured.
+    /// The section's title in tables.
     pub title: String,
-    /// The unit of all its figures.
+    /// The unit of all figures.
     pub unit: &'static str,
-    /// One for each thing measured.
+    /// The measured quantities.
     pub rows: Vec<Row>,
 }
 
-/// The figures of one thing.
+/// The figures of one quantity.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the quantity.
     pub name: &'static str,
-    /// Its figures.
+    /// The distribution of its measurements.
     #[serde(flatten)]
     pub figures: Figures,
 }
 
 impl Report {
-    /// Whether every aim was met.
+    /// Whether all figures are within their limits.
     #[must_use]
     pub fn is_met(&self) -> bool {
         self.aims.iter().all(|aim| aim.met)
@@ -73,7 +73,11 @@ impl fmt::Display for Report {
             write!(f, "\n{connect}")?;
         }
         if !programs.is_empty() {
-            writeln!(f, "\nEach program, with hits and misses alike\n{:<14}{:>5}{:>10}{:>10}", "", "", "runs", "mean ns")?;
+            writeln!(
+                f,
+                "\nRun times of the BPF programs, hits and misses together\n{:<14}{:>5}{:>10}{:>10}",
+                "", "", "runs", "mean ns"
+            )?;
             programs.iter().try_for_each(|program| writeln!(f, "{program}"))?;
         }
         for section in sections {
@@ -101,8 +105,8 @@ impl fmt::Display for Section {
 
 impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, limit, measured, met } = self;
+        let Self { quantity, limit, measured, met } = self;
         let verdict = if *met { "met" } else { "missed" };
-        write!(f, "aim: {what} ≤ {limit}: {verdict} with {measured:.3}")
+        write!(f, "aim: {quantity} ≤ {limit}: {verdict}, measured {measured:.3}")
     }
 }

@@ -1,6 +1,6 @@
-//! The stages of the agent's loop one after another, on the real maps, each timed: store → resolve → plan → apply.
+//! Runs and times the stages of the agent's loop on real maps: store → resolve → plan → apply.
 //!
-//! It is what `portmap::agent` does between an event and the kernel, without its queue, its log and the wait for more events.
+//! `portmap::agent` runs the same stages, and also has an event queue, a log and a delay to collect events.
 
 use std::time::{Duration, Instant};
 
@@ -15,55 +15,55 @@ use portmap::resolve::desired::Desired;
 
 use crate::tables::Tables;
 
-/// The node that is resolved for.
+/// The name of the node for which Services are resolved.
 pub const NODE: &str = "this-node";
 
-/// What the agent has between two events.
+/// The agent's state between two passes.
 pub struct Stages {
     desired: Desired,
     planner: Planner,
     maps: BpfMaps,
 }
 
-/// Which frontends are compared with the maps.
+/// The frontends that a pass compares with the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All, as after a start.
+    /// All frontends, as after the agent's start.
     Everything,
-    /// Those that the events concern.
+    /// The frontends that the events affect.
     Changes,
 }
 
-/// The times of taking over the maps as they are.
+/// The times of the steps that take over existing maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
-    /// Until the maps were open.
+    /// Time to open the maps.
     pub open: Duration,
-    /// Until no program could read what an earlier agent had retired.
+    /// Time of the grace period, after which no program reads entries that an earlier agent has retired.
     pub wait: Duration,
-    /// Until everything in the maps was read.
+    /// Time to read all entries of the maps.
     pub read: Duration,
-    /// Until the planner had made its model of it.
+    /// Time to build the planner's model of the entries.
     pub adopt: Duration,
 }
 
-/// The times of the stages, and what they did.
+/// The times of the stages of one pass, and its number of writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
-    /// Taking in the events.
+    /// Time to store the objects of the events.
     pub store: Duration,
-    /// From objects to the desired table.
+    /// Time to compute the desired table from the objects.
     pub resolve: Duration,
-    /// From the table to writes.
+    /// Time to compute the writes from the desired table.
     pub plan: Duration,
-    /// The writes.
+    /// Time to write to the maps.
     pub apply: Duration,
-    /// How many writes there were.
+    /// Number of writes.
     pub writes: usize,
 }
 
 impl Pass {
-    /// From the events to the last write.
+    /// Time from the events to the last write.
     #[must_use]
     pub fn total(&self) -> Duration {
         let Self { store, resolve, plan, apply, writes: _ } = *self;
@@ -72,7 +72,7 @@ impl Pass {
 }
 
 impl Stages {
-    /// Starts on the maps as they are.
+    /// Takes over the existing maps, as the agent does at its start.
     pub fn start(tables: &Tables) -> Result<(Self, Takeover)> {
         let mut clock = Clock::start();
         let maps = tables.maps()?;
@@ -86,7 +86,7 @@ impl Stages {
         Ok((Self { desired: Desired::new(NODE.into(), Vec::new(), Vec::new()), planner, maps }, takeover))
     }
 
-    /// Brings the maps to where the events say.
+    /// Stores the events, and updates the maps accordingly. Fails if frontends do not fit into the maps.
     pub fn pass(&mut self, events: Vec<Event>, scope: Scope) -> Result<Pass> {
         let mut clock = Clock::start();
         for event in events {
@@ -104,7 +104,7 @@ impl Stages {
         Ok(Pass { store, resolve, plan: planned, apply: applied, writes: plan.steps.len() })
     }
 
-    /// The maps.
+    /// The open maps.
     #[must_use]
     pub fn maps(&self) -> &BpfMaps {
         &self.maps
@@ -120,7 +120,7 @@ impl Stages {
     }
 }
 
-/// Times one thing after another.
+/// A stopwatch for consecutive steps.
 struct Clock(Instant);
 
 impl Clock {

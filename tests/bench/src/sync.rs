@@ -1,7 +1,7 @@
-//! From objects in memory to the kernel's tables: how long the agent takes.
+//! Measures the time that the agent needs from objects in memory to the BPF maps.
 //!
-//! Four times: everything into empty tables, as at the first start on a node; everything against tables that hold it already, as
-//! when the agent is replaced; one endpoint of one Service, as all day long; and one Service as large as they get.
+//! There are four measurements: a full load into empty maps (the first start on a node), a restart on filled maps (an upgrade of
+//! the agent), a change of one endpoint (normal operation), and one huge Service.
 
 use std::time::{Duration, Instant};
 
@@ -22,53 +22,53 @@ use crate::stages::{Pass, Scope, Stages, Takeover};
 use crate::tables::Tables;
 use crate::{Report, Size, progress};
 
-/// What the median of full loads may take, in milliseconds.
+/// Limit of the median time of a full load, in milliseconds.
 const AIM: f64 = 100.0;
 
-/// What any object may take in the median, in milliseconds: all others wait for it.
+/// Limit of the median time of one object, in milliseconds. Other objects wait during that time.
 const LONGEST: f64 = 100.0;
 
-/// How many changes are made, each to another Service.
+/// Number of single changes, each of another Service.
 const CHANGES: u32 = 1000;
 
-/// Measure what the agent does: from objects in memory to the kernel's tables
+/// Measure the time from objects in memory to the BPF maps
 ///
-/// The clock runs from the moment the events are handed to the store until the last write returned. The objects are made before, and
-/// the maps are created and the programs loaded before.
+/// The time begins when the store gets the events, and ends after the last write. The objects, the maps and the loaded BPF
+/// programs exist before.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct Arguments {
+pub struct SyncArguments {
     #[command(flatten)]
     size: Size,
-    /// How often everything is loaded into new tables
+    /// Number of repetitions, each with new maps
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
 }
 
-/// What was measured in all repeats.
+/// The measurements of all repetitions.
 #[derive(Default)]
 struct Measured {
     loads: Vec<Pass>,
     restarts: Vec<(Takeover, Pass)>,
     changes: Vec<Pass>,
-    huge: Vec<(Huge, [Vec<Whole>; 3])>,
+    huge: Vec<(Huge, [Vec<TimedChange>; 3])>,
 }
 
-/// A pass, and the conversion of the object before it.
+/// The time to convert an object to events, and the pass for these events.
 #[derive(Clone, Copy, Debug)]
-struct Whole {
+struct TimedChange {
     convert: Duration,
     pass: Pass,
 }
 
-impl Whole {
+impl TimedChange {
     fn total(&self) -> Duration {
         self.convert + self.pass.total()
     }
 }
 
-/// Measures. Dropping the future removes everything that it made.
-pub async fn run(arguments: Arguments) -> Result<Report> {
-    let Arguments { size, repeat } = arguments;
+/// Runs the measurement. Dropping the future removes everything that it made.
+pub async fn run(arguments: SyncArguments) -> Result<Report> {
+    let SyncArguments { size, repeat } = arguments;
     let machine = Machine::look();
     let cluster = Cluster::new(size, Protocol::Tcp, &[Family::V4])?;
     let mut measured = Measured { huge: Huge::ALL.map(|huge| (huge, Default::default())).into(), ..Measured::default() };
@@ -77,12 +77,12 @@ pub async fn run(arguments: Arguments) -> Result<Report> {
         measure(&cluster, size, &mut measured)?;
         progress(&format!("one huge Service, {turn} of {repeat}"));
         measure_huge(cluster.capacity(), &mut measured)?;
-        // A moment in which a signal is noticed.
+        // Lets the runtime handle a signal.
         tokio::task::yield_now().await;
     }
     Ok(Report {
         bench: "sync",
-        about: format!("from objects in memory to the kernel's tables, {repeat} times, each with new tables"),
+        about: format!("from objects in memory to the BPF maps, {repeat} times, each with new maps"),
         machine,
         size,
         connect: Vec::new(),
@@ -112,7 +112,7 @@ fn measure(cluster: &Cluster, size: Size, measured: &mut Measured) -> Result<()>
     Ok(())
 }
 
-/// Each shape arrives in empty tables, has one endpoint less, and goes.
+/// For each huge Service: adds it to empty maps, removes one endpoint, and removes the Service.
 fn measure_huge(capacity: Capacity, measured: &mut Measured) -> Result<()> {
     for (huge, [arrivals, changes, removals]) in &mut measured.huge {
         let world = World::new("bench-huge")?;
@@ -121,26 +121,27 @@ fn measure_huge(capacity: Capacity, measured: &mut Measured) -> Result<()> {
         stages.pass(Huge::change(huge.slice(0)?), Scope::Changes)?;
         let (service, slice) = (huge.service()?, huge.slice(1)?);
         let gone = service.clone();
-        arrivals.push(whole(&mut stages, || Huge::arrival(service))?);
-        changes.push(whole(&mut stages, || Huge::change(slice))?);
-        removals.push(whole(&mut stages, || Huge::removal(gone))?);
+        arrivals.push(timed_change(&mut stages, || Huge::arrival(service))?);
+        changes.push(timed_change(&mut stages, || Huge::change(slice))?);
+        removals.push(timed_change(&mut stages, || Huge::removal(gone))?);
     }
     Ok(())
 }
 
-fn whole(stages: &mut Stages, convert: impl FnOnce() -> Vec<Event>) -> Result<Whole> {
+fn timed_change(stages: &mut Stages, convert: impl FnOnce() -> Vec<Event>) -> Result<TimedChange> {
     let started = Instant::now();
     let events = convert();
     let convert = started.elapsed();
-    Ok(Whole { convert, pass: stages.pass(events, Scope::Changes)? })
+    Ok(TimedChange { convert, pass: stages.pass(events, Scope::Changes)? })
 }
 
 fn aims(size: Size, measured: &Measured) -> Vec<Aim> {
     let total = figures(&measured.loads, Pass::total, 1e3);
     let rewrites = measured.restarts.iter().map(|(_, pass)| writes(pass)).fold(0.0, f64::max);
-    let load = Aim::at_most("everything into empty tables, p50 in ms", AIM, total.p50);
-    let restart = Aim::at_most("writes of a restart that finds everything in place", 0.0, rewrites);
-    let longest = |all: &[Vec<Whole>; 3]| all.iter().map(|all| figures(all, Whole::total, 1e3).p50).fold(0.0, f64::max);
+    let load = Aim::at_most("full load into empty maps, p50 in ms", AIM, total.p50);
+    let restart = Aim::at_most("writes of a restart with unchanged objects", 0.0, rewrites);
+    let longest =
+        |all: &[Vec<TimedChange>; 3]| all.iter().map(|all| figures(all, TimedChange::total, 1e3).p50).fold(0.0, f64::max);
     let longest = measured.huge.iter().map(|(_, all)| longest(all)).fold(0.0, f64::max);
     let longest = Aim::at_most("any change of one huge Service, p50 in ms", LONGEST, longest);
     [load].into_iter().filter(|_| size == Size::AIMED_AT).chain([restart, longest]).collect()
@@ -148,43 +149,38 @@ fn aims(size: Size, measured: &Measured) -> Vec<Aim> {
 
 fn sections(measured: &Measured) -> Vec<Section> {
     let Measured { loads, restarts, changes, huge } = measured;
-    let taken_over: Vec<Takeover> = restarts.iter().map(|(takeover, _)| *takeover).collect();
-    let compared: Vec<Pass> = restarts.iter().map(|(_, pass)| *pass).collect();
-    let takeover = |name, time: fn(&Takeover) -> Duration| Row { name, figures: figures(&taken_over, time, 1e3) };
+    let takeovers: Vec<Takeover> = restarts.iter().map(|(takeover, _)| *takeover).collect();
+    let passes: Vec<Pass> = restarts.iter().map(|(_, pass)| *pass).collect();
+    let takeover = |name, time: fn(&Takeover) -> Duration| Row { name, figures: figures(&takeovers, time, 1e3) };
     let mut restart = vec![
         takeover("open", |takeover| takeover.open),
         takeover("grace period", |takeover| takeover.wait),
         takeover("read", |takeover| takeover.read),
         takeover("adopt", |takeover| takeover.adopt),
     ];
-    restart.extend(stages(&compared, 1e3));
+    restart.extend(stages(&passes, 1e3));
     let mut sections = vec![
-        Section { name: "load", title: title("Everything into empty tables", loads), unit: "ms", rows: stages(loads, 1e3) },
-        Section { name: "restart", title: title("A restart on the same tables", &compared), unit: "ms", rows: restart },
-        Section {
-            name: "change",
-            title: title("One endpoint of one Service", changes),
-            unit: "µs",
-            rows: stages(changes, 1e6),
-        },
+        Section { name: "load", title: title("Full load into empty maps", loads), unit: "ms", rows: stages(loads, 1e3) },
+        Section { name: "restart", title: title("Restart on the same maps", &passes), unit: "ms", rows: restart },
+        Section { name: "change", title: title("Change of one endpoint", changes), unit: "µs", rows: stages(changes, 1e6) },
     ];
     sections.extend(huge.iter().map(|(huge, all)| section_of_huge(*huge, all)));
     sections
 }
 
-fn section_of_huge(huge: Huge, [arrivals, changes, removals]: &[Vec<Whole>; 3]) -> Section {
+fn section_of_huge(huge: Huge, [arrivals, changes, removals]: &[Vec<TimedChange>; 3]) -> Section {
     let passes: Vec<Pass> = arrivals.iter().map(|whole| whole.pass).collect();
-    let row = |name, all: &[Whole], time: fn(&Whole) -> Duration| Row { name, figures: figures(all, time, 1e3) };
+    let row = |name, all: &[TimedChange], time: fn(&TimedChange) -> Duration| Row { name, figures: figures(all, time, 1e3) };
     let mut rows = vec![row("convert", arrivals, |whole| whole.convert)];
     rows.extend(stages(&passes, 1e3));
-    rows.push(row("arrival as a whole", arrivals, Whole::total));
-    rows.push(row("an endpoint less", changes, Whole::total));
-    rows.push(row("removal", removals, Whole::total));
+    rows.push(row("addition, total", arrivals, TimedChange::total));
+    rows.push(row("removal of an endpoint, total", changes, TimedChange::total));
+    rows.push(row("removal of the Service, total", removals, TimedChange::total));
     Section { name: huge.name, title: title(huge.title, &passes), unit: "ms", rows }
 }
 
-fn title(what: &str, passes: &[Pass]) -> String {
-    format!("{what} ({} writes)", passes.first().map_or(0, |pass| pass.writes))
+fn title(text: &str, passes: &[Pass]) -> String {
+    format!("{text} ({} writes)", passes.first().map_or(0, |pass| pass.writes))
 }
 
 fn stages(passes: &[Pass], scale: f64) -> Vec<Row> {
@@ -194,11 +190,11 @@ fn stages(passes: &[Pass], scale: f64) -> Vec<Row> {
         row("resolve", |pass| pass.resolve),
         row("plan", |pass| pass.plan),
         row("apply", |pass| pass.apply),
-        row("all four", Pass::total),
+        row("total", Pass::total),
     ]
 }
 
-/// In seconds divided by `scale`.
+/// The figures of a time; `scale` is the number of units per second.
 fn figures<T>(measured: &[T], time: impl Fn(&T) -> Duration, scale: f64) -> Figures {
     Figures::of(measured.iter().map(|one| time(one).as_secs_f64() * scale).collect())
 }

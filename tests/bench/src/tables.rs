@@ -1,4 +1,4 @@
-//! The real maps, with the real programs attached to a cgroup of a world: what an agent has after its start.
+//! Creates the real maps and attaches the real BPF programs to a cgroup of a world, as the agent does at its start.
 
 use anyhow::{Context as _, Result};
 use portmap::datapath::attach;
@@ -11,22 +11,22 @@ use portmap::maps::grace::Grace;
 use portmap::maps::pin::{Lock, Pins};
 use portmap_harness::world::{Group, World};
 
-/// Empty at first. Detached and removed when dropped.
+/// Pinned maps and attached programs. The maps are empty at first. Dropping this detaches and removes everything.
 pub struct Tables {
     pins: Pins,
     capacity: Capacity,
     _lock: Lock,
-    // The cgroup must not go before what is attached to it.
+    // Keeps the cgroup until the programs are detached.
     _world: World,
 }
 
 impl Tables {
-    /// Makes the maps where the world has its pins, and attaches the programs to its clients.
+    /// Creates the maps in the world's bpffs directory, and attaches the programs to its cgroup of clients.
     pub fn create(world: &World, capacity: Capacity) -> Result<Self> {
         Self::create_with(world, capacity, &Switches::default())
     }
 
-    /// As [`Self::create`], with programs that are told something else than usual.
+    /// As [`Self::create`], with other settings of the programs.
     pub fn create_with(world: &World, capacity: Capacity, switches: &Switches) -> Result<Self> {
         let pins = Pins::new(world.bpffs());
         pins.create()?;
@@ -38,13 +38,13 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Where they are pinned.
+    /// The directory of the pins.
     #[must_use]
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// Their sizes.
+    /// The capacity of the maps.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         self.capacity
@@ -55,7 +55,7 @@ impl Tables {
         BpfMaps::open(&self.pins)
     }
 
-    /// Waits until no program reads what is not in use any more.
+    /// Waits for a grace period: afterwards no program reads retired entries.
     pub fn wait_for_readers(&self) -> Result<()> {
         Grace::open(&self.pins)?.wait()
     }

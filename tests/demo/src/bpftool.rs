@@ -1,4 +1,4 @@
-//! The step that follows a Service through the kernel's tables with bpftool alone: frontend → service → backends.
+//! The step that looks up a Service in the BPF maps with bpftool: frontend → service → backends.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -13,29 +13,29 @@ use crate::example_stage::{Stage, output};
 use crate::port::Port;
 use crate::screen::{self, Screen};
 
-/// The same entries, as everyone can see them.
+/// Follows the Service `web` through the maps, and compares the backends with the manifests.
 pub fn entries(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
-    let tables = Tables { pins: Pins::new(stage.world.bpffs()).set(), screen };
-    let service = tables.frontend(&port)?;
-    let (first, count) = tables.choice(service)?;
-    let mut found = (first..first + count).map(|slot| tables.backend(slot)).collect::<Result<Vec<_>>>()?;
+    let maps = PinnedMaps { pins: Pins::new(stage.world.bpffs()).set(), screen };
+    let service = maps.frontend(&port)?;
+    let (first, count) = maps.backend_range(service)?;
+    let mut found = (first..first + count).map(|index| maps.backend(index)).collect::<Result<Vec<_>>>()?;
     found.sort_unstable();
     let wanted: Vec<(IpAddr, u64)> =
         port.backends.iter().map(|backend| (backend.address.ip(), backend.listen.port.into())).collect();
     ensure!(found == wanted, "expected the backends {wanted:?}");
-    screen.line("", "Where one portmap runs, a name does as well: bpftool map dump name FRONTENDS_V4")?;
-    Ok(format!("{} → service {service} → {count} backends from slot {first} on", port.frontend()))
+    screen.line("", "If only one portmap runs, the name is enough: bpftool map dump name FRONTENDS_V4")?;
+    Ok(format!("frontend {} → service {service} → {count} backends, from index {first} on", port.frontend()))
 }
 
-/// The pinned maps, each read with a command that is shown.
-struct Tables {
+/// The directory of the pinned maps. Each read prints its bpftool command.
+struct PinnedMaps {
     pins: PathBuf,
     screen: Screen,
 }
 
-impl Tables {
-    /// The number of the service entry that a frontend leads to. Other entries are not shown.
+impl PinnedMaps {
+    /// The number of a frontend's entry in SERVICES. Shows this frontend only, not the other entries of the map.
     fn frontend(&self, port: &Port) -> Result<u64> {
         let dump = self.bpftool("dump", "FRONTENDS_V4", None)?;
         let IpAddr::V4(address) = port.address.ip() else { bail!("{} is not IPv4", port.address) };
@@ -51,8 +51,8 @@ impl Tables {
         number(&entry["value"], "service")
     }
 
-    /// The first slot and the number of backends of a service entry.
-    fn choice(&self, service: u64) -> Result<(u64, u64)> {
+    /// The index of the first backend and the number of backends of an entry in SERVICES, for clients inside the cluster.
+    fn backend_range(&self, service: u64) -> Result<(u64, u64)> {
         let value = self.lookup("SERVICES", service)?;
         let inside = &value["inside"];
         let shown = (named(inside, &["first", "count"]), named(&value, &["id"]));
@@ -60,9 +60,9 @@ impl Tables {
         Ok((number(inside, "first")?, number(inside, "count")?))
     }
 
-    /// Where a slot leads.
-    fn backend(&self, slot: u64) -> Result<(IpAddr, u64)> {
-        let value = self.lookup("BACKENDS_V4", slot)?;
+    /// The address and port of the backend at an index.
+    fn backend(&self, index: u64) -> Result<(IpAddr, u64)> {
+        let value = self.lookup("BACKENDS_V4", index)?;
         show("value", &value, &["address", "port", "flags", "endpoint"])?;
         let octets: [u8; 4] = serde_json::from_value(value["address"].clone()).context("expected an address of four bytes")?;
         Ok((Ipv4Addr::from(octets).into(), number(&value, "port")?))
@@ -73,19 +73,19 @@ impl Tables {
         Ok(found["formatted"]["value"].clone())
     }
 
-    /// The command as shown prints the same for people: over many lines, and with the fields that are left out here.
+    /// Runs bpftool with JSON output. The shown command, without `--json`, prints the same entries on many lines.
     fn bpftool(&self, action: &str, map: &str, index: Option<u32>) -> Result<Value> {
         let pin = self.pins.join(map).display().to_string();
         let key = index.map(|index| index.to_ne_bytes().map(|byte| byte.to_string()).join(" "));
         let arguments = format!("map {action} pinned {pin}{}", key.map(|key| format!(" key {key}")).unwrap_or_default());
         self.screen.command(&format!("bpftool {arguments}"))?;
         let json = output(Command::new("bpftool").arg("--json").args(arguments.split(' ')))
-            .context("failed to look with bpftool; install it (Debian: apt install bpftool)")?;
-        serde_json::from_str(&json).context("failed to read what bpftool prints")
+            .context("failed to read a map with bpftool; install it (Debian: apt install bpftool)")?;
+        serde_json::from_str(&json).context("failed to parse the output of bpftool")
     }
 }
 
-/// Some fields of a key or value, by their names.
+/// Prints some fields of a key or value.
 fn show(label: &str, value: &Value, fields: &[&str]) -> Result<()> {
     Ok(screen::output(&format!("{label:<5}  {}", named(value, fields)))?)
 }
@@ -95,5 +95,5 @@ fn named(value: &Value, fields: &[&str]) -> String {
 }
 
 fn number(value: &Value, field: &str) -> Result<u64> {
-    value[field].as_u64().with_context(|| format!("expected a field `{field}` in {value}; does bpftool know BTF?"))
+    value[field].as_u64().with_context(|| format!("expected a field `{field}` in {value}; bpftool must support BTF"))
 }

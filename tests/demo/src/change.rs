@@ -1,4 +1,4 @@
-//! The steps that edit a manifest: the agent notices, and the next connections follow.
+//! The steps that edit a manifest. The agent updates the maps, and new connections use the new backends.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::example_stage::Stage;
 use crate::examples::Edit;
 use crate::screen::Screen;
 
-/// A pod fails its readiness probe.
+/// The pod `web-3` fails its readiness probe.
 const NOT_READY: Edit = Edit {
     file: "web.yaml",
     object: "web-3",
@@ -18,24 +18,24 @@ const NOT_READY: Edit = Edit {
     to: r#"- {type: Ready, status: "False"}"#,
 };
 
-/// A Service leads to another port of the same pods.
+/// The Service `api` gets another targetPort on the same pods.
 const OTHER_PORT: Edit = Edit { file: "named-port.yaml", object: "api", from: "targetPort: http", to: "targetPort: admin" };
 
-/// A pod that is not ready gets no new connections.
+/// Makes a pod unready, and verifies that it gets no new connections.
 pub fn readiness(stage: &mut Stage, screen: Screen) -> Result<String> {
     follow(stage, screen, &NOT_READY, "web")?;
-    Ok(format!("{} gets no connections any more", NOT_READY.object))
+    Ok(format!("the pod {} gets no new connections", NOT_READY.object))
 }
 
-/// Another targetPort.
+/// Changes a targetPort, and verifies that new connections reach the other ports.
 pub fn target_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     follow(stage, screen, &OTHER_PORT, "api")?;
-    Ok("clients still ask for port 80, and reach other ports of the same pods".to_owned())
+    Ok("clients still connect to port 80, and now reach other ports of the same pods".to_owned())
 }
 
-/// Edits a file of the agent's, waits for the tables, and connects.
+/// Edits one of the agent's manifests, waits until the maps have the new backends, and connects.
 fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Result<()> {
-    screen.line("edit", &format!("{}, {}", edit.file, edit.object))?;
+    screen.line("edit", &format!("{}, object {}", edit.file, edit.object))?;
     screen.replaced(edit.from, edit.to)?;
     let text = stage.examples.edit(edit)?;
     let (_, port) = stage.examples.port(service)?;
@@ -45,7 +45,7 @@ fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Resu
     let written = Instant::now();
     Agent::write(&stage.world, edit.file, &text)?;
     stage.agent()?.await_backends(&port.frontend(), &backends)?;
-    screen.line("tables", &format!("follow within {} ms", written.elapsed().as_millis()))?;
+    screen.line("agent", &format!("updated the maps within {} ms", written.elapsed().as_millis()))?;
     connect::spread_over(stage, screen, &port)
 }
 

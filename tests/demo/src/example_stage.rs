@@ -1,4 +1,4 @@
-//! The world of the demo: the pods that the manifests speak of, a client, and the real agent.
+//! The environment of the demo: a node with the pods of the manifests, a client, and the real agent.
 
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -17,21 +17,21 @@ use crate::port::Port;
 use crate::screen::Screen;
 use crate::traces::Traces;
 
-/// Goes with everything in it when dropped; [`Stage::clear`] says besides whether it did.
+/// The environment of the demo. Dropping it removes everything; [`Stage::clear`] also verifies that nothing is left.
 pub struct Stage {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     agent: Option<Agent>,
-    /// Where the connections come from.
+    /// The client of all connections.
     pub client: Client,
     pods: Vec<Pod>,
-    /// What the pods and the agent's manifests are, edits included.
+    /// The current manifests, including the demo's edits.
     pub examples: Examples,
-    /// Where all of it is.
+    /// The network namespaces, cgroups and directories of the demo.
     pub world: World,
 }
 
 impl Stage {
-    /// Makes the pods, each serving its container ports, and the client. The agent does not run yet.
+    /// Makes the pods, starts a server on each pod's container ports, and makes the client. Does not start the agent.
     pub fn set(examples: Examples) -> Result<Self> {
         let world = World::new("demo")?;
         for (file, text) in examples.files() {
@@ -41,50 +41,50 @@ impl Stage {
         Ok(Self { agent: None, client: world.client("client")?, pods, examples, world })
     }
 
-    /// Who is there.
+    /// Prints the addresses of pods and client, and the ports of the pods.
     pub fn introduce(&self, screen: Screen) -> Result<()> {
         for (pod, manifest) in self.pods.iter().zip(self.examples.pods()) {
             let (addresses, listens) = (list(&pod::addresses(manifest)?), list(&pod::listens(manifest)?));
             screen.line(pod.name(), &format!("{addresses:<28} listens on {listens}"))?;
         }
-        screen.line(self.client.name(), &format!("{:<28} connects", list(&addresses(&self.client))))?;
+        screen.line(self.client.name(), &format!("{:<28} connects to the Services", list(&addresses(&self.client))))?;
         Ok(())
     }
 
-    /// Starts the agent on the manifests, and waits until the tables agree with them.
+    /// Starts the agent, and waits until the maps match the manifests.
     pub fn start_agent(&mut self) -> Result<&mut Agent> {
         Ok(self.agent.insert(Agent::start(&self.world, &[])?))
     }
 
-    /// The running agent.
+    /// The running agent. Fails if the agent is not running.
     pub fn agent(&mut self) -> Result<&mut Agent> {
-        self.agent.as_mut().context("the agent does not run")
+        self.agent.as_mut().context("the agent is not running")
     }
 
-    /// Ends the agent as an operator does, if it runs.
+    /// Ends the agent with SIGTERM, if it is running. Fails if its exit code is not 0.
     pub fn stop_agent(&mut self) -> Result<()> {
         let Some(agent) = self.agent.take() else { return Ok(()) };
         let status = agent.end(Signal::SIGTERM)?;
-        ensure!(status.success(), "the agent did not end well on SIGTERM ({status})");
+        ensure!(status.success(), "the agent failed after SIGTERM ({status})");
         Ok(())
     }
 
-    /// Asks who answers at a Service's address, in connections of the client.
+    /// Sends `count` requests to a Service port from the client, in the given cgroup.
     pub fn ask(&self, group: Group, port: &Port, count: u32) -> Result<Answers> {
         let mut command = self.client.command_in(group, program::find("portmap-pod")?);
         command.args(["connect", "--json", "--count", &count.to_string(), &port.address.to_string()]);
         if port.protocol == Protocol::Udp {
             command.arg("--udp");
         }
-        serde_json::from_str(&output(&mut command)?).context("failed to read what portmap-pod connect prints")
+        serde_json::from_str(&output(&mut command)?).context("failed to parse the output of portmap-pod connect")
     }
 
-    /// What a subcommand prints about the pins of this world; an error if its exit code says no.
+    /// Runs a subcommand of portmap on this world's pinned maps. Returns its output; fails if its exit code is not 0.
     pub fn portmap(&self, subcommand: &[&str]) -> Result<String> {
         output(Command::new(program::find("portmap")?).args(subcommand).arg("--bpffs").arg(self.world.bpffs()))
     }
 
-    /// Ends and removes everything, continuing past errors, and checks that nothing is left on the machine.
+    /// Ends the agent and removes everything, also after errors. Then verifies that nothing is left on the machine.
     pub fn clear(mut self) -> Result<()> {
         let shielded = interrupt::shield_children();
         let stopped = self.stop_agent();
@@ -95,17 +95,17 @@ impl Stage {
     }
 }
 
-/// The addresses are not ours to choose: a world gives them in order.
+/// Makes a pod of a manifest and starts its server. The world assigns addresses in order, so the manifest must match them.
 fn make(world: &World, manifest: &k8s_openapi::api::core::v1::Pod) -> Result<Pod> {
     let name = pod::name(manifest);
     let mut pod = world.pod(name)?;
-    let (wanted, given) = (pod::addresses(manifest)?, addresses(&pod));
+    let (wanted, assigned) = (pod::addresses(manifest)?, addresses(&pod));
     ensure!(
-        wanted.iter().all(|address| given.contains(address)),
-        "Pod {name}: its status says {}, but in the demo's world it has {}; number the pods of all files from 10.244.0.2 and \
+        wanted.iter().all(|address| assigned.contains(address)),
+        "Pod {name}: its status has the address {}, but the demo assigns {}; number the pods of all files from 10.244.0.2 and \
          fd00:10:244::2 without gaps",
         list(&wanted),
-        list(&given)
+        list(&assigned)
     );
     pod.serve(&pod::listens(manifest)?)?;
     Ok(pod)
@@ -119,12 +119,12 @@ fn list(members: &[impl ToString]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What a program prints, if it succeeds.
+/// Runs a program and returns its standard output. Fails with its standard error if its exit code is not 0.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to run {shown}"))?;
     let arguments = || command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`{shown} {}` failed ({}): {}", arguments(), output.status, complaint.trim_end());
-    String::from_utf8(output.stdout).with_context(|| format!("{shown} prints no text"))
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{shown} {}` failed ({}): {}", arguments(), output.status, errors.trim_end());
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {shown} is not UTF-8"))
 }

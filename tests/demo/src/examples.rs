@@ -1,4 +1,4 @@
-//! The example manifests: what they ask for, and edits of them while the agent runs.
+//! The example manifests: reads and edits them. `port` computes the expected backends from them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,37 +13,37 @@ use serde_json::Value;
 use crate::pod;
 use crate::port::Port;
 
-/// What separates the objects of a file.
+/// The separator between two objects of a file.
 const SEPARATOR: &str = "\n---\n";
 
 /// The manifests of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Examples {
+    /// Texts of the files by file name.
     files: BTreeMap<String, String>,
-    /// Sorted by address.
+    /// All Pods, sorted by address.
     pods: Vec<Pod>,
-    /// With the file that each is in.
+    /// All Services, each with the name of its file.
     services: Vec<(String, Service)>,
 }
 
-/// A line of one object in one file that becomes another.
+/// An edit that replaces a text in one object of one file.
 #[derive(Clone, Copy, Debug)]
 pub struct Edit {
     /// The file's name.
     pub file: &'static str,
     /// `metadata.name` of the object.
     pub object: &'static str,
-    /// The line, without what is around it.
+    /// The text to replace, which occurs once in the object.
     pub from: &'static str,
-    /// The line that takes its place.
+    /// The replacement.
     pub to: &'static str,
 }
 
 impl Examples {
     /// Reads the `*.yaml` files of a directory.
     pub fn read(directory: &Path) -> Result<Self> {
-        let context =
-            || format!("failed to read the examples in {}; name their directory with --examples", directory.display());
+        let context = || format!("failed to read the examples in {}; set their directory with --examples", directory.display());
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(directory).with_context(context)? {
             let path = entry.with_context(context)?.path();
@@ -59,7 +59,7 @@ impl Examples {
     fn parse(files: BTreeMap<String, String>) -> Result<Self> {
         let mut examples = Self::default();
         for (file, text) in &files {
-            examples.take(file, text).with_context(|| format!("failed to read {file}"))?;
+            examples.add_file(file, text).with_context(|| format!("failed to read {file}"))?;
         }
         let addresses = examples.pods.iter().map(pod::addresses).collect::<Result<Vec<_>>>()?;
         let mut pods: Vec<_> = addresses.into_iter().zip(examples.pods).collect();
@@ -67,12 +67,12 @@ impl Examples {
         Ok(Self { files, pods: pods.into_iter().map(|(_, pod)| pod).collect(), services: examples.services })
     }
 
-    fn take(&mut self, file: &str, text: &str) -> Result<()> {
+    fn add_file(&mut self, file: &str, text: &str) -> Result<()> {
         for object in serde_saphyr::from_multiple::<Value>(text)? {
             match object["kind"].as_str() {
                 Some("Service") => self.services.push((file.to_owned(), serde_json::from_value(object)?)),
                 Some("Pod") => self.pods.push(serde_json::from_value(object)?),
-                Some(kind) => bail!("the demo knows Services and Pods only, not {kind}"),
+                Some(kind) => bail!("the demo supports only Services and Pods, not {kind}"),
                 None => bail!("an object has no kind"),
             }
         }
@@ -84,7 +84,7 @@ impl Examples {
         self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
-    /// All Pods, by address.
+    /// All Pods, sorted by address.
     #[must_use]
     pub fn pods(&self) -> &[Pod] {
         &self.pods
@@ -96,22 +96,22 @@ impl Examples {
         Ok(ports.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// The ports of a Service at all of its addresses, and the file that it is in.
+    /// The ports of a Service at all of its addresses, and the name of its file.
     pub fn ports(&self, service: &str) -> Result<(&str, Vec<Port>)> {
         let found = self.services.iter().find(|(_, candidate)| candidate.metadata.name.as_deref() == Some(service));
         let (file, found) = found.with_context(|| format!("the examples have no Service {service}"))?;
-        let ports = Port::all(found, &self.pods).with_context(|| format!("failed to understand Service {service}"))?;
+        let ports = Port::all(found, &self.pods).with_context(|| format!("failed to read the Service {service}"))?;
         Ok((file, ports))
     }
 
-    /// The first port of a Service at its clusterIP, and the file that it is in.
+    /// The first port of a Service at its clusterIP, and the name of its file.
     pub fn port(&self, service: &str) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().next().with_context(|| format!("Service {service} has no port"))?;
         Ok((file, port))
     }
 
-    /// The first port of a Service at an address of this kind and family, and the file that it is in.
+    /// The first port of a Service at an address of this kind and family, and the name of its file.
     pub fn port_at(&self, service: &str, kind: AddressKind, family: Family) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().find(|port| port.kind == kind && Family::of(port.address.ip()) == family);
@@ -119,14 +119,16 @@ impl Examples {
         Ok((file, port))
     }
 
-    /// Returns the new text of the file. What the examples ask for from here on is what it says.
+    /// Edits a file in memory and returns its new text. Later calls use the edited manifests. Fails unless the text to replace
+    /// occurs exactly once in the object.
     pub fn edit(&mut self, edit: &Edit) -> Result<String> {
         let Edit { file, object, from, to } = *edit;
         let text = self.files.get(file).with_context(|| format!("the examples have no file {file}"))?;
-        let is_it = |document: &str| document.lines().any(|line| line == format!("  name: {object}"));
-        let edited = |document: &str| if is_it(document) { document.replace(from, to) } else { document.to_owned() };
-        let places = text.split(SEPARATOR).filter(|document| is_it(document)).map(|document| document.matches(from).count());
-        ensure!(places.sum::<usize>() == 1, "{file}: `{from}` should be in {object} exactly once: the demo edits it");
+        let is_object = |document: &str| document.lines().any(|line| line == format!("  name: {object}"));
+        let edited = |document: &str| if is_object(document) { document.replace(from, to) } else { document.to_owned() };
+        let matches =
+            text.split(SEPARATOR).filter(|document| is_object(document)).map(|document| document.matches(from).count());
+        ensure!(matches.sum::<usize>() == 1, "{file}: the demo edits `{from}`, which must occur exactly once in {object}");
         let text = text.split(SEPARATOR).map(edited).collect::<Vec<_>>().join(SEPARATOR);
         let mut files = self.files.clone();
         files.insert(file.to_owned(), text.clone());

@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: noted when they come, looked at between the actions of the demo, so that it always ends clean.
+//! Records the signals of Ctrl-C, termination and hangup. The demo checks for them between its steps, and then cleans up.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How much later than its effects a signal may be noticed.
-const LATE: Duration = Duration::from_millis(100);
+/// Time to wait for a signal after a failure. A signal may end a child process before this process has recorded it.
+const SIGNAL_DELAY: Duration = Duration::from_millis(100);
 
-/// The demo was asked to stop: not a failure of it.
+/// The error of a demo that a signal interrupted; holds the signal's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted(u8);
 
 impl Interrupted {
-    /// What a shell expects of a program that a signal ended.
+    /// The exit code by the shells' convention: 128 plus the number of the signal.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         self.0.saturating_add(128)
@@ -33,7 +33,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Listens as long as it lives. A second signal changes nothing: cleaning up is not interrupted.
+/// Records the first signal until it is dropped. Later signals are ignored, so that they do not interrupt the clean-up.
 #[derive(Debug)]
 pub struct Interrupts {
     runtime: Runtime,
@@ -41,7 +41,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// From here on these signals do not end the process.
+    /// Starts to record signals. From here on SIGINT, SIGTERM and SIGHUP do not end this process.
     pub fn listen() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("failed to start the runtime")?;
@@ -49,39 +49,39 @@ impl Interrupts {
         let context = runtime.enter();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             let signals = signal(kind).context("failed to listen for signals")?;
-            runtime.spawn(note(kind, signals, sender.clone()));
+            runtime.spawn(record(kind, signals, sender.clone()));
         }
         drop(context);
         Ok(Self { runtime, first })
     }
 
-    /// Fails once a signal has come. `outcome` is that of the action before.
+    /// Fails if a signal has arrived. `outcome` is the result of the step before.
     pub fn check<T>(&self, outcome: &Result<T>) -> Result<(), Interrupted> {
         if outcome.is_err() {
-            // Ctrl-C ends our children too, and their end may be noticed before the signal is.
-            drop(self.runtime.block_on(async { timeout(LATE, self.noticed()).await }));
+            // Ctrl-C also ends the child processes, and the step may fail before the signal is recorded.
+            drop(self.runtime.block_on(async { timeout(SIGNAL_DELAY, self.recorded()).await }));
         }
         self.first.borrow().map_or(Ok(()), Err)
     }
 
-    /// Returns when a signal comes.
+    /// Blocks until a signal arrives.
     pub fn wait(&self) {
-        self.runtime.block_on(self.noticed());
+        self.runtime.block_on(self.recorded());
     }
 
-    async fn noticed(&self) {
-        // It cannot fail: the senders live as long as the runtime does.
+    async fn recorded(&self) {
+        // This fails only if all senders are dropped, and they live as long as the runtime.
         drop(self.first.clone().wait_for(Option::is_some).await);
     }
 }
 
-/// From here on the children of this thread are not ended by Ctrl-C either.
+/// Blocks the signals in this thread. Later child processes inherit this, so Ctrl-C does not end them.
 pub fn shield_children() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("failed to block signals")
 }
 
-async fn note(kind: SignalKind, mut signals: unix::Signal, sender: watch::Sender<Option<Interrupted>>) {
+async fn record(kind: SignalKind, mut signals: unix::Signal, sender: watch::Sender<Option<Interrupted>>) {
     while signals.recv().await.is_some() {
         let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
         sender.send_if_modified(|first| {

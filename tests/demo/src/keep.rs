@@ -1,4 +1,4 @@
-//! `--keep`: how to look around in the world of the demo from another terminal.
+//! `--keep`: prints commands to explore the running demo from another terminal.
 
 use std::env;
 use std::path::Path;
@@ -12,30 +12,30 @@ use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::{self, Screen};
 
-/// Prints commands that work as they stand, from the directory that the demo was started in.
+/// Prints commands to copy. They work in the directory in which the demo was started.
 pub fn explain(stage: &Stage, screen: Screen) -> Result<()> {
     screen::print("")?;
-    screen.headline("Everything keeps running until Ctrl-C. From another terminal, as root:")?;
+    screen.headline("Pods and agent run until Ctrl-C. Try these commands in another terminal, as root:")?;
     let (_, web) = stage.examples.port("web")?;
     let (_, api) = stage.examples.port("api")?;
     let curl = |group, port: &Port| as_client(stage, group, &format!("curl -sS http://{}/", port.address));
-    section("Connect as the client does, in its network namespace and in the cgroup that portmap is attached to:")?;
+    section("Connect from the client's network namespace, in the cgroup that portmap is attached to:")?;
     screen.command(&curl(Group::Clients, &web))?;
     screen.command(&curl(Group::Clients, &api))?;
-    section("The same outside of that cgroup fails:")?;
+    section("Connect outside of that cgroup, which fails:")?;
     screen.command(&curl(Group::Clean, &web))?;
-    section("Edit a manifest, and connect again; the agent says what it did:")?;
+    section("Edit a manifest, read the agent's log, and connect again:")?;
     let manifests = Agent::manifests(&stage.world);
     let named_port = manifests.join("named-port.yaml");
     screen.command(&format!("sed -i 's/targetPort: admin/targetPort: http/' {}", named_port.display()))?;
     screen.command(&format!("tail {}", stage.world.directory().join("agent.log").display()))?;
-    section("Look at the tables:")?;
-    look(stage, screen)?;
+    section("Read the BPF maps:")?;
+    show_map_commands(stage, screen)?;
     Ok(screen::print("")?)
 }
 
-fn section(what: &str) -> Result<()> {
-    Ok(screen::print(&format!("\n   {what}"))?)
+fn section(title: &str) -> Result<()> {
+    Ok(screen::print(&format!("\n   {title}"))?)
 }
 
 fn as_client(stage: &Stage, group: Group, command: &str) -> String {
@@ -44,8 +44,8 @@ fn as_client(stage: &Stage, group: Group, command: &str) -> String {
     format!("sh -c 'echo 0 > {}/cgroup.procs; exec nsenter --net={} {command}'", cgroup.display(), namespace.display())
 }
 
-fn look(stage: &Stage, screen: Screen) -> Result<()> {
-    let portmap = short(&program::find("portmap")?);
+fn show_map_commands(stage: &Stage, screen: Screen) -> Result<()> {
+    let portmap = relative(&program::find("portmap")?);
     let bpffs = stage.world.bpffs();
     for subcommand in ["services", "status"] {
         screen.command(&format!("{portmap} {subcommand} --bpffs {}", bpffs.display()))?;
@@ -55,8 +55,8 @@ fn look(stage: &Stage, screen: Screen) -> Result<()> {
     Ok(())
 }
 
-/// Relative where it is below the current directory.
-fn short(path: &Path) -> String {
+/// The path relative to the current directory, if it is below that directory.
+fn relative(path: &Path) -> String {
     let current = env::current_dir().unwrap_or_default();
     path.strip_prefix(current).unwrap_or(path).display().to_string()
 }

@@ -1,7 +1,7 @@
-//! The demo: a Service port becomes a pod's port, shown step by step on the real kernel with the real agent.
+//! The demo: shows step by step how portmap translates Service ports to pods' ports, with the real kernel and the real agent.
 //!
-//! A [`example_stage::Stage`] is the world with its pods, client and agent; each step acts on it, shows what was asked for and what
-//! happened, and fails unless that is what the manifests ask for. Whatever happens, the stage is cleared at the end.
+//! The [`example_stage::Stage`] has the pods, the client and the agent. Each step performs actions on it and prints the manifest
+//! and the result. A step fails if the result does not match the manifests. The stage is removed at the end, also after a failure.
 #![forbid(unsafe_code)]
 
 mod bpftool;
@@ -34,55 +34,56 @@ use screen::Screen;
 
 pub use interrupt::Interrupted;
 
-/// What is asked of the demo.
+/// The options of the demo.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The directory of the example manifests.
     pub examples: PathBuf,
-    /// What happens after the steps.
+    /// The action after the steps.
     pub ending: Ending,
 }
 
-/// What happens after the steps.
+/// The action after the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The agent ends before the eyes of the audience.
+    /// Run the last two steps, which end the agent and clean up.
     Show,
-    /// Everything keeps running until a signal comes.
+    /// Keep the pods and the agent running until a signal arrives.
     Keep,
 }
 
-/// A part of the demo: it shows what it does, and concludes or fails.
+/// One step of the demo.
 struct Step {
     title: &'static str,
+    /// Performs and prints the step. Returns a sentence that sums it up.
     act: fn(&mut Stage, Screen) -> Result<String>,
 }
 
 const STEPS: [Step; 15] = [
-    Step { title: "The agent brings the manifests into the kernel", act: lifecycle::start },
-    Step { title: "A Service port leads to a targetPort", act: connect::one },
-    Step { title: "Every connection chooses a pod", act: connect::many },
-    Step { title: "Without portmap the address leads nowhere", act: connect::without },
-    Step { title: "A targetPort by name is another number on each pod", act: connect::named },
-    Step { title: "UDP and TCP on one number are two ports", act: connect::protocols },
-    Step { title: "A Service without endpoints refuses", act: connect::refused },
-    Step { title: "A node port answers at the node's own addresses", act: outside::node_port },
-    Step { title: "A load balancer's address, from inside", act: outside::load_balancer },
-    Step { title: "The same over IPv6", act: outside::ipv6 },
+    Step { title: "The agent reads the manifests and fills the BPF maps", act: lifecycle::start },
+    Step { title: "A Service port is translated to a targetPort", act: connect::one },
+    Step { title: "Each connection selects one of the ready pods at random", act: connect::many },
+    Step { title: "Without portmap, the Service address is unreachable", act: connect::without },
+    Step { title: "A named targetPort has a different number on each pod", act: connect::named },
+    Step { title: "UDP and TCP with the same port number are two ports", act: connect::protocols },
+    Step { title: "A Service without endpoints refuses connections", act: connect::refused },
+    Step { title: "A node port works at the node's own addresses", act: outside::node_port },
+    Step { title: "A load balancer's address works inside the cluster", act: outside::load_balancer },
+    Step { title: "A Service has an IPv6 address too", act: outside::ipv6 },
     Step { title: "A pod that is not ready gets no new connections", act: change::readiness },
-    Step { title: "Another targetPort", act: change::target_port },
-    Step { title: "What the kernel's tables hold", act: tables::services },
-    Step { title: "The same with bpftool: frontend → service → backends", act: bpftool::entries },
-    Step { title: "Is all well?", act: tables::status },
+    Step { title: "A Service changes its targetPort", act: change::target_port },
+    Step { title: "`portmap services` lists the contents of the BPF maps", act: tables::services },
+    Step { title: "bpftool shows the same entries: frontend → service → backends", act: bpftool::entries },
+    Step { title: "`portmap status` reports the agent's health", act: tables::status },
 ];
 
 const ENDING: [Step; 2] = [
-    Step { title: "The agent ends, connections go on", act: lifecycle::stop },
-    Step { title: "Nothing is left in the kernel", act: lifecycle::clean_up },
+    Step { title: "The agent ends, and new connections still work", act: lifecycle::stop },
+    Step { title: "`portmap cleanup` removes everything from the kernel", act: lifecycle::clean_up },
 ];
 
-/// Runs the demo, and removes everything that it made. Fails if anything is not as expected; [`Interrupted`] if a signal came
-/// before the end.
+/// Runs the demo, and removes everything that it made. Fails if a result is not as expected, or with [`Interrupted`] if a signal
+/// arrives before the end.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(geteuid().is_root(), "the demo makes network namespaces and loads BPF programs: run it as root");
     let started = Instant::now();
@@ -90,16 +91,16 @@ pub fn run(options: &Options) -> Result<()> {
     let screen = Screen::new();
     World::sweep();
     let examples = Examples::read(&options.examples)?;
-    screen.headline("portmap: a Service port becomes a pod's port, inside connect()")?;
-    screen::print("The kernel, the agent and the connections are real. The pods are network namespaces of this machine;")?;
-    screen::print("no route leads out of them.\n")?;
+    screen.headline("portmap translates a Service port to a pod's port inside connect()")?;
+    screen::print("The kernel, the agent and the connections are real. The pods are network namespaces of this machine")?;
+    screen::print("without a route to other networks.\n")?;
     let stage = Stage::set(examples);
     interrupts.check(&stage)?;
     let mut stage = stage?;
     let shown = show(&mut stage, screen, &interrupts, options.ending, started);
     let cleared = stage.clear().context("failed to clean up");
     match (shown, cleared) {
-        (Ok(()), Ok(())) => Ok(screen::print("Nothing of the demo is left on this machine.")?),
+        (Ok(()), Ok(())) => Ok(screen::print("The demo has removed everything that it made on this machine.")?),
         (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
         (Err(first), Err(second)) => bail!("{first:#}; and {second:#}"),
     }
@@ -132,7 +133,7 @@ fn conclude(screen: Screen, number: usize, outcome: Result<String>) -> Result<()
         Ok(conclusion) => Ok(screen.passed(&conclusion)?),
         Err(error) => {
             screen.failed(&format!("{error:#}"))?;
-            bail!("step {number} did not go as expected")
+            bail!("step {number} failed")
         }
     }
 }

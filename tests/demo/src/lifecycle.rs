@@ -1,4 +1,4 @@
-//! The first steps and the last ones: the agent starts, ends, and what it left in the kernel is removed.
+//! The first step, in which the agent starts, and the last steps, in which it ends and its pinned objects are removed.
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use crate::connect;
 use crate::example_stage::Stage;
 use crate::screen::{self, Screen};
 
-/// The agent brings the manifests into the kernel.
+/// Starts the agent, and compares the number of frontends in its log with the manifests.
 pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     let world = &stage.world;
     screen.command(&format!("portmap run --manifests {} \\", Agent::manifests(world).display()))?;
@@ -19,29 +19,29 @@ pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     let messages: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(" INFO ")?.1.trim())).collect();
     screen::output(&messages.join("\n"))?;
     let synced = messages.iter().find(|message| message.contains("synced"));
-    let synced = synced.context("expected the agent to log that it is synced")?;
+    let synced = synced.context("expected a message `synced` in the agent's log")?;
     let frontends = format!("{} frontends", stage.examples.all_ports()?.len());
     ensure!(synced.ends_with(&format!(", {frontends}")), "expected {frontends}");
-    Ok(format!("the tables agree with the manifests: {frontends}, each a Service port at one address"))
+    Ok(format!("the BPF maps match the manifests: {frontends}, each a Service port at one address"))
 }
 
-/// The agent ends, and connections go on.
+/// Ends the agent, and verifies that new connections still work.
 pub fn stop(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     let process = stage.agent()?.id();
     screen.command(&format!("kill {process}"))?;
     stage.stop_agent()?;
     connect::spread_over(stage, screen, &port)?;
-    Ok("programs and tables stay in the kernel: nobody who connects needs the agent for it".to_owned())
+    Ok("BPF programs and maps stay in the kernel: connections do not need the agent".to_owned())
 }
 
-/// Nothing is left in the kernel.
+/// Runs `portmap cleanup`, and verifies that Service addresses are unreachable afterwards.
 pub fn clean_up(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     screen.command(&format!("portmap cleanup --bpffs {}", stage.world.bpffs().display()))?;
     let removed = stage.portmap(&["cleanup"])?.lines().count();
-    screen::output(&format!("removed {removed} pins"))?;
+    screen::output(&format!("({removed} lines: one for each removed pin)"))?;
     screen.line("client", &format!("connect({})", port.address))?;
     connect::expect_error(stage, screen, Group::Clients, &port, Errno::ENETUNREACH)?;
-    Ok("the address leads nowhere again".to_owned())
+    Ok("the Service address is unreachable again".to_owned())
 }

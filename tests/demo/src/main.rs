@@ -1,4 +1,4 @@
-//! Shows portmap at work in a little world of its own.
+//! `portmap-demo`: parses the arguments and runs the demo. See [`portmap_demo`].
 
 #![forbid(unsafe_code)]
 
@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use portmap_demo::{Ending, Interrupted, Options};
 
-/// Shows portmap at work: pods, the real agent and real connections, in network namespaces of their own
+/// Show portmap step by step: pods as network namespaces, the real agent and real connections
 ///
-/// Needs root. Nothing leaves the machine, and the machine's root cgroup is not touched. Ends clean, also on Ctrl-C.
+/// Needs root. No packet leaves the machine, and portmap is not attached to the root cgroup. The demo removes everything that it made, also after Ctrl-C.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Leave everything running after the steps, and print how to look around
+    /// Keep pods and agent running after the steps, and print commands to explore them
     #[arg(long)]
     keep: bool,
     /// The directory of the example manifests [default: docs/examples of the source tree]
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 fn failure(error: &anyhow::Error) -> ExitCode {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
-        eprintln!("interrupted; everything is cleaned up");
+        eprintln!("interrupted; the demo has removed everything that it made");
         return interrupted.exit_code().into();
     }
     let is_reader_gone = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);

@@ -1,4 +1,4 @@
-//! What a Pod's manifest says of the pod.
+//! Reads names, addresses, ports and readiness from Pod manifests.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use portmap_harness::listen::{Listen, Protocol};
 
-/// `metadata.name`.
+/// The pod's name, from `metadata.name`; empty if it is not set.
 #[must_use]
 pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// `status.podIPs`; a manifest may give the first alone, as `status.podIP`.
+/// The pod's addresses: `status.podIPs`, or else `status.podIP`.
 pub fn addresses(pod: &Pod) -> Result<Vec<IpAddr>> {
     let PodStatus { pod_ip, pod_ips, .. } = pod.status.clone().unwrap_or_default();
     let listed: Vec<String> = pod_ips.into_iter().flatten().map(|entry| entry.ip).collect();
@@ -23,7 +23,7 @@ pub fn addresses(pod: &Pod) -> Result<Vec<IpAddr>> {
     texts.iter().map(parse).collect()
 }
 
-/// Everything that the pod's containers listen on.
+/// The ports of all containers of the pod.
 pub fn listens(pod: &Pod) -> Result<Vec<Listen>> {
     let listen = |port: &ContainerPort| {
         let number = u16::try_from(port.container_port).context("a containerPort is not a port number")?;
@@ -32,27 +32,27 @@ pub fn listens(pod: &Pod) -> Result<Vec<Listen>> {
     container_ports(pod).map(listen).collect::<Result<_>>().with_context(|| format!("Pod {}", name(pod)))
 }
 
-/// Whether it passes its readiness probes.
+/// Whether the pod's condition `Ready` is `True`.
 #[must_use]
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// What a targetPort is on this pod; nothing if it has no such port.
+/// The port number of a targetPort on this pod; `None` if the pod has no port of this name and protocol.
 #[must_use]
 pub fn number(target: &IntOrString, protocol: Protocol, pod: &Pod) -> Option<i32> {
     let target = match target {
         IntOrString::Int(number) => return Some(*number),
         IntOrString::String(name) => name.as_str(),
     };
-    let is_it = |port: &&ContainerPort| {
+    let is_target = |port: &&ContainerPort| {
         port.name.as_deref() == Some(target) && port.protocol.as_deref().unwrap_or("TCP") == protocol.to_string()
     };
-    container_ports(pod).find(is_it).map(|port| port.container_port)
+    container_ports(pod).find(is_target).map(|port| port.container_port)
 }
 
-/// TCP where a port does not say.
+/// Parses the protocol of a port; the default is TCP.
 pub fn protocol(text: Option<&str>) -> Result<Protocol> {
     text.unwrap_or("TCP").parse()
 }

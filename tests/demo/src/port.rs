@@ -1,7 +1,7 @@
-//! What the manifests ask for, read straightforwardly from Service and Pods: what the demo holds the outcome against.
+//! Computes the expected frontends and backends from Services and Pods. The steps compare their results with these.
 //!
-//! Deliberately not the agent's own code, and only what the examples need: a demo that asked the agent what to expect of the
-//! agent would show nothing.
+//! The code is independent of the agent's code on purpose, because the demo verifies the agent. It supports only the fields that
+//! the examples use.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,31 +15,31 @@ use portmap_harness::listen::{Listen, Protocol};
 
 use crate::pod;
 
-/// One port of a Service at one of its addresses: what clients know, and where they should get to.
+/// One port of a Service at one of its addresses, and its expected backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// The Service's name.
     pub service: String,
-    /// How the address came to the Service.
+    /// The kind of the address: clusterIP, load balancer or node port.
     pub kind: AddressKind,
-    /// Address and port. A node port has it from [`Port::on`]; before, its address is unspecified.
+    /// The address and port for clients. The address of a node port is unspecified until [`Port::on`] sets it.
     pub address: SocketAddr,
-    /// TCP or UDP.
+    /// The protocol of the Service port.
     pub protocol: Protocol,
-    /// The number or name.
+    /// The targetPort: a number or a name.
     pub target: String,
-    /// The pods that match, are ready and have an address of this family, each with its own targetPort; sorted by address.
+    /// The ready pods that the selector matches and that have an address of this family; sorted by address.
     pub backends: Vec<Backend>,
 }
 
-/// One pod of a [`Port`].
+/// One backend of a [`Port`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// The pod's name.
     pub pod: String,
-    /// The pod's address, and the port that it listens on.
+    /// The pod's address, and the number of its targetPort.
     pub address: SocketAddr,
-    /// The same port.
+    /// Number and protocol of its targetPort.
     pub listen: Listen,
 }
 
@@ -82,13 +82,13 @@ impl Port {
         Ok(Self { service, kind, address, protocol, target, backends })
     }
 
-    /// The same at another address: that of a node, for a node port.
+    /// The same port at another address, for example a node port at a node's address.
     #[must_use]
     pub fn on(self, ip: IpAddr) -> Self {
         Self { address: SocketAddr::new(ip, self.address.port()), ..self }
     }
 
-    /// As `portmap services` names it: `10.96.0.10:80/TCP`, `*:30080/TCP`.
+    /// The frontend in the notation of `portmap services`: `10.96.0.10:80/TCP`, or `*:30080/TCP` for a node port.
     #[must_use]
     pub fn frontend(&self) -> String {
         match self.kind {
@@ -100,7 +100,7 @@ impl Port {
     }
 }
 
-/// Where clients may connect to for a port: at the clusterIPs, at the load balancer's addresses, at the nodes.
+/// The addresses and ports for clients of a Service port: clusterIPs, the load balancer's addresses, node ports.
 fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(AddressKind, SocketAddr)>> {
     let spec = service.spec.clone().unwrap_or_default();
     let status = service.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();
@@ -108,13 +108,13 @@ fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(AddressKind, 
     let ingress: Vec<String> = status.ingress.into_iter().flatten().filter_map(|ingress| ingress.ip).collect();
     let balancers = parse(&ingress, "status.loadBalancer.ingress")?;
     let nodes: Vec<IpAddr> = cluster.iter().map(|ip| any(Family::of(*ip))).collect();
-    let ways = [
+    let groups = [
         (AddressKind::ClusterIp, cluster, Some(port.port)),
         (AddressKind::LoadBalancer, balancers, Some(port.port)),
         (AddressKind::NodePort, nodes, port.node_port),
     ];
     let mut frontends = Vec::new();
-    for (kind, ips, number) in ways {
+    for (kind, ips, number) in groups {
         let Some(number) = number else { continue };
         let number = u16::try_from(number).context("a Service port is not a port number")?;
         frontends.extend(ips.into_iter().map(|ip| (kind, SocketAddr::new(ip, number))));
@@ -133,14 +133,14 @@ fn any(family: Family) -> IpAddr {
     }
 }
 
-/// `web: 10.96.0.10:80/TCP → targetPort 8080`
+/// Format: `web: 10.96.0.10:80/TCP → targetPort 8080`.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} → targetPort {}", self.service, self.frontend(), self.target)
     }
 }
 
-/// As the pod answers: `web-1 8080/TCP`.
+/// Format of the pods' replies: `web-1 8080/TCP`.
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.pod, self.listen)

@@ -1,4 +1,4 @@
-//! How the demo looks: numbered steps, labelled lines, tables and bars; colours on a terminal only, and not with `NO_COLOR`.
+//! The output of the demo: numbered steps, labelled lines and bars. It has colours on a terminal, unless `NO_COLOR` is set.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 /// Width of the labels before the lines of a step.
 const LABEL: usize = 9;
 
-/// Everything below a step's title begins here.
+/// Indentation of the lines below a step's title.
 const INDENT: &str = "   ";
 
-/// Length of the longest bar.
+/// Length of the longest bar in characters.
 const BAR: u32 = 30;
 
-/// Standard output. Its errors are those of a reader who went away, as `head` does.
+/// Writes to standard output. Errors mean that the reader has closed the pipe, as `head` does.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     is_coloured: bool,
@@ -39,68 +39,68 @@ impl Paint {
     }
 }
 
-/// Text as it is.
+/// Prints a line, and flushes the output.
 pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
 }
 
-/// What a command printed.
+/// Prints the output of a command, indented.
 pub fn output(text: &str) -> io::Result<()> {
     text.trim_end().lines().try_for_each(|line| print(format!("{INDENT}  {line}").trim_end()))
 }
 
 impl Screen {
-    /// Looks where standard output goes.
+    /// Uses colours if standard output is a terminal and `NO_COLOR` is not set.
     #[must_use]
     pub fn new() -> Self {
         let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { is_coloured: io::stdout().is_terminal() && !is_refused }
     }
 
-    /// What stands above everything else.
+    /// Prints a headline.
     pub fn headline(self, text: &str) -> io::Result<()> {
         print(&self.paint(Paint::Bold, text))
     }
 
-    /// The beginning of a step.
+    /// Prints the number and title of a step.
     pub fn step(self, number: usize, title: &str) -> io::Result<()> {
         let number = self.paint(Paint::Cyan, &format!("{number:<3}"));
         print(&format!("\n{number}{}", self.paint(Paint::Bold, title)))
     }
 
-    /// A line that says what it is about.
+    /// Prints a line with a label.
     pub fn line(self, label: &str, text: &str) -> io::Result<()> {
         print(&format!("{INDENT}{}{text}", self.paint(Paint::Dim, &format!("{label:<LABEL$}"))))
     }
 
-    /// A line that a file lost, and the one that took its place.
+    /// Prints an edit of a file: the old text and the new text.
     pub fn replaced(self, from: &str, to: &str) -> io::Result<()> {
         self.line("", &self.paint(Paint::Red, &format!("- {from}")))?;
         self.line("", &self.paint(Paint::Green, &format!("+ {to}")))
     }
 
-    /// One of several counts side by side.
-    pub fn bar(self, label: &str, what: &str, count: u32, largest: u32, total: u32) -> io::Result<()> {
+    /// Prints a count as a bar, whose length is relative to the largest count, and as a percentage of the total.
+    pub fn bar(self, label: &str, name: &str, count: u32, largest: u32, total: u32) -> io::Result<()> {
         let length = (count * BAR).checked_div(largest).unwrap_or_default();
         let bar: String = (0..length).map(|_| '█').collect();
         let space: String = (length..BAR).map(|_| ' ').collect();
         let share = f64::from(count) * 100.0 / f64::from(total.max(1));
-        self.line(label, &format!("{what}  {}{space}  {count:>4}  {share:>5.1} %", self.paint(Paint::Cyan, &bar)))
+        self.line(label, &format!("{name}  {}{space}  {count:>4}  {share:>5.1} %", self.paint(Paint::Cyan, &bar)))
     }
 
-    /// A command that a person may repeat.
+    /// Prints a command line.
     pub fn command(self, command: &str) -> io::Result<()> {
         print(&format!("{INDENT}{}", self.paint(Paint::Bold, &format!("$ {command}"))))
     }
 
-    /// The end of a step: it went as expected.
+    /// Prints the result of a successful step.
     pub fn passed(self, conclusion: &str) -> io::Result<()> {
         print(&format!("{INDENT}{} {conclusion}", self.paint(Paint::Green, "✓")))
     }
 
-    /// The end of a step: it did not.
+    /// Prints the error of a failed step.
     pub fn failed(self, reason: &str) -> io::Result<()> {
         let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
         print(&format!("{INDENT}{} {first}", self.paint(Paint::Red, "✗")))?;

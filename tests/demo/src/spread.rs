@@ -1,4 +1,4 @@
-//! How connections spread over pods: shown as bars, and held against chance.
+//! The distribution of connections over pods: shows it as bars, and checks it against a random choice.
 
 use anyhow::{Result, ensure};
 use portmap_harness::pod_client::Answers;
@@ -6,15 +6,15 @@ use portmap_harness::pod_client::Answers;
 use crate::port::Port;
 use crate::screen::Screen;
 
-/// How many standard deviations a count may be off: more happens to one fair count in two million.
+/// Allowed deviation of a count, in standard deviations. A fair random choice exceeds it about once in two million counts.
 const TOLERANCE: f64 = 5.0;
 
-/// Shows who answered, and fails unless every answer came from a backend of the port, and each had its fair share.
+/// Shows the replies per backend. Fails unless all replies come from backends of the port and each backend has a fair share.
 pub fn show(screen: Screen, answers: &Answers, port: &Port) -> Result<()> {
     let total = answers.replies.values().sum();
     let largest = answers.replies.values().copied().max().unwrap_or_default();
-    for (index, (who, count)) in answers.replies.iter().enumerate() {
-        screen.bar(if index == 0 { "answers" } else { "" }, who, *count, largest, total)?;
+    for (index, (backend, count)) in answers.replies.iter().enumerate() {
+        screen.bar(if index == 0 { "replies" } else { "" }, backend, *count, largest, total)?;
     }
     for (error, count) in &answers.errors {
         screen.line("errors", &format!("{count} × {error}"))?;
@@ -22,25 +22,25 @@ pub fn show(screen: Screen, answers: &Answers, port: &Port) -> Result<()> {
     check(answers, port)
 }
 
-/// Fails unless every answer came from a backend of the port, and each had its fair share.
+/// Fails unless all replies come from backends of the port and each backend has a fair share.
 pub fn check(answers: &Answers, port: &Port) -> Result<()> {
-    ensure!(answers.errors.is_empty(), "expected answers only, got {:?}", answers.errors);
+    ensure!(answers.errors.is_empty(), "expected replies and no errors, got {:?}", answers.errors);
     let expected: Vec<String> = port.backends.iter().map(ToString::to_string).collect();
-    let stranger = answers.replies.keys().find(|who| !expected.contains(who));
-    ensure!(stranger.is_none(), "expected answers of {} only", expected.join(", "));
+    let unexpected = answers.replies.keys().find(|backend| !expected.contains(backend));
+    ensure!(unexpected.is_none(), "expected replies only from {}", expected.join(", "));
     let total = answers.replies.values().sum();
-    let (least, most) = fair(total, expected.len());
+    let (least, most) = fair_range(total, expected.len());
     for backend in &expected {
         let count = f64::from(answers.replies.get(backend).copied().unwrap_or_default());
-        ensure!(least <= count && count <= most, "expected {least:.0} to {most:.0} of {total} answers from {backend}");
+        ensure!(least <= count && count <= most, "expected {least:.0} to {most:.0} of {total} replies from {backend}");
     }
     Ok(())
 }
 
-/// The counts that chance explains where each of `ways` is as likely as the others.
-fn fair(total: u32, ways: usize) -> (f64, f64) {
+/// The smallest and largest plausible count of one backend, if all backends are equally likely.
+fn fair_range(total: u32, backends: usize) -> (f64, f64) {
     let total = f64::from(total);
-    let share = 1.0 / f64::from(u32::try_from(ways.max(1)).unwrap_or(u32::MAX));
+    let share = 1.0 / f64::from(u32::try_from(backends.max(1)).unwrap_or(u32::MAX));
     let margin = TOLERANCE * (total * share * (1.0 - share)).sqrt();
     (total * share - margin, total * share + margin)
 }

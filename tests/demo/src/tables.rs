@@ -1,4 +1,4 @@
-//! The steps that look into the kernel's tables with portmap's own commands.
+//! The steps that read the BPF maps with portmap's own commands.
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
@@ -8,22 +8,22 @@ use serde_json::Value;
 use crate::example_stage::{Stage, output};
 use crate::screen::{self, Screen};
 
-/// The tables hold what the manifests ask for.
+/// Lists the maps with `portmap services`, and compares them with `portmap resolve` of the manifests.
 pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap services --bpffs {}", stage.world.bpffs().display()))?;
     screen::output(&stage.portmap(&["services"])?)?;
     let parse = |text: String| serde_json::from_str::<Value>(&text).context("failed to read JSON");
-    let held = parse(stage.portmap(&["services", "-o", "json"])?)?;
+    let actual = parse(stage.portmap(&["services", "-o", "json"])?)?;
     let mut resolve = stage.world.command(program::find("portmap")?);
     resolve.args(["resolve", "--node-name", "node", "-o", "json", "--manifests"]).arg(Agent::manifests(&stage.world));
-    let wanted = parse(output(&mut resolve)?)?;
-    ensure!(held == wanted, "`portmap resolve` makes something else of the manifests: {wanted}");
-    Ok("the same as `portmap resolve` makes of the manifests, without looking at the kernel".to_owned())
+    let expected = parse(output(&mut resolve)?)?;
+    ensure!(actual == expected, "`portmap resolve` computes other rows from the manifests: {expected}");
+    Ok("`portmap resolve` computes the same rows from the manifests, without the kernel".to_owned())
 }
 
-/// Whether all is well.
+/// Runs `portmap status`, which exits with 0 if the agent is healthy.
 pub fn status(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap status --bpffs {}", stage.world.bpffs().display()))?;
     screen::output(&stage.portmap(&["status"])?)?;
-    Ok("exit code 0: healthy".to_owned())
+    Ok("the exit code is 0: the agent is healthy".to_owned())
 }

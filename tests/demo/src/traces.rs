@@ -1,4 +1,4 @@
-//! What a world could leave on the machine, and whether it did.
+//! Checks that a removed world has left nothing on the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use portmap_harness::world::{Group, World};
 
-/// Where to look when a world is gone, and for what.
+/// The directories and the name prefix of a world's objects.
 #[derive(Debug)]
 pub struct Traces {
-    /// The directories of network namespaces, cgroups, pins and temporary files.
+    /// The parent directories of network namespaces, cgroups, pins and temporary files.
     directories: Vec<PathBuf>,
-    /// What all names of the world begin with.
+    /// The common prefix of the names of the world's objects.
     prefix: String,
 }
 
 impl Traces {
-    /// To be asked while the world is there.
+    /// Records the directories and the prefix of a world that still exists.
     #[must_use]
     pub fn of(world: &World) -> Self {
         let cgroup = world.cgroup(Group::Clean);
@@ -26,13 +26,13 @@ impl Traces {
         Self { directories, prefix }
     }
 
-    /// Fails if something is there.
+    /// Fails if an object of the world still exists.
     pub fn check(&self) -> Result<()> {
-        // A directory that is not there holds nothing.
+        // A missing directory has no entries.
         let entries = self.directories.iter().flat_map(fs::read_dir).flatten().flatten();
         let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&self.prefix);
         let left: Vec<String> = entries.filter(is_ours).map(|entry| entry.path().display().to_string()).collect();
-        ensure!(left.is_empty(), "this is left of the demo: {}; the next one removes it", left.join(", "));
+        ensure!(left.is_empty(), "the demo could not remove {}; the next demo or test will", left.join(", "));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! What a virtual machine does that was booted to run suites on its kernel: the first process of an initial ramdisk.
+//! The first process (PID 1) of a virtual machine, which runs test suites on the machine's kernel.
 //!
-//! `cargo xtask test --kernels` makes the ramdisk, and names the suites on the kernel's command line.
+//! `cargo xtask test --kernels` makes the initial ramdisk with this program, and puts the suites on the kernel command line.
 #![forbid(unsafe_code)]
 
 mod plan;
@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 
 pub use plan::Plan;
 
-/// Where the ramdisk has this workspace's programs; the suites are in `deps`, as cargo has them.
+/// Directory of the workspace's programs in the ramdisk. The suites are in its subdirectory `deps`, as in Cargo's target directory.
 const PROGRAMS: &str = "/portmap";
 
-/// The line that says that every suite has run, whatever came of it.
+/// The last line of output, printed after all suites have run, passed or failed.
 pub const CLOSING: &str = "portmap-guest: all suites have run";
 
-/// Runs the suites that the arguments name (see [`Plan`]), one after the other; true if all of them passed.
+/// Runs the suites of the arguments (see [`Plan`]), one after the other. Returns whether all of them passed.
 pub fn run(arguments: &[String]) -> Result<bool> {
     system::prepare()?;
     let mut passed = true;
@@ -34,12 +34,12 @@ pub fn run(arguments: &[String]) -> Result<bool> {
 fn run_suite(plan: &Plan) -> Result<bool> {
     let path = format!("{PROGRAMS}/deps/{}", plan.suite);
     println!("suite {}", plan.suite);
-    // The processors are simulated: tests side by side would only meet their deadlines.
+    // Emulated processors are slow: parallel tests would exceed their time limits.
     let child = Command::new(&path).args(["--test-threads=1", "--color=never"]).args(&plan.filters).spawn();
     await_child(&child.with_context(|| format!("failed to start {path}"))?)
 }
 
-/// The first process inherits every orphan, and has to wait for them too.
+/// Waits for the child, and returns whether its exit code is 0. PID 1 also collects the orphans of other processes.
 fn await_child(child: &Child) -> Result<bool> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {
@@ -47,7 +47,7 @@ fn await_child(child: &Child) -> Result<bool> {
         if let WaitStatus::Signaled(_, signal, _) = status
             && status.pid() == Some(pid)
         {
-            println!("the suite was ended by {signal}");
+            println!("the suite was killed by {signal}");
             return Ok(false);
         }
         if let WaitStatus::Exited(who, code) = status

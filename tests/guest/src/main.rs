@@ -1,30 +1,32 @@
-//! The first process of a virtual machine that runs suites on another kernel. See [`portmap_guest`].
+//! `portmap-guest`: runs the suites of its arguments and ends the virtual machine. See [`portmap_guest`].
 
 #[cfg(target_arch = "x86_64")]
 mod debug_exit {
     use std::arch::asm;
 
-    /// Where the machine has its device `isa-debug-exit`.
+    /// I/O port of the device `isa-debug-exit`.
     const PORT: u16 = 0xf4;
 
-    /// Ends the machine: qemu exits with twice the value and one. Returns if there is no such device.
+    /// Ends the machine: qemu exits with `2 * value + 1`. Returns if the machine has no such device.
     pub fn write(value: u8) {
-        // SAFETY: nothing of this process is at that port; without the right to it the write below would be fatal, so it is asked.
+        // SAFETY: `ioperm` only sets an I/O permission bit of this thread; it accesses no memory.
         let is_allowed = unsafe { libc::ioperm(PORT.into(), 1, 1) } == 0;
         if is_allowed {
-            // SAFETY: the device takes a byte; no memory is touched.
+            // SAFETY: the port write is permitted (checked above), and the instruction accesses no memory.
             unsafe { asm!("out dx, al", in("dx") PORT, in("al") value, options(nomem, nostack)) };
         }
     }
 }
 
-/// What `isa-debug-exit` is told: qemu exits with 33, or with 35.
+/// The value for `isa-debug-exit` if all suites passed: qemu exits with 33.
 const PASSED: u8 = 16;
+
+/// The value for `isa-debug-exit` if a suite failed: qemu exits with 35.
 const FAILED: u8 = 17;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let verdict = match portmap_guest::run(&arguments) {
+    let result = match portmap_guest::run(&arguments) {
         Ok(true) => PASSED,
         Ok(false) => FAILED,
         Err(error) => {
@@ -32,10 +34,10 @@ fn main() {
             FAILED
         }
     };
-    // The end of the machine is sudden: what was said must have left it. An output that is no console waits for nothing.
+    // The machine ends abruptly, so wait until the console has sent all output. This fails if the output is not a console.
     rustix::termios::tcdrain(std::io::stdout()).ok();
     #[cfg(target_arch = "x86_64")]
-    debug_exit::write(verdict);
-    // The end of the first process is a panic, and that of the machine, which then passes for a crash.
-    std::process::exit(verdict.into());
+    debug_exit::write(result);
+    // Without the device, the exit of PID 1 makes the kernel panic, and the run counts as a crash.
+    std::process::exit(result.into());
 }

@@ -1,15 +1,14 @@
-//! Which tests to run.
+//! Parses the suites and tests to run from the kernel command line.
 
 use std::convert::Infallible;
 use std::str::FromStr;
 
-/// A suite, with what its runner is told: one word of a command line, as in `sockets`, `sockets:udp::,names::` or
-/// `table_stress:--skip,no_grace`.
+/// A suite and the arguments of its test runner. Text formats: `sockets`, `sockets:udp::,names::`, `table_stress:--skip,no_grace`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Its name.
+    /// The suite's name.
     pub suite: String,
-    /// Parts of tests' names, and options; none for all tests.
+    /// Arguments of the test runner: parts of tests' names, and options. Empty for all tests.
     pub filters: Vec<String>,
 }
 

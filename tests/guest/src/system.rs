@@ -1,4 +1,4 @@
-//! Makes a machine out of a kernel and a ramdisk: what an init system would have done by now.
+//! Prepares the virtual machine, as an init system does: mounts file systems, starts loopback and loads kernel modules.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
 
-/// File systems, and where they belong.
+/// Types and mount points of the file systems.
 const MOUNTS: [(&str, &str); 7] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -17,14 +17,14 @@ const MOUNTS: [(&str, &str); 7] = [
     ("bpf", "/sys/fs/bpf"),
 ];
 
-/// What a world is made of. The kernel asks for the rest itself, and finds it with the same program.
+/// Kernel modules for the network of a world. The kernel loads other modules itself, with `modprobe`.
 const MODULES: [&str; 2] = ["bridge", "veth"];
 
 pub(super) fn prepare() -> Result<()> {
-    for (kind, place) in MOUNTS {
-        fs::create_dir_all(place).with_context(|| format!("failed to create {place}"))?;
-        mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("failed to mount {kind} on {place}"))?;
+    for (kind, directory) in MOUNTS {
+        fs::create_dir_all(directory).with_context(|| format!("failed to create {directory}"))?;
+        mount(Some(kind), directory, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("failed to mount {kind} on {directory}"))?;
     }
     run("ip", &["link", "set", "lo", "up"])?;
     run("modprobe", &[&["-a"], MODULES.as_slice()].concat())

@@ -1,4 +1,6 @@
-//! The real agent as a process of a test, reading manifests from the world's directory.
+//! Runs the real agent as a child process of a test. By default the agent reads manifests from the world's directory.
+//!
+//! [`crate::world`] makes the node and the pods before. The tests inspect the agent's maps and its log afterwards.
 
 use std::{
     fs::{self, File},
@@ -23,34 +25,34 @@ use crate::patience::patience;
 use crate::usage::Usage;
 use crate::world::{Group, World, program};
 
-/// How long the agent may take for anything that is awaited.
+/// Time limit of [`Agent::wait_until`], before scaling by [`patience`].
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The argument that stands for a build of another ABI version.
+/// Option of `portmap run` that makes the agent use another ABI version than this build's.
 const ABI: &str = "--abi-version";
 
-/// Between two looks at what is awaited.
+/// Pause between two checks of an awaited condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A running agent. It is killed when dropped; what it pinned stays until the world is dropped.
+/// A running agent. Dropping this kills the process; the pinned maps and links stay until the world is dropped.
 #[derive(Debug)]
 pub struct Agent {
     process: Child,
     log: PathBuf,
     program: PathBuf,
     bpffs: PathBuf,
-    /// None of another build, which knows its own.
+    /// ABI version of the agent's maps; `None` for an agent of another build, which uses its own version.
     abi: Option<u32>,
 }
 
 impl Agent {
-    /// The directory that the agent of a world reads.
+    /// The directory of a world's manifests.
     #[must_use]
     pub fn manifests(world: &World) -> PathBuf {
         world.directory().join("manifests")
     }
 
-    /// Writes a manifest file for the agent of a world. It appears whole: nobody reads half of it.
+    /// Writes a manifest file for the agent of a world. A rename puts the file in place, so the agent never reads half of a file.
     pub fn write(world: &World, file: &str, text: &str) -> Result<()> {
         let directory = Self::manifests(world);
         fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -59,25 +61,25 @@ impl Agent {
         fs::rename(&partial, directory.join(file)).with_context(|| format!("failed to write {file}"))
     }
 
-    /// Starts the agent of a world on its manifests, with further arguments, and waits until the tables agree with them.
+    /// Starts the agent of a world with further arguments, and waits until `portmap status` succeeds: the maps match the manifests.
     pub fn start(world: &World, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(world, arguments)?;
-        agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+        agent.wait_until("`portmap status` succeeds", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
         Ok(agent)
     }
 
-    /// Starts the agent of a world without waiting.
+    /// Starts the agent of a world on its manifests, and does not wait for the first synchronization.
     pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
         Self::spawn_in_cluster(world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], an agent that does not read the world's manifests.
+    /// As [`Self::spawn`], but the agent does not read the world's manifests. The arguments name its source.
     pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
         let program = program::find("portmap")?;
         Self::spawn_by(world.command(&program), program, world, arguments)
     }
 
-    /// As [`Self::spawn`], an agent that has no capabilities but these, in the words of `setpriv` (`bpf`, `net_admin`).
+    /// As [`Self::spawn`], with these capabilities only. The names are those of `setpriv`, for example `bpf` and `net_admin`.
     pub fn spawn_with(world: &World, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
         let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let mut command = world.command("setpriv");
@@ -87,7 +89,7 @@ impl Agent {
         Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], an agent that may open so many descriptors, in the words of `prlimit` (`SOFT:HARD`).
+    /// As [`Self::spawn`], with a limit of open file descriptors in the format of `prlimit` (`SOFT:HARD`).
     pub fn spawn_limited(world: &World, descriptors: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = world.command("prlimit");
         let program = program::find("portmap")?;
@@ -95,7 +97,7 @@ impl Agent {
         Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], an agent of another build. Only that build can read its tables.
+    /// As [`Self::spawn`], with the agent program at `build`. Only that program can read the agent's maps.
     pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
         let manifests = manifests_argument(world)?;
         let arguments = [&["--manifests", &manifests], arguments].concat();
@@ -120,11 +122,11 @@ impl Agent {
             .spawn()
             .context("failed to start portmap run")?;
         let version = arguments.iter().skip_while(|argument| **argument != ABI).nth(1);
-        let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is no number")?;
+        let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is not a number")?;
         Ok(Self { process, log, program, bpffs: world.bpffs().to_owned(), abi: Some(abi) })
     }
 
-    /// Runs a subcommand on the agent's pins.
+    /// Runs a subcommand of `portmap` on the agent's pinned maps.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(&self.program);
         if let Some(abi) = self.abi {
@@ -133,67 +135,69 @@ impl Agent {
         command.args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
     }
 
-    /// What the kernel's tables hold, as `portmap services -o json` prints it; read at once, without a process for it.
+    /// The rows that `portmap services -o json` prints. This process reads the maps itself, so no child process is needed.
     pub fn services(&self) -> Result<Vec<serde_json::Value>> {
-        let abi = self.abi.context("the tables are another build's")?;
+        let abi = self.abi.context("the maps belong to another build of the agent")?;
         let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, abi))?.read()?;
         let rows = table::of_snapshot(&snapshot);
-        rows.iter().map(|row| serde_json::to_value(row).context("failed to make JSON of a row")).collect()
+        rows.iter().map(|row| serde_json::to_value(row).context("failed to convert a row to JSON")).collect()
     }
 
-    /// Waits until a frontend has these backends.
+    /// Waits until a frontend (`10.96.0.10:80/TCP`) has exactly these backends (`10.244.0.2:8080`), in this order.
     pub fn await_backends(&mut self, frontend: &str, backends: &[&str]) -> Result<()> {
-        self.wait_until(&format!("{frontend} leads to {backends:?}"), |agent| {
+        self.wait_until(&format!("{frontend} has the backends {backends:?}"), |agent| {
             let rows = agent.services()?;
             let row = rows.iter().find(|row| row["frontend"] == frontend);
             Ok(row.is_some_and(|row| row["backends"] == serde_json::json!(backends)))
         })
     }
 
-    /// Waits until something is so; fails with the agent's log when it takes too long, or the agent ends.
-    pub fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let patience = patience(PATIENCE);
-        let until = Instant::now() + patience;
-        while !is_so(self)? {
+    /// Waits until a condition holds. Fails with the agent's log if the time limit passes or the agent ends.
+    ///
+    /// `description` completes the sentence "the agent ended before …".
+    pub fn wait_until(&mut self, description: &str, is_met: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let limit = patience(PATIENCE);
+        let deadline = Instant::now() + limit;
+        while !is_met(self)? {
             if let Some(status) = self.process.try_wait()? {
-                bail!("the agent ended ({status}) before {what}; its log:\n{}", self.log());
+                bail!("the agent ended ({status}) before {description}; its log:\n{}", self.log());
             }
-            ensure!(Instant::now() < until, "not within {patience:?}: {what}; the agent's log:\n{}", self.log());
+            ensure!(Instant::now() < deadline, "not within {limit:?}: {description}; the agent's log:\n{}", self.log());
             thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    /// Everything that agents of this world have logged so far.
+    /// The log so far, of this agent and of earlier agents of the same world.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
-    /// The agent's process.
+    /// The agent's process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it has used of the machine.
+    /// The agent's memory and processor time so far.
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.id())
     }
 
-    /// Sends a signal, and waits for the end.
+    /// Sends a signal, and waits until the agent has ended.
     pub fn end(mut self, signal: Signal) -> Result<ExitStatus> {
         self.stop(signal)
     }
 
-    /// As [`Self::end`], and keeps the handle: to its tables, and for the next agent to take its place.
+    /// As [`Self::end`], but keeps the handle, so that the maps can still be read.
     pub fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(Pid::from_raw(i32::try_from(self.process.id())?), signal).context("failed to signal the agent")?;
         self.process.wait().context("failed to wait for the agent")
     }
 }
 
-/// The directory that the agent of a world reads, made if there is none, as an argument.
+/// The directory of the world's manifests as a command-line argument. Creates the directory if needed.
 fn manifests_argument(world: &World) -> Result<String> {
     let directory = Agent::manifests(world);
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -202,7 +206,7 @@ fn manifests_argument(world: &World) -> Result<String> {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both calls fail only if the agent has ended already.
         if self.process.kill().is_ok() {
             drop(self.process.wait());
         }

@@ -1,4 +1,4 @@
-//! Clocks that a test sets: one that a process goes by (libfaketime), or the machine's, where the machine is the tests' own.
+//! Clocks that a test sets: the wall clock of one process (libfaketime), or the wall clock of a test's virtual machine.
 
 use std::env;
 use std::fs;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-/// Where distributions have the library.
+/// Paths of libfaketime in Debian (two architectures) and in Fedora.
 const LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib64/faketime/libfaketime.so.1",
 ];
 
-/// What a process takes for the time of day. The time that passes is the kernel's.
+/// A wall clock for one process. The monotonic clock is not changed.
 #[derive(Debug)]
 pub struct Clock {
     library: &'static str,
@@ -23,7 +23,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// One that is right, kept in a directory of the test's.
+    /// A clock that shows the real time. Its offset is stored in a file in `directory`.
     pub fn new(directory: &Path) -> Result<Self> {
         let library = LIBRARIES.into_iter().find(|path| Path::new(path).exists()).context("there is no libfaketime")?;
         let clock = Self { library, file: directory.join("clock") };
@@ -31,15 +31,15 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Sets it so far from the right time, as in `-20y`.
+    /// Sets the offset from the real time in libfaketime's format, for example `-20y`.
     pub fn set(&self, offset: &str) -> Result<()> {
-        // Nobody should read half of it.
+        // A rename, so that the process never reads half of the offset.
         let partial = self.file.with_extension("new");
-        fs::write(&partial, offset).context("failed to write the offset of a clock")?;
-        fs::rename(&partial, &self.file).context("failed to set a clock")
+        fs::write(&partial, offset).context("failed to write the offset of the test clock")?;
+        fs::rename(&partial, &self.file).context("failed to set the test clock")
     }
 
-    /// A program that goes by it is called behind these words.
+    /// The command-line prefix (`env VARIABLE=VALUE …`) that makes a program use this clock.
     #[must_use]
     pub fn wrapper(&self) -> Vec<String> {
         vec![
@@ -52,15 +52,15 @@ impl Clock {
     }
 }
 
-/// Whether the machine's clock may be set: only its kernel's command line says so.
+/// Whether tests may set the machine's clock. The kernel command line of a test's virtual machine sets `PORTMAP_OWN_CLOCK`.
 #[must_use]
 pub fn is_ours() -> bool {
     env::var_os("PORTMAP_OWN_CLOCK").is_some()
 }
 
-/// Moves the machine's clock ahead, or back.
+/// Moves the machine's wall clock by `time`, ahead or back. Fails if tests may not set it ([`is_ours`]).
 pub fn jump(time: Duration, ahead: bool) -> Result<()> {
-    ensure!(is_ours(), "this machine's clock is not the tests'");
+    ensure!(is_ours(), "tests may not set the clock of this machine: PORTMAP_OWN_CLOCK is not set");
     let now = clock_gettime(ClockId::Realtime);
     let seconds = i64::try_from(time.as_secs())?;
     let tv_sec = if ahead { now.tv_sec + seconds } else { now.tv_sec - seconds };

@@ -1,31 +1,33 @@
-//! What the running kernel can do, as its version says and the documentation promises: the agent's own probing plays no part.
+//! Features of the running kernel, derived from its version and the kernel's documentation.
+//!
+//! The harness does not use the agent's own probes, because the tests verify these probes.
 
 use std::fs;
 use std::path::Path;
 
-/// A kernel's version, as in `[6, 18]`.
+/// Major and minor number of a kernel version, for example `[6, 18]`.
 pub type Version = [u32; 2];
 
-/// What some kernels have and others lack.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// Features that differ between the supported kernels.
+#[expect(clippy::struct_excessive_bools, reason = "each feature is independent of the others")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// A hook can choose the error of a call (`bpf_set_retval`). Otherwise it is `EPERM`.
+    /// A BPF program can choose the error of a refused call (`bpf_set_retval`, 5.18). On older kernels the error is `EPERM`.
     pub sets_errors: bool,
-    /// A process can ask for the cookie of its network namespace (`SO_NETNS_COOKIE`).
+    /// A process can read the cookie of its network namespace (`SO_NETNS_COOKIE`, 5.14).
     pub tells_namespaces: bool,
-    /// Maps count against a limit of memory (`RLIMIT_MEMLOCK`), which only `CAP_SYS_RESOURCE` may raise.
+    /// BPF maps count against `RLIMIT_MEMLOCK` (before 5.11), which only `CAP_SYS_RESOURCE` may raise.
     pub locks_memory: bool,
-    /// Multipath TCP, in the versions that distributions build it into.
+    /// Multipath TCP. Distributions build it into their kernels from 5.16 on.
     pub has_mptcp: bool,
-    /// UDP-Lite, which there was until then.
+    /// UDP-Lite, which 7.1 removed.
     pub has_udplite: bool,
-    /// `AF_INET6`, unless it was switched off on the kernel's command line.
+    /// `AF_INET6`. The kernel command line can switch it off.
     pub has_ipv6: bool,
 }
 
 impl Features {
-    /// Those of the running kernel. One that does not tell its version has to have everything.
+    /// Features of the running kernel. A kernel with an unreadable version counts as the newest.
     #[must_use]
     pub fn here() -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -33,7 +35,7 @@ impl Features {
         Self { has_ipv6, ..Self::of(version(&release).unwrap_or([u32::MAX, 0])) }
     }
 
-    /// The name of the error that a call fails with, where a hook wants this one.
+    /// The name of the error that a refused call returns if the BPF program chooses `error`.
     #[must_use]
     pub fn chosen(self, error: &'static str) -> &'static str {
         if self.sets_errors { error } else { "EPERM" }
@@ -51,7 +53,7 @@ impl Features {
     }
 }
 
-/// The first two numbers of `6.18.44-cloud-amd64`.
+/// Parses the first two numbers of a release such as `6.18.44-cloud-amd64`.
 fn version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
     Some([numbers.next()?.ok()?, numbers.next()?.ok()?])

@@ -1,7 +1,7 @@
-//! The harness of the end-to-end tests, of the demo and of the benchmarks: worlds of pods on one machine, and a real control
-//! plane. The kernel and the API server are never mocked.
+//! The harness of the end-to-end tests, the demo and the benchmarks: pods in network namespaces, and a real control plane.
+//! The kernel and the API server are never mocked.
 //!
-//! The program `portmap-pod` belongs to it: it is what a world runs in its pods, and how it asks them.
+//! The program `portmap-pod` is part of the harness. It runs in the pods, as their server and as their client.
 #![forbid(unsafe_code)]
 
 pub mod agent;

@@ -1,7 +1,7 @@
-//! The BPF links to a cgroup, as bpftool shows them.
+//! Lists the BPF links of a cgroup with `bpftool link show`.
 //!
-//! `bpftool cgroup show` and `tree` are of no use for that: a bpftool of today (7.1) asks kernels before 6.0 what they do not
-//! understand, and shows nothing.
+//! `bpftool cgroup show` and `bpftool cgroup tree` do not work here: bpftool 7.1 sends a query that kernels before 6.0 reject,
+//! and then shows nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,22 +11,22 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// A program that is attached by a link.
+/// A BPF program that a link attaches to a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// What it is attached to, as in `cgroup_inet4_connect`.
+    /// The kernel's name of the attach type, for example `cgroup_inet4_connect`.
     pub hook: String,
-    /// The program's id.
+    /// The kernel's id of the BPF program.
     pub program: u64,
 }
 
 impl Link {
-    /// Those to a cgroup, without the ones below it.
+    /// The links of a cgroup, without those of its children. Fails if bpftool is not installed.
     pub fn to(cgroup: &Path) -> Result<Vec<Self>> {
-        let id = fs::metadata(cgroup).with_context(|| format!("there is no {}", cgroup.display()))?.ino();
+        let id = fs::metadata(cgroup).with_context(|| format!("there is no cgroup {}", cgroup.display()))?.ino();
         let output = Command::new("bpftool").args(["-j", "link", "show"]).output().context("failed to run bpftool")?;
         ensure!(output.status.success(), "bpftool failed: {}", String::from_utf8_lossy(&output.stderr));
-        let links: Vec<Value> = serde_json::from_slice(&output.stdout).context("bpftool prints no JSON")?;
+        let links: Vec<Value> = serde_json::from_slice(&output.stdout).context("bpftool printed invalid JSON")?;
         Ok(links.iter().filter(|link| link["cgroup_id"].as_u64() == Some(id)).filter_map(Self::parse).collect())
     }
 
@@ -35,7 +35,7 @@ impl Link {
     }
 }
 
-/// bpftool has had short names too, until 5.19.
+/// Expands the short names of attach types, which bpftool printed before version 5.19.
 fn kernel_name(attach_type: &str) -> String {
     match attach_type {
         "connect4" | "connect6" | "getpeername4" | "getpeername6" | "sendmsg4" | "sendmsg6" | "recvmsg4" | "recvmsg6" => {

@@ -1,4 +1,4 @@
-//! What a pod listens on: a protocol and a port, written `8080/TCP` as Kubernetes does.
+//! A port that a pod listens on: protocol and number, in the notation `8080/TCP` of Kubernetes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
-    /// Connections.
+    /// TCP connections.
     Tcp,
-    /// Datagrams, through connected sockets.
+    /// UDP datagrams.
     Udp,
 }
 
@@ -40,20 +40,20 @@ impl FromStr for Protocol {
 /// One port that a pod serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listen {
-    /// TCP or UDP.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// The port in the pod: a Service's targetPort.
+    /// The port number in the pod, which is the targetPort of a Service.
     pub port: u16,
 }
 
 impl Listen {
-    /// `port/TCP`.
+    /// The TCP port of this number.
     #[must_use]
     pub fn tcp(port: u16) -> Self {
         Self { protocol: Protocol::Tcp, port }
     }
 
-    /// `port/UDP`.
+    /// The UDP port of this number.
     #[must_use]
     pub fn udp(port: u16) -> Self {
         Self { protocol: Protocol::Udp, port }

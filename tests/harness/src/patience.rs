@@ -1,22 +1,24 @@
-//! How long is long. Deadlines are for a machine of today; one that is simulated, as in the tests on other kernels, is told by
-//! `PORTMAP_PATIENCE` how many times slower it is.
+//! Scales time limits for slow machines.
+//!
+//! The limits in the tests suit a current machine. `PORTMAP_PATIENCE` is the factor by which a machine is slower, for example an
+//! emulated machine in the tests on other kernels.
 
 use std::env;
 use std::time::Duration;
 
-/// A deadline on this machine.
+/// A time limit, multiplied by [`slowness`].
 #[must_use]
 pub fn patience(duration: Duration) -> Duration {
     duration * slowness()
 }
 
-/// A deadline of so many seconds on this machine, as programs take it.
+/// A time limit in seconds, multiplied by [`slowness`], as a command-line argument.
 #[must_use]
 pub fn seconds(count: u32) -> String {
     (count * slowness()).to_string()
 }
 
-/// How many times slower than a machine of today this one is: what is done in some time may be as much less.
+/// The factor by which this machine is slower than a current one: `PORTMAP_PATIENCE`, or 1. Throughput may be lower by it.
 #[must_use]
 pub fn slowness() -> u32 {
     env::var("PORTMAP_PATIENCE").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)

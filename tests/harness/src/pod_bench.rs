@@ -1,10 +1,9 @@
-//! `portmap-pod bench`: what portmap adds to a call, measured in one run. The process of the client does no more than that: the
-//! crate `portmap-bench` makes the world around it, with all Services in the tables.
+//! `portmap-pod bench`: measures the time that portmap adds to a socket call. This is the client process only; the crate
+//! `portmap-bench` makes the pods and fills the maps.
 //!
-//! Three arms take turns in blocks of connections, in an order that is shuffled in every round, so that whatever the machine
-//! does meanwhile falls on all of them. A socket belongs to the cgroup that its process was in when it was made, hence one
-//! process can do all three: it moves itself between a cgroup that portmap is attached to and one that it is not. `measure`
-//! takes the times, `statistics` makes figures of them.
+//! Three arms take turns in blocks of calls. Every round shuffles their order, so that disturbances of the machine affect all arms
+//! alike. A socket belongs to the cgroup of its process at the time of `socket()`. Hence one process can measure all three arms:
+//! it moves between a cgroup with portmap attached and a cgroup without. `measure` takes the times, `statistics` computes figures.
 
 mod measure;
 mod statistics;
@@ -19,11 +18,11 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use measure::Arms;
-use statistics::Dice;
+use statistics::SeededShuffle;
 
 pub use statistics::{Ratios, Spread};
 
-/// What to measure; the arguments of `portmap-pod bench`.
+/// The arguments of `portmap-pod bench`.
 #[derive(Args, Clone, Debug)]
 pub struct Plan {
     /// A cgroup that portmap is not attached to
@@ -32,30 +31,30 @@ pub struct Plan {
     /// The cgroup that portmap is attached to
     #[arg(long, value_name = "DIR")]
     pub cgroup_portmap: PathBuf,
-    /// Pods' own addresses and ports, taken in turns
+    /// Addresses and ports of pods, used in turn
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub direct: Vec<SocketAddr>,
-    /// Addresses and ports of Services, taken in turns
+    /// Addresses and ports of Services, used in turn
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub service: Vec<SocketAddr>,
-    /// How often every arm gets its turn
+    /// Number of rounds; each arm is measured once per round
     #[arg(long, default_value_t = 100)]
     pub rounds: u32,
-    /// Connections that an arm makes in its turn
+    /// Timed calls per arm and round
     #[arg(long, default_value_t = 200)]
     pub per_round: u32,
-    /// Connections before them that do not count
+    /// Calls before the timed ones, which are not counted
     #[arg(long, default_value_t = 20)]
     pub warm_up: u32,
-    /// The order of the arms follows from it
+    /// Seed of the random order of the arms
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// What is timed
+    /// The call to time
     #[arg(long, value_enum, default_value_t = Work::TcpConnect)]
     pub work: Work,
 }
 
-/// What is timed.
+/// The call that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
@@ -63,20 +62,20 @@ pub enum Work {
     TcpConnect,
     /// `connect()` of a new UDP socket.
     UdpConnect,
-    /// `connect()` of a new UDP socket, a request, and its answer.
+    /// `connect()` of a new UDP socket, `send()` of a request and `recv()` of its reply.
     UdpConnected,
-    /// A request by an unconnected UDP socket that is kept, and its answer with its source.
+    /// `sendto()` and `recvfrom()` on an unconnected UDP socket, which is reused for the whole block.
     UdpUnconnected,
     /// `getpeername()` of a connected TCP socket.
     Getpeername,
 }
 
 impl Work {
-    /// All of them.
+    /// All calls, in the order of measurement.
     pub const ALL: [Self; 5] =
         [Self::TcpConnect, Self::UdpConnect, Self::UdpConnected, Self::UdpUnconnected, Self::Getpeername];
 
-    /// Whether the server has to speak UDP.
+    /// Whether the measurement needs a UDP server instead of a TCP server.
     pub fn is_udp(self) -> bool {
         matches!(self, Self::UdpConnect | Self::UdpConnected | Self::UdpUnconnected)
     }
@@ -94,15 +93,15 @@ impl fmt::Display for Work {
     }
 }
 
-/// What a block of connections goes through.
+/// The path of a block of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arm {
-    /// Without portmap, to a pod: what the others are compared with.
+    /// To a pod, without portmap: the baseline of the other arms.
     Clean,
-    /// With portmap, to a pod: what everyone pays who connects to no Service.
+    /// To a pod, with portmap attached: the cost of a call to an address that is no Service.
     Miss,
-    /// With portmap, to a Service.
+    /// To a Service, with portmap attached.
     Hit,
 }
 
@@ -124,40 +123,40 @@ impl fmt::Display for Arm {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What was timed.
+    /// The call that was timed.
     pub work: Work,
-    /// How often every arm had its turn.
+    /// Number of rounds.
     pub rounds: u32,
-    /// Connections per turn.
+    /// Timed calls per arm and round.
     pub per_round: u32,
-    /// What the order of the turns followed from.
+    /// Seed of the random order of the arms.
     pub seed: u64,
-    /// The figures of each arm.
+    /// The times of each arm.
     pub arms: BTreeMap<Arm, Figures>,
 }
 
-/// What one arm took, in nanoseconds.
+/// The times of one arm, in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
-    /// Over all connections.
+    /// Distribution over the calls of all rounds.
     #[serde(flatten)]
     pub all: Spread,
     /// The median of each round, in the order of the rounds.
     pub round_p50: Vec<u32>,
-    /// Against the clean arm, each round by itself, then the median of the rounds.
+    /// The ratio to the clean arm, computed per round; this is the median of the rounds.
     pub ratio: Ratios,
 }
 
-/// Measures from the network namespace that the process is in. The process ends up in one of the two cgroups.
+/// Measures from the network namespace of this process. Afterwards the process is in one of the two cgroups of the plan.
 pub fn run(plan: &Plan) -> Result<Report> {
-    ensure!(plan.rounds > 0 && plan.per_round > 0, "nothing to measure: rounds and connections per round must not be 0");
+    ensure!(plan.rounds > 0 && plan.per_round > 0, "nothing to measure: --rounds and --per-round must not be 0");
     let mut arms = Arms::new(plan);
-    let mut dice = Dice::new(plan.seed);
+    let mut shuffle = SeededShuffle::new(plan.seed);
     let mut rounds: BTreeMap<Arm, Vec<Vec<u32>>> = BTreeMap::new();
     for _ in 0..plan.rounds {
         let mut order = Arm::ALL;
-        dice.shuffle(&mut order);
+        shuffle.shuffle(&mut order);
         for arm in order {
             let times = arms.block(arm).with_context(|| format!("failed to measure the arm `{arm}`"))?;
             rounds.entry(arm).or_default().push(times);

@@ -1,6 +1,6 @@
-//! `portmap-pod connect`: asks an address several times who answers there, each time through a new socket.
+//! `portmap-pod connect`: sends several requests to an address, each through a new socket.
 //!
-//! What it prints is what a test compares: the answers of [`crate::pod_server`] and the errors, each with its count.
+//! It prints the replies of [`crate::pod_server`] and the errors, each with its count. Tests compare this output.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,22 +13,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::Protocol;
 
-/// The error that stands for our own patience, and not for `ETIMEDOUT` from the kernel.
+/// Name of the error for a reply that did not arrive within the client's own time limit. `ETIMEDOUT` comes from the kernel.
 pub const NO_ANSWER: &str = "no answer";
 
-const QUESTION: &[u8] = b"who\n";
+const REQUEST: &[u8] = b"who\n";
 
-/// Who answered, how often, and what failed.
+/// The replies and errors of a series of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
-    /// Pod and port, as in `pod-a 8080/TCP`, and how many answers came from there.
+    /// Number of replies by pod and port, for example `pod-a 8080/TCP`.
     pub replies: BTreeMap<String, u32>,
-    /// The error's name, as in `ECONNREFUSED`, or [`NO_ANSWER`], and how often it was met.
+    /// Number of errors by name, for example `ECONNREFUSED` or [`NO_ANSWER`].
     pub errors: BTreeMap<String, u32>,
 }
 
 impl Answers {
-    /// Asks `count` times; each part of an exchange may take as long as `patience`, which is not zero.
+    /// Sends `count` requests. `patience` limits the time for the connection and again for the reply; it must not be zero.
     #[must_use]
     pub fn gather(address: SocketAddr, protocol: Protocol, count: u32, patience: Duration) -> Self {
         let mut answers = Self::default();
@@ -49,8 +49,8 @@ impl Answers {
 
 impl fmt::Display for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in self.replies.iter().chain(&self.errors) {
-            writeln!(f, "{count:>6}  {what}")?;
+        for (outcome, count) in self.replies.iter().chain(&self.errors) {
+            writeln!(f, "{count:>6}  {outcome}")?;
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl fmt::Display for Answers {
 fn ask_tcp(address: SocketAddr, patience: Duration) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(QUESTION)?;
+    stream.write_all(REQUEST)?;
     let mut line = String::new();
     if BufReader::new(stream).read_line(&mut line)? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -75,19 +75,19 @@ fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<String> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(patience))?;
-    socket.send(QUESTION)?;
+    socket.send(REQUEST)?;
     let mut datagram = [0; 512];
     let length = socket.recv(&mut datagram)?;
     Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
 }
 
-/// The answer without the peer, which is different every time.
+/// The server's name and port in a reply, without the client's address, which differs in every reply.
 pub(crate) fn identity(line: &str) -> String {
     let line = line.trim_end();
     line.split_once(" from ").map_or(line, |(identity, _)| identity).to_owned()
 }
 
-/// The error's name, as in `ECONNREFUSED`.
+/// The name of an error, for example `ECONNREFUSED`, or [`NO_ANSWER`] for a receive timeout.
 pub(crate) fn name_of(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => NO_ANSWER.to_owned(),

@@ -1,7 +1,7 @@
-//! `portmap-pod dns`: a small name server, on UDP and TCP, so that unmodified resolvers have somebody to ask.
+//! `portmap-pod dns`: a small name server on UDP and TCP, for tests with unmodified resolvers.
 //!
-//! It knows the names that it is given, and `who.`, whose TXT record is the pod's name. `long.` is the same, but does not fit into
-//! a datagram: the client has to ask again through TCP (RFC 1035, 4.2).
+//! It serves the names of its arguments, and `who.`, whose TXT record is the pod's name. `long.` has the same record, but its UDP
+//! response is truncated: the client must ask again through TCP (RFC 1035, 4.2).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
@@ -14,7 +14,7 @@ use crate::listen::Protocol;
 use crate::pod_server::READY;
 
 const HEADER: usize = 12;
-/// An authoritative response; recursion is desired and available, so that no client complains.
+/// Flags of an authoritative response with recursion desired and available, because some clients warn without it.
 const RESPONSE: u16 = 0x8580;
 const TRUNCATED: u16 = 0x0200;
 const NO_SUCH_NAME: u16 = 3;
@@ -22,7 +22,7 @@ const A: u16 = 1;
 const TXT: u16 = 16;
 const AAAA: u16 = 28;
 
-/// A name and one of its addresses: `web.example=10.96.0.10`.
+/// A name and one of its addresses. Text format: `web.example=10.96.0.10`.
 #[derive(Clone, Debug)]
 pub struct Record {
     name: String,
@@ -33,13 +33,13 @@ impl FromStr for Record {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (name, address) = text.split_once('=').with_context(|| format!("`{text}` is no record: write NAME=ADDRESS"))?;
-        let address = address.parse().with_context(|| format!("`{address}` is no address"))?;
+        let (name, address) = text.split_once('=').with_context(|| format!("`{text}` is not a record: write NAME=ADDRESS"))?;
+        let address = address.parse().with_context(|| format!("`{address}` is not an IP address"))?;
         Ok(Self { name: name.to_ascii_lowercase(), address })
     }
 }
 
-/// Answers on all addresses until standard input ends.
+/// Serves on all local addresses until standard input ends.
 pub fn serve(pod: &str, port: u16, records: Vec<Record>) -> Result<()> {
     let listener =
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("failed to listen on {port}/TCP"))?;
@@ -48,7 +48,7 @@ pub fn serve(pod: &str, port: u16, records: Vec<Record>) -> Result<()> {
     let over_tcp = zone.clone();
     thread::Builder::new().spawn(move || over_tcp.answer_connections(&listener)).context("failed to start a thread")?;
     thread::Builder::new().spawn(move || zone.answer_datagrams(&socket)).context("failed to start a thread")?;
-    writeln!(io::stdout(), "{READY}").context("failed to say that it is ready")?;
+    writeln!(io::stdout(), "{READY}").context("failed to print that the server is ready")?;
     io::copy(&mut io::stdin().lock(), &mut io::sink()).context("failed to read standard input")?;
     Ok(())
 }
@@ -81,7 +81,7 @@ impl Zone {
         }
     }
 
-    /// One query, as most clients do it; each message is preceded by its length.
+    /// Answers one query per connection. A length of two bytes precedes each message.
     fn answer_connection(&self, mut stream: TcpStream) -> io::Result<()> {
         let mut length = [0; 2];
         stream.read_exact(&mut length)?;
@@ -93,7 +93,7 @@ impl Zone {
         stream.write_all(&answer)
     }
 
-    /// Nothing for what is no query.
+    /// The response to a query, or `None` if the message is malformed.
     fn answer(&self, query: &[u8], protocol: Protocol) -> Option<Vec<u8>> {
         let (name, kind, question) = question(query)?;
         let data = self.data(&name, kind);
@@ -110,7 +110,7 @@ impl Zone {
         }
         answer.extend(question);
         for data in data {
-            // The name is that of the question, 12 bytes from the start; class IN; for no time at all.
+            // A pointer to the name in the question (offset 12), then the type, the class IN and a time to live of 0.
             answer.extend([0xc0, 0x0c]);
             answer.extend(kind.to_be_bytes());
             answer.extend([0, 1, 0, 0, 0, 0]);
@@ -120,7 +120,7 @@ impl Zone {
         Some(answer)
     }
 
-    /// The data of the records of this kind; nothing if there is no such name.
+    /// The data of the records of this type; `None` if the name does not exist.
     fn data(&self, name: &str, kind: u16) -> Option<Vec<Vec<u8>>> {
         if name == "who" || name == "long" {
             let text = u8::try_from(self.pod.len()).ok().map(|length| [&[length], self.pod.as_bytes()].concat());
@@ -136,7 +136,7 @@ impl Zone {
     }
 }
 
-/// The name without its last dot, the kind of record, and the question as it was asked.
+/// Parses the first question of a query: the name without its last dot, the record type, and the bytes of the question.
 fn question(query: &[u8]) -> Option<(String, u16, &[u8])> {
     let questions = query.get(HEADER..)?;
     let mut labels = Vec::new();

@@ -1,6 +1,6 @@
-//! `portmap-pod hammer`: threads that ask who is at some addresses, as fast as they can, and note when they connected.
+//! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record when they connected.
 //!
-//! The times are those of the system's monotonic clock: whoever changed the tables meanwhile can compare them with its own.
+//! The times are those of the monotonic clock, which all processes share. A test can compare them with the times of its changes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write as _};
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::listen::Protocol;
 use crate::pod_client::{identity, name_of};
 use crate::pod_server::READY;
-use crate::pod_socket::{Domain, Socket};
+use crate::pod_socket::{Domain, RawSocket};
 
-/// What is asked.
+/// The addresses that receive requests.
 #[derive(Args, Clone, Debug)]
 pub struct Targets {
     /// Addresses for TCP; repeatable
@@ -28,81 +28,81 @@ pub struct Targets {
     /// Addresses for connected UDP sockets; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub connected: Vec<SocketAddr>,
-    /// Addresses for UDP sockets that are not connected; repeatable
+    /// Addresses for unconnected UDP sockets; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub unconnected: Vec<SocketAddr>,
 }
 
-/// How a target is asked.
+/// The kind of socket that sends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Manner {
-    /// A connection.
+    /// A TCP socket.
     Tcp,
     /// A connected UDP socket.
     Connected,
-    /// A UDP socket that is not connected.
+    /// An unconnected UDP socket (`sendto()`).
     Unconnected,
 }
 
-/// One socket's life. On standard output each is a line.
+/// One request through its own socket. The program prints each as a line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Visit {
-    /// How it was asked.
+    /// The kind of socket.
     pub manner: Manner,
-    /// Who was asked.
+    /// The address that received the request, as the client called it.
     pub target: SocketAddr,
-    /// Before the call that chose a backend, by [`now`].
+    /// Time before the call that chose a backend (`connect()`, or `sendto()` if unconnected), from [`now`].
     pub start: Duration,
-    /// After that call.
+    /// Time after that call, from [`now`].
     pub end: Duration,
-    /// Who answered, as in `pod-a 8080/TCP`, or the name of the error.
+    /// Pod and port of the reply, for example `pod-a 8080/TCP`, or the name of the error.
     pub answer: Result<String, String>,
 }
 
-/// How often a target was asked in a manner with the same outcome. On standard output each is a line.
+/// Number of requests with the same target and outcome. The program prints each as a line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tally {
-    /// How it was asked.
+    /// The kind of socket.
     pub manner: Manner,
-    /// Who was asked.
+    /// The address that received the requests.
     pub target: SocketAddr,
-    /// Who answered, or the name of the error, as in a [`Visit`].
+    /// Pod and port of the replies, or the name of the error, as in [`Visit::answer`].
     pub answer: Result<String, String>,
-    /// How often.
+    /// Number of requests.
     pub count: u64,
 }
 
-/// A way to ask, and a target.
-type Asked = (Manner, SocketAddr);
+/// A kind of socket, and the address for its requests.
+type Target = (Manner, SocketAddr);
 
-/// Asks in so many threads until standard input ends, then prints every [`Visit`] as a line of JSON.
+/// Sends requests from `threads` threads until standard input ends, then prints every [`Visit`] as a line of JSON.
 pub fn hammer(threads: u8, targets: &Targets) -> Result<()> {
-    work_until_told(threads, targets, |visits| visits.map(|(_, visit)| visit).collect())
+    run_until_stdin_ends(threads, targets, |visits| visits.map(|(_, visit)| visit).collect())
 }
 
-/// As [`hammer`], but prints each [`Tally`], so that it can go on for long.
+/// As [`hammer`], but prints each [`Tally`]. It keeps counters only, so it can run for hours.
 pub fn tally(threads: u8, targets: &Targets) -> Result<()> {
-    work_until_told(threads, targets, |visits| {
-        let mut counts: BTreeMap<(Asked, Result<String, String>), u64> = BTreeMap::new();
-        for (asked, visit) in visits {
-            *counts.entry((asked, visit.answer)).or_default() += 1;
+    run_until_stdin_ends(threads, targets, |visits| {
+        let mut counts: BTreeMap<(Target, Result<String, String>), u64> = BTreeMap::new();
+        for (target, visit) in visits {
+            *counts.entry((target, visit.answer)).or_default() += 1;
         }
         let tally = |(((manner, target), answer), count)| Tally { manner, target, answer, count };
         counts.into_iter().map(tally).collect()
     })
 }
 
-/// Each thread makes visits until standard input ends, and something printable of them.
-fn work_until_told<T: Serialize + Send>(
+/// Runs the threads until standard input ends. Each thread reduces its visits with `summarize`; the results are printed.
+fn run_until_stdin_ends<T: Serialize + Send>(
     threads: u8,
     targets: &Targets,
-    digest: impl Fn(&mut dyn Iterator<Item = (Asked, Visit)>) -> Vec<T> + Sync,
+    summarize: impl Fn(&mut dyn Iterator<Item = (Target, Visit)>) -> Vec<T> + Sync,
 ) -> Result<()> {
     let stop = AtomicBool::new(false);
     let targets = targets.all();
     let visits = thread::scope(|scope| {
-        let (targets, stop, digest) = (&targets, &stop, &digest);
-        let work = move |number| digest(&mut visits(number, targets, stop));
+        let (targets, stop, summarize) = (&targets, &stop, &summarize);
+        let work = move |number| summarize(&mut visits(number, targets, stop));
         let workers: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number))).collect();
         writeln!(io::stdout(), "{READY}")?;
         let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
@@ -121,25 +121,25 @@ fn work_until_told<T: Serialize + Send>(
 }
 
 impl Targets {
-    fn all(&self) -> Vec<Asked> {
+    fn all(&self) -> Vec<Target> {
         let Self { tcp, connected, unconnected } = self;
         let manners = [(Manner::Tcp, tcp), (Manner::Connected, connected), (Manner::Unconnected, unconnected)];
         manners.into_iter().flat_map(|(manner, targets)| targets.iter().map(move |target| (manner, *target))).collect()
     }
 }
 
-/// All targets in turn; each thread begins elsewhere, and goes in steps of its own.
-fn visits<'a>(number: u8, targets: &'a [Asked], stop: &'a AtomicBool) -> impl Iterator<Item = (Asked, Visit)> + 'a {
+/// Visits the targets in turn, until `stop` is set. The thread's number gives the first target and the step width.
+fn visits<'a>(number: u8, targets: &'a [Target], stop: &'a AtomicBool) -> impl Iterator<Item = (Target, Visit)> + 'a {
     let order = (usize::from(number)..).step_by(1 + usize::from(number));
-    let asked = order.filter_map(|at| targets.get(at.checked_rem(targets.len())?).copied());
-    asked.take_while(|_| !stop.load(Ordering::Relaxed)).map(|(manner, target)| ((manner, target), visit(manner, target)))
+    let in_turn = order.filter_map(|at| targets.get(at.checked_rem(targets.len())?).copied());
+    in_turn.take_while(|_| !stop.load(Ordering::Relaxed)).map(|(manner, target)| ((manner, target), visit(manner, target)))
 }
 
 fn visit(manner: Manner, target: SocketAddr) -> Visit {
     let (mut start, mut end) = (now(), now());
     let mut ask = || -> io::Result<String> {
         let protocol = if manner == Manner::Tcp { Protocol::Tcp } else { Protocol::Udp };
-        let socket = Socket::open(Domain::of(target), protocol)?;
+        let socket = RawSocket::open(Domain::of(target), protocol)?;
         start = now();
         let chosen = if manner == Manner::Unconnected { socket.send("who", Some(target)) } else { socket.connect(target) };
         end = now();
@@ -155,10 +155,10 @@ fn visit(manner: Manner, target: SocketAddr) -> Visit {
     Visit { manner, target, start, end, answer }
 }
 
-/// The time since the machine started, the same in every process.
+/// The monotonic clock (`CLOCK_MONOTONIC`): time since boot without suspend, the same in every process.
 #[must_use]
 pub fn now() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
-    // It is never negative.
+    // The monotonic clock is never negative, so the conversion does not fail.
     Duration::try_from(time).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
-//! `portmap-pod drive`: sockets that are driven from outside, one step at a time.
+//! `portmap-pod drive`: makes the system calls on sockets that standard input requests, one at a time.
 //!
-//! Each line of standard input is a [`Request`], and is answered with one line, a [`Reply`]. [`crate::process`] is the other side.
+//! Each line of standard input is a [`Request`] in JSON; each line of standard output is its [`Reply`]. [`crate::process`] writes
+//! the requests.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -11,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::Protocol;
 use crate::pod_client::name_of;
-use crate::pod_socket::{Datagram, Domain, Socket};
+use crate::pod_socket::{Datagram, Domain, RawSocket};
 
-/// One system call. Sockets have the numbers that opening them returned.
+/// One system call. The first number names the socket: it is the number that [`Reply::Socket`] returned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// `socket()`
@@ -32,9 +33,9 @@ pub enum Request {
     Dissolve(u32),
     /// `send()`, or `sendto()`
     Send(u32, String, Option<SocketAddr>),
-    /// `sendmsg()` with a source (`IP_PKTINFO`): to an address, from another
+    /// `sendmsg()` to the first address, with the second as its source (`IP_PKTINFO`)
     SendFrom(u32, String, SocketAddr, IpAddr),
-    /// `IP_FREEBIND`, `IPV6_FREEBIND`
+    /// `setsockopt()` of `IP_FREEBIND` or `IPV6_FREEBIND`
     BindFreely(u32),
     /// `sendmmsg()`
     SendAll(u32, String, Vec<SocketAddr>),
@@ -46,39 +47,39 @@ pub enum Request {
     Local(u32),
 }
 
-/// What a system call returned.
+/// The result of a system call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// Nothing but success.
+    /// Success without a value.
     Done,
     /// The number of a new socket.
     Socket(u32),
-    /// How many messages were sent.
+    /// The number of sent messages.
     Count(usize),
-    /// An address.
+    /// The address of the socket, or of its peer.
     Address(SocketAddr),
-    /// What was received.
+    /// The received text and its source.
     Datagram(Datagram),
-    /// The error's name, as in `ECONNREFUSED`.
+    /// The name of the error, for example `ECONNREFUSED`.
     Failed(String),
 }
 
-/// Does what standard input says, until it ends.
+/// Executes the requests of standard input until it ends.
 pub fn drive() -> Result<()> {
     let mut sockets = Sockets::default();
     for line in io::stdin().lines() {
         let line = line.context("failed to read standard input")?;
-        let request = serde_json::from_str(&line).with_context(|| format!("failed to understand {line}"))?;
+        let request = serde_json::from_str(&line).with_context(|| format!("failed to parse the request {line}"))?;
         let reply = sockets.answer(request).unwrap_or_else(|error| Reply::Failed(name_of(&error)));
         let reply = serde_json::to_string(&reply).context("failed to write JSON")?;
-        writeln!(io::stdout(), "{reply}").context("failed to answer")?;
+        writeln!(io::stdout(), "{reply}").context("failed to print the reply")?;
     }
     Ok(())
 }
 
 #[derive(Default)]
 struct Sockets {
-    open: BTreeMap<u32, Socket>,
+    open: BTreeMap<u32, RawSocket>,
     last: u32,
 }
 
@@ -86,7 +87,7 @@ impl Sockets {
     fn answer(&mut self, request: Request) -> io::Result<Reply> {
         let done = |()| Reply::Done;
         match request {
-            Request::Open(domain, protocol) => Ok(self.keep(Socket::open(domain, protocol)?)),
+            Request::Open(domain, protocol) => Ok(self.keep(RawSocket::open(domain, protocol)?)),
             Request::Close(number) => {
                 self.open.remove(&number);
                 Ok(Reply::Done)
@@ -106,11 +107,11 @@ impl Sockets {
         }
     }
 
-    fn socket(&self, number: u32) -> io::Result<&Socket> {
+    fn socket(&self, number: u32) -> io::Result<&RawSocket> {
         self.open.get(&number).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn keep(&mut self, socket: Socket) -> Reply {
+    fn keep(&mut self, socket: RawSocket) -> Reply {
         self.last += 1;
         self.open.insert(self.last, socket);
         Reply::Socket(self.last)

@@ -1,8 +1,8 @@
-//! `portmap-pod serve`: the application of a pod. It says who it is to everyone who asks.
+//! `portmap-pod serve`: the server of a pod. It replies to every request with its name and port.
 //!
-//! Every line on a TCP connection and every UDP datagram is answered with one line, `pod-a 8080/TCP from 10.244.0.3:41000`; an
-//! HTTP GET gets the same line as a response, so that curl works too. Nothing is sent unasked and nothing times out.
-//! [`crate::pod_client`] is the other side.
+//! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. An
+//! HTTP GET gets the same line as a response, so that curl works too. The server sends only replies, and it has no timeouts.
+//! [`crate::pod_client`] is its client.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,33 +16,33 @@ use nix::sys::socket::{Backlog, MsgFlags, listen, recv};
 
 use crate::listen::{Listen, Protocol};
 
-/// Printed on standard output once every port is open.
+/// The line on standard output that reports that every port is open.
 pub const READY: &str = "ready";
 
-/// Serves until standard input ends. On `[::]` it serves both families.
+/// Serves until standard input ends. The address `::` serves IPv4 and IPv6.
 ///
-/// A pipe as standard input ties the server to the process that holds the other end, however that process ends.
+/// With a pipe as standard input, the server ends with the process that holds the other end of the pipe.
 pub fn serve(name: &str, address: IpAddr, listens: &[Listen]) -> Result<()> {
-    let sockets = listens.iter().map(|listen| Socket::bind(address, *listen)).collect::<Result<Vec<_>>>()?;
+    let sockets = listens.iter().map(|listen| ServerSocket::bind(address, *listen)).collect::<Result<Vec<_>>>()?;
     for (socket, listen) in sockets.into_iter().zip(listens) {
         let identity = format!("{name} {listen}");
         thread::Builder::new().spawn(move || socket.serve(&identity)).context("failed to start a thread")?;
     }
-    writeln!(io::stdout(), "{READY}").context("failed to say that it is ready")?;
+    writeln!(io::stdout(), "{READY}").context("failed to print that the server is ready")?;
     io::copy(&mut io::stdin().lock(), &mut io::sink()).context("failed to read standard input")?;
     Ok(())
 }
 
-enum Socket {
+enum ServerSocket {
     Tcp(TcpListener),
     Udp(UdpSocket),
 }
 
-impl Socket {
+impl ServerSocket {
     fn bind(address: IpAddr, listen: Listen) -> Result<Self> {
         let address = SocketAddr::new(address, listen.port);
         let socket = match listen.protocol {
-            Protocol::Tcp => listen_deeply(address).map(Self::Tcp),
+            Protocol::Tcp => listen_with_long_backlog(address).map(Self::Tcp),
             Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
         };
         socket.with_context(|| format!("failed to listen on {address}/{}", listen.protocol))
@@ -56,15 +56,15 @@ impl Socket {
     }
 }
 
-/// A second `listen()` changes the backlog. With the 128 of the standard library a burst of connections overflows it while the
-/// machine is busy with something else, and the connection that is dropped then takes a second.
-fn listen_deeply(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens with the largest backlog; a second `listen()` changes it. The standard library's backlog of 128 overflows in a burst of
+/// connections on a busy machine. A dropped connection then takes one second, until the next SYN.
+fn listen_with_long_backlog(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listen(&listener, Backlog::MAXALLOWABLE)?;
     Ok(listener)
 }
 
-/// One thread per connection, but none for a connection that is closed already: benchmarks make thousands of those.
+/// Serves each connection in a thread. Connections that the client has closed already get no thread: benchmarks make thousands.
 fn accept(listener: &TcpListener, identity: &str) {
     loop {
         let (stream, peer) = match listener.accept() {
@@ -78,7 +78,7 @@ fn accept(listener: &TcpListener, identity: &str) {
             continue;
         }
         let answer = answer(identity, peer);
-        // Without a thread the connection is closed, which the client sees.
+        // If no thread starts, dropping the stream closes the connection, and the client gets an error.
         if let Err(error) = thread::Builder::new().spawn(move || converse(&stream, &answer)) {
             back_off(&error, identity);
         }
@@ -93,14 +93,14 @@ fn is_closed(stream: &TcpStream) -> bool {
     }
 }
 
-/// Until the client closes the connection. An error ends this conversation only; the client sees it.
+/// Replies to every line until the client closes the connection. An error ends this connection only.
 fn converse(stream: &TcpStream, answer: &str) -> io::Result<()> {
     let mut writer = stream;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while reader.read_line(&mut line)? > 0 {
         if line.starts_with("GET ") {
-            // A socket that is closed with unread data resets its connection.
+            // The kernel resets a connection that is closed with unread data, so the headers are read first.
             skip_headers(&mut reader)?;
             return writer.write_all(http_response(answer).as_bytes());
         }
@@ -139,7 +139,7 @@ fn answer(identity: &str, peer: SocketAddr) -> String {
     format!("{identity} from {peer}\n")
 }
 
-/// The next attempt may well succeed; one that does not must not spin.
+/// Logs the error and waits 10 ms, so that repeated errors do not use the whole processor.
 fn back_off(error: &io::Error, identity: &str) {
     eprintln!("{identity}: {error}");
     thread::sleep(Duration::from_millis(10));

@@ -1,4 +1,4 @@
-//! `portmap-pod share`: one UDP socket that several threads send through, to many addresses, as servers do that ask others.
+//! `portmap-pod share`: several threads send requests to many addresses through one UDP socket, as DNS forwarders do.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 use crate::listen::Protocol;
 use crate::pod_client::{identity, name_of};
 use crate::pod_server::READY;
-use crate::pod_socket::{Domain, Socket};
+use crate::pod_socket::{Domain, RawSocket};
 
-/// Answers that are alike. On standard output each is a line.
+/// Number of replies with the same source and server. The program prints each as a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
-    /// Where the kernel said that they came from.
+    /// Source address that `recvfrom()` returned.
     pub source: SocketAddr,
-    /// Who answered, as in `pod-a 8080/UDP`.
+    /// Pod and port of the replies, for example `pod-a 8080/UDP`.
     pub answer: String,
-    /// How many there were.
+    /// Number of replies.
     pub count: u64,
 }
 
-/// Asks all targets in so many threads until standard input ends, then prints what was [`Heard`].
+/// Sends requests to all targets from `threads` threads until standard input ends, then prints each [`Heard`].
 pub fn share(threads: u8, targets: &[SocketAddr]) -> Result<()> {
-    let first = targets.first().context("there is nobody to ask")?;
-    let socket = Socket::open(Domain::of(*first), Protocol::Udp).context("failed to open a socket")?;
+    let first = targets.first().context("no target address was given")?;
+    let socket = RawSocket::open(Domain::of(*first), Protocol::Udp).context("failed to open a socket")?;
     let stop = AtomicBool::new(false);
     let heard = thread::scope(|scope| {
         let (socket, stop) = (&socket, &stop);
@@ -50,8 +50,8 @@ pub fn share(threads: u8, targets: &[SocketAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Each thread goes through the targets in steps of its own.
-fn ask(socket: &Socket, number: u8, targets: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
+/// Sends requests to the targets in turn. The thread's number gives the first target and the step width.
+fn ask(socket: &RawSocket, number: u8, targets: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
     let mut at = usize::from(number);
     while !stop.load(Ordering::Relaxed) {
         at += 1 + 2 * usize::from(number);
@@ -62,13 +62,13 @@ fn ask(socket: &Socket, number: u8, targets: &[SocketAddr], stop: &AtomicBool) -
     Ok(())
 }
 
-/// Until nothing comes any more.
-fn listen(socket: &Socket, stop: &AtomicBool) -> Result<BTreeMap<(SocketAddr, String), u64>> {
+/// Counts the replies until `stop` is set and no reply arrives within the socket's time limit.
+fn listen(socket: &RawSocket, stop: &AtomicBool) -> Result<BTreeMap<(SocketAddr, String), u64>> {
     let mut heard = BTreeMap::new();
     loop {
         match socket.receive() {
             Ok(datagram) => {
-                let source = datagram.source.context("a datagram came from nowhere")?;
+                let source = datagram.source.context("a datagram has no source address")?;
                 *heard.entry((source, identity(&datagram.text))).or_default() += 1;
             }
             Err(_) if stop.load(Ordering::Relaxed) => return Ok(heard),

@@ -1,4 +1,4 @@
-//! Sockets as C has them: bare system calls on a file descriptor, where the standard library binds, resolves and retries.
+//! Sockets whose methods are single system calls, as in C. The standard library would add `bind()`, name resolution and retries.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::listen::Protocol;
 use crate::patience::patience;
 
-/// How long the kernel may wait for a connection, or for an answer.
+/// Time limit of blocking calls (`SO_SNDTIMEO`, `SO_RCVTIMEO`), before scaling by [`patience`].
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The address family of a socket. An `AF_INET6` socket speaks IPv4 too, with mapped addresses.
+/// The address family of a socket. An `AF_INET6` socket also reaches IPv4, through IPv4-mapped addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Domain {
     /// `AF_INET`
@@ -29,28 +29,28 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// That of the sockets which take such addresses.
+    /// The address family of this address.
     #[must_use]
     pub fn of(address: SocketAddr) -> Self {
         if address.is_ipv4() { Self::Inet } else { Self::Inet6 }
     }
 }
 
-/// What one receive brought.
+/// The result of one `recvfrom()`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
-    /// Without the line's end.
+    /// The received text without the line end.
     pub text: String,
-    /// Where the kernel says that it came from; nowhere on TCP connections.
+    /// The source address that the kernel reports; `None` on TCP connections.
     pub source: Option<SocketAddr>,
 }
 
-/// An open socket.
+/// An open socket; dropping it closes it.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct RawSocket(OwnedFd);
 
-impl Socket {
-    /// Neither bound nor connected.
+impl RawSocket {
+    /// `socket()`: neither bound nor connected. Blocking calls have a time limit.
     pub fn open(domain: Domain, protocol: Protocol) -> io::Result<Self> {
         let family = match domain {
             Domain::Inet => AddressFamily::INET,
@@ -60,46 +60,46 @@ impl Socket {
             Protocol::Tcp => SocketType::STREAM,
             Protocol::Udp => SocketType::DGRAM,
         };
-        Self::patient(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+        Self::with_time_limit(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
     }
 
-    fn patient(socket: OwnedFd) -> io::Result<Self> {
+    fn with_time_limit(socket: OwnedFd) -> io::Result<Self> {
         for direction in [Timeout::Send, Timeout::Recv] {
             set_socket_timeout(&socket, direction, Some(patience(PATIENCE)))?;
         }
         Ok(Self(socket))
     }
 
-    /// Gives it a local address.
+    /// `bind()` to a local address.
     pub fn bind(&self, address: SocketAddr) -> io::Result<()> {
         Ok(bind(&self.0, &address)?)
     }
 
-    /// Lets it take connections.
+    /// `listen()` with a backlog of 16.
     pub fn listen(&self) -> io::Result<()> {
         Ok(listen(&self.0, 16)?)
     }
 
-    /// Takes the next connection.
+    /// `accept()`: waits for the next connection.
     pub fn accept(&self) -> io::Result<Self> {
         let (socket, _) = acceptfrom(&self.0)?;
-        Self::patient(socket)
+        Self::with_time_limit(socket)
     }
 
-    /// Connects it, or says where its datagrams go.
+    /// `connect()`: for UDP, this sets the destination of `send()`.
     pub fn connect(&self, address: SocketAddr) -> io::Result<()> {
         Ok(connect(&self.0, &address)?)
     }
 
-    /// Takes the connection of a UDP socket back: `connect()` to `AF_UNSPEC`.
+    /// Disconnects a UDP socket: `connect()` to `AF_UNSPEC`.
     pub fn dissolve(&self) -> io::Result<()> {
         Ok(connect_unspec(&self.0)?)
     }
 
-    /// Sends one line to where it is connected, or to the address.
+    /// Sends one line, to the peer (`send()`) or to the given address (`sendto()`).
     pub fn send(&self, text: &str, to: Option<SocketAddr>) -> io::Result<()> {
         let line = format!("{text}\n");
-        // A connection that is closed is an error like another, not a signal.
+        // A closed connection returns EPIPE instead of raising SIGPIPE.
         let sent = match to {
             Some(address) => sendto(&self.0, line.as_bytes(), SendFlags::NOSIGNAL, &address)?,
             None => send(&self.0, line.as_bytes(), SendFlags::NOSIGNAL)?,
@@ -107,7 +107,7 @@ impl Socket {
         if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Sends one line to the address, from a source that a control message names.
+    /// Sends one line to `to` with `sendmsg()`; a control message sets the source address `from`.
     pub fn send_from(&self, text: &str, to: SocketAddr, from: IpAddr) -> io::Result<()> {
         let line = format!("{text}\n");
         let slices = [io::IoSlice::new(line.as_bytes())];
@@ -131,7 +131,7 @@ impl Socket {
         if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Lets it bind to addresses that its network namespace does not have.
+    /// Allows `bind()` to addresses that the network namespace does not have (`IP_FREEBIND`).
     pub fn bind_freely(&self) -> io::Result<()> {
         match Domain::of(self.local()?) {
             Domain::Inet => Ok(set_ip_freebind(&self.0, true)?),
@@ -139,7 +139,7 @@ impl Socket {
         }
     }
 
-    /// Sends one line to each address, with one `sendmmsg()`. Returns how many were taken.
+    /// Sends one line to each address with one `sendmmsg()`. Returns the number of sent messages.
     pub fn send_all(&self, text: &str, to: &[SocketAddr]) -> io::Result<usize> {
         let line = format!("{text}\n");
         let slices = vec![[io::IoSlice::new(line.as_bytes())]; to.len()];
@@ -149,7 +149,7 @@ impl Socket {
         Ok(sent.count())
     }
 
-    /// Waits for a line.
+    /// `recvfrom()`: waits for up to 512 bytes.
     pub fn receive(&self) -> io::Result<Datagram> {
         let mut bytes = [0; 512];
         let (length, _, source) = recvfrom(&self.0, &mut bytes, RecvFlags::empty())?;
@@ -167,7 +167,7 @@ impl Socket {
         internet(getsockname(&self.0)?)
     }
 
-    /// Closes it so that nothing of its connection stays, as it takes to make very many.
+    /// Closes the socket with a reset, so that no TIME_WAIT stays and tests can make many connections.
     pub fn reset(self) -> io::Result<()> {
         Ok(set_socket_linger(&self.0, Some(Duration::ZERO))?)
     }
@@ -184,9 +184,9 @@ mod tests {
 
     #[test]
     fn datagrams_tell_their_source() -> io::Result<()> {
-        let one = Socket::open(Domain::Inet, Protocol::Udp)?;
+        let one = RawSocket::open(Domain::Inet, Protocol::Udp)?;
         one.bind(([127, 0, 0, 1], 0).into())?;
-        let two = Socket::open(Domain::Inet6, Protocol::Udp)?;
+        let two = RawSocket::open(Domain::Inet6, Protocol::Udp)?;
         let SocketAddr::V4(local) = one.local()? else { return Err(io::ErrorKind::InvalidData.into()) };
         let mapped = SocketAddr::new(local.ip().to_ipv6_mapped().into(), local.port());
         two.connect(mapped)?;

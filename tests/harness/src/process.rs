@@ -1,6 +1,6 @@
-//! A process in a pod, or on the node, whose sockets a test drives one system call at a time.
+//! A client process in a pod or on the node. A test controls its sockets, one system call at a time.
 //!
-//! It is a [`crate::pod_process`], and ends with its handle.
+//! The process runs [`crate::pod_process`], and dropping the handle kills it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,22 +16,22 @@ use crate::pod_process::{Reply, Request};
 use crate::pod_socket::{Datagram, Domain};
 use crate::world::{Group, Pod, World, program};
 
-/// What a system call gave, or the error that it met.
+/// The result of a system call in the process.
 pub type Met<T> = Result<T, Failure>;
 
-/// The name of an error, as in `ECONNREFUSED`; or in words what went wrong with the process itself.
+/// The name of a system call's error, for example `ECONNREFUSED`, or a description of a failure of the process itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(String);
 
 impl Failure {
-    /// The error of this name.
+    /// A failure with this error name, to compare with.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    fn lost(error: &io::Error) -> Self {
-        Self(format!("the process is lost: {error}"))
+    fn of_pipe(error: &io::Error) -> Self {
+        Self(format!("failed to exchange a request with portmap-pod drive: {error}"))
     }
 }
 
@@ -43,24 +43,24 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Killed when dropped.
+/// A running `portmap-pod drive`; dropping this kills the process.
 pub struct Process {
     child: RefCell<Child>,
     pipes: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Process {
-    /// In a pod, in the cgroup that portmap is attached to.
+    /// Starts a process in a pod, in the cgroup that portmap is attached to.
     pub fn in_pod(pod: &Pod) -> Result<Self> {
         Self::start(pod.command(program::find("portmap-pod")?))
     }
 
-    /// In the node's network namespace, in the cgroup that portmap is attached to.
+    /// Starts a process in the node's network namespace, in the cgroup that portmap is attached to.
     pub fn on_node(world: &World) -> Result<Self> {
         Self::start(world.command_in(Group::Clients, program::find("portmap-pod")?))
     }
 
-    /// Wherever the command starts a `portmap-pod`.
+    /// Starts a process with a command whose program is `portmap-pod`, with `drive` as the next argument.
     pub fn start(mut command: Command) -> Result<Self> {
         let mut child = command
             .arg("drive")
@@ -68,28 +68,28 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .context("failed to run portmap-pod drive")?;
-        let stdin = child.stdin.take().context("it has no standard input")?;
-        let stdout = BufReader::new(child.stdout.take().context("it has no standard output")?);
+        let stdin = child.stdin.take().context("portmap-pod drive has no standard input")?;
+        let stdout = BufReader::new(child.stdout.take().context("portmap-pod drive has no standard output")?);
         Ok(Self { child: RefCell::new(child), pipes: RefCell::new((stdin, stdout)) })
     }
 
-    /// The id of the process.
+    /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.borrow().id()
     }
 
-    /// A new socket, neither bound nor connected.
+    /// Opens a socket, neither bound nor connected.
     pub fn open(&self, domain: Domain, protocol: Protocol) -> Met<Socket<'_>> {
         self.request(&Request::Open(domain, protocol)).and_then(|reply| self.opened(&reply))
     }
 
-    /// A new socket that takes such addresses.
+    /// Opens a socket of the address's family.
     pub fn open_for(&self, address: SocketAddr, protocol: Protocol) -> Met<Socket<'_>> {
         self.open(Domain::of(address), protocol)
     }
 
-    /// A new socket that is connected already.
+    /// Opens a socket of the address's family and connects it to the address.
     pub fn connected(&self, address: SocketAddr, protocol: Protocol) -> Met<Socket<'_>> {
         let socket = self.open_for(address, protocol)?;
         socket.connect(address)?;
@@ -102,7 +102,7 @@ impl Process {
     }
 
     fn request(&self, request: &Request) -> Met<Reply> {
-        let reply = self.exchange(request).map_err(|error| Failure::lost(&error))?;
+        let reply = self.exchange(request).map_err(|error| Failure::of_pipe(&error))?;
         if let Reply::Failed(name) = reply { Err(Failure(name)) } else { Ok(reply) }
     }
 
@@ -119,83 +119,83 @@ impl Drop for Process {
     fn drop(&mut self) {
         let child = self.child.get_mut();
         if let Err(error) = child.kill().and_then(|()| child.wait()) {
-            eprintln!("warning: failed to end a driven process: {error}");
+            eprintln!("warning: failed to kill portmap-pod drive: {error}");
         }
     }
 }
 
-/// A socket of a driven process; closed when dropped.
+/// A socket of a [`Process`]; dropping it closes the socket there.
 pub struct Socket<'a> {
     process: &'a Process,
     number: u32,
 }
 
 impl<'a> Socket<'a> {
-    /// Gives it a local address.
+    /// `bind()` to a local address.
     pub fn bind(&self, address: SocketAddr) -> Met<()> {
         self.done(&Request::Bind(self.number, address))
     }
 
-    /// Lets it take connections.
+    /// `listen()`
     pub fn listen(&self) -> Met<()> {
         self.done(&Request::Listen(self.number))
     }
 
-    /// Takes the next connection.
+    /// `accept()`: waits for the next connection.
     pub fn accept(&self) -> Met<Socket<'a>> {
         self.process.request(&Request::Accept(self.number)).and_then(|reply| self.process.opened(&reply))
     }
 
-    /// Connects it, or says where its datagrams go.
+    /// `connect()`: for UDP, this sets the destination of [`Self::send`].
     pub fn connect(&self, address: SocketAddr) -> Met<()> {
         self.done(&Request::Connect(self.number, address))
     }
 
-    /// Takes the connection of a UDP socket back: `connect()` to `AF_UNSPEC`.
+    /// Disconnects a UDP socket: `connect()` to `AF_UNSPEC`.
     pub fn dissolve(&self) -> Met<()> {
         self.done(&Request::Dissolve(self.number))
     }
 
-    /// Asks who is there, where it is connected to.
+    /// `send()` of a request to the peer.
     pub fn send(&self) -> Met<()> {
-        self.done(&Request::Send(self.number, QUESTION.into(), None))
+        self.done(&Request::Send(self.number, REQUEST.into(), None))
     }
 
-    /// Asks who is at the address.
+    /// `sendto()` of a request to the address.
     pub fn send_to(&self, address: SocketAddr) -> Met<()> {
-        self.done(&Request::Send(self.number, QUESTION.into(), Some(address)))
+        self.done(&Request::Send(self.number, REQUEST.into(), Some(address)))
     }
 
-    /// As [`Self::send_to`], with a source address in a control message.
+    /// As [`Self::send_to`], with a source address in a control message (`sendmsg()`).
     pub fn send_from(&self, source: IpAddr, address: SocketAddr) -> Met<()> {
-        self.done(&Request::SendFrom(self.number, QUESTION.into(), address, source))
+        self.done(&Request::SendFrom(self.number, REQUEST.into(), address, source))
     }
 
-    /// Lets it bind to addresses that its network namespace does not have.
+    /// Allows `bind()` to addresses that the network namespace does not have (`IP_FREEBIND`).
     pub fn bind_freely(&self) -> Met<()> {
         self.done(&Request::BindFreely(self.number))
     }
 
-    /// Asks who is at each of the addresses, with one `sendmmsg()`. Returns how many questions were taken.
+    /// Sends a request to each address with one `sendmmsg()`. Returns the number of sent requests.
     pub fn send_all(&self, addresses: &[SocketAddr]) -> Met<usize> {
-        let reply = self.process.request(&Request::SendAll(self.number, QUESTION.into(), addresses.into()))?;
+        let reply = self.process.request(&Request::SendAll(self.number, REQUEST.into(), addresses.into()))?;
         if let Reply::Count(count) = reply { Ok(count) } else { Err(unexpected(&reply)) }
     }
 
-    /// Waits for an answer: who gave it, as in `pod-a 8080/TCP`, and where it came from.
+    /// Waits for a reply. The text is the server's pod and port, for example `pod-a 8080/TCP`; the source is the kernel's.
     pub fn receive(&self) -> Met<Datagram> {
         let reply = self.process.request(&Request::Receive(self.number))?;
         let Reply::Datagram(Datagram { text, source }) = reply else { return Err(unexpected(&reply)) };
         Ok(Datagram { text: identity(&text), source })
     }
 
-    /// Sends, and waits for who answers.
+    /// Sends a request to the peer. Returns the server's pod and port from the reply.
     pub fn ask(&self) -> Met<String> {
         self.send()?;
         Ok(self.receive()?.text)
     }
 
-    /// Sends to the address, and waits for who answers, from where.
+    /// Sends a request to the address, and waits for a reply as [`Self::receive`] does.
     pub fn ask_at(&self, address: SocketAddr) -> Met<Datagram> {
         self.send_to(address)?;
         self.receive()
@@ -224,13 +224,13 @@ impl<'a> Socket<'a> {
 
 impl Drop for Socket<'_> {
     fn drop(&mut self) {
-        // If the process is gone, so is the socket.
+        // This fails only if the process has ended, which closed the socket too.
         drop(self.process.request(&Request::Close(self.number)));
     }
 }
 
-const QUESTION: &str = "who";
+const REQUEST: &str = "who";
 
 fn unexpected(reply: &Reply) -> Failure {
-    Failure(format!("an unexpected reply: {reply:?}"))
+    Failure(format!("portmap-pod drive sent an unexpected reply: {reply:?}"))
 }

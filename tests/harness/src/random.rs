@@ -1,18 +1,18 @@
-//! A small generator of numbers (xorshift): the same sequence for the same seed.
+//! A small generator of random numbers (xorshift): the same seed gives the same sequence.
 
-/// Where the sequence is.
+/// The state of the generator.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of a seed.
+    /// A generator at the start of the seed's sequence.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        // The sequence of 0 would be all zeroes.
+        // xorshift with the state 0 only gives zeroes.
         Self(seed.max(1))
     }
 
-    /// The next number, below a limit that is not 0.
+    /// The next number: from 0 to `limit` - 1, or 0 if `limit` is 0.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

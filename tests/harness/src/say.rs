@@ -1,19 +1,19 @@
-//! What a test says to the person who runs it, past the test runner: that shows nothing of what a test prints, if it passes.
+//! Prints lines of a test directly to standard output. The test runner hides `println!` of tests that pass.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
-/// Says what was counted and measured.
+/// Prints counts and measurements of a test.
 pub fn figures(text: impl Display) {
-    aloud(&format!("figures: {text}"));
+    print_line(&format!("figures: {text}"));
 }
 
-/// Says that something is not tested on this machine, and why. `cargo xtask test` counts it.
-pub fn skipped(what: &str, why: &str) {
-    aloud(&format!("skipped: {what} ({why})"));
+/// Reports that this machine cannot run a part of the tests, with the reason. `cargo xtask test` counts these lines.
+pub fn skipped(part: &str, reason: &str) {
+    print_line(&format!("skipped: {part} ({reason})"));
 }
 
-fn aloud(line: &str) {
-    // Nobody is there to be told of an output that is gone.
+fn print_line(line: &str) {
+    // If standard output is closed, there is no other output for an error.
     writeln!(io::stdout(), "{line}").ok();
 }

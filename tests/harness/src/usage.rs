@@ -1,4 +1,4 @@
-//! What a process has used of the machine so far.
+//! Memory and processor time of a process, from `/proc`.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,24 +7,26 @@ use anyhow::{Context as _, Result};
 use procfs::process::Process;
 use serde::Serialize;
 
-/// Memory in MiB, and processor time.
+/// Memory and processor time of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// The most that was ever resident.
+    /// Largest resident set so far, in MiB.
     pub peak: u64,
-    /// What is resident now.
+    /// Current resident set, in MiB.
     pub resident: u64,
-    /// Time on a processor, in user space and in the kernel.
+    /// Processor time in user space and in the kernel.
     pub processor: Duration,
 }
 
 impl Usage {
-    /// Of a running process.
+    /// Reads the usage of a running process, by its process id.
     pub fn of(process: u32) -> Result<Self> {
         let process = Process::new(process.cast_signed()).with_context(|| format!("there is no process {process}"))?;
         let (status, stat) = (process.status()?, process.stat()?);
-        let mebibytes = |kibibytes: Option<u64>| kibibytes.map(|number| number.div_ceil(1024)).context("it has no memory");
+        let mebibytes = |kibibytes: Option<u64>| {
+            kibibytes.map(|number| number.div_ceil(1024)).context("/proc shows no memory of the process")
+        };
         Ok(Self {
             peak: mebibytes(status.vmhwm)?,
             resident: mebibytes(status.vmrss)?,
@@ -36,6 +38,6 @@ impl Usage {
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { peak, resident, processor } = self;
-        write!(f, "{resident} MiB resident (at most {peak}), {processor:.1?} of a processor")
+        write!(f, "{resident} MiB resident (peak {peak} MiB), {processor:.1?} of processor time")
     }
 }

@@ -1,4 +1,4 @@
-//! A `portmap-pod` that works until its standard input ends, and then says what it saw.
+//! A `portmap-pod` that runs until its standard input ends, and then prints its results, such as `hammer` and `share`.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Stdio};
@@ -8,33 +8,33 @@ use serde::de::DeserializeOwned;
 
 use crate::world::{Pod, program};
 
-/// Works from its start on. Killed when dropped.
+/// A running `portmap-pod`; dropping this kills the process.
 pub struct Worker {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Worker {
-    /// Starts `portmap-pod` in a pod with these arguments, and waits until it is at work.
+    /// Starts `portmap-pod` in a pod with these arguments, and waits until it prints that it is ready.
     pub fn start(pod: &Pod, arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut command = pod.command(program::find("portmap-pod")?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start portmap-pod")?;
-        let mut stdout = BufReader::new(child.stdout.take().context("failed to read what portmap-pod prints")?);
+        let mut stdout = BufReader::new(child.stdout.take().context("portmap-pod has no standard output")?);
         let mut ready = String::new();
-        stdout.read_line(&mut ready).context("failed to read what portmap-pod prints")?;
+        stdout.read_line(&mut ready).context("failed to read the output of portmap-pod")?;
         Ok(Self { child, stdout })
     }
 
-    /// Has it end, and returns what it saw: a line of JSON each.
+    /// Closes standard input, waits for the end of the process and returns its results, one per line of JSON.
     pub fn finish<T: DeserializeOwned>(&mut self) -> Result<Vec<T>> {
         drop(self.child.stdin.take());
         let lines = self.stdout.by_ref().lines();
-        let found = lines.map(|line| serde_json::from_str(&line?).context("portmap-pod prints no JSON"));
-        let found = found.collect::<Result<_>>()?;
+        let results = lines.map(|line| serde_json::from_str(&line?).context("portmap-pod printed invalid JSON"));
+        let results = results.collect::<Result<_>>()?;
         let status = self.child.wait().context("failed to wait for portmap-pod")?;
         ensure!(status.success(), "portmap-pod ended with {status}");
-        Ok(found)
+        Ok(results)
     }
 }
 

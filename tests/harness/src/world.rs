@@ -1,4 +1,4 @@
-//! A little world on one Linux machine: a node, pods, clients, and a cgroup to attach portmap to.
+//! A "world": a node, pods and clients as network namespaces on one Linux machine, and a cgroup to attach portmap to.
 //!
 //! ```text
 //!  pod-a                pod-b               client            network namespaces, one address of each family
@@ -7,10 +7,10 @@
 //!                  node: bridge 10.244.0.1                    a network namespace
 //! ```
 //!
-//! Nothing in it has a route off the machine, and pods know no way but to each other: a connection to an address that
-//! portmap should have translated fails at once with `ENETUNREACH`. The host's own namespace, routes and sysctls are not
-//! touched, nor are its cgroups: everything is in a child cgroup of the world's own ([`Group`]). Dropping the last handle
-//! removes it all; [`World::sweep`] removes what a killed process left. All names begin with `portmap-<pid>-`.
+//! A world has no route off the machine, and pods have routes to each other only. So a connection to an address that portmap
+//! should have translated fails at once with `ENETUNREACH`. The host's network namespace, routes, sysctls and existing cgroups are
+//! not changed: the processes run in a new child cgroup ([`Group`]). Dropping the last handle removes the world. [`World::sweep`]
+//! removes the worlds of killed processes. All names begin with `portmap-<pid>-`.
 
 mod bpffs;
 mod cgroup;
@@ -45,14 +45,14 @@ pub use server::Server;
 
 const BRIDGE: &str = "pods";
 
-/// A node with room for 253 pods and clients. Cheap to clone; the last clone, pod or client to go takes everything with it.
+/// A node with addresses for 253 pods and clients. Clones, pods and clients share it; dropping the last of them removes it.
 #[derive(Clone)]
 pub struct World {
-    land: Arc<Land>,
+    shared: Arc<Shared>,
 }
 
-/// What pods and clients share. The order is that of the removal: first everything that runs.
-struct Land {
+/// The parts that all handles of a world share. The fields are dropped in this order, running processes first.
+struct Shared {
     cgroups: Cgroups,
     pins: Pins,
     node: Namespace,
@@ -63,16 +63,16 @@ struct Land {
 }
 
 impl World {
-    /// Makes an empty world. `name` is for people who look at the machine meanwhile.
+    /// Makes an empty world with the kernel's address families. `name` becomes part of all names, for people who debug it.
     pub fn new(name: &str) -> Result<Self> {
         Self::of(name, Families::here())
     }
 
     /// As [`Self::new`], with addresses of these families only.
     pub fn of(name: &str, families: Families) -> Result<Self> {
-        ensure!(geteuid().is_root(), "a world of network namespaces and cgroups takes root: run this as root");
+        ensure!(geteuid().is_root(), "only root can make network namespaces and cgroups: run this as root");
         let identity = Identity::next(name)?;
-        let land = Land {
+        let shared = Shared {
             cgroups: Cgroups::create(&identity)?,
             pins: Pins::name(&identity)?,
             node: make_node(&identity, families)?,
@@ -84,110 +84,115 @@ impl World {
             families,
             last_address: AtomicU16::new(1),
         };
-        Ok(Self { land: Arc::new(land) })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Removes what is left of worlds whose process is gone; each failure is a warning.
+    /// Removes the worlds whose process no longer runs. Prints a warning for each failure.
     pub fn sweep() {
         sweep::sweep();
     }
 
-    /// A new pod at the next free address. It serves nothing yet.
+    /// Makes a pod with the next free address. It has no server yet.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        let host = self.land.last_address.fetch_add(1, Ordering::Relaxed) + 1;
-        let host = u8::try_from(host).ok().filter(|host| *host < u8::MAX).context("the world is full: no address is left")?;
-        Pod::join(Arc::clone(&self.land), name, host)
+        let host = self.shared.last_address.fetch_add(1, Ordering::Relaxed) + 1;
+        let host = u8::try_from(host)
+            .ok()
+            .filter(|host| *host < u8::MAX)
+            .context("the world has no free address for another pod: 253 are the most")?;
+        Pod::join(Arc::clone(&self.shared), name, host)
     }
 
-    /// A new client: a place like a pod's, to run programs in.
+    /// Makes a client, which is a pod without a server.
     pub fn client(&self, name: &str) -> Result<Client> {
         self.pod(name)
     }
 
-    /// A program in the node's network namespace, outside of the cgroup that portmap is attached to. It dies with the world.
+    /// A command that runs in the node's network namespace, outside of the cgroup that portmap is attached to.
     ///
-    /// For everything that belongs to the node, as the agent does.
+    /// This is for programs of the node, such as the agent. Dropping the world kills them.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.command_in(Group::Clean, program)
     }
 
-    /// A program in the node's network namespace, in the given group.
+    /// As [`Self::command`], in the given group.
     #[must_use]
     pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
-        self.land.cgroups.command(group, &self.land.node, program.as_ref())
+        self.shared.cgroups.command(group, &self.shared.node, program.as_ref())
     }
 
-    /// Moves the calling thread into the node's network namespace, and with it the threads and programs that it starts from now
-    /// on: for what has to be on one network with them, such as a control plane with a kube-proxy.
+    /// Moves the calling thread into the node's network namespace. Its later threads and child processes start there too.
+    ///
+    /// This is for programs that need the pods' network, such as a control plane with a kube-proxy.
     pub fn enter(&self) -> Result<()> {
-        self.land.node.enter()
+        self.shared.node.enter()
     }
 
-    /// Opens ports of the node that answer with `node`, as long as the result is kept.
+    /// Starts a server of the node that replies with the name `node`. Dropping the result ends it.
     pub fn serve(&self, listens: &[Listen]) -> Result<Server> {
         let mut command = self.command(program::find("portmap-pod")?);
-        command.args(server::serve("node", self.land.families, listens));
-        Server::start(command, &self.land.log("node")).context("failed to start a server of the node")
+        command.args(server::serve("node", self.shared.families, listens));
+        Server::start(command, &self.shared.log("node")).context("failed to start a server of the node")
     }
 
-    /// Runs `ip` commands in the node's network namespace, one a line; all or an error.
+    /// Runs `ip` commands in the node's network namespace, one per line. Fails at the first error.
     pub fn ip(&self, script: &str) -> Result<()> {
-        self.land.node.ip(script)
+        self.shared.node.ip(script)
     }
 
-    /// The directory of a group of processes.
+    /// The cgroup directory of a group.
     #[must_use]
     pub fn cgroup(&self, group: Group) -> PathBuf {
-        self.land.cgroups.directory(group)
+        self.shared.cgroups.directory(group)
     }
 
-    /// Where the agent may pin its maps: a path on a mounted bpffs. The agent makes the directory, the world removes it.
+    /// The directory for the agent's pinned maps, on a mounted bpffs. The agent makes it; dropping the world removes it.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
-        self.land.pins.directory()
+        self.shared.pins.directory()
     }
 
-    /// A directory for manifests and logs, empty at first but for the logs of the pods.
+    /// A temporary directory for manifests and logs. The servers of the pods log there.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.land.directory.path()
+        self.shared.directory.path()
     }
 
     /// The path of the node's network namespace.
     #[must_use]
     pub fn namespace(&self) -> &Path {
-        self.land.node.path()
+        self.shared.node.path()
     }
 
-    /// The node's address in the pods' network.
+    /// The node's IPv4 address in the pods' network.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(NODE)
     }
 
-    /// The node's address in the pods' network.
+    /// The node's IPv6 address in the pods' network.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(NODE)
     }
 }
 
-impl Land {
-    /// Where the servers of this name write what goes wrong.
+impl Shared {
+    /// The log file of the servers with this name.
     fn log(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.log"))
     }
 }
 
+/// The host part of the node's addresses.
 const NODE: u8 = 1;
 
-/// In 10.244.0.0/24.
+/// The address with this host part in 10.244.0.0/24.
 fn ipv4(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 244, 0, host)
 }
 
-/// In `fd00:10:244::/64`.
+/// The address with this host part in `fd00:10:244::/64`.
 fn ipv6(host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, host.into())
 }
@@ -200,7 +205,7 @@ fn make_node(identity: &Identity, families: Families) -> Result<Namespace> {
     }
     let v4 = format!("addr add {}/24 dev {BRIDGE}", ipv4(NODE));
     let v6 = format!("addr add {}/64 dev {BRIDGE} nodad", ipv6(NODE));
-    // A bridge that knows who listens to multicast would have to learn it first: neighbour discovery would wait for that.
+    // With multicast snooping the bridge first learns the group members, and neighbour discovery waits for that.
     node.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0\n{}\nlink set {BRIDGE} up", families.script(v4, v6)))?;
     Ok(node)
 }

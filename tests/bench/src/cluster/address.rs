@@ -1,10 +1,10 @@
-//! The addresses of a made-up cluster, by number.
+//! The generated addresses of the artificial cluster, by number.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portmap::model::Family;
 
-/// A network of each family: the second number of `10.x.0.0`, and the third group of `fd00:10:x::`.
+/// A network of each family: the x of `10.x.0.0`, and the x of `fd00:10:x::`.
 type Networks = (u8, u16);
 
 const SERVICES: Networks = (96, 0x96);
@@ -22,7 +22,7 @@ pub(super) fn pod_address(family: Family, number: u32) -> IpAddr {
     address(PODS, family, number)
 }
 
-/// The address of a pod that took the place of another: from 10.192.0.0 and `fd00:10:192::` on.
+/// The address of a pod that replaces another pod: from 10.192.0.0 and `fd00:10:192::` on.
 pub(super) fn replacement(family: Family, number: u32) -> IpAddr {
     address(REPLACEMENTS, family, number)
 }

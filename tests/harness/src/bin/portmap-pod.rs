@@ -1,4 +1,4 @@
-//! What runs in the pods and clients of a world: an application that says who it is, and those who ask it.
+//! `portmap-pod`: the program that runs in the pods and clients of a world, as a server or as a client.
 
 #![forbid(unsafe_code)]
 
@@ -18,51 +18,51 @@ use portmap_harness::pod_hammer::{self, Targets};
 use portmap_harness::{pod_process, pod_server, pod_share};
 use serde::Serialize;
 
-/// A pod's application, and its clients
+/// Servers and clients for portmap's tests
 #[derive(Parser)]
 #[command(version)]
 enum Command {
-    /// Answer everyone with the pod's name and port, until standard input ends
+    /// Reply to each request with the pod's name and port, until standard input ends
     Serve(Serve),
-    /// Ask an address who answers there
+    /// Send requests to an address, and print which pods replied
     Connect(Connect),
-    /// Do what standard input says with sockets, a line of JSON each
+    /// Execute the socket calls of standard input, one JSON request per line
     Drive,
-    /// Answer queries for names, until standard input ends
+    /// Serve DNS records, until standard input ends
     Dns(Dns),
-    /// Ask addresses all the time who answers there, until standard input ends
+    /// Send requests to addresses continuously, until standard input ends
     Hammer(Hammer),
-    /// Ask addresses all the time through one UDP socket, until standard input ends
+    /// Send requests to addresses through one UDP socket continuously, until standard input ends
     Share(Share),
-    /// Measure what portmap adds to connecting
+    /// Measure the time that portmap adds to socket calls
     Bench(Bench),
 }
 
 #[derive(Args)]
 struct Serve {
-    /// The pod's name, given in every answer
+    /// The pod's name, which is part of every reply
     #[arg(long)]
     name: String,
-    /// Where to listen; repeatable
+    /// A port to listen on; repeatable
     #[arg(long, value_name = "PORT/PROTOCOL", required = true)]
     listen: Vec<Listen>,
-    /// The local address; the default serves IPv4 too
+    /// The local address; the default serves IPv6 and IPv4
     #[arg(long, default_value = "::")]
     address: IpAddr,
 }
 
 #[derive(Args)]
 struct Connect {
-    /// The address and port to ask
+    /// The address and port that receive the requests
     #[arg(value_name = "ADDR:PORT")]
     target: SocketAddr,
-    /// Ask through connected UDP sockets
+    /// Use connected UDP sockets instead of TCP
     #[arg(long)]
     udp: bool,
-    /// How often, each time through a new socket
+    /// Number of requests; each uses a new socket
     #[arg(long, default_value_t = 1)]
     count: u32,
-    /// How long to wait for a connection, and again for an answer, in milliseconds
+    /// Time limit for the connection, and again for the reply, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Print JSON
@@ -72,23 +72,23 @@ struct Connect {
 
 #[derive(Args)]
 struct Dns {
-    /// The pod's name, the TXT record of `who`
+    /// The pod's name, which is the TXT record of `who`
     #[arg(long)]
     name: String,
     /// The port for UDP and TCP
     #[arg(long, default_value_t = 53)]
     port: u16,
-    /// An address of a name; repeatable
+    /// A name and one of its addresses; repeatable
     #[arg(value_name = "NAME=ADDRESS")]
     records: Vec<Record>,
 }
 
 #[derive(Args)]
 struct Hammer {
-    /// How many threads ask
+    /// Number of threads that send requests
     #[arg(long, default_value_t = 8)]
     threads: u8,
-    /// Only count what comes of it
+    /// Print the number of requests per target and outcome instead of each request
     #[arg(long)]
     tally: bool,
     #[command(flatten)]
@@ -97,10 +97,10 @@ struct Hammer {
 
 #[derive(Args)]
 struct Share {
-    /// How many threads ask
+    /// Number of threads that send requests
     #[arg(long, default_value_t = 4)]
     threads: u8,
-    /// Who is asked
+    /// Addresses that receive the requests
     #[arg(value_name = "ADDR:PORT", required = true)]
     targets: Vec<SocketAddr>,
 }

@@ -1,4 +1,4 @@
-//! How a program reaches the API server: clients and kubeconfig files.
+//! Access to the API server: client configurations, kubeconfig files and tokens.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -17,31 +17,32 @@ use serde_json::{Value, json};
 
 use super::TokenFile;
 
-/// Longer than any test.
+/// Lifetime of tokens: four hours, longer than any test.
 const TOKEN_SECONDS: i64 = 4 * 3600;
 
-/// A server of the control plane, and what is needed to trust it.
+/// The URL of a server of the control plane, and the authority of its certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     pub(super) url: String,
-    /// PEM.
+    /// The certificate of the authority in PEM.
     pub(super) authority: String,
 }
 
 impl Access {
-    /// The server on `port` that shows `certificate`, which ends with that of the authority that signed it.
+    /// The server on `port` of loopback. The file `certificate` has its certificate, and last the certificate of the authority.
     pub(super) fn new(port: u16, certificate: &Path) -> Result<Self> {
         let chain = fs::read_to_string(certificate).with_context(|| format!("failed to read {}", certificate.display()))?;
-        let authority = chain.rfind("-----BEGIN CERTIFICATE-----").context("no certificate in the API server's file")?;
+        let authority =
+            chain.rfind("-----BEGIN CERTIFICATE-----").context("the API server's certificate file has no certificate")?;
         Ok(Self { url: format!("https://127.0.0.1:{port}"), authority: chain[authority..].to_owned() })
     }
 
-    /// The same server, by another way.
+    /// The same server under another URL.
     pub(super) fn by(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
-    /// A kubeconfig: JSON, which is YAML as well, and complete in itself.
+    /// A self-contained kubeconfig. It is JSON, which every YAML parser reads.
     fn kubeconfig(&self, user: &str, token: &str) -> Value {
         let authority = ByteString(self.authority.clone().into_bytes());
         json!({
@@ -62,7 +63,7 @@ impl Access {
         Ok(path)
     }
 
-    /// Writes a kubeconfig for the bearer of whatever token is in a file.
+    /// Writes a kubeconfig that reads the token from a file at every use.
     pub(super) fn write_token_file_kubeconfig(&self, file: &TokenFile, user: &str) -> Result<()> {
         let mut kubeconfig = self.kubeconfig(user, "");
         kubeconfig["users"][0]["user"] = json!({"tokenFile": file.path});
@@ -70,12 +71,12 @@ impl Access {
             .with_context(|| format!("failed to write {}", file.kubeconfig.display()))
     }
 
-    /// What a client with this token needs.
+    /// The configuration of a client with this token.
     pub(super) async fn config(&self, user: &str, token: &str) -> Result<Config> {
         let kubeconfig: Kubeconfig =
-            serde_json::from_value(self.kubeconfig(user, token)).context("failed to read our own kubeconfig")?;
+            serde_json::from_value(self.kubeconfig(user, token)).context("failed to parse the generated kubeconfig")?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        // Taken from the environment, and not meant for loopback.
+        // kube takes the proxy from the environment; loopback needs none.
         config.proxy_url = None;
         Ok(config)
     }
@@ -89,8 +90,9 @@ pub(super) async fn check(config: &Config, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A token for a service account, as a kubelet would request it for a pod: bound to a Secret instead of a pod, if one is given,
-/// which is made. It ends with that.
+/// Requests a token for a service account, as a kubelet does for a pod.
+///
+/// If `secret` is given, a Secret with this name is made, and the token is bound to it: deleting the Secret invalidates the token.
 pub(super) async fn service_account_token(client: Client, namespace: &str, name: &str, secret: Option<&str>) -> Result<String> {
     let bound_object_ref = match secret {
         Some(secret) => Some(make_secret(client.clone(), namespace, secret).await?),
@@ -99,18 +101,18 @@ pub(super) async fn service_account_token(client: Client, namespace: &str, name:
     let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref, ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
-    let answer = accounts
+    let response = accounts
         .create_token_request(name, &PostParams::default(), &request)
         .await
         .with_context(|| format!("failed to request a token for the service account {namespace}/{name}"))?;
-    answer.status.and_then(|status| status.token).context("the API server granted a TokenRequest without a token")
+    response.status.and_then(|status| status.token).context("the API server's response to a TokenRequest has no token")
 }
 
 async fn make_secret(client: Client, namespace: &str, name: &str) -> Result<BoundObjectReference> {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let secret = Secret { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, ..Secret::default() };
-    let made = secrets.create(&PostParams::default(), &secret).await;
-    let uid = made.with_context(|| format!("failed to create the Secret {namespace}/{name}"))?.metadata.uid;
+    let created = secrets.create(&PostParams::default(), &secret).await;
+    let uid = created.with_context(|| format!("failed to create the Secret {namespace}/{name}"))?.metadata.uid;
     Ok(BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Secret".to_owned()),
@@ -119,7 +121,7 @@ async fn make_secret(client: Client, namespace: &str, name: &str) -> Result<Boun
     })
 }
 
-/// A token that nobody can guess: other users of the machine reach its loopback too.
+/// A random token of 128 bits. It must be secret, because other users of the machine can connect to its loopback addresses.
 pub(super) fn random_token() -> Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("failed to read /dev/urandom")?;

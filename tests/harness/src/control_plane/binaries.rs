@@ -1,8 +1,8 @@
-//! Builds the programs of Kubernetes from source, once for each pinned version.
+//! Builds the programs of Kubernetes from source, once per pinned version.
 //!
-//! They are Go programs, pinned by the module in `tests/control-plane`, and end up beside Cargo's own output, in
-//! `<target directory>/control-plane`. The first build takes minutes; later ones notice that nothing changed. Several test
-//! processes may ask at the same time: one builds, the others wait for it.
+//! The Go module in `tests/control-plane` pins the versions. The programs are placed in `<target directory>/control-plane`. The
+//! first build takes minutes; later calls only compare `go.mod`. A lock serializes several test processes: one builds, the others
+//! wait for it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -12,16 +12,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::process::tail;
+use super::component::tail;
 
-/// The programs that a [`ControlPlane`](super::ControlPlane) runs.
+/// The paths of the programs that a [`ControlPlane`](super::ControlPlane) runs.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// The store behind the API server.
+    /// `etcd`, which stores the objects of the API server.
     pub etcd: PathBuf,
-    /// The API server.
+    /// `kube-apiserver`
     pub api_server: PathBuf,
-    /// What turns Services and Pods into `EndpointSlices`.
+    /// `kube-controller-manager`, which makes `EndpointSlices` from Services and Pods.
     pub controller_manager: PathBuf,
 }
 
@@ -34,9 +34,9 @@ pub enum Program {
     ApiServer,
     /// `kube-controller-manager`
     ControllerManager,
-    /// `kube-proxy`, the peer that portmap is compared with.
+    /// `kube-proxy`, which tests compare with portmap.
     Proxy,
-    /// `kubectl`, for the demo.
+    /// `kubectl`
     Kubectl,
 }
 
@@ -61,7 +61,7 @@ impl Program {
     }
 }
 
-/// The programs of a control plane, built if they are not there yet or were built from another `go.mod`.
+/// The programs of a control plane. Builds each that is missing or was built from another `go.mod`.
 pub fn binaries() -> Result<Binaries> {
     Ok(Binaries {
         etcd: binary(Program::Etcd)?,
@@ -70,7 +70,7 @@ pub fn binaries() -> Result<Binaries> {
     })
 }
 
-/// One program, built if it is not there yet or was built from another `go.mod`.
+/// One program. Builds it if it is missing or was built from another `go.mod`.
 pub fn binary(program: Program) -> Result<PathBuf> {
     let directory = output_directory();
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -95,12 +95,12 @@ fn output_directory() -> PathBuf {
     workspace.join(target).join("control-plane")
 }
 
-/// Holds off other processes that build, until the file is dropped.
+/// Takes the lock of the build. Dropping the file releases it.
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
     let locked = match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            progress("waiting for another process that builds the control plane");
+            progress("waiting for another process to finish its build");
             file.lock()
         }
         Err(TryLockError::Error(error)) => Err(error),
@@ -110,8 +110,9 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Builds beside the final name and renames, so that whoever starts the program sees the old one or the new one, whole.
-/// The stamp goes first and comes back last: an interrupted build is done again.
+/// Builds to a temporary name and renames the result, so that the program is always complete.
+///
+/// The stamp is removed first and written last, so that an interrupted build is repeated.
 fn replace(program: Program, binary: &Path, stamp: &Path, go_mod: &str) -> Result<()> {
     let name = program.name();
     if stamp.exists() {
@@ -131,7 +132,7 @@ fn build(program: Program, output: &Path, go_mod: &str) -> Result<()> {
     let mut go = Command::new("go");
     go.current_dir(module()).env("CGO_ENABLED", "0").env("GOWORK", "off");
     if std::env::var_os("GOTOOLCHAIN").is_none() {
-        // Distributions switch this off; go.mod may ask for a newer Go than theirs.
+        // Distributions disable toolchain downloads, but go.mod may require a newer Go than theirs.
         go.env("GOTOOLCHAIN", "auto");
     }
     go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &linker_flags(go_mod)?, "-o"]);
@@ -149,21 +150,20 @@ fn build(program: Program, output: &Path, go_mod: &str) -> Result<()> {
     Ok(())
 }
 
-/// Go does not know the version of a dependency it builds: without this the API server says v0.0.0, and clients that look
-/// at the version take it for an ancient one.
+/// Linker flags that set the version of Kubernetes. Without them the API server reports v0.0.0, and clients treat it as outdated.
 fn linker_flags(go_mod: &str) -> Result<String> {
     const VARIABLES: &str = "k8s.io/component-base/version";
     let version = go_mod
         .lines()
         .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v")?.split_whitespace().next())
-        .context("tests/control-plane/go.mod does not name a version of k8s.io/kubernetes")?;
+        .context("tests/control-plane/go.mod has no version of k8s.io/kubernetes")?;
     let mut numbers = version.split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     Ok(format!("-s -w -X {VARIABLES}.gitVersion=v{version} -X {VARIABLES}.gitMajor={major} -X {VARIABLES}.gitMinor={minor}"))
 }
 
-/// Says what takes so long, past the capturing of a test's output.
-fn progress(what: &str) {
-    // Nothing can be done about a closed stderr.
-    writeln!(io::stderr(), "control plane: {what}").ok();
+/// Reports a slow step directly on standard error, because the test runner captures `eprintln!`.
+fn progress(step: &str) {
+    // If standard error is closed, there is no other output.
+    writeln!(io::stderr(), "control plane: {step}").ok();
 }

@@ -1,4 +1,4 @@
-//! Another certificate for the API server: it makes one, and an authority for it, whenever there is none.
+//! Removes the API server's certificate. At its next start the API server makes a new one, with a new authority.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::flags::Files;
 
-/// Takes the certificate away, and keeps the first one's key for what it signs besides.
+/// Removes the certificate and its key. Keeps a copy of the first key, which also signs service-account tokens.
 pub(super) fn forget(files: &Files<'_>) -> Result<()> {
     if !files.first_key().exists() {
         fs::copy(files.key(), files.first_key()).context("failed to keep the API server's key")?;

@@ -1,5 +1,5 @@
-//! A detour on the way to the API server: requests go on to it, but for some that are answered here as an overloaded or older API
-//! server would, or a load balancer before it. It speaks plain HTTP to its clients.
+//! An HTTP proxy before the API server. It answers selected requests itself, as an overloaded or older API server would, or a load
+//! balancer. Other requests are forwarded. Clients connect with plain HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +15,18 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// What is answered here instead.
+/// Selects requests, and the response that they get instead of the API server's.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// A part of the path and query of the requests.
+    /// A substring of the path and query of the selected requests.
     pub of: &'static str,
-    /// The answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// How many seconds the client is asked to wait.
+    /// The value of the header `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
 }
 
-/// A detour that answers nothing itself at first. It is there until dropped.
+/// A running proxy. It forwards all requests until [`Self::refuse`] is called. Dropping this stops it.
 #[derive(Debug)]
 pub struct Detour {
     address: SocketAddr,
@@ -37,44 +37,44 @@ pub struct Detour {
 #[derive(Debug, Default)]
 struct Inner {
     refusal: Mutex<Option<Refusal>>,
-    /// How many requests were refused.
+    /// Number of refused requests since the last change of `refusal`.
     refused: Mutex<usize>,
-    /// Ends the answers under way.
+    /// Ends the responses in progress.
     breaks: Notify,
 }
 
 impl Detour {
-    /// Sets one up on a port of loopback. `onwards` is a client without credentials: those of the requests go on.
-    pub async fn start(onwards: Client) -> Result<Self> {
+    /// Starts a proxy on a free port of loopback. `api_server` is a client without credentials, because requests have their own.
+    pub async fn start(api_server: Client) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("failed to listen on 127.0.0.1")?;
         let address = listener.local_addr()?;
         let inner = Arc::new(Inner::default());
-        let router = axum::Router::new().fallback(answer).with_state((inner.clone(), onwards));
+        let router = axum::Router::new().fallback(answer).with_state((inner.clone(), api_server));
         let server = tokio::spawn(async move {
-            // It never ends by itself.
+            // This ends only when the task is aborted.
             axum::serve(listener, router).await.ok();
         });
         Ok(Self { address, inner, server })
     }
 
-    /// What a client of the API server is told.
+    /// The URL for clients of the API server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Answers some requests here from now on, or none.
+    /// Refuses the selected requests from now on; `None` forwards all requests. Resets [`Self::refused`].
     pub fn refuse(&self, refusal: Option<Refusal>) {
         *self.inner.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
         *self.inner.refused.lock().unwrap_or_else(PoisonError::into_inner) = 0;
     }
 
-    /// Ends all answers that are under way.
+    /// Ends all responses in progress, including watches.
     pub fn break_off(&self) {
         self.inner.breaks.notify_waiters();
     }
 
-    /// How many requests were answered here since the last call of [`Self::refuse`].
+    /// Number of requests that were refused since the last call of [`Self::refuse`].
     #[must_use]
     pub fn refused(&self) -> usize {
         *self.inner.refused.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +97,7 @@ impl Inner {
     }
 }
 
-async fn answer(State((inner, onwards)): State<(Arc<Inner>, Client)>, request: Request) -> Response<Body> {
+async fn answer(State((inner, api_server)): State<(Arc<Inner>, Client)>, request: Request) -> Response<Body> {
     if let Some(Refusal { of: _, status, retry_after }) = inner.refusal_of(&request) {
         let headers = retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
         return match headers {
@@ -105,16 +105,16 @@ async fn answer(State((inner, onwards)): State<(Arc<Inner>, Client)>, request: R
             None => (status, status.to_string()).into_response(),
         };
     }
-    // Nobody who goes this way sends a body.
+    // The agent, which is the client in these tests, sends only requests without a body.
     let (mut head, _) = request.into_parts();
     head.headers.remove(header::HOST);
-    match onwards.send(axum::http::Request::from_parts(head, kube::client::Body::empty())).await {
-        Ok(response) => response.map(|body| Body::from_stream(until_broken(inner, body))),
+    match api_server.send(axum::http::Request::from_parts(head, kube::client::Body::empty())).await {
+        Ok(response) => response.map(|body| Body::from_stream(until_break(inner, body))),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
 
-fn until_broken(inner: Arc<Inner>, body: kube::client::Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-    let broken = async move { inner.breaks.notified().await };
-    Body::new(body).into_data_stream().take_until(Box::pin(broken))
+fn until_break(inner: Arc<Inner>, body: kube::client::Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let broken_off = async move { inner.breaks.notified().await };
+    Body::new(body).into_data_stream().take_until(Box::pin(broken_off))
 }

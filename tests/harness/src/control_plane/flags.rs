@@ -1,13 +1,13 @@
-//! The command lines of the three programs, and the files they share.
+//! The command lines of etcd, the API server and the controller manager, and the files that they share.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Addresses of Services, in both families.
+/// Address ranges of Services, IPv4 and IPv6.
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
-/// Nothing ever uses it, but the API server refuses a loopback address (this one is for documentation, RFC 5737).
+/// Advertised address of the API server. It is not used, but a loopback address is refused; this one is for documentation (RFC 5737).
 const ADVERTISED: &str = "192.0.2.1";
 
 /// The directory of one control plane.
@@ -15,30 +15,30 @@ const ADVERTISED: &str = "192.0.2.1";
 pub(super) struct Files<'a>(pub(super) &'a Path);
 
 impl Files<'_> {
-    /// What etcd listens on: a socket of the file system, since a free TCP port could be taken before etcd binds it.
+    /// The Unix socket of etcd. Another process could take a free TCP port before etcd binds it.
     pub(super) fn etcd_socket(&self) -> PathBuf {
         self.0.join("etcd.sock")
     }
 
-    /// The API server's own certificate, followed by that of the authority it made for it.
+    /// The API server's certificate, followed by that of its authority. The API server makes both.
     pub(super) fn certificate(&self) -> PathBuf {
         self.0.join("certificates/apiserver.crt")
     }
 
-    /// The key that the server makes for TLS signs service-account tokens too: it is there in time, and survives a restart.
+    /// The TLS key that the API server makes at its start. The key also signs service-account tokens, and a restart keeps it.
     pub(super) fn key(&self) -> PathBuf {
         self.0.join("certificates/apiserver.key")
     }
 
-    /// The key of the first certificate, once there is another. It goes on to sign tokens.
+    /// A copy of the first TLS key, which exists after a renewal of the certificate. It continues to sign tokens.
     pub(super) fn first_key(&self) -> PathBuf {
         self.0.join("first.key")
     }
 
-    /// Writes the file of static tokens: one, of an administrator.
+    /// Writes the file of static tokens. It has one token, that of an administrator.
     pub(super) fn write_tokens(&self, admin: &str) -> Result<()> {
         fs::write(self.0.join("tokens.csv"), format!("{admin},admin,admin,system:masters\n"))
-            .context("failed to write the file of tokens")
+            .context("failed to write the file of static tokens")
     }
 
     pub(super) fn etcd(&self) -> Vec<String> {
@@ -51,7 +51,7 @@ impl Files<'_> {
             format!("--listen-peer-urls={peers}"),
             format!("--initial-advertise-peer-urls={peers}"),
             format!("--initial-cluster=default={peers}"),
-            // The data need not survive the machine.
+            // The data need not survive a crash of the machine.
             "--unsafe-no-fsync".to_owned(),
         ]
     }
@@ -70,7 +70,7 @@ impl Files<'_> {
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={key}"),
             format!("--service-account-signing-key-file={key}"),
-            // It would refuse every pod, as nothing here makes the service accounts named "default".
+            // This plugin would refuse every pod, because no controller makes the service accounts named "default".
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             format!("--service-cluster-ip-range={SERVICE_RANGES}"),
             // portmap's own DaemonSet is privileged.
@@ -85,7 +85,7 @@ impl Files<'_> {
             format!("--kubeconfig={}", kubeconfig.display()),
             "--controllers=endpointslice-controller,endpointslice-mirroring-controller".to_owned(),
             "--leader-elect=false".to_owned(),
-            // The default is made for a shared API server: thousands of Services would wait for minutes.
+            // The default limits suit a shared API server: thousands of Services would take minutes.
             "--kube-api-qps=1000".to_owned(),
             "--kube-api-burst=1000".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),

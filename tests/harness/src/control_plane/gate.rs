@@ -1,4 +1,4 @@
-//! A gate on the way to the API server, through which all bytes of a client go, or not.
+//! A TCP proxy before the API server, which forwards connections, resets them or keeps them silent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -11,59 +11,59 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// What becomes of connections. Those that there are end with every change.
+/// The handling of new connections. A change of mode ends the existing connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They lead to the API server.
+    /// Connections are forwarded to the API server.
     Open,
-    /// They are reset.
+    /// Connections are reset.
     Reset,
-    /// They are accepted, stay, and lead nowhere, as when a firewall has forgotten them.
+    /// Connections are accepted and stay open, but carry no data, as after a firewall lost its state.
     Silent,
 }
 
-/// A gate, open at first. It is there until dropped.
+/// A running proxy, at first in [`Mode::Open`]. Dropping this stops it.
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    porter: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Gate {
-    /// Sets one up on a port of loopback.
+    /// Starts a proxy on a free port of loopback.
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("failed to listen on 127.0.0.1")?;
-        Self::attend(listener, server)
+        Self::serve(listener, server)
     }
 
-    /// As [`Self::start`], on an address of the node of a world, which may be one that it has for this. The server is reached from
-    /// where this process is.
+    /// As [`Self::start`], on an address and port of a world's node. The connection to the server starts in this process's own
+    /// network namespace.
     pub fn start_on_node(world: &World, address: SocketAddr, server: SocketAddr) -> Result<Self> {
-        // The socket stays in the network namespace that it was made in.
+        // The listening socket stays in the network namespace of the node, in which it is made.
         let listen = || {
             world.enter()?;
             std::net::TcpListener::bind(address).with_context(|| format!("failed to listen on {address}"))
         };
         let listener = thread::scope(|scope| scope.spawn(listen).join()).map_err(|_| anyhow!("the thread panicked"))??;
         listener.set_nonblocking(true)?;
-        Self::attend(TcpListener::from_std(listener)?, server)
+        Self::serve(TcpListener::from_std(listener)?, server)
     }
 
-    fn attend(listener: TcpListener, server: SocketAddr) -> Result<Self> {
+    fn serve(listener: TcpListener, server: SocketAddr) -> Result<Self> {
         let address = listener.local_addr()?;
         let mode = watch::Sender::new(Mode::Open);
-        let porter = tokio::spawn(attend(listener, server, mode.subscribe()));
-        Ok(Self { address, mode, porter })
+        let task = tokio::spawn(accept_connections(listener, server, mode.subscribe()));
+        Ok(Self { address, mode, task })
     }
 
-    /// What a client of the API server is told.
+    /// The URL for clients of the API server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Opens or closes it. Silent connections stay silent until the next change, which resets them.
+    /// Sets the mode. Silent connections stay silent until the next change of mode, which resets them.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -71,22 +71,22 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.porter.abort();
+        self.task.abort();
     }
 }
 
-async fn attend(listener: TcpListener, server: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn accept_connections(listener: TcpListener, server: SocketAddr, mode: watch::Receiver<Mode>) {
     while let Ok((client, _)) = listener.accept().await {
-        tokio::spawn(treat(client, server, mode.clone()));
+        tokio::spawn(handle(client, server, mode.clone()));
     }
 }
 
-async fn treat(mut client: TcpStream, server: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    let began_in = *mode.borrow_and_update();
-    if began_in == Mode::Open {
+async fn handle(mut client: TcpStream, server: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    let initial_mode = *mode.borrow_and_update();
+    if initial_mode == Mode::Open {
         tokio::select! {
-            // However it ends, both ends see it.
-            _ = pass(&mut client, server) => return,
+            // Both connections close when this ends, so client and server notice.
+            _ = forward(&mut client, server) => return,
             _ = mode.changed() => {}
         }
     }
@@ -95,11 +95,11 @@ async fn treat(mut client: TcpStream, server: SocketAddr, mut mode: watch::Recei
             return;
         }
     }
-    // Closing with this set sends a reset.
+    // With a linger time of zero, closing the socket sends a reset.
     client.set_zero_linger().ok();
 }
 
-async fn pass(client: &mut TcpStream, server: SocketAddr) -> Result<()> {
+async fn forward(client: &mut TcpStream, server: SocketAddr) -> Result<()> {
     let mut upstream = TcpStream::connect(server).await?;
     copy_bidirectional(client, &mut upstream).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Load on an API server: many objects at once, and changes at a steady rate.
+//! Puts load on an API server: creates many objects, and changes `EndpointSlices` at a steady rate.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Requests under way at a time.
+/// Number of concurrent requests.
 const CONNECTIONS: usize = 8;
 
-/// Creates objects in a namespace that exists, in no order.
+/// Creates objects in an existing namespace, in any order.
 pub async fn create_all<K>(client: &Client, namespace: &str, objects: impl Iterator<Item = K>) -> Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
@@ -32,7 +32,8 @@ where
         .await
 }
 
-/// Merges changes into `EndpointSlices` at a steady rate, and returns how many it made each second: an API server may be slower.
+/// Patches `EndpointSlices` (name and merge patch) at the rate `each_second`. Returns the achieved rate per second, which is lower
+/// if the API server is slow.
 pub async fn change_slices(
     client: &Client,
     namespace: &str,
@@ -52,10 +53,10 @@ pub async fn change_slices(
         let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await;
         patched.with_context(|| format!("failed to change {name}"))
     });
-    let mut made = 0_u32;
+    let mut count = 0_u32;
     let mut outcomes = Box::pin(outcomes.buffer_unordered(CONNECTIONS));
     while outcomes.try_next().await?.is_some() {
-        made += 1;
+        count += 1;
     }
-    Ok(f64::from(made) / started.elapsed().as_secs_f64())
+    Ok(f64::from(count) / started.elapsed().as_secs_f64())
 }

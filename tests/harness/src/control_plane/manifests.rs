@@ -1,4 +1,4 @@
-//! Applies manifests as `kubectl apply --server-side` does, and more strictly.
+//! Applies manifests as `kubectl apply --server-side` does, but with strict field validation.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const FIELD_MANAGER: &str = "portmap-tests";
 
-/// What a document must say of itself to be sent to the right place.
+/// The fields of a document that determine its URL.
 #[derive(Deserialize)]
 struct Header {
     #[serde(flatten)]
@@ -25,8 +25,8 @@ struct Name {
     namespace: Option<String>,
 }
 
-/// Applies every document of a YAML text, of any kind, in order: created or changed, with fields the API server does not know
-/// refused. Namespaces are created as needed.
+/// Applies every document of a YAML text, of any kind, in order. Creates missing namespaces. Fails at fields that the API server
+/// does not know.
 pub async fn apply_yaml(client: &Client, text: &str) -> Result<()> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("failed to parse the manifests")?;
     for (index, document) in documents.iter().enumerate() {
@@ -38,21 +38,21 @@ pub async fn apply_yaml(client: &Client, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates a namespace unless it is there.
+/// Creates a namespace if it does not exist.
 pub async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let applied = namespaces.patch(name, &strictly(), &Patch::Apply(&namespace)).await;
+    let applied = namespaces.patch(name, &strict_apply(), &Patch::Apply(&namespace)).await;
     applied.with_context(|| format!("failed to create the namespace {name}"))?;
     Ok(())
 }
 
-/// How this harness applies: as the owner of the fields it sets, and with typing errors refused.
-pub(super) fn strictly() -> PatchParams {
+/// Parameters of a server-side apply that takes over the fields it sets, and that refuses unknown fields.
+pub(super) fn strict_apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force().validation_strict()
 }
 
-/// The document goes out as it was written: a typed object in between would drop the fields that strictness is to find.
+/// Applies a document unchanged. A typed object would drop unknown fields before the API server can refuse them.
 async fn apply(client: &Client, header: &Header, document: &Value) -> Result<()> {
     let kind = GroupVersionKind::try_from(&header.types).context("the apiVersion is malformed")?;
     let (resource, capabilities) = pinned_kind(client, &kind).await.context("the API server does not know this kind")?;
@@ -64,6 +64,6 @@ async fn apply(client: &Client, header: &Header, document: &Value) -> Result<()>
             Api::namespaced_with(client.clone(), namespace, &resource)
         }
     };
-    objects.patch(&header.metadata.name, &strictly(), &Patch::Apply(document)).await?;
+    objects.patch(&header.metadata.name, &strict_apply(), &Patch::Apply(document)).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The objects of a cluster as a test needs them: what a kubelet would report is written by hand.
+//! Creates Nodes and Pods for tests. Their status is written here, because there is no kubelet.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,57 +9,57 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::manifests::strictly;
+use super::manifests::strict_apply;
 pub use super::manifests::{apply_yaml, ensure_namespace};
 pub use super::watch::{await_objects, await_slices};
 
-/// A Pod that runs.
+/// A running Pod.
 #[derive(Clone, Copy, Debug)]
 pub struct PodSpec<'a> {
-    /// Created if it does not exist.
+    /// The Pod's namespace, which is created if it does not exist.
     pub namespace: &'a str,
-    /// Unique within the namespace.
+    /// The Pod's name, unique within the namespace.
     pub name: &'a str,
-    /// What selectors of Services look at.
+    /// Keys and values of the labels, which selectors of Services match.
     pub labels: &'a [(&'a str, &'a str)],
-    /// The name of the Node it runs on.
+    /// The name of the Pod's Node.
     pub node: &'a str,
-    /// At most one address of each family; the first is the primary one.
+    /// At most one address of each family; the first is the primary address.
     pub ips: &'a [IpAddr],
     /// Name, number and protocol (`TCP`, `UDP`, `SCTP`) of the container's ports; a name may be empty.
     pub ports: &'a [(&'a str, u16, &'a str)],
-    /// What the readiness probe says.
+    /// The result of the readiness probe.
     pub ready: Readiness,
 }
 
-/// Whether a Pod says it can serve.
+/// The status of a Pod's condition `Ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It can.
+    /// The condition is `True`.
     Ready,
-    /// It cannot now, or no more.
+    /// The condition is `False`.
     NotReady,
 }
 
-/// Creates a Node with these internal addresses, or gives them to one that exists.
+/// Creates a Node with these internal addresses, or sets the addresses of an existing Node.
 pub async fn create_node(client: &Client, name: &str, internal_ips: &[IpAddr]) -> Result<()> {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     let addresses: Vec<Value> = internal_ips.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
     let status = json!({"status": {"addresses": addresses}});
 
     let nodes: Api<Node> = Api::all(client.clone());
-    let applied = nodes.patch(name, &strictly(), &Patch::Apply(&node)).await;
+    let applied = nodes.patch(name, &strict_apply(), &Patch::Apply(&node)).await;
     applied.with_context(|| format!("failed to create the Node {name}"))?;
-    let patched = nodes.patch_status(name, &plainly(), &Patch::Merge(&status)).await;
+    let patched = nodes.patch_status(name, &strict_merge(), &Patch::Merge(&status)).await;
     patched.with_context(|| format!("failed to set the addresses of the Node {name}"))?;
     Ok(())
 }
 
-/// Creates a Pod that runs on its Node, or changes the labels, addresses and readiness of one that exists.
+/// Creates a running Pod, or changes the labels, addresses and readiness of an existing Pod.
 pub async fn apply_pod(client: &Client, pod: PodSpec<'_>) -> Result<()> {
     ensure_namespace(client, pod.namespace).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.namespace);
-    let applied = pods.patch(pod.name, &strictly(), &Patch::Apply(&manifest(&pod))).await;
+    let applied = pods.patch(pod.name, &strict_apply(), &Patch::Apply(&manifest(&pod))).await;
     applied.with_context(|| format!("failed to create the Pod {}/{}", pod.namespace, pod.name))?;
 
     let addresses: Vec<Value> = pod.ips.iter().map(|address| json!({"ip": address})).collect();
@@ -72,18 +72,18 @@ pub async fn apply_pod(client: &Client, pod: PodSpec<'_>) -> Result<()> {
     patch_status(&pods, pod.name, &status).await
 }
 
-/// Changes whether a Pod says it can serve.
+/// Sets the condition `Ready` of a Pod.
 pub async fn set_ready(client: &Client, namespace: &str, name: &str, ready: Readiness) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     patch_status(&pods, name, &json!({"status": {"conditions": conditions(ready)}})).await
 }
 
-/// Begins to delete a Pod as a rolling update does: it is terminating, and may still serve, until [`delete_pod`].
+/// Starts the deletion of a Pod with a long grace period, as in a rolling update. The Pod is terminating until [`delete_pod`].
 pub async fn terminate_pod(client: &Client, namespace: &str, name: &str) -> Result<()> {
     delete(client, namespace, name, 3600).await
 }
 
-/// Deletes a Pod at once.
+/// Deletes a Pod without a grace period.
 pub async fn delete_pod(client: &Client, namespace: &str, name: &str) -> Result<()> {
     delete(client, namespace, name, 0).await
 }
@@ -121,14 +121,14 @@ fn conditions(ready: Readiness) -> Value {
     json!([{"type": "Ready", "status": status}])
 }
 
-/// A merge replaces lists whole. Applying would take away what the same owner set before and left out now.
+/// Patches the status of a Pod. A merge patch keeps the fields that it does not name; an apply would remove those set before.
 async fn patch_status(pods: &Api<Pod>, name: &str, status: &Value) -> Result<()> {
-    let patched = pods.patch_status(name, &plainly(), &Patch::Merge(status)).await;
+    let patched = pods.patch_status(name, &strict_merge(), &Patch::Merge(status)).await;
     patched.with_context(|| format!("failed to set the status of the Pod {name}"))?;
     Ok(())
 }
 
-fn plainly() -> PatchParams {
+fn strict_merge() -> PatchParams {
     PatchParams::default().validation_strict()
 }
 

@@ -1,14 +1,14 @@
-//! A TCP port of 127.0.0.1 that stays reserved while its program is down.
+//! A TCP port of 127.0.0.1 that stays reserved while its program does not run.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt};
 
-/// A free port, held by a socket that is bound and never listens.
+/// A reserved port, held by a socket that is bound but never listens.
 ///
-/// Programs that set `SO_REUSEPORT` (Kubernetes: `--permit-port-sharing`) can listen on it all the same, and connections go
-/// to them only. Parallel tests so never take each other's port, not even between a kill and a restart.
+/// A program that sets `SO_REUSEPORT` (Kubernetes: `--permit-port-sharing`) can still listen on the port, and gets all its
+/// connections. So parallel tests never take each other's port, even between a kill and a restart.
 #[derive(Debug)]
 pub(super) struct Port {
     number: u16,

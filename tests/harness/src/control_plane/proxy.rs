@@ -7,28 +7,28 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::binaries::{Program, binary};
-use super::process::Process;
+use super::component::Component;
 
-/// A running kube-proxy, killed when dropped. What it wrote goes with its network namespace.
+/// A running kube-proxy. Dropping this kills it; its nftables rules stay until its network namespace is removed.
 #[derive(Debug)]
-pub struct Proxy(Process);
+pub struct Proxy(Component);
 
 impl Proxy {
-    /// Starts one, and builds it if need be. It is not waited for: what it does shows in the packet filter.
+    /// Builds kube-proxy if needed and starts it. Does not wait until it has written its rules.
     pub(super) fn start(home: &Path, kubeconfig: &Path, node: &str) -> Result<Self> {
         let program = binary(Program::Proxy)?;
         let path = home.join("kube-proxy.yaml");
         fs::write(&path, configuration(kubeconfig, node)).with_context(|| format!("failed to write {}", path.display()))?;
-        Process::spawn("kube-proxy", &program, &[format!("--config={}", path.display())], home).map(Self)
+        Component::spawn("kube-proxy", &program, &[format!("--config={}", path.display())], home).map(Self)
     }
 
-    /// Fails with the end of its log if it has ended.
+    /// Fails with the end of kube-proxy's log if it has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         self.0.check_alive()
     }
 }
 
-/// JSON, which is YAML as well.
+/// The configuration file. It is JSON, which every YAML parser reads.
 fn configuration(kubeconfig: &Path, node: &str) -> String {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -36,14 +36,14 @@ fn configuration(kubeconfig: &Path, node: &str) -> String {
         "clientConnection": {"kubeconfig": kubeconfig},
         "hostnameOverride": node,
         "mode": "nftables",
-        // It need not spare the processor: who waits for it waits for every change.
+        // The shortest delay between two synchronizations, because tests wait for every change.
         "nftables": {"minSyncPeriod": "10ms"},
-        // Which clients are pods of the node: those behind the interfaces that a world makes.
+        // Clients behind the interfaces `pod…` of a world are pods of the node.
         "detectLocalMode": "InterfaceNamePrefix",
         "detectLocal": {"interfaceNamePrefix": "pod"},
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
-        // Settings of the whole machine, which are not to be changed.
+        // These values leave the sysctls and the OOM score of the machine unchanged.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "oomScoreAdj": 0,
     })

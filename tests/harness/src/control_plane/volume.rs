@@ -1,4 +1,4 @@
-//! The files of a pod's service account, as a kubelet keeps them: one symbolic link is replaced, and all of them are others.
+//! The files of a pod's service account, in the layout of a kubelet. Replacing one symbolic link changes all files at once.
 //!
 //! ```text
 //! ca.crt, namespace, token → ..data/…
@@ -13,31 +13,33 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// The link to the version in force.
+/// The symbolic link to the directory of the current version.
 const DATA: &str = "..data";
 const TOKEN: &str = "token";
 
-/// Mounts a volume where a pod has it, seen by nobody else, and becomes a program.
+/// Shell script that mounts the volume at its path in a pod, in a private mount namespace, and executes a program.
 const IN_POD: &str = "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && \
                       mount --bind \"$1\" /run/secrets/kubernetes.io/serviceaccount && shift && exec \"$@\"";
 
-/// What a service account's volume holds.
+/// The contents of a service account's volume.
 pub(super) struct Contents<'a> {
     pub(super) authority: &'a str,
     pub(super) namespace: &'a str,
     pub(super) token: &'a str,
 }
 
-/// A volume, and the port of the API server on this machine that it is for.
+/// A service account's volume. Dropping this removes its directory.
 #[derive(Debug)]
 pub struct Volume {
     directory: TempDir,
+    /// The port of the API server on 127.0.0.1.
     api_port: u16,
+    /// Number of the current version, from 1.
     version: u32,
 }
 
 impl Volume {
-    /// One that is there for as long as the result.
+    /// Makes a volume with these contents.
     pub(super) fn new(api_port: u16, contents: &Contents<'_>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("portmap-service-account-").tempdir()?;
         let mut volume = Self { directory, api_port, version: 0 };
@@ -48,7 +50,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Puts others in the place of all files, at one moment.
+    /// Replaces all files atomically.
     pub(super) fn replace(&mut self, contents: &Contents<'_>) -> Result<()> {
         self.version += 1;
         let version = format!("..{}", self.version);
@@ -59,15 +61,15 @@ impl Volume {
         }
         let next = self.path().join("..data_tmp");
         symlink(version, &next).context("failed to link the volume's next version")?;
-        fs::rename(next, self.path().join(DATA)).context("failed to put the volume's next version in force")
+        fs::rename(next, self.path().join(DATA)).context("failed to replace the volume's current version")
     }
 
-    /// The token in force.
+    /// Reads the current token.
     pub fn token(&self) -> Result<String> {
         fs::read_to_string(self.path().join(TOKEN)).context("failed to read the volume's token")
     }
 
-    /// A program that finds the API server as in a pod: by its environment, and the files where a pod has them. Needs root.
+    /// A command that finds the API server as in a pod: by environment variables, and by the files at their usual path. Needs root.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! Waits for objects to become what a test expects, through a watch: no sleeping, no asking again.
+//! Waits through a watch until objects satisfy a test's condition. It does not poll.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -30,8 +30,8 @@ pub async fn await_slices(
         .with_context(|| format!("the EndpointSlices of {namespace}/{service} are not as expected"))
 }
 
-/// Waits until the selected objects, all of them together, satisfy the condition, and returns them sorted by namespace and
-/// name. The error of a wait in vain shows them as they were last.
+/// Waits until the selected objects together satisfy the condition, and returns them sorted by namespace and name. After the time
+/// limit, the error shows the last state of the objects.
 pub async fn await_objects<K>(
     api: Api<K>,
     selection: watcher::Config,
@@ -55,21 +55,21 @@ where
     };
     match timeout(within, follow).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(anyhow!("not after {within:?}; {}", seen.describe())),
+        Err(_) => Err(anyhow!("the condition was not met within {within:?}; {}", seen.describe())),
     }
 }
 
-/// The selected objects so far.
+/// The selected objects that the watch has reported so far, by namespace and name.
 struct Seen<K> {
     objects: BTreeMap<(Option<String>, String), K>,
-    /// Not in the middle of a list, when only some of them are known.
+    /// Whether the initial list is complete.
     listed: bool,
-    trouble: Option<watcher::Error>,
+    last_error: Option<watcher::Error>,
 }
 
 impl<K> Default for Seen<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), listed: false, trouble: None }
+        Self { objects: BTreeMap::new(), listed: false, last_error: None }
     }
 }
 
@@ -87,8 +87,8 @@ impl<K: ResourceExt + Clone + Serialize> Seen<K> {
             Ok(Event::Delete(object)) => {
                 self.objects.remove(&(object.namespace(), object.name_any()));
             }
-            // The watcher tries again; it matters only when time runs out.
-            Err(error) => self.trouble = Some(error),
+            // The watcher retries; the error is shown only after the time limit.
+            Err(error) => self.last_error = Some(error),
         }
     }
 
@@ -97,9 +97,9 @@ impl<K: ResourceExt + Clone + Serialize> Seen<K> {
     }
 
     fn describe(&self) -> String {
-        let heading = format!("{} objects are there", self.objects.len());
-        let trouble = self.trouble.as_ref().map(|error| format!("the last trouble of the watch: {error}"));
-        let lines: Vec<_> = [heading].into_iter().chain(self.objects.values().map(as_json)).chain(trouble).collect();
+        let heading = format!("{} objects exist", self.objects.len());
+        let last_error = self.last_error.as_ref().map(|error| format!("the last error of the watch: {error}"));
+        let lines: Vec<_> = [heading].into_iter().chain(self.objects.values().map(as_json)).chain(last_error).collect();
         lines.join("\n  ")
     }
 }

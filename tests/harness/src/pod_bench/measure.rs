@@ -1,4 +1,4 @@
-//! Blocks of timed calls, each in the cgroup of its arm.
+//! Times socket calls in blocks. Each block runs in the cgroup of its arm. `statistics` computes the figures afterwards.
 
 use std::fs;
 use std::io;
@@ -12,19 +12,20 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 
 use super::{Arm, Plan, Work};
 
-/// An answer that takes longer is lost.
+/// Time limit for a reply. After it the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The three arms, ready to be measured in any order.
+/// Measures the three arms, in any order.
 pub(super) struct Arms<'p> {
     plan: &'p Plan,
-    /// Counts the turns.
+    /// Counter that selects the next address of the plan.
     turn: usize,
 }
 
-/// What the samples of one block have in common. A socket is the arm's in whose cgroup it was made.
+/// The state that all samples of one block share.
 struct Block {
     arm: Arm,
+    /// The reused socket of [`Work::UdpUnconnected`]. It belongs to the cgroup in which it was made.
     datagrams: Option<UdpSocket>,
 }
 
@@ -33,7 +34,7 @@ impl<'p> Arms<'p> {
         Self { plan, turn: 0 }
     }
 
-    /// The times of one block in nanoseconds, in the order in which they were taken.
+    /// Measures one block: the times in nanoseconds, in the order of the calls.
     pub(super) fn block(&mut self, arm: Arm) -> Result<Vec<u32>> {
         enter(match arm {
             Arm::Clean => &self.plan.cgroup_clean,
@@ -49,7 +50,7 @@ impl<'p> Arms<'p> {
     }
 
     fn sample(&mut self, block: &Block) -> Result<u32> {
-        // A socket that stays does so with its destination.
+        // A reused socket keeps its destination for the whole block.
         if block.datagrams.is_none() {
             self.turn += 1;
         }
@@ -66,7 +67,7 @@ impl<'p> Arms<'p> {
         Ok(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX))
     }
 
-    /// Whose turn it is.
+    /// The next address of this arm.
     fn address(&self, arm: Arm) -> io::Result<SocketAddr> {
         let addresses = match arm {
             Arm::Clean | Arm::Miss => &self.plan.direct,
@@ -81,12 +82,12 @@ fn enter(cgroup: &Path) -> Result<()> {
     fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("failed to enter the cgroup {}", cgroup.display()))
 }
 
-/// Only the call itself is timed.
+/// Times `connect()` alone, without `socket()` and `close()`.
 fn time_connect(address: SocketAddr, kind: SockType) -> io::Result<Duration> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if kind == SockType::Stream {
-        // Closing resets the connection: no TIME_WAIT piles up and no port is used up.
+        // `close()` then resets the connection, which leaves no socket in TIME_WAIT and frees the port.
         setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     }
     let address = SockaddrStorage::from(address);
@@ -121,7 +122,7 @@ fn time_getpeername(address: SocketAddr) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Of the address's family.
+/// A bound UDP socket of the address's family.
 fn datagram_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

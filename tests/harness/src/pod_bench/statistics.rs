@@ -1,17 +1,17 @@
-//! Figures from times: pure, the same for the same input.
+//! Computes percentiles and ratios of measured times. Pure: the same input gives the same figures.
 
 use serde::{Deserialize, Serialize};
 
-/// How times are spread, in nanoseconds. Percentiles are times that were really taken (nearest rank).
+/// Distribution of times in nanoseconds. Percentiles use the nearest rank, so each is one of the measured times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The median.
+    /// The 50th percentile (median).
     pub p50: u32,
-    /// One in ten takes longer.
+    /// The 90th percentile.
     pub p90: u32,
-    /// One in a hundred takes longer.
+    /// The 99th percentile.
     pub p99: u32,
-    /// The mean, which outliers move.
+    /// The arithmetic mean, rounded down.
     pub mean: u32,
 }
 
@@ -34,12 +34,12 @@ fn mean(times: &[u32]) -> u32 {
     u32::try_from(sum / count).unwrap_or(u32::MAX)
 }
 
-/// One arm against another: medians of the rounds' ratios, so that a bad moment of the machine counts as one round and no more.
+/// One arm compared with the clean arm. Each figure is the median over the rounds, so that one disturbed round has little effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratios {
-    /// Of the rounds' medians.
+    /// Ratio of the medians.
     pub p50: f64,
-    /// Of the rounds' 99th percentiles.
+    /// Ratio of the 99th percentiles.
     pub p99: f64,
 }
 
@@ -64,23 +64,23 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// `SplitMix64`: an order that is shuffled, and the same again for the same seed.
-pub(super) struct Dice(u64);
+/// Shuffles with a `SplitMix64` generator: the same seed gives the same sequence of orders.
+pub(super) struct SeededShuffle(u64);
 
-impl Dice {
+impl SeededShuffle {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Fisher–Yates.
+    /// Shuffles in place (Fisher–Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
-            let other = self.roll() % (end as u64 + 1);
+            let other = self.next_number() % (end as u64 + 1);
             items.swap(end, usize::try_from(other).unwrap_or(end));
         }
     }
 
-    fn roll(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn every_order_comes_up_and_comes_up_again() {
         let orders = |seed| {
-            let mut dice = Dice::new(seed);
+            let mut shuffle = SeededShuffle::new(seed);
             (0..100)
                 .map(|_| {
                     let mut order = [1, 2, 3];
-                    dice.shuffle(&mut order);
+                    shuffle.shuffle(&mut order);
                     order
                 })
                 .collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! The world's place on the bpffs: only its name here; what is in it comes from the agent.
+//! The world's directory on the bpffs. This module chooses the path and removes the directory; the agent creates it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -11,10 +11,10 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::identity::Identity;
 
-/// Where every machine has its bpffs.
+/// The usual mount point of the bpffs.
 pub(super) const MOUNT: &str = "/sys/fs/bpf";
 
-/// Removed when dropped, if it is there.
+/// The path of the world's directory. Dropping this removes the directory if it exists.
 pub(super) struct Pins(PathBuf);
 
 impl Pins {
@@ -36,7 +36,7 @@ impl Drop for Pins {
     }
 }
 
-/// One that is not there is fine.
+/// Removes a directory with its pins. A missing directory is no error.
 pub(super) fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -46,12 +46,12 @@ pub(super) fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// A second mount would hide the pins of the first: whoever finds none takes turns with others who found none.
+/// Mounts the bpffs if needed. A second mount would hide the pins of the first, so a lock serializes the processes that mount.
 fn mount_once() -> Result<()> {
     if is_mounted()? {
         return Ok(());
     }
-    let _turn = Flock::lock(File::open(MOUNT)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let _lock = Flock::lock(File::open(MOUNT)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     if !is_mounted()? {
         mount(Some("bpf"), MOUNT, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }

@@ -1,6 +1,7 @@
-//! The world's own part of the cgroup v2 tree, and programs started in it.
+//! The world's cgroups in the cgroup v2 tree, and commands that run in them.
 //!
-//! It lies directly below the root of the mount, wherever this process may be itself. The root gets a child and nothing else.
+//! The world's cgroup is a direct child of the root cgroup, independent of this process's own cgroup. The root is not changed
+//! otherwise.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,15 +18,15 @@ use nix::unistd::Pid;
 use super::identity::Identity;
 use super::namespace::Namespace;
 
-/// How long killed processes may take to be gone.
+/// Time limit for killed processes to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The groups of processes of a world.
+/// The cgroups of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Portmap may be attached to it: whoever connects to Services.
+    /// For clients of Services. Agents attach portmap to this cgroup.
     Clients,
-    /// Nothing is ever attached to it: servers, the agent, and clients to compare with.
+    /// For servers, the agent, and clients without portmap. No BPF program is attached to this cgroup.
     Clean,
 }
 
@@ -40,7 +41,7 @@ impl Group {
     }
 }
 
-/// Removed when dropped, with every process in it.
+/// The world's cgroup. Dropping this kills its processes and removes it.
 pub(super) struct Cgroups(PathBuf);
 
 impl Cgroups {
@@ -56,9 +57,9 @@ impl Cgroups {
         self.0.join(group.name())
     }
 
-    /// A program that starts in the group and in the network namespace.
+    /// A command that runs in the group and in the network namespace.
     ///
-    /// `ip netns exec` would hide the cgroups from it. Each step replaces the one before: the child is the program itself.
+    /// `ip netns exec` would hide the cgroup mount, so `nsenter` is used. Each step uses `exec`: the child is the program itself.
     pub(super) fn command(&self, group: Group, namespace: &Namespace, program: &Path) -> Command {
         const STEPS: &str = r#"echo 0 > "$1" && shift && exec nsenter "$@""#;
         let mut net = std::ffi::OsString::from("--net=");
@@ -77,7 +78,7 @@ impl Drop for Cgroups {
     }
 }
 
-/// The root of the cgroup v2 tree as this machine mounts it.
+/// The first mount point of a cgroup v2 tree.
 pub(super) fn mount() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("failed to read the mount table")?;
     let path = mounts.lines().find_map(|line| {
@@ -85,10 +86,10 @@ pub(super) fn mount() -> Result<PathBuf> {
         let (path, kind) = (fields.next()?, fields.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(path))
     });
-    path.context("no cgroup v2 is mounted: `mount -t cgroup2 none /sys/fs/cgroup` does it on most machines")
+    path.context("no cgroup v2 is mounted: try `mount -t cgroup2 none /sys/fs/cgroup`")
 }
 
-/// Removes a group with those below it, killing what runs there. One that is gone already is fine.
+/// Removes a cgroup with its descendants, and kills their processes. A missing cgroup is no error.
 pub(super) fn remove(group: &Path) -> Result<()> {
     for child in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         remove(&child.path())?;
@@ -105,18 +106,18 @@ fn remove_one(group: &Path) -> Result<()> {
             Ok(()) | Err(_) => return Ok(()),
         }
         if Instant::now() > deadline {
-            bail!("its processes do not go away");
+            bail!("its killed processes did not end within {PATIENCE:?}");
         }
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// `cgroup.kill` would do it from 5.14 on.
+/// Kills the processes of a cgroup one by one. `cgroup.kill` needs 5.14, and the tests also run on older kernels.
 fn kill_all(group: &Path) -> Result<()> {
     for pid in fs::read_to_string(group.join("cgroup.procs"))?.lines() {
         let pid = pid.parse()?;
         if u32::try_from(pid) == Ok(process::id()) {
-            bail!("this process is in it");
+            bail!("this process is in the cgroup");
         }
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}

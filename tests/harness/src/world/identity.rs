@@ -1,4 +1,4 @@
-//! Names: of a world, and of everything that belongs to it.
+//! The name of a world, which begins the names of its namespaces, cgroups and directories.
 
 use std::fmt;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 const PREFIX: &str = "portmap-";
 
-/// `portmap-<pid>-<number>-<name>`: no two worlds share it, and it tells whose world it is.
+/// The unique name `portmap-<pid>-<number>-<name>`. The process id allows [`is_orphan`] to find worlds of ended processes.
 pub(super) struct Identity(String);
 
 impl Identity {
@@ -20,7 +20,7 @@ impl Identity {
         Ok(Self(format!("{PREFIX}{}-{number}-{name}", process::id())))
     }
 
-    /// The name of something that the world has several of.
+    /// The name of one of several parts of the same kind, for example of a pod's network namespace.
     pub(super) fn member(&self, name: &str) -> String {
         format!("{self}-{name}")
     }
@@ -32,17 +32,17 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A name becomes part of file names, and a bpffs takes no dots.
+/// Fails if a name cannot be part of file names. A bpffs does not allow dots.
 pub(super) fn check(name: &str) -> Result<()> {
     let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     ensure!(
         (1..=63).contains(&name.len()) && name.chars().all(fits),
-        "`{name}` cannot be a name: use up to 63 lower case letters, digits and `-`"
+        "`{name}` is not a valid name: use 1 to 63 lower case letters, digits and `-`"
     );
     Ok(())
 }
 
-/// Whether the name is that of a world whose process is gone. A zombie is gone: it has no program any more.
+/// Whether the name belongs to a world whose process has ended. A zombie has ended: it has no `/proc/<pid>/exe`.
 pub(super) fn is_orphan(name: &str) -> bool {
     creator(name).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
 }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn only_worlds_are_orphans() {
-        // No process has such a pid: /proc/sys/kernel/pid_max is at most 2^22.
+        // No process has this id: /proc/sys/kernel/pid_max is at most 2^22.
         assert!(is_orphan("portmap-4194305-0-test"));
         for name in
             ["portmap", "portmap-", "portmap-4194305", "portmap-agent-0-a", "portmap-4194305-x-y", "other-4194305-0-test"]

@@ -1,4 +1,4 @@
-//! A network namespace with a name, made and removed with iproute2.
+//! Named network namespaces, made and removed with iproute2.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -12,22 +12,22 @@ use nix::sched::{CloneFlags, setns};
 use super::families::Families;
 use crate::kernel::Features;
 
-/// Where iproute2 keeps the names.
+/// Directory of the named network namespaces of iproute2.
 pub(super) const DIRECTORY: &str = "/run/netns";
 
-/// Removed when dropped; processes that are still inside keep what they have.
+/// A named network namespace. Dropping this removes the name; the kernel frees the namespace when its last process ends.
 pub(super) struct Namespace {
     name: String,
     path: PathBuf,
 }
 
 impl Namespace {
-    /// With its loopback up, and with IPv6 addresses that are usable at once, or with none at all.
+    /// Makes a namespace whose loopback interface is up. IPv6 is disabled, or its addresses are usable at once (no DAD).
     pub(super) fn create(name: String, families: Families) -> Result<Self> {
         ip(&[], &format!("netns add {name}"))?;
         let namespace = Self { path: Path::new(DIRECTORY).join(&name), name };
         if Features::here().has_ipv6 {
-            // For interfaces to come. The kernel takes the greater `accept_dad` of `all` and the interface.
+            // `default` is for later interfaces. The kernel uses the greater `accept_dad` of `all` and the interface.
             let disable = if families == Families::V4 { "1" } else { "0" };
             namespace.write_sysctls(&["ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"], disable)?;
             namespace.write_sysctls(&["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"], "0")?;
@@ -44,19 +44,19 @@ impl Namespace {
         &self.path
     }
 
-    /// Runs `ip` commands in the namespace, one a line; all or an error.
+    /// Runs `ip` commands in the namespace, one per line. Fails at the first error.
     pub(super) fn ip(&self, script: &str) -> Result<()> {
         ip(&["-netns", &self.name], script)
     }
 
-    /// Moves the calling thread there, and with it the threads and programs that it starts from now on.
+    /// Moves the calling thread into the namespace. Its later threads and child processes start there too.
     pub(super) fn enter(&self) -> Result<()> {
         let namespace = File::open(&self.path).with_context(|| format!("failed to open {}", self.path.display()))?;
         setns(namespace, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("failed to enter the network namespace {}", self.name))
     }
 
-    /// `/proc/sys/net` shows the namespace of whoever looks: a thread can move there by itself.
+    /// Writes sysctls below `net/` from a thread in the namespace, because `/proc/sys/net` shows the caller's namespace.
     pub(super) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
         let write = || {
             self.enter()?;
@@ -93,13 +93,13 @@ fn ip(options: &[&str], script: &str) -> Result<()> {
         .spawn()
         .context("failed to run `ip`: install iproute2")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(script.as_bytes()).context("failed to give `ip` its commands")?;
+        stdin.write_all(script.as_bytes()).context("failed to write the commands for `ip`")?;
     }
-    let mut complaint = String::new();
+    let mut errors = String::new();
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut complaint).context("failed to read what `ip` says")?;
+        stderr.read_to_string(&mut errors).context("failed to read the errors of `ip`")?;
     }
     let status = child.wait().context("failed to wait for `ip`")?;
-    ensure!(status.success(), "failed to run `ip {}` with\n{script}\n{}", options.join(" "), complaint.trim_end());
+    ensure!(status.success(), "failed to run `ip {}` with\n{script}\n{}", options.join(" "), errors.trim_end());
     Ok(())
 }

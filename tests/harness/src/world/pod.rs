@@ -1,4 +1,4 @@
-//! Pods and clients: a network namespace each, with an address of each family on the node's bridge.
+//! Pods and clients. Each has a network namespace with an address of each family, connected to the node's bridge.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -9,78 +9,79 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::namespace::Namespace;
 use super::server::{Server, serve};
-use super::{BRIDGE, Group, Land, NODE, identity, ipv4, ipv6, program};
+use super::{BRIDGE, Group, NODE, Shared, identity, ipv4, ipv6, program};
 use crate::listen::{Listen, Protocol};
 use crate::pod_client::Answers;
 
-/// A pod without a server is a client.
+/// A client is a pod without a server.
 pub type Client = Pod;
 
-/// Goes with its servers and its network namespace when dropped.
+/// A pod. Dropping it ends its servers and removes its network namespace.
 pub struct Pod {
-    // Dropped in this order.
+    // The fields are dropped in this order: servers first.
     servers: Vec<Server>,
     namespace: Namespace,
-    land: Arc<Land>,
+    shared: Arc<Shared>,
     name: String,
     host: u8,
 }
 
 impl Pod {
-    pub(super) fn join(land: Arc<Land>, name: &str, host: u8) -> Result<Self> {
+    pub(super) fn join(shared: Arc<Shared>, name: &str, host: u8) -> Result<Self> {
         identity::check(name)?;
-        let namespace = Namespace::create(land.identity.member(name), land.families)?;
+        let namespace = Namespace::create(shared.identity.member(name), shared.families)?;
         let outside = format!("pod{host}");
-        land.node.ip(&format!(
+        shared.node.ip(&format!(
             "link add {outside} type veth peer name eth0 netns {}\n\
              link set {outside} master {BRIDGE} up",
             namespace.name()
         ))?;
         let v4 = format!("addr add {}/24 dev eth0", ipv4(host));
         let v6 = format!("addr add {}/64 dev eth0 nodad", ipv6(host));
-        namespace.ip(&format!("{}\nlink set eth0 up", land.families.script(v4, v6)))?;
-        Ok(Self { servers: Vec::new(), namespace, land, name: name.to_owned(), host })
+        namespace.ip(&format!("{}\nlink set eth0 up", shared.families.script(v4, v6)))?;
+        Ok(Self { servers: Vec::new(), namespace, shared, name: name.to_owned(), host })
     }
 
-    /// The name that its servers answer with.
+    /// The pod's name, which its servers put into every reply.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its address in 10.244.0.0/24.
+    /// The pod's address in 10.244.0.0/24.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(self.host)
     }
 
-    /// Its address in `fd00:10:244::/64`.
+    /// The pod's address in `fd00:10:244::/64`.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(self.host)
     }
 
-    /// The path of its network namespace.
+    /// The path of the pod's network namespace.
     #[must_use]
     pub fn namespace(&self) -> &Path {
         self.namespace.path()
     }
 
-    /// Opens ports that answer with the pod's name, on both families; they are open when this returns.
+    /// Starts a server on these ports, in all families of the world. The ports are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
         let command = self.command_in(Group::Clean, program::find("portmap-pod")?);
-        self.start(command, &serve(&self.name, self.land.families, listens))
+        self.start(command, &serve(&self.name, self.shared.families, listens))
     }
 
-    /// As [`Self::serve`], on the first processor, and never taking it from a client that it was woken by (`SCHED_BATCH`). Whether
-    /// it did, or had to be woken on another processor, would count for more in the time of a `connect()` than anything else.
+    /// As [`Self::serve`], on processor 0 with `SCHED_BATCH`, so that the server does not preempt the client that woke it.
+    ///
+    /// A preemption or a wake-up on another processor would take more time than everything else in a `connect()`.
     pub fn serve_in_turn(&mut self, listens: &[Listen]) -> Result<()> {
         let mut command = self.command_on_first_processor();
         command.args(["chrt", "--batch", "0"]).arg(program::find("portmap-pod")?);
-        self.start(command, &serve(&self.name, self.land.families, listens))
+        self.start(command, &serve(&self.name, self.shared.families, listens))
     }
 
-    /// Opens port 53 for queries, on both protocols and families, for these records ([`crate::pod_dns`]).
+    /// Starts a name server for these records on port 53, UDP and TCP ([`crate::pod_dns`]).
     pub fn serve_dns(&mut self, records: &[(&str, IpAddr)]) -> Result<()> {
         let mut arguments = ["dns", "--name", &self.name].map(str::to_owned).to_vec();
         arguments.extend(records.iter().map(|(name, address)| format!("{name}={address}")));
@@ -88,7 +89,7 @@ impl Pod {
         self.start(command, &arguments)
     }
 
-    /// What runs the program that is its first argument, outside of the cgroup that portmap is attached to.
+    /// A command that runs its first argument as a program on processor 0, outside of the cgroup that portmap is attached to.
     pub fn command_on_first_processor(&self) -> Command {
         let mut command = self.command_in(Group::Clean, "taskset");
         command.args(["--cpu-list", "0"]);
@@ -97,30 +98,30 @@ impl Pod {
 
     fn start(&mut self, mut command: Command, arguments: &[String]) -> Result<()> {
         command.args(arguments);
-        let server = Server::start(command, &self.land.log(&self.name))
+        let server = Server::start(command, &self.shared.log(&self.name))
             .with_context(|| format!("failed to start the server of the pod {}", self.name))?;
         self.servers.push(server);
         Ok(())
     }
 
-    /// Closes all its ports and connections, as when the application crashes.
+    /// Kills the pod's servers, as in a crash: all ports and connections close.
     pub fn stop(&mut self) {
         self.servers.clear();
     }
 
-    /// A program in the pod, in the cgroup that portmap is attached to. It is killed with the world at the latest.
+    /// A command that runs in the pod, in the cgroup that portmap is attached to. Dropping the world kills the process.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.command_in(Group::Clients, program)
     }
 
-    /// A program in the pod, in the given group.
+    /// As [`Self::command`], in the given group.
     #[must_use]
     pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
-        self.land.cgroups.command(group, &self.namespace, program.as_ref())
+        self.shared.cgroups.command(group, &self.namespace, program.as_ref())
     }
 
-    /// Asks the address `count` times who answers there.
+    /// Runs `portmap-pod connect` in the pod: `count` requests to the address, each through a new socket.
     pub fn connect(&self, address: SocketAddr, protocol: Protocol, count: u32) -> Result<Answers> {
         let mut command = self.command(program::find("portmap-pod")?);
         command.args(["connect", "--json", "--count", &count.to_string(), &address.to_string()]);
@@ -129,20 +130,20 @@ impl Pod {
         }
         let output = command.stdin(Stdio::null()).output().context("failed to run portmap-pod connect")?;
         ensure!(output.status.success(), "portmap-pod connect failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
-        serde_json::from_slice(&output.stdout).context("failed to read what portmap-pod connect prints")
+        serde_json::from_slice(&output.stdout).context("failed to parse the output of portmap-pod connect")
     }
 
-    /// Runs `ip` commands in its network namespace, one a line; all or an error.
+    /// Runs `ip` commands in the pod's network namespace, one per line. Fails at the first error.
     pub fn ip(&self, script: &str) -> Result<()> {
         self.namespace.ip(script)
     }
 
-    /// Sends what is not for another pod through the node, as on a real node; without this there is no route for it.
+    /// Adds default routes through the node, as pods of a real node have them.
     ///
-    /// The node has no route either, and its answer comes while `connect()` holds the socket, when the kernel only notes it:
-    /// the caller waits for the next SYN, one second or, once ICMP is rate limited, seven.
+    /// The node has no route for such packets and replies with an ICMP error. The error arrives while `connect()` holds the
+    /// socket, so the kernel only records it. The caller waits for the next SYN: one second, or seven if ICMP is rate limited.
     pub fn route_through_node(&self) -> Result<()> {
         let [v4, v6] = [ipv4(NODE).to_string(), ipv6(NODE).to_string()].map(|node| format!("route add default via {node}"));
-        self.namespace.ip(&self.land.families.script(v4, v6))
+        self.namespace.ip(&self.shared.families.script(v4, v6))
     }
 }

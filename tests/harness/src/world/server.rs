@@ -1,4 +1,4 @@
-//! A running `portmap-pod` that serves somebody.
+//! A running `portmap-pod serve` or `portmap-pod dns`, the server of a pod or of the node.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -11,35 +11,35 @@ use super::families::Families;
 use crate::listen::Listen;
 use crate::pod_server::READY;
 
-/// Killed when dropped. It also ends by itself when this process does: it reads from a pipe that is then closed.
+/// A running server. Dropping this kills it. It also ends with this process, because its standard input is a pipe from here.
 ///
-/// `PR_SET_PDEATHSIG` would not do: it is about the thread that started the child, and a test's world may outlive its thread.
+/// `PR_SET_PDEATHSIG` is not used: it acts when the starting *thread* ends, and a world may outlive the thread that made it.
 #[derive(Debug)]
 pub struct Server(Child);
 
 impl Server {
-    /// Returns when all ports are open.
+    /// Starts the server, and returns when all ports are open.
     pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
-        let stderr = File::options().create(true).append(true).open(log).context("failed to open its log")?;
+        let stderr = File::options().create(true).append(true).open(log).context("failed to open the server's log")?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn();
         let mut server = Self(child.context("failed to run portmap-pod")?);
-        let says = || format!("its log says: {}", fs::read_to_string(log).unwrap_or_default().trim_end());
-        server.await_ready().with_context(says)?;
+        let log = || format!("the server's log: {}", fs::read_to_string(log).unwrap_or_default().trim_end());
+        server.await_ready().with_context(log)?;
         Ok(server)
     }
 
     fn await_ready(&mut self) -> Result<()> {
-        let stdout = self.0.stdout.take().context("it has no standard output")?;
+        let stdout = self.0.stdout.take().context("the server has no standard output")?;
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).context("failed to read its standard output")?;
+        BufReader::new(stdout).read_line(&mut line).context("failed to read the server's standard output")?;
         if line.trim_end() != READY {
-            bail!("it ended before it was ready");
+            bail!("the server ended before it was ready");
         }
         Ok(())
     }
 }
 
-/// The arguments for answering with a name, on all families of the world.
+/// The arguments of `portmap-pod serve` for this name and these ports, in all families of the world.
 pub(super) fn serve(name: &str, families: Families, listens: &[Listen]) -> Vec<String> {
     let mut arguments = ["serve", "--name", name].map(str::to_owned).to_vec();
     if families == Families::V4 {
@@ -53,7 +53,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let ended = self.0.kill().and_then(|()| self.0.wait());
         if let Err(error) = ended {
-            eprintln!("warning: failed to end a pod's server: {error}");
+            eprintln!("warning: failed to kill a pod's server: {error}");
         }
     }
 }

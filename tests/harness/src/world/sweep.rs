@@ -1,4 +1,4 @@
-//! Removes what is left of worlds whose process was killed. Several processes may do it at once: what is gone is fine.
+//! Removes the worlds of killed processes. Several processes may do so at the same time, so a missing object is no error.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::{bpffs, cgroup, identity, namespace};
 
-/// Processes first: they hold the rest.
+/// Removes cgroups first, which kills the processes that use the other objects.
 pub(super) fn sweep() {
     match cgroup::mount() {
         Ok(mount) => sweep_directory(&mount, |path, _| cgroup::remove(path)),
@@ -21,7 +21,7 @@ pub(super) fn sweep() {
 }
 
 fn sweep_directory(directory: &Path, remove: impl Fn(&Path, &str) -> Result<()>) {
-    // A directory that is not there holds nothing.
+    // A missing directory has no entries.
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| identity::is_orphan(name)) else { continue };

@@ -1,4 +1,8 @@
-//! The programs and maps in the kernel: where they are pinned, how they are loaded, attached and removed.
+//! The BPF programs in the kernel: loads them onto the pinned maps, attaches them to a cgroup, reads their output, and removes
+//! them.
+//!
+//! Does not read or write entries of the tables: `maps` does. The agent loads and attaches the programs before it applies its
+//! first plan.
 
 pub mod attach;
 pub mod cgroup;

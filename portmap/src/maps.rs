@@ -1,4 +1,7 @@
-//! The tables as the agent writes them: one trait, with the kernel's maps and a copy in memory behind it.
+//! The tables in the kernel's maps, as the agent writes and reads them: the last stage of the event walk, after `apply`.
+//!
+//! [`Maps`] is the one interface to the tables: [`bpf::BpfMaps`] writes the pinned maps, [`fake::MemoryMaps`] is a copy in
+//! memory for tests. This module does not decide which entries are written: `plan` does. `docs/maps.md` describes every map.
 
 mod backends;
 pub mod bpf;
@@ -25,52 +28,53 @@ pub use snapshot::{FollowedFrontend, Snapshot};
 
 use crate::model::{AddressOwner, Endpoint, Family, Frontend, ServicePort};
 
-/// No node gives more ids or endpoint numbers than this: whatever says so was written by somebody else, and is not believed.
+/// Upper limit of [`NextNumbers`]. No node assigns as many numbers: a larger one in a map was not written by an agent, and is
+/// ignored.
 pub const LAST_NUMBER: u64 = u64::MAX / 2;
 
 /// A value of BACKENDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
-    /// Where it leads.
+    /// The backend's address and port.
     pub endpoint: Endpoint,
-    /// The number of this incarnation of the endpoint.
+    /// The number of this incarnation of the endpoint. An endpoint that returns gets another number.
     pub number: u64,
 }
 
-/// Something that is in a map or not: inserted once, removed once, never updated.
+/// An entry of a set-like map: it is present or absent, and is never updated in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
-    /// FRONTENDS: whose a ClusterIP is, for the ports that have no frontend.
+    /// FRONTENDS: the owner of a ClusterIP, for all ports without a frontend.
     Address(IpAddr, AddressOwner),
-    /// ENDPOINTS: an endpoint that serves, by its number.
+    /// ENDPOINTS: a serving endpoint, under its number.
     Endpoint(u64, Endpoint),
-    /// MEMBERS: an endpoint that a service port with session affinity chooses from.
+    /// MEMBERS: an endpoint that a service port with session affinity may choose.
     Member(Member),
-    /// SOURCE_RANGES: whom the load balancer addresses of the service port with this id admit.
+    /// SOURCE_RANGES: a source range of the service port with this id.
     Range(u64, IpNet),
 }
 
-/// A key in a hash or trie that the agent would never write. It stands for nothing, and can only be removed.
+/// A key of a hash map or trie that no agent writes. It can only be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForeignKey {
-    /// `FRONTENDS_V4`: of an unknown protocol, or with bytes that should be 0.
+    /// `FRONTENDS_V4`: the protocol is unknown, or a byte that must be 0 is not 0.
     FrontendV4(portmap_common::FrontendKey<V4>),
-    /// `FRONTENDS_V6`: of an unknown protocol, or with bytes that should be 0.
+    /// `FRONTENDS_V6`: the protocol is unknown, or a byte that must be 0 is not 0.
     FrontendV6(portmap_common::FrontendKey<V6>),
-    /// SOURCE_RANGES: a prefix of so many bits, which ends within the id.
+    /// SOURCE_RANGES: a prefix that ends within the id. The fields are the family, the prefix length in bits, and the id.
     SourceRange(Family, u32, u64),
 }
 
-/// An address range that ClusterIPs lie in.
+/// An address range in which programs look up an address without a frontend as a whole ClusterIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
-    /// The range.
+    /// The address range.
     pub range: IpNet,
-    /// Whether addresses in it are Services' or nobody's.
+    /// Whether the range is a `ServiceCIDR`: programs drop calls to its addresses that belong to no Service.
     pub allocated: bool,
 }
 
-/// For whom a [`Choice`] is.
+/// The clients that a [`Choice`] of a service entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientLocation {
     /// Sockets on this node.
@@ -79,7 +83,7 @@ pub enum ClientLocation {
     Outside,
 }
 
-/// Numbers that are given once: the next of each kind.
+/// The next numbers to assign. A smaller number may have been assigned before, and is never assigned again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextNumbers {
     /// The next `id` of a service port.
@@ -88,50 +92,91 @@ pub struct NextNumbers {
     pub endpoint: u64,
 }
 
-/// The writes that a plan is made of. Each is whole by itself: between any two of them the tables are valid.
+/// The reads and writes of the tables. After each write, the tables are valid for the BPF programs that read them at any
+/// moment.
+///
+/// An entry that programs can no longer reach may still be in use by a program that began earlier. It is retired, and may be
+/// written again only after a grace period ([`grace::Grace::wait`]). After an error the caller reads the tables again.
 pub trait Maps {
-    /// Writes consecutive slots that no program reads.
+    /// Writes values into consecutive slots of BACKENDS, from slot `first` on.
+    ///
+    /// No choice of a service entry in use may hold these slots, and a grace period must have passed since they were retired.
+    /// Programs do not read the slots until [`Self::store_choice`], or [`Self::insert_frontend`], makes them reachable.
     fn write_backends(&mut self, first: u32, backends: &Backends) -> Result<()>;
 
-    /// Writes a service entry that no frontend leads to, and sets its counters to zero.
+    /// Writes an entry of SERVICES, and sets its counters to 0.
+    ///
+    /// No frontend may have this service number, and a grace period must have passed since the entry was retired. The backends
+    /// of both choices must be in BACKENDS. Programs do not read the entry until [`Self::insert_frontend`] makes it reachable.
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()>;
 
-    /// Replaces a choice of a service entry in use, atomically.
-    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()>;
+    /// Replaces one choice of an entry of SERVICES in use.
+    ///
+    /// The backends of the choice must be in BACKENDS. A program reads the old choice or the new one, never a mixture: the
+    /// choice is one 8-byte word. A program that began earlier may still read the backends of the old choice.
+    fn store_choice(&mut self, number: u32, location: ClientLocation, choice: Choice) -> Result<()>;
 
-    /// Replaces everything but the choices of a service entry in use.
+    /// Replaces the `id`, `affinity_timeout`, `kind` and `flags` of an entry of SERVICES in use. The choices stay as they are.
+    ///
+    /// The new id must have its name, its members and its source ranges. The fields are two 8-byte words, stored one after the
+    /// other: a program may read the new id together with the old timeout, kind and flags.
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()>;
 
-    /// Names an id.
+    /// Inserts or replaces the name of a service port's id in NAMES.
+    ///
+    /// [`Self::set_marks`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent do.
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
 
-    /// Forgets the name of an id.
+    /// Removes the name of an id from NAMES. Fails if the id has no name.
+    ///
+    /// No frontend may lead to a service entry with this id. Programs do not read NAMES.
     fn remove_name(&mut self, id: u64) -> Result<()>;
 
-    /// Leads a frontend to a service entry.
+    /// Inserts a key into FRONTENDS with this service number. Fails if the key is present: a frontend is never updated in
+    /// place.
+    ///
+    /// The entry of SERVICES must have been written. A program finds no frontend, or the frontend with its whole service entry.
     fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()>;
 
-    /// Ends a frontend.
+    /// Removes a key from FRONTENDS. Fails if the key is absent.
+    ///
+    /// A program that has found the frontend may still read its service entry and its backends: they are retired by this call.
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()>;
 
-    /// Adds an item that is not there.
+    /// Inserts an item into its map. Fails if its key is present; only a present source range is accepted.
+    ///
+    /// [`Self::set_marks`] must have recorded the number of an endpoint. A program finds the item absent or present.
     fn insert(&mut self, item: &Item) -> Result<()>;
 
-    /// Adds source ranges, each of the service port with this id: as many [`Item::Range`]s, by fewer calls.
+    /// Inserts source ranges, each with the id of its service port: the same as one [`Item::Range`] each, by fewer system
+    /// calls.
+    ///
+    /// A program may find some of the ranges present and the others absent until the call returns.
     fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()>;
 
-    /// Takes an item away.
+    /// Removes an item from its map. Fails if its key is absent.
+    ///
+    /// A program finds the item present or absent.
     fn remove(&mut self, item: &Item) -> Result<()>;
 
-    /// Replaces the prefixes of a family, all at once. At most [`portmap_common::PREFIXES`].
+    /// Replaces all prefixes of a family in PREFIXES. At most [`portmap_common::PREFIXES`], all of this family.
+    ///
+    /// May block for a grace period. A program reads all old prefixes or all new ones: the new ones are written beside the old
+    /// ones, then one 8-byte word is stored.
     fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()>;
 
-    /// Removes a key that the agent would never write.
+    /// Removes a key that no agent writes from its map.
+    ///
+    /// The key must come from [`Snapshot::foreign`]. A program finds the key present or absent.
     fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()>;
 
-    /// Records the numbers given so far, before any of them is used.
+    /// Records the next numbers in NUMBERS.
+    ///
+    /// Both must be larger than every assigned number. Must come before the first write that uses a new number: a later agent
+    /// must not assign that number again. Programs do not read NUMBERS.
     fn set_marks(&mut self, next: NextNumbers) -> Result<()>;
 
-    /// Reads everything back.
+    /// Reads all tables. An agent may write at the same time: then each frontend is read as it was at one moment, but the
+    /// snapshot as a whole is not.
     fn read(&self) -> Result<Snapshot>;
 }

@@ -171,7 +171,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             spoiled: BTreeSet::new(),
             foreign: BTreeSet::new(),
             prefixes: PerFamily { v4: Some(prefixes), v6: None },
-            marks: NextNumbers { id, endpoint },
+            next_numbers: NextNumbers { id, endpoint },
         }
     })
 }

@@ -1,4 +1,5 @@
-//! Attaches the programs to a cgroup, all or none, and keeps them there by pinned links. `removal` takes them off again.
+//! Attaches the programs to a cgroup, all or none. Pinned links keep them attached after the agent has ended; `removal`
+//! detaches them.
 
 use std::{
     fs,
@@ -17,27 +18,26 @@ use super::{
     cgroup::Cgroup,
     load::{self, Constants},
 };
-use crate::maps::Capacity;
 use crate::{
     kernel::bpf::{self, Object},
-    maps::pin::Pins,
+    maps::{Capacity, pin::Pins},
 };
 
-/// The programs of the datapath, each for the hook of its name, in the order in which they are attached: who is given a backend
-/// is shown the Service from the first moment on.
+/// The programs of the datapath, each named after its hook, in the order of their attachment. The programs that show a Service
+/// as the peer come before those that connect a socket to a backend.
 pub const PROGRAMS: [&str; 8] =
     ["getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
 
-/// How an attachment came about.
+/// The effect of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// There was none before.
+    /// At least one hook had no program of portmap before.
     New,
-    /// An earlier agent's program was replaced, without a moment in between.
+    /// Each hook had a program of portmap, which was replaced atomically.
     Replaced,
 }
 
-/// Loads the programs onto the pinned maps, which are created where there are none.
+/// Loads the programs of the datapath onto the pinned maps. Creates and pins missing maps.
 pub fn load(pins: &Pins, capacity: Capacity, constants: &Constants) -> Result<Ebpf> {
     let mut programs = load::load_datapath(pins, capacity, constants)?;
     for name in PROGRAMS {
@@ -46,31 +46,33 @@ pub fn load(pins: &Pins, capacity: Capacity, constants: &Constants) -> Result<Eb
     Ok(programs)
 }
 
-/// Attaches the programs. Where a link to the cgroup exists, in this set or another, it is taken over: there is no moment
-/// without a program, and none with two.
+/// Attaches all programs to the cgroup. An existing link to the cgroup, of this set or of another, gets the new program
+/// atomically: each call meets either the old program or the new one.
+///
+/// On an error, detaches the programs whose links this call has made.
 pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
-    let mut made = Vec::new();
+    let mut new_links = Vec::new();
     for name in PROGRAMS {
         match attach_one(program(programs, name)?, name, pins, cgroup) {
-            Ok(Attached::New) => made.push(pins.link(name)),
+            Ok(Attached::New) => new_links.push(pins.link(name)),
             Ok(Attached::Replaced) => {}
             Err(error) => {
-                // All or none: a node that translates only some calls would be worse than one that translates none.
-                let undone: Vec<String> =
-                    made.iter().filter_map(|pin| detach(pin).err()).map(|error| format!("; {error:#}")).collect();
-                let context = format!("failed to attach {name} to {}{}", cgroup.path.display(), undone.concat());
+                // A node that translates only some calls is worse than a node that translates none.
+                let failures: Vec<String> =
+                    new_links.iter().filter_map(|pin| detach(pin).err()).map(|error| format!("; {error:#}")).collect();
+                let context = format!("failed to attach {name} to {}{}", cgroup.path.display(), failures.concat());
                 return Err(error).context(context);
             }
         }
     }
-    Ok(if made.is_empty() { Attached::Replaced } else { Attached::New })
+    Ok(if new_links.is_empty() { Attached::Replaced } else { Attached::New })
 }
 
-/// Programs that are not attached to the cgroup, as somebody else has seen to.
+/// The programs without a link to the cgroup: another process has detached them, or removed their pins.
 pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     for program in PROGRAMS {
-        // Not to be able to look, for want of descriptors say, is another matter.
+        // An error, such as a lack of descriptors, does not mean that the program is detached.
         if attachment(pins, program)?.is_none_or(|(id, _)| id != cgroup.id) {
             missing.push(program);
         }
@@ -78,10 +80,11 @@ pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
     Ok(missing)
 }
 
-/// The program that a pinned link keeps attached, and to which cgroup: `None` if there is no such pin.
+/// The id of the cgroup and the id of the program of a pinned link; `None` if the link is not pinned. The cgroup is 0 if the
+/// link is detached.
 pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
     let Some(link) = open(&pins.link(program))? else { return Ok(None) };
-    let info = bpf::link_info(link.as_fd()).with_context(|| format!("failed to ask about the link of {program}"))?;
+    let info = bpf::link_info(link.as_fd()).with_context(|| format!("failed to read the state of the link of {program}"))?;
     Ok(Some((info.cgroup, info.program)))
 }
 
@@ -90,17 +93,19 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockA
     Ok(program.try_into()?)
 }
 
-/// A new link to the cgroup.
+/// Attaches a program to the cgroup by a new link.
 fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
     let attached = program.attach(&cgroup.directory, CgroupAttachMode::Single)?;
     Ok(program.take_link(attached)?.try_into()?)
 }
 
+/// Attaches one program: by its pinned link, or by the link of another set, or else by a new link.
 fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
     let own = pins.link(name);
     for pin in std::iter::once(own.clone()).chain(pins.others()?.iter().map(|other| other.link(name))) {
         let Some(link) = open(&pin)? else { continue };
-        let info = bpf::link_info(link.as_fd()).context("failed to ask about the pinned link")?;
+        let info = bpf::link_info(link.as_fd())
+            .with_context(|| format!("failed to read the state of the pinned link {}", pin.display()))?;
         if info.cgroup == cgroup.id {
             bpf::update_link(link.as_fd(), program.fd()?.as_fd())
                 .context("failed to replace the program of the pinned link")?;
@@ -110,19 +115,19 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cg
             return Ok(Attached::Replaced);
         }
         if pin == own {
-            // It keeps a program on another cgroup, or on one that is gone.
+            // The link is to another cgroup, or to a removed one.
             detach(&pin)?;
         }
     }
     let link = link(program, cgroup).context(
-        "the kernel refused; with EPERM, a program that was attached without BPF_F_ALLOW_MULTI keeps the hook for itself \
-         (bpftool cgroup tree shows it)",
+        "the kernel refused the link; on EPERM, another program was attached to this hook without BPF_F_ALLOW_MULTI: find \
+         it with bpftool cgroup tree",
     )?;
     link.pin(&own).with_context(|| format!("failed to pin the link at {}", own.display()))?;
     Ok(Attached::New)
 }
 
-/// Detaches the program of a pinned link, whoever else holds the link, and removes the pin.
+/// Detaches the program of a pinned link, also if other processes hold the link, and removes the pin.
 fn detach(pin: &Path) -> Result<()> {
     if let Some(link) = open(pin)? {
         bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;
@@ -131,7 +136,7 @@ fn detach(pin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a pinned link. What somebody else has put in its place is not touched.
+/// Opens a pinned link; `None` if there is no pin. Fails if the pin is another kind of object, and leaves the object alone.
 fn open(pin: &Path) -> Result<Option<OwnedFd>> {
     let context = || format!("failed to open the pinned link {}", pin.display());
     let link = match bpf::open_pin(pin) {
@@ -140,6 +145,6 @@ fn open(pin: &Path) -> Result<Option<OwnedFd>> {
         Err(error) => return Err(error).with_context(context),
     };
     let kind = bpf::kind_of(link.as_fd()).with_context(context)?;
-    ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup: it is not portmap's; remove it", pin.display());
+    ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup, so it is not portmap's; remove it", pin.display());
     Ok(Some(link))
 }

@@ -1,4 +1,5 @@
-//! Finding the cgroup to attach to: its programs see the sockets of every process in it and below.
+//! Opens cgroups: the one that the programs are attached to, and the excluded ones. Programs see the calls of all processes in
+//! and below their cgroup.
 
 use std::{
     fs::{self, File},
@@ -9,42 +10,45 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 
-/// The number of the root of the machine's hierarchy. The root of a private cgroup namespace has another.
-const ROOT: u64 = 1;
+/// The id of the root of the machine's cgroup hierarchy. The root of a private cgroup namespace has another id.
+const ROOT_ID: u64 = 1;
 
-/// Cgroups right below the root of a system of its own: systemd's, and the kubelet's for pods. A container that runs one program has none.
-const OF_A_SYSTEM: [&str; 5] = ["init.scope", "kubepods", "kubepods.slice", "kubelet", "kubelet.slice"];
+/// Cgroups directly below the root of a node: those of systemd, and those of the kubelet for pods. A container with one program
+/// has none of them.
+const NODE_CGROUPS: [&str; 5] = ["init.scope", "kubepods", "kubepods.slice", "kubelet", "kubelet.slice"];
 
-/// A cgroup to attach to.
+/// An open cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
-    /// Its directory.
+    /// The path of the cgroup's directory.
     pub path: PathBuf,
-    /// The directory, open.
+    /// The open directory, for the attachment of programs.
     pub directory: File,
-    /// Its number, by which the kernel names it: the inode of its directory.
+    /// The kernel's id of the cgroup: the inode number of its directory.
     pub id: u64,
 }
 
 impl Cgroup {
-    /// Opens a cgroup's directory; without one, the root of the cgroup v2 hierarchy.
+    /// Opens the cgroup with this path; without a path, the root of the node's cgroups.
+    ///
+    /// Fails if the path is not a cgroup v2 directory, or if no hierarchy of a node is mounted.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         path.map_or_else(Self::root, Self::at)
     }
 
     fn at(path: &Path) -> Result<Self> {
         let directory = File::open(path).with_context(|| format!("failed to open the cgroup {}", path.display()))?;
-        let info = fstatfs(&directory).with_context(|| format!("failed to look at {}", path.display()))?;
+        let info = fstatfs(&directory).with_context(|| format!("failed to stat {}", path.display()))?;
         ensure!(
             info.filesystem_type() == CGROUP2_SUPER_MAGIC,
             "{} is not a cgroup v2 directory; give one with --cgroup",
             path.display()
         );
-        let id = directory.metadata().with_context(|| format!("failed to look at {}", path.display()))?.ino();
+        let id = directory.metadata().with_context(|| format!("failed to stat {}", path.display()))?.ino();
         Ok(Self { path: path.to_owned(), directory, id })
     }
 
-    /// The root of the machine's hierarchy; or of a node that is itself a container, as kind's are.
+    /// Opens the root of the machine's hierarchy, or the root of a node that is itself a container, as with kind.
     fn root() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").context("failed to read /proc/self/mounts")?;
         let mut roots = Vec::new();
@@ -52,7 +56,7 @@ impl Cgroup {
         for mounted in mount_points(&mounts).map(Self::at) {
             match mounted {
                 Ok(root) => roots.push(root),
-                // Something else is mounted over it.
+                // Another file system may be mounted over this mount point.
                 Err(error) => unusable = Some(error),
             }
         }
@@ -61,50 +65,59 @@ impl Cgroup {
         }
         ensure!(
             !roots.is_empty(),
-            "no cgroup v2 hierarchy is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup), or give its directory with --cgroup"
+            "no cgroup v2 hierarchy is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup), or give its directory with \
+             --cgroup"
         );
-        let of_machine = roots.iter().position(|root| root.id == ROOT);
-        let of_system = || roots.iter().position(Self::is_of_a_system);
-        let Some(chosen) = of_machine.or_else(of_system) else {
+        let of_machine = roots.iter().position(|root| root.id == ROOT_ID);
+        let of_container = || roots.iter().position(Self::is_of_node);
+        let Some(chosen) = of_machine.or_else(of_container) else {
             let path = roots[0].path.display();
             bail!(
-                "{path} shows a private cgroup namespace, not the node's cgroups: programs attached there would serve this container only.                  Mount the node's {path} into the container (a hostPath volume; docker run --cgroupns=host), or give the directory with                  --cgroup {path} if this container is all that is to be served"
+                "{path} is the root of a private cgroup namespace, not of the node's cgroups: programs there would translate \
+                 the calls of this container only; mount the node's {path} into the container (a hostPath volume, or docker \
+                 run --cgroupns=host), or give --cgroup {path} to translate the calls of this container only"
             );
         };
         let root = roots.swap_remove(chosen);
-        if root.id != ROOT {
-            tracing::info!("{} is the root of a private cgroup namespace: the node is a container", root.path.display());
+        if root.id != ROOT_ID {
+            tracing::info!(
+                "attaching to {}, the root of a private cgroup namespace: the node is a container",
+                root.path.display()
+            );
         }
         Ok(root)
     }
 
-    fn is_of_a_system(&self) -> bool {
-        OF_A_SYSTEM.iter().any(|name| self.path.join(name).is_dir())
+    /// Whether this is the root of a node's cgroups, with those of systemd or of the kubelet below it.
+    fn is_of_node(&self) -> bool {
+        NODE_CGROUPS.iter().any(|name| self.path.join(name).is_dir())
     }
 
-    /// The cgroup that its path leads to now: `None` if it is this one. A cgroup that is removed and made again is another one.
+    /// Opens the cgroup that has this cgroup's path now, if it is another one: the cgroup was removed and made again. `None` if
+    /// it is the same. Fails if the path does not exist.
     pub fn successor(&self) -> Result<Option<Self>> {
-        let found =
-            fs::metadata(&self.path).with_context(|| format!("failed to look at the cgroup {}", self.path.display()))?;
+        let found = fs::metadata(&self.path).with_context(|| format!("failed to stat the cgroup {}", self.path.display()))?;
         if found.ino() == self.id { Ok(None) } else { Self::at(&self.path).map(Some) }
     }
 
-    /// Whether it is another cgroup or lies below it.
+    /// Whether this cgroup is `other`, or is below it.
     pub fn is_within(&self, other: &Self) -> Result<bool> {
-        let canonical = |path: &Path| path.canonicalize().with_context(|| format!("failed to look at {}", path.display()));
+        let canonical = |path: &Path| path.canonicalize().with_context(|| format!("failed to resolve {}", path.display()));
         Ok(canonical(&self.path)?.starts_with(canonical(&other.path)?))
     }
 
-    /// How far it is below the root of the hierarchy, which is at 0.
+    /// Depth of the cgroup below the root of the hierarchy, which has level 0. Fails below the root of a private cgroup
+    /// namespace.
     pub fn level(&self) -> Result<u32> {
-        let path = self.path.canonicalize().with_context(|| format!("failed to look at {}", self.path.display()))?;
+        let path = self.path.canonicalize().with_context(|| format!("failed to resolve {}", self.path.display()))?;
         let is_cgroup = |directory: &&Path| statfs(*directory).is_ok_and(|info| info.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        // The directory that the hierarchy is mounted on is not below the root.
+        // The last one is the mount point of the hierarchy: the root.
         let cgroups: Vec<&Path> = path.ancestors().take_while(is_cgroup).collect();
         let top = cgroups.last().with_context(|| format!("{} is not a cgroup v2 directory", path.display()))?;
         ensure!(
-            Self::at(top)?.id == ROOT,
-            "{} is not the root of the node's cgroups, so it cannot be told how deep {} is in them: mount the node's there",
+            Self::at(top)?.id == ROOT_ID,
+            "{} is not the root of the node's cgroups, so the depth of {} below the root is unknown; mount the node's cgroups \
+             there",
             top.display(),
             path.display()
         );
@@ -112,7 +125,7 @@ impl Cgroup {
     }
 }
 
-/// Where cgroup v2 hierarchies are mounted, by a mount table.
+/// The mount points of cgroup v2 hierarchies in a mount table, in the format of `/proc/self/mounts`.
 fn mount_points(mounts: &str) -> impl Iterator<Item = &Path> {
     mounts.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().skip(1);

@@ -1,4 +1,7 @@
-//! The sockets whose backend serves no more, by what is noted on them: an iterator program that runs while it is read.
+//! Lists the connected UDP sockets whose backend no longer serves. A BPF iterator finds them: it runs each time the agent reads
+//! from it.
+//!
+//! The agent destroys the sockets that are found here, so that their clients connect again.
 
 use std::{
     io::Read as _,
@@ -12,63 +15,65 @@ use aya::{Btf, include_bytes_aligned, maps::MapData, programs::Iter, util::Kerne
 use portmap_common::EndedSocketRecord;
 
 use super::load;
-use crate::{kernel::bpf, maps::pin::Pins};
 use crate::{
-    kernel::namespaces,
-    maps::{Capacity, encode},
+    kernel::{bpf, namespaces},
+    maps::{Capacity, encode, pin::Pins},
     model::Frontend,
 };
 
+/// The BPF object of the iterators.
 static ITERATORS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/iterators"));
 
-/// A connected UDP socket whose endpoint is not in ENDPOINTS: it serves no more, or its number was another set's.
+/// A connected UDP socket whose endpoint is not in ENDPOINTS: the endpoint no longer serves, or another set assigned its
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedSocket {
-    /// Its cookie.
+    /// The socket's cookie.
     pub cookie: u64,
-    /// The cookie of its network namespace.
+    /// The cookie of the socket's network namespace.
     pub namespace: u64,
-    /// The frontend that it asked for.
+    /// The frontend that the client connected to.
     pub asked: Frontend,
-    /// What it was connected to instead.
+    /// The backend that the socket is connected to.
     pub peer: SocketAddr,
 }
 
-/// The iterator, on the pinned maps. It ends with this value.
+/// A loaded iterator on the pinned maps. The kernel removes it when this value is dropped.
 #[derive(Debug)]
 pub struct SocketIterators {
     walk: Walk,
     link: OwnedFd,
 }
 
-/// What is walked through.
+/// The kernel objects that the iterator visits.
 #[derive(Clone, Copy, Debug)]
 enum Walk {
-    /// The notes on all sockets, wherever they are.
-    Notes,
-    /// The UDP sockets of one network namespace after the other: also those that have no note.
+    /// The elements of SOCKETS, in all network namespaces.
+    SocketStorage,
+    /// All UDP sockets of each network namespace, also those without an element in SOCKETS.
     UdpSockets,
 }
 
 impl Walk {
-    /// From 7.0 on a kernel may meet a note whose socket is being closed, and read through a null pointer (seen with 7.3.4, in
-    /// `__bpf_sk_storage_map_seq_show`): there nobody must walk through the notes. An unknown kernel is taken for a new one.
+    /// Kernels from 7.0 on may read through a null pointer when an iterator over socket storage meets a socket that is being
+    /// closed (seen in 7.3.4, `__bpf_sk_storage_map_seq_show`). On these kernels, and on a kernel
+    /// of unknown version, the iterator visits UDP sockets instead.
     fn of_this_kernel() -> Self {
         let is_safe = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(7, 0, 0));
-        if is_safe { Self::Notes } else { Self::UdpSockets }
+        if is_safe { Self::SocketStorage } else { Self::UdpSockets }
     }
 
-    /// The iterator's program, and what the kernel calls what it walks through.
+    /// The name of the iterator's program, and the kernel's name of the objects that it visits.
     fn program(self) -> (&'static str, &'static str) {
         match self {
-            Self::Notes => ("stale", "bpf_sk_storage_map"),
+            Self::SocketStorage => ("stale", "bpf_sk_storage_map"),
             Self::UdpSockets => ("stale_udp", "udp"),
         }
     }
 }
 
 impl SocketIterators {
-    /// Loads the iterator. Fails on kernels that have none.
+    /// Loads the iterator for this kernel. Fails on kernels without such iterators, and without the kernel's BTF.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("failed to read the kernel's BTF")?;
         let mut programs = load::load(ITERATORS, pins, capacity, None)?;
@@ -77,18 +82,18 @@ impl SocketIterators {
         let program: &mut Iter =
             programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?.try_into()?;
         program.load(target, &btf).with_context(|| format!("the kernel rejected the program {name}"))?;
-        let notes = match walk {
-            Walk::Notes => Some(open(&pins.map("SOCKETS"))?),
+        let storage = match walk {
+            Walk::SocketStorage => Some(open(&pins.map("SOCKETS"))?),
             Walk::UdpSockets => None,
         };
-        let link = bpf::iterate(program.fd()?.as_fd(), notes.as_ref().map(|notes| notes.fd().as_fd()));
-        Ok(Self { walk, link: link.context("failed to walk through sockets")? })
+        let link = bpf::iterate(program.fd()?.as_fd(), storage.as_ref().map(|storage| storage.fd().as_fd()));
+        Ok(Self { walk, link: link.context("failed to create the iterator over sockets")? })
     }
 
-    /// Lists the sockets. One that is opened or closed meanwhile may be missed.
+    /// Lists the sockets. A socket that is opened or closed during the call may be missing.
     pub fn list(&self) -> Result<Vec<EndedSocket>> {
         match self.walk {
-            Walk::Notes => self.read(),
+            Walk::SocketStorage => self.read(),
             Walk::UdpSockets => self.list_in_each_namespace(),
         }
     }
@@ -98,25 +103,32 @@ impl SocketIterators {
         for namespace in namespaces::all()? {
             match namespace.and_then(|namespace| namespace.enter(|| self.read())) {
                 Ok(sockets) => found.extend(sockets),
-                // The other namespaces' sockets have nothing to do with it.
-                Err(error) => tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended"),
+                // The sockets of the other namespaces are listed all the same.
+                Err(error) => tracing::warn!(
+                    "{error:#}; UDP sockets of this network namespace may stay connected to endpoints that no longer serve"
+                ),
             }
         }
         Ok(found)
     }
 
+    /// Runs the iterator once, in the network namespace of the calling thread.
     fn read(&self) -> Result<Vec<EndedSocket>> {
         let mut bytes = Vec::new();
         let read = bpf::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));
-        read.context("failed to walk through sockets")?;
+        read.context("failed to read from the iterator over sockets")?;
         let records = bytes.chunks_exact(size_of::<EndedSocketRecord>());
-        ensure!(records.remainder().is_empty(), "the list of sockets ends within a record");
+        ensure!(
+            records.remainder().is_empty(),
+            "the iterator's output is not a multiple of {} bytes",
+            size_of::<EndedSocketRecord>()
+        );
         Ok(records.map(|record| ended_socket(&bpf::value_of(record))).collect())
     }
 }
 
 fn open(pin: &Path) -> Result<MapData> {
-    MapData::from_pin(pin).with_context(|| format!("failed to open {}", pin.display()))
+    MapData::from_pin(pin).with_context(|| format!("failed to open the pinned map {}", pin.display()))
 }
 
 fn ended_socket(found: &EndedSocketRecord) -> EndedSocket {

@@ -1,4 +1,4 @@
-//! Loads the programs, onto pinned maps where there are any.
+//! Loads BPF objects. Their maps are the pinned ones of a set; a missing map is created and pinned. `attach` comes after.
 
 mod constants;
 mod switches;
@@ -18,26 +18,28 @@ pub use switches::{LogLevel, PeerNames, Scope, Switches};
 
 use crate::maps::{Capacity, pin::Pins};
 
-/// The programs that are attached.
+/// The BPF object of the programs that `attach` attaches.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
-/// The map that diagnostics pass through. It ends with the agent, and so it is not pinned.
+/// The map of the programs' diagnostics. Not pinned: each agent reads its own.
 const LOGS: &str = "AYA_LOGS";
 
-/// Whether hooks can set the error of a call: kernel 5.18 and newer.
+/// Whether programs can set the error of a call: kernel 5.18 and newer.
 pub fn sets_errors() -> Result<bool> {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)
         .context("failed to ask the kernel for its features; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
 }
 
-/// Loads the datapath: its maps are those pinned, or are created and pinned.
+/// Loads the object of the datapath with these constants. See [`load`].
 pub(super) fn load_datapath(pins: &Pins, capacity: Capacity, constants: &Constants) -> Result<Ebpf> {
     load(DATAPATH, pins, capacity, Some(constants))
 }
 
-/// Loads an object: its maps are those pinned, or are created and pinned.
+/// Loads an object onto the pinned maps of a set. Creates and pins missing maps with this capacity.
+///
+/// Fails if a pinned map has another capacity or another layout.
 pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Option<&Constants>) -> Result<Ebpf> {
-    let names = compare(object, pins, capacity)?;
+    let names = check_maps(object, pins, capacity)?;
     let mut loader = EbpfLoader::new();
     let sets_errors = u8::from(sets_errors()?);
     if let Some(constants) = constants {
@@ -53,28 +55,30 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
     loader.load(object).context("failed to load the BPF object; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
 }
 
-/// What stands against using the pinned maps, if anything does: a map of another size, or one that somebody else put there.
+/// A difference between a pinned map of the set and the map that this agent needs: its capacity, its layout, or its type.
+/// `None` if there is none. Maps that all sets share are not compared.
 pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
-    Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, what)| what))
+    Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, difference)| difference))
 }
 
-/// The names of the maps that this version pins.
+/// The names of the maps that this version pins, in no order.
 pub(super) fn pinned_maps() -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
     Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
 }
 
-/// The names of an object's maps, after checking that those pinned already are of the same shape: aya does not.
-fn compare(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>> {
+/// The names of an object's maps that are pinned. Fails if a pinned map differs from the object's map: aya does not compare
+/// them.
+fn check_maps(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(object).context("failed to parse the BPF object")?;
-    if let Some((_, what)) = differences(&object, pins, capacity)?.into_iter().next() {
-        bail!("{what}; remove what is not portmap's, or start anew after: portmap cleanup");
+    if let Some((_, difference)) = differences(&object, pins, capacity)?.into_iter().next() {
+        bail!("{difference}; remove this map if it is not portmap's, or start again after: portmap cleanup");
     }
     Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
 }
 
-/// The pinned maps that are not of the shape of the object's, in the order of their names, and how they differ.
+/// The first difference of each pinned map that differs from the object's map, by the name of the map.
 fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Result<BTreeMap<String, String>> {
     let mut different = BTreeMap::new();
     for (name, map) in object.maps.iter().filter(|(name, _)| !is_private(name)) {
@@ -84,21 +88,21 @@ fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Res
         }
         let found = MapInfo::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))?;
         let kind = found.map_type().map_or(u32::MAX, |kind| kind as u32);
-        let wanted = [
+        let properties = [
             ("type", kind, map.map_type()),
             ("key size", found.key_size(), map.key_size()),
             ("value size", found.value_size(), map.value_size()),
             ("flags", found.map_flags(), map.map_flags()),
-            ("size", found.max_entries(), capacity.entries(name).unwrap_or(map.max_entries())),
+            ("max_entries", found.max_entries(), capacity.entries(name).unwrap_or(map.max_entries())),
         ];
-        if let Some((what, is, should)) = wanted.into_iter().find(|(_, is, should)| is != should) {
-            different.insert(name.clone(), format!("the pinned map {} has {what} {is}, not {should}", path.display()));
+        if let Some((property, is, should)) = properties.into_iter().find(|(_, is, should)| is != should) {
+            different.insert(name.clone(), format!("the pinned map {} has {property} {is}, not {should}", path.display()));
         }
     }
     Ok(different)
 }
 
-/// Whether a map belongs to one load of the object: its constants, and the diagnostics.
+/// Whether a map belongs to one load of the object, and is not pinned: the constants and the diagnostics.
 fn is_private(name: &str) -> bool {
     name.starts_with('.') || name == LOGS
 }

@@ -1,4 +1,4 @@
-//! The programs' diagnostics, passed on to the agent's log.
+//! Copies the programs' diagnostics to the agent's log, up to a rate.
 
 use std::{
     sync::Mutex,
@@ -11,20 +11,20 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Records that are passed on within each period; how many more there were is said at its end.
-const MOST: u32 = 50;
+/// Number of records that are logged within each period. The next period begins with the number of those that were not logged.
+const MAX_RECORDS: u32 = 50;
 
-/// How long a period is.
+/// Length of a period.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The diagnostics of these programs, to be read.
+/// Opens the diagnostics of these programs. [`run`] reads them.
 pub fn open(programs: &mut Ebpf) -> Result<Logger> {
     Ok(Logger(EbpfLogger::init_with_logger(programs, Limited::default()).context("failed to read the programs' log")?))
 }
 
-/// Reads the diagnostics until it fails.
+/// Reads and logs the diagnostics. Returns only on an error.
 pub async fn run(Logger(logger): Logger) -> Result<()> {
-    // SAFETY: the logger owns its descriptor for as long as it lives, and is not replaced within the registration.
+    // SAFETY: the logger owns its descriptor as long as it lives, and the `AsyncFd` is never given another logger.
     let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
     let mut logger = logger.context("failed to wait for the programs' log")?;
     loop {
@@ -34,16 +34,16 @@ pub async fn run(Logger(logger): Logger) -> Result<()> {
     }
 }
 
-/// Where the programs' diagnostics arrive.
+/// The open diagnostics of the programs.
 pub struct Logger(EbpfLogger<Limited>);
 
-/// Passes on so many records per second.
+/// A log that drops records beyond [`MAX_RECORDS`] in a [`PERIOD`].
 #[derive(Debug, Default)]
 struct Limited {
     period: Mutex<Option<Period>>,
 }
 
-/// What was passed on lately.
+/// The records since the beginning of a period.
 #[derive(Debug)]
 struct Period {
     began: Instant,
@@ -51,21 +51,22 @@ struct Period {
 }
 
 impl Limited {
-    /// Whether one more record may be passed on, and how many were not in the period that ended.
+    /// Counts one more record at `now`. Returns whether to log it, and the number of records that the period before has
+    /// dropped: 0 except for the first record of a period.
     fn admit(&self, now: Instant) -> (bool, u32) {
         let mut period = self.period.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let held_back = match &*period {
+        let dropped = match &*period {
             Some(current) if now.duration_since(current.began) < PERIOD => 0,
-            Some(ended) => ended.seen.saturating_sub(MOST),
+            Some(ended) => ended.seen.saturating_sub(MAX_RECORDS),
             None => 0,
         };
         let current = match period.take() {
             Some(current) if now.duration_since(current.began) < PERIOD => Period { seen: current.seen + 1, ..current },
             Some(_) | None => Period { began: now, seen: 1 },
         };
-        let is_admitted = current.seen <= MOST;
+        let is_admitted = current.seen <= MAX_RECORDS;
         *period = Some(current);
-        (is_admitted, held_back)
+        (is_admitted, dropped)
     }
 }
 
@@ -75,9 +76,9 @@ impl Log for Limited {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let (is_admitted, held_back) = self.admit(Instant::now());
-        if held_back > 0 {
-            tracing::info!(target: "portmap::datapath", "{held_back} more calls were not shown");
+        let (is_admitted, dropped) = self.admit(Instant::now());
+        if dropped > 0 {
+            tracing::info!(target: "portmap::datapath", "dropped {dropped} records: at most {MAX_RECORDS} a second are logged");
         }
         if is_admitted {
             tracing::info!(target: "portmap::datapath", "{}", record.args());
@@ -94,8 +95,8 @@ mod tests {
     #[test]
     fn only_so_many_are_passed_on() {
         let (limited, start) = (Limited::default(), Instant::now());
-        let admitted = (0..MOST + 10).filter(|_| limited.admit(start).0).count();
-        assert_eq!(u32::try_from(admitted).ok(), Some(MOST));
+        let admitted = (0..MAX_RECORDS + 10).filter(|_| limited.admit(start).0).count();
+        assert_eq!(u32::try_from(admitted).ok(), Some(MAX_RECORDS));
         assert_eq!(limited.admit(start + PERIOD), (true, 10));
         assert_eq!(limited.admit(start + PERIOD), (true, 0));
     }

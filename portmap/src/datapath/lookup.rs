@@ -1,4 +1,4 @@
-//! The programs' own look-up, run from user space over the pinned tables: for tests and measurements.
+//! Runs the look-up of the BPF programs from user space on the pinned tables, for tests and benchmarks.
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -8,20 +8,20 @@ use aya::{
 use portmap_common::{PROBES, Probe, V4, V6};
 
 use super::load;
-use crate::maps::Capacity;
-use crate::maps::pin::Pins;
+use crate::maps::{Capacity, pin::Pins};
 
+/// The BPF object of the look-up programs.
 static LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lookup"));
 
-/// The look-up program, loaded.
+/// The loaded look-up programs, one per address family.
 #[derive(Debug)]
 pub struct Lookup {
     programs: Ebpf,
 }
 
-/// The families that can be asked about.
+/// An address family with its look-up program.
 pub trait Probed: Copy {
-    /// The program that answers.
+    /// The name of the look-up program.
     const PROGRAM: &str;
 }
 
@@ -34,7 +34,7 @@ impl Probed for V6 {
 }
 
 impl Lookup {
-    /// Loads the programs onto the pinned maps.
+    /// Loads the look-up programs onto the pinned maps.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let mut programs = load::load(LOOKUP, pins, capacity, None)?;
         for name in [V4::PROGRAM, V6::PROGRAM] {
@@ -45,33 +45,38 @@ impl Lookup {
         Ok(Self { programs })
     }
 
-    /// Fills in the answers to at most [`PROBES`] questions; `repeat` times, of which the last counts. Returns the time that
-    /// one look-up took, in nanoseconds.
-    #[expect(clippy::cast_precision_loss, reason = "there are few questions")]
+    /// Looks up 1 to [`PROBES`] frontends, `repeat` times, and fills in the answers of the last run. Returns the mean time of
+    /// one look-up, in nanoseconds.
+    #[expect(clippy::cast_precision_loss, reason = "there are at most 16 probes")]
     pub fn ask<A: Probed>(&self, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
     where
         Probe<A>: Pod,
     {
-        ensure!((1..=PROBES).contains(&probes.len()), "between 1 and {PROBES} questions at a time");
-        let program = self.programs.program(A::PROGRAM).context("the program is gone")?;
+        ensure!((1..=PROBES).contains(&probes.len()), "there must be between 1 and {PROBES} probes");
+        let program = self.programs.program(A::PROGRAM).with_context(|| format!("the program {} is not loaded", A::PROGRAM))?;
         let program: &SchedClassifier = program.try_into()?;
-        let question = bytes_of(probes).to_vec();
+        let input = bytes_of(probes).to_vec();
         let mut options = TestRunOptions::new();
-        options.data_in = Some(&question);
+        options.data_in = Some(&input);
         options.data_out = Some(bytes_of_mut(probes));
         options.repeat = repeat;
         let result = program.test_run(options)?;
-        ensure!(result.return_value as usize == probes.len(), "{} of {} answered", result.return_value, probes.len());
+        ensure!(
+            result.return_value as usize == probes.len(),
+            "{} of {} probes were answered",
+            result.return_value,
+            probes.len()
+        );
         Ok(result.duration.as_secs_f64() * 1e9 / probes.len() as f64)
     }
 }
 
 fn bytes_of<T: Pod>(values: &[T]) -> &[u8] {
-    // SAFETY: the values are plain data without padding, and the slice covers exactly them.
+    // SAFETY: the values are plain data without padding, and the slice covers exactly these values.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 fn bytes_of_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above, and any bytes are values of a `Pod`.
+    // SAFETY: the slice covers exactly these values, is the only reference to them, and any bytes are values of a `Pod`.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }

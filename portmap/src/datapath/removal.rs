@@ -1,8 +1,8 @@
-//! Takes pins out of the kernel, and nothing else: objects of the names and kinds that portmap pins, at the places where it pins them.
-//! Everything else is left and named.
+//! Detaches the programs and removes portmap's pins. An object is portmap's if its directory, its name and its kind are those
+//! of a pin of portmap. All other objects stay, and are reported.
 //!
-//! All is found before anything is removed, through open directories: see `directory`. Links go before maps, and directories last, once
-//! they are empty.
+//! A search comes first, through open directories (see `maps::directory`). Only then links are removed, after them maps, and at
+//! last the directories that are empty.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,37 +23,40 @@ use crate::{
     },
 };
 
-/// Programs that only earlier versions attach. A program that is taken out of the datapath is added.
+/// Programs that only earlier versions attach. A program that a new version no longer has must be added here.
 const EARLIER_PROGRAMS: [&str; 1] = ["sock_release"];
 
-/// Maps that only earlier versions pin. A map that is taken out of the datapath is added.
+/// Maps that only earlier versions pin. A map that a new version no longer has must be added here.
 const EARLIER_MAPS: [&str; 1] = ["UDP_SOCKETS"];
 
-/// What the kernel puts into the root of a mount.
-const OF_THE_KERNEL: [&str; 2] = ["maps.debug", "progs.debug"];
+/// Files of the kernel in the root directory of a BPF file system.
+const KERNEL_FILES: [&str; 2] = ["maps.debug", "progs.debug"];
 
-/// Detaches and removes the pins of all sets. Continues past errors. Returns what was removed, and what failed or was left. Fails, and
-/// removes nothing, if the directory holds only what is not portmap's.
+/// Detaches the programs and removes the pins of all sets. Continues after an error. Returns the paths of the removed pins, and
+/// an error for each object that stays.
+///
+/// Fails, and removes nothing, if no object in the directory is portmap's.
 pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
     let Some(root) = Directory::open(pins.root())? else { return Ok((Vec::new(), Vec::new())) };
     let root = Rc::new(root);
     let mut search = Search::new()?;
-    search.look_into_root(&root)?;
-    if !search.is_any_ours && !search.left.is_empty() {
-        let left: Vec<String> = search.left.iter().map(|error| format!("{error:#}")).collect();
-        bail!("nothing in {} is portmap's, and nothing was removed: {}", root.path().display(), left.join("; "));
+    search.search_root(&root)?;
+    if !search.has_own_objects && !search.remaining.is_empty() {
+        let remaining: Vec<String> = search.remaining.iter().map(|error| format!("{error:#}")).collect();
+        bail!("nothing in {} is portmap's, and nothing was removed: {}", root.path().display(), remaining.join("; "));
     }
     let (removed, mut failed) = search.remove();
     match root.remove_itself() {
         Ok(false) if failed.is_empty() => failed.push(anyhow!("left {}: it is not empty", root.path().display())),
-        // What is in it has been named.
+        // The directory was removed, or `failed` has an error for each object in it.
         Ok(_) => {}
         Err(error) => failed.push(error),
     }
     Ok((removed, failed))
 }
 
-/// Detaches and removes the pins of one set. Continues past errors, and returns what failed or was left.
+/// Detaches the programs and removes the pins of one set. Continues after an error. Returns an error for each object that
+/// stays.
 pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
     find_set(set).map_or_else(|error| vec![error], |search| search.remove().1)
 }
@@ -64,126 +67,139 @@ fn find_set(set: &Pins) -> Result<Search> {
     let (abi, number) = (OsString::from(abi.to_string()), OsString::from(number.to_string()));
     let Some(root) = Directory::open(set.root())? else { return Ok(search) };
     let Some(version) = root.child(&abi)? else { return Ok(search) };
-    search.look_into_set(&Rc::new(version), number)?;
-    // If this was the last set of its version.
+    search.search_set(&Rc::new(version), number)?;
+    // The directory of the version is removed with the last set in it.
     search.directories.push((Rc::new(root), abi));
     Ok(search)
 }
 
-/// What was found, and what of it is portmap's.
+/// The objects that a search has found.
 struct Search {
-    /// The maps that any version pins.
+    /// The names of the maps that this version or an earlier one pins.
     maps: Vec<String>,
+    /// The pins to remove.
     pins: Vec<Pin>,
-    /// Those to remove if they are empty, inner before outer: each by the directory that it is in, and its name.
+    /// The directories to remove if they are empty, inner before outer: for each, its parent and its name.
     directories: Vec<(Rc<Directory>, OsString)>,
-    /// Why something is left.
-    left: Vec<anyhow::Error>,
-    /// Whether anything has a name and a place of portmap's.
-    is_any_ours: bool,
+    /// An error for each object that stays.
+    remaining: Vec<anyhow::Error>,
+    /// Whether a pin of portmap was found, or an object with the name of one that could not be opened.
+    has_own_objects: bool,
 }
 
-/// A pin of portmap's.
+/// A pin of portmap.
 struct Pin {
     object: PinKind,
     directory: Rc<Directory>,
     name: OsString,
 }
 
+/// The kind of a pinned object.
 enum PinKind {
-    /// Keeps a program attached.
+    /// An open link, which keeps a program attached.
     Link(OwnedFd),
+    /// A map.
     Map,
 }
 
 impl Search {
     fn new() -> Result<Self> {
         let maps = load::pinned_maps()?.into_iter().chain(EARLIER_MAPS.map(str::to_owned)).collect();
-        Ok(Self { maps, pins: Vec::new(), directories: Vec::new(), left: Vec::new(), is_any_ours: false })
+        Ok(Self { maps, pins: Vec::new(), directories: Vec::new(), remaining: Vec::new(), has_own_objects: false })
     }
 
-    fn look_into_root(&mut self, root: &Rc<Directory>) -> Result<()> {
+    /// Searches the directory of all sets.
+    fn search_root(&mut self, root: &Rc<Directory>) -> Result<()> {
         for entry in root.entries()? {
             match (&entry, PinDirectory::in_root(entry.name())) {
-                (DirectoryEntry::Directory(name), Some(PinDirectory::Version)) => self.look_into_version(root, name.clone())?,
-                (DirectoryEntry::Directory(name), Some(PinDirectory::Notes)) => self.look_into_notes(root, name.clone())?,
-                (DirectoryEntry::Pin(name), _) if OF_THE_KERNEL.iter().any(|kernel| name == kernel) => {}
-                _ => self.leave(root, entry.name(), "portmap makes nothing of that name here"),
+                (DirectoryEntry::Directory(name), Some(PinDirectory::Version)) => self.search_version(root, name.clone())?,
+                (DirectoryEntry::Directory(name), Some(PinDirectory::SocketMaps)) => {
+                    self.search_socket_maps(root, name.clone())?
+                }
+                (DirectoryEntry::Pin(name), _) if KERNEL_FILES.iter().any(|kernel| name == kernel) => {}
+                _ => self.report(root, entry.name(), "portmap makes no directory with this name here"),
             }
         }
         Ok(())
     }
 
-    fn look_into_version(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
+    /// Searches the directory of an ABI version.
+    fn search_version(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
         let Some(version) = root.child(&name)?.map(Rc::new) else { return Ok(()) };
         for entry in version.entries()? {
             match (&entry, PinDirectory::number(entry.name())) {
-                (DirectoryEntry::Directory(name), Some(_)) => self.look_into_set(&version, name.clone())?,
-                _ => self.leave(&version, entry.name(), "portmap makes nothing of that name here"),
+                (DirectoryEntry::Directory(name), Some(_)) => self.search_set(&version, name.clone())?,
+                _ => self.report(&version, entry.name(), "portmap makes no directory with this name here"),
             }
         }
         self.directories.push((root.clone(), name));
         Ok(())
     }
 
-    fn look_into_set(&mut self, version: &Rc<Directory>, name: OsString) -> Result<()> {
+    /// Searches the directory of a set.
+    fn search_set(&mut self, version: &Rc<Directory>, name: OsString) -> Result<()> {
         let Some(set) = version.child(&name)?.map(Rc::new) else { return Ok(()) };
         for entry in set.entries()? {
             let text = entry.name().to_string_lossy().into_owned();
             let program = text.strip_prefix(LINK);
             let is_program = program.is_some_and(|program| PROGRAMS.contains(&program) || EARLIER_PROGRAMS.contains(&program));
             if is_program {
-                self.take(&set, &entry, Object::CgroupLink);
+                self.add_pin(&set, &entry, Object::CgroupLink);
             } else if Pins::owns(&text) && self.maps.contains(&text) {
-                self.take(&set, &entry, Object::Map);
+                self.add_pin(&set, &entry, Object::Map);
             } else {
-                self.leave(&set, entry.name(), "portmap pins nothing of that name here");
+                self.report(&set, entry.name(), "portmap pins no object with this name here");
             }
         }
         self.directories.push((version.clone(), name));
         Ok(())
     }
 
-    fn look_into_notes(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
-        let Some(notes) = root.child(&name)?.map(Rc::new) else { return Ok(()) };
-        for entry in notes.entries()? {
+    /// Searches the directory of the maps about open sockets.
+    fn search_socket_maps(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
+        let Some(directory) = root.child(&name)?.map(Rc::new) else { return Ok(()) };
+        for entry in directory.entries()? {
             if entry.name().to_str().is_some_and(|name| !Pins::owns(name)) {
-                self.take(&notes, &entry, Object::Map);
+                self.add_pin(&directory, &entry, Object::Map);
             } else {
-                self.leave(&notes, entry.name(), "portmap pins nothing of that name here");
+                self.report(&directory, entry.name(), "portmap pins no object with this name here");
             }
         }
         self.directories.push((root.clone(), name));
         Ok(())
     }
 
-    /// Notes something that has a name of portmap's, if it is of this kind.
-    fn take(&mut self, directory: &Rc<Directory>, entry: &DirectoryEntry, wanted: Object) {
-        let DirectoryEntry::Pin(name) = entry else { return self.leave(directory, entry.name(), "it is not a pin") };
-        let opened = bpf::open_pin(&directory.through(name)).and_then(|object| Ok((bpf::kind_of(object.as_fd())?, object)));
+    /// Adds an object with the name of a pin of portmap. Reports it instead if it is of another kind.
+    fn add_pin(&mut self, directory: &Rc<Directory>, entry: &DirectoryEntry, wanted: Object) {
+        let DirectoryEntry::Pin(name) = entry else { return self.report(directory, entry.name(), "it is not a pin") };
+        let opened =
+            bpf::open_pin(&directory.path_by_descriptor(name)).and_then(|object| Ok((bpf::kind_of(object.as_fd())?, object)));
         match opened {
             Ok((found, object)) if found == wanted => {
                 let object = if wanted == Object::Map { PinKind::Map } else { PinKind::Link(object) };
-                self.is_any_ours = true;
+                self.has_own_objects = true;
                 self.pins.push(Pin { object, directory: directory.clone(), name: name.clone() });
             }
-            Ok(_) if wanted == Object::Map => self.leave(directory, name, "it is not a map"),
-            Ok(_) => self.leave(directory, name, "it is not a link to a cgroup"),
+            Ok(_) if wanted == Object::Map => self.report(directory, name, "it is not a map"),
+            Ok(_) => self.report(directory, name, "it is not a link to a cgroup"),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                self.is_any_ours = true;
-                self.left.push(anyhow!(error).context(format!("failed to open {}", directory.path().join(name).display())));
+                self.has_own_objects = true;
+                self.remaining
+                    .push(anyhow!(error).context(format!("failed to open {}", directory.path().join(name).display())));
             }
         }
     }
 
-    fn leave(&mut self, directory: &Directory, name: &OsStr, reason: &str) {
-        self.left.push(anyhow!("left {}: {reason}", directory.path().join(name).display()));
+    /// Reports an object that stays.
+    fn report(&mut self, directory: &Directory, name: &OsStr, reason: &str) {
+        self.remaining.push(anyhow!("left {}: {reason}", directory.path().join(name).display()));
     }
 
-    /// Removes what is portmap's. Returns what was removed, and what failed or was left.
+    /// Removes the pins, and the directories that are empty then. Returns the paths of the removed pins, and an error for each
+    /// object that stays.
     fn remove(mut self) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
-        let (mut removed, mut failed) = (Vec::new(), self.left);
+        let (mut removed, mut failed) = (Vec::new(), self.remaining);
         self.pins.sort_by_key(|pin| matches!(pin.object, PinKind::Map));
         for pin in self.pins {
             match pin.remove() {
@@ -193,7 +209,7 @@ impl Search {
         }
         for (parent, name) in self.directories {
             match parent.remove_directory(&name) {
-                // What is in it has been named; or it is the directory of a version that has another set.
+                // Removed; or not empty: its objects are reported, or it is the directory of a version that has another set.
                 Ok(_) => {}
                 Err(error) => failed.push(error),
             }

@@ -1,4 +1,4 @@
-//! The backends of a set, as the kernel holds them: there are very many.
+//! Backends in the layout of BACKENDS. The planner keeps them so, because a node may have hundreds of thousands.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,17 +10,17 @@ use crate::{
     model::Family,
 };
 
-/// Values for consecutive slots of `BACKENDS_V4` or `BACKENDS_V6`. Copies share one memory.
+/// Values for consecutive slots of `BACKENDS_V4` or `BACKENDS_V6`. Clones share one allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backends {
-    /// For `BACKENDS_V4`.
+    /// Values for `BACKENDS_V4`.
     V4(Arc<[Backend<V4>]>),
-    /// For `BACKENDS_V6`.
+    /// Values for `BACKENDS_V6`.
     V6(Arc<[Backend<V6>]>),
 }
 
 impl Backends {
-    /// The values of slots, all of one family.
+    /// The values for these slots. Slots of the other family are dropped.
     pub fn new(family: Family, slots: impl Iterator<Item = Slot>) -> Self {
         match family {
             Family::V4 => Self::V4(slots.filter_map(|slot| encode::backend(&slot)).collect()),
@@ -28,7 +28,7 @@ impl Backends {
         }
     }
 
-    /// Their family.
+    /// The address family of all backends.
     pub fn family(&self) -> Family {
         match self {
             Self::V4(_) => Family::V4,
@@ -36,7 +36,7 @@ impl Backends {
         }
     }
 
-    /// How many there are.
+    /// Number of slots.
     pub fn len(&self) -> usize {
         match self {
             Self::V4(backends) => backends.len(),
@@ -44,12 +44,12 @@ impl Backends {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there is no slot.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The slots.
+    /// The decoded slots, in their order.
     pub fn iter(&self) -> impl Iterator<Item = Slot> {
         let (v4, v6): (&[_], &[_]) = match self {
             Self::V4(backends) => (backends, &[]),
@@ -58,7 +58,7 @@ impl Backends {
         v4.iter().map(encode::slot_of).chain(v6.iter().map(encode::slot_of))
     }
 
-    /// The slot of an endpoint, if they are sorted by address and port.
+    /// The slot with this address and port. The slots must be sorted by address and port.
     pub fn find(&self, address: IpAddr, port: u16) -> Option<Slot> {
         match self {
             Self::V4(backends) => find(backends, address, port),

@@ -1,4 +1,6 @@
-//! The kernel's maps, opened from their pins.
+//! The pinned maps in the kernel: the [`Maps`] that the agent writes and the subcommands read.
+//!
+//! `datapath::load` creates and pins the maps. `frontends` and `items` have the maps of one address family each.
 
 mod frontends;
 mod items;
@@ -15,6 +17,7 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
+use aya_obj::generated::BPF_NOEXIST;
 use ipnet::IpNet;
 use portmap_common::{Affinity, Choice, Client, Counters, Name, Numbers, Service, State, Totals, V4, V6};
 
@@ -30,19 +33,19 @@ use crate::{
 use frontends::{FamilyMaps, FrontendElement};
 use items::{FamilyItems, Members};
 
-/// `BPF_NOEXIST`: a frontend is never updated in place.
-const NEW_ONLY: u64 = 1;
+/// Flag of a map update: fail if the key is present. Frontends, endpoints and members are never updated in place.
+const NEW_ONLY: u64 = BPF_NOEXIST as u64;
 
-/// How often a reader starts again when the agent changes an entry under its eyes.
+/// Number of attempts to read a service entry that the agent is changing.
 const TRIES: usize = 100;
 
-/// Opens a pinned map.
+/// Opens a pinned map by its name.
 pub fn open(pins: &Pins, name: &str) -> Result<MapData> {
     let path = pins.map(name);
     MapData::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))
 }
 
-/// The tables.
+/// All maps of one set that the agent reads or writes, except those of [`super::sources`].
 pub struct BpfMaps {
     v4: FamilyMaps<V4>,
     v6: FamilyMaps<V6>,
@@ -57,8 +60,9 @@ pub struct BpfMaps {
     members: Members,
     affinity: MapData,
     affinity_clients: u32,
-    /// Counters from this service on were never counted in.
-    counted: u32,
+    /// Service numbers from this one on have never been in use: their counters are 0. Not known, and so the largest number,
+    /// where an earlier agent has used the maps.
+    unused_from: u32,
     pins: Pins,
 }
 
@@ -66,8 +70,8 @@ impl BpfMaps {
     /// Opens the pinned maps.
     pub fn open(pins: &Pins) -> Result<Self> {
         let state: Mapped<State> = mapped(pins, "STATE")?;
-        // Before the first agent there was no service.
-        let counted = if state.read(0)?.started == 0 { 0 } else { u32::MAX };
+        // No service entry was in use before the first agent started.
+        let unused_from = if state.read(0)?.started == 0 { 0 } else { u32::MAX };
         let affinity = open(pins, "AFFINITY")?;
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
@@ -77,7 +81,7 @@ impl BpfMaps {
             names: HashMap::try_from(Map::HashMap(open(pins, "NAMES")?))?,
             state,
             numbers: mapped(pins, "NUMBERS")?,
-            counted,
+            unused_from,
             totals: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "TOTALS")?))?,
             items_v4: FamilyItems::open(pins, "V4")?,
             items_v6: FamilyItems::open(pins, "V6")?,
@@ -88,24 +92,24 @@ impl BpfMaps {
         })
     }
 
-    /// The sizes that the maps were created with.
+    /// The capacity that the maps were created with.
     pub fn capacity(&self) -> Capacity {
         Capacity { services: self.services.len(), backends: self.v4.slots(), affinity_clients: self.affinity_clients }
     }
 
-    /// What the agent last said of itself.
+    /// The value of STATE: the state of the agent that runs, or ran last.
     pub fn state(&self) -> Result<State> {
         self.state.read(0)
     }
 
-    /// Says something new of the agent.
+    /// Changes fields of STATE. A subcommand that reads at the same time may see a part of the change.
     pub fn set_state(&mut self, change: impl FnOnce(&mut State)) -> Result<()> {
         let mut state = self.state.read(0)?;
         change(&mut state);
         self.state.write(0, state)
     }
 
-    /// A service's counters, summed over all CPUs.
+    /// The counters of a service entry, summed over all CPUs.
     pub fn counters(&self, number: u32) -> Result<Counters> {
         let per_cpu = self.counters.get(&number, 0)?;
         Ok(per_cpu.iter().fold(Counters::default(), |sum, counters| Counters {
@@ -115,7 +119,7 @@ impl BpfMaps {
         }))
     }
 
-    /// What happened that is no service's, summed over all CPUs.
+    /// The value of TOTALS, summed over all CPUs.
     pub fn totals(&self) -> Result<Totals> {
         let per_cpu = self.totals.get(&0, 0)?;
         Ok(per_cpu.iter().fold(Totals::default(), |sum, totals| Totals {
@@ -132,15 +136,15 @@ impl BpfMaps {
         }))
     }
 
-    /// How many clients session affinity remembers.
+    /// Number of entries in AFFINITY. Reads the whole map.
     pub fn affinity_clients(&self) -> Result<u32> {
         let affinity = self.affinity.fd();
         bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
             .context("failed to count the entries of AFFINITY")
     }
 
-    /// Follows a service entry to its backends. The agent may be at work meanwhile: a choice that changed under the reader's
-    /// eyes, so that the slots may have been another's, is followed anew.
+    /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read, its
+    /// slots may hold other backends already, and everything is read again.
     fn follow(&self, family: Family, number: u32) -> Result<FollowedFrontend> {
         for _ in 0..TRIES {
             let service = self.services.read(number)?;
@@ -151,10 +155,10 @@ impl BpfMaps {
                 return Ok(FollowedFrontend { number, service: Some(service), inside, outside });
             }
         }
-        bail!("service {number} changes faster than it can be read")
+        bail!("failed to read service {number}: the agent changed it during each of {TRIES} attempts; try again")
     }
 
-    /// Reads FRONTENDS of both families, and follows each frontend.
+    /// Reads FRONTENDS of both families, and the service entry and backends of each frontend.
     fn read_frontends(
         &self,
         items: &mut BTreeSet<Item>,
@@ -176,10 +180,12 @@ impl BpfMaps {
         Ok(frontends)
     }
 
-    fn choice(&self, number: u32, side: ClientLocation) -> Result<Choice> {
-        Ok(Choice::from_word(self.services.load_word(number, offset(side))?))
+    /// Loads one choice of a service entry.
+    fn choice(&self, number: u32, location: ClientLocation) -> Result<Choice> {
+        Ok(Choice::from_word(self.services.load_word(number, offset(location))?))
     }
 
+    /// Reads the backends of a choice; `None` if the choice reaches beyond BACKENDS.
     fn range(&self, family: Family, choice: Choice) -> Result<Option<Vec<Slot>>> {
         match family {
             Family::V4 => self.v4.range(choice),
@@ -197,16 +203,16 @@ impl Maps for BpfMaps {
     }
 
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()> {
-        if number < self.counted && self.counters(number)? != Counters::default() {
+        if number < self.unused_from && self.counters(number)? != Counters::default() {
             let zero = PerCpuValues::try_from(vec![Counters::default(); nr_cpus().map_err(|(_, error)| error)?])?;
             self.counters.set(number, zero, 0)?;
         }
-        self.counted = self.counted.max(number + 1);
+        self.unused_from = self.unused_from.max(number + 1);
         self.services.write(number, *service)
     }
 
-    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()> {
-        self.services.store_word(number, offset(side), choice.to_word())
+    fn store_choice(&mut self, number: u32, location: ClientLocation, choice: Choice) -> Result<()> {
+        self.services.store_word(number, offset(location), choice.to_word())
     }
 
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()> {
@@ -276,8 +282,8 @@ impl Maps for BpfMaps {
         }
     }
 
-    /// The half that is not in force may still be read by programs that began before the last change. Changes are rare, so each
-    /// waits for them.
+    /// Waits for a grace period first: a program that began before the last change may still read the half that is inactive
+    /// now. Changes are rare, so the wait costs little.
     fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()> {
         Grace::open(&self.pins)?.wait()?;
         match family {
@@ -322,12 +328,14 @@ impl Maps for BpfMaps {
     }
 }
 
+/// Opens a pinned array by its name, and maps it into memory.
 fn mapped<T: Pod>(pins: &Pins, name: &str) -> Result<Mapped<T>> {
     Mapped::new(&open(pins, name)?).with_context(|| format!("failed to map {name} into memory"))
 }
 
-fn offset(side: ClientLocation) -> usize {
-    match side {
+/// Offset of a choice in a value of SERVICES, in bytes.
+fn offset(location: ClientLocation) -> usize {
+    match location {
         ClientLocation::Inside => offset_of!(Service, inside),
         ClientLocation::Outside => offset_of!(Service, outside),
     }

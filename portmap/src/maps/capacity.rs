@@ -1,43 +1,45 @@
-//! How many entries the maps hold, and how full they are.
+//! Capacities of the maps, and the share of them that is in use.
+//!
+//! The command line sets a [`Capacity`]; `datapath::load` creates the maps with it, and `plan` leaves out entries beyond it.
 
 use std::fmt;
 
 use portmap_common::capacity;
 use serde::Serialize;
 
-/// How many entries each map holds.
+/// The capacity of the maps that options decide, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Frontends of each family; and of both together, which is the size of SERVICES.
+    /// Entries of SERVICES: the frontends of both families together.
     pub services: u32,
-    /// Slots of BACKENDS, for each family.
+    /// Slots of BACKENDS, of each family.
     pub backends: u32,
-    /// Clients that session affinity remembers.
+    /// Entries of AFFINITY: one per client and service port with session affinity.
     pub affinity_clients: u32,
 }
 
 impl Capacity {
-    /// Entries of FRONTENDS, for each family: those of ClusterIPs as such lie there too.
+    /// Entries of FRONTENDS, of each family: the frontends and the whole ClusterIPs.
     pub fn frontends(self) -> u32 {
         capacity::frontends(self.services)
     }
 
-    /// Clients of session affinity that the processes of one cgroup may add in an hour: a sixteenth, but no fewer than 64.
+    /// Entries of AFFINITY that the processes of one cgroup may add in an hour: a sixteenth of all, and 64 at least.
     pub fn affinity_share(self) -> u64 {
         u64::from(self.affinity_clients / 16).max(64)
     }
 
-    /// Entries of each of the maps that hold an [`Item`] of a backend.
+    /// Entries of each of ENDPOINTS, and of MEMBERS.
     pub fn items(self) -> u32 {
         capacity::items(self.backends)
     }
 
-    /// Entries of the map with this name.
+    /// Entries of one of the maps in [`portmap_common::MEASURED`].
     pub fn of_map(self, name: &str) -> u32 {
         self.entries(name).unwrap_or(self.services)
     }
 
-    /// Entries of the map with this name; `None` for maps whose size no option decides.
+    /// Entries of the map with this name; `None` if no option decides the map's capacity.
     pub(crate) fn entries(self, name: &str) -> Option<u32> {
         match name {
             "SERVICES" | "COUNTERS" | "SOURCE_RANGES_V4" | "SOURCE_RANGES_V6" => Some(self.services),
@@ -56,32 +58,32 @@ impl Default for Capacity {
     }
 }
 
-/// How full a map is.
+/// The entries in use of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fullness {
     /// The map's name.
     pub name: &'static str,
     /// Entries in use.
     pub used: u32,
-    /// Entries in all.
+    /// Entries that the map has room for.
     pub capacity: u32,
 }
 
-/// From so many percent on a map counts as nearly full.
+/// A map is nearly full from this percentage on.
 const NEARLY_FULL: u64 = 80;
 
 impl Fullness {
-    /// How full, in percent.
+    /// Entries in use, in percent of the capacity, rounded down.
     pub fn percent(&self) -> u64 {
         u64::from(self.used) * 100 / u64::from(self.capacity.max(1))
     }
 
-    /// Whether more may soon find no room.
+    /// Whether 80 percent of the entries or more are in use.
     pub fn is_nearly_full(&self) -> bool {
         self.percent() >= NEARLY_FULL
     }
 
-    /// The flag that decides the map's size.
+    /// The command line flag that decides the map's capacity.
     pub fn flag(&self) -> &'static str {
         match self.name {
             "AFFINITY" => "--max-affinity-clients",

@@ -1,9 +1,10 @@
-//! Directories of pins, held open. A user who can change such a directory can change where connections go: each is checked before use.
+//! Open directories of pins. A user who can change such a directory can redirect connections, so each directory is checked
+//! before use.
 //!
-//! A directory passes if it is on a BPF file system, belongs to root or to this process's user, and cannot be written by others.
-//! Its parents up to the root of the mount must belong to the same users. Others may write to a parent only if it is sticky: then
-//! nobody but the owner renames or removes what is in it. So only root can put something else in the place of a directory that
-//! passed, and paths below it are safe to use. What is removed is removed through the open directory, never by a path.
+//! The directory must be on a BPF file system, belong to root or to the user of this process, and not be writable by others.
+//! Its parents, up to the root of the mount, must belong to the same users. A parent may be writable by others only if it is
+//! sticky: then only the owner of an entry renames or removes the entry. So only these users can replace a checked directory,
+//! and paths below it are safe to use. Entries are removed through the open directory, never by a path.
 
 mod checks;
 
@@ -30,29 +31,29 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-/// Every permission of the group and of others.
+/// All permissions of the group and of others.
 const SHARED: u32 = 0o077;
 
-/// An open directory on a BPF file system that only root and this process's user can change.
+/// An open directory on a BPF file system. Only root and the user of this process can change it.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     file: File,
 }
 
-/// What is in a directory.
+/// An entry of a directory, with its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DirectoryEntry {
-    /// A directory.
+    /// A subdirectory.
     Directory(OsString),
-    /// A pinned object: on a BPF file system, every file but the kernel's own is one.
+    /// A regular file. On a BPF file system, every file is a pinned object, except two files of the kernel.
     Pin(OsString),
-    /// A symbolic link, say.
+    /// An entry of another type, such as a symbolic link.
     Other(OsString),
 }
 
 impl DirectoryEntry {
-    /// Its name.
+    /// The name of the entry.
     pub fn name(&self) -> &OsStr {
         match self {
             Self::Directory(name) | Self::Pin(name) | Self::Other(name) => name,
@@ -61,13 +62,13 @@ impl DirectoryEntry {
 }
 
 impl Directory {
-    /// Opens a directory. `None` if there is none.
+    /// Opens and checks a directory; `None` if it does not exist.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        let Some(directory) = Self::look(&absolute(path)?)? else { return Ok(None) };
+        let Some(directory) = Self::open_unchecked(&absolute(path)?)? else { return Ok(None) };
         ensure!(
             directory.is_on_bpffs()?,
-            "nothing is pinned under {}: it is not on a BPF file system; give the directory of portmap's pins with --bpffs, or start an \
-             agent with: portmap run",
+            "nothing is pinned under {}: this directory is not on a BPF file system; give the directory of the pins with \
+             --bpffs, or start an agent with: portmap run",
             path.display()
         );
         directory.check()?;
@@ -75,18 +76,20 @@ impl Directory {
         Ok(Some(directory))
     }
 
-    /// Opens a directory, and makes it and its parents where they are missing.
+    /// Opens and checks a directory. Makes the directory and its parents where they are missing.
     pub fn create(path: &Path) -> Result<Self> {
         let path = &absolute(path)?;
         let mut missing = Vec::new();
         for ancestor in path.ancestors() {
-            let Some(found) = Self::look(ancestor)? else {
-                missing.push(ancestor.file_name().with_context(|| format!("{} has no name", ancestor.display()))?);
+            let Some(found) = Self::open_unchecked(ancestor)? else {
+                missing
+                    .push(ancestor.file_name().with_context(|| format!("the path {} has no last name", ancestor.display()))?);
                 continue;
             };
             ensure!(
                 found.is_on_bpffs()?,
-                "{} is not on a BPF file system; mount one there (mount -t bpf bpf /sys/fs/bpf), or give another directory with --bpffs",
+                "{} is not on a BPF file system; mount one there (mount -t bpf bpf /sys/fs/bpf), or give another directory \
+                 with --bpffs",
                 path.display()
             );
             if missing.is_empty() {
@@ -97,10 +100,10 @@ impl Directory {
             found.check_parents()?;
             return missing.into_iter().rev().try_fold(found, |parent, name| parent.make(name));
         }
-        bail!("failed to create {}: none of its parents is there", path.display())
+        bail!("failed to create {}: none of its parents exists", path.display())
     }
 
-    /// Opens a directory in this one. `None` if there is none.
+    /// Opens and checks a subdirectory; `None` if it does not exist.
     pub fn child(&self, name: &OsStr) -> Result<Option<Self>> {
         let path = self.path.join(name);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -116,19 +119,21 @@ impl Directory {
         }
     }
 
-    /// Opens a directory in this one, and makes it if there is none.
+    /// Opens and checks a subdirectory. Makes it, for its owner alone, if it does not exist.
     pub fn make(&self, name: &OsStr) -> Result<Self> {
         match mkdirat(&self.file, name, Mode::S_IRWXU) {
-            // Whoever made it: it is checked.
+            // An existing directory is accepted, because `child` checks it.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => {
                 return Err(errno).with_context(|| format!("failed to create {}; run as root", self.path.join(name).display()));
             }
         }
-        self.child(name)?.with_context(|| format!("{} was removed at once", self.path.join(name).display()))
+        self.child(name)?
+            .with_context(|| format!("failed to open {}: another process removed it just now", self.path.join(name).display()))
     }
 
-    /// Takes away every permission of other users. Returns whether there was one: whoever opens the directory could hold its lock.
+    /// Removes all permissions of the group and of others: a user who can open the directory can hold its lock. Returns whether
+    /// there were any.
     pub fn close_to_others(&self) -> Result<bool> {
         if self.stat()?.st_mode & SHARED == 0 {
             return Ok(false);
@@ -138,10 +143,10 @@ impl Directory {
         Ok(true)
     }
 
-    /// What is in it, in order.
+    /// The entries of the directory, in order.
     pub fn entries(&self) -> Result<BTreeSet<DirectoryEntry>> {
         let context = || format!("failed to list {}", self.path.display());
-        // Opened anew: to list it moves a position, which clones of a descriptor share.
+        // Opened again, because clones of a descriptor share the position that a listing moves.
         let mut stream = Dir::openat(&self.file, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(context)?;
         let mut entries = BTreeSet::new();
@@ -163,28 +168,28 @@ impl Directory {
         Ok(entries)
     }
 
-    /// Its path, for people.
+    /// The path that the directory was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A path to an entry that leads through the open directory, wherever that is by now.
-    pub fn through(&self, name: &OsStr) -> PathBuf {
+    /// A path to an entry through the open descriptor. It stays valid if the directory is moved.
+    pub fn path_by_descriptor(&self, name: &OsStr) -> PathBuf {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
     }
 
-    /// The open directory.
+    /// The open directory as a file.
     pub fn into_file(self) -> File {
         self.file
     }
 
-    /// Removes a pin.
+    /// Removes a pin from this directory.
     pub fn remove_pin(&self, name: &OsStr) -> Result<()> {
         let removed = unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir);
         removed.with_context(|| format!("failed to remove {}", self.path.join(name).display()))
     }
 
-    /// Removes a directory in this one. False if it is not empty.
+    /// Removes a subdirectory. False if it is not empty; true if it does not exist any more.
     pub fn remove_directory(&self, name: &OsStr) -> Result<bool> {
         match unlinkat(&self.file, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(true),
@@ -193,22 +198,26 @@ impl Directory {
         }
     }
 
-    /// Removes this directory. False if it is not empty. The root of a mount is left.
+    /// Removes this directory from its parent. False if it is not empty. Does nothing for the root of a mount.
     pub fn remove_itself(&self) -> Result<bool> {
         let parent = self.parent()?;
         let (own, above) = (self.stat()?, stat(&parent, &self.path)?);
         if own.st_dev != above.st_dev || own.st_ino == above.st_ino {
             return Ok(true);
         }
-        let name =
-            self.path.file_name().with_context(|| format!("failed to remove {}: it has no name", self.path.display()))?;
+        let name = self
+            .path
+            .file_name()
+            .with_context(|| format!("failed to remove {}: the path has no last name", self.path.display()))?;
         let parent = Self { path: self.path.join(".."), file: parent.into() };
         let named = fstatat(&parent.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         if named.is_ok_and(|named| named.st_ino == own.st_ino) { parent.remove_directory(name) } else { Ok(true) }
     }
 
-    /// Opens a directory by its path, without any check. A symbolic link would let its owner choose another directory later.
-    fn look(path: &Path) -> Result<Option<Self>> {
+    /// Opens a directory by its path without checks; `None` if it does not exist.
+    ///
+    /// Fails if the path contains a symbolic link: the owner of the link could make it point to another directory later.
+    fn open_unchecked(path: &Path) -> Result<Option<Self>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
         match openat2(AT_FDCWD, path, how) {
@@ -217,8 +226,8 @@ impl Directory {
             Err(Errno::ELOOP) => {
                 let target = path.canonicalize().map(|target| format!(" ({})", target.display())).unwrap_or_default();
                 bail!(
-                    "{} leads through a symbolic link, whose owner could change where connections go: give the directory itself{target} \
-                     with --bpffs, or remove the link",
+                    "{} contains a symbolic link, and the owner of the link could redirect connections; give the directory \
+                     itself{target} with --bpffs, or remove the link",
                     path.display()
                 )
             }
@@ -227,7 +236,8 @@ impl Directory {
     }
 
     fn is_on_bpffs(&self) -> Result<bool> {
-        let info = fstatfs(self.file.as_fd()).with_context(|| format!("failed to look at {}", self.path.display()))?;
+        let info =
+            fstatfs(self.file.as_fd()).with_context(|| format!("failed to stat the file system of {}", self.path.display()))?;
         Ok(info.filesystem_type() == BPF_FS_MAGIC)
     }
 
@@ -240,9 +250,9 @@ impl Directory {
     }
 }
 
-/// With every parent in it. Links are not resolved.
+/// The path with all its parents. Symbolic links are not resolved.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("{} is no path of a directory", path.display()))
+    std::path::absolute(path).with_context(|| format!("{} is not the path of a directory", path.display()))
 }
 
 fn open_parent(directory: impl std::os::fd::AsFd, path: &Path) -> Result<OwnedFd> {
@@ -251,5 +261,5 @@ fn open_parent(directory: impl std::os::fd::AsFd, path: &Path) -> Result<OwnedFd
 }
 
 fn stat(directory: impl std::os::fd::AsFd, path: &Path) -> Result<FileStat> {
-    fstat(directory).with_context(|| format!("failed to look at {}", path.display()))
+    fstat(directory).with_context(|| format!("failed to stat {}", path.display()))
 }

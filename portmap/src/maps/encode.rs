@@ -1,4 +1,6 @@
-//! The domain types as the kernel's maps hold them, and back. The only place that changes representation.
+//! Converts between the types of the model and the plain data of the maps. The only module that changes the representation.
+//!
+//! A function `x` makes the value of a map, and a function `x_of` reads one back.
 
 mod address;
 mod backends;
@@ -27,37 +29,37 @@ use crate::{
     model::{Frontend, Protocol, event::ObjectKind},
 };
 
-/// A destination as sockets remember it.
+/// Decodes a destination that a program stored on a socket.
 pub fn destination_of(destination: &Destination) -> SocketAddr {
     let Destination { address, port } = *destination;
     let address = V6::from_neutral(address).to_ip().to_canonical();
     SocketAddr::new(address, u16::try_from(port).unwrap_or_default())
 }
 
-/// A destination of a UDP socket as a frontend.
+/// Decodes a destination that a program stored on a UDP socket, as a frontend.
 pub(crate) fn udp_frontend_of(destination: &Destination) -> Frontend {
     let destination = destination_of(destination);
     Frontend { address: destination.ip(), port: destination.port(), protocol: Protocol::Udp }
 }
 
-/// Numbers given so far as the value of NUMBERS.
+/// Encodes the value of NUMBERS.
 pub(in crate::maps) fn numbers(next: NextNumbers) -> Numbers {
     let NextNumbers { id, endpoint } = next;
     Numbers { next_id: id, next_endpoint: endpoint }
 }
 
-/// The value of NUMBERS as numbers given so far.
+/// Decodes the value of NUMBERS.
 pub(in crate::maps) fn next_numbers_of(numbers: &Numbers) -> NextNumbers {
     let Numbers { next_id, next_endpoint } = *numbers;
     NextNumbers { id: next_id, endpoint: next_endpoint }
 }
 
-/// Kinds of objects, one bit each.
+/// Encodes kinds of objects, one bit each, for `State::silent_on`.
 pub fn kinds(kinds: &[ObjectKind]) -> u32 {
     kinds.iter().fold(0, |bits, kind| bits | bit(*kind))
 }
 
-/// The kinds whose bits are set.
+/// Decodes kinds of objects. Unknown bits are ignored.
 pub fn kinds_of(bits: u32) -> Vec<ObjectKind> {
     ObjectKind::ALL.into_iter().filter(|kind| bits & bit(*kind) != 0).collect()
 }

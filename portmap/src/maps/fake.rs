@@ -1,4 +1,4 @@
-//! The maps as plain memory: what tests plan against, with the programs' look-up done over it.
+//! The maps in memory, for tests: plans are applied to them, and clients are looked up in them as the BPF programs do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use super::{
 };
 use crate::model::{Endpoint, Family, Frontend, PerFamily, ServicePort, Verdict};
 
-/// What a client of the tables would meet.
+/// The answer of the tables to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FakeAnswer {
-    /// One of these backends.
+    /// The client is forwarded to one of these backends.
     Backends(Vec<Endpoint>),
-    /// This verdict.
+    /// The client gets no backend, but this verdict.
     Verdict(Verdict),
 }
 
-/// Maps of a given capacity, which refuse what the kernel would refuse, and what the agent must never do.
+/// Maps of a given capacity. A write fails if the kernel would refuse it, or if it breaks a precondition of [`Maps`].
 #[derive(Clone, Debug, Default)]
 pub struct MemoryMaps {
     capacity: Capacity,
@@ -34,7 +34,7 @@ pub struct MemoryMaps {
     guarded: Guarded,
 }
 
-/// What programs that still run may read: writing to it is the fault that the grace period prevents.
+/// Entries that running programs may still read. A write to them fails: only the wait for a grace period makes it safe.
 #[derive(Clone, Debug, Default)]
 struct Guarded {
     services: BTreeSet<u32>,
@@ -47,10 +47,11 @@ impl MemoryMaps {
         Self { capacity, ..Self::default() }
     }
 
-    /// What a client meets at a destination; none if it is not in the tables.
-    pub fn look_up(&self, frontend: &Frontend, side: ClientLocation) -> Option<FakeAnswer> {
+    /// The answer to a client of this destination; `None` if the tables have no such frontend, or if its entries are
+    /// incomplete.
+    pub fn look_up(&self, frontend: &Frontend, location: ClientLocation) -> Option<FakeAnswer> {
         let service = self.services.get(self.frontends.get(frontend)?)?;
-        let choice = match side {
+        let choice = match location {
             ClientLocation::Inside => service.inside,
             ClientLocation::Outside => service.outside,
         };
@@ -60,7 +61,7 @@ impl MemoryMaps {
         })
     }
 
-    /// Lets a program start that reads everything reachable now, and does not finish before [`Self::grace`].
+    /// Starts a program that may read every entry that is reachable now. It runs until [`Self::grace`].
     pub fn guard(&mut self) {
         for (frontend, number) in &self.frontends {
             let Some(service) = self.services.get(number) else { continue };
@@ -72,7 +73,7 @@ impl MemoryMaps {
         }
     }
 
-    /// Lets every program finish.
+    /// Ends all running programs, as a grace period does.
     pub fn grace(&mut self) {
         self.guarded = Guarded::default();
     }
@@ -95,23 +96,23 @@ impl Maps for MemoryMaps {
     fn write_backends(&mut self, first: u32, backends: &Backends) -> Result<()> {
         let family = backends.family();
         for (index, slot) in (first..).zip(backends.iter()) {
-            ensure!(index < self.capacity.backends, "slot {index} is outside the map");
-            ensure!(!self.guarded.slots.contains(&(family, index)), "slot {index} may still be read");
+            ensure!(index < self.capacity.backends, "slot {index} is outside of BACKENDS");
+            ensure!(!self.guarded.slots.contains(&(family, index)), "slot {index} may still be read by a program");
             self.slots.insert((family, index), slot);
         }
         Ok(())
     }
 
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()> {
-        ensure!(number < self.capacity.services, "service {number} is outside the map");
-        ensure!(!self.guarded.services.contains(&number), "service {number} may still be read");
+        ensure!(number < self.capacity.services, "service {number} is outside of SERVICES");
+        ensure!(!self.guarded.services.contains(&number), "service {number} may still be read by a program");
         self.services.insert(number, *service);
         Ok(())
     }
 
-    fn store_choice(&mut self, number: u32, side: ClientLocation, choice: Choice) -> Result<()> {
+    fn store_choice(&mut self, number: u32, location: ClientLocation, choice: Choice) -> Result<()> {
         let service = self.service_in_use(number)?;
-        match side {
+        match location {
             ClientLocation::Inside => service.inside = choice,
             ClientLocation::Outside => service.outside = choice,
         }
@@ -126,7 +127,7 @@ impl Maps for MemoryMaps {
 
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
         ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
-        ensure!(id < self.next_numbers.id, "id {id} was not recorded as given");
+        ensure!(id < self.next_numbers.id, "id {id} is not below the recorded next id");
         self.names.insert(id, owner.clone());
         Ok(())
     }
@@ -138,20 +139,23 @@ impl Maps for MemoryMaps {
 
     fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()> {
         ensure!(self.frontends.len() < self.capacity.services as usize, "FRONTENDS is full");
-        ensure!(self.frontends.insert(*frontend, number).is_none(), "{frontend} was updated in place");
+        ensure!(
+            self.frontends.insert(*frontend, number).is_none(),
+            "{frontend} is already in FRONTENDS: a frontend must not be updated in place"
+        );
         Ok(())
     }
 
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()> {
-        ensure!(self.frontends.remove(frontend).is_some(), "{frontend} is not there");
+        ensure!(self.frontends.remove(frontend).is_some(), "{frontend} is not in FRONTENDS");
         Ok(())
     }
 
     fn insert(&mut self, item: &Item) -> Result<()> {
         if let Item::Endpoint(number, _) = item {
-            ensure!(*number < self.next_numbers.endpoint, "endpoint {number} was not recorded as given");
+            ensure!(*number < self.next_numbers.endpoint, "endpoint {number} is not below the recorded next number");
         }
-        ensure!(self.items.insert(*item), "{item:?} is there already");
+        ensure!(self.items.insert(*item), "{item:?} is present already");
         Ok(())
     }
 
@@ -160,35 +164,43 @@ impl Maps for MemoryMaps {
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {
-        ensure!(self.items.remove(item), "{item:?} is not there");
+        ensure!(self.items.remove(item), "{item:?} is absent");
         Ok(())
     }
 
     fn set_prefixes(&mut self, family: Family, prefixes: &[Prefix]) -> Result<()> {
-        ensure!(prefixes.len() <= portmap_common::PREFIXES, "{} prefixes are too many", prefixes.len());
+        ensure!(
+            prefixes.len() <= portmap_common::PREFIXES,
+            "{} prefixes are more than {}",
+            prefixes.len(),
+            portmap_common::PREFIXES
+        );
         *self.prefixes.get_mut(family) = prefixes.to_vec();
         Ok(())
     }
 
     fn remove_foreign(&mut self, key: &ForeignKey) -> Result<()> {
-        bail!("nobody else writes to these maps: {key:?} is not there")
+        bail!("{key:?} is absent: no other program writes to maps in memory")
     }
 
     fn set_marks(&mut self, next: NextNumbers) -> Result<()> {
-        ensure!(next.id >= self.next_numbers.id && next.endpoint >= self.next_numbers.endpoint, "numbers would be given twice");
+        ensure!(
+            next.id >= self.next_numbers.id && next.endpoint >= self.next_numbers.endpoint,
+            "a number would be assigned twice"
+        );
         self.next_numbers = next;
         Ok(())
     }
 
     fn read(&self) -> Result<Snapshot> {
-        let found = |(frontend, number): (&Frontend, &u32)| {
+        let followed = |(frontend, number): (&Frontend, &u32)| {
             let service = self.services.get(number).copied();
             let range = |choice| service.and_then(|_| self.range(frontend.family(), choice));
             let (inside, outside) = service.map(|service| (service.inside, service.outside)).unwrap_or_default();
             (*frontend, FollowedFrontend { number: *number, service, inside: range(inside), outside: range(outside) })
         };
         Ok(Snapshot {
-            frontends: self.frontends.iter().map(found).collect(),
+            frontends: self.frontends.iter().map(followed).collect(),
             names: self.names.iter().map(|(id, owner)| (*id, Some(owner.clone()))).collect(),
             items: self.items.clone(),
             spoiled: BTreeSet::new(),

@@ -1,7 +1,7 @@
-//! An mmapable BPF array in the agent's address space: reads and writes without a system call.
+//! A BPF array that is mapped into the agent's address space: reads and writes need no system call.
 //!
-//! Only a window of it is mapped at a time. What is mapped counts as the agent's memory, although it is the kernel's; and who
-//! writes one place mostly writes its neighbours next.
+//! Only one window of the array is mapped at a time, because mapped pages count as the agent's memory although the kernel owns
+//! them. Consecutive reads and writes mostly concern neighbouring elements, so the window rarely changes.
 
 use std::{
     cell::Cell,
@@ -15,106 +15,119 @@ use anyhow::{Context, Result, ensure};
 use aya::{Pod, maps::MapData};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// Windows begin at multiples of this many bytes: of the size of a page, on every architecture.
+/// Windows begin at multiples of this number of bytes. It is a multiple of the page size on every architecture.
 const WINDOW: usize = 64 * 1024;
 
 /// The values of an array map.
 pub struct Mapped<T> {
     map: File,
     length: u32,
-    /// The size of a page in bytes.
+    /// Size of a memory page in bytes.
     page: usize,
     window: Cell<Option<Window>>,
     values: PhantomData<T>,
 }
 
-/// A part of the array.
+/// The part of the array that is mapped now.
 struct Window {
     memory: MmapRaw,
-    /// Its first byte in the array.
+    /// Offset of the window in the array, in bytes.
     first: usize,
 }
 
 impl<T: Pod> Mapped<T> {
-    /// The kernel rounds the size of each element up to 8 bytes.
+    /// Distance between elements in bytes: the kernel rounds the size of each element up to a multiple of 8.
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
-    /// Maps an array that was created with `BPF_F_MMAPABLE`.
+    /// Maps an array that was created with `BPF_F_MMAPABLE`. Fails if its values do not have the size of `T`.
     pub fn new(map: &MapData) -> Result<Self> {
         let info = map.info()?;
-        ensure!(info.value_size() as usize == size_of::<T>(), "the map's values have {} bytes", info.value_size());
+        ensure!(
+            info.value_size() as usize == size_of::<T>(),
+            "the map's values have {} bytes, not {}",
+            info.value_size(),
+            size_of::<T>()
+        );
         let length = info.max_entries();
         let file = File::from(map.fd().as_fd().try_clone_to_owned()?);
         let mapped = Self { map: file, length, page: page_size()?, window: Cell::new(None), values: PhantomData };
-        // Fails now if it ever does.
+        // Maps the first window: an array that is not mmapable makes `new` fail, not a later read or write.
         mapped.at(0, |_| ())?;
         Ok(mapped)
     }
 
-    /// How many values there are.
+    /// Number of elements.
     pub fn len(&self) -> u32 {
         self.length
     }
 
-    /// The value at an index. If somebody writes it at the same time, parts of it may be old and others new.
+    /// Reads the value at an index. During a write by another thread or process, a part of the value may be old and a part new.
     pub fn read(&self, index: u32) -> Result<T> {
-        // SAFETY: the place is mapped and aligned; any bytes are a value of a `Pod`.
-        self.at(index, |place| unsafe { place.read_volatile() })
+        // SAFETY: `at` passes a mapped pointer, aligned to 8 bytes; any bytes are a value of a `Pod`.
+        self.at(index, |element| unsafe { element.read_volatile() })
     }
 
-    /// Writes the value at an index. Only where no program reads it: a reader could see parts of both.
+    /// Writes the value at an index. No program may read it at the same time: a part of the value could be old and a part new.
     pub fn write(&mut self, index: u32, value: T) -> Result<()> {
-        // SAFETY: the place is mapped, writable and aligned.
-        self.at(index, |place| unsafe { place.write_volatile(value) })
+        // SAFETY: `at` passes a mapped and writable pointer, aligned to 8 bytes.
+        self.at(index, |element| unsafe { element.write_volatile(value) })
     }
 
-    /// Loads the 8-byte word at a byte offset in the value at an index, whole, and sees everything that was written before it.
+    /// Loads the 8-byte word at a byte offset of the value at an index, atomically. Later reads see all writes before the
+    /// word's store.
     pub fn load_word(&self, index: u32, offset: usize) -> Result<u64> {
         self.word(index, offset, |word| word.load(Ordering::Acquire))
     }
 
-    /// Stores a word for programs to see: whole, and they see everything that was written before, too.
+    /// Stores the 8-byte word at a byte offset of the value at an index, atomically. A program that loads the new word sees all
+    /// earlier writes, too.
     pub fn store_word(&mut self, index: u32, offset: usize, value: u64) -> Result<()> {
         self.word(index, offset, |word| word.store(value, Ordering::Release))
     }
 
     fn word<R>(&self, index: u32, offset: usize, act: impl FnOnce(&AtomicU64) -> R) -> Result<R> {
-        ensure!(offset.is_multiple_of(8) && offset + 8 <= size_of::<T>(), "no word lies at {offset}");
-        self.at(index, |place| {
-            // SAFETY: the word lies within the value, as ensured above.
-            let word = unsafe { place.cast::<u8>().add(offset) };
-            // SAFETY: the word is mapped as long as this closure runs, and is aligned to 8 bytes.
+        ensure!(
+            offset.is_multiple_of(8) && offset + 8 <= size_of::<T>(),
+            "a value of {} bytes has no 8-byte word at byte {offset}",
+            size_of::<T>()
+        );
+        self.at(index, |element| {
+            // SAFETY: the check above ensures that the word is within the value.
+            let word = unsafe { element.cast::<u8>().add(offset) };
+            // SAFETY: the word is mapped while this closure runs; element and offset are aligned to 8 bytes.
             act(unsafe { AtomicU64::from_ptr(word.cast()) })
         })
     }
 
-    /// Has something done at the place of a value, which is mapped meanwhile.
+    /// Calls `act` with a pointer to the value at an index. The pointer is valid, writable and aligned to 8 bytes during the
+    /// call.
     fn at<R>(&self, index: u32, act: impl FnOnce(*mut T) -> R) -> Result<R> {
         ensure!(index < self.length, "index {index} is outside the map of {} entries", self.length);
         let offset = index as usize * Self::STRIDE;
-        let window = match self.window.take().filter(|window| window.holds(offset, Self::STRIDE)) {
+        let window = match self.window.take().filter(|window| window.contains(offset, Self::STRIDE)) {
             Some(window) => window,
             None => self.open(offset)?,
         };
-        // SAFETY: the window holds the whole element.
-        let place = unsafe { window.memory.as_mut_ptr().add(offset - window.first) };
-        let result = act(place.cast());
+        // SAFETY: the window contains the whole element.
+        let element = unsafe { window.memory.as_mut_ptr().add(offset - window.first) };
+        let result = act(element.cast());
         self.window.set(Some(window));
         Ok(result)
     }
 
-    /// The window that a byte of the array lies in. An element may reach out of it by less than a page.
+    /// Maps the window that contains this offset. It is one page longer than [`WINDOW`], for an element that begins at its end.
     fn open(&self, offset: usize) -> Result<Window> {
         let first = offset - offset % WINDOW;
         let all = (self.length as usize * Self::STRIDE).next_multiple_of(self.page);
         let length = (WINDOW + self.page).min(all - first);
-        let memory = MmapOptions::new().offset(first as u64).len(length).map_raw(&self.map).context("failed to mmap it")?;
+        let memory = MmapOptions::new().offset(first as u64).len(length).map_raw(&self.map).context("mmap failed")?;
         Ok(Window { memory, first })
     }
 }
 
 impl Window {
-    fn holds(&self, offset: usize, length: usize) -> bool {
+    /// Whether the window contains `length` bytes of the array from this offset on.
+    fn contains(&self, offset: usize, length: usize) -> bool {
         self.first <= offset && offset + length <= self.first + self.memory.len()
     }
 }

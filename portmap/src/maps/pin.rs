@@ -1,7 +1,9 @@
-//! Where the maps and links live while no agent runs: `<--bpffs>/<abi version>/<set>/` on a BPF file system.
+//! The directories of the pinned maps and links on a BPF file system: `<--bpffs>/<abi version>/<set>/`. Pinned objects outlive
+//! the agent.
 //!
-//! Usually there is one set. A second one is made where the first cannot be used on: its maps have another size, or another
-//! layout (ABI version). It is filled, then it takes the links over, and the first one goes: see `attach`.
+//! Usually there is one set. An agent makes a second set if the maps of the first one have another capacity or another layout
+//! (ABI version). It fills the second set, moves the links to it, and removes the first set. `datapath::attach` moves the
+//! links, `datapath::removal` removes sets, and `directory` checks each directory before it is used.
 
 mod lock;
 mod names;
@@ -21,17 +23,17 @@ use portmap_common::ABI_VERSION;
 
 pub use lock::{Lock, Missing};
 pub(crate) use names::{LINK, PinDirectory};
-use names::{NOTES, notes_directory, numbered};
+use names::{SOCKET_MAPS, numbered, socket_directory};
 
 use super::directory::{Directory, DirectoryEntry};
 
-/// The directory of our pins, unless told otherwise.
+/// Default of `--bpffs`: the directory of all sets.
 pub const DEFAULT: &str = "/sys/fs/bpf/portmap";
 
-/// Where a BPF file system is usually mounted.
+/// The usual mount point of a BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The pins of one set of maps, and of the links to the programs that read them.
+/// The paths of one set: its maps, and the links of the programs that read them. The set need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     root: PathBuf,
@@ -39,31 +41,33 @@ pub struct Pins {
     set: u32,
 }
 
-/// Whether a missing BPF file system is mounted.
+/// Whether the agent may mount a missing BPF file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounting {
-    /// Where one is usually mounted.
+    /// Mount one on `/sys/fs/bpf`, if `--bpffs` is a path below it.
     Allowed,
-    /// Not at all.
+    /// Never mount a file system.
     Forbidden,
 }
 
 impl Pins {
-    /// The set in use under this directory, of this build's ABI version; the first one to be made if there is none.
+    /// The set in use under this directory, of the ABI version of this build. Without a set: the first one, which does not
+    /// exist yet.
     pub fn new(root: &Path) -> Self {
         Self::of_version(root, ABI_VERSION)
     }
 
-    /// As [`Self::new`], of another ABI version.
+    /// As [`Self::new`], of the given ABI version.
     pub fn of_version(root: &Path, abi: u32) -> Self {
         let first = Self { root: root.to_owned(), abi, set: 0 };
         let sets: Vec<Self> = first.sets().into_iter().filter(|pins| pins.abi == abi).collect();
-        // Of two, the later one was about to take over, and is complete.
+        // If two sets have links, the later one is complete: an agent was moving the links to it.
         let in_use = sets.iter().rev().find(|pins| pins.has_links()).or_else(|| sets.last());
         in_use.cloned().unwrap_or(first)
     }
 
-    /// As [`Self::of_version`], once it is certain that only root could have put there what is under the directory.
+    /// As [`Self::of_version`]. Fails if a user other than root, or than the user of this process, can change the directories
+    /// of the sets.
     pub fn find(root: &Path, abi: u32) -> Result<Self> {
         if let Some(root) = Directory::open(root)? {
             check_below(&root)?;
@@ -71,24 +75,24 @@ impl Pins {
         Ok(Self::of_version(root, abi))
     }
 
-    /// A set that is not there yet.
+    /// A new set of the same ABI version: its number is one above the last set's.
     #[must_use]
     pub fn next(&self) -> Self {
         let last = self.sets().iter().filter(|pins| pins.abi == self.abi).map(|pins| pins.set).max();
         Self { set: last.map_or(0, |last| last + 1), ..self.clone() }
     }
 
-    /// The other sets under the same directory, of whatever ABI version.
+    /// The other sets under the same directory, of all ABI versions.
     pub fn others(&self) -> Result<Vec<Self>> {
         Ok(self.list_sets()?.into_iter().filter(|pins| pins != self).collect())
     }
 
-    /// As [`Self::list_sets`], but what cannot be read is not there.
+    /// As [`Self::list_sets`]; empty if a directory cannot be read.
     fn sets(&self) -> Vec<Self> {
         self.list_sets().unwrap_or_default()
     }
 
-    /// All sets under the directory, in order.
+    /// All sets under the directory, ordered by ABI version and number.
     fn list_sets(&self) -> Result<Vec<Self>> {
         let Some(root) = Directory::open(&self.root)? else { return Ok(Vec::new()) };
         let mut sets = Vec::new();
@@ -100,44 +104,46 @@ impl Pins {
         Ok(sets)
     }
 
-    /// The ABI version, and the number of the set.
+    /// The ABI version and the number of the set.
     pub fn numbers(&self) -> (u32, u32) {
         (self.abi, self.set)
     }
 
-    /// The directory given by `--bpffs`.
+    /// The directory of all sets, given by `--bpffs`.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The directory of the maps and links.
+    /// The directory of this set's maps and links.
     pub fn set(&self) -> PathBuf {
         self.root.join(self.abi.to_string()).join(self.set.to_string())
     }
 
-    /// The pin of a map. What sockets remember has a version, and a directory, of its own: it outlives the tables.
+    /// The path of a map's pin. The maps about open sockets are in a directory of their own, because sockets outlive a set.
     pub fn map(&self, name: &str) -> PathBuf {
-        if NOTES.contains(&name) { self.root.join(notes_directory()).join(name) } else { self.set().join(name) }
+        if SOCKET_MAPS.contains(&name) { self.root.join(socket_directory()).join(name) } else { self.set().join(name) }
     }
 
-    /// Whether a map is this set's own, and not kept for the next one.
+    /// Whether each set has its own map of this name. All sets share the maps about open sockets.
     pub fn owns(name: &str) -> bool {
-        !NOTES.contains(&name)
+        !SOCKET_MAPS.contains(&name)
     }
 
-    /// The pin of a program's link.
+    /// The path of the pin of a program's link.
     pub fn link(&self, program: &str) -> PathBuf {
         self.set().join(format!("{LINK}{program}"))
     }
 
-    /// Whether any program is attached through this set.
+    /// Whether this set has a pinned link: its programs are attached. False if the directory cannot be read.
     pub fn has_links(&self) -> bool {
         let entries = Directory::open(&self.set()).ok().flatten().and_then(|set| set.entries().ok()).unwrap_or_default();
         entries.iter().any(|entry| matches!(entry, DirectoryEntry::Pin(name) if name.to_string_lossy().starts_with(LINK)))
     }
 
-    /// Makes the directory of all sets, and mounts a BPF file system where one is usually mounted if there is none yet. Fails if
-    /// somebody else than root could have put there what is under the directory.
+    /// Makes the directory of all sets, and closes it to other users. Mounts a BPF file system on `/sys/fs/bpf` first if that
+    /// is allowed and none is mounted.
+    ///
+    /// Fails if a user other than root, or than the user of this process, can change the directories of the sets.
     pub fn create_root(&self, mounting: Mounting) -> Result<()> {
         if mounting == Mounting::Allowed && self.root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
@@ -145,24 +151,25 @@ impl Pins {
         }
         let root = Directory::create(&self.root)?;
         if root.close_to_others()? {
-            tracing::info!("{} was open to other users: its mode is 0700 now", self.root.display());
+            tracing::info!("closed {} to other users: its mode is 0700 now", self.root.display());
         }
         check_below(&root)
     }
 
-    /// Makes the directories of this set.
+    /// Makes the directory of this set, and the directory of the maps about open sockets.
     pub fn create(&self) -> Result<()> {
         let root = Directory::create(&self.root)?;
         root.make(self.abi.to_string().as_ref())?.make(self.set.to_string().as_ref())?;
-        root.make(notes_directory().as_ref()).map(drop)
+        root.make(socket_directory().as_ref()).map(drop)
     }
 
-    /// Whether the directory of the pins exists.
+    /// Whether the directory of all sets exists.
     pub fn root_exists(&self) -> Result<bool> {
         Ok(Directory::open(&self.root)?.is_some())
     }
 
-    /// Fails, and says what to do, where nothing of this version is pinned.
+    /// Fails if this set is not pinned. The error names the next step: to start an agent, or to use the other version's
+    /// command.
     pub fn expect(&self) -> Result<()> {
         if exists(&self.map("STATE"))? {
             return Ok(());
@@ -170,30 +177,30 @@ impl Pins {
         let root = self.root.display();
         if let Some(other) = self.sets().iter().find(|pins| pins.abi != self.abi && pins.has_links()) {
             bail!(
-                "what is pinned under {root} is another version's (ABI {}, this is {}): look with that version's portmap, or let \
-                 this one take over: portmap run",
+                "the maps under {root} belong to another version of portmap (their ABI version is {}, that of this build is \
+                 {}); use the portmap command of that version, or start an agent of this version: portmap run",
                 other.abi,
                 self.abi
             );
         }
-        bail!("nothing is pinned under {root}: no agent has run here; start one with: portmap run")
+        bail!("nothing is pinned under {root}: no agent has run on this node; start an agent with: portmap run")
     }
 }
 
-/// Fails if somebody else could change a directory of the sets.
+/// Fails if a user other than root, or than the user of this process, can change a directory below the directory of all sets.
 fn check_below(root: &Directory) -> Result<()> {
     for entry in root.entries()? {
         let DirectoryEntry::Directory(name) = entry else { continue };
-        let Some(place) = PinDirectory::in_root(&name) else { continue };
+        let Some(kind) = PinDirectory::in_root(&name) else { continue };
         let Some(directory) = root.child(&name)? else { continue };
-        if place == PinDirectory::Version {
+        if kind == PinDirectory::Version {
             numbered(&directory)?.into_iter().try_for_each(|(_, set)| directory.child(&set).map(drop))?;
         }
     }
     Ok(())
 }
 
-/// Tells absence from lack of permission.
+/// Whether a file exists. Fails without the permission to see it.
 fn exists(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! The contents of the maps, as [`super::Maps::read`] returns them.
+//! The contents of the tables, as [`super::Maps::read`] returns them to `plan` and `inspect`.
 
 use std::collections::BTreeSet;
 
@@ -7,34 +7,34 @@ use portmap_common::Service;
 use super::{ForeignKey, Item, NextNumbers, Prefix, Slot};
 use crate::model::{Frontend, PerFamily, ServicePort};
 
-/// What the tables hold.
+/// The contents of the tables. `frontends` and `names` are sorted by their first field, and have each of its values once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Each frontend and what it leads to, in order.
+    /// Every frontend in FRONTENDS, with its service entry and backends.
     pub frontends: Vec<(Frontend, FollowedFrontend)>,
-    /// Each id that has a name, in order; `None` where the name is not one that the agent would write.
+    /// Every id in NAMES, with its service port; `None` if the value is not one that an agent writes.
     pub names: Vec<(u64, Option<ServicePort>)>,
-    /// Everything that is in a map or not.
+    /// Every key in the set-like maps.
     pub items: BTreeSet<Item>,
-    /// Items whose value is not one that the agent would write.
+    /// Items of MEMBERS and SOURCE_RANGES with a value that no agent writes. They are in `items`, too.
     pub spoiled: BTreeSet<Item>,
-    /// Keys that the agent would never write.
+    /// Keys that no agent writes.
     pub foreign: BTreeSet<ForeignKey>,
-    /// The prefixes of each family; `None` where they are not what the agent would write.
+    /// The active prefixes of each family; `None` if they are not prefixes that an agent writes.
     pub prefixes: PerFamily<Option<Vec<Prefix>>>,
-    /// Numbers given so far.
+    /// The value of NUMBERS.
     pub next_numbers: NextNumbers,
 }
 
-/// Where a frontend leads, followed through all three tables.
+/// A frontend's service entry and backends, followed from FRONTENDS through SERVICES to BACKENDS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowedFrontend {
-    /// The service entry's number.
+    /// The index of the service entry in SERVICES; 0 without a service entry.
     pub number: u32,
-    /// The service entry; `None` if the frontend's value is not one that the agent would write.
+    /// The service entry; `None` if the frontend's value is not one that an agent writes.
     pub service: Option<Service>,
-    /// The backends of the inside choice; `None` if it leaves the map.
+    /// The backends of the inside choice; `None` without a service entry, or if the choice reaches beyond BACKENDS.
     pub inside: Option<Vec<Slot>>,
-    /// The backends of the outside choice; `None` if it leaves the map.
+    /// The backends of the outside choice; `None` without a service entry, or if the choice reaches beyond BACKENDS.
     pub outside: Option<Vec<Slot>>,
 }

@@ -1,4 +1,7 @@
-//! What programs know of the clients on this node, for the source ranges of load balancers: NAMESPACES and SOURCES.
+//! The addresses of clients on this node, for the source ranges of load balancers: the maps NAMESPACES and SOURCES.
+//!
+//! `agent::clients` collects the addresses and sources, and calls [`SourceMaps::set`]. Not part of the plan: these maps depend
+//! on the network namespaces of the node, not on Services.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,23 +24,24 @@ use crate::{
     model::Family,
 };
 
-/// Which address the kernel chooses for calls of a namespace, given by its cookie, to a destination.
+/// The source address that the kernel chooses for a call, by the cookie of the client's network namespace and by the
+/// destination.
 pub type Sources = BTreeMap<(u64, IpAddr), IpAddr>;
 
-/// The maps.
+/// The maps NAMESPACES, `SOURCES_V4` and `SOURCES_V6`.
 pub struct SourceMaps {
     namespaces: HashMap<MapData, u64, Namespace>,
     v4: FamilySources<V4>,
     v6: FamilySources<V6>,
-    room: SourcesCapacity,
+    capacity: SourcesCapacity,
 }
 
-/// How many entries the maps hold.
+/// The capacity of the maps, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourcesCapacity {
-    /// Network namespaces.
+    /// Entries of NAMESPACES: one per network namespace.
     pub namespaces: usize,
-    /// Sources, of each family.
+    /// Entries of SOURCES, of each family: one per network namespace and destination.
     pub sources: usize,
 }
 
@@ -51,7 +55,7 @@ impl SourceMaps {
     pub fn open(pins: &Pins) -> Result<Self> {
         let namespaces = open(pins, "NAMESPACES")?;
         let v4 = open(pins, "SOURCES_V4")?;
-        let room = SourcesCapacity {
+        let capacity = SourcesCapacity {
             namespaces: namespaces.info()?.max_entries().try_into()?,
             sources: v4.info()?.max_entries().try_into()?,
         };
@@ -59,29 +63,31 @@ impl SourceMaps {
             namespaces: HashMap::try_from(Map::HashMap(namespaces))?,
             v4: FamilySources(HashMap::try_from(Map::HashMap(v4))?),
             v6: FamilySources(HashMap::try_from(Map::HashMap(open(pins, "SOURCES_V6")?))?),
-            room,
+            capacity,
         })
     }
 
-    /// How many entries the maps hold.
+    /// The capacity that the maps were created with.
     pub fn room(&self) -> SourcesCapacity {
-        self.room
+        self.capacity
     }
 
-    /// The cookies of the namespaces that are in the map.
+    /// The cookies of the network namespaces in NAMESPACES.
     pub fn namespaces(&self) -> Result<BTreeSet<u64>> {
         Ok(self.namespaces.keys().collect::<Result<_, _>>()?)
     }
 
-    /// The destinations that sources are known for.
+    /// The destinations in SOURCES, of both families.
     pub fn destinations(&self) -> Result<BTreeSet<IpAddr>> {
         Ok(self.v4.keys()?.into_iter().chain(self.v6.keys()?).map(|(_, destination)| destination).collect())
     }
 
-    /// Makes these the only namespaces and the only sources. What is gone goes first, so that there is room.
+    /// Replaces the contents of all three maps. `namespaces` has the addresses of each network namespace, by its cookie.
+    ///
+    /// Entries are written one by one, and removed entries go first, so that there is room for the new ones.
     pub fn set(&mut self, namespaces: &BTreeMap<u64, &[IpAddr]>, sources: &Sources) -> Result<()> {
-        for gone in self.namespaces()?.iter().filter(|cookie| !namespaces.contains_key(cookie)) {
-            self.namespaces.remove(gone)?;
+        for removed in self.namespaces()?.iter().filter(|cookie| !namespaces.contains_key(cookie)) {
+            self.namespaces.remove(removed)?;
         }
         for (cookie, addresses) in namespaces {
             let namespace = encode::namespace(addresses);
@@ -106,7 +112,9 @@ where
         for (namespace, destination) in self.keys()?.iter().filter(|key| !sources.contains_key(key)) {
             self.0.remove(&encode::way(*namespace, *destination)?)?;
         }
-        for ((namespace, destination), source) in sources.iter().filter(|((_, it), _)| Family::of(*it) == family) {
+        for ((namespace, destination), source) in
+            sources.iter().filter(|((_, destination), _)| Family::of(*destination) == family)
+        {
             let (way, source) = (encode::way(*namespace, *destination)?, encode::address(*source)?);
             if self.0.get(&way, 0).ok() != Some(source) {
                 self.0.insert(way, source, 0).context("failed to write SOURCES")?;

@@ -1,4 +1,5 @@
-//! The programs' constants, made of the options.
+//! The programs' constants. They are computed from the options before the programs are loaded, and `portmap-ebpf` defines their
+//! meaning.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -13,7 +14,7 @@ use crate::{
     maps::Capacity,
 };
 
-/// The constants of the programs.
+/// The values of the programs' constants, for the cgroup that the programs are attached to.
 #[derive(Clone, Debug)]
 pub struct Constants {
     only_host: u8,
@@ -24,7 +25,7 @@ pub struct Constants {
     log: u8,
 }
 
-/// The cgroups that are left alone, in the kernel's terms.
+/// The cgroups whose processes are excluded: ids and levels of the first `count` elements.
 #[derive(Clone, Debug)]
 struct Excluded {
     count: u32,
@@ -34,13 +35,17 @@ struct Excluded {
 
 impl Excluded {
     fn new(paths: &[PathBuf], attached: &Cgroup) -> Result<Self> {
-        ensure!(paths.len() <= EXCLUDED_CGROUPS, "{} cgroups are too many to exclude: at most {EXCLUDED_CGROUPS}", paths.len());
+        ensure!(
+            paths.len() <= EXCLUDED_CGROUPS,
+            "--exclude-cgroup is given {} times; at most {EXCLUDED_CGROUPS} cgroups can be excluded",
+            paths.len()
+        );
         let (mut ids, mut levels) = ([0; EXCLUDED_CGROUPS], [0; EXCLUDED_CGROUPS]);
         for ((path, id), level) in paths.iter().zip(&mut ids).zip(&mut levels) {
             let cgroup = Cgroup::open(Some(path)).context("failed to exclude a cgroup")?;
             ensure!(
                 !attached.is_within(&cgroup)?,
-                "--exclude-cgroup {} contains all of --cgroup {}: nothing would be translated; give one below it",
+                "--exclude-cgroup {} contains --cgroup {}, so no call would be translated; exclude a cgroup below --cgroup",
                 path.display(),
                 attached.path.display()
             );
@@ -51,12 +56,13 @@ impl Excluded {
 }
 
 impl Constants {
-    /// The switches in the kernel's terms, for programs on this cgroup.
+    /// Computes the constants for programs that are attached to this cgroup. Fails if an excluded cgroup does not exist, or
+    /// contains the attached one.
     pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
         let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         Ok(Self {
             only_host: u8::from(*only_host),
-            // Older kernels do not tell; then the host's namespace has to be the initial one.
+            // A kernel without cookies of network namespaces: 0 makes the programs take the initial namespace for the host's.
             host_namespace: namespaces::cookie().unwrap_or(0),
             excluded: Excluded::new(excluded, attached)?,
             notes_tcp: u8::from(*peer_names == PeerNames::Service),
@@ -65,7 +71,8 @@ impl Constants {
         })
     }
 
-    /// The constants by what the paths of excluded cgroups lead to now; none if that is the same, or if there is no such cgroup.
+    /// The constants with the present ids of the excluded cgroups, if a cgroup was removed and made again. `None` if no id has
+    /// changed, or if a path does not exist at the moment.
     pub fn successor(&self, switches: &Switches, attached: &Cgroup) -> Result<Option<Self>> {
         let paths = &switches.scope.excluded;
         let is_another = |(path, id): (&PathBuf, &u64)| fs::metadata(path).is_ok_and(|found| found.ino() != *id);
@@ -75,6 +82,7 @@ impl Constants {
         Ok(Some(Self { excluded: Excluded::new(paths, attached)?, ..self.clone() }))
     }
 
+    /// Sets the constants of the object that the loader loads next.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log } =
             self;

@@ -1,38 +1,38 @@
-//! The options of the programs.
+//! The options of the programs, from the command line. `constants` turns them into the programs' constants.
 
 use std::path::PathBuf;
 
-/// What the programs are told before they are verified.
+/// The options of the programs. They cannot change while a program is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
-    /// Whose calls are translated.
+    /// The processes whose calls are translated.
     pub scope: Scope,
-    /// What TCP sockets are shown as their peer.
+    /// The peer address that a TCP socket shows.
     pub peer_names: PeerNames,
-    /// Which diagnostics the programs write.
+    /// The diagnostics that the programs write.
     pub log: LogLevel,
 }
 
-/// What `getpeername()` of a TCP socket shows that was connected to a Service.
+/// The address that `getpeername()` returns for a TCP socket that connected to a Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PeerNames {
-    /// The Service that it asked for.
+    /// The Service's address and port.
     #[default]
     Service,
-    /// The pod that it is connected to: `connect()` then takes no memory of the kernel's.
+    /// The pod's address and port: then the kernel needs no memory for a note on the socket.
     Pod,
 }
 
-/// Whose calls are translated.
+/// The processes whose calls are translated.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Only those of processes in the host's network namespace: the agent's.
+    /// Translate only calls of processes in the network namespace of the agent.
     pub only_host: bool,
-    /// Not those of processes in or below these cgroups.
+    /// Do not translate calls of processes in or below these cgroups, at most [`portmap_common::EXCLUDED_CGROUPS`].
     pub excluded: Vec<PathBuf>,
 }
 
-/// The least important diagnostics that the programs write. The numbers are those of aya-log.
+/// The level of the diagnostics that the programs write. The numbers are those of aya-log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[repr(u8)]
 pub enum LogLevel {

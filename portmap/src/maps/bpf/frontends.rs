@@ -20,7 +20,7 @@ use crate::{
     model::{AddressOwner, Frontend},
 };
 
-/// The maps of one address family.
+/// The maps FRONTENDS and BACKENDS of one address family.
 pub struct FamilyMaps<A: IpBytes>
 where
     FrontendKey<A>: Pod,
@@ -32,11 +32,11 @@ where
 
 /// An element of FRONTENDS.
 pub enum FrontendElement {
-    /// A frontend and its service number; `None` if the value is not one that the agent would write.
+    /// A frontend and its service number; `None` if the digest in the value is wrong: no agent wrote the value.
     Frontend(Frontend, Option<u32>),
-    /// A whole ClusterIP, for the ports that have no key of their own.
+    /// A ClusterIP as a whole, for all ports without a frontend.
     Address(IpAddr, AddressOwner),
-    /// A key that the agent would not write.
+    /// A key that no agent writes.
     Foreign(ForeignKey),
 }
 
@@ -45,21 +45,23 @@ where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
+    /// Opens the pinned maps with these names.
     pub fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
         let frontends = HashMap::try_from(Map::HashMap(open(pins, frontends)?))?;
         Ok(Self { frontends, backends: mapped(pins, backends)? })
     }
 
-    /// Slots of BACKENDS.
+    /// Number of slots in BACKENDS.
     pub fn slots(&self) -> u32 {
         self.backends.len()
     }
 
+    /// Writes consecutive slots, from slot `first` on.
     pub fn write_backends(&mut self, first: u32, backends: &[Backend<A>]) -> Result<()> {
         (first..).zip(backends).try_for_each(|(index, backend)| self.backends.write(index, *backend))
     }
 
-    /// The slots of a choice; `None` if it leaves the map.
+    /// Reads the slots of a choice; `None` if the choice reaches beyond BACKENDS.
     pub fn range(&self, choice: Choice) -> Result<Option<Vec<Slot>>> {
         let end = match choice.first.checked_add(choice.count) {
             _ if choice.count == 0 => return Ok(Some(Vec::new())),
@@ -80,7 +82,7 @@ where
 
     pub fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
         let key = encode::address_key(address)?;
-        let number = encode::owner_number(owner).context("no such address is written")?;
+        let number = encode::owner_number(owner).context("no agent writes this owner of a ClusterIP")?;
         Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
     }
 
@@ -92,7 +94,7 @@ where
         Ok(self.frontends.remove(key)?)
     }
 
-    /// All elements of FRONTENDS.
+    /// Decodes all elements of FRONTENDS, in the kernel's order.
     pub fn elements(&self) -> impl Iterator<Item = Result<FrontendElement>> {
         self.frontends.iter().map(|element| element.map(|(key, value)| FrontendElement::new(key, value)).map_err(Into::into))
     }
@@ -114,9 +116,9 @@ impl FrontendElement {
     }
 }
 
-/// An address family's foreign keys of FRONTENDS.
+/// An address family with its variant of [`ForeignKey`].
 pub trait ForeignFrontend: IpBytes {
-    /// The key as one to remove.
+    /// The key of FRONTENDS as a foreign key.
     fn foreign(key: FrontendKey<Self>) -> ForeignKey;
 }
 

@@ -1,4 +1,4 @@
-//! The maps that things are in or not, and the prefixes.
+//! The set-like maps ENDPOINTS, MEMBERS and SOURCE_RANGES, in which a key is present or absent, and PREFIXES.
 
 use std::{
     collections::BTreeSet,
@@ -26,10 +26,10 @@ use crate::{
     model::Endpoint,
 };
 
-/// The value of what is only there or not.
+/// The value under every key of MEMBERS and SOURCE_RANGES.
 const PRESENT: u8 = 1;
 
-/// The maps of one address family.
+/// The maps ENDPOINTS, SOURCE_RANGES and PREFIXES of one address family.
 pub struct FamilyItems<A: IpBytes>
 where
     EndpointEntry<A>: Pod,
@@ -38,7 +38,7 @@ where
 {
     endpoints: HashMap<MapData, u64, EndpointEntry<A>>,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
-    /// The same map, for calls that `LpmTrie` has not.
+    /// The map of `ranges`, for batch updates: `LpmTrie` has no such call.
     ranges_fd: OwnedFd,
     prefixes: Mapped<Prefixes<A>>,
 }
@@ -49,7 +49,7 @@ where
     SourceRange<A>: Pod,
     Prefixes<A>: Pod,
 {
-    /// Opens the pinned maps; `family` is the end of their names.
+    /// Opens the pinned maps. `family` is the suffix of their names: `V4` or `V6`.
     pub fn open(pins: &Pins, family: &str) -> Result<Self> {
         let open_one = |name: &str| open(pins, &format!("{name}_{family}"));
         let ranges = open_one("SOURCE_RANGES")?;
@@ -69,7 +69,7 @@ where
         Ok(self.endpoints.remove(&number)?)
     }
 
-    /// Adds source ranges: by one call where the kernel has it.
+    /// Inserts source ranges, by one system call from kernel 5.13 on.
     pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, IpNet)>) -> Result<()> {
         let keys = ranges.map(|(id, range)| encode::range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
         match bpf::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
@@ -88,7 +88,8 @@ where
         Ok(self.ranges.remove(&encode::partial_range_key(bits, id))?)
     }
 
-    /// Everything in the maps of the family; apart, what has a value or a key that the agent would not write.
+    /// Reads ENDPOINTS and SOURCE_RANGES. Adds all items to `items`, ranges with a value that no agent writes to `spoiled` as
+    /// well, and keys that no agent writes to `foreign`.
     pub fn read(
         &self,
         items: &mut BTreeSet<Item>,
@@ -116,12 +117,12 @@ where
         Ok(())
     }
 
-    /// The prefixes in force; `None` if they are not what the agent would write.
+    /// Reads the active prefixes; `None` if they are not prefixes that an agent writes.
     pub fn prefixes(&self) -> Result<Option<Vec<Prefix>>> {
         Ok(encode::prefixes_of(&self.prefixes.read(0)?))
     }
 
-    /// Writes the prefixes into the half that is not in force, then switches over.
+    /// Writes prefixes into the inactive half, then makes this half the active one by one atomic store.
     pub fn set_prefixes(&mut self, prefixes: &[Prefix]) -> Result<()> {
         let mut table = self.prefixes.read(0)?;
         let active = encode::fill_inactive_half(&mut table, prefixes)?;
@@ -130,7 +131,7 @@ where
     }
 }
 
-/// MEMBERS, which has no family.
+/// The map MEMBERS, for both address families.
 pub struct Members(HashMap<MapData, Member, u8>);
 
 impl Members {
@@ -147,6 +148,7 @@ impl Members {
         Ok(self.0.remove(&member)?)
     }
 
+    /// Reads MEMBERS. Adds all items to `items`, and those with a value that no agent writes to `spoiled` as well.
     pub fn read(&self, items: &mut BTreeSet<Item>, spoiled: &mut BTreeSet<Item>) -> Result<()> {
         for element in &self.0 {
             let (member, value) = element?;

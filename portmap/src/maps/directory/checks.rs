@@ -1,4 +1,4 @@
-//! The checks of a directory and its parents before it is used.
+//! The checks of a directory and of its parents.
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -10,29 +10,30 @@ use super::{Directory, open_parent, stat};
 /// Write permission of the group and of others.
 const WRITABLE: u32 = 0o022;
 
-/// In such a directory only the owner of an entry, or of the directory, renames or removes the entry.
+/// The sticky bit: only the owner of an entry, or of the directory, renames or removes the entry.
 const STICKY: u32 = 0o1000;
 
 impl Directory {
-    /// Fails if somebody else could change what is in the directory.
+    /// Fails if a user other than root, or than the user of this process, can change the entries of this directory.
     pub(super) fn check(&self) -> Result<()> {
         let (path, stat) = (self.path.display(), self.stat()?);
         ensure!(
             is_own(&stat),
-            "{path} belongs to user {}, who could change where connections go: look what is in it, then remove it (rm -r {path}) or make it \
-             root's (chown root:root {path})",
+            "{path} belongs to user {}, who could redirect connections; check its contents, then remove it (rm -r {path}) or \
+             give it to root (chown root:root {path})",
             stat.st_uid
         );
         ensure!(
             stat.st_mode & WRITABLE == 0,
-            "{path} can be written by other users (its mode is {:04o}), who could change where connections go: look what is in it, then \
-             close it to them (chmod 0700 {path}), or give a directory of portmap's own with --bpffs",
+            "{path} is writable by other users (its mode is {:04o}), who could redirect connections; check its contents, then \
+             close it to them (chmod 0700 {path}), or give a directory that only portmap uses with --bpffs",
             stat.st_mode & 0o7777
         );
         Ok(())
     }
 
-    /// Fails if somebody else could put another directory in its place, as far up as its file system is mounted.
+    /// Fails if a user other than root, or than the user of this process, can replace this directory. Checks all parents up to
+    /// the root of the mount.
     pub(super) fn check_parents(&self) -> Result<()> {
         let mut below = self.stat()?;
         let mut directory: OwnedFd = self.file.try_clone().context("failed to clone a descriptor")?.into();
@@ -50,26 +51,27 @@ impl Directory {
         Ok(())
     }
 
-    /// Fails if somebody else could rename or remove what is in this directory.
+    /// Fails if a user other than root, or than the user of this process, can rename or remove an entry of this directory.
+    /// `child` is the directory that the error names.
     pub(super) fn check_parent(&self, stat: &FileStat, child: &Path) -> Result<()> {
         let (path, child) = (self.path.display(), child.display());
         ensure!(
             is_own(stat),
-            "{path} belongs to user {}, who could put something else in the place of {child}: make it root's (chown root:root {path}), or \
-             give another directory with --bpffs",
+            "{path} belongs to user {}, who could replace {child}; give it to root (chown root:root {path}), or give another \
+             directory with --bpffs",
             stat.st_uid
         );
         ensure!(
             stat.st_mode & WRITABLE == 0 || stat.st_mode & STICKY != 0,
-            "{path} can be written by other users (its mode is {:04o}), who could put something else in the place of {child}: close it to \
-             them (chmod go-w {path}, or chmod +t {path}), or give another directory with --bpffs",
+            "{path} is writable by other users (its mode is {:04o}), who could replace {child}; close it to them (chmod go-w \
+             {path}, or chmod +t {path}), or give another directory with --bpffs",
             stat.st_mode & 0o7777
         );
         Ok(())
     }
 }
 
-/// Root's, or this process's user's.
+/// Whether the directory belongs to root or to the user of this process.
 fn is_own(stat: &FileStat) -> bool {
     stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }

@@ -1,19 +1,19 @@
-//! Addresses as the bytes that the maps hold.
+//! IP addresses as byte arrays in network order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use portmap_common::{Address, V4, V6};
 
-/// The error of an address that is written to the maps of the other family.
+/// Error text for an address that is written to a map of the other family.
 pub(in crate::maps) const OTHER_FAMILY: &str = "the address is of the other family";
 
-/// An address family's bytes as an [`IpAddr`].
+/// Converts the address type of a family to and from [`IpAddr`].
 pub trait IpBytes: Address {
-    /// The bytes of an address; `None` if it is of the other family.
+    /// Encodes an address; `None` if it is of the other family.
     fn from_ip(address: IpAddr) -> Option<Self>;
 
-    /// The address of these bytes.
+    /// Decodes an address.
     fn to_ip(self) -> IpAddr;
 }
 
@@ -43,7 +43,7 @@ impl IpBytes for V6 {
     }
 }
 
-/// The bytes of an address. Fails if it is of the other family.
+/// Encodes an address. Fails if it is of the other family.
 pub(in crate::maps) fn address<A: IpBytes>(address: IpAddr) -> Result<A> {
     A::from_ip(address).context(OTHER_FAMILY)
 }

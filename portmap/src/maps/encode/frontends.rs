@@ -1,4 +1,4 @@
-//! Frontends and whole ClusterIPs, in FRONTENDS.
+//! Keys and values of FRONTENDS: frontends, and ClusterIPs as a whole.
 
 use std::net::IpAddr;
 
@@ -8,23 +8,23 @@ use portmap_common::{FrontendKey, OTHER_PROXY, ServiceRef, UNDEFINED_PORT};
 use super::{IpBytes, address, protocol_number, protocol_of};
 use crate::model::{AddressOwner, Frontend};
 
-/// A frontend as a key of FRONTENDS; `None` if it is of the other family.
+/// Encodes a frontend as a key of FRONTENDS; `None` if it is of the other family.
 pub fn frontend<A: IpBytes>(frontend: &Frontend) -> Option<FrontendKey<A>> {
     let Frontend { address, port, protocol } = *frontend;
     Some(FrontendKey::new(A::from_ip(address)?, port, protocol_number(protocol)))
 }
 
-/// A key of FRONTENDS as a frontend; `None` if the agent would not write it.
+/// Decodes a key of FRONTENDS; `None` if its protocol is neither TCP nor UDP.
 pub fn frontend_of<A: IpBytes>(key: &FrontendKey<A>) -> Option<Frontend> {
     Some(Frontend { address: key.address.to_ip(), port: key.port, protocol: protocol_of(key.protocol)? })
 }
 
-/// The key of FRONTENDS for a whole ClusterIP.
+/// Encodes a ClusterIP as the key of FRONTENDS that stands for all ports without a frontend.
 pub(in crate::maps) fn address_key<A: IpBytes>(cluster_ip: IpAddr) -> Result<FrontendKey<A>> {
     Ok(FrontendKey::new(address(cluster_ip)?, 0, 0))
 }
 
-/// The service number that stands for the owner of a ClusterIP.
+/// Encodes the owner of a ClusterIP as a service number; `None` for an owner that no agent writes.
 pub(in crate::maps) fn owner_number(owner: AddressOwner) -> Option<u32> {
     match owner {
         AddressOwner::Served => Some(UNDEFINED_PORT),
@@ -33,7 +33,7 @@ pub(in crate::maps) fn owner_number(owner: AddressOwner) -> Option<u32> {
     }
 }
 
-/// The owner that a value stands for.
+/// Decodes the owner of a ClusterIP.
 pub(in crate::maps) fn address_owner_of(value: ServiceRef) -> AddressOwner {
     match value.service {
         UNDEFINED_PORT => AddressOwner::Served,

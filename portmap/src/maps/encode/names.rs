@@ -1,4 +1,4 @@
-//! Texts, and the names of service ports in NAMES.
+//! Values of NAMES, and texts in the maps.
 
 use anyhow::{Context, Result, ensure};
 use portmap_common::{Name, TEXT};
@@ -6,7 +6,7 @@ use portmap_common::{Name, TEXT};
 use super::{protocol_number, protocol_of};
 use crate::model::{ObjectName, ServicePort};
 
-/// A service port as a value of NAMES. Kubernetes' own names always fit.
+/// Encodes a service port as a value of NAMES. Fails if a name has more than 63 bytes; the API server accepts no such name.
 pub fn name(owner: &ServicePort) -> Result<Name> {
     let ServicePort { service, port, protocol } = owner;
     Ok(Name {
@@ -18,13 +18,13 @@ pub fn name(owner: &ServicePort) -> Result<Name> {
     })
 }
 
-/// A value of NAMES as a service port; `None` if the agent would not write it.
+/// Decodes a value of NAMES; `None` if a text has no end or is not UTF-8, or if the protocol is neither TCP nor UDP.
 pub fn owner_of(name: &Name) -> Option<ServicePort> {
     let service = ObjectName::new(text_of(&name.namespace)?, text_of(&name.service)?);
     Some(ServicePort { service, port: text_of(&name.port)?.into(), protocol: protocol_of(name.protocol)? })
 }
 
-/// A text that ends with a 0 byte, as the maps hold it.
+/// Encodes a text with a 0 byte at its end. Fails if the text does not fit, or contains a 0 byte itself.
 pub fn text(text: &str) -> Result<[u8; TEXT]> {
     ensure!(text.len() < TEXT, "the name {text:?} has more than {} bytes", TEXT - 1);
     ensure!(!text.contains('\0'), "the name {text:?} contains a 0 byte");
@@ -33,7 +33,7 @@ pub fn text(text: &str) -> Result<[u8; TEXT]> {
     Ok(bytes)
 }
 
-/// The text before the first 0 byte; `None` if there is none, or it is not UTF-8.
+/// Decodes the text before the first 0 byte; `None` if there is no 0 byte, or if the text is not UTF-8.
 pub fn text_of(bytes: &[u8; TEXT]) -> Option<&str> {
     let length = bytes.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(bytes.get(..length)?).ok()

@@ -1,4 +1,4 @@
-//! Source ranges of load balancers, and the addresses of the clients on this node.
+//! Keys of SOURCE_RANGES and SOURCES, and values of NAMESPACES.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     model::Family,
 };
 
-/// A source range of the service port with this id as a key of SOURCE_RANGES.
+/// Encodes a source range of the service port with this id as a key of SOURCE_RANGES. Fails if it is of the other family.
 pub(in crate::maps) fn range_key<A: IpBytes>(id: u64, range: &IpNet) -> Result<Key<SourceRange<A>>>
 where
     SourceRange<A>: Pod,
@@ -22,7 +22,7 @@ where
     Ok(Key::new(u64::BITS + u32::from(range.prefix_len()), data))
 }
 
-/// The key of SOURCE_RANGES that [`ForeignKey::SourceRange`] stands for.
+/// Encodes a [`ForeignKey::SourceRange`], given by its prefix length and id.
 pub(in crate::maps) fn partial_range_key<A: IpBytes>(bits: u32, id: u64) -> Key<SourceRange<A>>
 where
     SourceRange<A>: Pod,
@@ -30,7 +30,7 @@ where
     Key::new(bits, SourceRange { id: id.to_be_bytes(), address: A::default() })
 }
 
-/// A key of SOURCE_RANGES as an item; as a foreign key if the prefix ends within the id.
+/// Decodes a key of SOURCE_RANGES: an item, or a foreign key if the prefix ends within the id.
 pub(in crate::maps) fn range_of<A: IpBytes>(key: &Key<SourceRange<A>>) -> Result<Result<Item, ForeignKey>>
 where
     SourceRange<A>: Pod,
@@ -43,7 +43,8 @@ where
     Ok(Ok(Item::Range(id, IpNet::new(address, u8::try_from(bits)?)?.trunc())))
 }
 
-/// A network namespace's addresses as a value of NAMESPACES. Of too many, none is kept, and the count says so.
+/// Encodes the addresses of a network namespace as a value of NAMESPACES. Of each family it has the first [`ADDRESSES`]
+/// addresses, and the number of all addresses.
 pub fn namespace(addresses: &[IpAddr]) -> Namespace {
     let (count_v4, v4) = first_of(addresses);
     let (count_v6, v6) = first_of(addresses);
@@ -53,18 +54,19 @@ pub fn namespace(addresses: &[IpAddr]) -> Namespace {
 fn first_of<A: IpBytes + Default>(addresses: &[IpAddr]) -> (u32, [A; ADDRESSES]) {
     let mut kept = [A::default(); ADDRESSES];
     let of_family = || addresses.iter().filter_map(|address| A::from_ip(*address));
-    for (place, address) in kept.iter_mut().zip(of_family()) {
-        *place = address;
+    for (entry, address) in kept.iter_mut().zip(of_family()) {
+        *entry = address;
     }
     (u32::try_from(of_family().count()).unwrap_or(u32::MAX), kept)
 }
 
-/// A namespace, given by its cookie, and a destination as a key of SOURCES.
+/// Encodes the cookie of a network namespace and a destination as a key of SOURCES. Fails if the destination is of the other
+/// family.
 pub(in crate::maps) fn way<A: IpBytes>(namespace: u64, destination: IpAddr) -> Result<Way<A>> {
     Ok(Way { namespace: namespace.to_ne_bytes(), destination: address(destination)? })
 }
 
-/// A key of SOURCES as a namespace's cookie and a destination.
+/// Decodes a key of SOURCES as the cookie of a network namespace and a destination.
 pub(in crate::maps) fn way_of<A: IpBytes>(way: Way<A>) -> (u64, IpAddr) {
     (u64::from_ne_bytes(way.namespace), way.destination.to_ip())
 }

@@ -1,4 +1,4 @@
-//! The lock on the directory of all sets: one agent writes.
+//! The lock on the directory of all sets: only the agent that holds it writes to the maps.
 
 use std::{error::Error, fmt, fs::File, os::unix::fs::MetadataExt as _, path::PathBuf, thread, time::Duration};
 
@@ -8,41 +8,42 @@ use nix::fcntl::{Flock, FlockArg};
 use super::Pins;
 use crate::maps::directory::Directory;
 
-/// How often a lock is asked for before another process is said to hold it: whoever asks who writes holds it for a moment.
-const TRIES: u32 = 5;
+/// Number of attempts to get the lock. A subcommand that checks for an agent holds a shared lock for a moment.
+const ATTEMPTS: u32 = 5;
 
-/// Between two of them.
+/// Time between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Held by the one agent that writes. Released when the process ends, however it does.
+/// The exclusive lock of the agent that writes. The kernel releases it when the process ends, also after a crash.
 #[derive(Debug)]
 pub struct Lock {
     file: Flock<File>,
 }
 
-/// There is no directory to lock.
+/// Error: the directory of all sets does not exist, so it cannot be locked.
 #[derive(Debug)]
 pub struct Missing(PathBuf);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no directory {}", self.0.display())
+        write!(f, "the directory {} does not exist", self.0.display())
     }
 }
 
 impl Error for Missing {}
 
 impl Lock {
-    /// Whether the locked directory is still there. If not, somebody may hold the lock of another directory of its name.
+    /// Whether the locked directory still exists. After its removal, another process may hold the lock of a new directory of
+    /// this name.
     pub fn is_in_force(&self) -> Result<bool> {
-        Ok(self.file.metadata().context("failed to look at the locked directory")?.nlink() > 0)
+        Ok(self.file.metadata().context("failed to stat the locked directory")?.nlink() > 0)
     }
 }
 
 impl Pins {
-    /// Becomes the one that writes; `None` if another process is.
+    /// Takes the lock; `None` if another agent holds it. Blocks for up to 40 ms. Fails with [`Missing`] without a directory.
     pub fn lock(&self) -> Result<Option<Lock>> {
-        for _ in 1..TRIES {
+        for _ in 1..ATTEMPTS {
             if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {
                 return Ok(Some(lock));
             }
@@ -51,9 +52,9 @@ impl Pins {
         self.try_lock(FlockArg::LockExclusiveNonblock)
     }
 
-    /// Whether a process writes.
+    /// Whether an agent holds the lock. Fails with [`Missing`] without a directory.
     pub fn is_locked(&self) -> Result<bool> {
-        // Those who only ask do not stand in one another's way.
+        // A shared lock: several subcommands can check at the same time.
         Ok(self.try_lock(FlockArg::LockSharedNonblock)?.is_none())
     }
 
@@ -65,7 +66,7 @@ impl Pins {
         }
     }
 
-    /// Becomes the one that writes, as soon as no other process is. Blocks.
+    /// Takes the lock as soon as no other process holds it. Blocks until then. Fails with [`Missing`] without a directory.
     pub fn wait_for_lock(&self) -> Result<Lock> {
         let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
         let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;

@@ -1,4 +1,4 @@
-//! The names of pins, and of the directories that they are in.
+//! The names of the pins and of their directories.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,43 +7,45 @@ use portmap_common::SOCKETS_VERSION;
 
 use crate::maps::directory::{Directory, DirectoryEntry};
 
-/// Prefix of the links' names, so that they are told from the maps.
+/// Prefix of the names of pinned links. Names of maps do not have it.
 pub const LINK: &str = "link_";
 
-/// Prefix of the directories of [`NOTES`].
-const SOCKETS: &str = "sockets-";
+/// Prefix of the name of the directory of [`SOCKET_MAPS`]. The version of their layout follows.
+const SOCKET_DIRECTORY: &str = "sockets-";
 
-/// The maps that what sockets remember depends on. They outlive the tables.
-pub const NOTES: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
+/// The maps about open sockets. All sets share them, because open sockets outlive a set.
+pub const SOCKET_MAPS: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
 
-/// What a directory in the directory of all sets is.
+/// The kind of a directory in the directory of all sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinDirectory {
-    /// The sets of an ABI version.
+    /// The directory of the sets of one ABI version.
     Version,
-    /// The notes on sockets, of some version.
-    Notes,
+    /// The directory of [`SOCKET_MAPS`], of any version of their layout.
+    SocketMaps,
 }
 
 impl PinDirectory {
-    /// What a name stands for: `None` if portmap makes no such directory.
+    /// The kind of the directory with this name; `None` if portmap makes no directory of this name.
     pub fn in_root(name: &OsStr) -> Option<Self> {
-        let notes = || name.to_str()?.strip_prefix(SOCKETS).and_then(|version| Self::number(version.as_ref()));
-        Self::number(name).map(|_| Self::Version).or_else(|| notes().map(|_| Self::Notes))
+        let socket_version =
+            || name.to_str()?.strip_prefix(SOCKET_DIRECTORY).and_then(|version| Self::number(version.as_ref()));
+        Self::number(name).map(|_| Self::Version).or_else(|| socket_version().map(|_| Self::SocketMaps))
     }
 
-    /// The number that a name is, as portmap writes numbers.
+    /// The name as a number; `None` if portmap would write the number differently, as with `03`.
     pub fn number(name: &OsStr) -> Option<u32> {
         let name = name.to_str()?;
         name.parse().ok().filter(|number: &u32| number.to_string() == name)
     }
 }
 
-pub fn notes_directory() -> String {
-    format!("{SOCKETS}{SOCKETS_VERSION}")
+/// The name of the directory of [`SOCKET_MAPS`], of this build's version.
+pub fn socket_directory() -> String {
+    format!("{SOCKET_DIRECTORY}{SOCKETS_VERSION}")
 }
 
-/// The subdirectories whose name is a number, in the order of the numbers.
+/// The subdirectories with a number as their name, ordered by the number.
 pub fn numbered(directory: &Directory) -> Result<Vec<(u32, OsString)>> {
     let entries = directory.entries()?.into_iter();
     let mut numbered: Vec<(u32, OsString)> = entries
@@ -62,10 +64,10 @@ mod tests {
 
     #[test]
     fn only_names_that_portmap_gives_are_its_own() {
-        let place = |name: &str| PinDirectory::in_root(OsStr::new(name));
-        assert_eq!(["0", "3", "901"].map(place), [Some(PinDirectory::Version); 3]);
-        assert_eq!(["sockets-1", "sockets-20"].map(place), [Some(PinDirectory::Notes); 2]);
+        let kind = |name: &str| PinDirectory::in_root(OsStr::new(name));
+        assert_eq!(["0", "3", "901"].map(kind), [Some(PinDirectory::Version); 3]);
+        assert_eq!(["sockets-1", "sockets-20"].map(kind), [Some(PinDirectory::SocketMaps); 2]);
         let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
-        assert_eq!(others.map(place), [None; 11]);
+        assert_eq!(others.map(kind), [None; 11]);
     }
 }

@@ -11,7 +11,7 @@ use object::{
 
 const TOOLCHAIN: &str = "PORTMAP_BPF_TOOLCHAIN";
 
-/// The objects that the programs are linked to: the binaries of portmap-ebpf.
+/// The binaries of portmap-ebpf: the ELF objects with the BPF programs.
 const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 
 fn main() -> Result<()> {
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// Takes out what only a debugger reads: the linker has made BTF of it, and each agent would carry megabytes of it.
+/// Removes the debug sections, several megabytes. The linker has converted them to BTF already.
 fn strip(path: &Path) -> Result<()> {
     let data = fs::read(path)?;
     let mut object = Builder::read(&*data)?;
@@ -36,7 +36,7 @@ fn strip(path: &Path) -> Result<()> {
         section.delete |= name.starts_with(".debug") || name.starts_with(".rel.debug");
     }
     object.delete_orphans();
-    // The linker keeps the names of sections among those of symbols, which the writer does not.
+    // The linker writes section names into the symbol string table. The writer needs a table of their own.
     let names = object.sections.add();
     names.name = ".shstrtab".into();
     names.sh_type = SHT_STRTAB;

@@ -1,7 +1,7 @@
-//! The node agent: the loop that brings the kernel's tables to where the objects say, and the work beside it.
+//! The node agent: the loop that brings the kernel's tables to the desired state, and the tasks beside the loop.
 //!
-//! [`Agent::serve`] is the table of contents. [`desired`] has the objects, [`installed`] the tables, [`reporting`] tells how it goes;
-//! beside the loop run the source, the HTTP servers, and what [`Beside`] names.
+//! [`Agent::serve`] is the loop. [`desired`] holds the desired state, [`installed`] holds and writes the installed state, and
+//! [`reporting`] reports each write. The source of objects, the HTTP servers and the tasks of [`Tasks`] run beside the loop.
 
 mod affinity_evictions;
 mod clients;
@@ -30,7 +30,7 @@ use crate::{
         heap,
     },
     maps::Item,
-    model::event::{Event, ObjectKind},
+    model::event::Event,
     plan::{Plan, Planner, Step},
     resolve::desired::entries::EntryReader,
     serve,
@@ -44,21 +44,22 @@ use installed::{Installed, PlanScope, Written};
 pub use options::{Leaving, Options, Source, Waiting};
 use reporting::Reporting;
 
-/// Events that may wait for the loop.
+/// The number of events that may wait for the loop.
 const QUEUE: usize = 1024;
 
 /// The time for which a burst of events is collected before it is written.
 const COALESCE: Duration = Duration::from_millis(2);
 
-/// The interval of looks at what sends no events: the pins and programs, excluded clients, sockets of ended endpoints.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval of checks on pins, programs, network namespaces and sockets of ended endpoints, which send no events.
+const CHECK: Duration = Duration::from_secs(1);
 
-/// Runs until a signal, or until a part of it fails. What is pinned stays in force, unless it was asked for otherwise.
+/// Runs until SIGTERM, SIGINT or a failure. The tables and programs stay in force, unless a signal ends an agent with
+/// [`Leaving::Nothing`].
 pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     let watches = Arc::new(Watches::default());
-    // The source first: without one, nothing should be attached.
-    let source = open(&options, sender, watches.clone()).await?;
+    // The source comes first: without a source of objects, no program is attached.
+    let source = open_source(&options, sender, watches.clone()).await?;
     let (mut agent, diagnostics) = Agent::start(&options, watches).await?;
     let source = tokio::spawn(source);
     let servers =
@@ -71,22 +72,26 @@ pub async fn run(options: Options) -> Result<()> {
         signal = terminated() => signal?,
     };
     match options.leaving {
-        Leaving::Datapath => tracing::info!("stopping on {signal}; what is in the kernel's tables stays in force"),
+        Leaving::Datapath => tracing::info!("stopping on {signal}; the tables and programs in the kernel stay in force"),
         Leaving::Nothing => {
-            tracing::info!("stopping on {signal}; taking everything out of the kernel");
+            tracing::info!("stopping on {signal}; removing all tables and programs from the kernel");
             let (_, failed) = removal::clean_up(&agent.installed.datapath.pins)?;
             for error in &failed {
                 tracing::error!("{error:#}");
             }
             let root = agent.installed.datapath.pins.root().display();
-            ensure!(failed.is_empty(), "{} pins or directories under {root} were left; the warnings name them", failed.len());
+            ensure!(
+                failed.is_empty(),
+                "failed to remove {} pins or directories under {root}; the log names them",
+                failed.len()
+            );
         }
     }
     Ok(())
 }
 
-/// What will send the events.
-async fn open(
+/// Opens the source of objects. The future sends the events.
+async fn open_source(
     options: &Options,
     sender: Events,
     watches: Arc<Watches>,
@@ -112,24 +117,24 @@ async fn terminated() -> Result<&'static str> {
     }
 }
 
-/// The programs' diagnostics, being passed on.
+/// The task that copies the programs' diagnostics into the log.
 type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// The loop's state.
 struct Agent {
     desired: DesiredState,
     installed: Installed,
-    beside: Beside,
+    tasks: Tasks,
     reporting: Reporting,
     /// Whether the tables were brought to the desired state once.
     is_initialized: bool,
-    /// Whether much of the heap has become free.
-    is_heap_free: bool,
+    /// Whether a list of objects or a comparison has left much of the heap free.
+    has_free_heap: bool,
 }
 
-/// Work in tasks beside the loop.
-struct Beside {
-    /// The survey of the clients on this node, for source ranges.
+/// The work in tasks beside the loop.
+struct Tasks {
+    /// The survey of the network namespaces on this node, for source ranges.
     clients: Clients,
     /// The destruction of UDP sockets whose endpoints ended.
     ended_sockets: EndedSockets,
@@ -148,30 +153,30 @@ impl Agent {
                 Box::pin(log::run(installed.datapath.diagnostics()?))
             }
         };
-        let beside = Beside { clients: Clients::default(), ended_sockets, comparison: Comparison::new(options.compare_every) };
+        let tasks = Tasks { clients: Clients::default(), ended_sockets, comparison: Comparison::new(options.compare_every) };
         let agent = Self {
             desired: DesiredState::start(options)?,
             installed,
-            beside,
+            tasks,
             reporting: Reporting::new(watches),
             is_initialized: false,
-            is_heap_free: false,
+            has_free_heap: false,
         };
         Ok((agent, diagnostics))
     }
 
     async fn serve(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
-        let mut looks = tokio::time::interval(LOOK);
+        let mut checks = tokio::time::interval(CHECK);
         loop {
             let applied = self.installed.applied();
             tokio::select! {
-                _ = looks.tick() => self.look()?,
+                _ = checks.tick() => self.check()?,
                 event = events.recv() => self.take_burst(event.context("the source of objects ended")?, events).await,
                 result = self.desired.address_change() => wait_out(result)?,
                 result = self.installed.wake() => result?,
-                sockets = self.beside.ended_sockets.found() => self.destroy(sockets),
-                tables = self.beside.comparison.ended(applied) => self.compare_with(tables),
-                () = self.beside.clients.word() => {}
+                sockets = self.tasks.ended_sockets.found() => self.destroy(sockets),
+                tables = self.tasks.comparison.ended(applied) => self.compare_with(tables),
+                () = self.tasks.clients.changed() => {}
             }
             wait_out(self.desired.list_addresses())?;
             if self.desired.is_known() && self.installed.may_write() {
@@ -181,7 +186,7 @@ impl Agent {
         }
     }
 
-    /// Takes an event in, and the events that follow within moments.
+    /// Takes in an event, and the events that follow within [`COALESCE`].
     async fn take_burst(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
         let until = tokio::time::Instant::now() + COALESCE;
         self.take(first);
@@ -191,27 +196,28 @@ impl Agent {
     }
 
     fn take(&mut self, event: Event) {
-        self.reporting.metrics.queued(event.kind() != ObjectKind::Slice);
-        self.is_heap_free |= matches!(event, Event::Listed(..));
+        self.reporting.metrics.queued(event.kind());
+        self.has_free_heap |= matches!(event, Event::Listed(..));
         if self.is_initialized {
             self.reporting.published.queued();
         }
         self.desired.take(event);
     }
 
-    /// Looks at what sends no events.
-    fn look(&mut self) -> Result<()> {
+    /// Checks the pins and programs, reports the counters, and returns free memory.
+    fn check(&mut self) -> Result<()> {
         let datapath = &mut self.installed.datapath;
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;
         self.reporting.published.set_attached(datapath.keep_attached());
-        wait_out(self.reporting.look(&self.desired, &mut datapath.maps))?;
-        if self.is_initialized && std::mem::take(&mut self.is_heap_free) {
+        wait_out(self.reporting.refresh(&self.desired, &mut datapath.maps))?;
+        if self.is_initialized && std::mem::take(&mut self.has_free_heap) {
             heap::give_back();
         }
         Ok(())
     }
 
-    /// Brings the kernel's tables to the desired state. A failure is retried later.
+    /// Brings the kernel's tables to the desired state. A failed write is retried later, and so is a take-over that lacked
+    /// descriptors or memory.
     fn reconcile(&mut self) -> Result<()> {
         let changes = self.desired.take_changes(self.reporting.published.owners());
         let written = self.installed.write(&self.desired.table, changes);
@@ -233,10 +239,10 @@ impl Agent {
     }
 
     fn report(&mut self, written: Written) -> Result<()> {
-        // An endpoint without room in ENDPOINTS would look like an endpoint that ended.
+        // An endpoint that is left out of ENDPOINTS looks like an ended endpoint.
         let has_all_endpoints = written.plan.without_room == 0;
         if has_all_endpoints && (written.scope == PlanScope::All || ends_endpoints(&written.plan)) {
-            self.beside.ended_sockets.want();
+            self.tasks.ended_sockets.request();
         }
         let frontends = self.installed.frontends();
         self.reporting.written(written, &mut self.desired, &mut self.installed.datapath.maps, frontends)
@@ -247,19 +253,19 @@ impl Agent {
         self.reporting.failed();
     }
 
-    /// Starts the work beside the loop that is due.
+    /// Starts the tasks beside the loop that are due.
     fn start_due_work(&mut self) -> Result<()> {
-        let Beside { clients, ended_sockets, comparison } = &mut self.beside;
+        let Tasks { clients, ended_sockets, comparison } = &mut self.tasks;
         if let Some(guarded) = self.desired.table.take_guarded() {
             clients.set_destinations(guarded);
         }
         let (has_source_ranges, applied) = (self.installed.has_source_ranges(), self.installed.applied());
         let (datapath, metrics) = (&mut self.installed.datapath, &self.reporting.metrics);
-        let result = if has_source_ranges { clients.check(datapath, metrics) } else { clients.rest(datapath, metrics) };
+        let result = if has_source_ranges { clients.start_if_due(datapath, metrics) } else { clients.stop(datapath, metrics) };
         wait_out(result)?;
-        ended_sockets.check(&datapath.pins);
+        ended_sockets.start_if_due(&datapath.pins);
         if self.is_initialized && !self.installed.is_failing() {
-            comparison.check(&self.installed.datapath.pins, applied);
+            comparison.start_if_due(&self.installed.datapath.pins, applied);
         }
         Ok(())
     }
@@ -268,19 +274,19 @@ impl Agent {
     fn destroy(&mut self, sockets: Vec<EndedSocket>) {
         let mut entries = EntryReader::new(&self.desired.table);
         let ended = sockets.into_iter().filter(|socket| !entries.serves(&socket.asked, socket.peer));
-        self.beside.ended_sockets.destroy(ended.collect());
+        self.tasks.ended_sockets.destroy(ended.collect());
     }
 
-    /// Goes on from the tables that a comparison has read, unless they are about to change.
+    /// Compares the model with the tables that a comparison has read, unless a write is due.
     fn compare_with(&mut self, tables: Option<Planner>) {
-        self.is_heap_free = true;
+        self.has_free_heap = true;
         if let Some(tables) = tables.filter(|_| !self.installed.is_failing() && !self.desired.has_changes()) {
             self.installed.compare_with(tables);
         }
     }
 }
 
-/// Whether endpoints end that sockets may be connected to.
+/// Whether the plan ends endpoints, to which sockets may be connected.
 fn ends_endpoints(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::Remove(Item::Endpoint(..))))
 }

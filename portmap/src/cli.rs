@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and which file answers.
+//! The command line: the arguments, and one file for each subcommand.
 
 mod cleanup;
 mod output;
@@ -16,36 +16,36 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{maps::pin::Pins, model::event::Wanted};
 
-/// The answer is "no", or "unhealthy".
+/// The exit code of the answers "no" and "unhealthy".
 const NO: u8 = 1;
 
-/// It was not possible to look.
-const COULD_NOT_LOOK: u8 = 3;
+/// The exit code of a failure to answer. Code 2, for wrong usage, comes from clap.
+const FAILURE: u8 = 3;
 
 /// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect()
 #[derive(Debug, Parser)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 #[command(name = "portmap", version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 the answer is \"no\" or \"unhealthy\", 2 wrong usage, 3 could not look.")]
+#[command(after_help = "Exit codes: 0 success, 1 the answer is \"no\" or \"unhealthy\", 2 wrong usage, 3 failure.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Log more: -v shows every write to the tables, -vv what libraries have to say
+    /// Log more: -v adds each write to the tables, -vv adds the libraries' debug output
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node agent: keep the kernel's tables equal to what the objects say
+    /// Run the node agent, which keeps the kernel's tables up to date with the objects
     Run(Box<run::Arguments>),
-    /// Print the table that objects in files should lead to; needs no privileges and no kernel
+    /// Print the table for objects in files; needs no privileges
     Resolve(resolve::Arguments),
-    /// Print what the kernel's tables hold now
+    /// Print the content of the kernel's tables
     Services(services::Arguments),
-    /// Say whether portmap is attached, synced and has room; the exit code says whether it is healthy
+    /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
-    /// Detach the programs and remove everything pinned, continuing past errors
+    /// Detach the programs and remove all pins of portmap, continuing past errors
     Cleanup(cleanup::Arguments),
     /// Print a completion script for a shell
     Completions {
@@ -54,13 +54,13 @@ enum Command {
     },
 }
 
-/// Where the pins are: the same for every subcommand that opens maps.
+/// The directory of the pins, for each subcommand that opens maps.
 #[derive(Debug, Args)]
 struct PinsArguments {
     /// The directory of portmap's pins, on a BPF file system
     #[arg(long, value_name = "DIR", default_value = portmap::maps::pin::DEFAULT)]
     bpffs: PathBuf,
-    /// Go by another ABI version of the maps: for tests of upgrades
+    /// Use another ABI version of the maps, for tests of upgrades
     #[cfg(feature = "testing")]
     #[arg(long, hide = true, env = "PORTMAP_ABI_VERSION", default_value_t = portmap_common::ABI_VERSION)]
     abi_version: u32,
@@ -79,16 +79,18 @@ impl PinsArguments {
     }
 }
 
-/// Which objects count: the same for what resolves them.
+/// The selection of objects, for each subcommand that resolves them.
 #[derive(Debug, Args)]
 struct ObjectArguments {
-    /// This node's name, as its Node object has it [default: the host name]
+    /// Name of this node's Node object [default: the host name]
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: Option<String>,
-    /// Serve only Services whose label service.kubernetes.io/service-proxy-name is this [default: those without the label]
+    /// Serve only Services with this value of the label service.kubernetes.io/service-proxy-name [default: Services without the
+    /// label]
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     service_proxy_name: Option<String>,
-    /// Serve external IPs of Services in these ranges only; whoever may write a Service may claim any address by them
+    /// Serve external IPs of Services only in these ranges [default: all; then anybody who may write Services may claim any
+    /// address]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     allowed_external_ips: Option<Vec<IpNet>>,
 }
@@ -97,7 +99,7 @@ impl ObjectArguments {
     fn wanted(self) -> Result<Wanted> {
         let node = match self.node_name.filter(|name| !name.is_empty()) {
             Some(name) => name,
-            // Kubernetes' names are in lower case, and the kubelet registers the host name so.
+            // The kubelet registers the host name in lower case.
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
         };
         Ok(Wanted {
@@ -108,7 +110,7 @@ impl ObjectArguments {
     }
 }
 
-/// Does what was asked for, and says how it went.
+/// Runs the subcommand. Prints a failure on standard error, and returns the exit code.
 pub fn run(cli: Cli) -> ExitCode {
     output::log_to_stderr(cli.verbose);
     let result = match cli.command {
@@ -127,6 +129,6 @@ pub fn run(cli: Cli) -> ExitCode {
         if !output::is_broken_pipe(&error) {
             output::error(&error);
         }
-        COULD_NOT_LOOK.into()
+        FAILURE.into()
     })
 }

@@ -1,15 +1,14 @@
-//! Hash maps whose order differs from run to run, and whose hashing is fast: names and addresses are hashed all the time.
+//! Hash maps and sets with a fast hash function, for names and addresses. Their order differs from run to run.
 //!
-//! Each lies in one piece of memory. What is only for a moment, but large, is kept in them for that too: the nodes of a tree would leave
-//! a heap full of holes.
+//! Each map is one block of memory. Large temporary collections use them too, because the nodes of a B-tree fragment the heap.
 
-/// A hash map.
+/// A hash map with the fast hash function.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
-/// A hash set.
+/// A hash set with the fast hash function.
 pub type HashSet<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
 
-/// All of a set, in order.
+/// The elements of a set in ascending order.
 pub fn sorted<T: Ord>(set: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut all: Vec<T> = set.into_iter().collect();
     all.sort_unstable();

@@ -1,8 +1,9 @@
-//! Errors as one line.
+//! Errors as one line of text.
 
 use std::error::Error;
 
-/// An error with everything that caused it and is not part of its text already, as libraries often have it.
+/// The texts of an error and its causes, joined by colons. Causes whose text is already included are skipped: many libraries
+/// repeat the text of the cause.
 pub fn of_error(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

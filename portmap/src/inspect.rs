@@ -1,4 +1,4 @@
-//! The kernel's tables and the state of the agent, as the subcommands show them.
+//! The data that the subcommands show: the rows of `portmap resolve` and `portmap services`, and the checks of `portmap status`.
 
 pub mod status;
 pub mod table;

@@ -1,4 +1,6 @@
-//! What the agent sees and does in network namespaces: its own addresses, those of pods, and sockets that have to end.
+//! The host and its kernel: system calls, netlink, network namespaces, and the limits of this process.
+//!
+//! Nothing here knows Services; the maps are in `maps`, the programs in `datapath`.
 
 pub mod addresses;
 pub mod bpf;

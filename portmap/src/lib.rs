@@ -1,9 +1,9 @@
-//! portmap: Service ports become pod ports inside `connect()`.
+//! portmap: the translation of Service ports to pod ports inside `connect()`.
 //!
-//! A Kubernetes event is followed in this order: `source` → `store` → `resolve` → `plan` → `apply` → `maps`, with the table of
-//! `table` between resolve and plan. `agent` is the loop that names these stages; `docs/architecture.md` walks through them.
+//! A Kubernetes event passes through `source` → `store` → `resolve` → `plan` → `apply` → `maps`. `agent` is the loop that runs
+//! these stages; `docs/architecture.md` explains them.
 
-// What every stage uses: the objects and domain types, and the host.
+// Shared by the stages: the domain types, collections, error texts and the kernel.
 mod collections;
 pub mod error_text;
 pub mod kernel;
@@ -17,7 +17,7 @@ pub mod resolve;
 pub mod source;
 pub mod store;
 
-// The programs; and who runs, serves and shows all this.
+// The agent, the BPF programs, the HTTP servers, and the data of the subcommands.
 pub mod agent;
 pub mod datapath;
 pub mod inspect;

@@ -1,6 +1,6 @@
-//! What the agent answers over HTTP: its health, health checks for load balancers, and metrics.
+//! The agent's HTTP servers: probes of its health, health checks for load balancers, and metrics.
 //!
-//! The loop writes what it knows into [`Published`]; the servers only read it.
+//! The agent's loop writes [`Published`] and [`Metrics`]; the servers only read them.
 
 mod connections;
 mod listen;
@@ -21,20 +21,20 @@ use listen::ListenAddress;
 pub use metrics::{Metrics, SyncKind};
 pub use published::{Published, ServiceHealth};
 
-/// How many connections each server of `--healthz-bind-address` and `--metrics-bind-address` has at a time, and all those of
+/// The most open connections: of each server of `--healthz-bind-address` and `--metrics-bind-address`, and of all servers of
 /// `healthCheckNodePort`s together.
 const CONNECTIONS: usize = 64;
 
-/// Where to listen. [`EVERYWHERE`] stands for the addresses of IPv4 too.
+/// The addresses of the servers. [`EVERYWHERE`] includes the addresses of IPv4.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
-    /// For `/healthz`, `/livez` and `/readyz`.
+    /// The addresses of `/healthz`, `/livez` and `/readyz`.
     pub health: Vec<SocketAddr>,
-    /// For `/metrics`; none: nowhere.
+    /// The address of `/metrics`; none: no server.
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until the agent's loop ends. A port that cannot be had is tried again.
+/// Serves until the agent's loop ends. An address in use is tried again until it is free.
 pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<Metrics>) -> Result<()> {
     let Addresses { health, metrics: metrics_at } = addresses;
     let health_router = probes::router(published.clone(), metrics.clone());
@@ -51,8 +51,8 @@ pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<M
     }
 }
 
-async fn serve_at(address: SocketAddr, what: &str, flag: &'static str, router: &Router) {
-    let listener = listen::bind(what, ListenAddress { address, flag: Some(flag) }).await;
+async fn serve_at(address: SocketAddr, name: &str, flag: &'static str, router: &Router) {
+    let listener = listen::bind(name, ListenAddress { address, flag: Some(flag) }).await;
     listen::serve(listener, router.clone(), Connections::new(CONNECTIONS)).await;
 }
 

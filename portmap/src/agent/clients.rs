@@ -1,8 +1,10 @@
-//! Which addresses the clients on this node have, and call from, for the source ranges of load balancers.
+//! The clients on this node: the addresses of each network namespace, for the source ranges of load balancers.
 //!
-//! The network namespaces are looked at when one calls that is not known, when a load balancer's address is new, when the kernel
-//! says that a namespace with several addresses has changed, and from time to time. A client that is kept out costs nothing.
+//! This module decides when to survey the network namespaces; [`survey`] does it, and writes NAMESPACES and SOURCES. A survey
+//! is due after a call from an unknown namespace, after a new load balancer address, after a change in a watched namespace, and
+//! every [`REFRESH`]. Calls that source ranges drop cause no survey.
 
+mod selection;
 mod survey;
 mod watch;
 
@@ -22,31 +24,33 @@ use crate::{kernel::namespaces, maps::pin::Pins, serve::Metrics};
 use survey::{Findings, Request, Survey, SurveyScope};
 use watch::NamespaceWatches;
 
-/// Addresses change rarely without a new namespace: those of namespaces with one address are looked up anew this often.
+/// The interval of surveys of all namespaces that are not watched. Addresses rarely change without a new namespace.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Between two looks, however many clients are not known. Doubled up to [`REFRESH`] while looks find nothing new.
+/// The shortest wait before a survey for unknown namespaces. It is doubled up to [`REFRESH`] while surveys find nothing new.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What is known of the namespaces, and the look at them that is under way.
+/// The schedule of surveys, their results, and the survey that is under way.
 pub struct Clients {
-    /// None while a look has it, and before the first.
+    /// The results of earlier surveys; none before the first survey, and while a survey is under way.
     survey: Option<Survey>,
-    look: Option<JoinHandle<(Option<Survey>, Result<Findings>)>>,
+    /// The survey that is under way.
+    task: Option<JoinHandle<(Option<Survey>, Result<Findings>)>>,
     watches: NamespaceWatches,
-    /// The addresses of load balancers that have source ranges; none before all objects are known.
+    /// The load balancer addresses that have source ranges; none before all objects are known.
     destinations: Option<Arc<BTreeSet<IpAddr>>>,
     is_destination_new: bool,
-    /// Calls from namespaces that were not known, as of the last look.
+    /// The calls from unknown namespaces (`Totals::unknown_namespace`) at the last survey.
     unknown: u64,
     last: Option<Instant>,
     last_of_all: Option<Instant>,
-    /// Until the next look for what is not known.
+    /// The wait from the last survey to a survey for unknown namespaces.
     wait: Duration,
-    /// Whether something could not be looked at.
+    /// Whether the last survey failed for any namespace.
     is_incomplete: bool,
-    /// What could not be done has been said.
-    failed: bool,
+    /// Whether the failure of the last survey was logged.
+    is_failure_logged: bool,
+    /// The number of namespaces that the last survey left out.
     left_out: u32,
 }
 
@@ -54,7 +58,7 @@ impl Default for Clients {
     fn default() -> Self {
         Self {
             survey: None,
-            look: None,
+            task: None,
             watches: NamespaceWatches::default(),
             destinations: None,
             is_destination_new: false,
@@ -63,35 +67,35 @@ impl Default for Clients {
             last_of_all: None,
             wait: AGAIN,
             is_incomplete: false,
-            failed: false,
+            is_failure_logged: false,
             left_out: 0,
         }
     }
 }
 
 impl Clients {
-    /// Sets the addresses of load balancers that have source ranges.
+    /// Sets the load balancer addresses that have source ranges.
     pub fn set_destinations(&mut self, destinations: BTreeSet<IpAddr>) {
         self.destinations = Some(Arc::new(destinations));
         self.is_destination_new = true;
     }
 
-    /// Returns when there may be something to look at, or a look has ended.
-    pub async fn word(&mut self) {
-        let Some(look) = &mut self.look else { return self.watches.word().await };
+    /// Returns when a watched namespace has changed, or a survey has ended.
+    pub async fn changed(&mut self) {
+        let Some(task) = &mut self.task else { return self.watches.changed().await };
         tokio::select! {
-            ended = look => {
-                self.look = None;
-                self.take(ended.context("the look at network namespaces crashed"));
+            ended = task => {
+                self.task = None;
+                self.take(ended.context("the survey of network namespaces crashed"));
             }
-            () = self.watches.word() => {}
+            () = self.watches.changed() => {}
         }
     }
 
-    /// Begins a look that is due.
-    pub fn check(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
+    /// Starts a survey if one is due.
+    pub fn start_if_due(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         self.publish(datapath, metrics)?;
-        if self.look.is_some() {
+        if self.task.is_some() {
             return Ok(());
         }
         let Totals { unknown_namespace, .. } = datapath.maps.totals()?;
@@ -104,13 +108,13 @@ impl Clients {
         self.is_destination_new = false;
         let request = Request { scope, destinations: self.destinations.clone(), lost: self.watches.take_lost() };
         let (survey, pins) = (self.survey.take(), datapath.pins.clone());
-        self.look = Some(tokio::task::spawn_blocking(move || look(survey, &pins, &request)));
+        self.task = Some(tokio::task::spawn_blocking(move || run(survey, &pins, &request)));
         Ok(())
     }
 
-    /// There are no source ranges: nothing has to be known, and no namespace is watched.
-    pub fn rest(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
-        if self.last.is_some() && self.look.is_none() {
+    /// Ends surveys and watches, while no Service has source ranges.
+    pub fn stop(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
+        if self.last.is_some() && self.task.is_none() {
             *self = Self { destinations: self.destinations.take(), left_out: self.left_out, ..Self::default() };
             self.report(0);
             return self.publish(datapath, metrics);
@@ -118,15 +122,15 @@ impl Clients {
         Ok(())
     }
 
-    /// What is to be looked at, if anything is.
+    /// The namespaces that a survey is due for, if any.
     fn due(&mut self, unknown: u64) -> Option<SurveyScope> {
         let Some(survey) = &self.survey else {
-            // Before the first look, or after one that failed altogether.
+            // Before the first survey, or after a survey that failed for all namespaces.
             let is_due = self.last.is_none_or(|last| last.elapsed() >= self.wait);
             return is_due.then_some(SurveyScope::All);
         };
         if self.is_destination_new {
-            return Some(SurveyScope::These(survey.asking()));
+            return Some(SurveyScope::These(survey.needing_sources()));
         }
         if self.last_of_all.is_none_or(|last| last.elapsed() >= REFRESH) {
             return Some(SurveyScope::All);
@@ -139,6 +143,7 @@ impl Clients {
         (has_waited && (self.is_incomplete || unknown != self.unknown)).then_some(SurveyScope::Unknown)
     }
 
+    /// Takes in the result of a survey.
     fn take(&mut self, ended: Result<(Option<Survey>, Result<Findings>)>) {
         let result = ended.and_then(|(survey, findings)| {
             self.survey = survey;
@@ -155,7 +160,7 @@ impl Clients {
             Err(error) => {
                 self.wait = (self.wait * 2).min(REFRESH);
                 self.is_incomplete = true;
-                // How many it is about is not known; where the kernel tells of none, nothing is left out.
+                // The number of namespaces is unknown. Without a survey the kernel has no cookies, and none is left out.
                 if self.survey.is_some() {
                     self.report(self.left_out.max(1));
                 }
@@ -163,24 +168,24 @@ impl Clients {
             }
         };
         match failure {
-            None => self.failed = false,
-            Some(error) if !self.failed => {
-                self.failed = true;
+            None => self.is_failure_logged = false,
+            Some(error) if !self.is_failure_logged => {
+                self.is_failure_logged = true;
                 tracing::warn!(
-                    "{error:#}; trying again: until then, source ranges admit clients in network namespaces that are not known \
-                     by the address that they are bound to only"
+                    "{error:#}; trying again; until then, source ranges admit a client in an unknown network namespace only if \
+                     its socket is bound to an admitted address"
                 );
             }
             Some(_) => {}
         }
     }
 
-    /// Says once that namespaces are left out.
+    /// Logs once that namespaces are left out, and once that none is any more.
     fn report(&mut self, left_out: u32) {
         if left_out > 0 && self.left_out == 0 {
             tracing::error!(
-                "{left_out} network namespaces are left out: NAMESPACES or SOURCES is full, or they could not be opened; load \
-                 balancers with source ranges keep their clients out, unless these are bound to an address"
+                "{left_out} network namespaces are left out: NAMESPACES or SOURCES is full, or they could not be opened; source \
+                 ranges drop the calls of their clients, unless the socket is bound to an admitted address"
             );
         } else if left_out == 0 && self.left_out > 0 {
             tracing::info!("no network namespace is left out any more");
@@ -197,13 +202,13 @@ impl Clients {
     }
 }
 
-/// Looks at namespaces, and writes what is new of them.
-fn look(survey: Option<Survey>, pins: &Pins, request: &Request) -> (Option<Survey>, Result<Findings>) {
-    // A kernel that does not tell the cookie of our own does not tell others'.
+/// Surveys namespaces on a blocking thread.
+fn run(survey: Option<Survey>, pins: &Pins, request: &Request) -> (Option<Survey>, Result<Findings>) {
+    // Kernels before 5.14 have no cookies of namespaces: a survey fails for the own namespace already.
     let open = || namespaces::cookie().and_then(|_| Survey::open(pins));
     match survey.map_or_else(open, Ok) {
         Ok(mut survey) => {
-            let findings = namespaces::travel(|traveller| survey.look(request, traveller));
+            let findings = namespaces::travel(|traveller| survey.run(request, traveller));
             (Some(survey), findings)
         }
         Err(error) => (None, Err(error)),

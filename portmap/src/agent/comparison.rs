@@ -1,4 +1,6 @@
-//! The periodic comparison of the kernel's tables with what they should hold: somebody else may have changed them.
+//! The periodic comparison of the kernel's tables with the planner's model, which finds changes by other programs (drift).
+//!
+//! This module reads the tables in a task; [`super::installed`] compares them, and repairs differences.
 
 use std::time::{Duration, Instant};
 
@@ -11,29 +13,29 @@ use crate::{
     plan::Planner,
 };
 
-/// When the tables are compared, and what was read of them.
+/// The schedule of comparisons, and the reading that is under way.
 pub struct Comparison {
-    /// Between two of them; none: never.
+    /// The interval of comparisons; none: no comparison.
     every: Option<Duration>,
     last: Instant,
     reading: Option<TableReading>,
 }
 
-/// The tables being read beside the loop.
+/// A task that reads the tables beside the loop.
 struct TableReading {
-    /// How many plans had been applied before.
+    /// The number of plans that were applied before the reading.
     applied: u64,
     task: JoinHandle<Result<Planner>>,
 }
 
 impl Comparison {
-    /// The first one is due after the first interval.
+    /// The first comparison is due after one interval.
     pub fn new(every: Option<Duration>) -> Self {
         Self { every, last: Instant::now(), reading: None }
     }
 
-    /// Begins to read the tables, if it is time.
-    pub fn check(&mut self, pins: &Pins, applied: u64) {
+    /// Starts to read the tables if a comparison is due.
+    pub fn start_if_due(&mut self, pins: &Pins, applied: u64) {
         let is_due = self.every.is_some_and(|every| self.last.elapsed() >= every);
         if is_due && self.reading.is_none() {
             self.last = Instant::now();
@@ -42,16 +44,19 @@ impl Comparison {
         }
     }
 
-    /// Returns when the tables have been read: a model of them, unless a plan was applied meanwhile. Never without a reading.
+    /// Returns the model that was read, or none if the reading failed or a plan was applied meanwhile. Never returns without a
+    /// reading.
     pub async fn ended(&mut self, applied: u64) -> Option<Planner> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        let read = (&mut reading.task).await.context("the comparison of the tables crashed").flatten();
+        let read = (&mut reading.task).await.context("the reading of the tables crashed").flatten();
         let is_current = reading.applied == applied;
         self.reading = None;
         match read {
             Ok(planner) => is_current.then_some(planner),
             Err(error) => {
-                tracing::warn!("failed to compare the tables: {error:#}");
+                tracing::warn!(
+                    "failed to compare the kernel's tables with the model: {error:#}; trying again after the next interval"
+                );
                 None
             }
         }

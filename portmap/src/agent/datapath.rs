@@ -1,7 +1,8 @@
-//! What the agent holds in the kernel: the lock on the pins, the maps and the programs.
+//! The agent's objects in the kernel: the lock on the pins, the maps and the programs.
 //!
-//! An agent adopts the maps it finds. Where it cannot, it makes a set of its own, and lets the programs of the other set serve
-//! until its own maps are filled: then the links are taken over, one after the other, and the other set goes.
+//! An agent adopts the maps of an earlier agent if their layout and sizes fit. Otherwise it makes a new set of maps. The
+//! programs of the earlier set serve until the new maps are filled. Then the agent takes over the links one by one, and removes
+//! the earlier set.
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -26,7 +27,7 @@ use crate::{
 
 /// The maps and programs of this agent.
 pub struct Datapath {
-    /// Where they are pinned.
+    /// The pins of the maps and links.
     pub pins: Pins,
     /// The tables.
     pub maps: BpfMaps,
@@ -34,17 +35,17 @@ pub struct Datapath {
     cgroup: Cgroup,
     switches: Switches,
     capacity: Capacity,
-    /// What the programs were told.
+    /// The constants that the programs were loaded with.
     constants: Constants,
-    /// False while another set's programs serve.
+    /// False while the programs of another set serve.
     is_attached: bool,
-    /// Why the programs could not be kept attached, as said last.
-    trouble: Option<String>,
+    /// The failure to keep the programs attached that was logged last, so that it is logged once.
+    logged_failure: Option<String>,
     _lock: Lock,
 }
 
 impl Datapath {
-    /// Loads the programs onto the maps, and attaches them unless another set's still serve.
+    /// Loads the programs onto the maps, and attaches them unless the programs of another set serve.
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
         privileges::check()?;
@@ -64,21 +65,21 @@ impl Datapath {
             capacity: options.capacity,
             constants,
             is_attached: false,
-            trouble: None,
+            logged_failure: None,
             _lock: lock,
         };
         record::record_start(&mut datapath.maps)?;
-        // Programs may still read what an earlier agent had retired when it ended.
+        // Programs may still read entries that an earlier agent retired just before its end.
         Grace::open(&datapath.pins)?.wait()?;
         if is_replacing {
-            tracing::info!("another set's programs serve until these tables are filled");
+            tracing::info!("the programs of the earlier set of maps serve until the new maps are filled");
         } else {
             datapath.attach()?;
         }
         Ok(datapath)
     }
 
-    /// Takes over from another set, now that the tables are filled.
+    /// Takes over the links of another set, and removes the set. The tables must be filled.
     pub fn take_over(&mut self) -> Result<()> {
         if self.is_attached {
             return Ok(());
@@ -91,58 +92,62 @@ impl Datapath {
         Ok(())
     }
 
-    /// Attaches again what somebody else has detached, and to a cgroup that was removed and made again. False if that fails.
+    /// Attaches programs again that another program detached, and follows cgroups that were removed and created again. Returns
+    /// whether the programs are attached, as far as is known.
     pub fn keep_attached(&mut self) -> bool {
         if !self.is_attached {
             return true;
         }
         let Err(error) = self.attach_again() else {
-            self.trouble = None;
+            self.logged_failure = None;
             return true;
         };
-        let trouble = format!("{error:#}");
-        if self.trouble.as_ref() != Some(&trouble) {
-            tracing::error!("failed to keep the programs attached: {trouble}; trying again each second");
-            self.trouble = Some(trouble);
+        let failure = format!("{error:#}");
+        if self.logged_failure.as_ref() != Some(&failure) {
+            tracing::error!("failed to keep the programs attached: {failure}; trying again each second");
+            self.logged_failure = Some(failure);
         }
-        // Not to be able to look, for want of descriptors say, is another matter.
+        // A shortage of descriptors or memory prevents the check, but detaches no program.
         is_exhausted(&error)
     }
 
     fn attach_again(&mut self) -> Result<()> {
         if self.follow_cgroup()? {
             self.attach()?;
-            tracing::warn!("the cgroup {} was removed and made again: attached to it", self.cgroup.path.display());
+            tracing::warn!(
+                "the cgroup {} was removed and created again: attached the programs to it",
+                self.cgroup.path.display()
+            );
         }
         let missing = attach::detached(&self.pins, &self.cgroup)?;
         if !missing.is_empty() {
-            self.attach().with_context(|| format!("{} had been detached by somebody else", missing.join(", ")))?;
-            tracing::warn!("{} had been detached by somebody else: attached again", missing.join(", "));
+            self.attach().with_context(|| format!("another program detached {}", missing.join(", ")))?;
+            tracing::warn!("another program detached {}: attached again", missing.join(", "));
         }
         self.follow_excluded()
     }
 
-    /// Goes by the directory that the cgroup's path leads to now. Returns whether it is another one.
+    /// Opens the cgroup again if its path leads to another directory now. Returns whether it does.
     fn follow_cgroup(&mut self) -> Result<bool> {
         let Some(successor) = self.cgroup.successor()? else { return Ok(false) };
         self.cgroup = successor;
         Ok(true)
     }
 
-    /// Loads the programs anew where an excluded cgroup was removed and made again: its number is one of their constants.
+    /// Loads the programs again if an excluded cgroup was removed and created again: its id is one of their constants.
     fn follow_excluded(&mut self) -> Result<()> {
         let Some(constants) = self.constants.successor(&self.switches, &self.cgroup)? else { return Ok(()) };
         self.programs = attach::load(&self.pins, self.capacity, &constants)?;
         self.constants = constants;
         attach::attach(&mut self.programs, &self.pins, &self.cgroup)?;
-        tracing::warn!("an excluded cgroup was removed and made again: it is excluded again");
+        tracing::warn!("an excluded cgroup was removed and created again: it is excluded again");
         if self.switches.log != LogLevel::Off {
-            tracing::warn!("the programs were loaded anew: their log goes on with the next start of the agent");
+            tracing::warn!("the programs were loaded again, and their log has ended; restart the agent for --datapath-log");
         }
         Ok(())
     }
 
-    /// The programs' diagnostics.
+    /// Opens the programs' log.
     pub fn diagnostics(&mut self) -> Result<Logger> {
         log::open(&mut self.programs)
     }
@@ -159,11 +164,11 @@ impl Datapath {
     }
 }
 
-/// Becomes the one that writes.
+/// Takes the lock of the agent that writes the tables.
 async fn lock(find: impl Fn() -> Pins, options: &Options) -> Result<Lock> {
     loop {
         find().create_root(options.mounting)?;
-        // An agent that ends with `--cleanup-on-exit`, or a cleanup, removes the directory, at any moment.
+        // An agent with `--cleanup-on-exit`, or a cleanup, may remove the directory at any moment.
         match lock_once(&find(), options.waiting).await {
             Ok(lock) if lock.is_in_force()? => return Ok(lock),
             Err(error) if !error.is::<Missing>() => return Err(error),
@@ -188,17 +193,17 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     }
 }
 
-/// The set to work on: the one in use, if its maps are what was asked for, else a new one. Removes what a start that did not
-/// come to its end has left.
+/// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes sets without links, which a
+/// start that did not complete has left.
 fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
-        // At once: until then the tables say that an agent is synced, and mean the one before.
+        // At once: until then STATE says that the earlier agent is synced.
         record::record_start(&mut earlier)?;
     }
     let pins = match load::difference(&in_use, options.capacity)? {
         None => in_use,
         Some(difference) => {
-            tracing::info!("{difference}: a new set of maps is made");
+            tracing::info!("{difference}: creating a new set of maps");
             in_use.next()
         }
     };

@@ -1,5 +1,6 @@
-//! The desired state: the objects and the node's addresses, and their changes since the last write. Between `source` and
-//! [`super::installed`].
+//! The desired state: the objects and the node's addresses, and their changes since the last write.
+//!
+//! `source` sends the events; [`super::installed`] writes the changes.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use crate::{
     source::Watches,
 };
 
-/// The longest wait for kinds of objects that a cluster may be without.
+/// The longest wait for kinds of objects that may be missing in a cluster or in manifests, such as Nodes and ServiceCIDRs.
 const LISTING: Duration = Duration::from_secs(5);
 
-/// The desired table, and the changes that are to be written.
+/// The desired table, and the changes that are not written yet.
 pub struct DesiredState {
     /// The desired table.
     pub table: Desired,
@@ -29,7 +30,7 @@ pub struct DesiredState {
 }
 
 impl DesiredState {
-    /// Without objects; the node's addresses are listed at once.
+    /// Starts without objects, and lists the node's addresses.
     pub fn start(options: &Options) -> Result<Self> {
         // Before the list, so that no change is missed between the two.
         let address_changes = addresses::changes()?;
@@ -48,7 +49,7 @@ impl DesiredState {
         })
     }
 
-    /// Takes an event in.
+    /// Takes in an event.
     pub fn take(&mut self, event: Event) {
         self.table.apply(event);
     }
@@ -63,9 +64,9 @@ impl DesiredState {
     /// Lists the node's addresses, if they may have changed.
     pub fn list_addresses(&mut self) -> Result<()> {
         if self.is_address_due {
-            let moved = self.table.set_local(addresses::networks()?);
+            let changes = self.table.set_local(addresses::networks()?);
             self.is_address_due = false;
-            self.changes.extend(moved);
+            self.changes.extend(changes);
         }
         Ok(())
     }
@@ -80,8 +81,8 @@ impl DesiredState {
         !self.changes.is_empty()
     }
 
-    /// Resolves what events concerned, and returns all changes since the last call. `owners`: whether the Services of other proxies
-    /// are known.
+    /// Resolves the Services that events affected, and returns all changes since the last call. `owners` states whether the
+    /// Services of other proxies are known.
     pub fn take_changes(&mut self, owners: Owners) -> Changes {
         self.changes.extend(self.own_node.place_node_ports(&mut self.table, self.started.elapsed()));
         self.changes.extend(self.table.resolve());
@@ -92,7 +93,7 @@ impl DesiredState {
 
     /// Whether the Node object is missing although a Service depends on it.
     pub fn lacks_node(&self, watches: &Watches) -> bool {
-        self.own_node.is_missed(&self.table, watches)
+        self.own_node.is_missing(&self.table, watches)
     }
 
     /// Whether load balancers may send new connections to this node.

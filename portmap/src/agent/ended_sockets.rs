@@ -1,4 +1,7 @@
-//! Connected UDP sockets whose backend serves no more: nothing tells them, so they are destroyed, and connect anew.
+//! The destruction of connected UDP sockets whose endpoint ended. No packet reports the end to such a socket; a destroyed
+//! socket gets an error, and its owner connects again.
+//!
+//! The agent's loop requests a search after endpoints ended, and chooses the sockets to destroy among those that were found.
 
 use std::{
     collections::BTreeMap,
@@ -20,58 +23,59 @@ use crate::{
     maps::{Capacity, grace::Grace, pin::Pins},
 };
 
-/// Between the two searches after endpoints ended: a client may be on its way through `connect()` during the first.
+/// The time between the two searches after an endpoint ended: during the first search a client may still be in `connect()`.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The search for such sockets, and their destruction.
+/// The searches for such sockets, and the destruction that is under way.
 pub struct EndedSockets {
-    /// None where the kernel cannot find or destroy them.
+    /// The iterators that find the sockets; none if the kernel cannot find or destroy them.
     sockets: Option<Arc<SocketIterators>>,
     search: Option<JoinHandle<Result<Vec<EndedSocket>>>>,
     destruction: Option<JoinHandle<Result<usize>>>,
-    /// How many searches are still to be made.
-    wanted: u8,
+    /// The number of searches that are still to be made.
+    requested: u8,
     last: Option<Instant>,
 }
 
 impl EndedSockets {
-    /// Prepares for searches; says so where they cannot be. Fails only for want of descriptors or memory.
+    /// Prepares the searches. Logs a kernel that cannot find or destroy the sockets, and fails only for want of descriptors or
+    /// memory.
     pub fn new(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let sockets = match prepare(pins, capacity) {
             Ok(sockets) => Some(Arc::new(sockets)),
-            // A shortage says nothing of the kernel.
+            // After a shortage it is unknown whether the kernel has the features.
             Err(error) if is_exhausted(&error) => return Err(error),
             Err(error) => {
                 tracing::warn!("{error:#}: {KEEPS_UDP_SOCKETS}");
                 None
             }
         };
-        Ok(Self { sockets, search: None, destruction: None, wanted: 0, last: None })
+        Ok(Self { sockets, search: None, destruction: None, requested: 0, last: None })
     }
 
-    /// Whether such sockets are destroyed here.
+    /// Whether the kernel can find and destroy the sockets.
     pub fn is_supported(&self) -> bool {
         self.sockets.is_some()
     }
 
-    /// Has the sockets searched for: at once, and once more.
-    pub fn want(&mut self) {
-        (self.wanted, self.last) = (2, None);
+    /// Requests two searches: one at once, and one after [`AGAIN`].
+    pub fn request(&mut self) {
+        (self.requested, self.last) = (2, None);
     }
 
-    /// Begins a search that is due.
-    pub fn check(&mut self, pins: &Pins) {
+    /// Starts a search if one is due.
+    pub fn start_if_due(&mut self, pins: &Pins) {
         let Some(sockets) = &self.sockets else { return };
         let is_idle = self.search.is_none() && self.destruction.is_none();
-        if is_idle && self.wanted > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
-            (self.wanted, self.last) = (self.wanted - 1, Some(Instant::now()));
+        if is_idle && self.requested > 0 && self.last.is_none_or(|last| last.elapsed() >= AGAIN) {
+            (self.requested, self.last) = (self.requested - 1, Some(Instant::now()));
             let (pins, sockets) = (pins.clone(), sockets.clone());
             self.search = Some(tokio::task::spawn_blocking(move || search(&pins, &sockets)));
         }
     }
 
-    /// Returns when a search has ended, the sockets whose endpoints are not in ENDPOINTS; or when a destruction has, none. Never
-    /// without either.
+    /// Returns the sockets whose endpoints are not in ENDPOINTS after a search, and none after a destruction. Never returns
+    /// without a task.
     pub async fn found(&mut self) -> Vec<EndedSocket> {
         if self.destruction.is_some() {
             self.destroyed().await;
@@ -86,7 +90,7 @@ impl EndedSockets {
         })
     }
 
-    /// Begins to destroy sockets.
+    /// Starts to destroy sockets.
     pub fn destroy(&mut self, sockets: Vec<EndedSocket>) {
         if !sockets.is_empty() {
             self.destruction = Some(tokio::task::spawn_blocking(move || destroy(sockets)));
@@ -99,18 +103,18 @@ impl EndedSockets {
         self.destruction = None;
         match result {
             Ok(0) => {}
-            Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to endpoints which ended"),
+            Ok(destroyed) => tracing::info!("destroyed {destroyed} UDP sockets that were connected to ended endpoints"),
             Err(error) => self.give_up(&error),
         }
     }
 
-    /// After a failure: the sockets are searched for again if only descriptors or memory were short.
+    /// Logs a failure. A failure for want of descriptors or memory is followed by another search.
     fn give_up(&mut self, error: &anyhow::Error) {
         if is_exhausted(error) {
-            self.wanted = self.wanted.max(1);
+            self.requested = self.requested.max(1);
             exhaustion::report(error);
         } else {
-            tracing::warn!("{error:#}; UDP sockets may stay connected to endpoints which ended");
+            tracing::warn!("{error:#}; UDP sockets may stay connected to ended endpoints");
         }
     }
 }
@@ -121,12 +125,12 @@ fn prepare(pins: &Pins, capacity: Capacity) -> Result<SocketIterators> {
 }
 
 fn search(pins: &Pins, sockets: &SocketIterators) -> Result<Vec<EndedSocket>> {
-    // Programs that chose an ended endpoint have noted it on the socket then.
+    // After a grace period, each program that chose an ended endpoint has noted the endpoint on its socket.
     Grace::open(pins)?.wait()?;
     sockets.list()
 }
 
-/// Destroys sockets in their namespaces.
+/// Destroys sockets in their network namespaces. Returns the number of destroyed sockets.
 fn destroy(sockets: Vec<EndedSocket>) -> Result<usize> {
     let mut by_namespace: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
     for EndedSocket { cookie, namespace, asked: _, peer } in sockets {
@@ -136,13 +140,13 @@ fn destroy(sockets: Vec<EndedSocket>) -> Result<usize> {
     for namespace in namespaces::all()? {
         let namespace = match namespace {
             Ok(namespace) => namespace,
-            // The other namespaces' sockets have nothing to do with it.
+            // The sockets of the other namespaces are still destroyed.
             Err(error) => {
                 failure = Some(error);
                 continue;
             }
         };
-        // Where the kernel does not tell a namespace's cookie, the sockets' own have to do: they are told apart by them alone.
+        // Kernels before 5.14 have no cookies of namespaces. Then the cookies of sockets, which are unique, are compared alone.
         let of_namespace = match namespace.cookie() {
             Ok(cookie) => by_namespace.get(&cookie).cloned().unwrap_or_default(),
             Err(_) => by_namespace.values().flatten().map(|(cookie, peer)| (*cookie, *peer)).collect(),

@@ -1,5 +1,7 @@
-//! The installed state: the tables in the kernel, the planner's model of them, and the writes that bring them to the desired state.
-//! After [`super::desired`].
+//! The installed state: the tables in the kernel, the planner's model of them, and the writes that bring them to the desired
+//! state.
+//!
+//! [`super::desired`] provides the changes, `plan` the writes, and `apply` carries them out.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +46,7 @@ pub enum PlanScope {
     Repair,
 }
 
-/// A plan that was carried out.
+/// A plan after its writes.
 pub struct Written {
     /// The plan.
     pub plan: Plan,
@@ -91,7 +93,7 @@ impl Installed {
         self.planner.last().fullness()
     }
 
-    /// Returns when retired entries were freed, or when a retry is due. Never without either.
+    /// Returns when retired entries were freed, or when a retry is due. Never returns if neither is pending.
     pub async fn wake(&mut self) -> Result<()> {
         tokio::select! {
             result = finished(&mut self.grace) => {
@@ -116,7 +118,7 @@ impl Installed {
 
     /// Plans the changes and writes them.
     pub fn write(&mut self, desired: &Desired, mut changes: Changes) -> Result<Written> {
-        self.know_tables()?;
+        self.refresh_model()?;
         let (started, scope) = (Instant::now(), self.scope);
         let planner = self.planner.last();
         if scope != PlanScope::Changes {
@@ -149,7 +151,7 @@ impl Installed {
         let retry = Retry::after(self.retry.as_ref());
         tracing::error!("{error:#}; trying again in {:?}", retry.wait());
         (self.scope, self.retry) = (PlanScope::All, Some(retry));
-        self.planner.doubt();
+        self.planner.invalidate();
     }
 
     /// Replaces the planner's model by the tables that a comparison has read, if they differ.
@@ -162,9 +164,9 @@ impl Installed {
     }
 
     /// Reads the tables again after a failed write.
-    fn know_tables(&mut self) -> Result<()> {
+    fn refresh_model(&mut self) -> Result<()> {
         let Datapath { maps, pins, .. } = &self.datapath;
-        let is_read = self.planner.know(|| planner::read(maps, pins))?;
+        let is_read = self.planner.refresh(|| planner::read(maps, pins))?;
         if is_read {
             // In the new model no entry is retired: the wait would free nothing.
             self.grace = None;
@@ -183,7 +185,7 @@ async fn wait_for_grace(pins: Pins) -> Result<()> {
     .await
 }
 
-/// Returns when the task ends; never without a task.
+/// Returns when the task ends. Never returns without a task.
 async fn finished(task: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
     match task {
         Some(task) => task.await.context("the wait for a grace period crashed")?,
@@ -191,7 +193,7 @@ async fn finished(task: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
     }
 }
 
-/// Returns when the retry is due; never without a retry.
+/// Returns when the retry is due. Never returns without a retry.
 async fn due(retry: Option<&Retry>) {
     match retry {
         Some(retry) => retry.due().await,

@@ -1,4 +1,4 @@
-//! What the agent was asked for.
+//! The agent's options: the arguments of `portmap run`, checked and with their defaults.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,62 +12,62 @@ use crate::{
     serve,
 };
 
-/// Where the objects come from.
+/// The source of the objects.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The API server, of this kubeconfig or of the environment.
+    /// The API server of this kubeconfig; without a path, of the environment's kubeconfig or the pod's service account.
     Kube(Option<PathBuf>),
-    /// Files and directories.
+    /// These files and directories of manifests; `-` is standard input.
     Manifests(Vec<PathBuf>),
 }
 
-/// What to do while another agent writes to the tables.
+/// The reaction to another agent that holds the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Fail.
+    /// Fail at once if another agent holds the lock.
     No,
-    /// Wait for its end.
+    /// Wait until the other agent ends.
     ForLock,
 }
 
-/// What to leave behind at the end.
+/// The state of the kernel after SIGTERM or SIGINT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// The tables and programs, in force.
+    /// The tables and programs stay in force.
     Datapath,
-    /// Nothing.
+    /// All pins of portmap are removed.
     Nothing,
 }
 
-/// What `portmap run` was asked for.
+/// The options of an agent.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the objects come from.
+    /// The source of the objects.
     pub source: Source,
-    /// Which of them count.
+    /// The node's name, and the objects that the agent serves.
     pub wanted: Wanted,
-    /// The directory of the pins.
+    /// The directory of the pins, on a BPF file system.
     pub bpffs: PathBuf,
-    /// The ABI version of the maps: this build's, but in tests of upgrades.
+    /// The ABI version of the maps: that of this build, except in tests of upgrades.
     pub abi: u32,
-    /// Whether a missing BPF file system is mounted.
+    /// Whether the agent may mount a missing BPF file system.
     pub mounting: Mounting,
-    /// What to do while another agent writes to the tables.
+    /// The reaction to another agent that holds the lock.
     pub waiting: Waiting,
-    /// What to leave behind after SIGTERM or SIGINT.
+    /// The state of the kernel after SIGTERM or SIGINT.
     pub leaving: Leaving,
-    /// How often the kernel's tables are compared with what they should hold; none: never.
+    /// The interval of comparisons of the kernel's tables with the model; none: no comparison.
     pub compare_every: Option<Duration>,
-    /// The cgroup to attach to; the root of the hierarchy if not given.
+    /// The cgroup v2 directory that the programs are attached to; none: the root of the hierarchy.
     pub cgroup: Option<PathBuf>,
     /// The sizes of the maps.
     pub capacity: Capacity,
-    /// What the programs are told.
+    /// The options of the programs.
     pub switches: Switches,
-    /// The ranges that ClusterIPs are given from, where no ServiceCIDR says so.
+    /// The ranges of ClusterIPs, for clusters without ServiceCIDR objects.
     pub service_cidrs: Vec<IpNet>,
-    /// On which addresses node ports are served.
+    /// The addresses of the node that serve node ports.
     pub node_port_addresses: Vec<Eligible>,
-    /// Where to answer over HTTP.
+    /// The addresses of the HTTP servers.
     pub serve: serve::Addresses,
 }

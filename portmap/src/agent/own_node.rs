@@ -1,4 +1,6 @@
-//! The own Node object: whether there is one, and whether it names an address for node ports.
+//! The Node object of this node: whether it exists, and whether it names an address that can serve node ports.
+//!
+//! Without such an address, node ports keep their addresses for some time, and are then served on all addresses of the host.
 
 use std::time::Duration;
 
@@ -8,30 +10,30 @@ use crate::{
     source::Watches,
 };
 
-/// The addresses of the Node object are waited for so long, after the start as after the loss of the last.
+/// The longest wait for an address in the Node object, after the start and after the loss of the last address.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What was said of it.
+/// The state of the Node object that was logged last.
 pub struct OwnNode {
-    /// Whether there should be one.
+    /// Whether the source should have a Node object: true for a cluster.
     is_expected: bool,
-    /// Whether there is one.
+    /// Whether the Node object exists; none before Nodes were listed.
     exists: Option<bool>,
-    /// Whether there ever was one: then it is missed.
-    was_there: bool,
-    /// Since when it names no address, by the time since the start.
+    /// Whether the Node object ever existed. Then its loss is waited out, too.
+    has_existed: bool,
+    /// The time since the agent's start at which the Node object named no address any more; none while it names one.
     lacking_since: Option<Duration>,
-    /// Whether that was said.
+    /// Whether the wait for an address was logged.
     is_waiting: bool,
 }
 
 impl OwnNode {
-    /// One that should be there, or may be.
+    /// Starts without a Node object. `is_expected`: whether the source should have one.
     pub fn new(is_expected: bool) -> Self {
-        Self { is_expected, exists: None, was_there: false, lacking_since: Some(Duration::ZERO), is_waiting: false }
+        Self { is_expected, exists: None, has_existed: false, lacking_since: Some(Duration::ZERO), is_waiting: false }
     }
 
-    /// Says once whether there is one, where one is to be expected.
+    /// Logs each change of whether the expected Node object exists.
     pub fn report(&mut self, desired: &Desired) {
         let store = desired.store();
         let exists = store.has_listed(ObjectKind::Node).then(|| store.node().is_some());
@@ -43,43 +45,44 @@ impl OwnNode {
         match exists {
             Some(true) => tracing::info!("this is Node {name}"),
             Some(false) => {
-                tracing::warn!("there is no Node {name}: no endpoint counts as local; give this node's name with --node-name");
+                tracing::warn!("there is no Node {name}: no endpoint counts as local; set this node's name with --node-name");
             }
             None => {}
         }
     }
 
-    /// Whether there is none of this name, although a Service keeps traffic on the node.
-    pub fn is_missed(&self, desired: &Desired, watches: &Watches) -> bool {
+    /// Whether no Node object has this name, although a Service keeps traffic on the node.
+    pub fn is_missing(&self, desired: &Desired, watches: &Watches) -> bool {
         let store = desired.store();
-        let is_missing = store.has_listed(ObjectKind::Node) && store.node().is_none();
-        is_missing && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
+        let is_absent = store.has_listed(ObjectKind::Node) && store.node().is_none();
+        is_absent && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
     }
 
-    /// Has node ports served on all addresses where none is named, after some time if one is to be expected. Until then they stay on
-    /// the addresses that were named last.
+    /// Serves node ports on all addresses of the host if the Node object names none. An expected Node object is waited for
+    /// ([`PATIENCE`]); until then node ports stay on the addresses that were named last.
     pub fn place_node_ports(&mut self, desired: &mut Desired, since_start: Duration) -> Changes {
-        self.was_there |= desired.store().node().is_some();
+        self.has_existed |= desired.store().node().is_some();
         if !desired.lacks_address() {
             (self.lacking_since, self.is_waiting) = (None, false);
             return Changes::default();
         }
         let name = desired.node_name();
         let lacking_since = *self.lacking_since.get_or_insert(since_start);
-        let is_expected = self.is_expected || self.was_there;
+        let is_expected = self.is_expected || self.has_existed;
         if is_expected && since_start.saturating_sub(lacking_since) < PATIENCE {
             if !std::mem::replace(&mut self.is_waiting, true) {
                 tracing::warn!(
-                    "the Node {name} names no address of this node: node ports wait for one, and stay where they are"
+                    "the Node {name} names no address of this host: node ports keep their addresses, and wait for up to {} s",
+                    PATIENCE.as_secs()
                 );
             }
             return Changes::default();
         }
-        let consequence = "node ports are served on all addresses that this host has";
+        let consequence = "node ports are served on all addresses of this host";
         if is_expected {
-            tracing::warn!("the Node {name} names no address of this node: {consequence}");
+            tracing::warn!("the Node {name} names no address of this host: {consequence}");
         } else {
-            tracing::info!("no address of this node is given: {consequence}");
+            tracing::info!("no Node object names an address of this host: {consequence}");
         }
         desired.give_up_waiting()
     }
@@ -126,7 +129,7 @@ mod tests {
         desired
     }
 
-    /// Where node ports are after an event, at a time since the start.
+    /// The addresses that serve the node port after an event, at a time since the start.
     fn placed(own_node: &mut OwnNode, desired: &mut Desired, event: Option<Event>, seconds: u64) -> Vec<&'static str> {
         if let Some(event) = event {
             desired.apply(event);

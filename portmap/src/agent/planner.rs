@@ -1,4 +1,4 @@
-//! The planner, and whether its model is that of the kernel's tables.
+//! The planner, and whether its model equals the kernel's tables.
 
 use anyhow::{Context as _, Result};
 
@@ -7,43 +7,44 @@ use crate::{
     plan::Planner,
 };
 
-/// Reads the tables into a new model. A grace period passes after the reading: entries that were retired before it are free in the
-/// model.
+/// Reads the tables into a new model. A grace period passes after the reading, because the model takes entries that were
+/// retired before it as free.
 pub fn read(maps: &BpfMaps, pins: &Pins) -> Result<Planner> {
     let snapshot = maps.read().context("failed to read the tables")?;
     Grace::open(pins)?.wait()?;
     Ok(Planner::new(maps.capacity(), snapshot))
 }
 
-/// After a failed write only the kernel knows what its tables hold: nothing is planned before they were read again.
+/// A planner, and whether its model is known to equal the tables. After a failed write, the tables are read before the next
+/// plan.
 pub struct KnownPlanner {
     planner: Planner,
     is_known: bool,
 }
 
 impl KnownPlanner {
-    /// A model of tables that have just been read.
+    /// Starts with a model of tables that have just been read.
     pub fn new(planner: Planner) -> Self {
         Self { planner, is_known: true }
     }
 
-    /// The planner as it was last known: for what does not depend on every entry.
+    /// The planner with its last model, which may differ from the tables after a failed write.
     pub fn last(&mut self) -> &mut Planner {
         &mut self.planner
     }
 
-    /// How many frontends the tables hold.
+    /// The number of frontends in the tables.
     pub fn frontends(&self) -> usize {
         self.planner.frontends()
     }
 
-    /// The tables may be others than the model says.
-    pub fn doubt(&mut self) {
+    /// Marks the model as unknown: the tables may differ from it.
+    pub fn invalidate(&mut self) {
         self.is_known = false;
     }
 
-    /// The planner to plan with, from tables that are read if they have to be. True if they were read.
-    pub fn know(&mut self, read: impl FnOnce() -> Result<Planner>) -> Result<bool> {
+    /// Replaces an unknown model by the tables that `read` returns. Returns whether they were read.
+    pub fn refresh(&mut self, read: impl FnOnce() -> Result<Planner>) -> Result<bool> {
         let is_read = !self.is_known;
         if is_read {
             self.replace(read()?);
@@ -51,7 +52,7 @@ impl KnownPlanner {
         Ok(is_read)
     }
 
-    /// Goes on from the tables as they were read. The numbers that were given stay given, whatever the tables say.
+    /// Replaces the model by tables that were read. Numbers that were given before are not given again.
     pub fn replace(&mut self, mut read: Planner) {
         read.continue_numbers_of(&self.planner);
         (self.planner, self.is_known) = (read, true);
@@ -66,15 +67,15 @@ mod tests {
     use crate::maps::{Capacity, Snapshot};
 
     #[test]
-    fn a_doubtful_model_is_not_planned_with_before_the_tables_were_read() {
+    fn an_unknown_model_is_replaced_by_the_tables() {
         let planner = || Planner::new(Capacity::default(), Snapshot::default());
         let mut model = KnownPlanner::new(planner());
-        assert!(!model.know(|| bail!("nobody reads")).expect("it is known"));
-        model.doubt();
+        assert!(!model.refresh(|| bail!("not read")).expect("it is known"));
+        model.invalidate();
         for _ in 0..2 {
-            model.know(|| bail!("the tables cannot be read")).expect_err("it is not known");
+            model.refresh(|| bail!("the tables cannot be read")).expect_err("it is not known");
         }
-        assert!(model.know(|| Ok(planner())).expect("they can be read"));
-        assert!(!model.know(|| bail!("nobody reads")).expect("it is known again"));
+        assert!(model.refresh(|| Ok(planner())).expect("they can be read"));
+        assert!(!model.refresh(|| bail!("not read")).expect("it is known again"));
     }
 }

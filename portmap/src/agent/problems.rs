@@ -1,4 +1,4 @@
-//! What the agent says of trouble that lasts: once when it begins, and once when it ends.
+//! The log of problems that last: one line when a problem begins, and for some a line when it ends.
 
 use std::collections::BTreeMap;
 
@@ -9,36 +9,37 @@ use crate::{
     resolve::claims::Table,
 };
 
-/// What was said.
+/// The problems that were logged and still last.
 #[derive(Default)]
 pub struct Problems {
+    /// The frontends without room, and the full map of each.
     left_out: BTreeMap<Frontend, Full>,
-    /// How much else found no room.
+    /// The number of secondary entries that were left out because their map is full.
     without_room: usize,
-    /// Maps that were nearly full.
+    /// The names of nearly full maps.
     nearly_full: Vec<&'static str>,
-    /// Services without a server at their `healthCheckNodePort`, which is another's.
-    check_losers: Vec<ObjectName>,
+    /// The Services whose `healthCheckNodePort` another Service has.
+    port_conflicts: Vec<ObjectName>,
 }
 
 impl Problems {
-    /// How many frontends are left out.
+    /// The number of frontends that were left out.
     pub fn left_out(&self) -> usize {
         self.left_out.len()
     }
 
-    /// How much else found no room.
+    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that were left out.
     pub fn without_room(&self) -> usize {
         self.without_room
     }
 
-    /// Says what found no room.
+    /// Logs frontends and secondary entries that a plan left out.
     pub fn plan(&mut self, plan: Plan, table: &Table, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
             tracing::error!(
-                "{without_room} endpoints, source ranges or ClusterIPs are not in their maps, which are full: UDP sockets may \
-                 change their backend, and clients be kept out; restart with a larger --max-backends or --max-services"
+                "{without_room} endpoints, source ranges or ClusterIPs have no room in their maps: UDP sockets may \
+                 change their backend, and source ranges may drop calls; restart with a larger --max-backends or --max-services"
             );
         }
         self.without_room = without_room;
@@ -47,25 +48,27 @@ impl Problems {
             tracing::error!("Service {owner}: {frontend} is left out: {}", full.advice(capacity));
         }
         if left_out.is_empty() && !self.left_out.is_empty() {
-            tracing::info!("there is room again for all frontends");
+            tracing::info!("all frontends have room again");
         }
         self.left_out = left_out;
     }
 
-    /// Warns of maps before they are full.
+    /// Logs maps that are nearly full.
     pub fn fullness(&mut self, maps: &[Fullness]) {
         let nearly_full = || maps.iter().filter(|map| map.is_nearly_full());
         for map in nearly_full().filter(|map| !self.nearly_full.contains(&map.name)) {
-            tracing::warn!("{map}; there is room for more after a restart with a larger {}", map.flag());
+            tracing::warn!("{map}; restart with a larger {} before it is full", map.flag());
         }
         self.nearly_full = nearly_full().map(|map| map.name).collect();
     }
 
-    /// Says who has no server at its `healthCheckNodePort`.
-    pub fn check_losers(&mut self, losers: Vec<ObjectName>) {
-        for loser in losers.iter().filter(|loser| !self.check_losers.contains(loser)) {
-            tracing::warn!("Service {loser}: its healthCheckNodePort is another Service's, and is left to it");
+    /// Logs Services whose `healthCheckNodePort` another Service has.
+    pub fn port_conflicts(&mut self, services: Vec<ObjectName>) {
+        for service in services.iter().filter(|service| !self.port_conflicts.contains(service)) {
+            tracing::warn!(
+                "Service {service}: another Service has the same healthCheckNodePort and keeps it; give this Service another"
+            );
         }
-        self.check_losers = losers;
+        self.port_conflicts = services;
     }
 }

@@ -1,4 +1,4 @@
-//! What the agent says of itself in STATE, for the subcommands.
+//! The agent's records in STATE, which `portmap status` reads.
 
 use anyhow::Result;
 use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED};
@@ -11,7 +11,7 @@ use crate::{
     source::Outage,
 };
 
-/// Records that this process is the agent now.
+/// Records that this process is the agent, and that it is not synced yet.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     let version = encode::text(env!("CARGO_PKG_VERSION"))?;
     let now = uptime::now().as_secs();
@@ -24,7 +24,7 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     })
 }
 
-/// Records what the kernel can do, and says what it cannot.
+/// Records the features of the kernel, and logs an old kernel.
 pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()> {
     let mut flags = if destroys_sockets { DESTROYS_SOCKETS } else { 0 };
     if load::sets_errors()? {
@@ -35,7 +35,7 @@ pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()>
     maps.set_state(|state| state.flags = state.flags & !(SETS_ERRORS | DESTROYS_SOCKETS) | flags)
 }
 
-/// Records that tables and objects agree, but for what was left out.
+/// Records that the tables have been written, and the entries that were left out.
 pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: usize) -> Result<()> {
     let now = uptime::now().as_secs();
     let left_out = plan.left_out.len();
@@ -49,14 +49,14 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     })
 }
 
-/// Records how many entries of the maps are in use, so that nobody has to count them.
+/// Records the number of used entries of each map, so that `portmap status` need not count them.
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
     let used = MEASURED.map(|name| fullness.iter().find(|map| map.name == name).map_or(0, |map| map.used));
     maps.set_state(|state| state.used = used)
 }
 
-/// Records what of the objects looks like a mistake.
-pub fn record_mistakes(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Result<()> {
+/// Records mistakes in the objects: a missing Node, and the number of Services with faults.
+pub fn record_faults(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Result<()> {
     let flag = if lacks_node { LACKS_NODE } else { 0 };
     maps.set_state(|state| {
         state.flags = state.flags & !LACKS_NODE | flag;
@@ -64,7 +64,7 @@ pub fn record_mistakes(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> R
     })
 }
 
-/// Records of what the source has not said anything for too long.
+/// Records the kinds of objects whose watch fails, and since when; none of them if `outage` is none.
 pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> {
     let (since, kinds) = match outage {
         Some(outage) => (uptime::now().saturating_sub(outage.lasting).as_secs(), encode::kinds(&outage.kinds)),
@@ -73,7 +73,7 @@ pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> 
     maps.set_state(|state| (state.silent_since, state.silent_on) = (since, kinds))
 }
 
-/// Who holds the lock, as far as the tables tell.
+/// The process of the agent that holds the lock, according to STATE; empty if STATE cannot be read.
 pub fn holder(pins: &Pins) -> String {
     let state = BpfMaps::open(pins).and_then(|maps| maps.state());
     state.map(|state| format!(" (process {})", state.pid)).unwrap_or_default()

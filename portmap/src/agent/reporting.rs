@@ -1,4 +1,4 @@
-//! The agent's reports: what it publishes over HTTP, in STATE for the subcommands, and in the log.
+//! The agent's reports: over HTTP, in STATE for the subcommands, and in the log.
 
 use std::sync::Arc;
 
@@ -21,16 +21,16 @@ use crate::{
 
 /// The receivers of reports.
 pub struct Reporting {
-    /// For the probes.
+    /// The health that the probes read.
     pub published: Arc<Published>,
-    /// For Prometheus.
+    /// The metrics of Prometheus.
     pub metrics: Arc<Metrics>,
     problems: Problems,
     evictions: AffinityEvictions,
 }
 
 impl Reporting {
-    /// Before the first write.
+    /// Starts before the first write.
     pub fn new(watches: Arc<Watches>) -> Self {
         Self {
             published: Arc::new(Published::new(watches)),
@@ -50,12 +50,12 @@ impl Reporting {
     ) -> Result<()> {
         let table = desired.table.table();
         record::record_sync(maps, &written.plan, table.contested(), written.repairs())?;
-        self.metrics.settled();
+        self.metrics.clear_pending();
         let triggers = desired.table.take_triggers();
         match written.scope {
             PlanScope::All | PlanScope::Repair => self.metrics.synced(SyncKind::Full, written.took, &triggers),
             PlanScope::Changes if written.has_changes => self.metrics.synced(SyncKind::Partial, written.took, &triggers),
-            // The loop also plans without a change: that is no sync.
+            // The loop also plans without changes, which does not count as a sync.
             PlanScope::Changes => {}
         }
         self.metrics.repaired(written.repairs());
@@ -70,29 +70,29 @@ impl Reporting {
         self.published.failed();
     }
 
-    /// Publishes the tables as they are after a write.
+    /// Publishes the state of the tables after a write.
     pub fn publish(&mut self, desired: &DesiredState, installed: &mut Installed) -> Result<()> {
         let table = &desired.table;
         self.published.synced();
         self.published.set_eligible(desired.is_eligible());
-        let losers: Vec<ObjectName> = self.published.set_checks(table.health_checks()).into_iter().cloned().collect();
-        self.problems.check_losers(losers);
+        let conflicts: Vec<ObjectName> = self.published.set_checks(table.health_checks()).into_iter().cloned().collect();
+        self.problems.port_conflicts(conflicts);
         for family in Family::ALL {
             self.metrics.set_lacking(family, "internal", table.lacking(family, Traffic::Internal));
             self.metrics.set_lacking(family, "external", table.lacking(family, Traffic::External));
         }
-        self.metrics.set_trouble(self.problems.left_out(), self.problems.without_room(), table.table().contested());
+        self.metrics.set_left_out(self.problems.left_out(), self.problems.without_room(), table.table().contested());
         let fullness = installed.fullness();
         self.metrics.set_fullness(&fullness);
         self.problems.fullness(&fullness);
         record::record_fullness(&mut installed.datapath.maps, &fullness)
     }
 
-    /// Records what may change without a write: outages of the source, mistakes in the objects, counters.
-    pub fn look(&mut self, desired: &DesiredState, maps: &mut BpfMaps) -> Result<()> {
+    /// Reports states that may change without a write: failing watches, mistakes in the objects, counters.
+    pub fn refresh(&mut self, desired: &DesiredState, maps: &mut BpfMaps) -> Result<()> {
         let outage = self.published.outage();
         record::record_outage(maps, outage.as_ref())?;
-        record::record_mistakes(maps, desired.lacks_node(self.published.watches()), desired.table.faulty())?;
+        record::record_faults(maps, desired.lacks_node(self.published.watches()), desired.table.faulty())?;
         self.metrics.set_outage(outage.as_ref());
         let totals = maps.totals()?;
         self.metrics.set_totals(&totals, self.evictions.count(maps, &totals)?);

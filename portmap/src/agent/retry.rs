@@ -1,4 +1,4 @@
-//! The retry after a failed write: when it is due, and how long the next one waits.
+//! The retry after a failed write: its time, and its wait, which doubles with each failure.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a retry.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A write that failed and is made again later.
+/// The retry of a failed write.
 pub struct Retry {
     at: Instant,
     wait: Duration,

@@ -1,4 +1,4 @@
-//! `portmap cleanup`: takes everything of portmap's out of the kernel, and nothing else.
+//! `portmap cleanup`: removes all pins of portmap, and nothing else. The kernel then frees the programs and maps.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use super::{NO, PinsArguments, output};
 pub struct Arguments {
     #[command(flatten)]
     pins: PinsArguments,
-    /// Even while an agent runs: it will fail
+    /// Remove the pins of a running agent too, which then fails
     #[arg(long)]
     force: bool,
 }

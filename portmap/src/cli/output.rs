@@ -1,4 +1,4 @@
-//! How things are printed: tables for people, JSON and YAML for programs, messages on standard error.
+//! The output: tables, JSON and YAML on standard output, messages and the log on standard error.
 
 use std::io::{self, IsTerminal, Write as _};
 
@@ -11,19 +11,19 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::repeats::Limited;
 
-/// A form of output.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Aligned columns, for people
+    /// Aligned columns
     #[default]
     Table,
-    /// JSON, for programs
+    /// JSON, a stable contract
     Json,
-    /// YAML
+    /// YAML with the same data as JSON
     Yaml,
 }
 
-/// Prints rows of the table.
+/// Prints frontends as a table, JSON or YAML.
 pub fn print_rows(rows: &[Row], format: Format) -> Result<()> {
     if print_data(&rows, format)? {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn print_rows(rows: &[Row], format: Format) -> Result<()> {
     print_table(&table)
 }
 
-/// At most this many backends are shown in a table; JSON has all.
+/// The most backends that a table shows per frontend; JSON and YAML have all.
 const SHOWN: usize = 4;
 
 fn backends(row: &Row) -> String {
@@ -69,7 +69,7 @@ fn shorten(backends: &[String]) -> String {
     }
 }
 
-/// Prints data as JSON or YAML; false if a table was asked for.
+/// Prints data as JSON or YAML. Returns false, and prints nothing, for [`Format::Table`].
 pub fn print_data<T: Serialize>(data: &T, format: Format) -> Result<bool> {
     match format {
         Format::Table => return Ok(false),
@@ -79,7 +79,7 @@ pub fn print_data<T: Serialize>(data: &T, format: Format) -> Result<bool> {
     Ok(true)
 }
 
-/// A table without lines, as kubectl prints them.
+/// An empty table without borders, in the style of kubectl.
 pub fn new_table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -94,7 +94,7 @@ pub fn new_table(headings: &[&str]) -> Table {
     table
 }
 
-/// Prints a table, its columns two blanks apart.
+/// Prints a table with two spaces between its columns.
 pub fn print_table(table: &Table) -> Result<()> {
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect();
@@ -108,12 +108,12 @@ pub fn print(text: &str) -> Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// Says that something is wrong, and the rest goes on.
+/// Prints a warning on standard error.
 pub fn warning(text: &str) {
     message("warning", "33", text);
 }
 
-/// Says why it ends.
+/// Prints an error on standard error.
 pub fn error(error: &anyhow::Error) {
     message("error", "31", &portmap::error_text::of_error(error.as_ref()));
 }
@@ -127,12 +127,12 @@ fn message(label: &str, color: &str, text: &str) {
     }
 }
 
-/// Whether the reader of our output went away, as `head` does: no reason to complain.
+/// Whether the reader of standard output has closed it, as `head` does. This is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Sends the log to standard error. `RUST_LOG` overrides the level.
+/// Sends the log to standard error. `RUST_LOG` overrides the level of `verbosity` (the number of `-v`).
 pub fn log_to_stderr(verbosity: u8) {
     let level = match verbosity {
         0 => "info,kube=off,tower=off",

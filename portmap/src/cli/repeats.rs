@@ -1,4 +1,4 @@
-//! The log's lines: a warning or error that is said again and again is written once in some seconds, with a count.
+//! The limit of repeated log lines: an equal warning or error is written once per [`PERIOD`], with the number of repeats.
 
 use std::{
     collections::HashMap,
@@ -16,22 +16,22 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The same text is written once in so long.
+/// The time in which an equal text is written once.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// With more texts, those of which nothing was held back for long are forgotten.
+/// The number of remembered texts above which old texts are forgotten.
 const MANY: usize = 1024;
 
-/// The target of records that come through the `log` crate: the programs' diagnostics have a limit of their own.
-const OTHERS: &str = "log";
+/// The target of records from the `log` crate: the programs' log, which has another limit.
+const LOG_CRATE: &str = "log";
 
-/// Writes events as another format does, but not the same one over and over.
+/// A format of log lines that holds back repeated warnings and errors.
 pub struct Limited<F> {
     format: F,
     texts: Mutex<Texts>,
 }
 
-/// What was written lately, and how often it was held back since.
+/// The texts that were written, each with the time of writing and the number of repeats since.
 #[derive(Default)]
 struct Texts(HashMap<String, (Instant, u64)>);
 
@@ -49,7 +49,7 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN || metadata.target() == OTHERS {
+        if *metadata.level() > Level::WARN || metadata.target() == LOG_CRATE {
             return self.format.format_event(context, writer, event);
         }
         let mut text = Text(String::new());
@@ -60,14 +60,14 @@ where
             Some(0) => self.format.format_event(context, writer, event),
             Some(count) => {
                 self.format.format_event(context, writer.by_ref(), event)?;
-                writeln!(writer, "  (said {count} more times since it was last written)")
+                writeln!(writer, "  (repeated {count} times since the last line)")
             }
         }
     }
 }
 
 impl Texts {
-    /// Whether a text is to be written, and how often it was held back before.
+    /// The number of repeats that were held back if the text is to be written now; none if it is held back.
     fn admit(&mut self, text: String, now: Instant) -> Option<u64> {
         let is_recent = |written: Instant| now.duration_since(written) < PERIOD;
         if self.0.len() >= MANY {

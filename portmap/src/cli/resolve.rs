@@ -1,4 +1,4 @@
-//! `portmap resolve`: the table that objects in files should lead to.
+//! `portmap resolve`: the desired table for objects in files, without access to the kernel's tables.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,15 +19,15 @@ use super::{
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A file, a directory of files, or - for standard input; repeatable
+    /// File, directory of files, or - for standard input; repeatable
     #[arg(long, value_name = "PATH", required = true)]
     manifests: Vec<PathBuf>,
     #[command(flatten)]
     objects: ObjectArguments,
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Exit with 1 if anything had to be left out
+    /// Exit with 1 after any warning
     #[arg(long)]
     strict: bool,
 }
@@ -56,7 +56,7 @@ fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>
     for event in manifests::listed(objects) {
         desired.apply(event);
     }
-    // What an agent would log is printed as warnings of this command.
+    // The log lines of an agent are printed as warnings of this command below.
     tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
     warnings.extend(desired.skipped().map(ToString::to_string));
     let table = desired.table();

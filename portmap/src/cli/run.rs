@@ -1,4 +1,4 @@
-//! `portmap run`: the node agent.
+//! `portmap run`: the arguments of the node agent, and their checks and defaults.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
-    /// The kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
     #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
@@ -37,64 +37,64 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
-    /// The cgroup v2 directory whose processes are served [default: the root of the hierarchy]
+    /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
-    /// Translate only for processes in this network namespace, the host's: not for pods that have their own
+    /// Translate only for processes in the agent's network namespace: not for pods with their own
     #[arg(long)]
     only_host: bool,
-    /// Leave processes in or below this cgroup v2 directory alone; repeatable, up to 8 times
+    /// Do not translate for processes in or below this cgroup v2 directory; repeatable, up to 8 times
     #[arg(long, value_name = "DIR", conflicts_with = "only_host")]
     exclude_cgroup: Vec<PathBuf>,
-    /// A range that ClusterIPs are given from: connections to an address in it that no Service has fail at once. Repeatable;
-    /// counts where the cluster has no ServiceCIDR objects
+    /// Range of ClusterIPs, for clusters without ServiceCIDR objects; repeatable. Connections to its unused addresses fail at
+    /// once
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = service_cidr)]
     service_cidr: Vec<IpNet>,
-    /// Serve node ports on these addresses of the node: primary (those of its Node object), localhost, all, or CIDRs
+    /// Serve node ports on these addresses: primary (the addresses of the Node object), localhost, all, or CIDRs
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
     nodeport_addresses: Vec<Eligible>,
-    /// Where to answer /healthz, /livez and /readyz, or none; repeatable. [::] means all addresses, those of IPv4 too [default:
+    /// Address of /healthz, /livez and /readyz, or none; repeatable. [::] means all IPv4 and IPv6 addresses [default:
     /// [::]:10256 with a cluster, none with --manifests]
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = bind_address)]
     healthz_bind_address: Vec<Bind>,
-    /// Where to answer /metrics, or none [default: 127.0.0.1:10249 with a cluster, none with --manifests]
+    /// Address of /metrics, or none [default: 127.0.0.1:10249 with a cluster, none with --manifests]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
     metrics_bind_address: Option<Bind>,
-    /// What getpeername() of a TCP socket shows; with "pod", connect() takes no memory of the kernel's, and is faster
+    /// Peer that getpeername() of a TCP socket shows; with "pod", connect() needs less kernel memory and time
     #[arg(long, value_name = "WHOSE", value_enum, default_value_t)]
     peer_names: PeerNames,
-    /// Show the programs' decisions in the log; chosen when they are loaded, so that what is off costs nothing
+    /// Level of the programs' log. Each decision is logged at the level debug; other levels cost nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     datapath_log: LogLevel,
-    /// Room for this many frontends: a Service port on one address
+    /// Room for this many frontends (a Service port on one address)
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
-    /// Room for this many backends of each address family: an endpoint of a service port
+    /// Room for this many backends (an endpoint of a Service port) of each address family
     #[arg(long, value_name = "N", default_value_t = Capacity::default().backends, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_backends: u32,
-    /// Room for this many clients of Services with session affinity; beyond, those unseen for longest are forgotten
+    /// Room for this many clients of Services with session affinity; more clients replace the least recent ones
     #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_affinity_clients: u32,
 }
 
-/// What happens at the start, meanwhile and at the end.
+/// The agent's behaviour at its start and end, and between.
 #[derive(Debug, Args)]
 struct Life {
-    /// Do not mount a BPF file system where none is mounted at /sys/fs/bpf
+    /// Do not mount a BPF file system if none is mounted at /sys/fs/bpf
     #[arg(long)]
     no_mount_bpffs: bool,
-    /// While another agent writes to the tables, wait for its end
+    /// Wait for the end of another agent that writes to the tables
     #[arg(long)]
     wait: bool,
-    /// Take everything out of the kernel when stopped by SIGTERM or SIGINT: connections to Services then fail
+    /// Remove the programs and tables after SIGTERM or SIGINT: connections to Services then fail
     #[arg(long)]
     cleanup_on_exit: bool,
-    /// Compare the kernel's tables with what they should hold this often, and repair them; 0: never
+    /// Interval of comparisons of the kernel's tables with the objects, and repairs; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     compare_interval: u64,
 }
 
-/// Where to listen, if anywhere.
+/// A listening address, or none.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
 
@@ -105,7 +105,7 @@ fn bind_address(text: &str) -> Result<Bind, String> {
     }
 }
 
-/// A range as wide as no cluster's is a slip: everything in it that is no Service's would be dropped.
+/// Parses a range of ClusterIPs. Too wide a range is refused, because calls to all its unused addresses are dropped.
 fn service_cidr(text: &str) -> Result<IpNet, String> {
     let range: IpNet = text.parse().map_err(|_| "expected ADDRESS/BITS".to_owned())?;
     object::checked_cidr(range)

@@ -1,4 +1,4 @@
-//! `portmap services`: what the kernel's tables hold now.
+//! `portmap services`: the content of the kernel's tables.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use super::{
 pub struct Arguments {
     #[command(flatten)]
     pins: PinsArguments,
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

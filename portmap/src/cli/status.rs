@@ -1,4 +1,4 @@
-//! `portmap status`: whether it is attached, synced and has room.
+//! `portmap status`: prints the checks, notes and maps of [`Health`]. Their texts are in `inspect/status.rs`.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use super::{
 pub struct Arguments {
     #[command(flatten)]
     pins: PinsArguments,
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -36,8 +36,8 @@ impl Arguments {
 fn print_table(health: &Health) -> Result<()> {
     let mut table = output::new_table(&[]);
     for check in &health.checks {
-        let (word, color) = if check.fine { ("ok", Color::Green) } else { ("NOT OK", Color::Red) };
-        table.add_row([Cell::new(check.name), Cell::new(word).fg(color), Cell::new(&check.text)]);
+        let (result, color) = if check.fine { ("ok", Color::Green) } else { ("NOT OK", Color::Red) };
+        table.add_row([Cell::new(check.name), Cell::new(result).fg(color), Cell::new(&check.text)]);
     }
     for note in &health.notes {
         table.add_row([Cell::new("note"), Cell::new(""), Cell::new(note)]);

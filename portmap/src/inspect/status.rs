@@ -1,4 +1,6 @@
-//! What the pins tell of the datapath's and the agent's health.
+//! The checks, the notes and their texts of `portmap status`, from the pinned links and maps.
+//!
+//! The agent records its part in STATE, and the programs count in TOTALS. `cli/status.rs` prints the result.
 
 use anyhow::Result;
 use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
@@ -14,32 +16,32 @@ use crate::{
     source::nothing_heard_of,
 };
 
-/// The answer of `portmap status`.
+/// The answer of `portmap status`. Its JSON has these fields in camelCase.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
-    /// Whether every check is fine.
+    /// Whether all checks are fine.
     pub healthy: bool,
-    /// What was looked at.
+    /// The checks, in the order of their lines.
     pub checks: Vec<Check>,
-    /// What is worth knowing, and no trouble of the agent's.
+    /// Notes that do not affect the health, such as counts of dropped calls.
     pub notes: Vec<String>,
-    /// How full the maps are.
+    /// The used and available entries of each map.
     pub maps: Vec<Fullness>,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What it is about.
+    /// The subject: `programs`, `agent`, `source`, `synced` or `room`.
     pub name: &'static str,
-    /// Whether it is as it should be.
+    /// Whether the check succeeded.
     pub fine: bool,
-    /// What was seen.
+    /// The observation, and after a failure the remedy.
     pub text: String,
 }
 
-/// Looks at the links, and at what the agent and the programs have noted: it costs the same however much the tables hold.
+/// Runs the checks. Fails if the pins cannot be read. The cost depends on the entries of AFFINITY only.
 pub fn look(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
@@ -48,7 +50,8 @@ pub fn look(pins: &Pins) -> Result<Health> {
     let affinity_clients = maps.affinity_clients()?;
     let fullness = fullness(maps.capacity(), &state, affinity_clients);
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
-    let mut notes: Vec<String> = nearly_full.map(|map| format!("{map}; {} makes room", map.flag())).collect();
+    let mut notes: Vec<String> =
+        nearly_full.map(|map| format!("{map}; restart the agent with a larger {}", map.flag())).collect();
     notes.extend(self::notes(&maps.totals()?, &state, affinity_clients));
     Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, maps: fullness })
 }
@@ -56,7 +59,7 @@ pub fn look(pins: &Pins) -> Result<Health> {
 fn programs(pins: &Pins) -> Result<Check> {
     let mut missing = Vec::new();
     for program in PROGRAMS {
-        // A link outlives its cgroup, but has none then.
+        // A link outlives its cgroup, and then has the cgroup id 0.
         if attach::attachment(pins, program)?.is_none_or(|(cgroup, _)| cgroup == 0) {
             missing.push(program);
         }
@@ -65,7 +68,7 @@ fn programs(pins: &Pins) -> Result<Check> {
         format!("{} are attached", PROGRAMS.join(", "))
     } else {
         format!(
-            "{} are not attached; the agent attaches them within a second or logs why; if none runs, start it: portmap run",
+            "{} are not attached; a running agent attaches them within a second or logs the reason; to start one: portmap run",
             missing.join(", ")
         )
     };
@@ -77,21 +80,21 @@ fn agent(state: &State, is_running: bool) -> Check {
     let text = if is_running {
         format!("version {version} runs as process {} for {}", state.pid, ago(state.started))
     } else {
-        "none is running: the tables are in force as it left them, and grow old; start it: portmap run".to_owned()
+        "no agent is running: the tables stay in force without updates; to start one: portmap run".to_owned()
     };
     Check { name: "agent", fine: is_running, text }
 }
 
-/// That changes are heard of; the API server may be away, or not let the agent in.
+/// The watches, which fail if the API server is unreachable or refuses the agent.
 fn source(state: &State, is_running: bool) -> Check {
     let silent_on = encode::kinds_of(state.silent_on);
     let text = if !is_running {
-        "no agent listens for changes of objects".to_owned()
+        "no agent watches the objects".to_owned()
     } else if silent_on.is_empty() {
-        "changes of objects are heard of".to_owned()
+        "all objects are watched".to_owned()
     } else {
         format!(
-            "{} for {}: the tables are in force, and grow old; the agent's log says why",
+            "{} for {}: the tables stay in force without updates; the agent's log has the reason",
             nothing_heard_of(&silent_on),
             ago(state.silent_since)
         )
@@ -104,7 +107,7 @@ fn synced(state: &State) -> Check {
     let text = match (fine, state.last_sync) {
         (true, last) => format!("tables and objects last agreed {} ago", ago(last)),
         (false, 0) => "Services and EndpointSlices have not been listed yet".to_owned(),
-        (false, last) => format!("not since the agent started; the tables are {} old", ago(last)),
+        (false, last) => format!("the agent has not synced since its start; the tables are {} old", ago(last)),
     };
     Check { name: "synced", fine, text }
 }
@@ -124,16 +127,15 @@ fn room(state: &State) -> Check {
     Check { name: "room", fine: state.left_out == 0 && state.without_room == 0, text }
 }
 
-/// What the kernel cannot do, and what happened that somebody may wonder about.
 fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
-    let mut notes = limits(state);
+    let mut notes = missing(state);
     let counts = counts(totals, state, affinity_clients);
     notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
     notes
 }
 
-/// What is missing: features of the kernel, or the Node.
-fn limits(state: &State) -> Vec<String> {
+/// The missing features of the kernel, and a missing Node.
+fn missing(state: &State) -> Vec<String> {
     let mut notes = Vec::new();
     if state.flags & SETS_ERRORS == 0 {
         notes.push(CANNOT_SET_ERRORS.to_owned());
@@ -150,7 +152,7 @@ fn limits(state: &State) -> Vec<String> {
     notes
 }
 
-/// What happened, each with its count.
+/// The counts of conflicts, faults, repairs and events, each with the text after it.
 fn counts(totals: &Totals, state: &State, affinity_clients: u32) -> [(u64, &'static str); 11] {
     let Totals {
         forwarded: _,
@@ -169,40 +171,43 @@ fn counts(totals: &Totals, state: &State, affinity_clients: u32) -> [(u64, &'sta
     let namespaces_left_out = u64::from(state.namespaces_left_out);
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     [
-        (contested, "addresses are claimed by several Services, of which one has them; the agent's log names them"),
-        (faulty, "Services ask for something that they do not get; the agent's log names them"),
-        (repairs, "writes undid what somebody else had changed in the tables"),
+        (
+            contested,
+            "addresses and ports are claimed by several Services, of which one gets each; the agent's log names the others",
+        ),
+        (faulty, "Services have settings that are not in effect; the agent's log names them"),
+        (repairs, "writes undid changes of the tables by other programs"),
         (
             namespaces_left_out,
-            "network namespaces are not known for source ranges: their clients are kept out; the agent's log says why",
+            "network namespaces are unknown, so source ranges drop the calls of their clients; the agent's log has the reason",
         ),
         (undefined_port, "calls to ports that a Service does not define were refused"),
-        (unallocated, "calls to addresses that no Service has were dropped"),
-        (
-            unknown_namespace,
-            "calls were dropped by source ranges, from a network namespace or a source address that was not known",
-        ),
-        (not_admitted, "calls were dropped by source ranges"),
+        (unallocated, "calls to ClusterIPs that no Service has were dropped"),
+        (unknown_namespace, "calls from unknown network namespaces or source addresses were dropped by source ranges"),
+        (not_admitted, "calls from addresses outside of the source ranges were dropped"),
         (
             forgotten_sockets,
-            "calls were translated without a note on the socket: the kernel had no memory (net.core.optmem_max)",
+            "calls were translated without a note on the socket, for want of memory in the kernel; raise net.core.optmem_max",
         ),
         (
             affinity_over_share,
-            "clients were not remembered by session affinity: processes of their cgroup had begun too many sessions in an hour",
+            "clients were not remembered by session affinity: the processes of their cgroup began too many sessions in an hour",
         ),
-        (forgotten_clients, "clients of session affinity were forgotten; --max-affinity-clients makes room"),
+        (
+            forgotten_clients,
+            "clients of session affinity were forgotten; restart the agent with a larger --max-affinity-clients",
+        ),
     ]
 }
 
-/// How full the maps are: as the agent last said, but for AFFINITY, which the programs fill.
+/// The used and available entries of each map: according to STATE, and a count of AFFINITY, which the programs fill.
 fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Fullness> {
     let of_agent = MEASURED.into_iter().zip(state.used);
     let all = of_agent.chain([("AFFINITY", affinity_clients)]);
     all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
 }
 
-/// How long ago a moment was, given in seconds since the kernel started, in the largest unit that is not 0.
+/// The time since a moment in the largest unit of which at least two have passed. `moment`: seconds since boot.
 fn ago(moment: u64) -> String {
     let elapsed = uptime::now().as_secs().saturating_sub(moment);
     match elapsed {

@@ -1,4 +1,4 @@
-//! The table as people and other programs see it: the JSON contract of `resolve` and `services`, and the same as a table.
+//! The rows of `portmap resolve` and `portmap services`: a stable JSON contract, which `cli/output.rs` also prints as a table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,56 +14,56 @@ use crate::{
     resolve::desired::Desired,
 };
 
-/// One frontend. The names and texts of its JSON are a stable contract.
+/// One frontend. The names and values of its JSON are a stable contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// `10.96.0.10:80/TCP`, `[fd00::1]:80/TCP`, `*:30080/TCP` for a node port.
+    /// Address, port and protocol: `10.96.0.10:80/TCP`, `[fd00::1]:80/TCP`, or `*:30080/TCP` for a node port.
     pub frontend: String,
-    /// `IPv4` or `IPv6`, of a node port.
+    /// The address family of a node port: `IPv4` or `IPv6`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<&'static str>,
-    /// `namespace/name`.
+    /// The Service, as `namespace/name`.
     pub service: String,
-    /// The name of the Service port, empty if it has none.
+    /// The name of the Service port; empty if it has none.
     pub port: String,
-    /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
+    /// The kind of address: `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
     pub kind: &'static str,
-    /// `forward`, `refuse` or `drop`: what sockets on this node get.
+    /// The treatment of calls from this node: `forward`, `refuse` or `drop`.
     pub action: &'static str,
-    /// Where to, sorted; empty on refuse and drop.
+    /// The backends for clients on this node, sorted as texts; empty for `refuse` and `drop`.
     pub backends: Vec<String>,
-    /// Session affinity in seconds, if any.
+    /// The timeout of session affinity in seconds; none without session affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity_seconds: Option<u32>,
-    /// Whom a load balancer's address admits, if not everybody.
+    /// The source ranges of a load balancer's address; none if all clients are admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ranges: Option<Vec<String>>,
-    /// What clients outside the node get, where it differs.
+    /// The backends or the treatment for clients outside the node; none if equal to those on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_backends: Option<External>,
 }
 
-/// What clients outside the node get: backends, or `refuse` or `drop`.
+/// The treatment of clients outside the node. JSON: a list of backends, or the string `refuse` or `drop`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum External {
-    /// One of these.
+    /// Forward to one of these backends.
     Backends(Vec<String>),
-    /// This.
+    /// Refuse or drop the call.
     Action(&'static str),
 }
 
-/// The rows of what should be done, in order.
+/// The rows of the desired table, in order.
 pub fn of_desired(desired: &Desired) -> Vec<Row> {
-    desired.entries().map(|(place, entry)| of_entry(&place, &entry)).collect()
+    desired.entries().map(|(spec, entry)| of_entry(&spec, &entry)).collect()
 }
 
-fn of_entry(place: &FrontendSpec, entry: &Entry) -> Row {
+fn of_entry(spec: &FrontendSpec, entry: &Entry) -> Row {
     let Entry { owner, kind, inside, outside, affinity_timeout, serving: _, source_ranges } = entry;
     let ranges = source_ranges.as_ref().filter(|_| *kind == AddressKind::LoadBalancer);
-    Sides { inside: side_of_target(inside), outside: side_of_target(outside) }.row(
-        place,
+    Treatments { inside: Treatment::of_target(inside), outside: Treatment::of_target(outside) }.row(
+        spec,
         owner,
         *kind as u8,
         *affinity_timeout,
@@ -71,8 +71,8 @@ fn of_entry(place: &FrontendSpec, entry: &Entry) -> Row {
     )
 }
 
-/// The rows of what the kernel's maps hold, in order. A node port is one row, on however many addresses it is served. Entries
-/// that the agent would not write are left out: it repairs them.
+/// The rows of the kernel's maps, in order. A node port is one row for all its addresses. Entries that the agent would not
+/// write are left out, because the agent repairs them.
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
     let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
     let mut rows = BTreeMap::new();
@@ -81,14 +81,17 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
             continue;
         };
         let Some(Some(owner)) = names.get(&service.id) else { continue };
-        let place = match service.kind {
+        let spec = match service.kind {
             NODE_PORT => FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol),
             _ => FrontendSpec::from(*frontend),
         };
-        let sides = Sides { inside: side_of_choice(service.inside, inside), outside: side_of_choice(service.outside, outside) };
+        let treatments = Treatments {
+            inside: Treatment::of_choice(service.inside, inside),
+            outside: Treatment::of_choice(service.outside, outside),
+        };
         let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
         let ranges = is_filtered.then(|| ranges_of(service.id, &snapshot.items));
-        rows.insert(place, sides.row(&place, owner, service.kind, service.affinity_timeout, ranges));
+        rows.insert(spec, treatments.row(&spec, owner, service.kind, service.affinity_timeout, ranges));
     }
     rows.into_values().collect()
 }
@@ -101,32 +104,30 @@ fn ranges_of(id: u64, items: &BTreeSet<Item>) -> Vec<String> {
     ranges.collect()
 }
 
-type SideView = (&'static str, Vec<String>);
-
-/// What clients inside and outside get.
-struct Sides {
-    inside: SideView,
-    outside: SideView,
+/// The action (`forward`, `refuse`, `drop` or `leave`) for some clients, and the backends of `forward`.
+#[derive(PartialEq, Eq)]
+struct Treatment {
+    action: &'static str,
+    backends: Vec<String>,
 }
 
-impl Sides {
-    fn row(
-        self,
-        place: &FrontendSpec,
-        owner: &ServicePort,
-        kind: u8,
-        affinity: u32,
-        source_ranges: Option<Vec<String>>,
-    ) -> Row {
+/// The treatment of clients inside and outside of the node.
+struct Treatments {
+    inside: Treatment,
+    outside: Treatment,
+}
+
+impl Treatments {
+    fn row(self, spec: &FrontendSpec, owner: &ServicePort, kind: u8, affinity: u32, source_ranges: Option<Vec<String>>) -> Row {
         let Self { inside, outside } = self;
         let external_backends = (inside != outside).then_some(match outside {
-            ("forward", backends) => External::Backends(backends),
-            (action, _) => External::Action(action),
+            Treatment { action: "forward", backends } => External::Backends(backends),
+            Treatment { action, backends: _ } => External::Action(action),
         });
-        let (action, backends) = inside;
+        let Treatment { action, backends } = inside;
         Row {
-            frontend: place.to_string(),
-            family: place.address.is_none().then(|| Family::name(place.family)),
+            frontend: spec.to_string(),
+            family: spec.address.is_none().then(|| Family::name(spec.family)),
             service: owner.service.to_string(),
             port: owner.port.to_string(),
             kind: kind_name(kind),
@@ -139,22 +140,28 @@ impl Sides {
     }
 }
 
-fn side_of_target(target: &Target) -> SideView {
-    match target {
-        Target::Backends(backends) => ("forward", backend_texts(backends.iter())),
-        Target::Verdict(verdict) => (action_name(*verdict as u32), Vec::new()),
+impl Treatment {
+    fn of_target(target: &Target) -> Self {
+        match target {
+            Target::Backends(backends) => Self::forward(backends.iter()),
+            Target::Verdict(verdict) => Self { action: action_name(*verdict as u32), backends: Vec::new() },
+        }
+    }
+
+    fn of_choice(choice: Choice, slots: &[Slot]) -> Self {
+        if choice.count == 0 {
+            Self { action: action_name(choice.first), backends: Vec::new() }
+        } else {
+            Self::forward(slots.iter().map(|slot| &slot.endpoint))
+        }
+    }
+
+    fn forward<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Self {
+        Self { action: "forward", backends: backend_texts(endpoints) }
     }
 }
 
-fn side_of_choice(choice: Choice, slots: &[Slot]) -> SideView {
-    if choice.count == 0 {
-        (action_name(choice.first), Vec::new())
-    } else {
-        ("forward", backend_texts(slots.iter().map(|slot| &slot.endpoint)))
-    }
-}
-
-/// Sorted as kube-proxy sorts them: by their texts.
+/// The backends as texts, in the order of the texts, as kube-proxy sorts them.
 fn backend_texts<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<String> {
     let mut texts: Vec<String> =
         endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port).to_string()).collect();

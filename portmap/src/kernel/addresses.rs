@@ -1,4 +1,4 @@
-//! The addresses of the node's own interfaces, and word of their changes.
+//! The addresses of the interfaces in a network namespace, and notifications of their changes.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,15 @@ use nix::{
 
 use super::notifications::{self, Notifications};
 
-/// The addresses of both families.
+/// The rtnetlink groups that announce addresses of both families.
 const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR).cast_unsigned();
 
-/// The addresses of all interfaces in the thread's network namespace.
+/// The addresses of all interfaces in the thread's network namespace, without prefixes.
 pub fn local() -> Result<Vec<IpAddr>> {
     Ok(networks()?.iter().map(IpNet::addr).collect())
 }
 
-/// The same, each with its prefix.
+/// The addresses of all interfaces in the thread's network namespace, each with the prefix length of its network.
 pub fn networks() -> Result<Vec<IpNet>> {
     let interfaces = getifaddrs().context("failed to list the addresses of this host")?;
     let address = |interface: InterfaceAddress| {

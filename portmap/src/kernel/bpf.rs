@@ -1,4 +1,4 @@
-//! The few commands of `bpf(2)` that aya has no call for: about links that exist already, and iterators over a map.
+//! Commands of `bpf(2)` that aya has no call for: about existing links, iterators over a map, and batches of entries.
 
 use std::{
     ffi::CString,
@@ -14,33 +14,33 @@ use std::{
 use aya::Pod;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 
-/// The kernel's own error for a command that a type of map has not, which never got into the headers of user space.
+/// The kernel's error for a command that a type of map lacks. The headers of user space do not define it.
 const ENOTSUPP: i32 = 524;
 
-/// Entries of a map that are read by one call. No bucket of a hash map holds as many.
+/// The number of entries that are read by one call. It must exceed the entries of any bucket of a hash map.
 const BATCH: usize = 4_096;
 
-/// What a link to a cgroup is attached to, and what it runs.
+/// The cgroup and the program of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// The number of the cgroup; 0 once the cgroup is gone, or the link was detached.
+    /// The cgroup's id; 0 if the cgroup is gone or the link was detached.
     pub cgroup: u64,
-    /// The number of the program.
+    /// The program's id.
     pub program: u32,
 }
 
-/// What a pinned object is.
+/// The kind of a pinned object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A map.
+    /// A map of any type.
     Map,
     /// A link between a program and a cgroup.
     CgroupLink,
-    /// A program, or another link.
+    /// A program, or a link of another type.
     Other,
 }
 
-/// What an open object is. The kernel tells by the lines of its fdinfo: each kind of object has its own.
+/// The kind of an open object, according to the lines of `/proc/self/fdinfo/`, which differ between kinds.
 pub fn kind_of(object: BorrowedFd<'_>) -> io::Result<Object> {
     let lines = fs::read_to_string(format!("/proc/self/fdinfo/{}", object.as_raw_fd()))?;
     let mut fields = lines.lines().filter_map(|line| line.split_once(':'));
@@ -52,17 +52,17 @@ pub fn kind_of(object: BorrowedFd<'_>) -> io::Result<Object> {
     Ok(kind.unwrap_or(Object::Other))
 }
 
-/// Opens a pinned object.
+/// Opens a pinned object of any kind.
 pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = zeroed();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel has just opened this descriptor for us.
+    // SAFETY: the kernel has just opened this descriptor for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Puts a program in the place of the one that the link runs, atomically.
+/// Replaces the program of a link, atomically.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = zeroed();
     attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
@@ -70,7 +70,8 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// Detaches a link's program, whoever else holds the link. One that is detached already, or whose cgroup is gone, is fine.
+/// Detaches a link from its cgroup, even if other processes hold the link. Succeeds if the link is detached already, or its
+/// cgroup is gone.
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = zeroed();
     attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
@@ -80,23 +81,23 @@ pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Asks about a link to a cgroup.
+/// The cgroup and the program of an open link to a cgroup.
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    // SAFETY: all-zero bytes are a value of this struct of integers.
+    // SAFETY: all-zero bytes are a valid value of this struct of integers.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     let mut attr = zeroed();
     attr.info.bpf_fd = link.as_fd().as_raw_fd().cast_unsigned();
     attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).map_err(io::Error::other)?;
     attr.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: every member of the union is made of integers, and the kernel filled in this one.
+    // SAFETY: every member of the union consists of integers, and the kernel filled in this member.
     let cgroup = unsafe { info.__bindgen_anon_1.cgroup };
     Ok(LinkInfo { cgroup: cgroup.cgroup_id, program: info.prog_id })
 }
 
-/// A link that has an iterator program run over the elements of a map, or over whatever else it was loaded for.
+/// Attaches an iterator program to a map, or without a map to the objects that it was loaded for. Returns the link.
 pub fn iterate(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    // The kernel's `union bpf_iter_link_info`, as far as it is about maps.
+    // The map's member of the kernel's `union bpf_iter_link_info`.
     let target = map.map(|map| map.as_raw_fd());
     let mut attr = zeroed();
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
@@ -107,20 +108,20 @@ pub fn iterate(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Resu
             u32::try_from(size_of_val(target)).map_err(io::Error::other)?;
     }
     let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
-    // SAFETY: the kernel has just opened this descriptor for us.
+    // SAFETY: the kernel has just opened this descriptor for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What an iterator's link gives to read: one pass over the map; or over the sockets of the calling thread's network namespace.
+/// A file that runs an iterator once: over the entries of its map, or over the sockets of the thread's network namespace.
 pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed();
     attr.iter_create.link_fd = link.as_raw_fd().cast_unsigned();
     let fd = bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?;
-    // SAFETY: the kernel has just opened this descriptor for us.
+    // SAFETY: the kernel has just opened this descriptor for this call.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// How many entries a hash map has: read by thousands, and only counted. The sizes are those of a key and of a value.
+/// Counts the entries of a hash map, by [`BATCH`] entries per call. `key` and `value` are their sizes in bytes.
 pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u32> {
     let (mut keys, mut values) = (vec![0_u8; key * BATCH], vec![0_u8; value * BATCH]);
     let (mut position, mut entries) = (None::<u32>, 0);
@@ -134,11 +135,11 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
         attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = u32::try_from(BATCH).map_err(io::Error::other)?;
         let read = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        // SAFETY: every member of the union is made of integers, and the kernel wrote the count into this one.
+        // SAFETY: every member of the union consists of integers, and the kernel wrote the count into this member.
         let count = unsafe { attr.batch.count };
         match read {
             Ok(_) => entries += count,
-            // The last ones.
+            // The last batch.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries + count),
             Err(error) => return Err(error),
         }
@@ -146,9 +147,9 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
     }
 }
 
-/// Writes entries into a hash map or trie, by one call for all of them. Keys that are there already get the new values.
+/// Writes entries into a hash map or trie, with one call. Present keys get the new values.
 ///
-/// Kernels without the call (hash maps before 5.6, tries before 5.13) refuse it before they write anything: then `Unsupported`.
+/// Fails with `Unsupported`, before any write, on kernels without the call: before 5.6 for hash maps, before 5.13 for tries.
 pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
     let mut attr = zeroed();
     attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
@@ -164,23 +165,23 @@ pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &
     }
 }
 
-/// The value that these bytes, which a program wrote, are. Short of bytes, it ends with zeroes.
+/// Reads a value from the bytes that a program wrote. Missing bytes are zeroes.
 pub fn value_of<T: Pod>(bytes: &[u8]) -> T {
-    // SAFETY: any bytes are a value of a `Pod`.
+    // SAFETY: any bytes are a valid value of a `Pod`.
     let mut value: T = unsafe { mem::zeroed() };
     let length = bytes.len().min(size_of::<T>());
-    // SAFETY: both are valid for so many bytes, and do not overlap: one of them is a new variable.
+    // SAFETY: both are valid for `length` bytes, and do not overlap: `value` is a new variable.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast(), length) };
     value
 }
 
 fn zeroed() -> bpf_attr {
-    // SAFETY: all-zero bytes are a value of this union of structs of integers.
+    // SAFETY: all-zero bytes are a valid value of this union of structs of integers.
     unsafe { mem::zeroed() }
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: the attribute is valid for the call, has the size given, and what it points to outlives the call.
+    // SAFETY: the attribute is valid for the call and has the given size, and its pointers outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, &raw mut *attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
 }

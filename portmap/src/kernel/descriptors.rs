@@ -1,24 +1,24 @@
-//! How many file descriptors this process may open, and how many of them are kept for the agent's own work.
+//! The limit of open files (`RLIMIT_NOFILE`), and the descriptors that are reserved for the agent's own work.
 //!
-//! The kernel gives out the lowest number that is free. So a new descriptor near the limit says that all below it are in use.
+//! The kernel assigns the lowest free number. So a new descriptor near the limit means that all lower ones are in use.
 
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that connections to the agent's HTTP servers leave free.
-const RESERVE: u64 = 64;
+/// The number of descriptors that connections to the agent's HTTP servers leave free.
+const CONNECTION_RESERVE: u64 = 64;
 
-/// Descriptors that listening sockets leave free: the reserve, and room for connections.
-const ROOM: u64 = 256;
+/// The number of descriptors that listening sockets leave free, for connections and for the agent's own work.
+const LISTENER_RESERVE: u64 = 256;
 
-/// Namespaces that are watched at most. Each watch keeps its namespace alive until the next look finds no process in it.
+/// The most watched namespaces. A watch keeps its namespace alive until a survey finds no process in it.
 const WATCHED: u64 = 256;
 
-/// One descriptor of so many may be for such a watch.
+/// The divisor of the limit of descriptors that gives the share of watches.
 const WATCH_SHARE: u64 = 8;
 
-/// What a descriptor is for, if it is not for the agent's own work.
+/// The use of a descriptor that must leave the reserve free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// A connection to an HTTP server.
@@ -27,7 +27,7 @@ pub enum Use {
     Listener,
 }
 
-/// Raises the limit as far as it may be: many systems start programs with 1,024 and allow them far more.
+/// Raises the soft limit to the hard limit: many systems start programs with 1,024 descriptors and allow far more.
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -38,15 +38,15 @@ pub fn raise_limit() {
     }
 }
 
-/// Whether a new descriptor is one of those that this use has to leave free.
-pub fn is_reserved(descriptor: impl AsFd, what_for: Use) -> bool {
-    // Asked for each time, as others may change it (prlimit).
+/// Whether a new descriptor belongs to the reserve that this use must leave free.
+pub fn is_reserved(descriptor: impl AsFd, purpose: Use) -> bool {
+    // Read each time, because other processes may change the limit (prlimit).
     let limit = limit();
     let number = u64::try_from(descriptor.as_fd().as_raw_fd()).unwrap_or_default();
-    number >= limit.saturating_sub(kept_free(limit, what_for))
+    number >= limit.saturating_sub(kept_free(limit, purpose))
 }
 
-/// How many network namespaces may be watched, each with a descriptor: a share of the limit.
+/// The number of network namespaces that may be watched, with one descriptor each.
 pub fn watched_namespaces() -> usize {
     usize::try_from((limit() / WATCH_SHARE).min(WATCHED)).unwrap_or_default()
 }
@@ -55,11 +55,11 @@ fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many descriptors a use has to leave free. Where there are few in all, each use still has its share.
-fn kept_free(limit: u64, what_for: Use) -> u64 {
-    match what_for {
-        Use::Connection => RESERVE.min(limit / 4),
-        Use::Listener => ROOM.min(limit / 2),
+/// The number of descriptors that a use must leave free: less under a low limit, so that each use keeps a share.
+fn kept_free(limit: u64, purpose: Use) -> u64 {
+    match purpose {
+        Use::Connection => CONNECTION_RESERVE.min(limit / 4),
+        Use::Listener => LISTENER_RESERVE.min(limit / 2),
     }
 }
 

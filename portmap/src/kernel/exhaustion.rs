@@ -1,4 +1,4 @@
-//! Shortage of file descriptors or memory: it passes, so what failed for it is waited out and tried again.
+//! Shortage of file descriptors or memory. A shortage passes, so an operation that failed for it is tried again.
 
 use std::{
     error::Error,
@@ -10,22 +10,22 @@ use std::{
 use anyhow::Result;
 use aya::maps::MapError;
 
-/// Between two tries.
+/// The time between two tries.
 pub const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between two messages about it.
-const QUIET: Duration = Duration::from_secs(10);
+/// The shortest time between two log lines about shortages.
+const PERIOD: Duration = Duration::from_secs(10);
 
-/// What was said of it last.
-static SAID: Mutex<Said> = Mutex::new(Said { last: None, held_back: 0 });
+/// The log of shortages, of all threads.
+static LOG: Mutex<Log> = Mutex::new(Log { last: None, held_back: 0 });
 
-/// When a message was logged, and how many were not since.
-struct Said {
+/// The time of the last log line, and the number of failures that were held back since.
+struct Log {
     last: Option<Instant>,
     held_back: u32,
 }
 
-/// Whether something failed only because descriptors or memory were short, in this process or on this host.
+/// Whether an error was caused by a shortage of descriptors or memory, in this process or on this host.
 pub fn is_exhausted(error: &anyhow::Error) -> bool {
     error.chain().any(is_shortage)
 }
@@ -38,7 +38,7 @@ fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
     } else if let Some(error) = cause.downcast_ref::<rustix::io::Errno>() {
         Some(error.raw_os_error())
     } else if let Some(MapError::IoError(error)) = cause.downcast_ref::<MapError>() {
-        // It shows its error as its own text, and not as its source.
+        // `MapError::IoError` is transparent: its inner error is not its source.
         error.raw_os_error()
     } else {
         None
@@ -46,7 +46,7 @@ fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
     matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Turns a failure for such a shortage into success, for a caller who tries again later. Logs it, at most every ten seconds.
+/// Logs a shortage and turns it into success, for a caller that tries again later. Returns other errors.
 pub fn wait_out(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if is_exhausted(&error) => {
@@ -57,7 +57,7 @@ pub fn wait_out(result: Result<()>) -> Result<()> {
     }
 }
 
-/// Does something again and again until it ends otherwise than by such a shortage.
+/// Repeats an operation, at intervals of [`PAUSE`], until it succeeds or fails for another reason than a shortage.
 pub async fn persist<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
     loop {
         match attempt().await {
@@ -68,16 +68,16 @@ pub async fn persist<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) 
     }
 }
 
-/// Logs such a shortage, at most every ten seconds.
+/// Logs a failure for a shortage, at most every ten seconds, with the number of failures that were held back.
 pub fn report(error: &anyhow::Error) {
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.last.is_some_and(|last| last.elapsed() < QUIET) {
-        said.held_back = said.held_back.saturating_add(1);
+    let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.last.is_some_and(|last| last.elapsed() < PERIOD) {
+        log.held_back = log.held_back.saturating_add(1);
         return;
     }
-    let held_back = std::mem::take(&mut said.held_back);
-    said.last = Some(Instant::now());
-    let more = if held_back == 0 { String::new() } else { format!(" ({held_back} more such failures were not shown)") };
+    let held_back = std::mem::take(&mut log.held_back);
+    log.last = Some(Instant::now());
+    let more = if held_back == 0 { String::new() } else { format!(" ({held_back} more shortages were not logged)") };
     tracing::warn!("{error:#}; trying again{more}");
 }
 

@@ -1,22 +1,22 @@
-//! How much of the node's memory the agent holds: no more than it needs from day to day.
+//! The agent's heap, which is kept small between bursts of work.
 //!
-//! It reads tens of megabytes when it starts, and little afterwards. By default the C library would spread that over several heaps and
-//! keep what became free, and the kernel would keep mapped what was executed once.
+//! The agent reads tens of megabytes at its start, and little afterwards. By default glibc spreads them over several heaps, and
+//! keeps memory that became free.
 
-/// Has all threads share one heap. For the start of a program, before it has threads. The agent's threads rarely allocate at the
-/// same time.
+/// Makes all threads share one heap. It must be called before the program has threads. The agent's threads rarely allocate at
+/// the same time.
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it changes a setting of the allocator, which takes its own locks.
+    // SAFETY: the call changes a setting of the allocator, which takes its own locks.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Gives back what is free of the heap, and unmaps the program, of which the kernel maps again what is still executed.
+/// Returns free memory of the heap to the kernel.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it only needs the allocator's own locks, which it takes.
+    // SAFETY: the call needs only the allocator's own locks, which it takes.
     unsafe {
         libc::malloc_trim(0);
     }

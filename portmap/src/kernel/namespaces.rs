@@ -1,4 +1,4 @@
-//! The network namespaces of this host: those that processes are in, and those that are kept by name.
+//! The network namespaces of this host: namespaces of processes, and namespaces that are bound to a name.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use nix::{
 
 use super::addresses;
 
-/// Where namespaces are kept by name: by iproute2 and most runtimes, and by Docker.
-const KEPT: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+/// The directories of named namespaces: of iproute2 and most runtimes, and of Docker.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
-/// The namespace of this process.
+/// The path of this process's network namespace.
 const OWN: &str = "/proc/self/ns/net";
 
-/// How many ways to a namespace are kept: a process may end before it is entered.
-const WAYS: usize = 4;
+/// The number of paths that are remembered per namespace: a process may end before its path is opened.
+const PATHS: usize = 4;
 
 /// The socket option for the cookie of the socket's network namespace.
 #[derive(Clone, Copy)]
@@ -36,28 +36,28 @@ struct NetnsCookie;
 
 nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, GetStruct<u64>);
 
-/// What tells namespaces apart. The kernel may give the numbers of one that is gone to another.
+/// The identity of a namespace: device and inode of its file. The kernel may reuse them after the namespace is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     device: u64,
     inode: u64,
 }
 
-/// A namespace that was found. It is not held: it may be gone when it is opened.
+/// Paths that led to a namespace. The namespace is not kept alive, and may be gone when a path is opened.
 #[derive(Clone, Debug)]
 pub struct NamespaceHolder {
-    /// Which namespace it is.
+    /// The namespace that the paths led to.
     pub id: Id,
     paths: Vec<PathBuf>,
 }
 
-/// A network namespace, which exists as long as this does.
+/// An open network namespace, which is kept alive.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
 }
 
-/// A thread that may go from namespace to namespace, since nothing else ever runs on it.
+/// Permission to change the thread's network namespace: nothing else runs on the thread.
 pub struct Traveller(PhantomData<*const ()>);
 
 impl From<&Metadata> for Id {
@@ -66,17 +66,17 @@ impl From<&Metadata> for Id {
     }
 }
 
-/// Every namespace that can be found, each once, in order. None is opened.
-pub fn places() -> Result<Vec<NamespaceHolder>> {
+/// All namespaces of processes and names, each once, ordered by id. None is opened.
+pub fn holders() -> Result<Vec<NamespaceHolder>> {
     let own = own()?;
     let mut found: BTreeMap<Id, Vec<PathBuf>> = BTreeMap::new();
     for path in candidates()? {
-        // Processes end while they are looked at, and a kept name may stand for nothing any more.
+        // The process may have ended, and the name may have lost its namespace.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         let id = Id::from(&metadata);
         if id.device == own.device {
             let paths = found.entry(id).or_default();
-            if paths.len() < WAYS {
+            if paths.len() < PATHS {
                 paths.push(path);
             }
         }
@@ -84,21 +84,21 @@ pub fn places() -> Result<Vec<NamespaceHolder>> {
     Ok(found.into_iter().map(|(id, paths)| NamespaceHolder { id, paths }).collect())
 }
 
-/// Every namespace that can be found, each once, opened one by one: there may be more than files can be open.
+/// All namespaces of processes and names, each once. They are opened one by one, because the limit of open files may be lower.
 pub fn all() -> Result<impl Iterator<Item = Result<Namespace>>> {
-    Ok(places()?.into_iter().filter_map(|place| place.open().transpose()))
+    Ok(holders()?.into_iter().filter_map(|holder| holder.open().transpose()))
 }
 
-/// The namespace of this process.
+/// The network namespace of this process.
 pub fn own() -> Result<Id> {
-    Ok(Id::from(&fs::metadata(OWN).context("failed to look at the own network namespace")?))
+    Ok(Id::from(&fs::metadata(OWN).context("failed to read the own network namespace")?))
 }
 
-/// Does something on a thread of its own that may enter namespaces.
-pub fn travel<T: Send>(what: impl FnOnce(&Traveller) -> Result<T> + Send) -> Result<T> {
+/// Runs `work` on a new thread that may enter namespaces.
+pub fn travel<T: Send>(work: impl FnOnce(&Traveller) -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let traveller = scope.spawn(|| what(&Traveller(PhantomData)));
-        traveller.join().map_err(|_| anyhow!("a look into network namespaces crashed"))?
+        let traveller = scope.spawn(|| work(&Traveller(PhantomData)));
+        traveller.join().map_err(|_| anyhow!("the thread that entered network namespaces crashed"))?
     })
 }
 
@@ -111,14 +111,14 @@ fn candidates() -> Result<Vec<PathBuf>> {
             paths.push(path.join("ns/net"));
         }
     }
-    for directory in KEPT {
+    for directory in NAMED {
         paths.extend(fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())));
     }
     Ok(paths)
 }
 
 impl NamespaceHolder {
-    /// Opens the namespace; none if it is gone. Fails if the kernel has no file or memory for it at the moment.
+    /// Opens the namespace; none if no path leads to it any more. Fails for want of descriptors or memory.
     pub fn open(&self) -> Result<Option<Namespace>> {
         for path in &self.paths {
             match File::open(path) {
@@ -136,7 +136,7 @@ impl NamespaceHolder {
 }
 
 impl Traveller {
-    /// Moves the thread into the namespace.
+    /// Moves the thread into a namespace. Needs `CAP_SYS_ADMIN`.
     pub fn enter(&self, namespace: &Namespace) -> Result<()> {
         setns(namespace.file.as_fd(), CloneFlags::CLONE_NEWNET)
             .context("failed to enter a network namespace; portmap needs CAP_SYS_ADMIN")
@@ -144,39 +144,40 @@ impl Traveller {
 }
 
 impl Namespace {
-    /// Does something in the namespace, on a thread of its own.
-    pub fn enter<T: Send>(&self, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    /// Runs `work` in the namespace, on a new thread.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         travel(|traveller| {
             traveller.enter(self)?;
-            what()
+            work()
         })
     }
 
-    /// Its cookie.
+    /// The namespace's cookie. Kernel 5.14 and newer.
     pub fn cookie(&self) -> Result<u64> {
         self.enter(cookie)
     }
 
-    /// Whether it belongs to the user namespace of this process: only who is privileged on the node makes such.
+    /// Whether the namespace belongs to the user namespace of this process: only privileged processes create such namespaces.
     pub fn is_of_own_users(&self) -> bool {
         // SAFETY: the file is open; the request takes no argument.
         let owner = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) };
         if owner < 0 {
             return false;
         }
-        // SAFETY: the kernel has just opened it for nobody else.
+        // SAFETY: the kernel has just opened this descriptor for this call.
         let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
         let ids = (owner.metadata(), fs::metadata("/proc/self/ns/user"));
         matches!(ids, (Ok(owner), Ok(own)) if Id::from(&owner) == Id::from(&own))
     }
 }
 
-/// The global addresses of the thread's network namespace: those that another host may see as a source.
+/// The addresses of the thread's network namespace that another host may see as a source: no loopback and no link-local
+/// address.
 pub fn global_addresses() -> Result<Vec<IpAddr>> {
     Ok(addresses::local()?.into_iter().filter(|address| is_global(*address)).collect())
 }
 
-/// The cookie of the thread's network namespace: the number by which programs know it. Kernel 5.14 and newer.
+/// The cookie of the thread's network namespace: its number in the programs. Kernel 5.14 and newer.
 pub fn cookie() -> Result<u64> {
     let socket =
         socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context("failed to open a socket")?;

@@ -1,4 +1,6 @@
-//! Notifications of rtnetlink: which links, addresses, routes or rules changed is not looked at, only that some did.
+//! Notifications of rtnetlink: that links, addresses, routes or rules changed. Their content is not read.
+//!
+//! Users list the addresses, or ask for the routes, again after each notification.
 
 use std::io;
 
@@ -20,13 +22,13 @@ pub fn open(groups: u32) -> Result<Socket> {
 pub struct Notifications(AsyncFd<Socket>);
 
 impl Notifications {
-    /// Listens on a socket of [`open`], from a task of tokio.
+    /// Registers a socket of [`open`] with tokio's runtime.
     pub fn of(socket: Socket) -> Result<Self> {
-        // SAFETY: the socket has one file for its whole life, which is that of the registration.
+        // SAFETY: the socket keeps its descriptor open, and never changes it, until it is dropped with the registration.
         Ok(Self(unsafe { AsyncFd::register(socket) }.context(FAILURE)?))
     }
 
-    /// Returns after a notification, and drops the others that wait. Lost ones (ENOBUFS) count as notifications.
+    /// Returns after a notification, and discards all that wait. A full socket buffer (ENOBUFS) counts as a notification.
     pub async fn next(&self) -> Result<()> {
         let is_lost = |error: &io::Error| error.raw_os_error() == Some(libc::ENOBUFS);
         let mut guard = self.0.readable().await.context(FAILURE)?;

@@ -1,4 +1,4 @@
-//! The capabilities that the agent needs, and whether it has them: `docs/security.md` says what for.
+//! The check of the agent's capabilities. `docs/security.md` lists the use of each.
 
 use anyhow::{Context, Result, ensure};
 use aya::util::KernelVersion;
@@ -9,19 +9,19 @@ use rustix::{
 
 type Named = (CapabilitySet, &'static str);
 
-/// Without these nothing is translated.
+/// The capabilities without which the agent does not start.
 const NEEDED: [Named; 3] =
     [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::PERFMON, "CAP_PERFMON")];
 
-/// Without it there is no room for the maps, where [`locks_memory`].
+/// The capability that raises `RLIMIT_MEMLOCK` for the maps, on kernels where [`locks_memory`] is true.
 const FOR_MEMORY: Named = (CapabilitySet::SYS_RESOURCE, "CAP_SYS_RESOURCE");
 
-/// Without these the agent cannot look into pods' network namespaces.
+/// The capabilities to enter network namespaces of pods. The agent starts without them.
 const FOR_NAMESPACES: [Named; 2] = [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE")];
 
-/// Fails where the agent cannot work, and warns of what it will not be able to do.
+/// Fails if a needed capability is missing, and logs missing capabilities for network namespaces.
 pub fn check() -> Result<()> {
-    let held = capabilities(None).context("failed to ask for the own capabilities")?.effective;
+    let held = capabilities(None).context("failed to read the own capabilities")?.effective;
     let needed = needed(locks_memory());
     let missing = missing(with_implied(held), &needed);
     ensure!(
@@ -33,8 +33,8 @@ pub fn check() -> Result<()> {
     let missing = self::missing(held, &FOR_NAMESPACES);
     if !missing.is_empty() {
         tracing::warn!(
-            "without {}: connected UDP sockets in pods stay with endpoints that end, and source ranges admit no client in a pod \
-             that is not bound to an address",
+            "without {}: connected UDP sockets in pods stay with their endpoints after these end, and source ranges admit a \
+             client in a pod only if its socket is bound to an admitted address",
             missing.join(" and ")
         );
     }
@@ -45,13 +45,13 @@ fn needed(locks_memory: bool) -> Vec<Named> {
     NEEDED.into_iter().chain(locks_memory.then_some(FOR_MEMORY)).collect()
 }
 
-/// Whether maps count against a limit (`RLIMIT_MEMLOCK`) that has to be raised for them: kernels before 5.11.
+/// Whether maps count against a finite `RLIMIT_MEMLOCK`: on kernels before 5.11.
 fn locks_memory() -> bool {
     let is_old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0));
     is_old && getrlimit(Resource::Memlock).maximum.is_some()
 }
 
-/// `CAP_SYS_ADMIN` stands for those that were made out of it.
+/// `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`, which were split off from it in 5.8.
 fn with_implied(held: CapabilitySet) -> CapabilitySet {
     if held.contains(CapabilitySet::SYS_ADMIN) { held | CapabilitySet::BPF | CapabilitySet::PERFMON } else { held }
 }

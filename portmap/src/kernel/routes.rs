@@ -1,4 +1,4 @@
-//! Which source address the kernel chooses for a destination, and word of what may change its choice.
+//! The source address that the kernel chooses for a destination, and notifications of changes that affect the choice.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::notifications;
 
-/// Groups of rtnetlink: links, and the addresses, routes and rules of both families. A link that goes down takes routes of
-/// IPv4 with it, of which the kernel says nothing.
+/// The rtnetlink groups of links, and of the addresses, routes and rules of both families. When a link goes down, the kernel
+/// removes its IPv4 routes without a notification of routes.
 const GROUPS: u32 = (libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
@@ -23,11 +23,11 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
     .cast_unsigned()
     | 1 << (libc::RTNLGRP_IPV6_RULE - 1);
 
-/// The routes of the network namespace that it was opened in.
+/// A socket that asks for routes of the network namespace that it was opened in.
 pub struct Routes(Socket);
 
 impl Routes {
-    /// The routes of the thread's network namespace.
+    /// Opens a socket in the thread's network namespace.
     pub fn open() -> Result<Self> {
         let mut socket = open()?;
         socket.bind_auto().context("failed to bind a netlink socket")?;
@@ -35,7 +35,7 @@ impl Routes {
         Ok(Self(socket))
     }
 
-    /// The source address of a socket that is not bound and calls the destination; none if there is no route.
+    /// The source address of an unbound socket that calls the destination; none if no route leads there.
     pub fn source(&self, destination: IpAddr) -> Result<Option<IpAddr>> {
         let mut message = NetlinkMessage::new(header(), RouteNetlinkMessage::GetRoute(question(destination)).into());
         message.finalize();
@@ -44,14 +44,13 @@ impl Routes {
         self.0.send(&bytes, 0).context("failed to ask for a route")?;
         let (answer, _) = self.0.recv_from_full().context("failed to ask for a route")?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).context("failed to read a route")?;
-        // An error is how the kernel says that there is no route, or one that forbids or drops.
+        // The kernel answers with an error if there is no route, or if the route forbids or drops.
         let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = answer.payload else { return Ok(None) };
         Ok(source_of(&route))
     }
 }
 
-/// A socket that is readable after something changed that the choice of sources depends on, in the thread's network namespace. It
-/// never blocks.
+/// Opens a non-blocking socket in the thread's network namespace that receives changes of links, addresses, routes and rules.
 pub fn changes() -> Result<Socket> {
     notifications::open(GROUPS)
 }
@@ -97,7 +96,7 @@ mod tests {
         let routes = Routes::open()?;
         let loopback: IpAddr = "127.0.0.1".parse()?;
         assert_eq!(routes.source(loopback)?, Some(loopback));
-        // No route leads to an address of nobody.
+        // No route leads to a reserved address.
         assert_eq!(routes.source("240.0.0.1".parse()?)?.filter(IpAddr::is_unspecified), None);
         Ok(())
     }

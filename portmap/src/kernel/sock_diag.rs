@@ -1,4 +1,4 @@
-//! Destroys sockets (`SOCK_DESTROY` of sock_diag), in the thread's network namespace.
+//! The destruction of sockets (`SOCK_DESTROY` of sock_diag) in the thread's network namespace.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -13,7 +13,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 
-/// What the kernel takes for "whatever cookie".
+/// The value that the kernel takes as any cookie (`INET_DIAG_NOCOOKIE`).
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
 /// Whether the kernel can destroy sockets (`CONFIG_INET_DIAG_DESTROY`).
@@ -26,7 +26,7 @@ pub fn is_supported() -> Result<bool> {
     }
 }
 
-/// Destroys the connected UDP sockets with these cookies that are still connected to the peer given with each. Returns how many.
+/// Destroys connected UDP sockets, given by cookie and peer, that are still connected to that peer. Returns their number.
 pub fn destroy_udp(sockets: &BTreeMap<u64, SocketAddr>) -> Result<usize> {
     let mut netlink = open()?;
     let mut destroyed = 0;

@@ -1,10 +1,12 @@
-//! The clock that everything is told by which outlives a process: nobody can set it, and like the tables it ends with the kernel.
+//! Time since boot (`CLOCK_BOOTTIME`). Used for every time stored in a map or on a socket, because both outlive the agent.
+//!
+//! Nobody can set this clock.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// For how long the kernel has been running, suspended or not (`CLOCK_BOOTTIME`).
+/// The time since boot, including time in suspension.
 pub fn now() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The connections to the servers: few at a time, none for long, each with little memory. Anybody may open them.
+//! The connections to the servers. Anybody may open them, so their number, duration and memory are limited.
 
 use std::{
     collections::BTreeMap,
@@ -17,21 +17,21 @@ use tower::ServiceExt as _;
 
 use crate::kernel::descriptors::{self, Use};
 
-/// A connection may last so long, from its beginning to the end of the answer.
+/// The longest duration of a connection, until the end of the answer.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// Bytes of a request, or of an answer, that are held for a connection.
+/// The size in bytes of a connection's buffers for requests and answers.
 const BUFFER: usize = 16 * 1024;
 
-/// The connections of one server, or of several.
+/// The connections of one server, or of several servers that share a limit.
 #[derive(Debug)]
 pub struct Connections {
-    /// At most so many are open.
+    /// The most open connections.
     most: usize,
     open: Mutex<Open>,
 }
 
-/// The open connections by their numbers, which grow with time.
+/// The open connections by number. A later connection has a higher number.
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
@@ -45,13 +45,13 @@ struct Connection {
 }
 
 impl Connections {
-    /// Room for so many at a time.
+    /// Starts without connections. `most`: the most open connections.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// Has a request answered. Where as many connections are open as may be, another one ends for it: the oldest of the client
-    /// that has the most. So a client which opens many keeps nobody out.
+    /// Answers a request in a task. If the most connections are open, it first ends the oldest connection of the client with
+    /// the most connections: so no client can shut others out.
     pub async fn answer(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) {
         let Ok(Some(mut stream)) = self.leave_reserve(stream).await else { return };
         while let Some(refused) = self.start(stream, client, router) {
@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    /// Has a request answered if there is room for a connection, which is returned otherwise.
+    /// Answers a request in a task if there is room; otherwise returns the connection.
     fn start(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) -> Option<TcpStream> {
         let mut open = self.lock();
         if open.connections.len() >= self.most {
@@ -77,7 +77,7 @@ impl Connections {
         None
     }
 
-    /// Ends a connection, and returns when its descriptor is free.
+    /// Ends a connection, and returns after its descriptor is closed.
     async fn end_one(&self) {
         let ended = {
             let mut open = self.lock();
@@ -86,19 +86,19 @@ impl Connections {
         };
         if let Some(Connection { client: _, task }) = ended {
             task.abort();
-            // An error says that it was aborted.
+            // The error is that the task was aborted.
             drop(task.await);
         }
     }
 
-    /// The connection with a descriptor outside of the agent's reserve; none if there is no such descriptor.
+    /// Moves the connection to a descriptor outside of the agent's reserve; none if all others are in use.
     async fn leave_reserve(&self, stream: TcpStream) -> io::Result<Option<TcpStream>> {
         let is_reserved = |stream: &TcpStream| descriptors::is_reserved(stream, Use::Connection);
         if !is_reserved(&stream) {
             return Ok(Some(stream));
         }
         self.end_one().await;
-        // The copy has the lowest number that is free now.
+        // The copy has the lowest free number.
         let copy = stream.into_std()?.try_clone()?;
         Ok(Some(TcpStream::from_std(copy)?).filter(|copy| !is_reserved(copy)))
     }
@@ -108,19 +108,19 @@ impl Connections {
     }
 }
 
-/// Answers one request. Whatever goes wrong ends the connection, and concerns nobody else.
+/// Answers one request. A failure ends only this connection.
 async fn answer(stream: TcpStream, client: SocketAddr, router: Router) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(client));
         router.clone().oneshot(request.map(Body::new))
     });
     let mut server = http1::Builder::new();
-    // Who waits for another request would need a deadline of its own.
+    // A wait for further requests would need another deadline.
     server.keep_alive(false).max_buf_size(BUFFER);
     drop(timeout(LIFETIME, server.serve_connection(TokioIo::new(stream), service)).await);
 }
 
-/// The connection to end for another one: the oldest of the client that has the most. Connections are given with their numbers.
+/// The number of the connection to end: the oldest of the client with the most connections. `connections`: numbers and clients.
 fn dispensable(connections: &[(u64, IpAddr)]) -> Option<u64> {
     let mut of_client: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
     for (number, client) in connections {
@@ -131,7 +131,7 @@ fn dispensable(connections: &[(u64, IpAddr)]) -> Option<u64> {
     most.map(|(_, oldest)| oldest)
 }
 
-/// What stands for a client: a host has a whole IPv6 subnet to choose addresses from.
+/// The address that identifies a client: for IPv6 its /64, because one host may use any address in it.
 fn network_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),

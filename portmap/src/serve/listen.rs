@@ -1,4 +1,4 @@
-//! Listening, tried again while a port is in use, and accepting connections.
+//! Listening sockets: binding is tried again while an address is in use. Accepted connections go to [`Connections`].
 
 use std::{
     fmt, io,
@@ -17,48 +17,49 @@ use crate::kernel::{
     exhaustion,
 };
 
-/// Between two tries.
+/// The time between two attempts to listen.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted.
+/// The number of connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Every address of this host, of both families where it has them.
+/// All addresses of this host, of both families if the kernel has both.
 pub const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// Where to listen.
+/// The address of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenAddress {
-    /// The address and port; at [`EVERYWHERE`] also those of IPv4.
+    /// The address and port; [`EVERYWHERE`] includes the addresses of IPv4.
     pub address: SocketAddr,
-    /// The flag that gives it, if one does.
+    /// The flag that sets the address, if there is one.
     pub flag: Option<&'static str>,
 }
 
-/// As a message says where it is, and what to do about it.
+/// The address and the remedy, as the end of a log line.
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.flag {
-            Some(flag) => write!(f, "({}); give another address with {flag}", self.address),
+            Some(flag) => write!(f, "({}); set another address with {flag}", self.address),
             None => write!(f, "(port {})", self.address.port()),
         }
     }
 }
 
-/// Listens as soon as the port is free; says once that it is not.
-pub async fn bind(what: &str, place: ListenAddress) -> TcpListener {
-    let mut said = false;
+/// Listens as soon as the address is free. Logs the first failure, and the success after it. `name`: the service in these
+/// lines.
+pub async fn bind(name: &str, address: ListenAddress) -> TcpListener {
+    let mut is_logged = false;
     loop {
-        match listen(place.address) {
+        match listen(address.address) {
             Ok(listener) => {
-                if said {
-                    tracing::info!("{what} are served now");
+                if is_logged {
+                    tracing::info!("{name} are served now");
                 }
                 return listener;
             }
-            Err(error) if !said => {
-                tracing::warn!("failed to serve {what}, trying again: {error} {place}");
-                said = true;
+            Err(error) if !is_logged => {
+                tracing::warn!("failed to serve {name}, trying again: {error} {address}");
+                is_logged = true;
             }
             Err(_) => {}
         }
@@ -66,7 +67,7 @@ pub async fn bind(what: &str, place: ListenAddress) -> TcpListener {
     }
 }
 
-/// Answers requests for ever.
+/// Accepts connections and answers their requests, for ever.
 pub async fn serve(listener: TcpListener, router: Router, connections: Arc<Connections>) -> ! {
     loop {
         match accept(&listener).await {
@@ -79,7 +80,7 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Arc<Conne
     }
 }
 
-/// The next connection. Those that ended before they were accepted are passed over.
+/// The next connection. Connections that ended before they were accepted are skipped.
 async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
@@ -91,7 +92,7 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match listen_at(address) {
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if address.ip() == EVERYWHERE && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             listen_at((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
@@ -106,7 +107,7 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
     if address.ip() == EVERYWHERE {
-        // The default is the host's (net.ipv6.bindv6only).
+        // The default depends on the host (net.ipv6.bindv6only).
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;

@@ -1,4 +1,6 @@
-//! Metrics for Prometheus: kube-proxy's names where the meaning is the same, ours under `portmap_`.
+//! Metrics for Prometheus: under kube-proxy's names where the meaning is the same, otherwise under `portmap_`.
+//!
+//! `registration` has the names and help texts. The agent's loop sets the values.
 
 mod labels;
 mod registration;
@@ -30,10 +32,10 @@ use crate::{
 };
 use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
-/// Seconds, in a gauge.
+/// A gauge in seconds; points in time are seconds since 1970.
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// Everything that is counted.
+/// All metrics of the agent.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -63,12 +65,12 @@ pub struct Metrics {
     livez: Metric<OfCode, Counter>,
 }
 
-/// Which kind of sync it was.
+/// The kind of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncKind {
-    /// Everything was compared.
+    /// All entries were compared.
     Full,
-    /// What changed.
+    /// Only changed entries were compared.
     Partial,
 }
 
@@ -109,12 +111,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A change has come in.
-    pub fn queued(&self, is_service: bool) {
-        let (changes, pending) = if is_service {
-            (&self.service_changes, &self.pending_services)
-        } else {
+    /// Counts an event that is not in the tables yet. Events of all kinds but EndpointSlices count as changes of Services.
+    pub fn queued(&self, kind: ObjectKind) {
+        let (changes, pending) = if kind == ObjectKind::Slice {
             (&self.endpoint_changes, &self.pending_endpoints)
+        } else {
+            (&self.service_changes, &self.pending_services)
         };
         changes.inc();
         pending.inc();
@@ -123,13 +125,13 @@ impl Metrics {
         }
     }
 
-    /// No change waits any more.
-    pub fn settled(&self) {
+    /// Records that all changes are in the tables.
+    pub fn clear_pending(&self) {
         self.pending_services.set(0);
         self.pending_endpoints.set(0);
     }
 
-    /// A sync is done.
+    /// Records a sync. `triggers`: the time of each change of a pod or Service that the sync applied.
     pub fn synced(&self, kind: SyncKind, took: Duration, triggers: &[(Family, Timestamp)]) {
         let now = Timestamp::now();
         for family in Family::ALL {
@@ -148,17 +150,17 @@ impl Metrics {
         }
     }
 
-    /// The tables could not be written.
+    /// Counts a failed write of the tables.
     pub fn failed(&self) {
         self.failures.inc();
     }
 
-    /// What somebody else had changed in the tables was undone by so many writes.
+    /// Counts writes that undid changes of the tables by other programs.
     pub fn repaired(&self, writes: usize) {
         self.repairs.inc_by(u64::try_from(writes).unwrap_or(u64::MAX));
     }
 
-    /// Which watches fail.
+    /// Sets the kinds of objects whose watch fails; none of them if `outage` is none.
     pub fn set_outage(&self, outage: Option<&Outage>) {
         for kind in ObjectKind::ALL {
             let is_failing = outage.is_some_and(|outage| outage.kinds.contains(&kind));
@@ -166,25 +168,26 @@ impl Metrics {
         }
     }
 
-    /// How many service ports lack an endpoint on this node that a policy wants.
+    /// Sets the number of service ports whose traffic policy requires a local endpoint, and that have endpoints only on other
+    /// nodes.
     pub fn set_lacking(&self, family: Family, traffic_policy: &'static str, count: usize) {
         let label = OfPolicy { ip_family: family.into(), traffic_policy };
         self.lacking.get_or_create(&label).set(gauge(count));
     }
 
-    /// What found no place.
-    pub fn set_trouble(&self, left_out: usize, without_room: usize, contested: usize) {
+    /// Sets the numbers of frontends and of secondary entries without room, and of contested frontends.
+    pub fn set_left_out(&self, left_out: usize, without_room: usize, contested: usize) {
         self.left_out.set(gauge(left_out));
         self.without_room.set(gauge(without_room));
         self.contested.set(gauge(contested));
     }
 
-    /// How many network namespaces are not known of which clients might call a load balancer with source ranges.
+    /// Sets the number of network namespaces that are missing in the maps of source ranges.
     pub fn set_namespaces_left_out(&self, count: u32) {
         self.namespaces_left_out.set(i64::from(count));
     }
 
-    /// How full the maps are.
+    /// Sets the used and available entries of each map.
     pub fn set_fullness(&self, maps: &[Fullness]) {
         for Fullness { name: map, used, capacity } in maps {
             self.entries.get_or_create(&OfMap { map }).set(i64::from(*used));
@@ -192,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// What the programs have counted, and how many clients session affinity has forgotten.
+    /// Sets the counters of the programs, and the number of clients that session affinity has forgotten.
     pub fn set_totals(&self, totals: &Totals, affinity_forgotten: u64) {
         let Totals {
             forwarded,
@@ -206,7 +209,7 @@ impl Metrics {
             affinity_clients,
             affinity_over_share,
         } = *totals;
-        // The programs count: what they have counted is taken over.
+        // The programs count, and the agent copies the counts.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
         for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
             store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
@@ -225,17 +228,17 @@ impl Metrics {
         }
     }
 
-    /// `/healthz` was answered.
+    /// Counts an answer of `/healthz` by status code.
     pub fn answered_healthz(&self, code: u16) {
         self.healthz.get_or_create(&OfCode { code }).inc();
     }
 
-    /// `/livez` was answered.
+    /// Counts an answer of `/livez` by status code.
     pub fn answered_livez(&self, code: u16) {
         self.livez.get_or_create(&OfCode { code }).inc();
     }
 
-    /// The answer to `/metrics`.
+    /// The answer to `/metrics`, as OpenMetrics text.
     pub fn answer(&self) -> Response {
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! A server at each `healthCheckNodePort`, which load balancers ask whether to send a Service's connections to this node.
+//! The server at each `healthCheckNodePort`. Load balancers ask it whether this node has endpoints of the Service.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ struct Name {
     name: String,
 }
 
-/// Keeps a server at every port that there is.
+/// Keeps one server per `healthCheckNodePort`, until the agent's loop ends.
 pub async fn run(published: Arc<Published>) -> Result<()> {
     let mut checks = published.checks();
     let connections = Connections::new(CONNECTIONS);
@@ -59,11 +59,11 @@ pub async fn run(published: Arc<Published>) -> Result<()> {
 
 async fn serve(port: u16, published: Arc<Published>, connections: Arc<Connections>) {
     let checks = published.checks();
-    let what = match checks.borrow().get(&port) {
+    let name = match checks.borrow().get(&port) {
         Some(health) => format!("health checks of Service {} on port {port}", health.service),
         None => return,
     };
-    let listener = listen::bind(&what, ListenAddress { address: (EVERYWHERE, port).into(), flag: None }).await;
+    let listener = listen::bind(&name, ListenAddress { address: (EVERYWHERE, port).into(), flag: None }).await;
     let router = Router::new().fallback(move |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
         answer(port, client.ip(), &checks, &published)
     });
@@ -88,7 +88,7 @@ fn answer(
     (status, headers, Json(body)).into_response()
 }
 
-/// The endpoints of the family that the load balancer speaks; of a Service that has the other only, of that.
+/// The number of ready local endpoints of the client's address family; if the Service lacks that family, of the other.
 fn ready(counts: &PerFamily<Option<usize>>, client: IpAddr) -> usize {
     let asked = *counts.get(Family::of(client.to_canonical()));
     asked.or(counts.v4).or(counts.v6).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `/healthz`, `/livez` and `/readyz`, as kube-proxy has them.
+//! `/healthz` and `/livez`, with the answers of kube-proxy, and `/readyz`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Metrics, Published};
 
-/// The answer of `/healthz` and `/livez`.
+/// The body of the answers of `/healthz` and `/livez`, as kube-proxy has it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HealthzAnswer {
@@ -25,7 +25,7 @@ struct HealthzAnswer {
     status: Families,
 }
 
-/// Both families are written by one loop: what holds of one holds of the other.
+/// The health per address family. One loop writes both families, so both are equal.
 #[derive(Serialize)]
 struct Families {
     #[serde(rename = "IPv4")]
@@ -41,11 +41,11 @@ struct FamilyHealth {
     healthy: bool,
 }
 
-/// The server of `--healthz-bind-address`.
+/// The paths of `--healthz-bind-address`.
 pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
     let (live, ready, live_metrics) = (published.clone(), published.clone(), metrics.clone());
     Router::new()
-        // Load balancers ask this one: a node that is about to vanish should get no new connections.
+        // For load balancers: a node that is about to be removed should get no new connections.
         .route(
             "/healthz",
             get(move || async move {
@@ -54,7 +54,7 @@ pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
                 answer
             }),
         )
-        // The kubelet asks this one: the node's fate is no reason to restart the agent.
+        // For the kubelet: the removal of the node is no reason to restart the agent.
         .route(
             "/livez",
             get(move || async move {
@@ -66,7 +66,7 @@ pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
         .route("/readyz", get(move || async move { readiness(&ready) }))
 }
 
-/// `/healthz` and `/readyz` beside the metrics.
+/// The paths beside `/metrics`: `/healthz`, which always answers 200, and `/readyz`.
 pub fn plain_router(published: Arc<Published>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&published) }))
 }
@@ -76,7 +76,7 @@ fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
     let healthy = is_healthy && node_eligible != Some(false);
     let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
     let answer = HealthzAnswer {
-        // Consumers once compared the two times: a healthy agent is always up to date.
+        // Some consumers compare the two times, so a healthy agent reports the current time.
         last_updated: if healthy { now } else { last_sync },
         current_time: now,
         node_eligible,
@@ -87,13 +87,13 @@ fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
 }
 
 fn readiness(published: &Published) -> Response {
-    let trouble = match published.outage() {
+    let problem = match published.outage() {
         Some(outage) => Some(format!("{outage}\n")),
-        None if !published.is_ready() => Some("not everything has been listed and applied\n".to_owned()),
-        None if !published.is_attached() => Some("programs were detached by somebody else\n".to_owned()),
+        None if !published.is_ready() => Some("the objects are not listed, or their tables are not written\n".to_owned()),
+        None if !published.is_attached() => Some("programs are detached; the agent's log says why\n".to_owned()),
         None => None,
     };
-    (status(trouble.is_none()), trouble.unwrap_or_else(|| "ok\n".to_owned())).into_response()
+    (status(problem.is_none()), problem.unwrap_or_else(|| "ok\n".to_owned())).into_response()
 }
 
 fn status(is_fine: bool) -> StatusCode {
@@ -106,7 +106,7 @@ mod tests {
     use crate::source::Watches;
 
     #[test]
-    fn ready_is_who_has_written_everything_and_is_attached() {
+    fn ready_after_a_complete_write_and_while_attached() {
         let published = Published::new(Arc::new(Watches::default()));
         let code = || readiness(&published).status().as_u16();
         assert_eq!(code(), 503, "nothing has been listed yet");

@@ -1,4 +1,4 @@
-//! What the loop knows of itself, for those who ask over HTTP.
+//! The agent's health, as the HTTP servers report it.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -15,10 +15,10 @@ use crate::{
     source::{Outage, Watches},
 };
 
-/// A change that waits longer makes the agent unhealthy: twice kube-proxy's sync period.
+/// The longest time that a change may be pending in a healthy agent. It is twice kube-proxy's sync period.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Shared by the loop, which writes, and the servers, which read.
+/// The agent's health. The agent's loop writes it, and the servers read it.
 #[derive(Debug)]
 pub struct Published {
     inner: Mutex<Inner>,
@@ -28,7 +28,7 @@ pub struct Published {
 
 #[derive(Debug)]
 struct Inner {
-    /// Since when the oldest change waits that is not in the tables.
+    /// The time of the oldest change that is not in the tables; none if no change is pending.
     pending_since: Option<Instant>,
     last_sync: Timestamp,
     is_ready: bool,
@@ -36,58 +36,58 @@ struct Inner {
     is_eligible: bool,
 }
 
-/// What a `healthCheckNodePort` answers.
+/// The health of a Service on this node, for the answers at its `healthCheckNodePort`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceHealth {
-    /// The Service.
+    /// The Service that has the port.
     pub service: ObjectName,
-    /// Its endpoints on this node.
+    /// The port, and the number of ready endpoints on this node.
     pub check: HealthCheck,
 }
 
 impl Published {
-    /// Before anything is known.
+    /// Starts as not ready, attached and eligible, without pending changes.
     pub fn new(watches: Arc<Watches>) -> Self {
         let inner =
             Inner { pending_since: None, last_sync: Timestamp::now(), is_ready: false, is_attached: true, is_eligible: true };
         Self { inner: Mutex::new(inner), watches, checks: watch::Sender::new(BTreeMap::new()) }
     }
 
-    /// A change has come in.
+    /// Records that a change is pending.
     pub fn queued(&self) {
         self.lock().pending_since.get_or_insert_with(Instant::now);
     }
 
-    /// All changes are in the tables.
+    /// Records that all changes are in the tables.
     pub fn synced(&self) {
         let mut inner = self.lock();
         (inner.pending_since, inner.last_sync, inner.is_ready) = (None, Timestamp::now(), true);
     }
 
-    /// The tables could not be written.
+    /// Records that a write of the tables failed.
     pub fn failed(&self) {
         self.lock().is_ready = false;
     }
 
-    /// Whether the programs serve, as far as is known.
+    /// Sets whether the programs are attached, as far as is known.
     pub fn set_attached(&self, is_attached: bool) {
         self.lock().is_attached = is_attached;
     }
 
-    /// Whether load balancers may send new connections to this node.
+    /// Sets whether load balancers may send new connections to this node.
     pub fn set_eligible(&self, is_eligible: bool) {
         self.lock().is_eligible = is_eligible;
     }
 
-    /// Sets the answers at all `healthCheckNodePort`s. Of two Services with one port the first by name has it; the others are
-    /// returned.
+    /// Sets the health at all `healthCheckNodePort`s. If several Services have one port, the first by name gets it; the others
+    /// are returned.
     pub fn set_checks<'a>(&self, checks: &'a BTreeMap<ObjectName, HealthCheck>) -> Vec<&'a ObjectName> {
-        let (mut ports, mut losers) = (BTreeMap::new(), Vec::new());
+        let (mut ports, mut conflicts) = (BTreeMap::new(), Vec::new());
         for (service, check) in checks {
             let health = ServiceHealth { service: service.clone(), check: *check };
             match ports.entry(check.port) {
-                Entry::Vacant(place) => drop(place.insert(health)),
-                Entry::Occupied(_) => losers.push(service),
+                Entry::Vacant(entry) => drop(entry.insert(health)),
+                Entry::Occupied(_) => conflicts.push(service),
             }
         }
         self.checks.send_if_modified(|current| {
@@ -95,40 +95,40 @@ impl Published {
             *current = ports;
             is_other
         });
-        losers
+        conflicts
     }
 
-    /// The answers at all `healthCheckNodePort`s, and word of their changes.
+    /// The health at all `healthCheckNodePort`s, and notifications of changes.
     pub fn checks(&self) -> watch::Receiver<BTreeMap<u16, ServiceHealth>> {
         self.checks.subscribe()
     }
 
-    /// No change waits for too long. Never false merely for idleness, nor because the API server is gone.
+    /// Whether no change has been pending for more than a minute. Idleness, or an absent API server, does not make it false.
     pub fn is_healthy(&self) -> bool {
         self.lock().pending_since.is_none_or(|since| since.elapsed() <= PATIENCE)
     }
 
-    /// Everything has been listed, and what was last applied was applied cleanly.
+    /// Whether all required objects were listed and written, and the last write succeeded.
     pub fn is_ready(&self) -> bool {
         self.lock().is_ready
     }
 
-    /// Whether the programs serve, as far as is known.
+    /// Whether the programs are attached, as far as is known.
     pub fn is_attached(&self) -> bool {
         self.lock().is_attached
     }
 
-    /// What the source says of its watches.
+    /// The state of the source's watches.
     pub fn watches(&self) -> &Watches {
         &self.watches
     }
 
-    /// What has not been heard of for too long.
+    /// The watches that have failed for too long; none if all work.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()
     }
 
-    /// Whether it is heard of who else has a ClusterIP.
+    /// Whether the Services of other proxies are known, which may have ClusterIPs.
     pub fn owners(&self) -> Owners {
         if self.watches.hears(ObjectKind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
@@ -138,7 +138,7 @@ impl Published {
         self.lock().is_eligible
     }
 
-    /// When tables and objects last agreed.
+    /// The time of the last sync; before the first, of the agent's start.
     pub fn last_sync(&self) -> Timestamp {
         self.lock().last_sync
     }

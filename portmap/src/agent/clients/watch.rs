@@ -1,4 +1,6 @@
-//! Word of changes in namespaces with several addresses: which of them is the source depends on links, addresses and routes.
+//! Watches of network namespaces with several addresses: the source address of a call depends on links, addresses and routes.
+//!
+//! [`super::survey`] opens the sockets; the watches report which namespaces changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +13,13 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use crate::kernel::{namespaces::Id, notifications::Notifications};
 
-/// Words that may wait.
+/// The number of reports that may wait for the agent's loop.
 const QUEUE: usize = 64;
 
-/// Between two words of one namespace, however often it changes.
+/// The shortest time between two reports of one namespace.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The namespaces that are watched.
+/// The watched namespaces, and the reports of their changes.
 pub struct NamespaceWatches {
     tasks: BTreeMap<Id, Task>,
     sender: mpsc::Sender<Id>,
@@ -25,7 +27,7 @@ pub struct NamespaceWatches {
     changed: BTreeSet<Id>,
 }
 
-/// Ends when it is dropped.
+/// A task that is aborted when this is dropped.
 struct Task(JoinHandle<Result<()>>);
 
 impl Drop for Task {
@@ -42,9 +44,9 @@ impl Default for NamespaceWatches {
 }
 
 impl NamespaceWatches {
-    /// Returns after a change.
-    pub async fn word(&mut self) {
-        // There is always a sender: this one's.
+    /// Returns after a change in a watched namespace.
+    pub async fn changed(&mut self) {
+        // The channel is never closed: `self.sender` is one of its senders.
         if let Some(id) = self.receiver.recv().await {
             self.changed.insert(id);
         }
@@ -55,14 +57,14 @@ impl NamespaceWatches {
         std::mem::take(&mut self.changed)
     }
 
-    /// The namespaces that cannot be watched any more since the last call.
+    /// The namespaces whose watch has failed since the last call.
     pub fn take_lost(&mut self) -> BTreeSet<Id> {
         let lost: BTreeSet<Id> = self.tasks.iter().filter(|(_, task)| task.0.is_finished()).map(|(id, _)| *id).collect();
         self.tasks.retain(|id, _| !lost.contains(id));
         lost
     }
 
-    /// Watches these and no others, with sockets for those that were not watched before.
+    /// Watches the namespaces `watched` and no others. `opened` has the sockets of the namespaces that were not watched before.
     pub fn keep(&mut self, watched: &BTreeSet<Id>, opened: Vec<(Id, Socket)>) {
         self.tasks.retain(|id, _| watched.contains(id));
         for (id, socket) in opened {

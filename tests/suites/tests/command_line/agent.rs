@@ -49,7 +49,7 @@ fn status_distinguishes_a_running_agent_from_a_stopped_one() -> Result<()> {
     agent.stop(Signal::SIGTERM)?;
     let complaints = complaints(&site, 1)?;
     let [agent, source] = complaints.as_slice() else { bail!("expected two failing checks, but got {complaints:?}") };
-    assert!(agent.contains("start it: portmap run") && source.contains("no agent listens"), "{complaints:?}");
+    assert!(agent.contains("to start one: portmap run") && source.contains("no agent watches"), "{complaints:?}");
     let table = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(table.lines().any(|line| line.starts_with("agent") && line.contains("NOT OK")), "{table}");
     Ok(())

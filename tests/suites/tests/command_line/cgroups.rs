@@ -167,7 +167,7 @@ fn a_recreated_cgroup_is_attached_again() -> Result<()> {
     assert!(connect(&site, &cgroup)?.contains(SERVED));
     let (status, said) = agent.stop(Signal::SIGTERM)?;
     let trouble: Vec<&str> = said.lines().filter(|line| line.contains("failed to keep the programs attached")).collect();
-    assert!(status.success() && said.contains("removed and made again"), "{said}");
+    assert!(status.success() && said.contains("removed and created again"), "{said}");
     assert!((1..=3).contains(&trouble.len()), "{said}");
     assert!(trouble.iter().all(|line| line.contains("ERROR") && line.contains(&*cgroup.to_string_lossy())), "{said}");
     Ok(())

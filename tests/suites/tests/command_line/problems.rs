@@ -52,7 +52,7 @@ fn services_that_do_not_fit_are_left_out() -> Result<()> {
     let status = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(status.lines().any(|line| line.starts_with("room") && line.contains("--max-services")), "{status}");
     fs::remove_file(site.manifests().join("web-1.yaml"))?;
-    agent.await_log("there is room again")?;
+    agent.await_log("all frontends have room again")?;
     site.await_services(&[("10.96.0.2", "web-2"), ("10.96.0.3", "web-3")])?;
     site.ask(&["status"])?.expect(0).map(drop)
 }

@@ -179,7 +179,7 @@ fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     let limit = Rlimit { current: Some(3), ..getrlimit(Resource::Nofile) };
     let before = prlimit(process, Resource::Nofile, limit)?;
     change(&world)?;
-    agent.wait_until("several tries have failed", |agent| Ok(agent.log().contains("more such failures were not shown")))?;
+    agent.wait_until("several tries have failed", |agent| Ok(agent.log().contains("more shortages were not logged")))?;
     ensure!(agent.log().contains("Too many open files"), "{}", agent.log());
     prlimit(process, Resource::Nofile, before)?;
     await_change(&world, &mut agent)?;

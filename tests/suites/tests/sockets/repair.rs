@@ -1,4 +1,4 @@
-//! Somebody else changes the kernel's tables, or detaches a program: the agent notices, puts it right, and counts it.
+//! Another program changes the kernel's tables or detaches a program: the agent notices, repairs and counts it.
 
 use std::path::Path;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn bpftool(arguments: &[&str]) -> Result<Value> {
     if text.trim().is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).context("bpftool prints no JSON") }
 }
 
-/// The pin of a map or link of the only set.
+/// The pin of a map or link. The agent has only one set.
 fn pin(stage: &Stage, name: &str) -> String {
     if name == "NUMBERS" {
         let directory = format!("sockets-{}", portmap_common::SOCKETS_VERSION);
@@ -38,13 +38,13 @@ fn pin(stage: &Stage, name: &str) -> String {
     stage.world.bpffs().join(portmap_common::ABI_VERSION.to_string()).join("0").join(name).display().to_string()
 }
 
-/// The bytes of the first key of a map, or of its value, as bpftool takes them.
+/// The bytes of an entry's key or value, as arguments of bpftool.
 fn bytes(entry: &Value, part: &str) -> Vec<String> {
     let bytes = entry[part].as_array().into_iter().flatten();
     bytes.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Read without the others: arrays are large, and some machines slow.
+/// Reads only the first entry, because arrays are large and some machines are slow.
 fn first_entry(map: &str) -> Result<Value> {
     let next = bpftool(&["map", "getnext", "pinned", map]).with_context(|| format!("{map} is empty"))?;
     let key = bytes(&next, "next_key");
@@ -52,19 +52,19 @@ fn first_entry(map: &str) -> Result<Value> {
     bpftool(&arguments.collect::<Vec<_>>())
 }
 
-/// Deletes the first entry of a hash.
+/// Deletes the first entry of a hash map.
 fn delete(map: &str) -> Result<()> {
     let key = bytes(&first_entry(map)?, "key");
     let arguments = ["map", "delete", "pinned", map, "key"].into_iter().chain(key.iter().map(String::as_str));
     bpftool(&arguments.collect::<Vec<_>>()).map(drop)
 }
 
-/// Turns every bit of the value of the first entry.
+/// Inverts every bit of the value of the first entry.
 fn overwrite(map: &str) -> Result<()> {
     overwrite_entry(map, &first_entry(map)?)
 }
 
-/// Turns every bit of the values of all entries of a hash.
+/// Inverts every bit of the values of all entries of a hash map.
 fn overwrite_all(map: &str) -> Result<()> {
     let dump = bpftool(&["map", "dump", "pinned", map])?;
     let entries = dump.as_array().with_context(|| format!("{map} is empty"))?;
@@ -86,21 +86,22 @@ fn repairs(stage: &Stage) -> Result<u64> {
     let output = stage.agent.portmap(&["status", "-o", "json"])?;
     let health: Value = serde_json::from_slice(&output.stdout)?;
     let notes = health["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let count = notes.filter_map(|note| note.strip_suffix(" writes undid what somebody else had changed in the tables"));
+    let count = notes.filter_map(|note| note.strip_suffix(" writes undid changes of the tables by other programs"));
     Ok(count.filter_map(|count| count.parse::<u64>().ok()).sum())
 }
 
-/// Takes an entry out of a hash, and waits until it is back.
+/// Deletes an entry of a hash map, and waits for the repair.
 pub fn expect_repaired(stage: &Stage, map: &str) -> Result<()> {
     let last = repairs(stage)?;
     delete(&pin(stage, map))?;
     eventually(&format!("{map} is repaired"), || Ok((repairs(stage)? > last).then_some(())))
 }
 
-/// Something done to the map at a pin.
+/// A change of the map at a pin.
 type Change = fn(&str) -> Result<()>;
 
-/// Turns every bit of the first value of an array, or of all values of a hash. Repairs move things: the arrays come first.
+/// Changes of the maps: of the first value of an array, or of all entries of a hash map. A repair may move entries, so the
+/// arrays come first.
 const TURNED: [(&str, Change); 18] = [
     ("BACKENDS_V4", overwrite),
     ("BACKENDS_V6", overwrite),
@@ -122,8 +123,8 @@ const TURNED: [(&str, Change); 18] = [
     ("NUMBERS", overwrite),
 ];
 
-/// Keys that no agent writes, as bytes, and their values: an unknown protocol, a byte that should be 0, a source range that ends
-/// within the id.
+/// Invalid keys, as bytes, and their values: an unknown protocol, a padding byte that is not 0, and a source range whose prefix
+/// ends within the id.
 const FOREIGN: [(&str, &str, &str); 6] = [
     ("FRONTENDS_V4", "10 0 0 1  80 0  7 0", "0 0 0 0 0 0 0 0"),
     ("FRONTENDS_V4", "10 96 0 1  80 0  6 1", "0 0 0 0 0 0 0 0"),
@@ -133,7 +134,7 @@ const FOREIGN: [(&str, &str, &str); 6] = [
     ("SOURCE_RANGES_V6", "0 0 0 0  0 0 0 0 0 0 0 0  0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0", "1"),
 ];
 
-/// Puts a key there that no agent writes.
+/// Inserts an invalid key.
 fn insert(stage: &Stage, (map, key, value): (&str, &str, &str)) -> Result<()> {
     let pin = pin(stage, map);
     let mut arguments = vec!["map", "update", "pinned", &pin, "key"];
@@ -151,7 +152,7 @@ fn changed_tables_are_repaired_and_counted() -> Result<()> {
     let mut last = repairs(&stage)?;
     let mut expect = |what: &str, change: &dyn Fn() -> Result<()>| -> Result<()> {
         change().with_context(|| what.to_owned())?;
-        // A comparison may come between the changes of one map, and undo the first of them only.
+        // A comparison may run between the changes of one map, and repair only the first of them.
         last = eventually(&format!("{what} is repaired"), || {
             let count = repairs(&stage)?;
             Ok((count > last && stage.agent.services()? == before).then_some(count))
@@ -168,10 +169,10 @@ fn changed_tables_are_repaired_and_counted() -> Result<()> {
     for foreign in FOREIGN {
         expect(&format!("{foreign:?}"), &|| insert(&stage, foreign))?;
     }
-    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains("somebody else had changed the tables")))
+    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains("another program had changed the tables")))
 }
 
-/// Whatever somebody did to the tables while no agent ran, the next one starts, and puts them right.
+/// An agent starts on tables that were changed while none ran, and repairs them.
 #[test]
 fn an_agent_starts_on_changed_tables() -> Result<()> {
     let mut stage = stage("changed")?;
@@ -190,9 +191,9 @@ fn an_agent_starts_on_changed_tables() -> Result<()> {
     Ok(())
 }
 
-/// A comparison finds nothing to do in tables that nobody else has touched, however much happens.
+/// A comparison finds no difference in tables that no other program changed, also while the agent writes.
 #[test]
-fn nothing_is_repaired_that_is_right() -> Result<()> {
+fn tables_that_no_other_program_changed_are_not_repaired() -> Result<()> {
     let mut stage = stage("unrepaired")?;
     let all = endpoints(&stage.pods);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
@@ -210,12 +211,12 @@ fn a_detached_program_is_attached_again() -> Result<()> {
     let process = stage.process()?;
     for link in ["link_connect4", "link_recvmsg6"] {
         bpftool(&["link", "detach", "pinned", &pin(&stage, link)])?;
-        eventually("the program is back", || Ok(expect_all_attached(&stage).ok()))?;
+        eventually("the program is attached again", || Ok(expect_all_attached(&stage).ok()))?;
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(answer("a", Transport::Tcp)));
     }
     std::fs::remove_file(Path::new(&pin(&stage, "link_sendmsg4")))?;
-    eventually("the program is back", || Ok(expect_all_attached(&stage).ok()))?;
-    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains("detached by somebody else: attached again")))
+    eventually("the program is attached again", || Ok(expect_all_attached(&stage).ok()))?;
+    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains(": attached again")))
 }
 
 fn expect_all_attached(stage: &Stage) -> Result<()> {

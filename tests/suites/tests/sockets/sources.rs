@@ -1,4 +1,4 @@
-//! Which of several addresses a client is judged by.
+//! The address by which source ranges judge a client with several addresses.
 
 use std::fs;
 use std::net::IpAddr;
@@ -18,13 +18,13 @@ use portmap_suites::service_stage::{PATIENCE, Stage, Transport, answer, dropped,
 
 use crate::source_ranges::{POD, admit, admitted, is_recognised, kept_out, met, only, stage};
 
-/// Routes to the load balancers, from this address of each family.
+/// Commands for routes to the load balancer addresses, with this source of each family.
 fn route(verb: &str, device: &str, source: Option<[&str; 2]>) -> String {
     let [v4, v6] = source.map_or_else(Default::default, |source| source.map(|source| format!(" src {source}")));
     format!("route {verb} 198.51.100.0/24 dev {device}{v4}\nroute {verb} 2001:db8:33::/64 dev {device}{v6}\n")
 }
 
-/// The addresses of the bridge of another network, which nearly every node has.
+/// The addresses of the bridge of a container runtime, a second network on most nodes.
 const OTHER: [&str; 2] = ["172.17.0.1", "fd00:172::1"];
 
 fn other_bridge() -> String {
@@ -36,9 +36,9 @@ fn of_node(world: &World) -> Vec<String> {
     vec![format!("{}/32", world.ipv4()), format!("{}/128", world.ipv6())]
 }
 
-/// It is judged by the address that the kernel would choose; what changes the choice is heard of.
+/// The node is judged by the source address that the kernel chooses. The agent notices changes of the choice.
 #[test]
-fn the_node_is_judged_by_the_source_that_the_kernel_chooses() -> Result<()> {
+fn the_node_has_the_source_that_the_kernel_chooses() -> Result<()> {
     let mut stage = stage("ranges-route", &[])?;
     let process = Process::on_node(&stage.world)?;
     let own = of_node(&stage.world);
@@ -58,16 +58,16 @@ fn the_node_is_judged_by_the_source_that_the_kernel_chooses() -> Result<()> {
     let (v4, v6) = (stage.world.ipv4().to_string(), stage.world.ipv6().to_string());
     stage.world.ip(&route("replace", "pods", Some([&v4, &v6])))?;
     eventually("the first source is noticed", || Ok((met(&process) == admitted()).then_some(())))?;
-    // What goes away with a link is no other route's news.
+    // The removal of a link removes its routes without a message for each.
     stage.world.ip("link del docker0")?;
     stage.apply(&[])?;
     admit(&mut stage, &own)?;
-    eventually("a new load balancer is asked for", || Ok((met(&process) == admitted()).then_some(())))
+    eventually("the source for the new load balancer is known", || Ok((met(&process) == admitted()).then_some(())))
 }
 
-/// So is a pod.
+/// A pod is judged by the source address that the kernel chooses, too.
 #[test]
-fn a_pod_is_judged_by_the_source_that_the_kernel_chooses() -> Result<()> {
+fn a_pod_has_the_source_that_the_kernel_chooses() -> Result<()> {
     let mut stage = stage("ranges-pod", &[])?;
     let own = only(&stage.client);
     let second = ["10.244.0.240", "fd00:10:244::f0"];
@@ -86,9 +86,10 @@ fn a_pod_is_judged_by_the_source_that_the_kernel_chooses() -> Result<()> {
     eventually("the other source is noticed", || Ok((met(&process) == kept_out()).then_some(())))
 }
 
-/// As kube-vip and keepalived have it, or a cloud's agent by a route: then the load balancer's address is itself the source.
+/// kube-vip and keepalived add the address to an interface, and agents of clouds add a local route. It is then itself the
+/// source.
 #[test]
-fn an_admitted_node_may_have_the_load_balancers_address() -> Result<()> {
+fn an_admitted_node_may_have_the_load_balancer_address() -> Result<()> {
     let world = World::new("ranges-vip")?;
     let objects = vec![node(&[world.ipv4().into(), world.ipv6().into()])];
     let mut stage = Stage::in_world(world, &[POD], &[], objects)?;
@@ -105,7 +106,7 @@ fn an_admitted_node_may_have_the_load_balancers_address() -> Result<()> {
         if !is_recognised(&process)? {
             return Ok(());
         }
-        // The node is not admitted, and so is not who holds the address.
+        // The node is not admitted. Its load balancer address is then not admitted either.
         admit(&mut stage, &other)?;
         eventually(&format!("the node is kept out, with the address {how}"), || {
             Ok((met(&process) == kept_out()).then_some(()))
@@ -115,9 +116,9 @@ fn an_admitted_node_may_have_the_load_balancers_address() -> Result<()> {
     Ok(())
 }
 
-/// A source that one call was admitted by is no reason to admit another call.
+/// A note on a socket about one source must not admit another source.
 #[test]
-fn what_is_noted_of_one_source_admits_no_other() -> Result<()> {
+fn a_note_of_one_source_admits_no_other() -> Result<()> {
     let mut stage = stage("ranges-noted", &[])?;
     let second = Both { v4: "10.244.0.240".parse()?, v6: "fd00:10:244::f0".parse()? };
     stage.client.ip(&format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad", second.v4, second.v6))?;
@@ -129,9 +130,9 @@ fn what_is_noted_of_one_source_admits_no_other() -> Result<()> {
         let socket = process.open_for(address, Protocol::Udp)?;
         socket.send_from(source, address)?;
         assert_eq!(socket.receive()?.text, answer(POD, Transport::UdpUnconnected), "{address} from {source}");
-        assert_eq!(socket.send_to(address), dropped(), "{address} from wherever");
+        assert_eq!(socket.send_to(address), dropped(), "{address} without a source");
         socket.send_from(source, address)?;
-        // Of a connection that was dissolved.
+        // The note of a dissolved connection.
         let socket = process.open_for(address, Protocol::Udp)?;
         socket.bind(second.at(via, 0))?;
         socket.connect(address)?;
@@ -139,7 +140,7 @@ fn what_is_noted_of_one_source_admits_no_other() -> Result<()> {
         let first = Both::of(&stage.client).at(via, 0).ip();
         assert_eq!(socket.send_from(first, address), dropped(), "{address} from {first}");
     }
-    // Ranges that change are a change for the next datagram.
+    // Changed ranges apply to the next datagram.
     let address = load_balancer_ip(1).at(Via::V4, PORT);
     let socket = process.open_for(address, Protocol::Udp)?;
     socket.bind(second.at(Via::V4, 0))?;
@@ -150,9 +151,9 @@ fn what_is_noted_of_one_source_admits_no_other() -> Result<()> {
     Ok(())
 }
 
-/// Anybody may bind to an address that is another's, or send from it as far as the kernel lets them.
+/// A process may bind to an address of another host, or send from it if the kernel allows it.
 #[test]
-fn a_source_that_is_anothers_admits_nobody() -> Result<()> {
+fn an_address_of_another_host_is_not_admitted() -> Result<()> {
     let mut stage = stage("ranges-foreign", &[])?;
     let other = stage.world.client("other")?;
     let own = only(&stage.client);
@@ -183,9 +184,9 @@ fn a_source_that_is_anothers_admits_nobody() -> Result<()> {
     Ok(())
 }
 
-/// Only a namespace that is not known is searched for.
+/// The agent searches only for namespaces that are not known.
 #[test]
-fn a_client_that_is_kept_out_costs_the_agent_nothing() -> Result<()> {
+fn a_known_client_outside_the_ranges_causes_no_search() -> Result<()> {
     let world = World::new("ranges-denied")?;
     let mut stage = Stage::in_world(world, &[POD], &["-v"], Vec::new())?;
     let (process, own) = (stage.process()?, only(&stage.client));
@@ -195,9 +196,9 @@ fn a_client_that_is_kept_out_costs_the_agent_nothing() -> Result<()> {
     }
     admit(&mut stage, &["203.0.113.0/24".into(), "2001:db8:113::/48".into()])?;
     assert_eq!(met(&process), kept_out());
-    let looks = |stage: &Stage| stage.agent.log().matches("looked at network namespaces").count();
+    let looks = |stage: &Stage| stage.agent.log().matches("surveying network namespaces").count();
     let (before, begin) = (looks(&stage), Instant::now());
-    // Twice a second, were each call a reason to look.
+    // If each call caused a search, there would be two in a second.
     while begin.elapsed() < Duration::from_secs(4) {
         assert_eq!(met(&process), kept_out());
     }
@@ -238,9 +239,9 @@ impl Drop for Spare {
     }
 }
 
-/// One is opened after the other.
+/// The agent opens one namespace after the other.
 #[test]
-fn there_may_be_more_namespaces_than_files() -> Result<()> {
+fn the_agent_handles_more_namespaces_than_descriptors() -> Result<()> {
     const FILES: u32 = 120;
     let world = World::new("ranges-files")?;
     let spare = Spare::new(&world, 150)?;
@@ -251,10 +252,10 @@ fn there_may_be_more_namespaces_than_files() -> Result<()> {
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": service.objects()});
     Agent::write(&world, "objects.json", &list.to_string())?;
     let mut agent = Agent::spawn_limited(&world, &format!("{FILES}:{FILES}"), &[])?;
-    agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    agent.wait_until("the agent is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     let process = Process::in_pod(&client)?;
     if is_recognised(&process)? {
-        // A pod that comes later is learned too.
+        // A pod that is created later is found too.
         let late = world.client("late")?;
         let addresses: Vec<IpAddr> = vec![late.ipv4().into(), late.ipv6().into()];
         let ranges = addresses.iter().map(|address| ipnet::IpNet::from(*address).to_string()).collect::<Vec<_>>();
@@ -269,23 +270,23 @@ fn there_may_be_more_namespaces_than_files() -> Result<()> {
     Ok(())
 }
 
-/// A process in a namespace that was made just now, with an address and no way to anybody.
+/// A process in a new network namespace, with an address and without routes.
 fn elsewhere(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");
     let script =
         "ip link set lo up && ip addr add 10.9.9.9/32 dev lo && ip addr add fd00:9::9/128 dev lo && exec \"$0\" \"$@\"";
     command.args(["--net", "sh", "-c", script]).arg(program::find("portmap-pod")?);
     let process = Process::start(command)?;
-    // The answer says that it runs there.
+    // The result shows that the process runs in its namespace.
     drop(process.open_for(load_balancer_ip(1).at(Via::V4, PORT), Protocol::Tcp)?);
     Ok(process)
 }
 
-/// What cannot be looked at is said, and a client is learned once it can.
+/// Namespaces that cannot be opened are reported. Their clients are known once they can be opened.
 #[test]
-fn namespaces_without_a_file_are_reported() -> Result<()> {
+fn namespaces_without_a_descriptor_are_reported() -> Result<()> {
     if !Features::here().tells_namespaces {
-        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE exists from 5.14 on");
         return Ok(());
     }
     let mut stage = stage("ranges-emfile", &[])?;
@@ -299,18 +300,18 @@ fn namespaces_without_a_file_are_reported() -> Result<()> {
         ensure!(command.status().context("failed to run prlimit")?.success(), "{command:?} failed");
         Ok(())
     };
-    // None can be opened any more.
+    // The agent cannot open a descriptor any more.
     limit(0)?;
     let late_process = elsewhere(&stage)?;
-    eventually("it is said", || {
+    eventually("the agent reports the namespaces", || {
         assert_eq!(met(&late_process), kept_out());
         Ok(stage.agent.log().contains("network namespaces are left out").then_some(()))
     })?;
-    assert_eq!(met(&process), admitted(), "what is known stays known");
+    assert_eq!(met(&process), admitted(), "a known client stays admitted");
     limit(1024)?;
     let until = Instant::now() + patience(PATIENCE);
     while !stage.agent.log().contains("no network namespace is left out any more") {
-        ensure!(Instant::now() < until, "not said that it is over:\n{}", stage.agent.log());
+        ensure!(Instant::now() < until, "the log does not say that the problem ended:\n{}", stage.agent.log());
         assert_eq!(met(&process), admitted());
     }
     Ok(())

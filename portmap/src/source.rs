@@ -1,4 +1,7 @@
-//! Where objects come from. A source sends events; `store` keeps what they say.
+//! The sources of objects: the API server ([`kube`]) or manifest files ([`manifests`]).
+//!
+//! A source is the first stage: it converts objects and sends events to the agent's loop. `store` keeps the objects of the
+//! events.
 
 pub mod kube;
 pub mod manifests;
@@ -7,5 +10,5 @@ mod watches;
 use crate::model::event::Event;
 pub use watches::{Outage, Watches, nothing_heard_of};
 
-/// The way events take to the agent's loop.
+/// The channel of events to the agent's loop.
 pub type Events = tokio::sync::mpsc::Sender<Event>;

@@ -1,4 +1,9 @@
-//! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the own Node.
+//! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the agent's Node.
+//!
+//! The watcher of kube-rs does the protocol: it lists, watches, and resumes an interrupted watch from its last resourceVersion.
+//! It also handles a 410 Gone in the middle of a watch: it returns the error once, and lists again at the next poll. This
+//! module handles the 410 at the start of a watch, which that watcher would repeat for ever. [`connection`] has the HTTP
+//! client.
 
 mod connection;
 mod connector;
@@ -27,22 +32,31 @@ use crate::{
 };
 use connection::Cluster;
 
-/// The versions of ServiceCIDR, the newest first. An API server has one, or neither.
+/// The versions of ServiceCIDR, the newest first. An API server may have one, both or neither.
 const CIDR_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// Finds the API server of a kubeconfig file, else of `$KUBECONFIG`, `~/.kube/config` or the pod's service account.
+/// Configures the connection to the API server from a kubeconfig file, else from `$KUBECONFIG`, `~/.kube/config` or the pod's
+/// service account. Does not connect.
+///
+/// # Errors
+///
+/// There is no configuration, or it is invalid.
 pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Cluster>> {
     Cluster::open(kubeconfig, watches).await
 }
 
-/// Watches until a watch ends, which none does by itself: what fails is tried again, with backoff.
+/// Watches all kinds and sends their events. Failed requests are repeated with backoff.
+///
+/// # Errors
+///
+/// The agent's loop has ended.
 pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Result<()> {
     let watch = |kind| KindWatch { cluster: &cluster, events: &events, kind };
     let (ours, others) = match &wanted.proxy_name {
         Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
         None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
     };
-    // Headless Services have nothing to translate.
+    // Headless Services have no address to translate.
     let with_address = || watcher::Config::default().fields("spec.clusterIP!=None");
     let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
     let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
@@ -56,7 +70,7 @@ pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Resul
     Ok(())
 }
 
-/// The watch of a kind, and what hears of it.
+/// The watch of one kind of objects.
 #[derive(Clone, Copy)]
 struct KindWatch<'a> {
     cluster: &'a Arc<Cluster>,
@@ -64,33 +78,33 @@ struct KindWatch<'a> {
     kind: ObjectKind,
 }
 
-/// What an error means for a watch.
+/// The recovery of a watch after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recovery {
-    /// It is tried again from where it was.
+    /// The watcher continues: it repeats the request, or lists again after a 410 Gone in the middle of a watch.
     Retry,
-    /// What it would go on from is forgotten: everything is listed anew.
+    /// The resourceVersion is too old to start a watch; a new watcher lists all objects.
     Relist,
-    /// The API server does not have the kind.
+    /// The API server does not have the kind in this version. A new watcher starts; for ServiceCIDRs it has the next version.
     Unserved,
-    /// The API server does not let us see the kind.
+    /// The agent may not list the kind. The watcher repeats the request.
     Forbidden,
 }
 
 impl KindWatch<'_> {
-    /// Watches all objects of a kind. What has to be listed anew is.
+    /// Watches all objects of a kind, with a new watcher whenever the old one has to be replaced.
     async fn run<K>(self, config: watcher::Config, convert: impl Fn(K) -> Object) -> Result<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let api = Api::all(self.cluster.client(self.kind));
-        let mut trouble = Trouble::default();
+        let mut failures = Failures::default();
         loop {
-            self.follow(&api, &config, &convert, &mut trouble).await?;
+            self.follow(&api, &config, &convert, &mut failures).await?;
         }
     }
 
-    /// As [`Self::run`], in the version that the API server has.
+    /// Watches ServiceCIDRs in the first version that the API server has; repeats all versions if it has none.
     async fn run_service_cidrs(self) -> Result<()> {
         let convert = |cidr: Manifest<ServiceCIDRSpec, NotUsed>| {
             let (object, faults) = Object::service_cidr(&cidr.metadata, cidr.spec);
@@ -99,23 +113,22 @@ impl KindWatch<'_> {
             }
             object
         };
-        let mut trouble = Trouble::default();
+        let mut failures = Failures::default();
         for version in CIDR_VERSIONS.into_iter().cycle() {
             let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", version, "ServiceCIDR"));
             let api = Api::all_with(self.cluster.client(self.kind), &kind);
-            self.follow(&api, &watcher::Config::default(), &convert, &mut trouble).await?;
+            self.follow(&api, &watcher::Config::default(), &convert, &mut failures).await?;
         }
         bail!("there is no version of {}", self.kind)
     }
 
-    /// Follows one watch until it has to begin anew, or the API server does not have the kind. Nothing is sent of a list before it
-    /// is complete.
+    /// Runs one watcher until it has to be replaced. The objects of a list are sent when the list is complete.
     async fn follow<K>(
         self,
         api: &Api<K>,
         config: &watcher::Config,
         convert: impl Fn(K) -> Object,
-        trouble: &mut Trouble,
+        failures: &mut Failures,
     ) -> Result<()>
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -133,18 +146,18 @@ impl KindWatch<'_> {
                     continue;
                 }
                 Ok(watcher::Event::InitDone) => {
-                    trouble.end();
+                    failures.forget_error();
                     Event::Listed(self.kind, std::mem::take(&mut listed))
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    trouble.calm();
+                    failures.reset_backoff();
                     Event::Changed(convert(object))
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    trouble.calm();
+                    failures.reset_backoff();
                     Event::Removed(self.kind, object_name(object.meta()))
                 }
-                Err(error) => match self.fail(&error, trouble).await? {
+                Err(error) => match self.fail(&error, failures).await? {
                     Recovery::Retry | Recovery::Forbidden => continue,
                     Recovery::Relist | Recovery::Unserved => return Ok(()),
                 },
@@ -154,19 +167,19 @@ impl KindWatch<'_> {
         bail!("the watch of {} ended", self.kind)
     }
 
-    /// Says what is wrong, and waits.
-    async fn fail(self, error: &watcher::Error, trouble: &mut Trouble) -> Result<Recovery> {
-        let verdict = verdict(error);
-        let is_missing = self.kind.is_optional() && matches!(verdict, Recovery::Unserved | Recovery::Forbidden);
-        let is_new = trouble.report(self.cluster.server(), self.kind, error);
+    /// Logs an error, waits, and returns the recovery.
+    async fn fail(self, error: &watcher::Error, failures: &mut Failures) -> Result<Recovery> {
+        let recovery = recovery_from(error);
+        let is_missing = self.kind.is_optional() && matches!(recovery, Recovery::Unserved | Recovery::Forbidden);
+        let is_new = failures.report(self.cluster.server(), self.kind, error);
         if !is_missing {
             self.cluster.watches().fails(self.kind);
         } else if is_new {
-            // That is as good as none of it.
+            // Without access to an optional kind, the agent works as if the kind had no objects.
             self.send(Event::Listed(self.kind, Vec::new())).await?;
         }
-        trouble.wait().await;
-        Ok(verdict)
+        failures.wait().await;
+        Ok(recovery)
     }
 
     async fn send(self, event: Event) -> Result<()> {
@@ -174,7 +187,8 @@ impl KindWatch<'_> {
     }
 }
 
-fn verdict(error: &watcher::Error) -> Recovery {
+/// The recovery from an error of the watcher.
+fn recovery_from(error: &watcher::Error) -> Recovery {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Recovery::Relist,
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -192,15 +206,15 @@ fn verdict(error: &watcher::Error) -> Recovery {
     }
 }
 
-/// What is wrong with a watch, said once, and how long to wait before it is tried again.
+/// The last logged error of a watch, so that it is logged once, and the backoff of its requests.
 #[derive(Default)]
-struct Trouble {
+struct Failures {
     last: Option<String>,
     backoff: DefaultBackoff,
 }
 
-impl Trouble {
-    /// True if it was not said just before.
+impl Failures {
+    /// Logs an error. Returns whether it differs from the last one.
     fn report(&mut self, server: &str, kind: ObjectKind, error: &watcher::Error) -> bool {
         let text = error_text::of_error(error);
         if self.last.as_ref() == Some(&text) {
@@ -211,19 +225,20 @@ impl Trouble {
         true
     }
 
+    /// Waits for the time of the backoff.
     async fn wait(&mut self) {
         if let Some(wait) = self.backoff.next() {
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Everything is known again. A list alone is no reason to hurry next time: it may be all that a server manages.
-    fn end(&mut self) {
+    /// A list is complete. The backoff stays, because an overloaded server may answer lists and fail at each watch.
+    fn forget_error(&mut self) {
         self.last = None;
     }
 
-    /// The watch itself works.
-    fn calm(&mut self) {
+    /// The watch has sent an event, so the backoff starts again at its minimum.
+    fn reset_backoff(&mut self) {
         self.backoff.reset();
     }
 }

@@ -1,6 +1,7 @@
 //! Files as a source: the same objects as the API server has, in YAML or JSON, for a machine without a cluster.
 //!
-//! A Service without an EndpointSlice gets its endpoints from the Pods that are given, if it has a selector, else from Endpoints.
+//! A Service without an EndpointSlice gets its endpoints from the Pods that are given, if it has a selector, else from
+//! Endpoints.
 
 mod beta;
 mod faults;
@@ -117,8 +118,8 @@ impl Manifests {
         Ok(gone.chain(changed).collect())
     }
 
-    /// Reads a file, if it is new or changed. One that no longer parses keeps its last good content; only one that is gone takes its
-    /// objects away.
+    /// Reads a file, if it is new or changed. One that no longer parses keeps its last good content; only one that is gone
+    /// takes its objects away.
     fn update(&mut self, path: &Path, patience: Patience) -> ReadOutcome {
         let stamp = match files::look(path) {
             Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return ReadOutcome::Same,

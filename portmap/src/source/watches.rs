@@ -1,4 +1,6 @@
-//! Which watches fail, and since when: a source says so, the loop and the servers pass it on.
+//! The state of the watches: which watches fail, and since when.
+//!
+//! A source reports successes and failures here; `agent` and `serve` publish them.
 
 use std::{
     collections::BTreeMap,
@@ -12,100 +14,102 @@ use std::{
 
 use crate::model::event::ObjectKind;
 
-/// A watch that fails for less is nothing to tell anybody: it was broken off, and is being taken up again.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A watch that fails for less time is not reported: an interrupted watch usually continues within seconds.
+const REPORT_AFTER: Duration = Duration::from_secs(15);
 
-/// A request that is answered later than this has left a gap in what is heard.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A response that takes longer than this delays events noticeably.
+const SLOW: Duration = Duration::from_secs(1);
 
-/// What happened during a gap has been told this long after it.
-const CATCHING_UP: Duration = Duration::from_secs(2);
+/// After a delay, all events of that time have arrived within this time.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// What is known of the watches.
+/// The state of all watches of a source.
 #[derive(Debug, Default)]
 pub struct Watches {
     states: Mutex<States>,
-    /// Whether files give Nodes, but not the own one.
+    /// Whether the manifest files have Nodes, but not the Node of the agent.
     has_nodes_of_others: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct States {
-    /// When each of those that fail now failed first.
+    /// The watches that fail, with the time of the first failure.
     failing: BTreeMap<ObjectKind, Instant>,
-    /// Since when each of those that wait for an answer does.
-    asking: BTreeMap<ObjectKind, Instant>,
-    /// When each worked again after a gap.
+    /// The watches that wait for a response, with the time of the request.
+    waiting: BTreeMap<ObjectKind, Instant>,
+    /// The last time that each watch continued after a failure or a delay.
     resumed: BTreeMap<ObjectKind, Instant>,
 }
 
-/// What is not heard of.
+/// Watches that fail for too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// The kinds of objects.
+    /// The kinds of objects whose watches fail, in order.
     pub kinds: Vec<ObjectKind>,
-    /// How long ago the first of them failed.
+    /// The time since the first failure.
     pub lasting: Duration,
 }
 
-/// As a sentence.
+/// A sentence for status pages and `/readyz`.
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} for {} s", nothing_heard_of(&self.kinds), self.lasting.as_secs())
     }
 }
 
-/// What is said of kinds whose watches fail.
+/// A sentence about the kinds whose watches fail.
 pub fn nothing_heard_of(kinds: &[ObjectKind]) -> String {
     let names: Vec<String> = kinds.iter().map(ObjectKind::to_string).collect();
-    format!("nothing is heard of {}", names.join(", "))
+    format!("the watch of {} fails", names.join(", "))
 }
 
 impl Watches {
-    /// Says whether files give Nodes, but not the own one.
-    pub fn set_nodes_of_others(&self, are_all: bool) {
-        self.has_nodes_of_others.store(are_all, Ordering::Relaxed);
+    /// Sets whether the manifest files have Nodes, but not the Node of the agent.
+    pub fn set_nodes_of_others(&self, has_nodes_of_others: bool) {
+        self.has_nodes_of_others.store(has_nodes_of_others, Ordering::Relaxed);
     }
 
-    /// Whether files give Nodes, but not the own one.
+    /// Whether the manifest files have Nodes, but not the Node of the agent. False for an API server.
     pub fn has_nodes_of_others(&self) -> bool {
         self.has_nodes_of_others.load(Ordering::Relaxed)
     }
 
-    /// A watch has sent a request.
+    /// Records that a watch has sent a request.
     pub fn asks(&self, kind: ObjectKind) {
-        self.lock().asking.entry(kind).or_insert_with(Instant::now);
+        self.lock().waiting.entry(kind).or_insert_with(Instant::now);
     }
 
-    /// A watch failed.
+    /// Records that a watch failed.
     pub fn fails(&self, kind: ObjectKind) {
         self.lock().failing.entry(kind).or_insert_with(Instant::now);
     }
 
-    /// A watch works. True if it failed before.
+    /// Records that a watch works. Returns whether it failed before.
     pub fn works(&self, kind: ObjectKind) -> bool {
         let mut states = self.lock();
-        let was_silent = states.asking.remove(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
+        let was_slow = states.waiting.remove(&kind).is_some_and(|since| since.elapsed() >= SLOW);
         let has_failed = states.failing.remove(&kind).is_some();
-        if was_silent || has_failed {
+        if was_slow || has_failed {
             states.resumed.insert(kind, Instant::now());
         }
         has_failed
     }
 
-    /// Whether a change is heard of within moments, and all those before have been. Of two watches one may hear of a change of an
-    /// object, and the other may not.
+    /// Whether the events of a kind are up to date: its watch works and has caught up after its last failure or delay.
+    ///
+    /// The watches are independent. A Service that moves from one watch to another may be missing in both while one of them is
+    /// late.
     pub fn hears(&self, kind: ObjectKind) -> bool {
         let states = self.lock();
-        let is_silent = states.asking.get(&kind).is_some_and(|since| since.elapsed() >= SILENCE);
-        let is_behind = states.resumed.get(&kind).is_some_and(|since| since.elapsed() < CATCHING_UP);
-        !(is_silent || is_behind || states.failing.contains_key(&kind))
+        let is_slow = states.waiting.get(&kind).is_some_and(|since| since.elapsed() >= SLOW);
+        let is_behind = states.resumed.get(&kind).is_some_and(|since| since.elapsed() < CATCH_UP);
+        !(is_slow || is_behind || states.failing.contains_key(&kind))
     }
 
-    /// What has not been heard of for too long.
+    /// The watches that fail for at least 15 seconds; `None` if there is none.
     pub fn outage(&self) -> Option<Outage> {
         let states = self.lock();
-        let lasting = states.failing.iter().filter(|(_, since)| since.elapsed() >= PATIENCE);
+        let lasting = states.failing.iter().filter(|(_, since)| since.elapsed() >= REPORT_AFTER);
         let (kinds, all): (Vec<ObjectKind>, Vec<Instant>) = lasting.unzip();
         Some(Outage { kinds, lasting: all.iter().min()?.elapsed() })
     }
@@ -124,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_told_when_it_lasts() {
+    fn an_outage_is_reported_after_some_time() {
         let watches = Watches::default();
         watches.fails(ObjectKind::Slice);
-        assert_eq!(watches.outage(), None, "it has only just begun");
+        assert_eq!(watches.outage(), None, "the watch fails since a moment");
 
         watches.lock().failing.insert(ObjectKind::Slice, ago(20));
         watches.lock().failing.insert(ObjectKind::Node, ago(30));
@@ -138,33 +142,33 @@ mod tests {
     }
 
     #[test]
-    fn what_works_again_did_not_fail_for_long() {
+    fn a_watch_that_works_again_has_no_outage() {
         let watches = Watches::default();
         watches.lock().failing.insert(ObjectKind::Slice, ago(20));
         watches.fails(ObjectKind::Slice);
-        assert!(watches.outage().is_some(), "it fails since the first time");
+        assert!(watches.outage().is_some(), "the time of the first failure counts");
         assert!(watches.works(ObjectKind::Slice));
         assert!(!watches.works(ObjectKind::Slice));
         assert_eq!(watches.outage(), None);
     }
 
     #[test]
-    fn what_was_not_heard_of_is_told_some_time_after_the_gap() {
+    fn a_watch_is_up_to_date_some_time_after_a_delay() {
         let watches = Watches::default();
         watches.asks(ObjectKind::Slice);
-        assert!(watches.hears(ObjectKind::Slice), "it has only just asked");
+        assert!(watches.hears(ObjectKind::Slice), "the request is a moment old");
         assert!(!watches.works(ObjectKind::Slice));
-        assert!(watches.hears(ObjectKind::Slice), "a watch that is taken up at once leaves no gap");
+        assert!(watches.hears(ObjectKind::Slice), "a quick response is no delay");
 
-        watches.lock().asking.insert(ObjectKind::Slice, ago(1));
-        assert!(!watches.hears(ObjectKind::Slice), "there is no answer");
+        watches.lock().waiting.insert(ObjectKind::Slice, ago(1));
+        assert!(!watches.hears(ObjectKind::Slice), "there is no response");
         watches.works(ObjectKind::Slice);
-        assert!(!watches.hears(ObjectKind::Slice), "what happened meanwhile is on its way");
+        assert!(!watches.hears(ObjectKind::Slice), "delayed events may still arrive");
         watches.lock().resumed.insert(ObjectKind::Slice, ago(2));
         assert!(watches.hears(ObjectKind::Slice));
 
         watches.fails(ObjectKind::Slice);
-        assert!(!watches.hears(ObjectKind::Slice), "it fails");
-        assert!(watches.hears(ObjectKind::Service), "that is another's");
+        assert!(!watches.hears(ObjectKind::Slice), "the watch fails");
+        assert!(watches.hears(ObjectKind::Service), "that is another watch");
     }
 }

@@ -1,8 +1,8 @@
-//! The way to the API server, and back to it after trouble.
+//! The HTTP client of the API server, and its recovery after errors.
 //!
-//! Addresses, authorities and credentials change while an agent runs. Whoever is not let in, or finds nobody, reads them again
-//! before the next request; watches do not notice, and go on from where they were. So does whoever finds another server there: which
-//! of two routes a connection takes is for `connector` to know.
+//! Addresses, certificate authorities and credentials change while an agent runs. After a failed connection or a 401
+//! Unauthorized, the configuration is read again before the next request. Watches continue from their resourceVersion.
+//! [`super::connector`] makes the TCP connections, and selects their route.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,58 +28,60 @@ use tower::{BoxError, ServiceBuilder, service_fn};
 use super::connector::{Connector, Route};
 use crate::{model::event::ObjectKind, source::Watches};
 
-/// Nothing at all is heard for so long: the connection is given up. A watch hears a bookmark each minute, changes or not.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A connection without any data for this time is closed. A watch gets a bookmark each minute, even without changes.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// For a connection to be made, TLS included.
-const CONNECTING: Duration = Duration::from_secs(10);
+/// Timeout of a new connection, including the TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No server makes us wait for longer.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// Maximum of the wait that a server requests by `Retry-After`.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
-/// An API server.
+/// An API server, as one client for all watches.
 pub struct Cluster {
+    /// `--kubeconfig`, read again after errors.
     kubeconfig: Option<PathBuf>,
-    /// Its address, for people.
+    /// The URL of the API server at the start, for log lines.
     server: String,
     connector: Connector,
-    way: Mutex<Way>,
+    access: Mutex<Access>,
     watches: Arc<Watches>,
 }
 
-/// How requests get there.
-struct Way {
+/// The current client, and the state of the server.
+struct Access {
     client: Client,
-    /// Clients before this one: what becomes of their requests says nothing of it.
+    /// The number of earlier clients. Results of their requests are ignored.
     earlier: u64,
-    is_doubted: bool,
-    /// Until then the server does not want to be asked.
-    rest: Instant,
+    /// Whether the configuration is read again before the next request.
+    is_outdated: bool,
+    /// No request is sent before this time, by `Retry-After` of the server.
+    not_before: Instant,
 }
 
 impl Cluster {
-    /// That of a kubeconfig file, else of `$KUBECONFIG`, `~/.kube/config` or the pod's service account.
+    /// See [`super::open`].
     pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Self>> {
         let config = configuration(kubeconfig).await?;
         tracing::info!("watching {}", config.cluster_url);
         let server = config.cluster_url.to_string();
         let connector = Connector::new();
         let client = new_client(config, &connector)?;
-        let way = Mutex::new(Way { client, earlier: 0, is_doubted: false, rest: Instant::now() });
-        Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, connector, way, watches }))
+        let access = Mutex::new(Access { client, earlier: 0, is_outdated: false, not_before: Instant::now() });
+        Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, connector, access, watches }))
     }
 
-    /// Its address, for people.
+    /// The URL of the API server at the start, for log lines.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// What is known of its watches.
+    /// The state of the watches of this API server.
     pub fn watches(&self) -> &Watches {
         &self.watches
     }
 
-    /// A client for the watch of one kind. Any answer but a refusal says that the watch works.
+    /// A client for the watch of one kind. A successful response records that the watch works.
     pub fn client(self: &Arc<Self>, kind: ObjectKind) -> Client {
         let cluster = self.clone();
         let send = move |request| {
@@ -90,60 +92,65 @@ impl Cluster {
     }
 
     async fn send(&self, kind: ObjectKind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
-        let rest = self.way.lock().await.rest;
-        sleep_until(rest).await;
+        let not_before = self.access.lock().await.not_before;
+        sleep_until(not_before).await;
         self.watches.asks(kind);
         let (client, number) = self.client_now().await;
         let outcome = client.send(request).await;
         let Ok(response) = outcome else {
-            self.doubt(number).await;
+            self.mark_outdated(number).await;
             return outcome;
         };
         if response.status().is_success() {
             self.answered(kind, number).await;
         }
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.doubt(number).await;
+            self.mark_outdated(number).await;
         }
-        if let Some(wait) = wanted_wait(response.headers()) {
-            self.way.lock().await.rest = Instant::now() + wait;
+        if let Some(wait) = requested_wait(response.headers()) {
+            self.access.lock().await.not_before = Instant::now() + wait;
         }
         Ok(response)
     }
 
-    /// The client for a request, and its number.
+    /// The client for a request, and its number. Creates a new client if the configuration is outdated.
     async fn client_now(&self) -> (Client, u64) {
-        let mut way = self.way.lock().await;
-        if std::mem::take(&mut way.is_doubted) {
-            self.connector.doubt();
-            way.earlier += 1;
+        let mut access = self.access.lock().await;
+        if std::mem::take(&mut access.is_outdated) {
+            self.connector.failed();
+            access.earlier += 1;
             match configuration(self.kubeconfig.as_deref()).await.and_then(|config| new_client(config, &self.connector)) {
-                Ok(client) => way.client = client,
-                Err(error) => tracing::warn!("going on with the credentials read before: {error:#}"),
+                Ok(client) => access.client = client,
+                Err(error) => {
+                    tracing::warn!("failed to renew the configuration of the API server, using the former one: {error:#}")
+                }
             }
         }
-        (way.client.clone(), way.earlier)
+        (access.client.clone(), access.earlier)
     }
 
+    /// Records a successful response to a request of the client with this number.
     async fn answered(&self, kind: ObjectKind, client: u64) {
         if self.watches.works(kind) {
             tracing::info!("{kind} are watched again");
         }
-        if self.way.lock().await.earlier == client && self.connector.answered() == Some(Route::Led) {
+        if self.access.lock().await.earlier == client && self.connector.answered() == Some(Route::Translated) {
             tracing::warn!(
-                "{} is reached only as portmap's own tables lead: if the API server's addresses change while no agent runs, the next \
-                 one cannot find it; give the agent an address that works without Services (KUBERNETES_SERVICE_HOST)",
+                "{} is reachable only through portmap's own translation: if the API server's addresses change while no agent runs, \
+                 the next agent cannot connect; give the agent an address that works without Services (KUBERNETES_SERVICE_HOST)",
                 self.server
             );
         }
     }
 
-    async fn doubt(&self, client: u64) {
-        let mut way = self.way.lock().await;
-        way.is_doubted |= way.earlier == client;
+    /// Has the configuration read again before the next request, unless the client with this number is already replaced.
+    async fn mark_outdated(&self, client: u64) {
+        let mut access = self.access.lock().await;
+        access.is_outdated |= access.earlier == client;
     }
 }
 
+/// The configuration of [`super::open`].
 async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
     let Some(path) = kubeconfig else {
         return Config::infer()
@@ -156,21 +163,21 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
         .with_context(|| format!("failed to use the kubeconfig {}", path.display()))
 }
 
-/// As kube makes one, but for the connections.
+/// A client as kube-rs creates it, but with the connections of `connector`.
 fn new_client(config: Config, connector: &Connector) -> Result<Client> {
-    const FAILED: &str = "failed to make a client of the API server";
+    const FAILED: &str = "failed to create a client of the API server";
     if config.proxy_url.is_some() {
-        // It says that there are no proxies here.
+        // Fails: kube-rs is built without support for proxies, and its error says so.
         return Client::try_from(config).context(FAILED);
     }
     let https = config.rustls_https_connector_with_connector(connector.service()).context(FAILED)?;
     let mut connector = TimeoutConnector::new(https);
-    connector.set_connect_timeout(Some(CONNECTING));
-    connector.set_read_timeout(Some(SILENCE));
-    // Or the time that a connection lay idle would count.
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_read_timeout(Some(READ_TIMEOUT));
+    // Without this, the read timeout would include the time in which the connection was idle.
     connector.set_reset_reader_on_write(true);
     let http = HttpClient::builder(TokioExecutor::new()).build(connector);
-    // There is no layer that tries again: in silence it could not say what is wrong.
+    // No retry layer: it would repeat requests without a log line.
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().context(FAILED)?)
@@ -180,10 +187,10 @@ fn new_client(config: Config, connector: &Connector) -> Result<Client> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// How long a server that turned a request away wants not to be asked.
-fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
+/// The wait that a server requests by `Retry-After` in seconds, at most `MAX_WAIT`. A date is ignored.
+fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+    Some(Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
 #[cfg(test)]
@@ -191,11 +198,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_given_the_time_it_asks_for() {
-        let wait = |text: &'static str| wanted_wait(&[(RETRY_AFTER, text.parse().expect("a header"))].into_iter().collect());
+    fn the_wait_that_a_server_requests_is_limited() {
+        let wait = |text: &'static str| requested_wait(&[(RETRY_AFTER, text.parse().expect("a header"))].into_iter().collect());
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("86400"), Some(LONGEST_WAIT));
+        assert_eq!(wait("86400"), Some(MAX_WAIT));
         assert_eq!(wait("Wed, 21 Oct 2026 07:28:00 GMT"), None);
-        assert_eq!(wanted_wait(&HeaderMap::new()), None);
+        assert_eq!(requested_wait(&HeaderMap::new()), None);
     }
 }

@@ -1,9 +1,9 @@
-//! TCP connections to the API server, past the node's tables or led by them.
+//! TCP connections to the API server, with or without translation by the node's eBPF programs.
 //!
-//! The programs translate the agent's own calls like any others. Where the API server's address is a Service's, the tables may be
-//! all that leads there; and they may lead to a wrong place: they are as old as the last agent, and a Service may claim that very
-//! address. Neither can be known before. So both routes are tried, and the one that worked last goes first. The first that connects
-//! is taken; whether the API server is there shows in TLS and in its answers, which `connection` judges.
+//! If the API server's address is the address of a Service, translation may be the only way to reach it. But translation may
+//! also be wrong: the maps are as old as the last agent, and another Service may claim the API server's address. The right
+//! route is unknown in advance. So both routes are tried, the last successful one first, and the first TCP connection is used.
+//! TLS and the responses show whether the API server is there; [`super::connection`] reports the result.
 
 use std::{
     future::Future,
@@ -25,60 +25,61 @@ use tower::{Service, service_fn};
 
 use crate::kernel::OWN_PRIORITY;
 
-/// How long an attempt is alone before the next begins, if it does not fail at once.
+/// Delay between the start of two attempts. The next attempt starts at once if an attempt fails.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// How long the tables are not asked when the API server, which answered past them, does not any more. It may just start again, and a
-/// Service with its address must not be taken for it meanwhile.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The time without translated connections after an API server stops to respond that was reachable without translation. It may
+/// only restart, and meanwhile a Service that claims its address must not receive the connections.
+const UNTRANSLATED_ONLY: Duration = Duration::from_mins(1);
 
-/// For one attempt: less than for a connection with TLS, so that the reasons of all attempts are told.
-const ATTEMPT: Duration = Duration::from_secs(8);
+/// Timeout of one attempt. Shorter than the timeout of the whole connection, so that the errors of all attempts are reported.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How the node's tables deal with a connection of the agent's.
+/// Whether the node's eBPF programs translate a connection of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// They leave it alone.
-    Past,
-    /// They lead it, as they lead those of other processes.
-    Led,
+    /// Not translated, by [`OWN_PRIORITY`].
+    Untranslated,
+    /// Translated like connections of other processes.
+    Translated,
 }
 
 impl Route {
     const fn other(self) -> Self {
         match self {
-            Self::Past => Self::Led,
-            Self::Led => Self::Past,
+            Self::Untranslated => Self::Translated,
+            Self::Translated => Self::Untranslated,
         }
     }
 }
 
-/// Makes connections, and remembers which route is good.
+/// Makes TCP connections, and keeps the state of the routes.
 #[derive(Clone)]
 pub struct Connector(Arc<Mutex<ConnectionRoutes>>);
 
-/// What is known of the routes.
+/// The state of the two routes.
 #[derive(Debug)]
 struct ConnectionRoutes {
-    /// The one to try first.
+    /// The route to try first.
     first: Route,
-    /// The one that connected last.
+    /// The route of the last TCP connection.
     connected: Route,
-    /// The API server answered since the last doubt.
+    /// Whether the API server has responded since the last failure.
     has_answered: bool,
-    /// The one on which it answered last.
+    /// The route of the API server's last response.
     answered: Option<Route>,
-    /// When something went wrong first after that.
+    /// The time of the first failure after that response.
     failing_since: Option<Instant>,
 }
 
 impl Connector {
-    /// Past the tables first: that is right for every address but a Service's that nobody else serves.
+    /// A connector that starts without translation. This works for every address except a Service address that only portmap
+    /// serves.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(ConnectionRoutes::new())))
     }
 
-    /// As hyper takes it.
+    /// The connector as hyper uses it.
     pub fn service(
         &self,
     ) -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static
@@ -90,15 +91,15 @@ impl Connector {
         })
     }
 
-    /// The API server has answered on a connection. Returns the route if its last answer came on the other, or none came before.
+    /// Records a response of the API server. Returns the route if it is not the route of the response before.
     pub fn answered(&self) -> Option<Route> {
         self.lock().answered()
     }
 
-    /// Something went wrong on a connection. If the API server never answered since the last time, another server may be there:
-    /// the other route goes first then.
-    pub fn doubt(&self) {
-        self.lock().doubt(Instant::now());
+    /// Records a failed request. If the API server has not responded since the failure before, another server may have the
+    /// address: then the other route is tried first.
+    pub fn failed(&self) {
+        self.lock().failed(Instant::now());
     }
 
     async fn connect(&self, uri: Uri) -> Result<TcpStream> {
@@ -109,8 +110,8 @@ impl Connector {
         let (route, stream) = match first_of(HEAD_START, attempts).await {
             Ok(connected) => connected,
             Err(failed) => {
-                self.lock().fail(Instant::now());
-                return Err(refusal(&failed)).with_context(|| format!("failed to connect to {uri}"));
+                self.lock().mark_failure(Instant::now());
+                return Err(connect_error(&failed)).with_context(|| format!("failed to connect to {uri}"));
             }
         };
         self.lock().connected = route;
@@ -124,17 +125,21 @@ impl Connector {
 
 impl ConnectionRoutes {
     const fn new() -> Self {
-        let (first, connected) = (Route::Past, Route::Past);
+        let (first, connected) = (Route::Untranslated, Route::Untranslated);
         Self { first, connected, has_answered: false, answered: None, failing_since: None }
     }
 
-    /// The routes for a connection that is made now, in their order.
+    /// The routes for a new connection, in the order of the attempts.
     fn to_try(&self, now: Instant) -> Vec<Route> {
-        let lasts = self.failing_since.is_some_and(|since| now.duration_since(since) >= PATIENCE);
-        if self.answered == Some(Route::Past) && !lasts { vec![Route::Past] } else { vec![self.first, self.first.other()] }
+        let is_lasting = self.failing_since.is_some_and(|since| now.duration_since(since) >= UNTRANSLATED_ONLY);
+        if self.answered == Some(Route::Untranslated) && !is_lasting {
+            vec![Route::Untranslated]
+        } else {
+            vec![self.first, self.first.other()]
+        }
     }
 
-    fn fail(&mut self, now: Instant) {
+    fn mark_failure(&mut self, now: Instant) {
         self.failing_since.get_or_insert(now);
     }
 
@@ -146,14 +151,15 @@ impl ConnectionRoutes {
         (before != Some(self.connected)).then_some(self.connected)
     }
 
-    fn doubt(&mut self, now: Instant) {
-        self.fail(now);
+    fn failed(&mut self, now: Instant) {
+        self.mark_failure(now);
         if !std::mem::take(&mut self.has_answered) {
             self.first = self.connected.other();
         }
     }
 }
 
+/// The addresses of the API server's host.
 async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>> {
     let host = uri.host().with_context(|| format!("{uri} names no host"))?;
     let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
@@ -165,7 +171,11 @@ async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The first attempt that succeeds, or why all failed. Each begins when the one before it fails, or after this time.
+/// Runs attempts until one succeeds; the next attempt starts when one fails, or after `head_start`.
+///
+/// # Errors
+///
+/// The routes and errors of all attempts.
 async fn first_of<F, T>(head_start: Duration, attempts: impl Iterator<Item = F>) -> Result<(Route, T), Vec<(Route, Error)>>
 where
     F: Future<Output = (Route, Result<T>)>,
@@ -190,38 +200,38 @@ where
 }
 
 async fn attempt(route: Route, address: SocketAddr) -> (Route, Result<TcpStream>) {
-    let connected = timeout(ATTEMPT, connect_by(route, address)).await;
-    (route, connected.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ATTEMPT.as_secs()))))
+    let connected = timeout(ATTEMPT_TIMEOUT, connect_by(route, address)).await;
+    (route, connected.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()))))
 }
 
 async fn connect_by(route: Route, address: SocketAddr) -> Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if route == Route::Led {
+    if route == Route::Translated {
         return Ok(socket.connect(address).await?);
     }
-    let marked = setsockopt(&socket, sockopt::Priority, &OWN_PRIORITY.cast_signed());
-    marked.context("failed to set SO_PRIORITY, which takes CAP_NET_ADMIN")?;
+    let set = setsockopt(&socket, sockopt::Priority, &OWN_PRIORITY.cast_signed());
+    set.context("failed to set SO_PRIORITY, which requires CAP_NET_ADMIN")?;
     let stream = socket.connect(address).await?;
-    // It is for the programs only: packets are sent like those of others.
+    // Only the programs use the priority, in connect(). Packets are sent with the default priority.
     setsockopt(&stream, sockopt::Priority, &0).context("failed to reset SO_PRIORITY")?;
     Ok(stream)
 }
 
-/// What to tell of attempts that failed. Where the routes differ, the address is one that the tables have a say in.
-fn refusal(failed: &[(Route, Error)]) -> Error {
+/// The error of failed attempts. It names both routes if their errors differ, because then translation matters for the address.
+fn connect_error(failed: &[(Route, Error)]) -> Error {
     let of = |route| {
         let mut texts: Vec<_> =
             failed.iter().filter(|(other, _)| *other == route).map(|(_, error)| format!("{error:#}")).collect();
         texts.dedup();
         texts.join(", ")
     };
-    let (past, led) = (of(Route::Past), of(Route::Led));
-    if led.is_empty() || past == led {
-        return anyhow!(past);
+    let (untranslated, translated) = (of(Route::Untranslated), of(Route::Translated));
+    if translated.is_empty() || untranslated == translated {
+        return anyhow!(untranslated);
     }
     anyhow!(
-        "past portmap's tables: {past}; led by them: {led}. If this is a Service's address, give the agent one that works without \
-         Services: KUBERNETES_SERVICE_HOST, or --kubeconfig"
+        "without portmap's translation: {untranslated}; with it: {translated}. If this is a Service's address, give the agent an \
+         address that works without Services: KUBERNETES_SERVICE_HOST, or --kubeconfig"
     )
 }
 
@@ -236,41 +246,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_on_which_nothing_answers_gives_way_to_the_other() {
+    fn a_route_without_responses_is_tried_after_the_other() {
         let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
-        routes.doubt(now);
-        assert_eq!(routes.first, Route::Led);
-        routes.connected = Route::Led;
-        routes.doubt(now);
-        assert_eq!(routes.first, Route::Past);
+        routes.failed(now);
+        assert_eq!(routes.first, Route::Translated);
+        routes.connected = Route::Translated;
+        routes.failed(now);
+        assert_eq!(routes.first, Route::Untranslated);
     }
 
     #[test]
-    fn a_route_that_was_good_is_tried_once_more() {
+    fn a_route_with_a_response_is_tried_once_more() {
         let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
-        routes.connected = Route::Led;
-        assert_eq!(routes.answered(), Some(Route::Led));
-        assert_eq!(routes.answered(), None, "it is told once");
-        routes.doubt(now);
-        assert_eq!(routes.first, Route::Led);
-        routes.doubt(now);
-        assert_eq!(routes.first, Route::Past);
+        routes.connected = Route::Translated;
+        assert_eq!(routes.answered(), Some(Route::Translated));
+        assert_eq!(routes.answered(), None, "the route has not changed");
+        routes.failed(now);
+        assert_eq!(routes.first, Route::Translated);
+        routes.failed(now);
+        assert_eq!(routes.first, Route::Untranslated);
     }
 
     #[test]
-    fn the_tables_are_asked_when_the_api_server_does_not_come_back() {
+    fn translation_is_tried_if_the_api_server_stays_away() {
         let (mut routes, now) = (ConnectionRoutes::new(), Instant::now());
-        assert_eq!(routes.to_try(now), [Route::Past, Route::Led], "at first");
+        assert_eq!(routes.to_try(now), [Route::Untranslated, Route::Translated], "at first");
         routes.answered();
-        routes.fail(now);
-        routes.doubt(now + PATIENCE / 2);
-        assert_eq!(routes.to_try(now + PATIENCE / 2), [Route::Past]);
-        assert_eq!(routes.to_try(now + PATIENCE).len(), 2, "since the first failure");
+        routes.mark_failure(now);
+        routes.failed(now + UNTRANSLATED_ONLY / 2);
+        assert_eq!(routes.to_try(now + UNTRANSLATED_ONLY / 2), [Route::Untranslated]);
+        assert_eq!(routes.to_try(now + UNTRANSLATED_ONLY).len(), 2, "since the first failure");
         routes.answered();
-        assert_eq!(routes.to_try(now + PATIENCE), [Route::Past], "it came back");
-        routes.connected = Route::Led;
+        assert_eq!(routes.to_try(now + UNTRANSLATED_ONLY), [Route::Untranslated], "the API server responds again");
+        routes.connected = Route::Translated;
         routes.answered();
-        assert_eq!(routes.to_try(now), [Route::Led, Route::Past], "the tables led there");
+        assert_eq!(routes.to_try(now), [Route::Translated, Route::Untranslated], "the translated route had a response");
     }
 
     type Attempt = BoxFuture<'static, (Route, Result<u32>)>;
@@ -283,45 +293,48 @@ mod tests {
 
     async fn first(head_start: Duration, attempts: [Attempt; 2]) -> (Route, u32) {
         let first = timeout(Duration::from_mins(1), first_of(head_start, attempts.into_iter()));
-        first.await.expect("it takes no time").expect("a connection")
+        first.await.expect("no attempt takes a minute").expect("a connection")
     }
 
     #[tokio::test]
     async fn the_next_attempt_does_not_wait_for_one_that_hangs() {
         let hangs = future::pending().boxed();
-        assert_eq!(first(Duration::from_millis(1), [hangs, ready(Route::Led, Ok(2))]).await, (Route::Led, 2));
+        assert_eq!(first(Duration::from_millis(1), [hangs, ready(Route::Translated, Ok(2))]).await, (Route::Translated, 2));
     }
 
     #[tokio::test]
     async fn the_next_attempt_begins_when_one_fails() {
-        let fails = ready(Route::Past, Err(anyhow!("refused")));
-        assert_eq!(first(LONG, [fails, ready(Route::Led, Ok(2))]).await, (Route::Led, 2));
+        let fails = ready(Route::Untranslated, Err(anyhow!("refused")));
+        assert_eq!(first(LONG, [fails, ready(Route::Translated, Ok(2))]).await, (Route::Translated, 2));
     }
 
     #[tokio::test]
     async fn an_attempt_that_succeeds_is_the_only_one() {
-        let never = future::lazy(|_| panic!("it is not needed")).boxed();
-        assert_eq!(first(LONG, [ready(Route::Past, Ok(1)), never]).await, (Route::Past, 1));
+        let never = future::lazy(|_| panic!("the second attempt is not needed")).boxed();
+        assert_eq!(first(LONG, [ready(Route::Untranslated, Ok(1)), never]).await, (Route::Untranslated, 1));
     }
 
     #[tokio::test]
     async fn an_attempt_may_succeed_after_the_next_failed() {
         let (fail, has_failed) = oneshot::channel();
-        let slow = has_failed.map(|_| (Route::Past, Ok(1))).boxed();
+        let slow = has_failed.map(|_| (Route::Untranslated, Ok(1))).boxed();
         let fails = future::lazy(move |_| {
-            fail.send(()).expect("somebody waits");
-            (Route::Led, Err(anyhow!("refused")))
+            fail.send(()).expect("the first attempt waits");
+            (Route::Translated, Err(anyhow!("refused")))
         });
-        assert_eq!(first(Duration::from_millis(1), [slow, fails.boxed()]).await, (Route::Past, 1));
+        assert_eq!(first(Duration::from_millis(1), [slow, fails.boxed()]).await, (Route::Untranslated, 1));
     }
 
     #[test]
-    fn the_tables_are_named_where_they_make_a_difference() {
-        let failed = |past, led| refusal(&[(Route::Past, anyhow!("{past}")), (Route::Led, anyhow!("{led}"))]).to_string();
+    fn both_routes_are_named_if_their_errors_differ() {
+        let failed = |untranslated, translated| {
+            connect_error(&[(Route::Untranslated, anyhow!("{untranslated}")), (Route::Translated, anyhow!("{translated}"))])
+                .to_string()
+        };
         assert_eq!(failed("refused", "refused"), "refused");
-        assert_eq!(refusal(&[(Route::Past, anyhow!("refused"))]).to_string(), "refused");
+        assert_eq!(connect_error(&[(Route::Untranslated, anyhow!("refused"))]).to_string(), "refused");
         let text = failed("no route", "refused");
-        assert!(text.starts_with("past portmap's tables: no route; led by them: refused."), "{text}");
+        assert!(text.starts_with("without portmap's translation: no route; with it: refused."), "{text}");
         assert!(text.contains("KUBERNETES_SERVICE_HOST"), "{text}");
     }
 }

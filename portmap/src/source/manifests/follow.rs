@@ -165,7 +165,8 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// What makes one selection of another. Endpoints come before their Service and go after it, so that nobody is refused meanwhile.
+/// What makes one selection of another. Endpoints come before their Service and go after it, so that nobody is refused
+/// meanwhile.
 fn changes(before: &Selection, after: &Selection) -> Vec<Event> {
     let is_same = |key: &(ObjectKind, _), object: &Arc<Object>| {
         before.get(key).is_some_and(|before| Arc::ptr_eq(before, object) || before == object)

@@ -29,8 +29,8 @@ const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Name, protocol and number.
 type Port = (String, Option<String>, i32);
 
-/// The slices of Endpoints whose Service has no selector, where no controller has made them already. `from_pods` are slices that
-/// others have.
+/// The slices of Endpoints whose Service has no selector, where no controller has made them already. `from_pods` are slices
+/// that others have.
 pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings: &mut Vec<String>) -> Vec<Object> {
     let has_pods: BTreeSet<&ObjectName> = from_pods.iter().filter_map(service_of).collect();
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();

@@ -136,8 +136,8 @@ fn refused_fault(before: &object::Faults, after: &object::Faults) -> Option<Stri
 }
 
 impl Objects {
-    /// Takes the place of what its file held before. An object that an API server would not have let change in this way stays as it
-    /// was, and so does one that is missing where something in the file is no object.
+    /// Takes the place of what its file held before. An object that an API server would not have let change in this way stays
+    /// as it was, and so does one that is missing where something in the file is no object.
     pub fn succeed(&mut self, before: &Self, faults: &mut Faults) {
         let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
         keep(kinds::SERVICE, services, &mut self.services, faults, Service::refusal);

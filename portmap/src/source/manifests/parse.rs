@@ -29,8 +29,8 @@ use crate::model::{
 /// As the API server has it.
 const LONGEST_NAME: usize = 253;
 
-/// Parses a file's text. `file` names it in errors. An object that is not what its kind should be is left out, and is a fault; a
-/// text that is not YAML or JSON at all is an error.
+/// Parses a file's text. `file` names it in errors. An object that is not what its kind should be is left out, and is a fault;
+/// a text that is not YAML or JSON at all is an error.
 pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults)> {
     let mut reader = Reader { wanted, objects: Objects::default(), faults: Faults::default() };
     for document in documents(text).with_context(|| format!("{file} is neither YAML nor JSON"))? {

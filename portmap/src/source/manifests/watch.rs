@@ -1,7 +1,7 @@
 //! Word from the kernel (inotify) of what may have changed.
 //!
-//! Directories are watched for names alone, and files for what is written to them: another file that grows beside them is not heard
-//! of. A path is followed through symbolic links; the directories on that way are watched for the names that are on it.
+//! Directories are watched for names alone, and files for what is written to them: another file that grows beside them is not
+//! heard of. A path is followed through symbolic links; the directories on that way are watched for the names that are on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

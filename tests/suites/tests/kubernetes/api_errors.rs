@@ -14,7 +14,7 @@ use crate::cluster::{COMMON_PORT, Cluster, rows};
 use crate::traffic::Traffic;
 use crate::wait::{MINUTES, within};
 
-const SILENT: &str = "nothing is heard of";
+const SILENT: &str = "the watch of";
 const METRIC: &str = "portmap_watch_failing{kind=\"EndpointSlices\"}";
 
 /// Two Services, one of which is deleted while the agent cannot see it; then it is made again.

@@ -24,7 +24,7 @@ use crate::wait::{MINUTES, eventually, within};
 const CLUSTER_IP: &str = "10.96.0.1:443";
 /// The address that the API server advertises, at a port of the tests' own.
 const ADVERTISED: &str = "192.0.2.1:6443";
-const WARNING: &str = "is reached only as portmap's own tables lead";
+const WARNING: &str = "is reachable only through portmap's own translation";
 
 /// The table refuses; the ClusterIP would lead to the API server, as where another proxy serves it.
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn an_agent_that_cannot_get_there_says_what_to_do() -> Result<()> {
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     agent.await_log("give the agent one that works without Services: KUBERNETES_SERVICE_HOST").await?;
     let log = agent.log()?.0;
-    ensure!(log.contains("past portmap's tables: Network is unreachable"), "{log}");
-    ensure!(log.contains("led by them: Connection refused"), "{log}");
+    ensure!(log.contains("without portmap's translation: Network is unreachable"), "{log}");
+    ensure!(log.contains("with it: Connection refused"), "{log}");
     // Once there is a way, it is found.
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _gate = Gate::start_on_node(&cluster.world, CLUSTER_IP.parse()?, cluster.plane.address())?;

@@ -124,7 +124,7 @@ pub trait Maps {
 
     /// Inserts or replaces the name of a service port's id in NAMES.
     ///
-    /// [`Self::set_marks`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent do.
+    /// [`Self::set_next_numbers`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent do.
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
 
     /// Removes the name of an id from NAMES. Fails if the id has no name.
@@ -145,7 +145,7 @@ pub trait Maps {
 
     /// Inserts an item into its map. Fails if its key is present; only a present source range is accepted.
     ///
-    /// [`Self::set_marks`] must have recorded the number of an endpoint. A program finds the item absent or present.
+    /// [`Self::set_next_numbers`] must have recorded the number of an endpoint. A program finds the item absent or present.
     fn insert(&mut self, item: &Item) -> Result<()>;
 
     /// Inserts source ranges, each with the id of its service port: the same as one [`Item::Range`] each, by fewer system
@@ -174,7 +174,7 @@ pub trait Maps {
     ///
     /// Both must be larger than every assigned number. Must come before the first write that uses a new number: a later agent
     /// must not assign that number again. Programs do not read NUMBERS.
-    fn set_marks(&mut self, next: NextNumbers) -> Result<()>;
+    fn set_next_numbers(&mut self, next: NextNumbers) -> Result<()>;
 
     /// Reads all tables. An agent may write at the same time: then each frontend is read as it was at one moment, but the
     /// snapshot as a whole is not.

@@ -301,7 +301,7 @@ impl Maps for BpfMaps {
         }
     }
 
-    fn set_marks(&mut self, next: NextNumbers) -> Result<()> {
+    fn set_next_numbers(&mut self, next: NextNumbers) -> Result<()> {
         self.numbers.write(0, encode::numbers(next))
     }
 

@@ -183,7 +183,7 @@ impl Maps for MemoryMaps {
         bail!("{key:?} is absent: no other program writes to maps in memory")
     }
 
-    fn set_marks(&mut self, next: NextNumbers) -> Result<()> {
+    fn set_next_numbers(&mut self, next: NextNumbers) -> Result<()> {
         ensure!(
             next.id >= self.next_numbers.id && next.endpoint >= self.next_numbers.endpoint,
             "a number would be assigned twice"

@@ -12,7 +12,7 @@ use crate::{
 /// A write of a plan. The documentation of each variant names the method of `Maps` that carries it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// [`crate::maps::Maps::set_marks`]
+    /// [`crate::maps::Maps::set_next_numbers`]
     SetMarks(NextNumbers),
     /// [`crate::maps::Maps::write_backends`]
     WriteBackends(u32, Backends),

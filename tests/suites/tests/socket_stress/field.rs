@@ -35,13 +35,13 @@ struct Era {
 pub struct Field {
     pub agent: Agent,
     pub client: Pod,
-    pub pods: Vec<Pod>,
-    pub world: World,
-    pub history: Vec<Vec<Era>>,
-    pub random: Random,
+    pods: Vec<Pod>,
+    world: World,
+    history: Vec<Vec<Era>>,
+    random: Random,
     pub rewrites: u64,
     /// Number of endpoints added to or removed from Services. An endpoint counts once for both families.
-    pub endpoint_changes: usize,
+    endpoint_changes: usize,
 }
 
 impl Field {

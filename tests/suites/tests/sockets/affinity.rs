@@ -1,7 +1,7 @@
 //! `sessionAffinity: ClientIP`.
 //!
-//! Chance must not pass for affinity, nor affinity for chance. So the Service here has ten ports, each of which chooses for itself:
-//! all led to the same one of five pods by chance is once in two million.
+//! A random result must not look like affinity, and the reverse. So the Service has ten ports, each with sessions of its own.
+//! The probability that all ten lead to the same of five pods by chance is one in two million.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn service() -> Service {
     Service::new("web", 1).ports(PORTS.map(Listen::tcp))
 }
 
-/// Who answers on each port.
+/// The answers on all ports.
 fn all(process: &Process) -> Met<Vec<String>> {
     PORTS.map(|port| who(process, Transport::Tcp, cluster_ip(1).at(Via::V4, port))).collect()
 }
@@ -38,7 +38,7 @@ fn is_only_a(answers: &Met<Vec<String>>) -> bool {
     *answers == Ok(only_a())
 }
 
-/// A client whose ten sessions are all with the pod `a`, while all five pods are there.
+/// A client whose ten sessions are with the pod `a`, while all five pods are endpoints.
 fn settled(name: &str, seconds: u32, arguments: &[&str]) -> Result<(Stage, Process)> {
     let mut stage = Stage::new(name, &NAMES, arguments)?;
     let process = stage.process()?;
@@ -49,21 +49,21 @@ fn settled(name: &str, seconds: u32, arguments: &[&str]) -> Result<(Stage, Proce
 }
 
 #[test]
-fn a_session_stays_when_others_come() -> Result<()> {
+fn a_session_stays_when_endpoints_are_added() -> Result<()> {
     let (mut stage, process) = settled("affinity", HOURS, &[])?;
     for _ in 0..3 {
         assert_eq!(all(&process), Ok(only_a()));
     }
-    // And go; and what else changes of the Service is nothing to it.
+    // Removed endpoints and other changes of the Service do not affect the sessions either.
     let more = json!({"externalIPs": ["192.0.2.1"]});
     stage.apply(&[service().sticky(HOURS).spec(more).endpoints(endpoints(&stage.pods[..3]))])?;
     assert_eq!(all(&process), Ok(only_a()));
     Ok(())
 }
 
-/// One session for all addresses and kinds of sockets of a service port; another for each port.
+/// All addresses and kinds of sockets share one session for each service port.
 #[test]
-fn all_addresses_of_a_port_share_it() -> Result<()> {
+fn all_addresses_of_a_port_share_a_session() -> Result<()> {
     let mut stage = Stage::new("affinity-kinds", &NAMES, &[])?;
     stage.apply(&[Service::new("web", 1).exposed(1).sticky(HOURS).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
@@ -90,7 +90,7 @@ fn all_addresses_of_a_port_share_it() -> Result<()> {
     Ok(())
 }
 
-/// All processes of a pod are one client; another pod is another.
+/// All processes of a pod are one client. Another pod is another client.
 #[test]
 fn a_client_is_a_network_namespace() -> Result<()> {
     let (stage, process) = settled("affinity-pods", HOURS, &[])?;
@@ -98,25 +98,25 @@ fn a_client_is_a_network_namespace() -> Result<()> {
     assert_eq!(all(&sibling), Ok(only_a()));
     let other = stage.world.client("other")?;
     let other = all(&Process::in_pod(&other)?);
-    assert!(other.is_ok() && !is_only_a(&other), "another pod has sessions of its own: {other:?}");
+    assert!(other.is_ok() && !is_only_a(&other), "another pod should have its own sessions: {other:?}");
     let node = all(&Process::on_node(&stage.world)?);
-    assert!(node.is_ok() && !is_only_a(&node), "so has the node: {node:?}");
+    assert!(node.is_ok() && !is_only_a(&node), "the node should have its own sessions: {node:?}");
     assert_eq!(all(&process), Ok(only_a()));
     Ok(())
 }
 
 #[test]
-fn an_endpoint_that_returns_is_not_remembered() -> Result<()> {
+fn an_endpoint_that_returns_has_no_sessions() -> Result<()> {
     let (mut stage, process) = settled("affinity-returns", HOURS, &[])?;
     stage.apply(&[service().sticky(HOURS).endpoints(endpoints(&stage.pods[1..]))])?;
     stage.apply(&[service().sticky(HOURS).endpoints(endpoints(&stage.pods))])?;
     let answers = all(&process);
-    assert!(answers.is_ok() && !is_only_a(&answers), "sessions with an endpoint that had gone: {answers:?}");
-    assert_eq!(all(&process), answers, "new sessions began");
+    assert!(answers.is_ok() && !is_only_a(&answers), "sessions with a removed endpoint: {answers:?}");
+    assert_eq!(all(&process), answers, "new sessions have begun");
     Ok(())
 }
 
-/// One that does not take new connections is none to return to.
+/// An endpoint that takes no new connections keeps no session.
 #[test]
 fn a_terminating_endpoint_loses_its_sessions() -> Result<()> {
     let (mut stage, process) = settled("affinity-ends", HOURS, &[])?;
@@ -130,15 +130,15 @@ fn a_terminating_endpoint_loses_its_sessions() -> Result<()> {
 }
 
 #[test]
-fn turning_it_off_forgets_at_once() -> Result<()> {
+fn switching_affinity_off_removes_the_sessions() -> Result<()> {
     let (mut stage, process) = settled("affinity-off", HOURS, &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     let answers = all(&process);
-    assert!(answers.is_ok() && !is_only_a(&answers), "there should be no sessions: {answers:?}");
+    assert!(answers.is_ok() && !is_only_a(&answers), "expected no sessions: {answers:?}");
     stage.apply(&[service().sticky(HOURS).endpoints(endpoints(&stage.pods))])?;
     let answers = all(&process);
-    assert!(answers.is_ok() && !is_only_a(&answers), "sessions of old should be forgotten: {answers:?}");
-    assert_eq!(all(&process), answers, "new sessions began");
+    assert!(answers.is_ok() && !is_only_a(&answers), "old sessions should be removed: {answers:?}");
+    assert_eq!(all(&process), answers, "new sessions have begun");
     Ok(())
 }
 
@@ -155,7 +155,7 @@ fn sessions_survive_the_agent() -> Result<()> {
     Ok(())
 }
 
-/// A session ends a while after its last connection, however long it has been going on. The time passes while one port is used all the time.
+/// The timeout of a session starts with its last connection. One port is used all the time, and nine ports are not.
 #[test]
 fn the_timeout_runs_from_the_last_connection() -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -163,21 +163,21 @@ fn the_timeout_runs_from_the_last_connection() -> Result<()> {
     assert_eq!(all(&process), Ok(only_a()));
     let since = Instant::now();
     let busy = cluster_ip(1).at(Via::V4, PORTS.start);
-    // Times are kept in whole seconds.
+    // The maps store times in whole seconds.
     while since.elapsed() < TIMEOUT * 2 + Duration::from_secs(1) {
         assert_eq!(who(&process, Transport::Tcp, busy), Ok(answer("a", Transport::Tcp)), "after {:?}", since.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
     let idle = PORTS.skip(1).map(|port| who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, port)));
     let idle = idle.collect::<Met<BTreeSet<_>>>()?;
-    assert!(idle.len() > 1, "nine sessions should have ended, all of which were with {idle:?}");
+    assert!(idle.len() > 1, "nine sessions should have ended, but all were with {idle:?}");
     Ok(())
 }
 
-/// The oldest are forgotten; nobody is turned away.
+/// The oldest sessions are removed. New clients are not refused.
 #[test]
-fn more_clients_than_there_is_room_for() -> Result<()> {
-    // As many as one cgroup may have remembered.
+fn the_oldest_sessions_are_removed_if_the_map_is_full() -> Result<()> {
+    // Number of clients that the sessions of one cgroup may have.
     const MANY: std::ops::Range<u16> = 8000..8064;
     let mut stage = Stage::new("affinity-full", &NAMES, &["--max-affinity-clients", "32"])?;
     let service = Service::new("web", 1).ports(MANY.map(Listen::tcp)).sticky(HOURS);
@@ -189,15 +189,15 @@ fn more_clients_than_there_is_room_for() -> Result<()> {
     assert_eq!(ask(MANY)?.len(), MANY.len());
     stage.apply(&[service.endpoints(endpoints(&stage.pods))])?;
     let last = ask(MANY.end - 1..MANY.end)?;
-    assert_eq!(last, [answer("a", Transport::Tcp)], "the latest is remembered");
+    assert_eq!(last, [answer("a", Transport::Tcp)], "the latest session should exist");
     let first: BTreeSet<String> = ask(MANY.start..MANY.start + 50)?.into_iter().collect();
-    assert!(first.len() > 1, "the oldest should be forgotten");
+    assert!(first.len() > 1, "the oldest sessions should be removed");
     Ok(())
 }
 
-/// Who makes very many network namespaces has its own sessions forgotten, not everybody's.
+/// A cgroup with very many network namespaces displaces only its own sessions.
 #[test]
-fn one_cgroup_cannot_have_all_others_forgotten() -> Result<()> {
+fn one_cgroup_displaces_only_its_own_sessions() -> Result<()> {
     const MANY: std::ops::Range<u16> = 8000..9000;
     let mut stage = Stage::new("affinity-share", &NAMES, &["--max-affinity-clients", "512"])?;
     let service = Service::new("web", 1).ports(MANY.map(Listen::tcp)).sticky(HOURS);
@@ -209,11 +209,11 @@ fn one_cgroup_cannot_have_all_others_forgotten() -> Result<()> {
     };
     let kept = MANY.start..MANY.start + 20;
     ask(&victim, kept.clone())?;
-    // Each port is another client of another service port, as each namespace would be.
+    // Each port is another client of another service port, like another namespace.
     assert_eq!(ask(&greedy, MANY)?.len(), MANY.len());
     stage.apply(&[service.endpoints(endpoints(&stage.pods))])?;
     let answers: BTreeSet<String> = ask(&victim, kept)?.into_iter().collect();
-    assert_eq!(answers, BTreeSet::from([answer("a", Transport::Tcp)]), "every session of the other pod lasts");
+    assert_eq!(answers, BTreeSet::from([answer("a", Transport::Tcp)]), "the sessions of the other pod should exist");
     let status = stage.agent.portmap(&["status"])?;
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     // Both pods are in one cgroup here, which has a share of 64.

@@ -1,4 +1,4 @@
-//! The hooks themselves: all or none, ours only, and gone when they should be.
+//! The attachment of the programs: all or none, no other programs, and none after the cleanup.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use portmap_harness::world::{Group, World, program};
 use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, answer, left_alone, who};
 
-/// As bpftool calls them.
+/// The attach types as bpftool names them.
 const HOOKS: [&str; 8] = [
     "cgroup_inet4_connect",
     "cgroup_inet6_connect",
@@ -23,19 +23,19 @@ const HOOKS: [&str; 8] = [
     "cgroup_inet4_getpeername",
     "cgroup_inet6_getpeername",
 ];
-/// One that is not the first to be attached.
+/// A hook that is not attached first.
 const LATER_HOOK: &str = "cgroup_udp6_recvmsg";
 
-/// What links to a cgroup are attached to, once for each link.
+/// The attach type of each link to a cgroup.
 pub fn attached(cgroup: &Path) -> Result<Vec<String>> {
     Ok(Link::to(cgroup)?.into_iter().map(|link| link.hook).collect())
 }
 
-/// Fails unless all programs are attached, each once.
+/// Fails unless each program is attached once.
 pub fn expect_all(world: &World) -> Result<()> {
     let found = attached(&world.cgroup(Group::Clients))?;
     let names: BTreeSet<&str> = found.iter().map(String::as_str).collect();
-    ensure!(names == HOOKS.into() && found.len() == HOOKS.len(), "not each once: {found:?}");
+    ensure!(names == HOOKS.into() && found.len() == HOOKS.len(), "expected each program once, but found {found:?}");
     Ok(())
 }
 
@@ -75,9 +75,9 @@ fn all_hooks_are_attached_until_the_cleanup() -> Result<()> {
     Ok(())
 }
 
-/// A socket of before the cleanup goes on with what it has.
+/// A socket from before the cleanup keeps its connection.
 #[test]
-fn open_connections_outlive_the_cleanup() -> Result<()> {
+fn open_connections_survive_the_cleanup() -> Result<()> {
     let mut stage = Stage::new("outlive", &["a"], &[])?;
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
@@ -93,11 +93,11 @@ fn open_connections_outlive_the_cleanup() -> Result<()> {
     Ok(())
 }
 
-/// One hook that cannot be had is no hook at all: half a translation would be worse than none.
+/// If one hook cannot be attached, none stays attached: a partial translation would be worse than none.
 #[test]
-fn one_hook_in_the_way_leaves_none() -> Result<()> {
+fn a_hook_that_cannot_be_attached_leaves_none() -> Result<()> {
     let world = World::new("in-the-way")?;
-    // bpftool attaches without a flag as in the days before links: exclusively. Ours is the only program that it can find here.
+    // bpftool attaches exclusively, without a flag and without a link. Ours is the only program that it can find here.
     let donor = Stage::new("donor", &[], &[])?;
     let links = Link::to(&donor.world.cgroup(Group::Clients))?;
     let own =
@@ -107,8 +107,8 @@ fn one_hook_in_the_way_leaves_none() -> Result<()> {
     let ended = agent.wait_until("never", |_| Ok(false)).map_err(|error| format!("{error:#}"));
     let text = ended.err().unwrap_or_default();
     assert!(text.contains("the agent ended") && text.contains("recvmsg6"), "{text}");
-    expect_none(&world).context("nothing of what could be had")?;
-    // What was there before still is: the kernel takes off only what is on.
+    expect_none(&world).context("no program should be attached")?;
+    // The foreign program is still attached: detaching it succeeds.
     legacy("detach", &world, own.program)
 }
 

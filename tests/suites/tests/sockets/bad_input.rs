@@ -1,4 +1,4 @@
-//! Arguments and objects that make no sense: said in one line, and the rest goes on.
+//! Invalid arguments and objects: each is reported in one line, and valid ones are applied.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints}
 use portmap_suites::service_stage::{Stage, Transport, answer, dropped, who};
 use serde_json::json;
 
-/// `portmap run` in a world, with these arguments, which should end by itself.
+/// `portmap run` in a world with these arguments. The command is expected to end by itself.
 fn run(world: &World, arguments: &[&str]) -> Result<Output> {
     std::fs::create_dir_all(Agent::manifests(world))?;
     let mut command = world.command("timeout");
@@ -19,7 +19,7 @@ fn run(world: &World, arguments: &[&str]) -> Result<Output> {
     command.arg("--bpffs").arg(world.bpffs()).args(arguments).output().context("failed to run portmap")
 }
 
-/// It ends with this code, and with an error that has these parts in it.
+/// Expects one of these exit codes, and an error with all parts.
 fn expect(world: &World, arguments: &[&str], codes: &[i32], parts: &[&str]) -> Result<()> {
     let output = run(world, arguments)?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -27,14 +27,14 @@ fn expect(world: &World, arguments: &[&str], codes: &[i32], parts: &[&str]) -> R
         output.status.code().is_some_and(|code| codes.contains(&code)),
         "{arguments:?} should end with {codes:?}: {output:?}"
     );
-    ensure!(parts.iter().all(|part| said.contains(part)), "{arguments:?} should be told {parts:?}: {said}");
+    ensure!(parts.iter().all(|part| said.contains(part)), "{arguments:?} should give {parts:?}: {said}");
     ensure!(!said.contains("panicked"), "{said}");
     ensure!(!world.bpffs().exists() || std::fs::read_dir(world.bpffs())?.next().is_none(), "{arguments:?} left pins");
     Ok(())
 }
 
 #[test]
-fn what_does_not_parse_is_wrong_usage() -> Result<()> {
+fn unparsable_arguments_are_wrong_usage() -> Result<()> {
     let world = World::new("usage")?;
     for (flag, values) in [
         ("--service-cidr", &["10.96.0.0/33", "10.96.0.0", "fd00::/129", "services", "10.96.0.0/16,nonsense", ""][..]),
@@ -49,7 +49,7 @@ fn what_does_not_parse_is_wrong_usage() -> Result<()> {
     Ok(())
 }
 
-/// 10.96.0.1/16 is not a network, but what is meant is clear: kube-apiserver takes it too.
+/// 10.96.0.1/16 has host bits and is taken for 10.96.0.0/16, as kube-apiserver does.
 #[test]
 fn a_cidr_with_host_bits_is_its_network() -> Result<()> {
     let mut stage = Stage::new("host-bits", &["a"], &["--service-cidr", "10.96.0.1/24"])?;
@@ -61,7 +61,7 @@ fn a_cidr_with_host_bits_is_its_network() -> Result<()> {
 }
 
 #[test]
-fn an_excluded_cgroup_must_be_there() -> Result<()> {
+fn a_missing_excluded_cgroup_is_an_error() -> Result<()> {
     let world = World::new("no-exclude")?;
     let missing = world.cgroup(Group::Clients).join("missing");
     expect(&world, &["--exclude-cgroup", &missing.to_string_lossy()], &[3], &[&missing.to_string_lossy()])?;
@@ -69,9 +69,9 @@ fn an_excluded_cgroup_must_be_there() -> Result<()> {
     expect(&world, &["--exclude-cgroup", &plain], &[3], &[&plain])
 }
 
-/// Who excludes everybody has made a mistake.
+/// `--exclude-cgroup` must not contain the cgroup that is served.
 #[test]
-fn excluding_all_that_is_served_is_a_contradiction() -> Result<()> {
+fn excluding_the_served_cgroup_is_an_error() -> Result<()> {
     let world = World::new("exclude-all")?;
     let clients = world.cgroup(Group::Clients);
     for cgroup in [clients.as_path(), clients.parent().context("a group has a parent")?] {
@@ -80,9 +80,9 @@ fn excluding_all_that_is_served_is_a_contradiction() -> Result<()> {
     Ok(())
 }
 
-/// Files are not checked by an API server. Each is named once, and what else they say is served.
+/// No API server checks files. Each invalid value is reported once, and the Service is served.
 #[test]
-fn an_affinity_timeout_out_of_range_is_named() -> Result<()> {
+fn an_invalid_affinity_timeout_is_reported() -> Result<()> {
     let mut stage = Stage::new("bad-affinity", &["a"], &[])?;
     let sticky = |name: &str, number, seconds: i64| {
         let affinity =
@@ -106,9 +106,9 @@ fn an_affinity_timeout_out_of_range_is_named() -> Result<()> {
     Ok(())
 }
 
-/// An address, a network or a port that is none leaves out itself, and nothing else of its Service.
+/// An invalid address, range or port is left out. The Service's other values count.
 #[test]
-fn bad_addresses_leave_out_only_themselves() -> Result<()> {
+fn an_invalid_address_is_left_out_alone() -> Result<()> {
     let mut stage = Stage::new("bad-addresses", &["a"], &[])?;
     let spec = json!({"externalIPs": ["192.0.2", "192.0.2.1"], "loadBalancerSourceRanges": ["nonsense", "10.244.0.0/33"]});
     stage.apply(&[Service::new("web", 1).spec(spec).endpoints(endpoints(&stage.pods))])?;

@@ -1,4 +1,4 @@
-//! Real clients, as their distributions ship them: what they find at a Service is what they would find at the pod.
+//! Programs of the distribution as clients: curl, dig, getent, Python and Go. A Service gives them the same results as the pod.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,14 +15,14 @@ use portmap_suites::service_stage::Stage;
 
 const PYTHON: &str = include_str!("clients/client.py");
 const GO: &str = include_str!("clients/main.go");
-/// Where it was built before, for a machine without Go.
+/// File name of a Go client that was built before, for machines without Go.
 const BUILT: &str = "portmap-go-client";
-/// A name with both addresses of the Service `web`.
+/// A host name with both addresses of the Service `web`.
 const NAME: &str = "web.example";
-/// One with an IPv6 address that refuses, one with an IPv6 address that drops.
+/// A host name with an IPv6 address that refuses, and one with an IPv6 address that drops.
 const HALF: [&str; 2] = ["refused.example", "dropped.example"];
 
-/// Service 1 is a web server, `web.example`; 2 has no endpoints; 53 is the name server that knows of them.
+/// Service 1 is a web server with the name `web.example`, Service 2 has no endpoints, and Service 53 is the name server.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a"], &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
     let mut names = stage.world.pod("dns")?;
@@ -37,7 +37,7 @@ fn stage(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
-/// A program in the client's pod, whose /etc/resolv.conf names the Service of the name server, as a pod's does.
+/// A program in the client's pod. Its /etc/resolv.conf names the Service of the name server.
 fn command(stage: &Stage, program: impl AsRef<OsStr>) -> Result<Command> {
     command_in(Group::Clients, stage, cluster_ip(53).v4, program.as_ref())
 }
@@ -60,7 +60,7 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// As in `a 8080/TCP from 10.244.0.4:41000`.
+/// The answer of the pod, such as `a 8080/TCP from 10.244.0.4:41000`.
 fn answer(pod: &Pod, protocol: &str) -> String {
     format!("{} 8080/{protocol} from ", pod.name())
 }
@@ -88,7 +88,7 @@ fn curl_by_address_and_by_name() -> Result<()> {
     Ok(())
 }
 
-/// On UDP, on TCP, and on TCP after an answer that was too long for UDP. dig checks that answers come from whom it asked.
+/// On UDP, on TCP, and on TCP after a truncated UDP answer. dig checks the source of each answer.
 #[test]
 fn dig_asks_the_name_server() -> Result<()> {
     let stage = stage("dig")?;
@@ -108,9 +108,9 @@ fn dig_asks_the_name_server() -> Result<()> {
     Ok(())
 }
 
-/// The C library asks for both addresses at once, and sorts what it got by connecting a UDP socket to each.
+/// The C library asks for both addresses at once. It sorts the addresses by connecting a UDP socket to each.
 #[test]
-fn getent_asks_and_sorts_as_every_c_program_does() -> Result<()> {
+fn getent_sorts_addresses_as_without_portmap() -> Result<()> {
     let stage = stage("getent")?;
     stage.client.route_through_node()?;
     let addresses = |group, server, name: &str| -> Result<Vec<String>> {
@@ -122,13 +122,13 @@ fn getent_asks_and_sorts_as_every_c_program_does() -> Result<()> {
         let translated = addresses(Group::Clients, cluster_ip(53).v4, name)?;
         let plain = addresses(Group::Clean, stage.pods[1].ipv4(), name)?;
         assert_eq!(translated.len(), 2);
-        assert_eq!(translated, plain, "the order of {name} should be that of a machine where nobody translates");
+        assert_eq!(translated, plain, "the order of {name} should be the order without translation");
     }
     Ok(())
 }
 
 #[test]
-fn python_streams_and_datagrams() -> Result<()> {
+fn python_connects_and_sends_datagrams() -> Result<()> {
     let stage = stage("python")?;
     let script = stage.world.directory().join("client.py");
     fs::write(&script, PYTHON)?;
@@ -150,16 +150,16 @@ fn python_streams_and_datagrams() -> Result<()> {
         let text = python("stream", name)?;
         assert!(text.contains(&tcp), "{name}: {text}");
     }
-    // A refusal is an error of the endpoint, as it is of the kernel's when a pod has no such port.
+    // The refusal of a datagram is reported like an ICMP error of the peer.
     let text = python("unconnected", &cluster_ip(2).v4.to_string())?;
     let error = if Features::here().sets_errors { "ConnectionRefusedError" } else { "PermissionError" };
     assert!(text.lines().count() == 3 && text.lines().all(|line| line.trim_end() == error), "{text}");
     Ok(())
 }
 
-/// Go makes its sockets itself, mapped addresses and all, and has a resolver of its own.
+/// Go does not use the C library. It has its own resolver and uses IPv4-mapped addresses.
 #[test]
-fn go_dials_and_listens_and_looks_up() -> Result<()> {
+fn go_dials_listens_and_resolves() -> Result<()> {
     let stage = stage("go")?;
     let client = program::find(BUILT).or_else(|_| build(stage.world.directory()))?;
     let go = |kind: &str, address: &str, other: &str| output(command(&stage, &client)?.args([kind, address, other]));
@@ -170,7 +170,7 @@ fn go_dials_and_listens_and_looks_up() -> Result<()> {
         assert!(text.starts_with(&format!("{address} {tcp}")), "{text}");
         let text = go("udp", &address, "")?;
         assert!(text.starts_with(&format!("{address} {udp}")), "{text}");
-        // A socket of both families, which sends to the Service and to the pod itself.
+        // A socket of both families sends to the Service and to the pod.
         let pod = std::net::SocketAddr::new(stage.pods[0].ipv4().into(), 8080).to_string();
         let text = go("packet", &address, &pod)?;
         let expected = [&address, &pod].map(|from| format!("{from} {udp}"));
@@ -180,7 +180,7 @@ fn go_dials_and_listens_and_looks_up() -> Result<()> {
         assert_eq!(go("lookup", "who", &cluster_ip(53).at(via, 53).to_string())?, "dns");
         assert_eq!(go("lookup", "long", &cluster_ip(53).at(via, 53).to_string())?, "dns");
     }
-    // Happy eyeballs: an address that refuses or drops does so at once, so that the other is tried without a delay.
+    // Happy eyeballs (RFC 8305): an address that refuses or drops fails at once, so that Go tries the next without a delay.
     for name in [NAME, HALF[0], HALF[1]] {
         let text = go("tcp", &format!("{name}:{PORT}"), "")?;
         assert!(text.contains(&format!(" {tcp}")), "{name}: {text}");
@@ -188,7 +188,7 @@ fn go_dials_and_listens_and_looks_up() -> Result<()> {
     Ok(())
 }
 
-/// Without any module but the standard library, and so without the network.
+/// Builds the Go client with the standard library only, without network access.
 fn build(directory: &Path) -> Result<PathBuf> {
     let (source, client) = (directory.join("main.go"), directory.join("go-client"));
     fs::write(&source, GO)?;

@@ -1,4 +1,4 @@
-//! The machine's clock jumps. Nothing that portmap does by the time may notice.
+//! The machine's clock jumps. Nothing in portmap may depend on the wall clock.
 
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ const HOURS: u32 = 10_800;
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
 #[test]
-fn a_jump_of_the_clock_is_not_noticed() -> Result<()> {
+fn a_jump_of_the_clock_has_no_effect() -> Result<()> {
     if !is_ours() {
-        say::skipped("a clock that jumps", "it is set on machines that are the tests' own only: cargo xtask test kernels");
+        say::skipped(
+            "a clock that jumps",
+            "only virtual machines of the tests may set their clock: cargo xtask test --kernels",
+        );
         return Ok(());
     }
     let mut stage = Stage::new("clock", &["a", "b", "c"], &["--compare-interval", "1"])?;
@@ -25,9 +28,9 @@ fn a_jump_of_the_clock_is_not_noticed() -> Result<()> {
     let process = stage.process()?;
     let ask = || who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT));
     let others = [Service::new("dns", 2), Service::new("ntp", 3), Service::new("log", 4)];
-    // Ahead; before the agent's start, and then that of the machine.
+    // The clock jumps ahead, then to a time before the agent's start, and then back to the machine's time.
     for ((years, ahead), other) in [(1, true), (2, false), (1, true)].into_iter().zip(others) {
-        // A session with the first pod, while all are there.
+        // A session with the first pod. All pods are added afterwards.
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods[..1]))])?;
         assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods))])?;
@@ -36,14 +39,14 @@ fn a_jump_of_the_clock_is_not_noticed() -> Result<()> {
             assert_eq!(ask(), Ok(answer("a", Transport::Tcp)), "the session goes on");
         }
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods)), other.endpoints(endpoints(&stage.pods))])?;
-        // The last thing: whose entry somebody deletes, loses its sessions.
+        // This is the last step: deleting an entry removes the sessions of its Service.
         repair::expect_repaired(&stage, "FRONTENDS_V4")?;
         expect_status(&stage)?;
     }
     Ok(())
 }
 
-/// Healthy, and no time that is told is longer than the test may take.
+/// Expects a healthy status, in which no duration is longer than the test's time limit.
 fn expect_status(stage: &Stage) -> Result<()> {
     let output = stage.agent.portmap(&["status", "-o", "json"])?;
     let status: Value = serde_json::from_slice(&output.stdout)?;

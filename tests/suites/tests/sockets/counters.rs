@@ -1,4 +1,4 @@
-//! What is counted, as bpftool shows it: each call once, by what became of it.
+//! Counters, as bpftool shows them: each call counts once, by its outcome.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -25,12 +25,12 @@ fn dump(stage: &Stage, map: &str) -> Result<Vec<Value>> {
     serde_json::from_slice(&output.stdout).context("bpftool prints no list in JSON")
 }
 
-/// How many entries a hash map has.
+/// The number of entries of a hash map.
 fn entries(stage: &Stage, map: &str) -> Result<u64> {
     Ok(u64::try_from(dump(stage, map)?.len())?)
 }
 
-/// The sums of the fields of a map, over its entries and processors; those that are 0 are left out.
+/// The sums of a map's fields over its entries and processors. Fields with the sum 0 are left out.
 fn counts(stage: &Stage, map: &str) -> Result<Counts> {
     let entries = dump(stage, map)?;
     let values = entries.iter().filter_map(|entry| entry["formatted"]["values"].as_array()).flatten();
@@ -42,14 +42,14 @@ fn counts(stage: &Stage, map: &str) -> Result<Counts> {
     Ok(counts)
 }
 
-/// What TOTALS holds besides the sums of COUNTERS.
+/// The counters in TOTALS that COUNTERS does not have.
 fn events(stage: &Stage) -> Result<Counts> {
     let mut totals = counts(stage, "TOTALS")?;
     totals.retain(|name, _| !["forwarded", "refused", "dropped"].contains(&name.as_str()));
     Ok(totals)
 }
 
-/// How many entries of each map `portmap status` says are in use.
+/// The number of used entries of each map in `portmap status`.
 fn used(stage: &Stage) -> Result<Counts> {
     let output = stage.agent.portmap(&["status", "-o", "json"])?;
     let health: Value = serde_json::from_slice(&output.stdout).context("status prints no JSON")?;
@@ -86,7 +86,7 @@ fn every_call_is_counted_by_its_outcome() -> Result<()> {
     }
     let expected = these([("forwarded", 5 * 9), ("refused", 4 * 9), ("dropped", 3 * 9)]);
     assert_eq!((counts(&stage, "COUNTERS")?, counts(&stage, "TOTALS")?), (expected.clone(), expected.clone()));
-    // Nor does anything else count: plain addresses, names that are shown, datagrams that come.
+    // No other calls count: plain addresses, `getpeername()`, and received datagrams.
     let pod = Both::of(&stage.pods[0]);
     for via in Via::ALL {
         let process = stage.process()?;
@@ -97,9 +97,9 @@ fn every_call_is_counted_by_its_outcome() -> Result<()> {
     Ok(())
 }
 
-/// What is no Service's is counted for all together; a probe (UDP `connect()` to an undefined port) is not.
+/// Calls to undefined ports and unallocated addresses count in TOTALS. A UDP `connect()` to an undefined port does not count.
 #[test]
-fn what_is_no_services_is_counted_too() -> Result<()> {
+fn calls_without_a_frontend_are_counted() -> Result<()> {
     let mut stage = Stage::new("totals", &["a"], &ARGUMENTS)?;
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     for via in Via::ALL {
@@ -111,9 +111,10 @@ fn what_is_no_services_is_counted_too() -> Result<()> {
     Ok(())
 }
 
-/// Who is kept out by what is known, or not known, of its namespace, or by the address that it says itself.
+/// Two kinds of clients are dropped: by the addresses of their namespace, known or unknown, and by the address of a bound
+/// socket.
 #[test]
-fn clients_that_are_not_admitted_are_counted() -> Result<()> {
+fn clients_outside_the_source_ranges_are_counted() -> Result<()> {
     let mut stage = Stage::new("kept-out", &["a"], &ARGUMENTS)?;
     let ranges = json!({"loadBalancerSourceRanges": ["203.0.113.0/24"]});
     stage.apply(&[Service::new("web", 1).exposed(1).spec(ranges).endpoints(endpoints(&stage.pods))])?;
@@ -132,9 +133,9 @@ fn clients_that_are_not_admitted_are_counted() -> Result<()> {
     Ok(())
 }
 
-/// More than there is room for are some that were forgotten.
+/// The counter also includes sessions that were displaced.
 #[test]
-fn sessions_that_began_are_counted() -> Result<()> {
+fn new_sessions_are_counted() -> Result<()> {
     let mut stage = Stage::new("sessions", &["a"], &[&ARGUMENTS[..], &["--max-affinity-clients", "16"]].concat())?;
     let ports = (8000..8020).map(Listen::tcp);
     stage.apply(&[Service::new("web", 1).ports(ports).sticky(600).endpoints(endpoints(&stage.pods))])?;
@@ -142,7 +143,7 @@ fn sessions_that_began_are_counted() -> Result<()> {
     for port in 8000..8020 {
         who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, port))?;
     }
-    // Nobody is turned away, and nobody counted twice.
+    // Further connections of a session succeed and do not count.
     for _ in 0..5 {
         who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 8019))?;
     }

@@ -1,4 +1,4 @@
-//! `--datapath-log`: what the programs say of each decision, in the agent's log, if asked to.
+//! `--datapath-log`: the programs' decisions in the agent's log.
 
 use anyhow::Result;
 use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
@@ -12,7 +12,7 @@ fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
     Ok(stage)
 }
 
-/// One of each verdict.
+/// One connection for each of the actions forward, refuse and drop.
 fn connect(stage: &Stage, via: Via) -> Result<()> {
     let process = stage.process()?;
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(via, PORT)), Ok(answer("a", Transport::Tcp)));
@@ -22,7 +22,7 @@ fn connect(stage: &Stage, via: Via) -> Result<()> {
 }
 
 #[test]
-fn what_was_asked_and_what_was_decided_is_logged() -> Result<()> {
+fn decisions_are_logged() -> Result<()> {
     let mut stage = stage("log", &["--datapath-log", "debug"])?;
     connect(&stage, Via::V4)?;
     connect(&stage, Via::V6)?;
@@ -43,19 +43,19 @@ fn what_was_asked_and_what_was_decided_is_logged() -> Result<()> {
 }
 
 #[test]
-fn by_default_nothing_is() -> Result<()> {
+fn decisions_are_not_logged_by_default() -> Result<()> {
     let mut stage = stage("no-log", &["-v"])?;
     connect(&stage, Via::V4)?;
-    // Whatever was to be said would come before what comes of this.
+    // The log is in order: lines about the connections would precede the lines about this change.
     stage.apply(&[])?;
     let log = stage.agent.log();
     assert!(!log.contains("10.96.0.9"), "{log}");
     Ok(())
 }
 
-/// A client in a loop must not fill the disk.
+/// A client that connects in a loop must not fill the disk.
 #[test]
-fn a_flood_is_limited() -> Result<()> {
+fn the_rate_of_log_lines_is_limited() -> Result<()> {
     const CONNECTIONS: u32 = 20_000;
     let stage = stage("flood", &["--datapath-log", "debug"])?;
     let refused = cluster_ip(2).at(Via::V4, PORT);

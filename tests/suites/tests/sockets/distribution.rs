@@ -1,4 +1,4 @@
-//! New connections are spread evenly.
+//! The distribution of new connections over the backends.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, who};
 
-/// The endpoints are ports of one pod.
+/// The endpoints are ports of one pod, from this number on.
 const FIRST: u16 = 9000;
-/// Connections for each backend.
+/// Number of connections for each backend.
 const EACH: u32 = 200;
-/// A fair choice fails once in a million runs.
+/// The smallest accepted probability: a uniform choice fails once in a million runs.
 const LEAST: f64 = 1e-6;
 
 #[test]
-fn every_backend_gets_its_share() -> Result<()> {
+fn connections_are_distributed_evenly() -> Result<()> {
     let mut stage = Stage::new("share", &["a"], &[])?;
     let listens = (FIRST..FIRST + 31).flat_map(|port| [Listen::tcp(port), Listen::udp(port)]);
     stage.pods[0].serve(&listens.collect::<Vec<_>>())?;
-    // Odd numbers, see below.
+    // Odd numbers, because `survival` needs an even number of degrees of freedom.
     for count in [3, 7, 31] {
         let endpoints = (FIRST..FIRST + count).map(|port| Endpoint::of(&stage.pods[0]).port(port));
         let service = Service::new("web", 1).endpoints(endpoints);
@@ -35,7 +35,7 @@ fn every_backend_gets_its_share() -> Result<()> {
 }
 
 #[test]
-fn so_do_datagrams_of_new_sockets() -> Result<()> {
+fn datagrams_of_new_sockets_are_distributed_evenly() -> Result<()> {
     let mut stage = Stage::new("share-udp", &["a", "b", "c"], &[])?;
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
@@ -49,9 +49,9 @@ fn so_do_datagrams_of_new_sockets() -> Result<()> {
     Ok(())
 }
 
-/// A change of the set must not favour anybody, either.
+/// The distribution is uniform after a change of the endpoints too.
 #[test]
-fn shares_are_even_after_a_change() -> Result<()> {
+fn connections_are_distributed_evenly_after_a_change() -> Result<()> {
     let mut stage = Stage::new("share-change", &["a", "b", "c", "d", "e"], &[])?;
     let address = cluster_ip(1).at(Via::V4, PORT);
     for set in [0..5, 1..4, 0..3, 0..5] {
@@ -62,7 +62,7 @@ fn shares_are_even_after_a_change() -> Result<()> {
         assert_eq!(answers.replies.keys().cloned().collect::<Vec<_>>(), expected);
         expect_fair(&answers.replies, u32::try_from(set.len())?, total);
     }
-    // No pod is known by another's address.
+    // The pod's own address is not translated.
     let own = Both::of(&stage.pods[4]).at(Via::V4, 8080);
     assert_eq!(stage.client.connect(own, Protocol::Tcp, 1)?.replies.len(), 1);
     Ok(())
@@ -76,10 +76,10 @@ fn expect_fair(replies: &BTreeMap<String, u32>, backends: u32, total: u32) {
     assert!(probability >= LEAST, "chi-square {chi_square} has the probability {probability}: {replies:?}");
 }
 
-/// The probability of a chi-square as great as this or greater. Where the degrees of freedom are even, it is that of fewer than half as
-/// many events of a Poisson distribution.
+/// The probability of a chi-square of at least this value. For an even number of degrees of freedom it is a sum of Poisson
+/// probabilities.
 fn survival(chi_square: f64, degrees: u32) -> f64 {
-    assert!(degrees.is_multiple_of(2), "an odd number of backends, please");
+    assert!(degrees.is_multiple_of(2), "the number of backends must be odd");
     let half = chi_square / 2.0;
     let mut term = (-half).exp();
     let mut sum = 0.0;
@@ -91,8 +91,8 @@ fn survival(chi_square: f64, degrees: u32) -> f64 {
 }
 
 #[test]
-fn the_distribution_is_that_of_the_tables() {
-    // From the tables that every textbook has.
+fn the_chi_square_function_agrees_with_published_tables() {
+    // Values of published tables of the distribution.
     for (chi_square, degrees, probability) in
         [(5.991, 2, 0.05), (9.488, 4, 0.05), (43.773, 30, 0.05), (13.816, 2, 0.001), (59.703, 30, 0.001)]
     {

@@ -1,6 +1,6 @@
-//! Connected UDP sockets whose backend is no backend any more: they are destroyed, and nothing else is.
+//! Connected UDP sockets whose backend ended: the agent destroys them, and no others.
 //!
-//! The pods themselves live on and would answer: whatever fails was destroyed.
+//! The pods keep running and would answer. A failing socket was therefore destroyed.
 
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
@@ -8,10 +8,10 @@ use portmap_harness::process::{Failure, Process, Socket};
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, answer, eventually, serving};
 
-/// What the next calls on a destroyed UDP socket may give: the kernel's `ECONNABORTED` once, then it has no destination.
+/// Errors of calls on a destroyed UDP socket: `ECONNABORTED` once, and errors of a socket without a destination after it.
 const ERRORS: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
 
-/// Service 1 has the pod `a` as its only endpoint; `b` is there to take over.
+/// Service 1 has the pod `a` as its only endpoint. The pod `b` replaces it later.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods[..1]))])?;
@@ -26,9 +26,9 @@ fn expect_a(socket: &Socket<'_>) {
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
 }
 
-/// Takes what the kernel has to say of it: whoever sends has no destination, and whoever receives is told of the end, once.
+/// Waits for the destruction: a receive fails once, and then sending has no destination.
 fn await_destruction(socket: &Socket<'_>) -> Result<()> {
-    let error = eventually("an error surfaces", || Ok(socket.ask().err()))?;
+    let error = eventually("the socket returns an error", || Ok(socket.ask().err()))?;
     assert!(ERRORS.map(Failure::named).contains(&error), "{error}");
     if error != Failure::named(ERRORS[0]) {
         assert_eq!(socket.receive(), Err(Failure::named(ERRORS[0])));
@@ -37,7 +37,7 @@ fn await_destruction(socket: &Socket<'_>) -> Result<()> {
 }
 
 #[test]
-fn a_connected_udp_socket_learns_that_its_backend_is_gone() -> Result<()> {
+fn a_connected_udp_socket_of_a_removed_backend_is_destroyed() -> Result<()> {
     let mut stage = stage("stale")?;
     let (in_pod, on_node) = (stage.process()?, Process::on_node(&stage.world)?);
     for next in [endpoints(&stage.pods[1..]), Vec::new()] {
@@ -51,11 +51,11 @@ fn a_connected_udp_socket_learns_that_its_backend_is_gone() -> Result<()> {
         stage.apply(&[service().endpoints(next.clone())])?;
         for (via, socket) in &sockets {
             await_destruction(socket)?;
-            // As the clients that it is done for do it.
+            // The client reconnects the same socket.
             let again = socket.connect(cluster_ip(1).at(*via, PORT));
             assert_eq!(again.is_ok(), !next.is_empty(), "{via:?}: {again:?}");
             if again.is_ok() {
-                // What `a` said last may still come.
+                // A datagram that `a` sent before may still arrive.
                 let next = Ok(answer("b", Transport::UdpConnected));
                 eventually("the other pod answers", || Ok((socket.ask() == next).then_some(())))?;
             }
@@ -64,9 +64,9 @@ fn a_connected_udp_socket_learns_that_its_backend_is_gone() -> Result<()> {
     Ok(())
 }
 
-/// The Service itself going is the same to its clients.
+/// The deletion of the Service destroys its sockets too.
 #[test]
-fn so_does_one_whose_service_is_deleted() -> Result<()> {
+fn a_socket_of_a_deleted_service_is_destroyed() -> Result<()> {
     let mut stage = stage("stale-service")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
@@ -80,9 +80,10 @@ fn so_does_one_whose_service_is_deleted() -> Result<()> {
     Ok(())
 }
 
-/// TCP, other Services' sockets, other backends' sockets, unconnected ones, and plain ones to the very same pod.
+/// The others are TCP sockets, sockets of other Services and backends, unconnected sockets, and untranslated sockets to the
+/// same pod.
 #[test]
-fn nothing_else_is_destroyed() -> Result<()> {
+fn other_sockets_are_not_destroyed() -> Result<()> {
     let mut stage = Stage::new("stale-others", &["a", "b"], &[])?;
     let other = Service::new("other", 2).endpoints(endpoints(&stage.pods[..1]));
     stage.apply(&[service().endpoints(endpoints(&stage.pods[..1])), other.clone()])?;
@@ -98,7 +99,7 @@ fn nothing_else_is_destroyed() -> Result<()> {
         lost.push(process.connected(service, Protocol::Udp)?);
         let socket = process.open_for(service, Protocol::Udp)?;
         assert_eq!(socket.ask_at(service)?.text, answer("a", Transport::UdpUnconnected));
-        // It is connected to the pod itself now, and was the Service's before.
+        // The socket is connected to the pod's own address now. Before, it was connected to the Service.
         socket.connect(plain)?;
         kept.push((socket, Transport::UdpConnected));
     }
@@ -109,16 +110,16 @@ fn nothing_else_is_destroyed() -> Result<()> {
     for socket in &lost {
         await_destruction(socket)?;
     }
-    // What was to be destroyed is: the rest has had its time.
+    // The destruction of another socket shows that the agent has finished.
     for (socket, transport) in &kept {
-        assert_eq!(socket.ask(), Ok(answer("a", *transport)), "a socket that has nothing to do with it");
+        assert_eq!(socket.ask(), Ok(answer("a", *transport)), "a socket that must not be destroyed");
     }
     Ok(())
 }
 
-/// A socket is what it was last connected to.
+/// Only the last connect of a socket counts.
 #[test]
-fn a_socket_that_was_connected_elsewhere_since_is_spared() -> Result<()> {
+fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     let mut stage = stage("stale-moved")?;
     let third = serving(&stage.world, "c")?;
     let process = stage.process()?;
@@ -126,7 +127,7 @@ fn a_socket_that_was_connected_elsewhere_since_is_spared() -> Result<()> {
     let mut lost = Vec::new();
     for via in Via::ALL {
         let service = cluster_ip(1).at(via, PORT);
-        // The same pod's own address, after a dissolve and without one; and another pod's.
+        // Connected to the same pod's own address and to another pod's, each with and without a dissolve before.
         for (plain, dissolve) in [(&stage.pods[0], true), (&stage.pods[0], false), (&third, true), (&third, false)] {
             let socket = process.connected(service, Protocol::Udp)?;
             expect_a(&socket);
@@ -136,11 +137,11 @@ fn a_socket_that_was_connected_elsewhere_since_is_spared() -> Result<()> {
             socket.connect(Both::of(plain).at(via, TARGET_PORT))?;
             kept.push((plain.name().to_owned(), via, socket));
         }
-        // Connected to nobody, it speaks to anybody.
+        // A dissolved socket is connected to no peer.
         let socket = process.connected(service, Protocol::Udp)?;
         socket.dissolve()?;
         kept.push((String::new(), via, socket));
-        // And one that came back.
+        // A socket that was connected to another pod before, and to the Service last.
         let socket = process.connected(Both::of(&third).at(via, TARGET_PORT), Protocol::Udp)?;
         socket.connect(service)?;
         lost.push(socket);
@@ -151,26 +152,26 @@ fn a_socket_that_was_connected_elsewhere_since_is_spared() -> Result<()> {
     }
     for (name, via, socket) in &kept {
         if name.is_empty() {
-            // The kernel (6.18) takes only what comes from the last IPv6 peer.
+            // The kernel (6.18) delivers only datagrams of the last IPv6 peer.
             let plain = Both::of(&stage.pods[0]).at(*via, TARGET_PORT);
             assert_eq!(socket.ask_at(plain)?.text, answer("a", Transport::UdpUnconnected));
         } else {
-            assert_eq!(socket.ask(), Ok(answer(name, Transport::UdpConnected)), "a socket that is another's now");
+            assert_eq!(socket.ask(), Ok(answer(name, Transport::UdpConnected)), "a reconnected socket must not be destroyed");
         }
     }
     Ok(())
 }
 
-/// Serving is what counts: a backend that finishes its work keeps its sockets until it does not serve any more.
+/// The condition is `serving`: a terminating backend keeps its sockets while it serves.
 #[test]
-fn a_backend_that_finishes_its_work_keeps_its_sockets() -> Result<()> {
+fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
     let mut stage = stage("stale-terminating")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
     let sockets = sockets.into_iter().collect::<Result<Vec<_>, _>>()?;
     let [a, b] = [0, 1].map(|pod| Endpoint::of(&stage.pods[pod]));
     stage.apply(&[service().endpoints([a.clone().terminating(), b.clone()])])?;
-    // A socket to a third endpoint that is destroyed shows that it is done with.
+    // The destruction of a socket to a third endpoint shows that the agent has finished.
     let canary = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
     assert_eq!(canary.ask(), Ok(answer("b", Transport::UdpConnected)));
     stage.apply(&[service().endpoints([a.clone().terminating()])])?;
@@ -185,9 +186,9 @@ fn a_backend_that_finishes_its_work_keeps_its_sockets() -> Result<()> {
     Ok(())
 }
 
-/// What happened while no agent ran is caught up with.
+/// The next agent destroys sockets whose backend ended while no agent ran.
 #[test]
-fn an_agent_that_starts_finds_the_stale_ones() -> Result<()> {
+fn a_new_agent_destroys_sockets_of_removed_backends() -> Result<()> {
     let mut stage = stage("stale-restart")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
@@ -204,9 +205,9 @@ fn an_agent_that_starts_finds_the_stale_ones() -> Result<()> {
     Ok(())
 }
 
-/// The socket's namespace is searched wherever it is, and it may have come after the agent.
+/// The agent searches every network namespace, also one that is created after its start.
 #[test]
-fn a_pod_that_came_later_is_searched_too() -> Result<()> {
+fn sockets_of_a_later_pod_are_destroyed() -> Result<()> {
     let mut stage = stage("stale-later")?;
     let late = stage.world.client("late")?;
     let process = Process::in_pod(&late)?;

@@ -1,7 +1,7 @@
-//! Everything that a process can do with a socket and a Service address, on the real kernel.
+//! System calls on sockets with Service addresses, on the real kernel.
 //!
-//! Each file is one concern. Processes of a world are driven one system call at a time ([`portmap_harness::process`]), and real
-//! clients run as they are.
+//! Each file is one subject. Tests drive processes of a world one system call at a time ([`portmap_harness::process`]), and run
+//! unmodified client programs.
 //!
 //! Needs: kernel.
 

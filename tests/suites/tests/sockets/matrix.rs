@@ -1,4 +1,4 @@
-//! Every way to speak to every kind of Service address, with every verdict, from a pod and from the node.
+//! Every transport, kind of Service address and action, from a pod and from the node.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use portmap_suites::service_objects::{
 use portmap_suites::service_stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 use serde_json::json;
 
-/// A verdict is given at once: far less than a SYN that is sent again, or a wait for an answer.
+/// The time limit of each call. It is much less than a retransmission of a SYN.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// One Service for each verdict; its number is that of its addresses.
+/// The action of a Service. Its number is the number in the Service's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Forward = 1,
@@ -49,8 +49,8 @@ enum Action {
 impl Action {
     const ALL: [Self; 3] = [Self::Forward, Self::Refuse, Self::Drop];
 
-    /// What clients on the node get. For them, only ClusterIPs are under internalTrafficPolicy, and only the load balancer's
-    /// addresses under its source ranges; externalTrafficPolicy is about others. So nothing drops at the other two kinds.
+    /// The action for clients on the node. The internal policy affects only ClusterIPs, and source ranges only load balancer
+    /// addresses. The external policy affects only clients outside the node. So external IPs and node ports never drop.
     fn at(self, kind: Kind) -> Self {
         match (self, kind) {
             (Self::Drop, Kind::NodePort | Kind::ExternalIp) => Self::Forward,
@@ -80,7 +80,7 @@ fn services(stage: &Stage) -> [Service; 3] {
     ]
 }
 
-/// What an untranslated connection to a NodePort would find is not the answer of a pod, nor a refusal.
+/// The node listens on the node ports itself. An untranslated connection is then neither refused nor answered by a pod.
 fn listens() -> Vec<Listen> {
     Action::ALL
         .iter()
@@ -98,7 +98,7 @@ fn check(process: &Process, from: &str, world: &World, complaints: &mut Vec<Stri
             let expected = action.at(kind).expects(transport, address);
             if !expected.contains(&met) || took > patience(AT_ONCE) {
                 complaints.push(format!(
-                    "{from}, {via:?}, {transport:?}, {kind:?} of {action:?} ({address}): {met:?} after {took:?}, not {:?}",
+                    "{from}, {via:?}, {transport:?}, {kind:?} of {action:?} ({address}): {met:?} after {took:?}, expected {:?}",
                     expected[0]
                 ));
             }
@@ -107,7 +107,7 @@ fn check(process: &Process, from: &str, world: &World, complaints: &mut Vec<Stri
 }
 
 #[test]
-fn every_combination_is_as_it_should_be() -> Result<()> {
+fn every_combination_has_its_action() -> Result<()> {
     let mut stage = Stage::new("matrix", &["a", "b"], &[])?;
     let _node = stage.world.serve(&listens())?;
     stage.apply(&services(&stage))?;

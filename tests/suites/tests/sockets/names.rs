@@ -1,4 +1,4 @@
-//! What a client is shown: always what it asked for, never what it was given.
+//! The peer's address that a client sees: always the Service's, never the backend's.
 
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
@@ -6,7 +6,7 @@ use portmap_harness::pod_socket::Datagram;
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints, external_ip};
 use portmap_suites::service_stage::{Stage, Transport, answer, reach};
 
-/// Service 1 leads to the pod `a`, Service 2 to `b`.
+/// Service 1 has the pod `a` as its endpoint, Service 2 the pod `b`.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     let services = [("one", 1), ("two", 2)].into_iter().zip(&stage.pods);
@@ -20,9 +20,9 @@ fn datagram(pod: &str, source: std::net::SocketAddr) -> Datagram {
     Datagram { text: answer(pod, Transport::UdpUnconnected), source: Some(source) }
 }
 
-/// Where that is asked for, TCP is not noted: its sockets show what they are connected to. Nothing else changes.
+/// With the flag, the programs note nothing on TCP sockets: `getpeername()` returns the pod's address. Nothing else changes.
 #[test]
-fn tcp_may_show_the_pod_instead() -> Result<()> {
+fn tcp_sockets_may_show_the_pod() -> Result<()> {
     let mut stage = Stage::new("pod-names", &["a"], &["--peer-names", "pod"])?;
     stage.apply(&[Service::new("one", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;
@@ -48,7 +48,7 @@ fn a_connection_shows_the_service_for_its_whole_life() -> Result<()> {
             sockets.push((socket, address, protocol));
         }
     }
-    // Nor does it depend on what becomes of the Service.
+    // Changes and the deletion of the Service have no effect on the connection.
     stage.apply(&[])?;
     for (socket, address, _) in sockets.iter().filter(|(_, _, protocol)| *protocol == Protocol::Tcp) {
         assert_eq!((socket.peer(), socket.ask()), (Ok(*address), Ok(answer("a", Transport::Tcp))));
@@ -56,7 +56,7 @@ fn a_connection_shows_the_service_for_its_whole_life() -> Result<()> {
     Ok(())
 }
 
-/// The other end is a pod's, and what a pod accepts is no Service's.
+/// A server's accepted socket shows the client's own address, and an untranslated connection shows the pod.
 #[test]
 fn servers_and_plain_connections_show_the_real_peer() -> Result<()> {
     let stage = stage("plain")?;
@@ -77,9 +77,9 @@ fn servers_and_plain_connections_show_the_real_peer() -> Result<()> {
     Ok(())
 }
 
-/// One socket, several Services and plain addresses: each answer shows whom the question went to.
+/// One socket sends to several Services and plain addresses. Each answer shows the address that the request was sent to.
 #[test]
-fn one_socket_speaks_to_several_services_in_turn() -> Result<()> {
+fn answers_show_the_address_of_the_request() -> Result<()> {
     let stage = stage("turns")?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -95,9 +95,9 @@ fn one_socket_speaks_to_several_services_in_turn() -> Result<()> {
     Ok(())
 }
 
-/// Answers need not come in the order of the questions, nor at once.
+/// Answers may arrive late and in another order than the requests.
 #[test]
-fn answers_that_come_later_still_show_their_service() -> Result<()> {
+fn late_answers_show_their_service() -> Result<()> {
     let stage = stage("later")?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -111,9 +111,10 @@ fn answers_that_come_later_still_show_their_service() -> Result<()> {
     Ok(())
 }
 
-/// The Service, the same pod by its own address, and two addresses of one Service: the last question to a pod decides.
+/// The same pod is reached by the Service's address, by another address of the Service, and by its own. The last request
+/// decides.
 #[test]
-fn the_last_send_to_a_pod_decides_what_is_shown() -> Result<()> {
+fn the_last_send_to_a_pod_decides_the_source() -> Result<()> {
     let stage = stage("last")?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -127,9 +128,9 @@ fn the_last_send_to_a_pod_decides_what_is_shown() -> Result<()> {
     Ok(())
 }
 
-/// Datagrams of others are shown as what they are: of another pod, and of the same pod from another port.
+/// Datagrams of other pods, and of other ports of the same pod, show their own address.
 #[test]
-fn only_the_backends_own_datagrams_show_the_service() -> Result<()> {
+fn only_datagrams_of_the_backend_show_the_service() -> Result<()> {
     let stage = stage("own")?;
     let client = stage.process()?;
     for via in Via::ALL {
@@ -150,9 +151,9 @@ fn only_the_backends_own_datagrams_show_the_service() -> Result<()> {
     Ok(())
 }
 
-/// More Services than a socket can remember: none is ever mistaken for another.
+/// A socket sends to more Services than it can remember. No answer may show another Service.
 #[test]
-fn a_socket_that_speaks_to_very_many_services_is_never_told_of_another() -> Result<()> {
+fn answers_never_show_another_service() -> Result<()> {
     const SERVICES: u8 = 40;
     let mut stage = Stage::new("many", &["a", "b"], &[])?;
     let all = (1..=SERVICES).map(|number| {
@@ -172,7 +173,7 @@ fn a_socket_that_speaks_to_very_many_services_is_never_told_of_another() -> Resu
     Ok(())
 }
 
-/// A pod that dials its own Service, and is its only backend.
+/// A pod connects to its own Service, of which it is the only backend.
 #[test]
 fn a_pod_reaches_itself_through_its_service() -> Result<()> {
     let mut stage = Stage::new("hairpin", &["a"], &[])?;

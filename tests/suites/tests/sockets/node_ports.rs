@@ -1,4 +1,4 @@
-//! `NodePorts`: on which addresses of the node they are, from where, and what they leave alone.
+//! Node ports: the addresses that they are on, and the addresses and sockets that they leave alone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,11 +12,11 @@ use portmap_suites::service_objects::{Both, PORT, Service, Via, cluster_ip, endp
 use portmap_suites::service_stage::{Stage, Transport, answer, eventually, reach, refused, serving, who};
 
 const NUMBER: u8 = 80;
-/// `connect()` takes it for [`LOCALHOST`].
+/// `connect()` takes these addresses for [`LOCALHOST`].
 const UNSPECIFIED: Both = Both { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
 const LOCALHOST: Both = Both { v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
 
-/// A second address of the node.
+/// A second address of the node in each family.
 fn second() -> Both {
     Both { v4: Ipv4Addr::new(10, 244, 0, 250), v6: "fd00:10:244::fa".parse().unwrap_or(Ipv6Addr::UNSPECIFIED) }
 }
@@ -34,8 +34,8 @@ fn listens() -> [Listen; 2] {
     [Listen::tcp(node_port(NUMBER)), Listen::udp(node_port(NUMBER))]
 }
 
-/// A node with two addresses of each family, of which its Node object knows the first. Something of its own listens on the
-/// NodePort, too, so that an untranslated connection is seen to be one.
+/// A node with two addresses of each family. The Node object has the first. A server of the node listens on the node port too,
+/// so that an untranslated connection is recognisable.
 struct Node {
     stage: Stage,
     _own: Server,
@@ -55,12 +55,12 @@ impl Node {
         Ok(Self { stage, _own: own })
     }
 
-    /// Who answers on the NodePort of an address, by family.
+    /// The answers on the node port of an address, by family.
     fn met(process: &Process, address: Both) -> [Met<String>; 2] {
         [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, address.at(via, node_port(NUMBER))))
     }
 
-    /// The same, from a pod and from the node.
+    /// Expects these answers from a pod and from the node.
     fn expect(&self, address: Both, expected: [&str; 2]) -> Result<()> {
         let expected = expected.map(|name| Ok(name.to_owned()));
         for (from, process) in [("a pod", self.stage.process()?), ("the node", Process::on_node(&self.stage.world)?)] {
@@ -74,30 +74,30 @@ const POD: &str = "a 8080/TCP";
 const OWN: &str = "node 30080/TCP";
 
 #[test]
-fn by_default_they_are_on_the_addresses_that_the_node_object_names() -> Result<()> {
+fn by_default_node_ports_are_on_the_addresses_of_the_node_object() -> Result<()> {
     let node = Node::new("primary", &[])?;
     node.expect(first(&node.stage.world), [POD, POD])?;
     node.expect(second(), [OWN, OWN])
 }
 
 #[test]
-fn without_a_node_object_they_are_on_all_addresses_but_loopback() -> Result<()> {
+fn without_a_node_object_node_ports_are_on_all_addresses_but_loopback() -> Result<()> {
     let node = Node::complete(Stage::new("no-node", &["a"], &[])?)?;
     node.expect(first(&node.stage.world), [POD, POD])?;
     let process = Process::on_node(&node.stage.world)?;
     assert_eq!(Node::met(&process, LOCALHOST), [Ok(OWN.to_owned()), Ok(OWN.to_owned())]);
     assert_eq!(Node::met(&process, first(&node.stage.world)), [Ok(POD.to_owned()), Ok(POD.to_owned())]);
-    // One that the agent has not seen when it started.
+    // An address that is added after the agent's start.
     add_second(&node.stage.world)?;
-    eventually("the new address has NodePorts", || {
+    eventually("the new address has the node port", || {
         Ok((Node::met(&process, second()) == [Ok(POD.to_owned()), Ok(POD.to_owned())]).then_some(()))
     })?;
     node.expect(second(), [POD, POD])
 }
 
-/// Where no network of a family is named, that family takes all of them.
+/// A family without a range has node ports on all its addresses.
 #[test]
-fn networks_select_addresses_of_their_family() -> Result<()> {
+fn ranges_select_addresses_of_their_family() -> Result<()> {
     let node = Node::new("cidr", &["--nodeport-addresses", "10.244.0.250/32"])?;
     node.expect(first(&node.stage.world), [OWN, POD])?;
     node.expect(second(), [POD, POD])?;
@@ -107,20 +107,17 @@ fn networks_select_addresses_of_their_family() -> Result<()> {
 }
 
 #[test]
-fn all_are_all() -> Result<()> {
+fn all_selects_all_addresses_but_loopback() -> Result<()> {
     let node = Node::new("all", &["--nodeport-addresses", "all"])?;
     node.expect(first(&node.stage.world), [POD, POD])?;
     node.expect(second(), [POD, POD])
 }
 
-/// Only if asked for, and only in the node's own network namespace: a pod's localhost is the pod's.
+/// Only with `localhost`, and only in the host's network namespace. A pod's loopback is its own.
 #[test]
-fn loopback_is_the_nodes() -> Result<()> {
+fn loopback_node_ports_are_for_the_hosts_namespace() -> Result<()> {
     if !Features::here().tells_namespaces {
-        say::skipped(
-            "loopback node ports",
-            "before 5.14 the host's network namespace has to be the initial one, and this is another",
-        );
+        say::skipped("loopback node ports", "before 5.14 only the kernel's initial network namespace is known as the host's");
         return Ok(());
     }
     let mut node = Node::new("localhost", &["--nodeport-addresses", "primary,localhost"])?;
@@ -142,12 +139,9 @@ fn loopback_is_the_nodes() -> Result<()> {
 }
 
 #[test]
-fn loopback_of_one_family_may_be_asked_for() -> Result<()> {
+fn a_range_may_select_loopback_of_one_family() -> Result<()> {
     if !Features::here().tells_namespaces {
-        say::skipped(
-            "loopback node ports",
-            "before 5.14 the host's network namespace has to be the initial one, and this is another",
-        );
+        say::skipped("loopback node ports", "before 5.14 only the kernel's initial network namespace is known as the host's");
         return Ok(());
     }
     let node = Node::new("localhost-v6", &["--nodeport-addresses", "primary,::1/128"])?;
@@ -160,7 +154,7 @@ fn loopback_of_one_family_may_be_asked_for() -> Result<()> {
 
 /// Other proxies keep all ClusterIPs on an interface of the node (kube-ipvs0, nodelocaldns).
 #[test]
-fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()> {
+fn a_service_address_on_an_interface_has_no_node_ports() -> Result<()> {
     let world = World::new("ipvs")?;
     let [v4, v6] = cluster_ip(1).addresses();
     world.ip(&format!("addr add {v4}/32 dev lo\naddr add {v6}/128 dev lo nodad"))?;
@@ -171,9 +165,9 @@ fn the_address_of_a_service_on_an_interface_is_none_of_the_nodes() -> Result<()>
     Ok(())
 }
 
-/// 0.0.0.0 and [::] mean loopback to `connect()`.
+/// `connect()` takes 0.0.0.0 and [::] for loopback.
 #[test]
-fn without_being_asked_for_loopback_is_left_alone() -> Result<()> {
+fn loopback_is_left_alone_by_default() -> Result<()> {
     let node = Node::new("no-localhost", &[])?;
     let process = Process::on_node(&node.stage.world)?;
     for address in [LOCALHOST, UNSPECIFIED] {
@@ -182,16 +176,16 @@ fn without_being_asked_for_loopback_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// Another node's NodePort is its own affair, and so is the number on a pod's or a Service's address.
+/// A node port on another node, and the same port number on a pod's or Service's address.
 #[test]
-fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
+fn the_node_port_on_other_addresses_is_left_alone() -> Result<()> {
     let mut node = Node::new("elsewhere", &[])?;
     let mut other = serving(&node.stage.world, "other-node")?;
     other.serve(&listens())?;
     node.expect(Both::of(&other), ["other-node 30080/TCP", "other-node 30080/TCP"])?;
     node.stage.pods[0].serve(&listens())?;
     node.expect(Both::of(&node.stage.pods[0]), ["a 30080/TCP", "a 30080/TCP"])?;
-    // Nor is the Service's port one of the node.
+    // The Service's port is not served on addresses of the node.
     let process = node.stage.process()?;
     let address: SocketAddr = (node.stage.world.ipv4(), PORT).into();
     assert_eq!(who(&process, Transport::Tcp, address), refused(Transport::Tcp));
@@ -199,9 +193,9 @@ fn the_same_number_elsewhere_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// A NodePort, and a Service's port, are nothing that a server could not have.
+/// Servers can bind to the numbers of node ports and Service ports.
 #[test]
-fn binding_and_listening_on_these_numbers_is_never_touched() -> Result<()> {
+fn bind_and_listen_are_not_affected() -> Result<()> {
     let world = World::new("bind")?;
     let objects = vec![node(&first(&world).addresses())];
     let mut stage = Stage::in_world(world, &["a"], &[], objects)?;
@@ -232,9 +226,9 @@ fn binding_and_listening_on_these_numbers_is_never_touched() -> Result<()> {
     Ok(())
 }
 
-/// A Service that asks for no NodePort any more has none.
+/// Removing the node port from the Service removes it from the node.
 #[test]
-fn they_come_and_go_with_their_service() -> Result<()> {
+fn node_ports_follow_their_service() -> Result<()> {
     let mut node = Node::new("comes", &[])?;
     let own = first(&node.stage.world);
     let endpoints = endpoints(&node.stage.pods);
@@ -245,15 +239,15 @@ fn they_come_and_go_with_their_service() -> Result<()> {
     node.expect(own, [POD, POD])
 }
 
-/// The rest is served meanwhile.
+/// Other frontends are served while the agent waits for an address of the Node.
 #[test]
-fn a_node_without_an_address_is_waited_for() -> Result<()> {
+fn node_ports_wait_for_an_address_of_the_node() -> Result<()> {
     let mut stage = Stage::in_world(World::new("no-address")?, &["a"], &[], vec![node(&[])])?;
     let services = [Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&stage.pods))];
     stage.apply(&services)?;
     let process = stage.process()?;
     assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT)), Ok(POD.to_owned()));
-    stage.agent.wait_until("it says that the node has no address", |agent| {
+    stage.agent.wait_until("the log says that the node has no address", |agent| {
         Ok(agent.log().lines().any(|line| line.contains("WARN") && line.contains("address") && line.contains("node")))
     })?;
     let own = first(&stage.world);
@@ -262,9 +256,9 @@ fn a_node_without_an_address_is_waited_for() -> Result<()> {
     Ok(())
 }
 
-/// The addresses of a Node change, rarely.
+/// The addresses of a Node may change.
 #[test]
-fn they_follow_the_addresses_of_the_node_object() -> Result<()> {
+fn node_ports_follow_the_addresses_of_the_node_object() -> Result<()> {
     let mut node_with_two = Node::new("moves", &[])?;
     let services = [Service::new("web", 1).exposed(NUMBER).endpoints(endpoints(&node_with_two.stage.pods))];
     node_with_two.stage.apply_with(vec![node(&second().addresses())], &services)?;

@@ -1,4 +1,4 @@
-//! Sockets that few clients make: TCP that is opened with its first data, Multipath TCP, and those that are neither TCP nor UDP.
+//! Unusual sockets: TCP Fast Open, Multipath TCP, sockets that are neither TCP nor UDP, and the agent's own sockets.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -42,7 +42,7 @@ fn text_of(command: &mut Command) -> Result<String> {
 }
 
 #[test]
-fn tcp_fast_open_is_a_connect() -> Result<()> {
+fn tcp_fast_open_is_translated() -> Result<()> {
     let stage = stage("fastopen")?;
     for via in Via::ALL {
         let address = cluster_ip(1).at(via, PORT);
@@ -54,11 +54,11 @@ fn tcp_fast_open_is_a_connect() -> Result<()> {
     Ok(())
 }
 
-/// It gets where it wants. Which name its peer is shown by depends on the kernel.
+/// The connection reaches the pod. The address that its peer shows depends on the kernel.
 #[test]
 fn multipath_tcp_is_translated() -> Result<()> {
     if !Features::here().has_mptcp {
-        say::skipped("multipath TCP", "it is built into distributions' kernels from 5.16 on");
+        say::skipped("multipath TCP", "distributions' kernels have it from 5.16 on");
         return Ok(());
     }
     let stage = stage("mptcp")?;
@@ -71,9 +71,9 @@ fn multipath_tcp_is_translated() -> Result<()> {
     Ok(())
 }
 
-/// A Service has nothing to say of them: not even where it drops.
+/// Services do not affect these sockets, even if their action is drop.
 #[test]
-fn what_is_neither_tcp_nor_udp_is_left_alone() -> Result<()> {
+fn other_protocols_are_left_alone() -> Result<()> {
     let stage = stage("neither")?;
     let groups = stage.client.command("sysctl").args(["-q", "-w", "net.ipv4.ping_group_range=0 2147483647"]).status()?;
     ensure!(groups.success(), "sysctl failed");
@@ -86,9 +86,9 @@ fn what_is_neither_tcp_nor_udp_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// Nothing runs when a process reads it: no hook could show the Service.
+/// No hook runs when a process reads the error queue, so the Service cannot be shown.
 #[test]
-fn the_error_queue_names_the_pod() -> Result<()> {
+fn the_error_queue_shows_the_pod() -> Result<()> {
     const CLOSED: u16 = 8081;
     let mut stage = stage("error-queue")?;
     stage.apply(&[Service::new("web", 1).endpoints([Endpoint::of(&stage.pods[0]).port(CLOSED)])])?;
@@ -99,9 +99,9 @@ fn the_error_queue_names_the_pod() -> Result<()> {
     Ok(())
 }
 
-/// They would be one connection: the same addresses and ports on both ends.
+/// Both would be one connection, with the same addresses and ports at both ends.
 #[test]
-fn a_local_port_is_not_connected_to_one_pod_twice() -> Result<()> {
+fn a_local_port_cannot_connect_to_one_pod_twice() -> Result<()> {
     let mut stage = stage("one-port")?;
     let [web, twin, other] = [("web", 1), ("twin", 3), ("other", 4)].map(|(name, number)| Service::new(name, number));
     let [first, second] = [endpoints(&stage.pods[..1]), endpoints(&stage.pods[1..])];
@@ -115,9 +115,9 @@ fn a_local_port_is_not_connected_to_one_pod_twice() -> Result<()> {
     Ok(())
 }
 
-/// The agent connects so, to be led by no table. A pod that may set priorities is translated all the same.
+/// The agent sets this priority on its own sockets, so that they are not translated. In a pod it has no effect.
 #[test]
-fn the_agents_priority_leaves_sockets_of_the_host_alone() -> Result<()> {
+fn sockets_of_the_host_with_the_agents_priority_are_left_alone() -> Result<()> {
     let mut stage = stage("priority")?;
     let address = cluster_ip(1).at(Via::V4, PORT);
     let ask = |command: &mut Command, priority: u32| {
@@ -143,22 +143,19 @@ fn the_agents_priority_leaves_sockets_of_the_host_alone() -> Result<()> {
     unprivileged.args(["--bounding-set=-all", "--inh-caps=-all"]);
     assert_eq!(ask(&mut unprivileged, OWN_PRIORITY)?, "EPERM");
     if !Features::here().tells_namespaces {
-        say::skipped(
-            "the agent's priority",
-            "before 5.14 the host's network namespace is the initial one, and this is another",
-        );
+        say::skipped("the agent's priority", "before 5.14 only the kernel's initial network namespace is known as the host's");
         return Ok(());
     }
     assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
-    // Nor is it refused, or dropped.
+    // The socket is left alone if the Service refuses, too.
     stage.apply(&[Service::new("web", 1)])?;
     assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
     Ok(())
 }
 
-/// Who waits for an answer of a backend that is gone need not wait any longer.
+/// A receive that waits for an answer of a removed backend returns with an error.
 #[test]
-fn a_receive_that_waits_is_woken() -> Result<()> {
+fn a_waiting_receive_is_woken() -> Result<()> {
     let mut stage = stage("blocked")?;
     for via in Via::ALL {
         stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;

@@ -1,4 +1,5 @@
-//! What is not to be translated: other proxies' Services, pods if only the host is served, and processes of excluded cgroups.
+//! Services and clients that are not translated: Services of other proxies, pods with `--only-host`, and processes of excluded
+//! cgroups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use serde_json::json;
 
 const LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// What becomes of each way to ask Service 1.
+/// The results of all transports at Service 1.
 fn met(process: &Process) -> Vec<Met<String>> {
     let ways = Via::ALL.iter().flat_map(|via| Transport::ALL.map(|transport| (*via, transport)));
     ways.map(|(via, transport)| who(process, transport, cluster_ip(1).at(via, PORT))).collect()
@@ -29,7 +30,7 @@ fn untouched() -> Vec<Met<String>> {
     translated().iter().map(|_| left_alone()).collect()
 }
 
-/// Left alone means left to the other proxy: not dropped as unallocated, nor refused as undefined.
+/// The address is neither dropped as unallocated nor refused at undefined ports.
 #[test]
 fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
     let mut stage = Stage::new("other-proxy", &["a"], &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
@@ -41,7 +42,7 @@ fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
         assert_eq!(met(&process), untouched());
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), left_alone(), "an undefined port");
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(2).at(Via::V4, PORT)), dropped(), "nobody's address");
-        // The label may come and go in its life.
+        // The label may be added to a Service and removed from it.
         stage.apply(slice::from_ref(&web))?;
         assert_eq!(met(&process), translated());
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp), "an undefined port");
@@ -50,7 +51,7 @@ fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_with_a_name_serves_what_bears_it() -> Result<()> {
+fn a_service_proxy_name_selects_services() -> Result<()> {
     let arguments = ["--service-proxy-name", "mine", "--service-cidr", "10.96.0.0/24", "--service-cidr", "fd00:10:96::/112"];
     let mut stage = Stage::new("named-proxy", &["a"], &arguments)?;
     stage.mark_labels = json!({LABEL: "mine"});
@@ -69,9 +70,9 @@ fn a_proxy_with_a_name_serves_what_bears_it() -> Result<()> {
 }
 
 #[test]
-fn only_the_hosts_processes() -> Result<()> {
+fn only_host_translates_only_the_hosts_processes() -> Result<()> {
     if !Features::here().tells_namespaces {
-        say::skipped("--only-host", "before 5.14 the host's network namespace has to be the initial one, and this is another");
+        say::skipped("--only-host", "before 5.14 only the kernel's initial network namespace is known as the host's");
         return Ok(());
     }
     let mut stage = Stage::new("only-host", &["a"], &["--only-host"])?;
@@ -81,10 +82,10 @@ fn only_the_hosts_processes() -> Result<()> {
     Ok(())
 }
 
-/// A process in a cgroup below that of the clients.
+/// A process in a cgroup below the cgroup of the clients.
 fn process_in(stage: &Stage, cgroup: &Path) -> Result<Process> {
     const STEPS: &str = r#"echo 0 > "$1/cgroup.procs" && shift && exec "$@""#;
-    fs::create_dir_all(cgroup).with_context(|| format!("failed to make the cgroup {}", cgroup.display()))?;
+    fs::create_dir_all(cgroup).with_context(|| format!("failed to create the cgroup {}", cgroup.display()))?;
     let mut command = stage.client.command("sh");
     command.args(["-c", STEPS, "sh"]).arg(cgroup).arg(program::find("portmap-pod")?);
     Process::start(command)
@@ -114,7 +115,7 @@ fn excluded_cgroups_are_left_alone() -> Result<()> {
     ] {
         let process = process_in(&stage, &below(&stage.world, path))?;
         assert_eq!(met(&process), expected, "{path}");
-        // Nor is anything else decided for them.
+        // Refusals do not apply to them either.
         let empty = if expected == untouched() { left_alone() } else { refused(Transport::UdpUnconnected) };
         assert_eq!(who(&process, Transport::UdpUnconnected, cluster_ip(2).at(Via::V6, PORT)), empty, "{path}");
     }

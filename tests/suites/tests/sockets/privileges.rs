@@ -1,4 +1,4 @@
-//! The agent with some capabilities only: what it needs is enough, what is missing is named.
+//! The agent with a part of its capabilities: the required ones suffice, and missing ones are named.
 
 use anyhow::{Result, ensure};
 use portmap_harness::agent::Agent;
@@ -14,23 +14,23 @@ use crate::attach::{expect_all, expect_none};
 
 const FOR_NAMESPACES: [&str; 2] = ["sys_admin", "sys_ptrace"];
 
-/// Three, and one more on old kernels.
+/// The required capabilities: three, and one more on kernels before 5.11.
 fn needed() -> Vec<&'static str> {
     let for_memory = Features::here().locks_memory.then_some("sys_resource");
     ["bpf", "net_admin", "perfmon"].into_iter().chain(for_memory).collect()
 }
 
-/// A stage whose agent has been replaced by one with these capabilities.
+/// A stage whose agent was replaced by one with these capabilities.
 fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     stage.agent.stop(nix::sys::signal::Signal::SIGTERM)?;
     stage.agent = Agent::spawn_with(&stage.world, capabilities, &[])?;
-    stage.agent.wait_until("it is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
+    stage.agent.wait_until("the agent is synced", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
     Ok(stage)
 }
 
 #[test]
-fn three_capabilities_are_enough_to_translate() -> Result<()> {
+fn three_capabilities_suffice_to_translate() -> Result<()> {
     let mut stage = stage("three-capabilities", &needed())?;
     assert!(stage.agent.log().contains("without CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{}", stage.agent.log());
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods[..1]))])?;
@@ -43,9 +43,9 @@ fn three_capabilities_are_enough_to_translate() -> Result<()> {
     expect_all(&stage.world)
 }
 
-/// What the other two are for.
+/// The other two capabilities are needed to search the network namespaces of pods.
 #[test]
-fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
+fn two_more_capabilities_give_access_to_pods_namespaces() -> Result<()> {
     let mut stage = stage("five-capabilities", &[needed().as_slice(), &FOR_NAMESPACES].concat())?;
     let client = stage.client.ipv4();
     let ranged = Service::new("ranged", 2).exposed(2).spec(json!({"loadBalancerSourceRanges": [format!("{client}/32")]}));
@@ -62,7 +62,7 @@ fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
             Ok(met.ok())
         })?;
     } else {
-        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE exists from 5.14 on");
     }
     let socket = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
@@ -71,7 +71,7 @@ fn with_two_more_pods_namespaces_are_looked_into() -> Result<()> {
 }
 
 #[test]
-fn each_capability_that_is_missing_is_named() -> Result<()> {
+fn each_missing_capability_is_named() -> Result<()> {
     let world = World::new("no-capability")?;
     serving(&world, "a")?;
     for missing in needed() {

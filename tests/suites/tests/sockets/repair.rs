@@ -169,7 +169,7 @@ fn changed_tables_are_repaired_and_counted() -> Result<()> {
     for foreign in FOREIGN {
         expect(&format!("{foreign:?}"), &|| insert(&stage, foreign))?;
     }
-    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains("another program had changed the tables")))
+    stage.agent.wait_until("the repair is logged", |agent| Ok(agent.log().contains("another program had changed the tables")))
 }
 
 /// An agent starts on tables that were changed while none ran, and repairs them.
@@ -216,7 +216,7 @@ fn a_detached_program_is_attached_again() -> Result<()> {
     }
     std::fs::remove_file(Path::new(&pin(&stage, "link_sendmsg4")))?;
     eventually("the program is attached again", || Ok(expect_all_attached(&stage).ok()))?;
-    stage.agent.wait_until("it is said", |agent| Ok(agent.log().contains(": attached again")))
+    stage.agent.wait_until("the attachment is logged", |agent| Ok(agent.log().contains(": attached again")))
 }
 
 fn expect_all_attached(stage: &Stage) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `loadBalancerSourceRanges`: which clients on the node a load balancer's address admits.
+//! `loadBalancerSourceRanges`: the clients on the node that a load balancer address admits.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ use serde_json::json;
 
 pub const POD: &str = "a";
 
-/// A stage with one Service behind a load balancer that admits these networks.
+/// A stage with one Service, whose load balancer addresses admit these ranges.
 pub fn stage(name: &str, ranges: &[String]) -> Result<Stage> {
     let mut stage = Stage::new(name, &[POD], &[])?;
     admit(&mut stage, ranges)?;
@@ -32,7 +32,7 @@ pub fn only(pod: &Pod) -> Vec<String> {
     vec![format!("{}/32", pod.ipv4()), format!("{}/128", pod.ipv6())]
 }
 
-/// Who answers at the load balancer's address, by family.
+/// The answers at the load balancer address, by family.
 pub fn met(process: &Process) -> [Met<String>; 2] {
     [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, load_balancer_ip(1).at(via, PORT)))
 }
@@ -45,12 +45,12 @@ pub fn kept_out() -> [Met<String>; 2] {
     [dropped(), dropped()]
 }
 
-/// Waits until the client is known, and admitted. Where no process can ask for the cookie of its namespace, nobody is known, and
-/// only who binds is admitted: the rest of the test is skipped.
+/// Waits until the client's namespace is known and admitted. Without `SO_NETNS_COOKIE` only bound sockets are admitted: the
+/// rest of the test is skipped.
 pub fn is_recognised(process: &Process) -> Result<bool> {
     if !Features::here().tells_namespaces {
         assert_eq!(met(process), kept_out());
-        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE is there from 5.14 on");
+        say::skipped("source ranges by network namespace", "SO_NETNS_COOKIE exists from 5.14 on");
         return Ok(false);
     }
     eventually("the client's namespace is known", || Ok((met(process) == admitted()).then_some(())))?;
@@ -58,7 +58,7 @@ pub fn is_recognised(process: &Process) -> Result<bool> {
 }
 
 #[test]
-fn a_client_is_known_by_the_addresses_of_its_namespace() -> Result<()> {
+fn a_client_has_the_addresses_of_its_namespace() -> Result<()> {
     let mut stage = stage("ranges", &[])?;
     let other = stage.world.client("other")?;
     let own = only(&stage.client);
@@ -74,7 +74,7 @@ fn a_client_is_known_by_the_addresses_of_its_namespace() -> Result<()> {
             assert_eq!(who(&outside, transport, address), dropped(), "{transport:?} {address}");
         }
     }
-    // A change of the list is a change for the next connection.
+    // A change of the list applies to the next connection.
     admit(&mut stage, &only(&other))?;
     if !is_recognised(&outside)? {
         return Ok(());
@@ -83,9 +83,9 @@ fn a_client_is_known_by_the_addresses_of_its_namespace() -> Result<()> {
     Ok(())
 }
 
-/// Nothing else of the Service is under its source ranges.
+/// The Service's other addresses have no source ranges.
 #[test]
-fn they_are_about_the_load_balancers_address_only() -> Result<()> {
+fn source_ranges_apply_to_the_load_balancer_address_only() -> Result<()> {
     let stage = stage("ranges-only", &["203.0.113.0/24".into(), "2001:db8:113::/48".into()])?;
     let process = stage.process()?;
     assert_eq!(met(&process), kept_out());
@@ -98,9 +98,9 @@ fn they_are_about_the_load_balancers_address_only() -> Result<()> {
     Ok(())
 }
 
-/// A family without a range is open, and so is one with a range for everybody, whatever else it lists.
+/// A family without a range has no filter. So has a family with a range of size zero, also beside other ranges.
 #[test]
-fn a_family_without_ranges_is_open() -> Result<()> {
+fn a_family_without_ranges_has_no_filter() -> Result<()> {
     let mut stage = stage("ranges-family", &["203.0.113.0/24".into()])?;
     let process = stage.process()?;
     assert_eq!(met(&process), [dropped(), Ok(answer(POD, Transport::Tcp))]);
@@ -112,7 +112,7 @@ fn a_family_without_ranges_is_open() -> Result<()> {
 }
 
 #[test]
-fn the_node_is_a_client_like_others() -> Result<()> {
+fn the_node_is_a_client() -> Result<()> {
     let mut stage = stage("ranges-node", &[])?;
     let process = Process::on_node(&stage.world)?;
     let (v4, v6) = (stage.world.ipv4(), stage.world.ipv6());
@@ -124,9 +124,9 @@ fn the_node_is_a_client_like_others() -> Result<()> {
     Ok(())
 }
 
-/// Where the kernel knows no way to the load balancer, all addresses must be admitted: any of them could be the source.
+/// Without a route to the load balancer, each address could be the source: all of them must be admitted.
 #[test]
-fn an_address_outside_of_the_ranges_keeps_the_client_out() -> Result<()> {
+fn an_address_outside_the_ranges_excludes_the_client() -> Result<()> {
     let mut stage = stage("ranges-all", &[])?;
     let own = only(&stage.client);
     admit(&mut stage, &own)?;
@@ -136,20 +136,20 @@ fn an_address_outside_of_the_ranges_keeps_the_client_out() -> Result<()> {
     }
     stage.client.ip("addr add 10.244.0.240/24 dev eth0")?;
     eventually("the second address is noticed", || Ok((met(&process)[0] == dropped()).then_some(())))?;
-    assert_eq!(met(&process), [dropped(), Ok(answer(POD, Transport::Tcp))], "the other family is as before");
+    assert_eq!(met(&process), [dropped(), Ok(answer(POD, Transport::Tcp))], "the other family is not affected");
     stage.client.ip("addr del 10.244.0.240/24 dev eth0")?;
-    eventually("it is noticed that it is gone", || Ok((met(&process) == admitted()).then_some(())))
+    eventually("the removal of the second address is noticed", || Ok((met(&process) == admitted()).then_some(())))
 }
 
-/// Who binds has said what its source will be.
+/// A bound socket is judged by its own address.
 #[test]
-fn an_explicit_bind_decides_by_itself() -> Result<()> {
+fn the_address_of_a_bound_socket_decides() -> Result<()> {
     let mut stage = stage("ranges-bind", &[])?;
     stage.client.ip("addr add 10.244.0.240/24 dev eth0\naddr add fd00:10:244::f0/64 dev eth0 nodad")?;
     let own = only(&stage.client);
     admit(&mut stage, &own)?;
     let process = stage.process()?;
-    assert_eq!(met(&process), kept_out(), "not bound, it could be either");
+    assert_eq!(met(&process), kept_out(), "without a bind, either address could be the source");
     let second = Both { v4: "10.244.0.240".parse()?, v6: "fd00:10:244::f0".parse()? };
     for (via, protocol) in Via::ALL.iter().flat_map(|via| [Protocol::Tcp, Protocol::Udp].map(|protocol| (*via, protocol))) {
         let address = load_balancer_ip(1).at(via, PORT);
@@ -164,7 +164,7 @@ fn an_explicit_bind_decides_by_itself() -> Result<()> {
                 assert_eq!(socket.send_to(address), expected, "{address} from {own:?}");
             }
         }
-        // A port alone says nothing of the source.
+        // A bind to a port only does not choose the source.
         let socket = process.open_for(address, protocol)?;
         let unspecified = Both { v4: std::net::Ipv4Addr::UNSPECIFIED, v6: std::net::Ipv6Addr::UNSPECIFIED };
         let any = if via == Via::Mapped { Via::V6 } else { via };
@@ -174,7 +174,7 @@ fn an_explicit_bind_decides_by_itself() -> Result<()> {
     Ok(())
 }
 
-/// As nodes and gateways have.
+/// Nodes and gateways have many addresses.
 #[test]
 fn a_client_may_have_many_addresses() -> Result<()> {
     let mut stage = stage("ranges-many", &[])?;
@@ -186,12 +186,12 @@ fn a_client_may_have_many_addresses() -> Result<()> {
     is_recognised(&process).map(drop)
 }
 
-/// A namespace that has no name anywhere, made while the agent runs, that took over the client's interface.
+/// A process in a network namespace without a name, created while the agent runs. It gets the client's interface.
 fn nameless(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");
     command.arg("--net").arg(program::find("portmap-pod")?);
     let process = Process::start(command)?;
-    // The answer says that the program runs, and so is in its namespace.
+    // The result shows that the program runs in its namespace.
     drop(process.open_for(load_balancer_ip(1).at(Via::V4, PORT), Protocol::Tcp)?);
     let id = process.id().to_string();
     let (v4, v6) = (stage.client.ipv4(), stage.client.ipv6());
@@ -210,9 +210,9 @@ fn nameless(stage: &Stage) -> Result<Process> {
     Ok(process)
 }
 
-/// An unknown client is not admitted, and that is counted; but soon it is known.
+/// An unknown namespace is not admitted, and is counted. The agent finds it soon.
 #[test]
-fn a_new_namespace_is_learned() -> Result<()> {
+fn a_new_namespace_is_found() -> Result<()> {
     let mut stage = stage("ranges-new", &[])?;
     let own = only(&stage.client);
     admit(&mut stage, &own)?;

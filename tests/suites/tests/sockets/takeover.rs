@@ -1,5 +1,5 @@
-//! One agent after another: with other sizes, with another version of the tables, waiting for the first to end. Whoever is connected
-//! or connects meanwhile notices nothing.
+//! Agents that follow each other: with other sizes of maps, with another version of the tables, and with `--wait`. Clients do
+//! not notice it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::attach::{expect_all, expect_none};
 
-/// Arguments of agents that cannot use one another's maps.
+/// Arguments of agents that cannot share their maps.
 const SMALL: [&str; 2] = ["--max-services", "1000"];
 const OTHER_VERSION: [&str; 2] = ["--abi-version", "901"];
 
@@ -29,7 +29,7 @@ fn stage(name: &str) -> Result<Stage> {
 fn sets(bpffs: &Path) -> Result<Vec<String>> {
     let list = |directory: &Path| -> Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(directory) {
-            // It may go while they are listed.
+            // The directory may be removed while it is listed.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| format!("failed to list {}", directory.display()))?,
         };
@@ -45,9 +45,9 @@ fn sets(bpffs: &Path) -> Result<Vec<String>> {
     Ok(sets)
 }
 
-/// What stays open over a take-over answers as before, under the same name; so do new sockets.
+/// Open sockets get the same answers with the same peer as before, and new sockets too.
 #[test]
-fn a_set_of_other_maps_takes_over_without_a_gap() -> Result<()> {
+fn a_new_set_takes_over_without_interruption() -> Result<()> {
     let mut stage = stage("takeover")?;
     let process = stage.process()?;
     let version = portmap_common::ABI_VERSION;
@@ -65,7 +65,7 @@ fn a_set_of_other_maps_takes_over_without_a_gap() -> Result<()> {
         stage.agent.stop(Signal::SIGTERM)?;
         stage.agent = Agent::start(&stage.world, arguments)?;
         expect_all(&stage.world)?;
-        // The earlier set goes last.
+        // The previous set is removed last.
         let bpffs = stage.world.bpffs();
         stage.agent.wait_until(&format!("{set} is the only set"), |_| Ok(sets(bpffs)? == [set.as_str()]))?;
         for via in Via::ALL {
@@ -84,9 +84,9 @@ fn a_set_of_other_maps_takes_over_without_a_gap() -> Result<()> {
     Ok(())
 }
 
-/// It is not replaced before there is something to replace it with.
+/// A set is replaced only when the new agent is synced.
 #[test]
-fn an_agent_that_knows_nothing_yet_leaves_the_other_set_in_force() -> Result<()> {
+fn an_agent_that_is_not_synced_leaves_the_other_set_in_force() -> Result<()> {
     let mut stage = stage("unfilled")?;
     let process = stage.process()?;
     let ask = || who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT));
@@ -97,7 +97,7 @@ fn an_agent_that_knows_nothing_yet_leaves_the_other_set_in_force() -> Result<()>
     let second = sets_of(&mut stage, 2)?;
     assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
     expect_all(&stage.world)?;
-    // Its end changes nothing, and what it had begun is cleared away by the next.
+    // Its end changes nothing. The next agent removes its unfinished set.
     stage.agent.stop(Signal::SIGKILL)?;
     assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
     stage.agent = Agent::start(&stage.world, &[])?;
@@ -106,14 +106,14 @@ fn an_agent_that_knows_nothing_yet_leaves_the_other_set_in_force() -> Result<()>
     Ok(())
 }
 
-/// Waits until there are so many sets.
+/// Waits until there are this many sets.
 fn sets_of(stage: &mut Stage, count: usize) -> Result<Vec<String>> {
     let bpffs = stage.world.bpffs();
     stage.agent.wait_until(&format!("there are {count} sets"), |_| Ok(sets(bpffs)?.len() == count))?;
     sets(bpffs)
 }
 
-/// A kubeconfig of an API server that never answers.
+/// A kubeconfig of an API server that does not answer.
 fn unreachable_cluster(stage: &Stage) -> Result<String> {
     let path = stage.world.directory().join("kubeconfig");
     let config = json!({
@@ -126,7 +126,7 @@ fn unreachable_cluster(stage: &Stage) -> Result<String> {
 }
 
 #[test]
-fn subcommands_tell_what_is_another_versions() -> Result<()> {
+fn subcommands_name_the_version_of_other_tables() -> Result<()> {
     let mut stage = stage("version")?;
     stage.agent.stop(Signal::SIGTERM)?;
     let output = stage.agent.portmap(&["status", "--abi-version", "901"])?;
@@ -147,7 +147,7 @@ fn a_second_agent_refuses_or_waits() -> Result<()> {
     second.wait_until("it waits", |agent| Ok(agent.log().contains("waiting for its end")))?;
     stage.agent.stop(Signal::SIGKILL)?;
     let pid = second.id().to_string();
-    second.wait_until("it has taken over", |agent| {
+    second.wait_until("the second agent has taken over", |agent| {
         let output = agent.portmap(&["status"])?;
         Ok(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(&pid))
     })?;
@@ -157,7 +157,7 @@ fn a_second_agent_refuses_or_waits() -> Result<()> {
 }
 
 #[test]
-fn an_agent_may_leave_nothing_behind() -> Result<()> {
+fn cleanup_on_exit_removes_everything() -> Result<()> {
     let mut stage = Stage::new("leave-nothing", &["a"], &["--cleanup-on-exit"])?;
     stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods))])?;
     let process = stage.process()?;

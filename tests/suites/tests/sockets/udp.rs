@@ -1,4 +1,5 @@
-//! UDP sockets that live on: those that are not connected stay with their backend while it serves, others may be connected anew.
+//! UDP sockets over changes of the endpoints: unconnected sockets keep their backend while it serves, and sockets may be
+//! connected again.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ fn pod_of(stage: &Stage, socket: &Socket<'_>, address: SocketAddr) -> Result<usi
 }
 
 #[test]
-fn an_unconnected_socket_stays_while_others_come_and_go() -> Result<()> {
+fn an_unconnected_socket_keeps_its_backend_while_others_change() -> Result<()> {
     let mut stage = stage("stays", &NAMES)?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -56,7 +57,7 @@ fn an_unconnected_socket_stays_while_others_come_and_go() -> Result<()> {
 }
 
 #[test]
-fn an_unconnected_socket_stays_with_a_backend_that_finishes_its_work() -> Result<()> {
+fn an_unconnected_socket_keeps_a_terminating_backend() -> Result<()> {
     let mut stage = stage("terminating", &NAMES)?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -69,7 +70,7 @@ fn an_unconnected_socket_stays_with_a_backend_that_finishes_its_work() -> Result
         stage.apply(&[service().endpoints(all.clone())])?;
         for _ in 0..5 {
             assert_eq!(pod_of(&stage, &socket, address)?, pod, "{address}: it still serves");
-            // Others do not come to it any more.
+            // New sockets do not get the terminating backend.
             assert_ne!(pod_of(&stage, &process.open_for(address, Protocol::Udp)?, address)?, pod, "{address}");
         }
         all[pod] = Endpoint::of(&stage.pods[pod]).not_serving();
@@ -82,7 +83,7 @@ fn an_unconnected_socket_stays_with_a_backend_that_finishes_its_work() -> Result
 }
 
 #[test]
-fn an_unconnected_socket_moves_with_the_next_datagram() -> Result<()> {
+fn an_unconnected_socket_moves_with_its_next_datagram() -> Result<()> {
     let mut stage = stage("moves", &NAMES)?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -94,21 +95,21 @@ fn an_unconnected_socket_moves_with_the_next_datagram() -> Result<()> {
         while !left.is_empty() {
             let pod = pod_of(&stage, &socket, address)?;
             let at = names.iter().position(|name| *name == pod);
-            let at = at.with_context(|| format!("{address}: it went to a pod that is gone ({})", NAMES[pod]))?;
+            let at = at.with_context(|| format!("{address}: the datagram went to a removed pod ({})", NAMES[pod]))?;
             names.remove(at);
             left.remove(at);
             stage.apply(&[service().endpoints(left.clone())])?;
         }
-        assert_eq!(socket.send_to(address), refused(Transport::UdpUnconnected), "{address}: nobody is left");
+        assert_eq!(socket.send_to(address), refused(Transport::UdpUnconnected), "{address}: no backend is left");
         stage.apply(&[service().endpoints([Endpoint::of(&stage.pods[2])])])?;
-        assert_eq!(pod_of(&stage, &socket, address)?, 2, "{address}: somebody came");
+        assert_eq!(pod_of(&stage, &socket, address)?, 2, "{address}: a backend was added");
     }
     Ok(())
 }
 
-/// As when a pod's address is given to the next pod of the same Service: it is another endpoint, and may as well be chosen.
+/// A pod's address may be given to the next pod of the Service. It is then a new endpoint, which may be chosen again.
 #[test]
-fn an_endpoint_that_returns_is_a_new_one() -> Result<()> {
+fn an_endpoint_that_returns_is_a_new_endpoint() -> Result<()> {
     let mut stage = stage("returns", &NAMES)?;
     let process = stage.process()?;
     let address = cluster_ip(1).at(Via::V4, PORT);
@@ -121,13 +122,13 @@ fn an_endpoint_that_returns_is_a_new_one() -> Result<()> {
     stage.apply(&[service().endpoints(endpoints(&stage.pods[1..]))])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     let found = sockets.iter().map(|socket| pod_of(&stage, socket, address)).collect::<Result<BTreeSet<_>>>()?;
-    // One in 5^19 that all are led to one pod by chance.
+    // The probability that all sockets get one pod by chance is one in 5^19.
     assert!(found.len() > 1, "all sockets went back to the pod {found:?}");
     Ok(())
 }
 
 #[test]
-fn a_socket_is_connected_to_one_service_after_another() -> Result<()> {
+fn a_socket_connects_to_several_services_in_turn() -> Result<()> {
     let mut stage = Stage::new("reconnect", &["a", "b"], &[])?;
     let services = [("one", 1), ("two", 2)].into_iter().zip(&stage.pods);
     let services = services.map(|((name, number), pod)| Service::new(name, number).endpoints([Endpoint::of(pod)]));
@@ -145,7 +146,7 @@ fn a_socket_is_connected_to_one_service_after_another() -> Result<()> {
             let expected = Datagram { text: answer(pod, Transport::UdpConnected), source: Some(address) };
             assert_eq!(socket.receive()?, expected, "{address}");
         }
-        // What fails changes nothing: the kernel keeps the connection that it had.
+        // A failed connect keeps the previous connection of the socket.
         assert_eq!(socket.connect(nobody), left_alone());
         assert_eq!(
             (socket.peer(), socket.ask()),
@@ -157,7 +158,7 @@ fn a_socket_is_connected_to_one_service_after_another() -> Result<()> {
 }
 
 #[test]
-fn a_refused_connect_is_followed_by_a_good_one() -> Result<()> {
+fn a_connect_succeeds_after_a_refused_one() -> Result<()> {
     let mut stage = Stage::new("again", &["a"], &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods)), Service::new("empty", 2)])?;
     let process = stage.process()?;
@@ -174,7 +175,7 @@ fn a_refused_connect_is_followed_by_a_good_one() -> Result<()> {
 }
 
 #[test]
-fn a_dissolved_socket_speaks_to_anybody() -> Result<()> {
+fn a_dissolved_socket_sends_to_any_address() -> Result<()> {
     let stage = stage("dissolve", &["a", "b"])?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -182,16 +183,16 @@ fn a_dissolved_socket_speaks_to_anybody() -> Result<()> {
         let socket = process.connected(service, Protocol::Udp)?;
         let text = socket.ask()?;
         socket.dissolve()?;
-        assert!(socket.peer().is_err(), "{service}: it is connected no more");
+        assert!(socket.peer().is_err(), "{service}: the socket is not connected any more");
         for pod in &stage.pods {
             let plain = Both::of(pod).at(via, TARGET_PORT);
             let expected = Datagram { text: answer(pod.name(), Transport::UdpConnected), source: Some(plain) };
-            // The kernel (6.18) still takes only what comes from the last IPv6 peer.
+            // The kernel (6.18) still delivers only datagrams of the last IPv6 peer.
             if via != Via::V6 || expected.text == text {
                 assert_eq!(socket.ask_at(plain), Ok(expected));
             }
         }
-        // So it had better stay with that peer, as a socket that is not connected does anyway.
+        // So the socket keeps this backend, as an unconnected socket does.
         for _ in 0..5 {
             assert_eq!(socket.ask_at(service), Ok(Datagram { text: text.clone(), source: Some(service) }));
         }
@@ -201,9 +202,9 @@ fn a_dissolved_socket_speaks_to_anybody() -> Result<()> {
     Ok(())
 }
 
-/// `sendto()` with an address on a connected socket goes to the address; the connection stays what it is.
+/// `sendto()` on a connected socket goes to its address argument. The connection stays.
 #[test]
-fn a_connected_socket_may_send_elsewhere() -> Result<()> {
+fn a_connected_socket_may_send_to_other_addresses() -> Result<()> {
     let mut stage = Stage::new("explicit", &["a", "b"], &[])?;
     let services = [("one", 1), ("two", 2)].into_iter().zip(&stage.pods);
     let services = services.map(|((name, number), pod)| Service::new(name, number).endpoints([Endpoint::of(pod)]));
@@ -213,13 +214,13 @@ fn a_connected_socket_may_send_elsewhere() -> Result<()> {
     for via in Via::ALL {
         let [one, two] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         let socket = process.connected(one, Protocol::Udp)?;
-        // A connected socket only receives from its peer: the other end must tell that it was reached.
+        // A connected socket receives only from its peer. The server must report what it received.
         let elsewhere = Both::of(&stage.pods[1]).at(via, 9000);
         let other = listener.open_for(elsewhere, Protocol::Udp)?;
         other.bind(elsewhere)?;
         socket.send_to(elsewhere)?;
         assert_eq!(other.receive()?.text, "who");
-        // The Service that it is connected to, by its address.
+        // The address of the Service that the socket is connected to.
         assert_eq!(socket.ask_at(one)?.text, answer("a", Transport::UdpConnected));
         socket.send_to(two)?;
         assert_eq!(socket.peer(), Ok(one));
@@ -229,22 +230,22 @@ fn a_connected_socket_may_send_elsewhere() -> Result<()> {
 }
 
 #[test]
-fn a_udp_service_of_a_pod_that_died_is_soon_another_pods() -> Result<()> {
+fn a_pod_that_ended_is_soon_replaced() -> Result<()> {
     let mut stage = stage("died", &["a", "b"])?;
     let process = stage.process()?;
     let address = cluster_ip(1).at(Via::V4, PORT);
     let socket = process.open_for(address, Protocol::Udp)?;
     let dead = pod_of(&stage, &socket, address)?;
     stage.pods.remove(dead);
-    // Before the agent hears of it nobody answers.
+    // Until the agent has the change, datagrams are not answered.
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     eventually("the other pod answers", || Ok(socket.ask_at(address).ok())).map(drop)
 }
 
-/// An `AF_INET6` socket that is connected to an IPv4-mapped address names it with every datagram. Its pod's address may be a
-/// frontend of another Service, too: the socket stays where it was connected.
+/// An `AF_INET6` socket that is connected to an IPv4-mapped address passes the address with every datagram. If the pod's
+/// address is a frontend of another Service too, the socket keeps its connection.
 #[test]
-fn a_connected_socket_is_not_diverted_by_its_pods_address() -> Result<()> {
+fn the_address_of_the_peer_does_not_redirect_a_connected_socket() -> Result<()> {
     let mut stage = stage("diverted", &["a", "b"])?;
     let first = service().endpoints([Endpoint::of(&stage.pods[0])]);
     stage.apply(std::slice::from_ref(&first))?;
@@ -258,16 +259,16 @@ fn a_connected_socket_is_not_diverted_by_its_pods_address() -> Result<()> {
         .endpoints([Endpoint::of(&stage.pods[1])]);
     stage.apply(&[first, second])?;
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)), "sent to the peer");
-    // A socket that asks for that address gets the other Service.
+    // A socket that sends to this address reaches the other Service.
     let other = process.open(portmap_harness::pod_socket::Domain::Inet, Protocol::Udp)?;
     let answered = other.ask_at(taken.at(Via::V4, TARGET_PORT))?;
     assert_eq!(answered.text, answer("b", Transport::UdpUnconnected));
     Ok(())
 }
 
-/// The kernel sends a request of `io_uring` again that had no room, to the address that it was given the first time.
+/// The kernel repeats an `io_uring` send that had no room, with the address of the first attempt, which is translated already.
 #[test]
-fn what_is_sent_again_before_an_answer_is_still_the_services() -> Result<()> {
+fn a_repeated_send_keeps_its_service() -> Result<()> {
     let stage = stage("again", &["a"])?;
     let process = stage.process()?;
     for via in Via::ALL {
@@ -280,7 +281,7 @@ fn what_is_sent_again_before_an_answer_is_still_the_services() -> Result<()> {
             let answered = Datagram { text: answer("a", Transport::UdpUnconnected), source: Some(service) };
             assert_eq!(socket.receive(), Ok(answered), "{service}");
         }
-        // After an answer, the pod's own address is what the process asks for.
+        // After an answer, the pod's own address is the address that the process asks for.
         assert_eq!(socket.ask_at(pod)?.source, Some(pod));
     }
     Ok(())

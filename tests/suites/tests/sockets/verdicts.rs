@@ -1,4 +1,4 @@
-//! Where no backend is: what is refused, what is dropped, and what is nobody's business.
+//! Addresses without a backend: refused, dropped, or left alone.
 
 use std::net::SocketAddr;
 use std::slice;
@@ -10,7 +10,7 @@ use portmap_suites::service_stage::{Stage, Transport, answer, dropped, left_alon
 use serde_json::json;
 
 const CIDRS: [&str; 4] = ["--service-cidr", "10.96.0.0/24", "--service-cidr", "fd00:10:96::/112"];
-/// Not a port of any Service here.
+/// A port that no Service here has.
 const UNDEFINED: u16 = 81;
 
 fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
@@ -19,7 +19,7 @@ fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
     Ok(stage)
 }
 
-/// Also where no `ServiceCIDR` is known.
+/// The refusal does not need a ServiceCIDR.
 #[test]
 fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
     for arguments in [&[][..], &CIDRS] {
@@ -35,7 +35,7 @@ fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Ports are those of their protocol.
+/// A port is defined for one protocol.
 #[test]
 fn a_port_of_the_other_protocol_is_undefined() -> Result<()> {
     let mut stage = Stage::new("protocol", &["a"], &[])?;
@@ -56,8 +56,8 @@ fn a_port_of_the_other_protocol_is_undefined() -> Result<()> {
     Ok(())
 }
 
-/// `getaddrinfo()` connects a UDP socket to each address to learn which it may use, and sorts them by that. Here the client has a
-/// route, as pods do: refusing would change the order.
+/// `getaddrinfo()` connects a UDP socket to each address, and sorts the addresses by the result. The client has a route, as
+/// pods do. A refusal would change the order.
 #[test]
 fn a_udp_connect_to_an_undefined_port_is_let_through() -> Result<()> {
     let stage = stage("probe", &CIDRS)?;
@@ -69,11 +69,12 @@ fn a_udp_connect_to_an_undefined_port_is_let_through() -> Result<()> {
         assert_eq!(socket.connect(address), Ok(()), "{address}");
         assert_eq!(socket.peer(), Ok(address));
         let unspecified = socket.local()?.ip().to_canonical().is_unspecified();
-        assert!(!unspecified, "the probe should learn the source address for {address}");
-        // What is sent meets a hook on an IPv4-mapped socket, and none on others: there it leaves by the route.
+        assert!(!unspecified, "the probe should get a source address for {address}");
+        // On an IPv4-mapped socket a hook runs for each datagram. On other connected sockets no hook runs, and the datagram
+        // leaves by the route.
         let sent = if via == Via::Mapped { refused(Transport::UdpConnected) } else { Ok(()) };
         assert_eq!(socket.send(), sent, "{address}");
-        // Asked for by name, it is refused.
+        // A datagram with the address is refused.
         assert_eq!(process.open_for(address, Protocol::Udp)?.send_to(address), refused(Transport::UdpUnconnected));
     }
     Ok(())
@@ -95,7 +96,7 @@ fn an_undefined_port_of_other_addresses_is_left_alone() -> Result<()> {
 #[test]
 fn an_unallocated_address_of_the_service_cidr_is_dropped() -> Result<()> {
     let stage = stage("unallocated", &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
-    // With a route it would leave the pod.
+    // With a route, the connection would leave the pod.
     stage.client.route_through_node()?;
     let process = stage.process()?;
     for (via, transport) in Via::ALL.iter().flat_map(|via| Transport::ALL.map(|transport| (*via, transport))) {
@@ -107,7 +108,7 @@ fn an_unallocated_address_of_the_service_cidr_is_dropped() -> Result<()> {
 }
 
 #[test]
-fn what_is_outside_of_the_service_cidr_is_left_alone() -> Result<()> {
+fn addresses_outside_the_service_cidr_are_left_alone() -> Result<()> {
     let stage = stage("outside", &CIDRS)?;
     let process = stage.process()?;
     for address in ["10.96.1.1:80", "10.95.255.255:80", "[fd00:10:96::1:0]:80", "[::ffff:10.96.1.1]:80", "[fd00:10:95::1]:80"] {
@@ -119,7 +120,7 @@ fn what_is_outside_of_the_service_cidr_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// From the Service's first moment to its last.
+/// The address is dropped before the Service is created, and after it is deleted.
 #[test]
 fn an_address_is_dropped_before_and_after_its_service() -> Result<()> {
     let mut stage = Stage::new("lifetime", &["a"], &CIDRS)?;
@@ -139,9 +140,9 @@ fn an_address_is_dropped_before_and_after_its_service() -> Result<()> {
     Ok(())
 }
 
-/// No usable endpoint anywhere refuses, whatever the policy.
+/// Without a usable endpoint the action is refuse, for every policy.
 #[test]
-fn refusing_goes_before_dropping() -> Result<()> {
+fn refuse_precedes_drop() -> Result<()> {
     let mut stage = Stage::new("priority", &["a"], &[])?;
     let local = json!({"internalTrafficPolicy": "Local"});
     let service = |endpoint| Service::new("web", 1).spec(local.clone()).endpoints(Some(endpoint));

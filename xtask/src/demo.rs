@@ -12,7 +12,7 @@ use crate::launch;
 /// Builds everything, makes client and pods as network namespaces of their own (nothing leaves the machine, the machine's root
 /// cgroup is not touched), applies the manifests in docs/examples, runs the agent and connects. Needs root. Ends clean, also on Ctrl-C.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct DemoArgs {
     /// Leave the world running and print how to look around in it
     #[arg(long)]
     keep: bool,
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Does not return when it succeeds.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let keep = args.keep.then(|| OsString::from("--keep"));
     let args: Vec<OsString> = keep.into_iter().chain(args.args.iter().cloned()).collect();
     match launch::become_program("portmap-demo", &args)? {}

@@ -30,10 +30,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    Setup(setup::Args),
-    Demo(demo::Args),
-    Bench(bench::Args),
-    Test(test::Args),
+    Setup(setup::SetupArgs),
+    Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
+    Test(test::TestArgs),
     Lint(lint::Args),
 }
 

@@ -28,7 +28,7 @@ use crate::workspace;
 /// kernels. Can be interrupted and repeated at any time. The
 /// other commands do the same by themselves.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct SetupArgs {
     /// Only say what is there and what is missing; exit with 1 if anything is missing
     #[arg(long)]
     check: bool,
@@ -68,7 +68,7 @@ const STEPS: [&dyn Step; 10] = [
     &rust_src::RustSrc,
     &linker::BpfLinker,
     &go::Go,
-    &kernel::Root,
+    &kernel::RootUser,
     &kernel::CgroupV2,
     &kernel::Btf,
     &kernel::Bpffs,
@@ -84,7 +84,7 @@ pub struct Gap {
 }
 
 /// The command itself.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &SetupArgs) -> Result<ExitCode> {
     let begin = Instant::now();
     let lock = if args.check { None } else { Some(lock()?) };
     let mut missing = Vec::new();

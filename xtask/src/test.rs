@@ -29,7 +29,7 @@ use crate::{launch, workspace};
 /// server, which need Go; at last some of them on other kernels, in virtual machines. What cannot run here is skipped with its reason
 /// and counted. The last line is the count.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct TestArgs {
     /// Only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -46,7 +46,7 @@ pub struct Args {
 }
 
 /// The command itself.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
         bail!("{}", gap.reason);
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Which other kernels to boot: those asked for, or the few of a general run.
-fn matrix(args: &Args) -> Result<Option<Matrix>> {
+fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     if args.peer.is_some() || args.chaos {
         return Ok(None);
     }
@@ -89,7 +89,7 @@ fn matrix(args: &Args) -> Result<Option<Matrix>> {
 }
 
 /// A filter that is a suite's name selects suites, the others select tests in them.
-fn select(suites: Vec<Suite>, args: &Args) -> (Vec<Suite>, Vec<String>) {
+fn select(suites: Vec<Suite>, args: &TestArgs) -> (Vec<Suite>, Vec<String>) {
     if args.kernels.is_some() {
         return (Vec::new(), Vec::new());
     }
@@ -167,7 +167,7 @@ fn pass_through(mut output: impl BufRead) -> Result<(Tally, Vec<String>, Failure
 }
 
 /// What went wrong in short, and the count as the last line.
-fn conclude(total: Tally, remarks: &[String], args: &Args) -> Result<ExitCode> {
+fn conclude(total: Tally, remarks: &[String], args: &TestArgs) -> Result<ExitCode> {
     if total == Tally::default() && !args.filters.is_empty() {
         bail!("no test matches {}", args.filters.join(" "));
     }

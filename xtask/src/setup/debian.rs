@@ -14,7 +14,7 @@ use crate::{program, workspace};
 
 /// What a mirror has under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Suite {
+pub enum DebianSuite {
     /// A release, or its backports.
     Release(&'static str),
     /// What the security team has for a release.
@@ -22,11 +22,11 @@ pub enum Suite {
 }
 
 /// The release whose packages are new enough for what this machine's own release has too old.
-pub const NEWEST: Suite = Suite::Release("forky");
+pub const NEWEST: DebianSuite = DebianSuite::Release("forky");
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
-impl Suite {
+impl DebianSuite {
     fn name(self) -> &'static str {
         match self {
             Self::Release(name) | Self::Security(name) => name,
@@ -50,7 +50,7 @@ pub struct Archive {
 
 impl Archive {
     /// Downloads the lists of these suites.
-    pub fn open(suites: &[Suite]) -> Result<Self> {
+    pub fn open(suites: &[DebianSuite]) -> Result<Self> {
         let sources = suites.iter().map(|suite| source(*suite)).collect::<Result<Vec<_>>>()?.concat();
         let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
         let archive = Self { dir: workspace::tools_dir()?.join("debian"), suites: names.join(", ") };
@@ -123,7 +123,7 @@ impl Drop for Archive {
 }
 
 /// A line for apt's list of sources.
-fn source(suite: Suite) -> Result<String> {
+fn source(suite: DebianSuite) -> Result<String> {
     let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
     let signed_by = keyring.map(|path| format!(" signed-by={path}")).unwrap_or_default();
     Ok(format!("deb [target=Packages{signed_by}] {} {} main\n", mirror(suite.label())?, suite.name()))

@@ -12,9 +12,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The user who runs this.
-pub struct Root;
+pub struct RootUser;
 
-impl Step for Root {
+impl Step for RootUser {
     fn name(&self) -> &'static str {
         "root"
     }

@@ -9,7 +9,7 @@ use crate::workspace;
 
 /// A suite as a program.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Suite {
+pub struct SuiteBinary {
     /// The name of its directory.
     pub name: String,
     /// Where cargo has put it.
@@ -17,7 +17,7 @@ pub struct Suite {
 }
 
 /// Builds the suites of these names.
-pub fn build(names: &[&str]) -> Result<Vec<Suite>> {
+pub fn build(names: &[&str]) -> Result<Vec<SuiteBinary>> {
     let mut cargo = workspace::cargo();
     cargo.arg("test").args(workspace::SELECTION).args(["--no-run", "--color", "never"]);
     cargo.args(names.iter().flat_map(|name| ["--test", name]));
@@ -28,10 +28,10 @@ pub fn build(names: &[&str]) -> Result<Vec<Suite>> {
 }
 
 /// Reads a line as in `  Executable tests/sockets/main.rs (target/release/deps/sockets-0123456789abcdef)`.
-fn parse(line: &str) -> Option<Suite> {
+fn parse(line: &str) -> Option<SuiteBinary> {
     let (source, path) = line.trim_start().strip_prefix("Executable ")?.split_once(" (")?;
     let name = source.strip_prefix("tests/")?.strip_suffix("/main.rs")?;
-    Some(Suite { name: name.to_owned(), path: workspace::root().join(path.strip_suffix(')')?) })
+    Some(SuiteBinary { name: name.to_owned(), path: workspace::root().join(path.strip_suffix(')')?) })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::series::{self, Offer, Series};
 use crate::screen::Screen;
-use crate::setup::debian::{Archive, Suite};
+use crate::setup::debian::{Archive, DebianSuite};
 use crate::workspace;
 
 /// After this time a newer one is looked for.
@@ -70,7 +70,7 @@ fn open(series: &Series) -> Result<Kernel> {
 }
 
 fn refresh(stale: &[&Series]) -> Result<()> {
-    let mut suites: Vec<Suite> = stale.iter().map(|series| series.suite).collect();
+    let mut suites: Vec<DebianSuite> = stale.iter().map(|series| series.suite).collect();
     suites.dedup();
     let archive = Archive::open(&suites)?;
     let names = archive.names("linux-")?;

@@ -1,7 +1,7 @@
 //! The ramdisk that all machines boot with: the suites, portmap, and the programs of this machine that they call, each with its
 //! shared libraries and at its own place.
 
-mod go;
+mod go_client;
 mod libraries;
 mod python;
 
@@ -12,7 +12,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::binaries::Suite;
+use super::binaries::SuiteBinary;
 use super::fetch::{self, Kernel};
 use crate::{program, workspace};
 
@@ -46,9 +46,9 @@ const MODULES: [&str; 8] =
     ["net/802", "net/llc", "net/bridge", "net/ipv4", "net/ipv6", "net/mptcp", "drivers/net/veth.ko", "drivers/net/veth.ko.xz"];
 
 /// Packs the ramdisk for these kernels, with these suites.
-pub fn pack(kernels: &[Kernel], suites: &[Suite]) -> Result<PathBuf> {
+pub fn pack(kernels: &[Kernel], suites: &[SuiteBinary]) -> Result<PathBuf> {
     let directory = fetch::directory()?;
-    let root = Root(directory.join("ramdisk"));
+    let root = RootDirectory(directory.join("ramdisk"));
     fs::remove_dir_all(&root.0).ok();
     root.lay_out()?;
     root.add_programs(suites)?;
@@ -62,9 +62,9 @@ pub fn pack(kernels: &[Kernel], suites: &[Suite]) -> Result<PathBuf> {
 }
 
 /// The root directory of the machines, as a directory of this one.
-struct Root(PathBuf);
+struct RootDirectory(PathBuf);
 
-impl Root {
+impl RootDirectory {
     fn lay_out(&self) -> Result<()> {
         for name in MERGED {
             fs::create_dir_all(self.0.join("usr").join(name))?;
@@ -80,7 +80,7 @@ impl Root {
         self.write(Path::new("/etc/resolv.conf"), "")
     }
 
-    fn add_programs(&self, suites: &[Suite]) -> Result<()> {
+    fn add_programs(&self, suites: &[SuiteBinary]) -> Result<()> {
         let built = workspace::target_dir()?.join("release");
         self.add_program(&built.join(GUEST), Path::new("/init"))?;
         for name in OWN {
@@ -96,7 +96,7 @@ impl Root {
         // What the kernel starts to load a module.
         self.link(Path::new("/usr/bin/kmod"), Path::new("/usr/sbin/modprobe"))?;
         python::add(self)?;
-        go::add(self)
+        go_client::add(self)
     }
 
     /// With the libraries that it is linked with.

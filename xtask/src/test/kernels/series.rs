@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::setup::debian::Suite;
+use crate::setup::debian::DebianSuite;
 
 /// A kernel of the matrix.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Series {
     /// The first numbers of its version; none is the newest of all.
     pub version: &'static [u32],
     /// Who has it.
-    pub suite: Suite,
+    pub suite: DebianSuite,
     /// What the kernel is told besides.
     pub parameters: &'static str,
     /// What the processor is.
@@ -43,7 +43,7 @@ const NO_CX16: &str = "max,-cx16";
 /// Without that instruction, kernels from 7.0 on have no memory for the notes on sockets (`kmalloc_nolock`).
 const CX16: &str = "max";
 
-const NEWEST: Suite = Suite::Release("trixie-backports");
+const NEWEST: DebianSuite = DebianSuite::Release("trixie-backports");
 const USUAL: Series = Series {
     name: "",
     version: &[],
@@ -57,19 +57,19 @@ const USUAL: Series = Series {
 
 /// All of them, the oldest first.
 pub static ALL: [Series; 6] = [
-    Series { name: "5.10", version: &[5, 10], suite: Suite::Security("bullseye-security"), is_quick: true, ..USUAL },
-    Series { name: "6.1", version: &[6, 1], suite: Suite::Security("bookworm-security"), is_quick: true, ..USUAL },
+    Series { name: "5.10", version: &[5, 10], suite: DebianSuite::Security("bullseye-security"), is_quick: true, ..USUAL },
+    Series { name: "6.1", version: &[6, 1], suite: DebianSuite::Security("bookworm-security"), is_quick: true, ..USUAL },
     Series {
         name: "6.1-ipv4",
         version: &[6, 1],
-        suite: Suite::Security("bookworm-security"),
+        suite: DebianSuite::Security("bookworm-security"),
         parameters: "ipv6.disable=1",
         processor: NO_CX16,
         is_quick: true,
         quick: &["one_family"],
         full: &["one_family"],
     },
-    Series { name: "6.12", version: &[6, 12], suite: Suite::Security("bookworm-security"), ..USUAL },
+    Series { name: "6.12", version: &[6, 12], suite: DebianSuite::Security("bookworm-security"), ..USUAL },
     Series { name: "newest-6", version: &[6], ..USUAL },
     Series { name: "newest", processor: CX16, is_quick: true, ..USUAL },
 ];

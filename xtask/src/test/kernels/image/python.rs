@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Root, libraries};
+use super::{RootDirectory, libraries};
 use crate::program;
 
 /// Parts of the library that no client imports, most of its size.
@@ -26,7 +26,7 @@ const LEFT_OUT: [&str; 12] = [
 /// The interpreter itself (`python3` may be a script that looks for one), and its library, where it looks for it.
 const ASK: &str = "import os, sys, sysconfig; print(os.path.realpath(sys.executable)); print(sysconfig.get_path('stdlib'))";
 
-pub(super) fn add(root: &Root) -> Result<()> {
+pub(super) fn add(root: &RootDirectory) -> Result<()> {
     let said = program::output(program::command("python3").args(["-c", ASK]))?;
     let mut lines = said.lines().map(PathBuf::from);
     let (interpreter, library) = (lines.next(), lines.next());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::Root;
+use super::RootDirectory;
 use crate::{program, workspace};
 
 const SOURCE: &str = "tests/suites/tests/sockets/clients/main.go";
@@ -12,7 +12,7 @@ const SOURCE: &str = "tests/suites/tests/sockets/clients/main.go";
 const PLACE: &str = "/portmap/portmap-go-client";
 
 /// Without libraries, and without any module but the standard library. Where there is no Go the client is left out, and its test says so.
-pub(super) fn add(root: &Root) -> Result<()> {
+pub(super) fn add(root: &RootDirectory) -> Result<()> {
     if program::find("go").is_none() {
         return Ok(());
     }

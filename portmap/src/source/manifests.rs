@@ -1,7 +1,8 @@
-//! Files as a source: the same objects as the API server has, in YAML or JSON, for a machine without a cluster.
+//! Manifest files as a source: Kubernetes objects in YAML or JSON, for a machine without a cluster.
 //!
-//! A Service without an EndpointSlice gets its endpoints from the Pods that are given, if it has a selector, else from
-//! Endpoints.
+//! This module keeps the last valid content of each file. [`parse`] converts text to objects, [`objects`] selects the objects
+//! to send, and [`follow`] reads changed files again. A Service without an EndpointSlice gets endpoints from its Pods if it has
+//! a selector, else from its Endpoints.
 
 mod beta;
 mod faults;
@@ -12,7 +13,7 @@ mod mirror;
 mod objects;
 mod parse;
 mod pods;
-mod settle;
+mod schedule;
 mod watch;
 
 use std::{
@@ -28,78 +29,83 @@ pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;
 use objects::{Objects, Selection};
-use settle::Patience;
+use schedule::ReadMode;
 
-/// Where objects are read from.
+/// The manifest files of some paths, with their last valid content.
 #[derive(Debug)]
 pub struct Manifests {
     paths: Vec<PathBuf>,
     wanted: Wanted,
-    /// What is wrong with the paths.
+    /// Warnings about the paths.
     warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
     stdin: Option<File>,
     hasher: foldhash::fast::RandomState,
 }
 
-/// A file as last read.
+/// The last content of a file.
 #[derive(Debug, Default)]
 struct File {
     stamp: Option<Stamp>,
-    /// Of the text that was last read.
+    /// The hash of the last text; `None` if the last read failed.
     hash: Option<u64>,
-    /// Whether it was ever good.
+    /// Whether the file ever had valid content.
     has_content: bool,
-    /// The last good content.
+    /// The objects of the last valid content.
     objects: Objects,
-    /// What is wrong with it now.
+    /// Warnings about the current content.
     warnings: Vec<String>,
 }
 
-/// What a reading of the files brought.
+/// The result of a read of all files.
 #[derive(Debug)]
 pub struct Reading {
-    /// All objects that count, slices made from Pods and Endpoints included.
+    /// The selected objects, including EndpointSlices that are derived from Pods and Endpoints.
     pub objects: Vec<Object>,
-    /// What is wrong, each with the file or object it is about.
+    /// Warnings for users, each with its file or object.
     pub warnings: Vec<String>,
 }
 
-/// What became of a file that may have changed.
+/// The result of reading a file that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadOutcome {
-    /// It says the same.
+    /// The content has not changed.
     Same,
-    /// Its objects changed, or what is wrong with it.
+    /// The objects or the warnings of the file may have changed.
     Changed,
-    /// It appeared, or is gone.
-    Moved,
-    /// It may be in the middle of being written.
-    Doubtful,
-    /// It could not be read now.
+    /// The file is new, or was removed.
+    AddedOrRemoved,
+    /// The content may be incomplete, because a process still writes the file. Nothing was changed.
+    Incomplete,
+    /// A temporary error. The file has to be read again later.
     Failed,
 }
 
 impl Manifests {
-    /// These files, directories of files (`*.yaml`, `*.yml`, `*.json`, not those below), or `-` for standard input.
+    /// The manifests of these paths: files, directories with `*.yaml`, `*.yml` and `*.json` files (without subdirectories), or
+    /// `-` for standard input. Reads nothing.
     pub fn new(paths: Vec<PathBuf>, wanted: Wanted) -> Self {
         let hasher = foldhash::fast::RandomState::default();
         Self { paths, wanted, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
     }
 
-    /// Reads all files for the first time. Fails only if a path cannot be read.
+    /// Reads all files for the first time. Invalid files are reported as warnings.
+    ///
+    /// # Errors
+    ///
+    /// A path does not exist or cannot be read, or standard input is invalid.
     pub fn read(&mut self) -> Result<Reading> {
         self.read_all()?;
         let (selection, warnings) = self.select();
         Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
     }
 
-    /// As [`Self::read`], without a look at the objects. Returns the files that are to be tried again.
+    /// As [`Self::read`], but returns the files that failed with a temporary error, and no objects.
     fn read_all(&mut self) -> Result<Vec<PathBuf>> {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, false, &mut warnings)?;
         self.warnings = warnings;
-        let failed = found.into_keys().filter(|path| self.update(path, Patience::None) == ReadOutcome::Failed).collect();
+        let failed = found.into_keys().filter(|path| self.update(path, ReadMode::Final) == ReadOutcome::Failed).collect();
         if self.paths.iter().any(|path| path == Path::new(STDIN)) {
             let (objects, faults) = parse::parse(&files::read_stdin()?, STDIN, &self.wanted)?;
             self.stdin = Some(File { objects, warnings: faults.into_warnings(STDIN), ..File::default() });
@@ -107,7 +113,7 @@ impl Manifests {
         Ok(failed)
     }
 
-    /// Lists the files anew, and returns those that are not as they were.
+    /// Lists all files again, and returns the files that are new, changed or removed.
     fn find(&mut self) -> Result<Vec<PathBuf>> {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, true, &mut warnings)?;
@@ -118,13 +124,13 @@ impl Manifests {
         Ok(gone.chain(changed).collect())
     }
 
-    /// Reads a file, if it is new or changed. One that no longer parses keeps its last good content; only one that is gone
-    /// takes its objects away.
-    fn update(&mut self, path: &Path, patience: Patience) -> ReadOutcome {
+    /// Reads a file if it has changed. An invalid file keeps the objects of its last valid content; a removed file removes its
+    /// objects.
+    fn update(&mut self, path: &Path, mode: ReadMode) -> ReadOutcome {
         let stamp = match files::look(path) {
             Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return ReadOutcome::Same,
             Ok(Some(stamp)) => Ok(stamp),
-            Ok(None) => return if self.files.remove(path).is_some() { ReadOutcome::Moved } else { ReadOutcome::Same },
+            Ok(None) => return if self.files.remove(path).is_some() { ReadOutcome::AddedOrRemoved } else { ReadOutcome::Same },
             Err(error) => Err(error),
         };
         let is_new = !self.files.contains_key(path);
@@ -133,28 +139,28 @@ impl Manifests {
             Ok(stamp) => (Some(stamp), files::read(path)),
             Err(error) => (None, Err(error)),
         };
-        // A file that was replaced is whole, whatever it lacks.
+        // A replaced file is complete: only a file that is written in place may be incomplete.
         let is_in_place = stamp.zip(file.stamp).is_some_and(|(new, old)| new.is_same_file(&old));
         let outcome = match text {
             Ok(text) => {
                 let hash = self.hasher.hash_one(&text);
-                file.take(&text, hash, path, &self.wanted, if is_in_place { patience } else { Patience::None })
+                file.take(&text, hash, path, &self.wanted, if is_in_place { mode } else { ReadMode::Final })
             }
             Err(error) => file.fail(&error),
         };
-        if !matches!(outcome, ReadOutcome::Doubtful | ReadOutcome::Failed) {
+        if !matches!(outcome, ReadOutcome::Incomplete | ReadOutcome::Failed) {
             file.stamp = stamp;
         }
-        if is_new && outcome != ReadOutcome::Failed { ReadOutcome::Moved } else { outcome }
+        if is_new && outcome != ReadOutcome::Failed { ReadOutcome::AddedOrRemoved } else { outcome }
     }
 
-    /// Whether there are Nodes, but not the own one.
+    /// Whether the files have Nodes, but not the Node of the agent.
     fn lacks_own_node(&self) -> bool {
         let mut nodes = self.files.values().chain(&self.stdin).flat_map(|file| file.objects.nodes.keys()).peekable();
         nodes.peek().is_some() && nodes.all(|name| *name.name() != *self.wanted.node)
     }
 
-    /// All objects that count, and all that is wrong.
+    /// The objects to send, and all warnings.
     fn select(&self) -> (Selection, Vec<String>) {
         let files = || self.files.values().chain(&self.stdin);
         let mut warnings = self.warnings.clone();
@@ -165,25 +171,26 @@ impl Manifests {
 }
 
 impl File {
-    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, patience: Patience) -> ReadOutcome {
+    /// Takes over a text of the file with its hash.
+    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, mode: ReadMode) -> ReadOutcome {
         if self.hash == Some(hash) {
             return ReadOutcome::Same;
         }
         let name = path.display().to_string();
         let parsed = if self.has_content && text.trim().is_empty() {
-            // A file that is being written is empty at first.
-            Err(anyhow!("{name} is empty now"))
+            // Editors and shells truncate a file before they write it.
+            Err(anyhow!("{name} is empty"))
         } else {
             parse::parse(text, &name, wanted)
         };
         let is_less = parsed.as_ref().map_or(true, |(objects, _)| objects.lacks_any_of(&self.objects));
-        if is_less && patience == Patience::Some {
-            return ReadOutcome::Doubtful;
+        if is_less && mode == ReadMode::Tentative {
+            return ReadOutcome::Incomplete;
         }
         self.hash = Some(hash);
         match parsed {
             Ok((mut objects, mut faults)) => {
-                objects.succeed(&self.objects, &mut faults);
+                objects.keep_former(&self.objects, &mut faults);
                 self.objects = objects;
                 self.warnings = faults.into_warnings(&name);
                 self.has_content = true;
@@ -193,19 +200,20 @@ impl File {
         ReadOutcome::Changed
     }
 
+    /// Records a failed read.
     fn fail(&mut self, error: &Error) -> ReadOutcome {
         self.hash = None;
         self.warn(error);
-        if files::is_passing(error) { ReadOutcome::Failed } else { ReadOutcome::Changed }
+        if files::is_transient(error) { ReadOutcome::Failed } else { ReadOutcome::Changed }
     }
 
     fn warn(&mut self, error: &Error) {
-        let rest = if self.has_content { "its last good content stays" } else { "the file is left out" };
+        let rest = if self.has_content { "its last valid content stays" } else { "the file is left out" };
         self.warnings = vec![format!("{error:#}; {rest}")];
     }
 }
 
-/// Objects as complete lists of every kind.
+/// Groups objects into one `Listed` event per kind, including kinds without objects.
 pub fn listed(objects: Vec<Object>) -> impl Iterator<Item = Event> {
     let mut kinds: BTreeMap<ObjectKind, Vec<Object>> = ObjectKind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
     for object in objects {

@@ -1,19 +1,20 @@
-//! Objects of `v1beta1`, as an API server converts them to v1.
+//! Converts objects of `v1beta1` to `v1`, as an API server does.
 
 use serde_json::Value;
 
-/// Says where an endpoint runs, in the map that v1 has no more.
+/// The key of the Node name in `topology` of a v1beta1 endpoint.
 const HOSTNAME: &str = "kubernetes.io/hostname";
+/// The key of the zone in `topology` of a v1beta1 endpoint.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Makes an object that is the same in both versions one of this version.
+/// Sets the `apiVersion` of an object. For kinds with the same fields in both versions.
 pub fn set_version(object: &mut Value, version: &str) {
     if let Some(found) = object.get_mut("apiVersion") {
         *found = version.into();
     }
 }
 
-/// Gives the endpoints of a slice the fields of v1 that stand for their `topology`. Everything else is the same.
+/// Converts an EndpointSlice: `nodeName` and `zone` of v1 replace `topology`. All other fields are the same.
 pub fn convert_slice(slice: &mut Value) {
     set_version(slice, "discovery.k8s.io/v1");
     let Some(endpoints) = slice.get_mut("endpoints").and_then(Value::as_array_mut) else { return };

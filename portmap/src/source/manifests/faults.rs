@@ -1,43 +1,44 @@
-//! What is wrong with the documents of a file, and which objects it may have cost.
+//! Invalid documents of a file, and the former objects that are kept because of them.
 
 use std::{collections::BTreeSet, fmt::Display};
 
 use crate::model::ObjectName;
 
-/// A document that is no object.
+/// A document that could not be converted to an object.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// The kind that is meant; none if any may be.
+    /// The kind of the object; `None` if it is unknown.
     pub kind: Option<&'static str>,
-    /// The object that is meant; none if its name cannot be read.
+    /// The name of the object; `None` if it is unknown.
     pub name: Option<ObjectName>,
-    /// The document, in words.
+    /// The kind and name of the document for the warning.
     pub subject: String,
-    /// What is wrong with it.
+    /// The reason for the warning.
     pub reason: String,
 }
 
-/// All of a file.
+/// All faults of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     left_out: Vec<Fault>,
-    /// Objects that stay as they were, because a fault may be about them.
+    /// Indices into `left_out`: faults that kept a former object.
     kept: BTreeSet<usize>,
     warnings: Vec<String>,
 }
 
 impl Faults {
-    /// A document that is left out.
+    /// Adds a document that is left out.
     pub fn add(&mut self, fault: Fault) {
         self.left_out.push(fault);
     }
 
-    /// Something else that is wrong.
+    /// Adds a warning about something else in the file.
     pub fn warn(&mut self, warning: impl Display) {
         self.warnings.push(warning.to_string());
     }
 
-    /// Whether a document that is left out may be this object; then it stays as it was, which is said.
+    /// Whether a document that is left out may be this object, so that its former state has to be kept. The warning mentions
+    /// that.
     pub fn keeps(&mut self, kind: &'static str, name: &ObjectName) -> bool {
         let may_be = |fault: &Fault| fault.kind.is_none_or(|it| it == kind) && fault.name.as_ref().is_none_or(|it| it == name);
         let found = self.left_out.iter().position(may_be);
@@ -45,14 +46,14 @@ impl Faults {
         found.is_some()
     }
 
-    /// Each as a sentence.
+    /// One sentence per fault, with the name of the file.
     pub fn into_warnings(self, file: &str) -> Vec<String> {
         let Self { left_out, kept, warnings } = self;
-        let say = |(index, Fault { kind: _, name: _, subject, reason }): (usize, Fault)| {
-            let outcome = if kept.contains(&index) { "is left out, and what it was before stays" } else { "is left out" };
+        let sentence = |(index, Fault { kind: _, name: _, subject, reason }): (usize, Fault)| {
+            let outcome = if kept.contains(&index) { "is left out, and its former state stays" } else { "is left out" };
             format!("{file}: {subject} {outcome}: {reason}")
         };
-        let left_out = left_out.into_iter().enumerate().map(say);
+        let left_out = left_out.into_iter().enumerate().map(sentence);
         left_out.chain(warnings.into_iter().map(|warning| format!("{file}: {warning}"))).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Which files there are, and what they say.
+//! Lists the manifest files of the given paths, and reads their text.
 
 use std::{
     collections::BTreeMap,
@@ -13,33 +13,38 @@ use nix::errno::Errno;
 
 use crate::kernel::exhaustion::is_exhausted;
 
-/// The path that means standard input.
+/// The path for standard input.
 pub const STDIN: &str = "-";
 
-/// Extensions of the files that are read in a directory.
+/// Extensions of manifest files in a directory.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// What may be otherwise in a moment, and is no property of the file; besides a shortage of descriptors or memory.
-const PASSING: [Errno; 5] = [Errno::EIO, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE, Errno::ETIMEDOUT];
+/// Temporary errors, in addition to a shortage of file descriptors or memory.
+const TRANSIENT: [Errno; 5] = [Errno::EIO, Errno::EINTR, Errno::EAGAIN, Errno::ESTALE, Errno::ETIMEDOUT];
 
-/// Tells one content of a file from the next, without reading it.
+/// The identity and version of a file's content, from its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Device and inode.
     file: (u64, u64),
+    /// Size in bytes.
     size: u64,
-    /// Time of change.
+    /// Change time (`ctime`) in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// Whether it is the very file, if with another content.
+    /// Whether both are the same inode, perhaps with another content.
     pub fn is_same_file(&self, other: &Self) -> bool {
         self.file == other.file
     }
 }
 
-/// All files that the paths name. A path that is missing is an error at first; later it means that its files are gone.
+/// All manifest files of the paths, with their stamps.
+///
+/// # Errors
+///
+/// A path cannot be read. A missing path is a warning if `missing_is_gone`, else an error.
 pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>) -> Result<BTreeMap<PathBuf, Stamp>> {
     let mut files = BTreeMap::new();
     for path in paths.iter().filter(|path| *path != Path::new(STDIN)) {
@@ -61,12 +66,14 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
             if !is_manifest(&file) {
                 continue;
             }
-            // Through symbolic links, as a mounted ConfigMap has them; what vanishes meanwhile is gone.
+            // Follows symbolic links, which a mounted ConfigMap has. A file that is removed meanwhile is ignored.
             match fs::metadata(&file) {
                 Ok(metadata) if metadata.is_file() => drop(files.insert(file, stamp(&metadata))),
                 Ok(_) => {}
                 Err(error) if is_missing(&error) && !file.is_symlink() => {}
-                Err(error) if is_missing(&error) => warnings.push(format!("{} is a link to nothing", file.display())),
+                Err(error) if is_missing(&error) => {
+                    warnings.push(format!("{} is a symbolic link without a target", file.display()))
+                }
                 Err(error) => return Err(error).with_context(|| format!("failed to read {}", file.display())),
             }
         }
@@ -77,7 +84,7 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
     Ok(files)
 }
 
-/// The stamp of one file, if it is there.
+/// The stamp of a file; `None` if it does not exist, or is a directory.
 pub fn look(path: &Path) -> Result<Option<Stamp>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok((!metadata.is_dir()).then(|| stamp(&metadata))),
@@ -86,31 +93,32 @@ pub fn look(path: &Path) -> Result<Option<Stamp>> {
     }
 }
 
-/// A file's text.
+/// The text of a file, which must be UTF-8.
 pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))
 }
 
-/// Standard input's text, to its end.
+/// The text of standard input until its end.
 pub fn read_stdin() -> Result<String> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
     Ok(text)
 }
 
-/// Whether a name is that of a manifest.
+/// Whether a path has the name of a manifest file: a known extension, and not hidden.
 pub fn is_manifest(path: &Path) -> bool {
     let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     !is_hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// Whether the same may succeed later although no file changed.
-pub fn is_passing(error: &anyhow::Error) -> bool {
+/// Whether the error is temporary: a later read may succeed, even if the file does not change.
+pub fn is_transient(error: &anyhow::Error) -> bool {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    is_exhausted(error) || errors.filter_map(io::Error::raw_os_error).any(|code| PASSING.contains(&Errno::from_raw(code)))
+    is_exhausted(error) || errors.filter_map(io::Error::raw_os_error).any(|code| TRANSIENT.contains(&Errno::from_raw(code)))
 }
 
+/// Whether the path does not exist, or is a loop of symbolic links.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || error.raw_os_error() == Some(Errno::ELOOP as i32)
 }

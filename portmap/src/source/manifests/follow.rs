@@ -1,4 +1,7 @@
-//! Files that are read again when they change, by an agent.
+//! Reads changed manifest files again, and sends the changes of their objects.
+//!
+//! [`super::watch`] reports changes of files, [`super::schedule`] decides when to read them, and [`super::Manifests`] reads
+//! them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,59 +15,72 @@ use anyhow::{Result, bail};
 use super::{
     Manifests, ReadOutcome,
     objects::Selection,
-    settle::Settling,
-    watch::{Watch, Word},
+    schedule::ReadSchedule,
+    watch::{Notification, Watch},
 };
 use crate::{
     model::event::{Event, Object, ObjectKind, Wanted},
     source::{Events, Watches},
 };
 
-/// Links and directories often change together.
+/// Delay of a new list of files, because symbolic links and directories often change together.
 const COALESCE: Duration = Duration::from_millis(50);
 
-/// What could not be looked at is looked at again.
+/// Delay after a failed list of files.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A look is followed by this many times its length of rest: files that change all the time take a part of a processor.
+/// Pause after a read, as a multiple of its duration. It limits the CPU time for files that change all the time.
 const REST: u32 = 3;
 
-/// With more changes a kind is sent as a list: it is taken in at once.
-const MANY: usize = 100;
+/// With more changes than this, whole kinds are sent as lists, which the agent applies at once.
+const MAX_SINGLE_EVENTS: usize = 100;
 
-/// Files that are read again when they change.
+/// Manifest files that are read again when they change.
 pub struct Watched {
     manifests: Manifests,
     watch: Watch,
-    settling: Settling,
+    schedule: ReadSchedule,
     watches: Arc<Watches>,
-    /// When the paths are to be looked at.
+    /// The time of the next list of files.
     find_at: Option<Instant>,
-    /// No look before.
+    /// No read starts before this time.
     rest_until: Instant,
+    /// The objects that the agent has.
     sent: Selection,
-    said: BTreeSet<String>,
+    /// The current warnings, all of them logged.
+    logged: BTreeSet<String>,
 }
 
 impl Watched {
-    /// Reads the files for the first time. Fails if a path cannot be read at all: that is no change to wait for.
+    /// Reads all files for the first time.
+    ///
+    /// # Errors
+    ///
+    /// A path cannot be read or watched.
     pub fn start(paths: Vec<PathBuf>, wanted: Wanted, watches: Arc<Watches>) -> Result<Self> {
-        // In this order, so that no change is missed between the two.
+        // The watch starts before the read, so that no change is missed.
         let watch = Watch::start(&paths)?;
         let mut manifests = Manifests::new(paths, wanted);
         let now = Instant::now();
-        let settling = Settling::default();
-        // A list without these files would take their objects out of the tables.
+        let schedule = ReadSchedule::default();
+        // A list without the objects of these files would remove them from the table.
         if let Some(path) = manifests.read_all()?.first() {
-            bail!("failed to read {} for want of descriptors or memory; start the agent again", path.display());
+            bail!(
+                "failed to read {} (no file descriptor or memory, or another temporary error); start the agent again",
+                path.display()
+            );
         }
-        let (sent, said) = (Selection::new(), BTreeSet::new());
-        Ok(Self { manifests, watch, settling, watches, find_at: None, rest_until: now, sent, said })
+        let (sent, logged) = (Selection::new(), BTreeSet::new());
+        Ok(Self { manifests, watch, schedule, watches, find_at: None, rest_until: now, sent, logged })
     }
 
-    /// Sends what the files say, now and after each change, until the agent's loop ends.
+    /// Sends all objects of the files, then their changes.
+    ///
+    /// # Errors
+    ///
+    /// The agent's loop has ended, or the watch fails.
     pub async fn run(mut self, events: Events) -> Result<()> {
-        // Complete lists at first, also of what there is none of.
+        // The first events are complete lists of all kinds, including kinds without objects.
         let selection = self.select();
         let objects = selection.values().map(|object| Object::clone(object)).collect();
         self.sent = selection;
@@ -74,10 +90,10 @@ impl Watched {
         loop {
             let due = self.due();
             tokio::select! {
-                words = self.watch.next() => self.hear(words?),
+                notifications = self.watch.next() => self.take_in(notifications?),
                 () = sleep_until(due) => {}
             }
-            if self.rest_until <= Instant::now() && self.look() {
+            if self.rest_until <= Instant::now() && self.read_due() {
                 let selection = self.select();
                 for event in changes(&self.sent, &selection) {
                     events.send(event).await?;
@@ -87,42 +103,43 @@ impl Watched {
         }
     }
 
-    /// When there is something to look at.
+    /// The time of the next list or read.
     fn due(&self) -> Option<Instant> {
-        let due = [self.find_at, self.settling.due()].into_iter().flatten().min()?;
+        let due = [self.find_at, self.schedule.due()].into_iter().flatten().min()?;
         Some(due.max(self.rest_until))
     }
 
-    fn hear(&mut self, words: Vec<Word>) {
+    /// Schedules reads for the notifications of the watch.
+    fn take_in(&mut self, notifications: Vec<Notification>) {
         let now = Instant::now();
-        for word in words {
-            match word {
-                Word::Way => drop(self.find_at.get_or_insert(now + COALESCE)),
-                Word::File(path, sign) => self.settling.note(path, sign, now),
+        for notification in notifications {
+            match notification {
+                Notification::Paths => drop(self.find_at.get_or_insert(now + COALESCE)),
+                Notification::File(path, change) => self.schedule.changed(path, change, now),
             }
         }
     }
 
-    /// Looks at what is due. True if anything of the objects may have changed, or of what is wrong.
-    fn look(&mut self) -> bool {
+    /// Lists and reads the files that are due. Returns whether the objects or warnings may have changed.
+    fn read_due(&mut self) -> bool {
         let start = Instant::now();
-        let is_looked_for = self.find_at.is_some_and(|at| at <= start);
-        if is_looked_for {
+        let lists_files = self.find_at.is_some_and(|at| at <= start);
+        if lists_files {
             self.find(start);
         }
-        let mut has_changed = is_looked_for;
-        for (path, patience) in self.settling.take(start) {
-            match self.manifests.update(&path, patience) {
+        let mut has_changed = lists_files;
+        for (path, mode) in self.schedule.take(start) {
+            match self.manifests.update(&path, mode) {
                 ReadOutcome::Same => {}
                 ReadOutcome::Changed => has_changed = true,
-                ReadOutcome::Moved => {
+                ReadOutcome::AddedOrRemoved => {
                     has_changed = true;
                     self.find_at.get_or_insert(start + COALESCE);
                 }
-                ReadOutcome::Doubtful => self.settling.doubt(path, start),
+                ReadOutcome::Incomplete => self.schedule.read_again(path, start),
                 ReadOutcome::Failed => {
                     has_changed = true;
-                    self.settling.retry(path, start);
+                    self.schedule.retry(path, start);
                 }
             }
         }
@@ -131,13 +148,13 @@ impl Watched {
         has_changed
     }
 
-    /// Looks which files there are now.
+    /// Lists the files, and schedules a read of the changed ones.
     fn find(&mut self, now: Instant) {
         self.find_at = None;
-        // In this order, so that no change is missed between the two.
+        // The watch is renewed before the list, so that no change is missed.
         let found = self.watch.renew().and_then(|()| self.manifests.find());
         match found {
-            Ok(paths) => paths.into_iter().for_each(|path| self.settling.found(path, now)),
+            Ok(paths) => paths.into_iter().for_each(|path| self.schedule.found(path, now)),
             Err(error) => {
                 tracing::warn!("{error:#}; trying again, and the tables stay as they are");
                 self.find_at = Some(now + RETRY);
@@ -145,14 +162,14 @@ impl Watched {
         }
     }
 
-    /// All objects that count. Says what is wrong with them, and has not been said.
+    /// The objects to send. Logs new warnings.
     fn select(&mut self) -> Selection {
         let (selection, warnings) = self.manifests.select();
         let warnings: BTreeSet<String> = warnings.into_iter().collect();
-        for warning in warnings.difference(&self.said) {
+        for warning in warnings.difference(&self.logged) {
             tracing::warn!("{warning}");
         }
-        self.said = warnings;
+        self.logged = warnings;
         self.watches.set_nodes_of_others(self.manifests.lacks_own_node());
         selection
     }
@@ -165,15 +182,15 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// What makes one selection of another. Endpoints come before their Service and go after it, so that nobody is refused
-/// meanwhile.
+/// The events from one selection to the next. EndpointSlices are added before their Service and removed after it, so that no
+/// client is refused in between.
 fn changes(before: &Selection, after: &Selection) -> Vec<Event> {
     let is_same = |key: &(ObjectKind, _), object: &Arc<Object>| {
         before.get(key).is_some_and(|before| Arc::ptr_eq(before, object) || before == object)
     };
     let changed: Vec<_> = after.iter().filter(|(key, object)| !is_same(key, object)).collect();
     let removed: Vec<_> = before.keys().filter(|key| !after.contains_key(*key)).collect();
-    if changed.len() + removed.len() > MANY {
+    if changed.len() + removed.len() > MAX_SINGLE_EVENTS {
         let kinds: BTreeSet<ObjectKind> =
             changed.iter().map(|((kind, _), _)| *kind).chain(removed.iter().map(|(kind, _)| *kind)).collect();
         let mut lists: BTreeMap<ObjectKind, Vec<Object>> = kinds.into_iter().map(|kind| (kind, Vec::new())).collect();
@@ -193,7 +210,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::source::manifests::settle::Patience;
+    use crate::source::manifests::schedule::ReadMode;
 
     fn service(name: &str, last: u8) -> String {
         format!(
@@ -201,13 +218,13 @@ mod tests {
         )
     }
 
-    fn words(events: &[Event]) -> Vec<String> {
-        let word = |event: &Event| match event {
+    fn texts(events: &[Event]) -> Vec<String> {
+        let text = |event: &Event| match event {
             Event::Changed(object) => format!("+{}", object.name().name()),
             Event::Removed(_, name) => format!("-{}", name.name()),
             Event::Listed(kind, objects) => format!("{} {kind}", objects.len()),
         };
-        events.iter().map(word).collect()
+        events.iter().map(text).collect()
     }
 
     #[test]
@@ -224,14 +241,14 @@ mod tests {
         manifests.read_all().expect("reads");
         let (mut last, warnings) = manifests.select();
         assert_eq!(warnings, Vec::<String>::new());
-        let mut step = |expected: ReadOutcome, words_expected: &[&str]| {
-            assert_eq!(manifests.update(&path, Patience::None), expected);
+        let mut step = |expected: ReadOutcome, expected_events: &[&str]| {
+            assert_eq!(manifests.update(&path, ReadMode::Final), expected);
             let (next, _) = manifests.select();
-            assert_eq!(words(&changes(&last, &next)), words_expected);
+            assert_eq!(texts(&changes(&last, &next)), expected_events);
             last = next;
         };
         step(ReadOutcome::Same, &[]);
-        // The same text in another file.
+        // The same text, written again.
         write(&[("a", 1), ("b", 2), ("c", 3)]);
         step(ReadOutcome::Same, &[]);
         write(&[("a", 1), ("b", 9), ("c", 3)]);
@@ -242,11 +259,11 @@ mod tests {
         write(&many.iter().map(|(name, last)| (name.as_str(), *last)).collect::<Vec<_>>());
         step(ReadOutcome::Changed, &["200 Services"]);
         fs::remove_file(&path).expect("a file");
-        step(ReadOutcome::Moved, &["0 Services"]);
+        step(ReadOutcome::AddedOrRemoved, &["0 Services"]);
     }
 
     #[test]
-    fn what_is_missing_in_a_file_that_is_written_in_place_is_doubted() {
+    fn missing_objects_in_a_file_that_is_written_in_place_are_doubted() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("all.yaml");
         let write = |text: &str| fs::write(&path, text).expect("a file");
@@ -256,11 +273,11 @@ mod tests {
         let before = manifests.select().0;
         for cut in ["", "a: [1, 2", &service("a", 1)] {
             write(cut);
-            assert_eq!(manifests.update(&path, Patience::Some), ReadOutcome::Doubtful, "{cut:?}");
+            assert_eq!(manifests.update(&path, ReadMode::Tentative), ReadOutcome::Incomplete, "{cut:?}");
             assert_eq!(manifests.select().0, before);
         }
         write(&service("a", 1));
-        assert_eq!(manifests.update(&path, Patience::None), ReadOutcome::Changed);
-        assert_eq!(words(&changes(&before, &manifests.select().0)), ["-b"]);
+        assert_eq!(manifests.update(&path, ReadMode::Final), ReadOutcome::Changed);
+        assert_eq!(texts(&changes(&before, &manifests.select().0)), ["-b"]);
     }
 }

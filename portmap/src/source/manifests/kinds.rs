@@ -1,21 +1,21 @@
-//! The kinds that are read from files, and slips of the pen that hide an object of one.
+//! The kinds that are read from files, and the detection of misspelt kinds and versions.
 
 use strsim::osa_distance;
 
-/// `v1`
+/// The kind `v1/Service`.
 pub const SERVICE: &str = "Service";
-/// `v1`
+/// The kind `v1/Pod`.
 pub const POD: &str = "Pod";
-/// `v1`
+/// The kind `v1/Node`.
 pub const NODE: &str = "Node";
-/// `v1`
+/// The kind `v1/Endpoints`.
 pub const ENDPOINTS: &str = "Endpoints";
-/// `discovery.k8s.io/v1`
+/// The kind `discovery.k8s.io/v1/EndpointSlice`.
 pub const SLICE: &str = "EndpointSlice";
-/// `networking.k8s.io/v1`
+/// The kind `networking.k8s.io/v1/ServiceCIDR`.
 pub const SERVICE_CIDR: &str = "ServiceCIDR";
 
-/// Each kind with the version to write.
+/// The kinds with their `apiVersion`, for warnings.
 const KINDS: [(&str, &str); 6] = [
     (SERVICE, "v1"),
     (POD, "v1"),
@@ -25,37 +25,42 @@ const KINDS: [(&str, &str); 6] = [
     (SERVICE_CIDR, "networking.k8s.io/v1"),
 ];
 
-/// Names of the core API that are no slip.
+/// Kinds of the core API that look like misspelt kinds, but are correct.
 const OTHERS: [&str; 2] = ["ServiceAccount", "PodTemplate"];
 
-/// An object that is probably meant to be of a kind that is read.
+/// An object with a kind or version that is probably misspelt.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Slip {
-    /// Which kind; none if any may be meant.
-    pub meant: Option<&'static str>,
-    /// What is wrong.
+pub struct Misspelling {
+    /// The probable kind; `None` if the object has no kind.
+    pub kind: Option<&'static str>,
+    /// The reason for the warning.
     pub reason: String,
 }
 
-/// What an object of an unknown kind is meant to be, if that seems to be a mistake. Objects of other API groups never are.
-pub fn slip(version: &str, kind: &str, has_metadata: bool) -> Option<Slip> {
+/// Checks an object of an unknown kind or version. Returns `None` if it is probably correct, as objects of other API groups
+/// always are.
+pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Misspelling> {
     if kind.is_empty() {
-        return has_metadata.then(|| Slip { meant: None, reason: "it has no kind".to_owned() });
+        return has_metadata.then(|| Misspelling { kind: None, reason: "it has no kind".to_owned() });
     }
-    let (meant, right) = KINDS.into_iter().find(|(known, _)| is_like(kind, known))?;
+    let (known, right) = KINDS.into_iter().find(|(known, _)| is_like(kind, known))?;
     if !is_group(version, right) {
         return None;
     }
     let version = if version.is_empty() { "no apiVersion".to_owned() } else { format!("apiVersion {version:?}") };
-    Some(Slip { meant: Some(meant), reason: format!("kind {kind:?} of {version} is not known; is it a {right} {meant}?") })
+    Some(Misspelling {
+        kind: Some(known),
+        reason: format!("kind {kind:?} of {version} is not known; is it a {right} {known}?"),
+    })
 }
 
+/// Whether a kind differs from a known one by one or two edits.
 fn is_like(kind: &str, known: &str) -> bool {
-    let most = if known.len() > 6 { 2 } else { 1 };
-    !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= most
+    let max_distance = if known.len() > 6 { 2 } else { 1 };
+    !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= max_distance
 }
 
-/// Whether a version may be a misspelt one of the right group: another group has kinds of its own.
+/// Whether a version may be a misspelt version of the right API group. Other groups may have a kind with the same name.
 fn is_group(version: &str, right: &str) -> bool {
     let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_lowercase());
     match (group(version), group(right)) {

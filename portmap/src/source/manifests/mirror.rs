@@ -20,24 +20,24 @@ use crate::model::{
     object::{HEADLESS_LABEL, SERVICE_NAME_LABEL, is_labelled},
 };
 
-/// The label of Endpoints that are not mirrored.
+/// The label of Endpoints that are not mirrored, if its value is `true`.
 const SKIP_LABEL: &str = "endpoints.kubernetes.io/skip-mirror";
 
-/// The annotation of Endpoints that only tell who leads.
+/// The annotation of Endpoints that are used only for leader election.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// Name, protocol and number.
+/// Name, protocol and number of a port.
 type Port = (String, Option<String>, i32);
 
-/// The slices of Endpoints whose Service has no selector, where no controller has made them already. `from_pods` are slices
-/// that others have.
+/// EndpointSlices for the Endpoints of Services without selector, unless the files have the mirrored slices of the controller.
+/// `from_pods` are the slices that are derived from Pods.
 pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings: &mut Vec<String>) -> Vec<Object> {
     let has_pods: BTreeSet<&ObjectName> = from_pods.iter().filter_map(service_of).collect();
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
     let mirrored: BTreeSet<&ObjectName> =
         objects.slices.values().filter(|slice| slice.is_mirrored).filter_map(|slice| service_of(&slice.object)).collect();
     let mut made = Vec::new();
-    for (name, endpoints) in objects.endpoints.iter().filter(|(_, endpoints)| is_wanted(&endpoints.metadata)) {
+    for (name, endpoints) in objects.endpoints.iter().filter(|(_, endpoints)| is_mirrored(&endpoints.metadata)) {
         let Some(service) = objects.services.get(name).filter(|service| service.is_ours) else { continue };
         if mirrored.contains(name) {
             continue;
@@ -53,15 +53,16 @@ pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings
     made
 }
 
-fn is_wanted(metadata: &ObjectMeta) -> bool {
+/// Whether the controller mirrors Endpoints with these labels and annotations.
+fn is_mirrored(metadata: &ObjectMeta) -> bool {
     let ObjectMeta { labels, annotations, .. } = metadata;
     let is_skipped = labels.as_ref().and_then(|labels| labels.get(SKIP_LABEL)).is_some_and(|value| value == "true");
-    // The label goes over to the slice, and such slices are not seen.
+    // The controller copies this label to the slice, and portmap ignores slices with it.
     let is_seen = !is_skipped && !is_labelled(metadata, HEADLESS_LABEL);
     is_seen && !annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEADER_ANNOTATION))
 }
 
-/// One slice for each family and set of ports.
+/// One EndpointSlice per address family and set of ports.
 fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item = discovery::EndpointSlice> {
     let mut slices: BTreeMap<(Family, Vec<Port>), Vec<discovery::Endpoint>> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {

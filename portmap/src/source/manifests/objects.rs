@@ -1,4 +1,4 @@
-//! The objects of files: of one, of all, and what the agent is sent of them.
+//! The objects of one or several files, and the selection that is sent to the agent.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,59 +11,59 @@ use crate::model::{
     object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
 };
 
-/// Names of this many objects are shown; further ones are counted.
+/// Number of names in a warning; further ones are counted.
 const SHOWN: usize = 3;
 
-/// The controller that makes slices from Endpoints.
+/// The value of `MANAGED_BY_LABEL` on slices that are derived from Endpoints.
 const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// All objects of a kind. One that did not change is the same from reading to reading.
+/// All objects of a kind by name. An unchanged object keeps its `Arc`.
 pub type All<T> = BTreeMap<ObjectName, Arc<T>>;
 
-/// What is sent, by kind and name.
+/// The objects that are sent to the agent, by kind and name.
 pub type Selection = BTreeMap<(ObjectKind, ObjectName), Arc<Object>>;
 
-/// A Service.
+/// A Service of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// As the agent is sent it.
+    /// The Service as it is sent to the agent.
     pub object: Arc<Object>,
-    /// Whether it is to be served.
+    /// Whether portmap serves the Service.
     pub is_ours: bool,
-    /// Its selector and targetPorts count for Pods and Endpoints.
+    /// The whole spec; its selector and targetPorts are needed for Pods and Endpoints.
     pub spec: core::ServiceSpec,
 }
 
-/// An EndpointSlice.
+/// An EndpointSlice of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// As the agent is sent it.
+    /// The EndpointSlice as it is sent to the agent.
     pub object: Arc<Object>,
-    /// Whether it belongs to a headless Service.
+    /// Whether the slice belongs to a headless Service.
     pub is_headless: bool,
-    /// Whether it was made from Endpoints.
+    /// Whether a controller derived the slice from Endpoints.
     pub is_mirrored: bool,
 }
 
-/// The objects of some files that matter.
+/// The objects of one or several files, of all kinds that are read.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// Services.
+    /// `v1/Service`.
     pub services: All<Service>,
-    /// EndpointSlices.
+    /// `discovery.k8s.io/v1/EndpointSlice`.
     pub slices: All<Slice>,
-    /// Pods.
+    /// `v1/Pod`.
     pub pods: All<core::Pod>,
-    /// Endpoints.
+    /// `v1/Endpoints`.
     pub endpoints: All<core::Endpoints>,
-    /// Nodes.
+    /// `v1/Node`.
     pub nodes: All<Object>,
-    /// ServiceCIDRs.
+    /// `networking.k8s.io/v1/ServiceCIDR`.
     pub cidrs: All<Object>,
 }
 
 impl Service {
-    /// As the own node sees it.
+    /// Converts a Service.
     pub fn new(raw: core::Service, wanted: &Wanted) -> Self {
         let is_ours = wanted.is_ours(&raw.metadata);
         let spec = raw.spec.clone().unwrap_or_default();
@@ -71,24 +71,24 @@ impl Service {
         Self { object: Arc::new(object), is_ours, spec }
     }
 
-    /// Whether an API server would have given it a ClusterIP.
+    /// Whether the Service lacks the ClusterIP that an API server would allocate.
     fn lacks_address(&self) -> bool {
         let Self { object: _, is_ours, spec } = self;
         let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
         *is_ours && spec.type_.as_deref() != Some("ExternalName") && addresses.all(String::is_empty)
     }
 
-    /// Whether it keeps some traffic on the node.
+    /// Whether the Service has a traffic policy `Local`.
     fn is_local(&self) -> bool {
         let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
         self.is_ours && (is_local(&self.spec.internal_traffic_policy) || is_local(&self.spec.external_traffic_policy))
     }
 
-    /// Why no API server would let it become this.
-    fn refusal(&self, next: &Self) -> Option<String> {
+    /// The reason why an API server would reject an update to `next`; `None` if it would accept the update.
+    fn rejection(&self, next: &Self) -> Option<String> {
         let (Object::Service(_, before), Object::Service(_, after)) = (&*self.object, &*next.object) else { return None };
         let (before, after) = (before.unpack(), after.unpack());
-        if let Some(fault) = refused_fault(&before.faults, &after.faults) {
+        if let Some(fault) = new_fault(&before.faults, &after.faults) {
             return Some(fault);
         }
         let has_address = |service: &object::Service| Family::ALL.iter().any(|it| service.cluster_ips.get(*it).is_some());
@@ -105,7 +105,7 @@ impl Service {
 }
 
 impl Slice {
-    /// As the own node sees it.
+    /// Converts an EndpointSlice for the node of the agent.
     pub fn new(raw: discovery::EndpointSlice, wanted: &Wanted) -> Self {
         let manager = raw.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY_LABEL));
         Self {
@@ -115,14 +115,14 @@ impl Slice {
         }
     }
 
-    /// Why no API server would let it become this.
-    fn refusal(&self, next: &Self) -> Option<String> {
+    /// The reason why an API server would reject an update to `next`; `None` if it would accept the update.
+    fn rejection(&self, next: &Self) -> Option<String> {
         let (Object::Slice(_, before), Object::Slice(_, after)) = (&*self.object, &*next.object) else { return None };
-        refused_fault(&before.unpack().faults, &after.unpack().faults)
+        new_fault(&before.unpack().faults, &after.unpack().faults)
     }
 }
 
-/// The Service that a slice belongs to.
+/// The Service of an EndpointSlice; `None` for other kinds.
 pub fn service_of(object: &Object) -> Option<&ObjectName> {
     match object {
         Object::Slice(head, _) => head.service.as_ref(),
@@ -130,25 +130,26 @@ pub fn service_of(object: &Object) -> Option<&ObjectName> {
     }
 }
 
-fn refused_fault(before: &object::Faults, after: &object::Faults) -> Option<String> {
+/// The faults that an API server rejects, if the former object had none.
+fn new_fault(before: &object::Faults, after: &object::Faults) -> Option<String> {
     let is_worse = after.is_refused() && !before.is_refused();
     is_worse.then(|| after.iter().collect::<Vec<_>>().join("; "))
 }
 
 impl Objects {
-    /// Takes the place of what its file held before. An object that an API server would not have let change in this way stays
-    /// as it was, and so does one that is missing where something in the file is no object.
-    pub fn succeed(&mut self, before: &Self, faults: &mut Faults) {
+    /// Keeps objects of the file's former content: objects whose update an API server would reject, and missing objects that
+    /// may be documents with a fault.
+    pub fn keep_former(&mut self, before: &Self, faults: &mut Faults) {
         let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
-        keep(kinds::SERVICE, services, &mut self.services, faults, Service::refusal);
-        keep(kinds::SLICE, slices, &mut self.slices, faults, Slice::refusal);
+        keep(kinds::SERVICE, services, &mut self.services, faults, Service::rejection);
+        keep(kinds::SLICE, slices, &mut self.slices, faults, Slice::rejection);
         keep(kinds::POD, pods, &mut self.pods, faults, |_, _| None);
         keep(kinds::ENDPOINTS, endpoints, &mut self.endpoints, faults, |_, _| None);
         keep(kinds::NODE, nodes, &mut self.nodes, faults, |_, _| None);
         keep(kinds::SERVICE_CIDR, cidrs, &mut self.cidrs, faults, |_, _| None);
     }
 
-    /// Whether it lacks an object of these.
+    /// Whether an object of the former content is missing.
     pub fn lacks_any_of(&self, before: &Self) -> bool {
         let Self { services, slices, pods, endpoints, nodes, cidrs } = before;
         lacks(&self.services, services)
@@ -159,7 +160,7 @@ impl Objects {
             || lacks(&self.cidrs, cidrs)
     }
 
-    /// All objects of several files. Of one that is given twice the last counts, which is said.
+    /// Merges the objects of several files. If an object is in two files, the last one is used, with a warning.
     pub fn merge<'a>(files: impl Iterator<Item = &'a Self>, warnings: &mut Vec<String>) -> Self {
         let mut all = Self::default();
         for Self { services, slices, pods, endpoints, nodes, cidrs } in files {
@@ -173,7 +174,7 @@ impl Objects {
         all
     }
 
-    /// What the API server would be asked for, of all that the files hold.
+    /// The objects to send: those that the agent would request from an API server, and slices derived from Pods and Endpoints.
     pub fn select(&self, wanted: &Wanted, warnings: &mut Vec<String>) -> Selection {
         let Self { services, slices, pods: _, endpoints: _, nodes, cidrs } = self;
         let slices = slices.values().filter(|slice| !slice.is_headless).map(|slice| &slice.object);
@@ -187,11 +188,12 @@ impl Objects {
         all.map(|object| ((object.kind(), object.name().clone()), object)).collect()
     }
 
-    /// Whether there are Nodes, but not the own one.
+    /// Whether there are Nodes, but not the Node of the agent.
     pub fn lacks_own_node(&self, wanted: &Wanted) -> bool {
         !self.nodes.is_empty() && !self.nodes.keys().any(|name| *name.name() == *wanted.node)
     }
 
+    /// A warning about Services without a ClusterIP.
     fn without_address(&self) -> Option<String> {
         let lacking: Vec<&ObjectName> = self.named(Service::lacks_address);
         (!lacking.is_empty()).then(|| {
@@ -204,10 +206,11 @@ impl Objects {
         })
     }
 
+    /// A warning about Services with a policy `Local`, if no Node is the one of the agent.
     fn without_node(&self, wanted: &Wanted) -> Option<String> {
         let local = self.named(Service::is_local);
-        let is_concerned = self.lacks_own_node(wanted) && !local.is_empty();
-        is_concerned.then(|| {
+        let is_needed = self.lacks_own_node(wanted) && !local.is_empty();
+        is_needed.then(|| {
             let nodes: Vec<&str> = self.nodes.keys().map(ObjectName::name).collect();
             format!(
                 "there is no Node {:?}, but {}: no endpoint counts as local, and {} on the node: {}; give this node's name with \
@@ -220,11 +223,13 @@ impl Objects {
         })
     }
 
+    /// The names of the matching Services.
     fn named(&self, is_meant: fn(&Service) -> bool) -> Vec<&ObjectName> {
         self.services.iter().filter(|(_, service)| is_meant(service)).map(|(name, _)| name).collect()
     }
 }
 
+/// Whether an object of `before` is missing in `all`.
 fn lacks<T>(all: &All<T>, before: &All<T>) -> bool {
     before.keys().any(|name| !all.contains_key(name))
 }
@@ -241,18 +246,19 @@ fn some_of(names: &[impl ToString]) -> String {
     }
 }
 
+/// Copies objects of `before` to `all`: unchanged objects, and those that [`Objects::keep_former`] describes.
 fn keep<T: PartialEq>(
     kind: &'static str,
     before: &All<T>,
     all: &mut All<T>,
     faults: &mut Faults,
-    refusal: impl Fn(&T, &T) -> Option<String>,
+    rejection: impl Fn(&T, &T) -> Option<String>,
 ) {
     for (name, old) in before {
         let is_kept = match all.get(name) {
             None => faults.keeps(kind, name),
             Some(new) if new == old => true,
-            Some(new) => match refusal(old, new) {
+            Some(new) => match rejection(old, new) {
                 Some(reason) => {
                     faults.warn(format_args!("{kind} {name} stays as it was before: {reason}"));
                     true
@@ -269,7 +275,7 @@ fn keep<T: PartialEq>(
 fn extend<T>(kind: &str, all: &mut All<T>, more: &All<T>, warnings: &mut Vec<String>) {
     for (name, object) in more {
         if all.insert(name.clone(), object.clone()).is_some() {
-            warnings.push(format!("{kind} {name} is given in two files; the one of the last file counts"));
+            warnings.push(format!("{kind} {name} is in two files; the one of the last file is used"));
         }
     }
 }

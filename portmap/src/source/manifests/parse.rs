@@ -1,4 +1,4 @@
-//! From text to objects: YAML or JSON, one document or many, a `List` or single objects; other kinds are passed over.
+//! Parses YAML or JSON text with one or several documents, each an object or a `List`. Other kinds are ignored.
 
 use std::sync::Arc;
 
@@ -26,11 +26,14 @@ use crate::model::{
     object::{is_label, object_name},
 };
 
-/// As the API server has it.
-const LONGEST_NAME: usize = 253;
+/// The API server's maximum length of a name in bytes.
+const MAX_NAME_LEN: usize = 253;
 
-/// Parses a file's text. `file` names it in errors. An object that is not what its kind should be is left out, and is a fault;
-/// a text that is not YAML or JSON at all is an error.
+/// Parses the text of a file. An invalid object is left out and becomes a fault. `file` is the file's name for errors.
+///
+/// # Errors
+///
+/// The text is neither YAML nor JSON.
 pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults)> {
     let mut reader = Reader { wanted, objects: Objects::default(), faults: Faults::default() };
     for document in documents(text).with_context(|| format!("{file} is neither YAML nor JSON"))? {
@@ -39,7 +42,7 @@ pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults
     Ok((reader.objects, reader.faults))
 }
 
-/// JSON is tried first: it is faster, and may be large.
+/// The documents of a text. JSON is tried first, because its parser is faster and JSON files may be large.
 fn documents(text: &str) -> Result<Vec<Value>> {
     if text.trim_start().starts_with(['{', '[']) {
         let parsed: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
@@ -47,18 +50,18 @@ fn documents(text: &str) -> Result<Vec<Value>> {
             return Ok(documents);
         }
     }
-    // The limits guard against hostile input; a dump of a large cluster is only large.
+    // No limits: they protect against hostile input, but a dump of a large cluster would exceed them.
     let options = serde_saphyr::options! { budget: None };
     serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| anyhow::anyhow!("{}", first_line(&error.to_string())))
 }
 
-/// The parser shows the place in the text on further lines.
+/// The first line of an error. The YAML parser adds an excerpt of the text on further lines.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// The documents of a file, being taken in.
+/// Converts the documents of a file to objects.
 struct Reader<'a> {
     wanted: &'a Wanted,
     objects: Objects,
@@ -66,6 +69,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Converts a document, or each item of a list.
     fn take(&mut self, mut document: Value) {
         let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
@@ -95,19 +99,23 @@ impl Reader<'_> {
                 }
             }
             _ if document.is_null() => {}
-            _ if document.is_object() => self.pass_over(&document, &version, &kind),
+            _ if document.is_object() => self.ignore(&document, &version, &kind),
             _ => self.faults.warn("a document is not an object, and is left out"),
         }
     }
 
-    /// Another kind is none of our business, unless it looks like a slip of the pen.
-    fn pass_over(&mut self, document: &Value, version: &str, kind: &str) {
-        let Some(slip) = kinds::slip(version, kind, document.get("metadata").is_some_and(Value::is_object)) else { return };
+    /// Ignores a document of another kind, unless its kind or version looks misspelt.
+    fn ignore(&mut self, document: &Value, version: &str, kind: &str) {
+        let Some(misspelling) = kinds::misspelling(version, kind, document.get("metadata").is_some_and(Value::is_object))
+        else {
+            return;
+        };
         let (name, shown) = name_of(document);
         let kind = if kind.is_empty() { "an object" } else { kind };
-        self.faults.add(Fault { kind: slip.meant, name, subject: format!("{kind} {shown}"), reason: slip.reason });
+        self.faults.add(Fault { kind: misspelling.kind, name, subject: format!("{kind} {shown}"), reason: misspelling.reason });
     }
 
+    /// Converts a document to an object of this kind, and adds it to `all`.
     fn insert<T, K>(
         &mut self,
         document: Value,
@@ -131,15 +139,15 @@ impl Reader<'_> {
             let (subject, reason) = (format!("a {kind}"), "it has no metadata.name".to_owned());
             return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
         }
-        // A slash would be the one between a namespace and a name.
+        // A slash separates namespace and name in `ObjectName`.
         let is_namespace = is_label(name.namespace()) && !metadata.namespace.as_ref().is_some_and(|it| it.contains('/'));
         if !(is_namespace && is_name(name.name(), kind)) {
             let subject = format!("{kind} {:?}", name.to_string());
-            let reason = "no API server would take such a name".to_owned();
+            let reason = "its name or namespace is invalid".to_owned();
             return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
         }
         if all(&mut self.objects).insert(name.clone(), Arc::new(convert(object))).is_some() {
-            self.faults.warn(format_args!("{kind} {name} is given twice; the last one counts"));
+            self.faults.warn(format_args!("{kind} {name} is given twice; the last one is used"));
         }
     }
 
@@ -161,7 +169,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name that a document has, and how it is shown.
+/// The name of a document, if it has one, and its text for warnings.
 fn name_of(document: &Value) -> (Option<ObjectName>, String) {
     let field = |pointer| document.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let Some(name) = field("/metadata/name") else { return (None, "without a name".to_owned()) };
@@ -180,7 +188,7 @@ fn items(document: Value) -> Vec<Value> {
     }
 }
 
-/// The items of a `ServiceList`, as the API server answers it, do not repeat their kind.
+/// Completes an item of a typed list such as `ServiceList`, in which the items have no `kind` and `apiVersion`.
 fn complete(item: &mut Value, kind: Option<&str>, version: &str) {
     if let (Value::Object(fields), Some(kind)) = (item, kind) {
         fields.entry("kind").or_insert_with(|| kind.into());
@@ -188,9 +196,10 @@ fn complete(item: &mut Value, kind: Option<&str>, version: &str) {
     }
 }
 
-/// Names of Services go into the tables, where labels have room. Others may be longer.
+/// Whether a name is valid for its kind. Names of Services are stored in a map, with room for a label; other names may be
+/// longer.
 fn is_name(name: &str, kind: &str) -> bool {
-    if kind == kinds::SERVICE { is_label(name) } else { name.len() <= LONGEST_NAME && !name.contains(char::is_control) }
+    if kind == kinds::SERVICE { is_label(name) } else { name.len() <= MAX_NAME_LEN && !name.contains(char::is_control) }
 }
 
 #[cfg(test)]
@@ -217,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_are_passed_over_in_silence() {
+    fn other_kinds_are_ignored_without_a_warning() {
         assert_eq!(names("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n"), (vec![], vec![]));
     }
 
     #[test]
-    fn a_slip_in_the_kind_or_version_is_said() {
-        let slips = [
+    fn a_misspelt_kind_or_version_is_reported() {
+        let misspelt = [
             ("apiVersion: v1\nkind: Servcie", "is it a v1 Service?"),
             ("apiVersion: v1\nkind: service", "is it a v1 Service?"),
             ("apiVersion: v2\nkind: Service", "is it a v1 Service?"),
@@ -232,7 +241,7 @@ mod tests {
             ("apiVersion: v1\nkind: EndpointSlice", "is it a discovery.k8s.io/v1 EndpointSlice?"),
             ("apiVersion: v1", "it has no kind"),
         ];
-        for (head, part) in slips {
+        for (head, part) in misspelt {
             let (services, warnings) = names(&format!("{head}\nmetadata: {{name: a}}\n"));
             assert!(services.is_empty() && warnings.len() == 1 && warnings[0].contains(part), "{head}: {warnings:?}");
         }
@@ -250,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_object_costs_only_itself() {
+    fn a_malformed_object_leaves_others_unchanged() {
         let broken = SERVICE.replace("name: a}", "name: b}\nspec: {ports: 3}");
         let (services, warnings) = names(&format!("{SERVICE}---\n{broken}"));
         assert_eq!(services, ["default/a"]);
@@ -258,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_not_be_shown_costs_only_its_object() {
+    fn an_invalid_name_leaves_other_objects_unchanged() {
         for name in ["\"nul\\0\"", "\"\\e[31m\"", &"x".repeat(64), "x, namespace: y/z"] {
             let (services, warnings) =
                 names(&format!("{SERVICE}---\n{}", SERVICE.replace("name: a", &format!("name: {name}"))));

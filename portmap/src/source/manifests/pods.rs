@@ -1,5 +1,5 @@
-//! EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller: so that plain Service and Pod files work
-//! where no controller runs.
+//! EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller. So manifest files need only Services and
+//! Pods.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// The slices for Services that have a selector and no slice.
+/// EndpointSlices for the Services that have a selector, but no slice in the files.
 pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) -> Vec<Object> {
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
     let pods = Pods::new(objects);
@@ -32,12 +32,12 @@ pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) ->
     made
 }
 
-/// The labels that a Service selects Pods by, if it has any.
+/// The selector of a Service; `None` if it is empty.
 pub fn selector(spec: &ServiceSpec) -> Option<&BTreeMap<String, String>> {
     spec.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
-/// Pods by namespace and label, so that a Service looks through few.
+/// Pods by namespace, label key and label value, so that a Service compares few Pods.
 struct Pods<'a>(HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>);
 
 impl<'a> Pods<'a> {
@@ -51,7 +51,7 @@ impl<'a> Pods<'a> {
         Self(pods)
     }
 
-    /// Those that a Service selects and that run, in the order of their names.
+    /// The selected Pods that have not finished, sorted by name.
     fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<&'a Pod> {
         let by_label = selector.iter().map(|(key, value)| self.0.get(&(namespace, key.as_str(), value.as_str())));
         let fewest = by_label.map(|pods| pods.map(Vec::as_slice).unwrap_or_default()).min_by_key(|pods| pods.len());
@@ -60,14 +60,14 @@ impl<'a> Pods<'a> {
     }
 }
 
-/// What the endpoints of one slice have in common.
+/// The properties that all endpoints of one slice share.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
     family: Family,
     ports: Vec<SlicePort>,
 }
 
-/// One slice per address family and set of port numbers: pods whose named port differs come to lie in different slices.
+/// One slice per address family and set of port numbers. Pods with different numbers of a named port are in different slices.
 fn make_slices(name: &ObjectName, spec: &ServiceSpec, pods: &Pods<'_>, node: &str, warnings: &mut Vec<String>) -> Vec<Object> {
     let Some(selector) = selector(spec) else { return Vec::new() };
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
@@ -103,18 +103,19 @@ fn is_selected(pod: &Pod, selector: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
+/// Whether all containers of a Pod have ended.
 fn is_finished(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
-/// `status.podIPs`, else `status.podIP`.
+/// The addresses of a Pod: `status.podIPs`, else `status.podIP`.
 fn addresses(pod: &Pod, faults: &mut Faults) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let texts: Vec<&String> = match &status.pod_ips {
         Some(ips) if !ips.is_empty() => ips.iter().map(|ip| &ip.ip).collect(),
         Some(_) | None => status.pod_ip.iter().collect(),
     };
-    // A Pod that does not run yet has an empty one.
+    // A Pod that has not started has an empty address.
     texts.into_iter().filter(|text| !text.is_empty()).filter_map(|text| faults.address("podIP", text)).collect()
 }
 
@@ -132,12 +133,12 @@ fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> 
     }
 }
 
-/// What is wrong with a Service port's `targetPort`.
+/// A warning about the `targetPort` of a Service port: a number as text, or a name that no selected Pod has.
 fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<String> {
     let Some(IntOrString::String(name)) = &port.target_port else { return None };
     if let Some(number) = digits(name) {
         return Some(format!(
-            "Service {service}: the targetPort {name:?} is a text, and no API server takes it: the number {number} is taken; write \
+            "Service {service}: the targetPort {name:?} is a text, which an API server rejects: the number {number} is used; write \
              it without quotes"
         ));
     }
@@ -146,12 +147,12 @@ fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<Stri
         .then(|| format!("Service {service}: no Pod that it selects has a container port of the name {name:?}, its targetPort"))
 }
 
-/// A number that is written as a text: a name of a port has a letter.
+/// The number of a text that has digits only. A valid name of a port has a letter.
 fn digits(name: &str) -> Option<i32> {
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
 }
 
-/// A Service port's name and protocol, and its number on this pod; none if the pod has no port of the name it targets.
+/// The slice port of a Service port on this Pod; `None` if the Pod has no port with the name of the targetPort.
 fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     let protocol = match port.protocol.as_deref() {
         Some("TCP" | "") | None => Protocol::Tcp,
@@ -171,7 +172,7 @@ fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), protocol, port: number })
 }
 
-/// The number of a container port by name and protocol; sidecars (restartable init containers) are containers too.
+/// The number of a container port by name and protocol. Sidecars (restartable init containers) are included.
 fn named_port(pod: &PodSpec, name: &str, protocol: &str) -> Option<i32> {
     let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
     let sidecars = pod.init_containers.iter().flatten().filter(is_sidecar);

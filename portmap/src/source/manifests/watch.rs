@@ -1,7 +1,8 @@
-//! Word from the kernel (inotify) of what may have changed.
+//! Watches the manifest files by inotify, and reports possible changes.
 //!
-//! Directories are watched for names alone, and files for what is written to them: another file that grows beside them is not
-//! heard of. A path is followed through symbolic links; the directories on that way are watched for the names that are on it.
+//! Directories are watched for changes of names, and manifest files for changes of content. So writes to other files in the
+//! same directory cause no events. Each path is followed through symbolic links, and all directories on it are watched for its
+//! components.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,36 +16,36 @@ use anyhow::{Context, Result};
 use futures::{FutureExt as _, StreamExt as _};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 
-use super::{STDIN, files::is_manifest, settle::Sign};
+use super::{STDIN, files::is_manifest, schedule::FileChange};
 use crate::collections::HashMap;
 
-/// As many bytes of events are read at once.
+/// Size of the buffer for inotify events, in bytes.
 const BUFFER: usize = 4096;
 
-/// As many events are taken in before something is done about them.
-const MOST_EVENTS: usize = 1024;
+/// Maximum number of inotify events in one batch of notifications.
+const MAX_EVENTS: usize = 1024;
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
+/// Maximum number of symbolic links in a path, the limit of the kernel.
+const MAX_LINKS: usize = 40;
 
-/// A name appeared in a directory, or is gone; somebody who wrote to a file there has closed it. No file that appears there is
-/// closed unheard.
+/// Events of a directory: a name was added or removed, or a written file was closed. With the latter, the close of a new file
+/// is reported even before its own watch exists.
 const DIRECTORY: WatchMask =
     WatchMask::CREATE.union(WatchMask::DELETE).union(WatchMask::MOVE).union(WatchMask::CLOSE_WRITE).union(WatchMask::ONLYDIR);
 
-/// A file itself changed.
+/// Events of a file: its content or metadata changed.
 const CONTENT: WatchMask = WatchMask::MODIFY.union(WatchMask::CLOSE_WRITE).union(WatchMask::ATTRIB);
 
-/// A name means something else.
+/// Events after which a name may refer to another file.
 const NAMES: EventMask = EventMask::CREATE.union(EventMask::DELETE).union(EventMask::MOVED_FROM).union(EventMask::MOVED_TO);
 
-/// What may have changed.
+/// A possible change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// The way to some file: all paths are to be looked at.
-    Way,
-    /// A file.
-    File(PathBuf, Sign),
+pub enum Notification {
+    /// A component of a path may have changed: all files have to be listed again.
+    Paths,
+    /// A file with the path under which it is listed.
+    File(PathBuf, FileChange),
 }
 
 /// The watch of some paths.
@@ -54,121 +55,124 @@ pub struct Watch {
     interests: HashMap<WatchDescriptor, Interest>,
 }
 
-/// What is wanted of a watched directory or file.
+/// The names and files for which a directory or file is watched.
 #[derive(Debug, Default)]
 struct Interest {
-    /// Names in this directory that lead to a file.
-    ways: BTreeSet<OsString>,
-    /// Files in this directory by name, each as it is listed.
+    /// Names in this directory that are components of a path.
+    components: BTreeSet<OsString>,
+    /// Files in this directory by name, with the paths under which they are listed.
     files: BTreeMap<OsString, BTreeSet<PathBuf>>,
-    /// This directory as it is listed, if all its manifests are read.
+    /// The paths under which this directory is listed, if all its manifests are read.
     listed: BTreeSet<PathBuf>,
-    /// This file as it is listed.
+    /// The paths under which this file is listed. Empty for a directory.
     itself: BTreeSet<PathBuf>,
 }
 
-/// Where a path leads.
-enum End {
-    /// To a directory.
+/// The target of a path.
+enum Destination {
+    /// A directory, with its path without symbolic links.
     Directory(PathBuf),
-    /// To a file, or to nothing.
+    /// A file, or nothing.
     Other,
 }
 
 impl Watch {
-    /// Watches these paths.
+    /// Watches these paths, except for standard input.
     pub fn start(paths: &[PathBuf]) -> Result<Self> {
         let inotify = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER]));
-        let inotify = inotify.context("failed to watch files (inotify)")?;
+        let inotify = inotify.context("failed to watch the manifest files (inotify)")?;
         let paths = paths.iter().filter(|path| *path != Path::new(STDIN)).cloned().collect();
         let mut watch = Self { inotify, paths, interests: HashMap::default() };
         watch.renew()?;
         Ok(watch)
     }
 
-    /// Watches whatever the paths lead to now, and nothing else.
+    /// Watches the current targets of all paths, and removes all other watches.
     pub fn renew(&mut self) -> Result<()> {
         let before = std::mem::take(&mut self.interests);
         let watched = self.paths.clone().iter().try_for_each(|path| self.watch_path(path));
         for (descriptor, interest) in before {
             if watched.is_err() {
-                // What was watched still is.
+                // After an error, the former watches are kept.
                 self.interests.entry(descriptor).or_insert(interest);
             } else if !self.interests.contains_key(&descriptor) {
-                // One that is gone was removed by the kernel.
+                // Fails for a deleted file, whose watch the kernel has removed.
                 self.inotify.watches().remove(descriptor).ok();
             }
         }
         watched
     }
 
-    /// Returns once something may have changed.
-    pub async fn next(&mut self) -> Result<Vec<Word>> {
+    /// Waits for events, and returns at least one notification.
+    pub async fn next(&mut self) -> Result<Vec<Notification>> {
         loop {
-            let mut words: Vec<Word> = Vec::new();
+            let mut notifications: Vec<Notification> = Vec::new();
             let mut next = Some(self.inotify.next().await);
             let mut taken = 0;
             while let Some(event) = next {
-                let event = event.context("the watch of the files ended")?.context("failed to read changes of files")?;
-                for word in self.words(&event) {
-                    if words.last() != Some(&word) {
-                        words.push(word);
+                let event = event
+                    .context("the watch of the manifest files ended")?
+                    .context("failed to read the events of the manifest files (inotify)")?;
+                for notification in self.notifications(&event) {
+                    if notifications.last() != Some(&notification) {
+                        notifications.push(notification);
                     }
                 }
                 taken += 1;
-                next = if taken < MOST_EVENTS { self.inotify.next().now_or_never() } else { None };
+                next = if taken < MAX_EVENTS { self.inotify.next().now_or_never() } else { None };
             }
-            if !words.is_empty() {
-                return Ok(words);
+            if !notifications.is_empty() {
+                return Ok(notifications);
             }
         }
     }
 
-    fn words(&mut self, event: &EventOwned) -> Vec<Word> {
+    /// The notifications for an inotify event.
+    fn notifications(&mut self, event: &EventOwned) -> Vec<Notification> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            return vec![Word::Way];
+            return vec![Notification::Paths];
         }
         if event.mask.contains(EventMask::IGNORED) {
             let ended = self.interests.remove(&event.wd);
-            return if ended.is_some_and(|interest| interest.is_directory()) { vec![Word::Way] } else { Vec::new() };
+            return if ended.is_some_and(|interest| interest.is_directory()) { vec![Notification::Paths] } else { Vec::new() };
         }
         let Some(interest) = self.interests.get(&event.wd) else { return Vec::new() };
         let Some(name) = &event.name else {
-            let sign = sign(event.mask, None);
-            return interest.itself.iter().filter_map(|path| Some(Word::File(path.clone(), sign?))).collect();
+            let change = file_change(event.mask, None);
+            return interest.itself.iter().filter_map(|path| Some(Notification::File(path.clone(), change?))).collect();
         };
-        let mut words = Vec::new();
-        if interest.ways.contains(name) && event.mask.intersects(NAMES) {
-            words.push(Word::Way);
+        let mut notifications = Vec::new();
+        if interest.components.contains(name) && event.mask.intersects(NAMES) {
+            notifications.push(Notification::Paths);
         }
         for path in interest.files_of(name) {
-            if let Some(sign) = sign(event.mask, Some(&path)) {
-                words.push(Word::File(path, sign));
+            if let Some(change) = file_change(event.mask, Some(&path)) {
+                notifications.push(Notification::File(path, change));
             }
         }
         if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
-            for word in words.clone() {
-                // Another file, or a link to one, is to be watched from now on.
-                if let Word::File(path, _) = word
-                    && self.watch_way(&path).is_err()
+            for notification in notifications.clone() {
+                // The name refers to another file or symbolic link now, which has to be watched.
+                if let Notification::File(path, _) = notification
+                    && self.watch_components(&path).is_err()
                 {
-                    words.push(Word::Way);
+                    notifications.push(Notification::Paths);
                 }
             }
         }
-        words
+        notifications
     }
 
-    /// Watches the way to a file or directory, and the file.
-    fn watch_way(&mut self, path: &Path) -> Result<End> {
+    /// Watches all directories on a path and, if the target is a file, the file.
+    fn watch_components(&mut self, path: &Path) -> Result<Destination> {
         let start = std::path::absolute(path).with_context(|| format!("failed to find {}", path.display()))?;
         self.follow(PathBuf::from("/"), &start, path)
     }
 
-    /// As [`Self::watch_way`], and all files of a directory.
+    /// As [`Self::watch_components`], and watches all manifest files if the target is a directory.
     fn watch_path(&mut self, path: &Path) -> Result<()> {
-        let End::Directory(directory) = self.watch_way(path)? else { return Ok(()) };
-        self.want(&directory, |interest| interest.listed.extend([path.to_owned()]))?;
+        let Destination::Directory(directory) = self.watch_components(path)? else { return Ok(()) };
+        self.add_interest(&directory, |interest| interest.listed.extend([path.to_owned()]))?;
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.with_context(|| format!("failed to list {}", path.display()))?,
@@ -189,8 +193,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Follows a path from a directory that is no link. `listed` is the file or directory that it leads to, as it is listed.
-    fn follow(&mut self, mut directory: PathBuf, path: &Path, listed: &Path) -> Result<End> {
+    /// Follows a path from `directory`, which has no symbolic links. The target is listed under the path `listed`.
+    fn follow(&mut self, mut directory: PathBuf, path: &Path, listed: &Path) -> Result<Destination> {
         let mut rest: VecDeque<OsString> = VecDeque::new();
         push_front(&mut rest, &mut directory, path);
         let mut links = 0;
@@ -199,52 +203,52 @@ impl Watch {
                 directory.pop();
                 continue;
             }
-            // The watch first: no change after the look is missed.
-            self.want(&directory, |_| ())?;
+            // The watch starts before the file is examined, so that no change is missed.
+            self.add_interest(&directory, |_| ())?;
             let here = directory.join(&name);
             let found = fs::symlink_metadata(&here);
             if rest.is_empty() && found.as_ref().is_ok_and(|found| !found.is_symlink() && !found.is_dir()) {
                 self.watch_file(&directory, &name, listed)?;
-                return Ok(End::Other);
+                return Ok(Destination::Other);
             }
-            self.want(&directory, |interest| interest.ways.extend([name.clone()]))?;
+            self.add_interest(&directory, |interest| interest.components.extend([name.clone()]))?;
             match found {
-                Ok(found) if found.is_symlink() && links < MOST_LINKS => {
+                Ok(found) if found.is_symlink() && links < MAX_LINKS => {
                     links += 1;
-                    let Ok(target) = fs::read_link(&here) else { return Ok(End::Other) };
+                    let Ok(target) = fs::read_link(&here) else { return Ok(Destination::Other) };
                     push_front(&mut rest, &mut directory, &target);
                 }
                 Ok(found) if found.is_dir() => directory = here,
                 Err(_) if rest.is_empty() => {
-                    self.want(&directory, |interest| interest.add_file(&name, listed))?;
-                    return Ok(End::Other);
+                    self.add_interest(&directory, |interest| interest.add_file(&name, listed))?;
+                    return Ok(Destination::Other);
                 }
-                Ok(_) | Err(_) => return Ok(End::Other),
+                Ok(_) | Err(_) => return Ok(Destination::Other),
             }
         }
-        Ok(End::Directory(directory))
+        Ok(Destination::Directory(directory))
     }
 
-    /// Watches a file, and its name in its directory.
+    /// Watches a file, and its name in the directory.
     fn watch_file(&mut self, directory: &Path, name: &OsStr, listed: &Path) -> Result<()> {
-        self.want(directory, |interest| interest.add_file(name, listed))?;
+        self.add_interest(directory, |interest| interest.add_file(name, listed))?;
         match self.watch(&directory.join(name), CONTENT) {
             Ok(interest) => drop(interest.itself.insert(listed.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // There may be no more watches for as many files, or this one may not be read: then all files beside are heard of.
+            // Too many watches, or no permission to read the file: its directory is watched for changes of all its files.
             Err(_) => drop(self.watch(directory, DIRECTORY | CONTENT).with_context(|| cannot_watch(directory))?),
         }
         Ok(())
     }
 
-    /// Watches a directory, and notes what is wanted of it.
-    fn want(&mut self, directory: &Path, note: impl FnOnce(&mut Interest)) -> Result<()> {
+    /// Watches a directory, and updates its interest.
+    fn add_interest(&mut self, directory: &Path, change_interest: impl FnOnce(&mut Interest)) -> Result<()> {
         match self.watch(directory, DIRECTORY) {
-            Ok(interest) => note(interest),
+            Ok(interest) => change_interest(interest),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // One may pass through a directory that one may not read.
+            // Search permission is enough to follow a path through a directory.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::debug!("may not watch {}: {error}", directory.display());
+                tracing::debug!("no permission to watch {}: {error}", directory.display());
             }
             Err(error) => return Err(error).with_context(|| cannot_watch(directory)),
         }
@@ -266,7 +270,7 @@ impl Interest {
         self.files.entry(name.to_owned()).or_default().insert(listed.to_owned());
     }
 
-    /// The files of a name in this directory, as they are listed.
+    /// The paths under which the files with this name are listed.
     fn files_of(&self, name: &OsString) -> BTreeSet<PathBuf> {
         let named = self.files.get(name).into_iter().flatten().cloned();
         let listed = self.listed.iter().map(|directory| directory.join(name)).filter(|path| is_manifest(path));
@@ -278,7 +282,7 @@ fn cannot_watch(directory: &Path) -> String {
     format!("failed to watch {} (if no space is left: raise the sysctl fs.inotify.max_user_watches)", directory.display())
 }
 
-/// Puts the parts of a path before what is left of another.
+/// Prepends the components of a path to `rest`. An absolute path resets `directory` to the root.
 fn push_front(rest: &mut VecDeque<OsString>, directory: &mut PathBuf, path: &Path) {
     for part in path.components().rev() {
         match part {
@@ -290,23 +294,23 @@ fn push_front(rest: &mut VecDeque<OsString>, directory: &mut PathBuf, path: &Pat
     }
 }
 
-/// What an event says of a file.
-fn sign(mask: EventMask, path: Option<&Path>) -> Option<Sign> {
+/// The change of a file that an event reports; `None` for other events.
+fn file_change(mask: EventMask, path: Option<&Path>) -> Option<FileChange> {
     if mask.contains(EventMask::MOVED_TO) {
-        Some(Sign::Replaced)
+        Some(FileChange::Replaced)
     } else if mask.contains(EventMask::CREATE) {
-        // Somebody is going to write to it, unless it is another name of something that is there.
+        // A new file will be written, unless the name is a symbolic link or another hard link of an existing file.
         let metadata = path.and_then(|path| fs::symlink_metadata(path).ok());
         let is_new = metadata.is_none_or(|metadata| metadata.is_file() && metadata.nlink() == 1);
-        Some(if is_new { Sign::Written } else { Sign::Replaced })
+        Some(if is_new { FileChange::Written } else { FileChange::Replaced })
     } else if mask.contains(EventMask::CLOSE_WRITE) {
-        Some(Sign::Closed)
+        Some(FileChange::Closed)
     } else if mask.contains(EventMask::MODIFY) {
-        Some(Sign::Written)
+        Some(FileChange::Written)
     } else if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
-        Some(Sign::Gone)
+        Some(FileChange::Removed)
     } else if mask.contains(EventMask::ATTRIB) {
-        Some(Sign::Touched)
+        Some(FileChange::Touched)
     } else {
         None
     }

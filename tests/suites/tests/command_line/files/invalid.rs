@@ -16,7 +16,7 @@ fn an_invalid_file_keeps_its_last_good_content() -> Result<()> {
     site.write("web.yaml~", "a: [1, 2\nb: }\n")?;
     replace(&site.manifests().join("web.yaml~"), &site.manifests().join("web.yaml"))?;
     let warning = agent.await_log("WARN")?;
-    assert!(warning.contains("web.yaml") && warning.contains("its last good content stays"), "{warning}");
+    assert!(warning.contains("web.yaml") && warning.contains("its last valid content stays"), "{warning}");
     // Other files are still applied.
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
@@ -30,16 +30,16 @@ fn an_invalid_file_keeps_its_last_good_content() -> Result<()> {
 fn a_typo_takes_no_service_away() -> Result<()> {
     let (site, mut agent) = start("typo")?;
     let typos = [
-        ("ports: [{port: 80}]", "ports: 80", "it was before stays"),
-        ("ports: [{port: 80}]", "ports: [{port: 8o}]", "it was before stays"),
+        ("ports: [{port: 80}]", "ports: 80", "its former state stays"),
+        ("ports: [{port: 80}]", "ports: [{port: 8o}]", "its former state stays"),
         ("ports: [{port: 80}]", "ports: [{port: 99999}]", "stays as it was before: port 99999"),
         ("ports: [{port: 80}]", "prots: [{port: 80}]", "stays as it was before: it has no ports any more"),
         ("clusterIP:", "clusterIp:", "stays as it was before: it has no clusterIP any more"),
         ("clusterIP: 10.96.0.10", "clusterIP: 10.96.0", "stays as it was before: clusterIP"),
-        ("kind: Service", "kind: Sevrice", "it was before stays"),
-        ("apiVersion: v1", "apiVersion: v11", "it was before stays"),
-        ("metadata: {name: web}", "metadata: {nmae: web}", "it was before stays"),
-        ("kind: Service", "kin: Service", "it was before stays"),
+        ("kind: Service", "kind: Sevrice", "its former state stays"),
+        ("apiVersion: v1", "apiVersion: v11", "its former state stays"),
+        ("metadata: {name: web}", "metadata: {nmae: web}", "its former state stays"),
+        ("kind: Service", "kin: Service", "its former state stays"),
     ];
     for (number, (right, wrong, said)) in typos.into_iter().enumerate() {
         exchange(&site, "web.yaml", &text(WEB).replace(right, wrong))?;

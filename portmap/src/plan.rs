@@ -5,9 +5,11 @@
 //! its frontend. No step writes to a slot that a program may still read.
 
 mod adopt;
+mod entry;
 mod full;
 mod installed;
 mod items;
+mod phases;
 mod port;
 mod ports;
 mod prefixes;
@@ -20,20 +22,22 @@ use std::{
 };
 
 use ipnet::IpNet;
-use portmap_common::{HOST_ONLY, SOURCE_RANGES, Service};
+use portmap_common::Service;
 
 use crate::{
     collections::{HashSet, sorted},
-    maps::{ClientLocation, ForeignKey, Fullness, Item, NextNumbers},
+    maps::{ForeignKey, Fullness, Item, NextNumbers},
     model::{AddressKind, AddressOwner, Entry, Family, Frontend},
     resolve::{
         changes::{ChangedEntries, ChangedEntry, Changes},
         claims::Owners,
     },
 };
+use entry::{flags, update};
 pub use full::Full;
 use installed::InstalledFrontends;
 use items::Items;
+use phases::Phases;
 use ports::{Ports, ReservedSlots};
 use prefixes::Prefixes;
 use slots::{Range, Slots};
@@ -74,15 +78,6 @@ pub struct Planner {
     has_new_room: bool,
     /// Frontends with at least one secondary entry left out.
     incomplete: BTreeSet<Frontend>,
-}
-
-/// The steps of a plan by phase. Removals come first, because they make room; entries that programs may still look up go last.
-#[derive(Default)]
-struct Phases {
-    first: Vec<Step>,
-    remove: Vec<Step>,
-    write: Vec<Step>,
-    cleanup: Vec<Step>,
 }
 
 impl Planner {
@@ -135,7 +130,11 @@ impl Planner {
         }
         self.ports.remove_ended(&mut self.items, &mut phases.cleanup);
         self.prefixes.plan(self.left_out.is_empty() && self.items.without_room() == 0, &mut phases.cleanup);
-        Plan { steps: self.in_order(phases), left_out: self.left_out.clone(), without_room: self.items.without_room() }
+        Plan {
+            steps: phases.into_steps(self.new_numbers()),
+            left_out: self.left_out.clone(),
+            without_room: self.items.without_room(),
+        }
     }
 
     /// Frontends and ClusterIPs without room that may have room now. The caller adds them to the changes of the next plan. Empty if no
@@ -198,18 +197,10 @@ impl Planner {
         }
     }
 
-    fn in_order(&mut self, phases: Phases) -> Vec<Step> {
-        let Phases { first, remove, write, cleanup } = phases;
-        let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + write.len() + cleanup.len());
-        if self.recorded != self.ports.next_numbers() {
-            self.recorded = self.ports.next_numbers();
-            steps.push(Step::SetMarks(self.recorded));
-        }
-        steps.extend(first);
-        steps.extend(remove);
-        steps.extend(write);
-        steps.extend(cleanup);
-        steps
+    /// The next ids and endpoint numbers, if this plan gave any: they are written before the first of them is used.
+    fn new_numbers(&mut self) -> Option<NextNumbers> {
+        let next = self.ports.next_numbers();
+        (std::mem::replace(&mut self.recorded, next) != next).then_some(next)
     }
 
     /// The number of entries in each map.
@@ -327,26 +318,6 @@ impl Planner {
         if self.ports.remove_frontend(service) {
             steps.push(Step::RemoveName(service.id));
         }
-    }
-}
-
-/// The flags of a service entry: restrictions to certain clients.
-fn flags(frontend: &Frontend, entry: &Entry) -> u8 {
-    let is_of_host = frontend.address.is_loopback() || frontend.address.is_unspecified();
-    let is_filtered = entry.kind == AddressKind::LoadBalancer && entry.source_ranges.is_some();
-    (if is_of_host { HOST_ONLY } else { 0 }) | (if is_filtered { SOURCE_RANGES } else { 0 })
-}
-
-/// Plans the stores for the differing fields of a service entry in use.
-fn update(number: u32, before: &Service, service: &Service, steps: &mut Vec<Step>) {
-    if before.inside != service.inside {
-        steps.push(Step::StoreChoice(number, ClientLocation::Inside, service.inside));
-    }
-    if before.outside != service.outside {
-        steps.push(Step::StoreChoice(number, ClientLocation::Outside, service.outside));
-    }
-    if (Service { inside: service.inside, outside: service.outside, ..*before }) != *service {
-        steps.push(Step::DescribeService(number, *service));
     }
 }
 

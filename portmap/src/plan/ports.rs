@@ -1,13 +1,12 @@
 //! All service ports in the maps: their ids, the slots of their backends, and the numbers of their endpoints. `port` has one port.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher as _,
     sync::Arc,
 };
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use ipnet::IpNet;
 use portmap_common::{Choice, Verdict};
 use smallvec::SmallVec;
@@ -20,8 +19,8 @@ use super::{
 };
 use crate::{
     collections::HashMap,
-    maps::{Backends, Item, LAST_NUMBER, NextNumbers, Slot},
-    model::{Endpoint, Entry, Family, ServicePort, Target},
+    maps::{Item, LAST_NUMBER, NextNumbers},
+    model::{Endpoint, Entry, Family, Target},
 };
 
 /// Slots reserved for the new sets of an entry, before any step is planned for the entry. In the order of its targets: inside, outside.
@@ -32,9 +31,7 @@ pub struct ReservedSlots(SmallVec<[Range; 2]>);
 #[derive(Debug)]
 pub struct Ports {
     by_id: HashMap<u64, Box<PlannedPort>>,
-    /// Id by [`PortKey`]: the keys themselves are in `by_id`.
-    ids: HashTable<u64>,
-    hasher: RandomState,
+    ids: HashMap<PortKey, u64>,
     slots_v4: Slots,
     slots_v6: Slots,
     next_numbers: NextNumbers,
@@ -64,8 +61,7 @@ impl Ports {
     pub fn new(backends: u32, next_numbers: NextNumbers) -> Self {
         Self {
             by_id: HashMap::default(),
-            ids: HashTable::new(),
-            hasher: RandomState::default(),
+            ids: HashMap::default(),
             slots_v4: Slots::new(backends),
             slots_v6: Slots::new(backends),
             next_numbers: NextNumbers { id: plausible(next_numbers.id), endpoint: plausible(next_numbers.endpoint) },
@@ -186,10 +182,7 @@ impl Ports {
         if port.has_frontends() {
             return false;
         }
-        let hash = self.hasher.hash_one(&port.key);
-        if let Ok(entry) = self.ids.find_entry(hash, |it| *it == id) {
-            entry.remove();
-        }
+        self.ids.remove(&port.key);
         self.ended_endpoints.extend(self.by_id.remove(&id).into_iter().flat_map(|port| port.into_recorded()));
         true
     }
@@ -295,56 +288,6 @@ impl Ports {
         self.slots(family).retire(set.range);
     }
 
-    /// Adopts the service port of a frontend that was read from the maps. Returns false if the id belongs to another port.
-    pub fn adopt(&mut self, service: &portmap_common::Service, owner: &ServicePort, family: Family) -> bool {
-        let id = service.id;
-        let key = PortKey { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
-        if id > LAST_NUMBER || self.id_of(&key).is_some_and(|known| known != id) {
-            return false;
-        }
-        match self.by_id.get_mut(&id) {
-            Some(port) if port.key != key => return false,
-            Some(_) => {}
-            None => self.insert(id, key),
-        }
-        if let Some(port) = self.by_id.get_mut(&id) {
-            port.add_frontend(service.kind);
-        }
-        self.raise_next_numbers(NextNumbers { id: id.saturating_add(1), endpoint: 0 });
-        true
-    }
-
-    /// Adopts the endpoints read from ENDPOINTS, after the choices. Returns the entries that contradict a choice: they are invalid.
-    pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
-        let mut owners: HashMap<u64, (u64, Endpoint)> = HashMap::default();
-        for (id, port) in &self.by_id {
-            for slot in port.slots() {
-                if owners.insert(slot.number, (*id, slot.endpoint)).is_some_and(|(other, _)| other != *id) {
-                    self.shared_endpoints.insert(slot.number);
-                }
-            }
-        }
-        let mut invalid = BTreeSet::new();
-        for item in items.iter() {
-            let Item::Endpoint(number, endpoint) = item else { continue };
-            if *number > LAST_NUMBER {
-                invalid.insert(*item);
-                continue;
-            }
-            self.raise_next_numbers(NextNumbers { id: 0, endpoint: number.saturating_add(1) });
-            let Some((id, chosen)) = owners.get(number) else {
-                self.unclaimed_endpoints.insert(*number, *endpoint);
-                continue;
-            };
-            if (chosen.address, chosen.port) != (endpoint.address, endpoint.port) {
-                invalid.insert(*item);
-            } else if let Some(port) = self.by_id.get_mut(id) {
-                port.record(*number, *endpoint);
-            }
-        }
-        invalid
-    }
-
     /// Whether two models have the same ports with the same backends in the same slots.
     pub fn have_same_backends(&self, other: &Self) -> bool {
         let mut pairs = self.by_id.iter().map(|(id, port)| (port, other.by_id.get(id)));
@@ -357,32 +300,6 @@ impl Ports {
         self.by_id.contains_key(&id)
     }
 
-    /// Adopts a choice that was read from the maps. Returns false if its slots belong to another set.
-    pub fn adopt_choice(&mut self, id: u64, choice: Choice, slots: &[Slot]) -> bool {
-        if choice.count == 0 {
-            return true;
-        }
-        if slots.iter().any(|slot| slot.number > LAST_NUMBER) {
-            return false;
-        }
-        let Some(port) = self.by_id.get_mut(&id) else { return false };
-        if let Some(set) = port.position(choice).and_then(|index| port.sets.get_mut(index)) {
-            set.users += 1;
-            return true;
-        }
-        let range = Range { first: choice.first, count: choice.count };
-        let family = port.key.family;
-        if !self.slots(family).reserve(range) {
-            return false;
-        }
-        let highest = slots.iter().map(|slot| slot.number.saturating_add(1)).max().unwrap_or_default();
-        self.raise_next_numbers(NextNumbers { id: 0, endpoint: highest });
-        if let Some(port) = self.by_id.get_mut(&id) {
-            port.sets.push(Set { range, backends: Backends::new(family, slots.iter().copied()), users: 1 });
-        }
-        true
-    }
-
     /// Continues the numbers of a model that gave them since the start of the agent. The numbers in the maps may have been changed by
     /// another program.
     pub fn continue_from(&mut self, next_numbers: NextNumbers) {
@@ -391,8 +308,7 @@ impl Ports {
     }
 
     fn id_of(&self, key: &PortKey) -> Option<u64> {
-        let is_it = |id: &u64| self.by_id.get(id).is_some_and(|port| port.key == *key);
-        self.ids.find(self.hasher.hash_one(key), is_it).copied()
+        self.ids.get(key).copied()
     }
 
     /// Raises the next numbers above a number that is in use, whatever NUMBERS contains.
@@ -405,10 +321,8 @@ impl Ports {
     }
 
     fn insert(&mut self, id: u64, key: PortKey) {
-        let hash = self.hasher.hash_one(&key);
+        self.ids.insert(key.clone(), id);
         self.by_id.insert(id, Box::new(PlannedPort::new(key)));
-        let Self { by_id, ids, hasher, .. } = self;
-        ids.insert_unique(hash, id, |id| by_id.get(id).map_or(0, |port| hasher.hash_one(&port.key)));
     }
 }
 

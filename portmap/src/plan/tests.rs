@@ -1,6 +1,8 @@
 //! Sequences of changes, applied step by step to maps in memory: what a reader finds between any two writes.
 
 mod crash;
+mod entries;
+mod room;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,10 +14,10 @@ use crate::{
     apply,
     collections::HashMap,
     maps::{
-        Backends, Capacity, Maps as _, Slot, Snapshot,
+        Backends, Capacity, ClientLocation, Maps as _, Snapshot,
         fake::{FakeAnswer, MemoryMaps},
     },
-    model::{AddressKind, Endpoint, FrontendSpec, ObjectName, Precedence, Protocol, Target, Verdict},
+    model::{AddressKind, Endpoint, FrontendSpec, ObjectName, Precedence, Protocol, ServicePort, Target, Verdict},
     resolve::{claims::Owners, fake::EntryTable},
 };
 
@@ -300,197 +302,4 @@ fn one(service: u8, endpoints: &[u8]) -> Vec<(FrontendSpec, Entry)> {
         affinity_timeout: 0,
     };
     entries(service, &shape)
-}
-
-#[test]
-fn what_worked_keeps_working_when_the_maps_are_full() {
-    let mut agent = Agent::new(capacity(2, 8));
-    for service in 0..3 {
-        let changed = agent.replace(service, one(service, &[1, 2]));
-        agent.change(&changed).expect("applies");
-    }
-    let full: Vec<Full> = agent.planner.left_out.values().copied().collect();
-    assert_eq!(full, [Full::Services]);
-    let changed = agent.replace(0, Vec::new());
-    agent.change(&changed).expect("applies");
-    assert_eq!(agent.planner.left_out.len(), 1, "not before the grace period");
-    agent.grace().expect("applies");
-    assert!(agent.planner.left_out.is_empty(), "served as soon as there is room");
-}
-
-/// Frontends without room must not be planned and discarded again and again.
-#[test]
-fn full_maps_rest() {
-    let mut shape = Shape {
-        addresses: vec![0],
-        inside: vec![1, 2],
-        outside: vec![3, 4, 5, 6, 7, 8],
-        v6: false,
-        protocol: Protocol::Udp,
-        affinity_timeout: 60,
-    };
-    // Full are in turn: SERVICES, BACKENDS for the first set, BACKENDS for the second set.
-    for (reserved, full) in [
-        (capacity(1, 64), Full::Services),
-        (capacity(8, 9), Full::Backends(Family::V4, 2)),
-        (capacity(8, 13), Full::Backends(Family::V4, 6)),
-    ] {
-        let mut agent = Agent::new(reserved);
-        for service in 0..3 {
-            shape.addresses = vec![service];
-            let changed = agent.replace(service, entries(service, &shape));
-            agent.change(&changed).expect("applies");
-        }
-        assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [full, full]);
-        let (next_numbers, used) = (agent.planner.ports.next_numbers(), agent.planner.numbers.used());
-        for _ in 0..3 {
-            assert!(!agent.planner.seal(), "{full:?}: nothing was given up");
-            let plan = plan(&mut agent.planner, &agent.table, &agent.table.everything());
-            assert!(plan.steps.is_empty(), "{full:?}: {:?}", plan.steps);
-        }
-        assert_eq!((agent.planner.ports.next_numbers(), agent.planner.numbers.used()), (next_numbers, used), "{full:?}");
-        let snapshot = agent.maps.read().expect("reads");
-        assert_eq!(snapshot.items, recorded(&snapshot), "{full:?}: a left-out frontend has no secondary entries");
-    }
-}
-
-/// Endpoints without room in ENDPOINTS are inserted when other endpoints go.
-#[test]
-fn what_is_remembered_finds_room_later() {
-    let reserved = capacity(8, 64);
-    let mut agent = Agent::new(reserved);
-    let shape = |service: u8, first: u8| Shape {
-        addresses: vec![service],
-        inside: (first..first + 30).collect(),
-        outside: (first..first + 30).collect(),
-        v6: false,
-        protocol: Protocol::Udp,
-        affinity_timeout: 0,
-    };
-    // So that two sets fit into BACKENDS, and one into ENDPOINTS.
-    agent.planner.items = Items::of_room(reserved, 30);
-    for service in 0..2 {
-        let changed = agent.replace(service, entries(service, &shape(service, service * 40)));
-        agent.change(&changed).expect("applies");
-    }
-    assert_eq!(agent.planner.items.without_room(), 30);
-    let changed = agent.replace(0, Vec::new());
-    agent.change(&changed).expect("applies");
-    agent.grace().expect("applies");
-    assert_eq!(agent.planner.items.without_room(), 0);
-    let snapshot = agent.maps.read().expect("reads");
-    assert_eq!(snapshot.items, recorded(&snapshot));
-}
-
-/// Numbers that somebody else wrote into NUMBERS are not plausible where it is known which were given.
-#[test]
-fn given_numbers_stay_given() {
-    let mut agent = Agent::new(ROOM);
-    let changed = agent.replace(0, one(0, &[1, 2]));
-    agent.change(&changed).expect("applies");
-    let changed = agent.replace(0, one(0, &[3, 4]));
-    agent.change(&changed).expect("applies");
-    for tampered in [NextNumbers::default(), NextNumbers { id: 1 << 40, endpoint: 1 << 40 }] {
-        let mut snapshot = agent.maps.read().expect("reads");
-        snapshot.next_numbers = tampered;
-        let mut found = Planner::new(ROOM, snapshot);
-        assert!(!agent.planner.is_confirmed_by(&found));
-        found.continue_numbers_of(&agent.planner);
-        let plan = plan(&mut found, &agent.table, &Changes::default());
-        assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.next_numbers())]);
-    }
-}
-
-/// Without a free number a frontend is left out and reported.
-#[test]
-fn numbers_that_are_used_up_are_said() {
-    let snapshot =
-        Snapshot { next_numbers: NextNumbers { id: 0, endpoint: crate::maps::LAST_NUMBER - 1 }, ..Snapshot::default() };
-    let mut agent = Agent::new(ROOM);
-    agent.planner = Planner::new(ROOM, snapshot);
-    let changed = agent.replace(0, one(0, &[1, 2]));
-    agent.change(&changed).expect("applies");
-    assert_eq!(agent.planner.left_out.values().copied().collect::<Vec<_>>(), [Full::Numbers]);
-}
-
-/// A ClusterIP has no substitute; a node port has the other nodes.
-#[test]
-fn node_ports_give_way_when_room_is_short() {
-    let mut agent = Agent::new(capacity(3, 8));
-    let mut node_ports = one(0, &[1, 2]);
-    for (last, copy) in [(1, node_ports[0].clone()), (2, node_ports[0].clone())] {
-        node_ports.push((FrontendSpec { address: Some(address(false, 100 + last)), ..copy.0 }, copy.1));
-    }
-    for (_, entry) in &mut node_ports {
-        entry.kind = AddressKind::NodePort;
-    }
-    let changed = agent.replace(0, node_ports);
-    agent.change(&changed).expect("applies");
-    assert!(agent.planner.left_out.is_empty());
-    for service in [1, 2] {
-        let changed = agent.replace(service, one(service, &[1, 2]));
-        agent.change(&changed).expect("applies");
-    }
-    agent.grace().expect("applies");
-    agent.grace().expect("applies");
-    for service in [1, 2] {
-        let (place, entry) = one(service, &[1, 2]).remove(0);
-        let frontend = place.on(place.address.expect("an address"));
-        assert_eq!(agent.see(&frontend)[0], Some(answer(&entry.inside)), "{frontend}");
-    }
-    assert_eq!(agent.planner.left_out.len(), 2, "one node port is served still");
-    let plan = plan(&mut agent.planner, &agent.table, &Changes::default());
-    assert!(plan.steps.is_empty(), "it comes to rest: {plan:?}");
-}
-
-/// A Service that gains the label of another proxy looks deleted. Its address must not count as unallocated in between.
-#[test]
-fn nothing_is_nobodys_before_a_frontend_goes() {
-    let mut agent = Agent::new(ROOM);
-    let cidrs = ["10.0.0.0/16".parse().expect("a range")];
-    agent.planner.set_cidrs(&cidrs, Owners::Known);
-    let changed = agent.replace(0, one(0, &[1, 2]));
-    agent.change(&changed).expect("applies");
-    agent.planner.set_cidrs(&cidrs, Owners::Unknown);
-    let changed = agent.replace(0, Vec::new());
-    let plan = plan(&mut agent.planner, &agent.table, &changed);
-    assert!(matches!(plan.steps.as_slice(), [Step::SetPrefixes(Family::V4, _), Step::RemoveFrontend(_), ..]), "{plan:?}");
-}
-
-#[test]
-fn frontends_of_one_service_port_share_their_backends() {
-    let mut agent = Agent::new(capacity(8, 3));
-    let shape = Shape {
-        addresses: vec![1, 2, 3],
-        inside: vec![1, 2, 3],
-        outside: vec![1, 2, 3],
-        v6: false,
-        protocol: Protocol::Tcp,
-        affinity_timeout: 0,
-    };
-    let changed = agent.replace(0, entries(0, &shape));
-    agent.change(&changed).expect("applies");
-    assert!(agent.planner.left_out.is_empty());
-}
-
-#[test]
-fn a_broken_entry_is_removed_and_written_anew() {
-    let mut agent = Agent::new(ROOM);
-    let changed = agent.replace(0, one(0, &[1, 2]));
-    agent.change(&changed).expect("applies");
-    let mut snapshot = agent.maps.read().expect("reads");
-    for (_, found) in &mut snapshot.frontends {
-        found.inside = None;
-    }
-    let found = Planner::new(ROOM, snapshot);
-    assert!(!agent.planner.is_confirmed_by(&found));
-    agent.planner = found;
-    let plan = plan(&mut agent.planner, &agent.table, &changed);
-    assert!(
-        matches!(
-            plan.steps.as_slice(),
-            [Step::SetMarks(_), Step::RemoveFrontend(_), Step::RemoveName(_), .., Step::InsertFrontend(..)]
-        ),
-        "{plan:?}"
-    );
 }

@@ -26,7 +26,7 @@ fn expect_at_service(client: &Pod, error: &str) -> Result<()> {
 }
 
 /// The failing checks of `portmap status`. Fails unless they agree with the exit code.
-fn complaints(site: &Site, code: i32) -> Result<Vec<String>> {
+fn failing_checks(site: &Site, code: i32) -> Result<Vec<String>> {
     let json = site.ask(&["status", "-o", "json"])?.expect(code)?.stdout;
     let health: Value = serde_json::from_str(&json)?;
     ensure!(health["healthy"] == (code == 0), "{json}");
@@ -40,16 +40,16 @@ fn status_distinguishes_a_running_agent_from_a_stopped_one() -> Result<()> {
     let site = site("status")?;
     site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
     let agent = site.start()?;
-    assert!(complaints(&site, 0)?.is_empty());
+    assert!(failing_checks(&site, 0)?.is_empty());
     let table = site.ask(&["status"])?.expect(0)?;
     assert!(table.stderr.is_empty() && !table.stdout.contains('\x1b'), "{table:#?}");
     for part in ["connect4", &format!("process {}", agent.pid()), "FRONTENDS_V4", "CAPACITY"] {
         assert!(table.stdout.contains(part), "{part} in {}", table.stdout);
     }
     agent.stop(Signal::SIGTERM)?;
-    let complaints = complaints(&site, 1)?;
-    let [agent, source] = complaints.as_slice() else { bail!("expected two failing checks, but got {complaints:?}") };
-    assert!(agent.contains("to start one: portmap run") && source.contains("no agent watches"), "{complaints:?}");
+    let failing = failing_checks(&site, 1)?;
+    let [agent, source] = failing.as_slice() else { bail!("expected two failing checks, but got {failing:?}") };
+    assert!(agent.contains("to start one: portmap run") && source.contains("no agent watches"), "{failing:?}");
     let table = site.ask(&["status"])?.expect(1)?.stdout;
     assert!(table.lines().any(|line| line.starts_with("agent") && line.contains("NOT OK")), "{table}");
     Ok(())
@@ -62,8 +62,8 @@ fn the_tables_outlive_the_agent() -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let agent = site.start()?;
         expect_at_service(&client, TRANSLATED)?;
-        let (status, said) = agent.stop(signal)?;
-        assert!(status.success() && said.contains(signal.as_str()), "{status}: {said}");
+        let (status, log) = agent.stop(signal)?;
+        assert!(status.success() && log.contains(signal.as_str()), "{status}: {log}");
         site.await_services(&[("10.96.0.10", "web")])?;
         expect_at_service(&client, TRANSLATED)?;
     }
@@ -93,7 +93,7 @@ fn cleanup_refuses_while_an_agent_runs() -> Result<()> {
     let pins = site.world.bpffs().to_string_lossy();
     site.ask(&["cleanup"])?.expect_error(&["an agent is running", &pins, "--force"])?;
     expect_at_service(&client, TRANSLATED)?;
-    assert!(complaints(&site, 0)?.is_empty());
+    assert!(failing_checks(&site, 0)?.is_empty());
     agent.stop(Signal::SIGTERM)?;
     let outcome = site.ask(&["cleanup"])?.expect(0)?;
     assert!(outcome.stdout.contains("connect4") && outcome.stdout.contains("FRONTENDS_V4"), "{outcome:#?}");
@@ -116,8 +116,8 @@ fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
     site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
     // The agent notices it at the next change at the latest.
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
-    let (status, said) = agent.await_end()?;
-    assert!(!status.success(), "{status}: {said}");
+    let (status, log) = agent.await_end()?;
+    assert!(!status.success(), "{status}: {log}");
     Ok(())
 }
 
@@ -128,8 +128,8 @@ fn an_agent_reads_standard_input() -> Result<()> {
     let mut agent = crate::site::Agent::start(command.stdin(std::fs::File::open(site.manifests().join("web.yaml"))?))?;
     agent.await_log("synced: ")?;
     site.await_services(&[("10.96.0.10", "web")])?;
-    let (status, said) = agent.stop(Signal::SIGTERM)?;
-    assert!(status.success(), "{status}: {said}");
+    let (status, log) = agent.stop(Signal::SIGTERM)?;
+    assert!(status.success(), "{status}: {log}");
     Ok(())
 }
 
@@ -137,7 +137,7 @@ fn an_agent_reads_standard_input() -> Result<()> {
 fn an_agent_starts_on_an_empty_directory() -> Result<()> {
     let site = Site::new("empty")?;
     let _agent = site.start()?;
-    assert!(complaints(&site, 0)?.is_empty());
+    assert!(failing_checks(&site, 0)?.is_empty());
     let table = site.ask(&["services"])?.expect(0)?;
     assert!(table.stdout.contains("no frontends") && table.stderr.is_empty(), "{table:#?}");
     site.write("web.yaml", &service("web", "10.96.0.10"))?;

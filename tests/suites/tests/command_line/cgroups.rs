@@ -165,11 +165,11 @@ fn a_recreated_cgroup_is_attached_again() -> Result<()> {
     fs::create_dir(&cgroup)?;
     eventually("the programs are attached again", || Ok(is_attached(&cgroup)))?;
     assert!(connect(&site, &cgroup)?.contains(SERVED));
-    let (status, said) = agent.stop(Signal::SIGTERM)?;
-    let trouble: Vec<&str> = said.lines().filter(|line| line.contains("failed to keep the programs attached")).collect();
-    assert!(status.success() && said.contains("removed and created again"), "{said}");
-    assert!((1..=3).contains(&trouble.len()), "{said}");
-    assert!(trouble.iter().all(|line| line.contains("ERROR") && line.contains(&*cgroup.to_string_lossy())), "{said}");
+    let (status, log) = agent.stop(Signal::SIGTERM)?;
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("failed to keep the programs attached")).collect();
+    assert!(status.success() && log.contains("removed and created again"), "{log}");
+    assert!((1..=3).contains(&errors.len()), "{log}");
+    assert!(errors.iter().all(|line| line.contains("ERROR") && line.contains(&*cgroup.to_string_lossy())), "{log}");
     Ok(())
 }
 

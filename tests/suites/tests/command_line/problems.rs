@@ -33,8 +33,8 @@ fn an_unreachable_api_server_is_retried() -> Result<()> {
     assert!(status.lines().any(|line| line.starts_with("synced") && line.contains("NOT OK")), "{status}");
     // An agent that is not synced changes no table.
     site.await_services(&[("10.96.0.10", "web")])?;
-    let (status, said) = agent.stop(Signal::SIGTERM)?;
-    assert!(status.success(), "{status}: {said}");
+    let (status, log) = agent.stop(Signal::SIGTERM)?;
+    assert!(status.success(), "{status}: {log}");
     Ok(())
 }
 
@@ -74,9 +74,9 @@ fn invalid_objects_are_named_once_and_others_are_served() -> Result<()> {
     // The next Service by age gets the frontend.
     fs::remove_file(site.manifests().join("early.yaml"))?;
     site.await_services(&[("10.96.0.10", "late"), ("10.96.0.53", "dns")])?;
-    let (_, said) = agent.stop(Signal::SIGTERM)?;
-    let warnings = |part: &str| said.lines().filter(|line| line.contains("WARN") && line.contains(part)).count();
-    assert_eq!(warnings("default/broken"), 1, "{said}");
-    assert_eq!(warnings("default/late"), 1, "{said}");
+    let (_, log) = agent.stop(Signal::SIGTERM)?;
+    let warnings = |part: &str| log.lines().filter(|line| line.contains("WARN") && line.contains(part)).count();
+    assert_eq!(warnings("default/broken"), 1, "{log}");
+    assert_eq!(warnings("default/late"), 1, "{log}");
     Ok(())
 }

@@ -105,8 +105,8 @@ fn a_closed_pipe_gives_no_error_message() -> Result<()> {
         let (reader, writer) = io::pipe()?;
         drop(reader);
         let output = clean(Command::new(binary()?).args(arguments)).stdout(writer).stderr(Stdio::piped()).output()?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(complaint.is_empty(), "{arguments:?}: {complaint}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.is_empty(), "{arguments:?}: {stderr}");
     }
     Ok(())
 }

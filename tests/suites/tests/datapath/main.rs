@@ -128,8 +128,8 @@ fn other_addresses_are_left_alone() {
     let stage = Stage::new("leave");
     let pod = SocketAddr::new(stage.pods[0].ipv4().into(), 8080).to_string();
     assert_eq!(stage.connect(&pod, Protocol::Tcp, 3).replies, replies(&[("a 8080/TCP", 3)]));
-    let nobody = stage.connect("10.96.0.11:80", Protocol::Tcp, 1);
-    assert_eq!(nobody.errors, replies(&[("ENETUNREACH", 1)]), "an address without a Service must be left alone");
+    let unused = stage.connect("10.96.0.11:80", Protocol::Tcp, 1);
+    assert_eq!(unused.errors, replies(&[("ENETUNREACH", 1)]), "an address without a Service must be left alone");
 }
 
 #[test]

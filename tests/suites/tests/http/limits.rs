@@ -240,8 +240,8 @@ fn both_families_are_served_with_bindv6only() -> Result<()> {
     write(&world, &[vec![node(json!({}))], local(31_000, &[endpoint("10.244.0.2", "node", true)]).to_vec()].concat())?;
     let mut agent = Agent::start(&world, &["--healthz-bind-address", "[::]:10256"])?;
     for address in ["127.0.0.1", "10.244.0.1", "[::1]", "[fd00:10:244::1]"] {
-        for place in ["31000/", "10256/healthz", "10256/livez", "10256/readyz"] {
-            let url = format!("http://{address}:{place}");
+        for path in ["31000/", "10256/healthz", "10256/livez", "10256/readyz"] {
+            let url = format!("http://{address}:{path}");
             agent.wait_until(&url, |_| Ok(ask(&world, &url)?.is_some_and(|answer| answer.status == 200)))?;
         }
     }

@@ -54,7 +54,7 @@ fn node(extra: Value) -> Value {
     node
 }
 
-/// A LoadBalancer Service with `externalTrafficPolicy: Local` and these endpoints, as objects of a manifest.
+/// A `LoadBalancer` Service with `externalTrafficPolicy: Local` and these endpoints, as objects of a manifest.
 fn local(port: u16, endpoints: &[Value]) -> [Value; 2] {
     [
         json!({

@@ -1,4 +1,4 @@
-//! The agent as a process on the node's own network, where the API server is.
+//! The agent as a process on the node's network, where the API server is reachable.
 
 use std::fmt;
 use std::fs;
@@ -19,24 +19,24 @@ use crate::cluster::NODE;
 use crate::tables;
 use crate::wait::eventually;
 
-/// Logged once the agent is attached, for the first time or in the place of another.
+/// The agent logs one of these when its programs are attached, for the first time or in a take-over.
 const ATTACHED: [&str; 2] = ["attached to ", "took over "];
 
-/// `portmap run`: killed when dropped, and by the kernel when the test's thread ends without dropping it.
+/// `portmap run`. Killed when dropped, and by the kernel when the thread of the test ends without a drop.
 pub struct Agent {
     child: Child,
     log: NamedTempFile,
     servers: Servers,
 }
 
-/// Where it answers. Its own ports are those of the machine: every agent has others here.
+/// The addresses of the agent's servers. The default ports are those of the machine, so every agent gets others.
 struct Servers {
     health: SocketAddr,
     metrics: SocketAddr,
 }
 
 impl Servers {
-    /// Ports that are free now.
+    /// Chooses two ports that are free now.
     fn choose() -> Result<Self> {
         let holders = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
         Ok(Self { health: holders[0].local_addr()?, metrics: holders[1].local_addr()? })
@@ -44,29 +44,30 @@ impl Servers {
 }
 
 impl Agent {
-    /// Starts one with the world's pins and the cgroup of its clients, and returns when the tables say that it is the agent.
+    /// Starts an agent with the pins of the world and the cgroup of its clients. Returns when `portmap status` shows its
+    /// process id.
     pub async fn start(world: &World, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new("setpriv");
         run(&mut command, &[], world)?.arg("--kubeconfig").arg(kubeconfig).args(arguments);
         Self::start_by(command, world).await
     }
 
-    /// As [`Self::start`], one that goes by this clock. Returns at once: it may not get far.
+    /// As [`Self::start`], with this clock. Returns at once, because the agent may fail before it attaches.
     pub fn spawn_by_clock(world: &World, kubeconfig: &Path, clock: &Clock) -> Result<Self> {
         let mut command = Command::new("setpriv");
         run(&mut command, &clock.wrapper(), world)?.arg("--kubeconfig").arg(kubeconfig);
         Self::spawn_by(command, world)
     }
 
-    /// As [`Self::start`], one whose own connections are translated like those of any process on the world's node, where it is.
-    /// Returns at once: it may not get far.
+    /// As [`Self::start`], on the world's node, where the agent's own connections are translated like those of other processes.
+    /// Returns at once, because the agent may fail before it attaches.
     pub fn spawn_on_node(world: &World, kubeconfig: &Path) -> Result<Self> {
         let mut command = world.command_in(Group::Clients, "setpriv");
         run(&mut command, &[], world)?.arg("--kubeconfig").arg(kubeconfig);
         Self::spawn_by(command, world)
     }
 
-    /// As [`Self::start`], as a pod of the service account that has this volume.
+    /// As [`Self::start`], in the environment of a pod with this volume of a service account.
     pub async fn start_in_pod(world: &World, volume: &Volume) -> Result<Self> {
         let mut command = volume.command("setpriv");
         run(&mut command, &[], world)?;
@@ -84,32 +85,32 @@ impl Agent {
             .prefix("agent-")
             .suffix(".log")
             .tempfile_in(world.directory())
-            .context("failed to make a log")?;
+            .context("failed to create a log file")?;
         let servers = Servers::choose()?;
         command.arg("--healthz-bind-address").arg(servers.health.to_string());
         command.arg("--metrics-bind-address").arg(servers.metrics.to_string());
-        // Neither the proxy nor the log level of whoever runs the tests.
+        // Without the proxy settings and the log level of the tests' own environment.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
         Ok(Self { child: child.context("failed to run the agent (by programs of util-linux)")?, log, servers })
     }
 
-    /// Waits until the tables say that this is the agent: before, they say so of the one before.
+    /// Waits until `portmap status` shows this agent's process id, not that of a previous agent.
     pub async fn await_start(&self, world: &World) -> Result<()> {
         self.await_log_of(|log| ATTACHED.iter().any(|text| log.contains(text))).await?;
         eventually(async || tables::status(world), |status| status.is_agent(self.child.id())).await?;
         Ok(())
     }
 
-    /// Everything that this agent has said so far.
+    /// The whole log of this agent.
     pub fn log(&self) -> Result<Log> {
         fs::read_to_string(self.log.path()).map(Log).context("failed to read the agent's log")
     }
 
-    /// Waits until the agent has said this.
+    /// Waits until the agent's log contains this text.
     pub async fn await_log(&self, text: &str) -> Result<()> {
-        self.await_log_of(|log| log.contains(text)).await.with_context(|| format!("the agent does not say `{text}`"))
+        self.await_log_of(|log| log.contains(text)).await.with_context(|| format!("the agent's log has no `{text}`"))
     }
 
     async fn await_log_of(&self, expected: impl Fn(&str) -> bool) -> Result<()> {
@@ -126,7 +127,7 @@ impl Agent {
         Answer::of(&format!("http://{}/{path}", self.servers.health))
     }
 
-    /// The value of a metric, labels and all.
+    /// The value of a metric with this name and these labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let text = Answer::of(&format!("http://{}/metrics", self.servers.metrics))?.body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -135,25 +136,25 @@ impl Agent {
 
     /// Fails if the agent has ended.
     pub fn check_alive(&self) -> Result<()> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the agent is gone")?;
-        // The state follows the name, which is in brackets. Nobody has collected this child: it would stay as a zombie.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the agent has no process")?;
+        // The state follows the name, which is in brackets. The child is not waited for, so it would stay as a zombie.
         if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
             bail!("the agent ended");
         }
         Ok(())
     }
 
-    /// Stops the agent in its tracks, so that it misses what happens.
+    /// Stops the process by SIGSTOP, so that it misses events.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets a frozen agent go on.
+    /// Continues a frozen agent.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Asks the agent to end, and waits until it has, with success.
+    /// Stops the agent by a signal, waits for its end, and fails unless its exit status is 0.
     pub fn terminate(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let status = self.child.wait().context("failed to wait for the agent")?;
@@ -168,7 +169,7 @@ impl Agent {
     }
 }
 
-/// Has setpriv become the agent of a world, called behind the words of a wrapper.
+/// Adds a wrapper, `portmap run` and the arguments of a world to a `setpriv` command.
 fn run<'a>(setpriv: &'a mut Command, wrapper: &[String], world: &World) -> Result<&'a mut Command> {
     setpriv.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(program::find("portmap")?);
     setpriv.args(["run", "--node-name", NODE]);
@@ -181,12 +182,12 @@ impl Drop for Agent {
         if let Err(error) = ended {
             eprintln!("warning: failed to end the agent: {error}");
         }
-        // Shown where the test fails.
-        println!("an agent said:\n{}", self.log().unwrap_or_default());
+        // The test runner shows this text if the test fails.
+        println!("the log of an agent:\n{}", self.log().unwrap_or_default());
     }
 }
 
-/// What an agent said. In errors too it is for reading, line by line.
+/// The log of an agent. Its `Debug` format is the plain text, so that errors show lines.
 #[derive(Default)]
 pub struct Log(pub String);
 

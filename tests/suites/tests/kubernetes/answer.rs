@@ -1,10 +1,10 @@
-//! What an HTTP server of the agent answers.
+//! Answers of the agent's HTTP servers.
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-/// An answer, as curl prints it.
+/// An answer in the format of curl.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -13,7 +13,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Asks from the network of the agent. A server that is not there has status 0.
+    /// Sends a request from the network of the agent. The status is 0 if no server listens.
     pub fn of(url: &str) -> Result<Self> {
         let output = Command::new("curl").args(["--silent", "--include", "--max-time", "5", url]).output();
         let text = String::from_utf8(output.context("failed to run curl")?.stdout).context("the answer is no text")?;

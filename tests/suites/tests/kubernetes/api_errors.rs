@@ -1,5 +1,5 @@
-//! The API server turns requests away, breaks connections off, or is gone for long: what the agent says of it, and how it gets over
-//! it. Connections to Services go on throughout.
+//! The API server rejects requests, resets connections, or does not answer for minutes. The agent reports it, and recovers.
+//! Connections to Services are not affected.
 
 use std::net::SocketAddr;
 
@@ -17,15 +17,15 @@ use crate::wait::{MINUTES, within};
 const SILENT: &str = "the watch of";
 const METRIC: &str = "portmap_watch_failing{kind=\"EndpointSlices\"}";
 
-/// Two Services, one of which is deleted while the agent cannot see it; then it is made again.
+/// Two Services. One is deleted while the agent cannot see it, and is created again.
 struct Shop {
     cluster: Cluster,
     web: [SocketAddr; 2],
 }
 
 #[tokio::test]
-async fn trouble_with_the_api_server_is_said_and_got_over() -> Result<()> {
-    let shop = Shop::open("trouble").await?;
+async fn errors_of_the_api_server_are_reported_and_overcome() -> Result<()> {
+    let shop = Shop::open("api-errors").await?;
     let detour = Detour::start(shop.cluster.plane.anonymous()?).await?;
     let agent = shop.cluster.agent_by(&detour.url()).await?;
     shop.expect_in_time(&agent, &["web", "old"]).await?;
@@ -34,23 +34,23 @@ async fn trouble_with_the_api_server_is_said_and_got_over() -> Result<()> {
     a_forgotten_version_is_listed_anew(&shop, &detour, &agent).await.context("410")?;
     a_load_balancer_without_servers_is_told_of(&shop, &detour, &agent).await.context("503")?;
     agent.terminate()?;
-    traffic.expect_no_errors().context("connections during all that")
+    traffic.expect_no_errors().context("connections during the test")
 }
 
 #[tokio::test]
-async fn a_broken_way_to_the_api_server_is_said_and_got_over() -> Result<()> {
+async fn a_broken_connection_is_reported_and_overcome() -> Result<()> {
     let shop = Shop::open("broken").await?;
     let gate = Gate::start(shop.cluster.plane.address()).await?;
     let agent = shop.cluster.agent_by(&gate.url()).await?;
     shop.expect_in_time(&agent, &["web", "old"]).await?;
     let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
-    // Once more and again: nobody should hear of what is over at once.
+    // Several times, because a short interruption must not be reported.
     for _ in 0..3 {
         gate.set(Mode::Reset);
         gate.set(Mode::Open);
         shop.delete_and_make_again(&agent).await.context("connections reset")?;
     }
-    ensure!(shop.cluster.status()?.healthy, "a connection that broke makes portmap unhealthy");
+    ensure!(shop.cluster.status()?.healthy, "a short interruption should not make portmap unhealthy");
 
     gate.set(Mode::Reset);
     shop.expect_said(&agent).await.context("a closed gate")?;
@@ -58,12 +58,12 @@ async fn a_broken_way_to_the_api_server_is_said_and_got_over() -> Result<()> {
     gate.set(Mode::Open);
     shop.expect_in_time(&agent, &["web"]).await.context("an open gate")?;
     agent.terminate()?;
-    traffic.expect_no_errors().context("connections during all that")
+    traffic.expect_no_errors().context("connections during the test")
 }
 
-/// Watches do not look at a clock; a new connection does, as certificates are good for a time.
+/// Existing watches do not depend on the clock. A new connection does, because certificates have a period of validity.
 #[tokio::test]
-async fn a_clock_that_jumps_is_got_over() -> Result<()> {
+async fn a_jump_of_the_clock_is_overcome() -> Result<()> {
     let shop = Shop::open("clock").await?;
     let gate = Gate::start(shop.cluster.plane.address()).await?;
     let clock = Clock::new(shop.cluster.world.directory())?;
@@ -72,49 +72,49 @@ async fn a_clock_that_jumps_is_got_over() -> Result<()> {
     shop.expect_in_time(&agent, &["web", "old"]).await?;
     let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
     clock.set("+20y")?;
-    shop.delete_and_make_again(&agent).await.context("watches that have begun")?;
+    shop.delete_and_make_again(&agent).await.context("existing watches")?;
     gate.set(Mode::Reset);
     gate.set(Mode::Open);
     shop.expect_said(&agent).await?;
     agent.await_log("certificate expired").await?;
     shop.cluster.delete_service("old").await?;
     clock.set("+0")?;
-    shop.expect_in_time(&agent, &["web"]).await.context("after it was ahead")?;
+    shop.expect_in_time(&agent, &["web"]).await.context("after the clock was ahead")?;
     shop.make_again(&agent).await?;
     agent.terminate()?;
 
-    // As on a machine that has not been told the time yet when it starts.
+    // Some machines start with a wrong clock, before they synchronise the time.
     clock.set("-20y")?;
     let agent = shop.cluster.spawn_by_clock(&gate.url(), &clock).await?;
     agent.await_log("certificate not valid yet").await?;
     shop.cluster.delete_service("old").await?;
     clock.set("+0")?;
-    shop.expect_in_time(&agent, &["web"]).await.context("after it was behind")?;
+    shop.expect_in_time(&agent, &["web"]).await.context("after the clock was behind")?;
     agent.terminate()?;
-    traffic.expect_no_errors().context("connections during all that")
+    traffic.expect_no_errors().context("connections during the test")
 }
 
-/// Nobody asks again before the time that the server asked for.
+/// The agent sends no request before the end of `Retry-After`.
 async fn overload_is_waited_out(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
     detour.refuse(Some(Refusal { of: "/", status: StatusCode::TOO_MANY_REQUESTS, retry_after: Some(20) }));
     shop.restart_watches(detour).await?;
     shop.expect_said(agent).await?;
     agent.await_log("429").await?;
-    // Each of five watches asked, waited, and may just have asked again.
+    // Each of five watches sent a request, waited, and may have sent a second request.
     let asked = detour.refused();
-    ensure!(asked <= 10, "{asked} requests were made of a server that wanted none for 20 seconds");
+    ensure!(asked <= 10, "{asked} requests were sent to a server that asked for none in 20 seconds");
     shop.cluster.delete_service("old").await?;
     detour.refuse(None);
     shop.expect_in_time(agent, &["web"]).await?;
     shop.make_again(agent).await
 }
 
-/// Usually the answer comes within a watch that has begun; an API server without its cache gives it at once.
+/// An API server usually reports 410 within an open watch. Without a watch cache it answers the request with 410.
 async fn a_forgotten_version_is_listed_anew(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
     detour.refuse(Some(Refusal { of: "watch=true", status: StatusCode::GONE, retry_after: None }));
     shop.restart_watches(detour).await?;
     shop.cluster.delete_service("old").await?;
-    // By lists alone.
+    // The change arrives by lists alone, because every watch is rejected.
     shop.expect_rows(&["web"]).await?;
     detour.refuse(None);
     shop.expect_in_time(agent, &["web"]).await?;
@@ -138,34 +138,39 @@ impl Shop {
         Ok(Self { cluster, web })
     }
 
-    /// Breaks off all that is under way at the detour, so that watches begin again.
+    /// Ends all connections of the detour, so that watches start again.
     async fn restart_watches(&self, detour: &Detour) -> Result<()> {
         detour.break_off();
-        within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("nobody asks")?;
+        within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("no request arrives")?;
         Ok(())
     }
 
-    /// Everywhere it should be said, and nowhere else; nothing changes.
+    /// Expects the failing watch in the status, `/readyz` and the metric, but not in `/healthz` and `/livez`. The tables are
+    /// unchanged.
     async fn expect_said(&self, agent: &Agent) -> Result<()> {
         let status = within(MINUTES, async || self.cluster.status(), |status| !status.is_fine("source")).await?;
         ensure!(status.text("source").starts_with(SILENT) && !status.healthy && status.synced(), "{status:?}");
         let ready = agent.health("readyz")?;
         ensure!(ready.status == 503 && ready.body.starts_with(SILENT), "{ready:?}");
-        // Some watch is the last to fail.
-        within(MINUTES, async || agent.metric(METRIC), |value| *value > 0.0).await.context("the metric hides it")?;
+        // The last watch may fail later than the others.
+        within(MINUTES, async || agent.metric(METRIC), |value| *value > 0.0)
+            .await
+            .context("the metric does not show the failing watch")?;
         for path in ["healthz", "livez"] {
             let answer = agent.health(path)?;
-            ensure!(answer.status == 200, "the API server's trouble is not this node's: {answer:?}");
+            ensure!(answer.status == 200, "a failing watch should not make the node unhealthy: {answer:?}");
         }
         self.cluster.expect_landings(&self.web, &[(&self.cluster.a, COMMON_PORT), (&self.cluster.b, COMMON_PORT)])
     }
 
-    /// The tables hold these Services and no other, and all is well.
+    /// Expects exactly these Services in the tables, and a healthy status.
     async fn expect_in_time(&self, agent: &Agent, names: &[&str]) -> Result<()> {
         self.expect_rows(names).await?;
         within(MINUTES, async || self.cluster.status(), |status| status.healthy).await?;
         within(MINUTES, async || agent.health("readyz"), |answer| answer.status == 200).await?;
-        within(MINUTES, async || agent.metric(METRIC), |value| *value < 1.0).await.context("the metric says otherwise")?;
+        within(MINUTES, async || agent.metric(METRIC), |value| *value < 1.0)
+            .await
+            .context("the metric still shows a failing watch")?;
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Where the ranges of ClusterIPs are known from: ServiceCIDR objects in the version that the API server has, else the flag. An
-//! address in them that no Service has is dropped; any other is left alone.
+//! The ranges of ClusterIPs: ServiceCIDR objects in the API server's version, else the flag. Addresses in them without a
+//! Service are dropped, and others are left alone.
 
 use std::net::SocketAddr;
 
@@ -16,29 +16,29 @@ use crate::manifest;
 use crate::permissions::{Permission, apply_role, await_access, role_without};
 use crate::wait::PATIENCE;
 
-/// In the range of the API server's own flag, which it makes a ServiceCIDR of.
+/// An address in the range of the API server's flag, for which it creates a ServiceCIDR.
 const OF_THE_CLUSTER: &str = "10.96.99.99:80";
 const FLAG: &str = "10.97.0.0/16";
 const OF_THE_FLAG: &str = "10.97.99.99:80";
 const OLD_RANGE: &str = "10.98.0.0/16";
 const OF_THE_OLD_VERSION: &str = "10.98.99.99:80";
 
-/// Nobody translates it, and there is no route to it.
+/// The error at an address that is not translated and has no route.
 const LEFT_ALONE: &str = "ENETUNREACH";
 const DROPPED: &str = "ETIMEDOUT";
 
-/// Without the group the API server is never ready: it gives out no ClusterIPs. It serves everything else.
+/// Without this API group the API server allocates no ClusterIPs and never becomes ready. It serves all other requests.
 const WITHOUT: &str = "--runtime-config=networking.k8s.io/v1=false";
 
 #[tokio::test]
-async fn service_ranges_are_known_from_objects_else_from_the_flag() -> Result<()> {
+async fn service_cidrs_come_from_objects_or_from_the_flag() -> Result<()> {
     let mut cluster = Cluster::start("cidrs").await?;
     cluster.apply_service("web", "http", "http").await?;
     let agent = agent(&cluster).await?;
     expect(&cluster, [DROPPED, LEFT_ALONE, LEFT_ALONE]).await.context("networking.k8s.io/v1")?;
 
     cluster.plane.restart_api_server_with(&[WITHOUT]).await?;
-    expect(&cluster, [LEFT_ALONE, DROPPED, LEFT_ALONE]).await.context("the version is gone while the agent runs")?;
+    expect(&cluster, [LEFT_ALONE, DROPPED, LEFT_ALONE]).await.context("the version is removed while the agent runs")?;
     agent.terminate()?;
 
     offer_old_version(&cluster).await?;
@@ -50,7 +50,7 @@ async fn service_ranges_are_known_from_objects_else_from_the_flag() -> Result<()
     without_permission(&cluster).await.context("forbidden")
 }
 
-/// The agent goes on, and by the flag; nothing is wrong with it.
+/// Without the permission the agent uses the flag, and is healthy.
 async fn without_permission(cluster: &Cluster) -> Result<()> {
     let list = Permission { group: "networking.k8s.io".into(), resource: "servicecidrs".into(), verb: "list".into() };
     apply_role(cluster, &role_without(&list)?).await?;
@@ -75,7 +75,7 @@ async fn agent(cluster: &Cluster) -> Result<Agent> {
     cluster.agent_with(&["--service-cidr", FLAG]).await
 }
 
-/// What becomes of an address of the cluster's range, of the flag's, and of the old version's.
+/// Expects these errors at an address of the cluster's range, of the flag's range, and of the old version's range.
 async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
     for (address, error) in [OF_THE_CLUSTER, OF_THE_FLAG, OF_THE_OLD_VERSION].into_iter().zip(errors) {
         let address: SocketAddr = address.parse()?;
@@ -84,7 +84,7 @@ async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
     Ok(())
 }
 
-/// No API server of today has the version built in, but one takes it as a custom resource: to clients it is the same.
+/// Current API servers do not have the old version. A custom resource of the same name looks the same to clients.
 async fn offer_old_version(cluster: &Cluster) -> Result<()> {
     cluster.apply(include_str!("service-cidr-v1beta1.yaml")).await?;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1beta1", "ServiceCIDR"));

@@ -1,4 +1,4 @@
-//! A cluster of one node: a control plane, two pods behind a Service, and somebody who connects to it.
+//! A cluster of one node: a control plane, a Service with two pods, and a client.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -21,29 +21,29 @@ use crate::manifest;
 use crate::tables::{self, Row, Status};
 use crate::wait::{eventually, eventually_equal};
 
-/// The Node that agent and pods run on.
+/// The name of the Node of the agent and the pods.
 pub const NODE: &str = "node-1";
-/// Where the Service and its pods are.
+/// The namespace of the Service and its pods.
 pub const NAMESPACE: &str = "shop";
-/// Every pod serves it, under no name.
+/// Every pod listens on this port, which has no name.
 pub const COMMON_PORT: u16 = 9000;
-/// Enough that no pod of two is missed.
+/// Enough connections that each of two pods gets one.
 const CONNECTIONS: u32 = 40;
 
-/// A pod behind the Service.
+/// A pod of the Service.
 pub struct Backend {
     pod: world::Pod,
-    /// The number that the pod gives to the port named `http`.
+    /// The number of the container port `http` of this pod.
     pub http: u16,
 }
 
 impl Backend {
-    /// Its name, in Kubernetes and in its answers.
+    /// The pod's name, in Kubernetes and in its answers.
     pub fn name(&self) -> &str {
         self.pod.name()
     }
 
-    /// Its address.
+    /// The pod's IPv4 address.
     pub fn ipv4(&self) -> IpAddr {
         self.pod.ipv4().into()
     }
@@ -53,10 +53,10 @@ impl Backend {
     }
 }
 
-/// A port of a pod that connections should land on.
+/// A pod and its port number, which connections should reach.
 pub type Landing<'a> = (&'a Backend, u16);
 
-/// Everything, with two pods that serve. No Service yet, and no agent.
+/// A control plane and a world with two serving pods. It has no Service and no agent yet.
 pub struct Cluster {
     pub plane: ControlPlane,
     pub world: World,
@@ -67,12 +67,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one, and applies the manifest of portmap. `name` is the world's.
+    /// Starts a control plane and a world with this name, and applies the manifest of portmap.
     pub async fn start(name: &str) -> Result<Self> {
         Self::start_on(ControlPlane::start().await?, name).await
     }
 
-    /// As [`Self::start`], on a control plane of another kind.
+    /// As [`Self::start`], on this control plane.
     pub async fn start_on(plane: ControlPlane, name: &str) -> Result<Self> {
         let world = World::new(name)?;
         manifest::apply(&plane).await?;
@@ -87,7 +87,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the agent, as the service account that is shipped.
+    /// Starts the agent with the service account of the manifest.
     pub async fn agent(&self) -> Result<Agent> {
         self.agent_with(&[]).await
     }
@@ -97,17 +97,18 @@ impl Cluster {
         Agent::start(&self.world, &self.kubeconfig, arguments).await
     }
 
-    /// As [`Self::agent`], by another way to the API server.
+    /// As [`Self::agent`], with another URL of the API server.
     pub async fn agent_by(&self, url: &str) -> Result<Agent> {
         Agent::start(&self.world, &self.kubeconfig_by(url).await?, &[]).await
     }
 
-    /// As [`Self::agent_by`], and by this clock. Returns at once: it may not get far.
+    /// As [`Self::agent_by`], with this clock. Returns at once, because the agent may fail before it attaches.
     pub async fn spawn_by_clock(&self, url: &str, clock: &Clock) -> Result<Agent> {
         Agent::spawn_by_clock(&self.world, &self.kubeconfig_by(url).await?, clock)
     }
 
-    /// As [`Self::agent_by`], one whose own connections are translated like those of any process on the world's node, where it is.
+    /// As [`Self::agent_by`], on the world's node, where the agent's own connections are translated like those of other
+    /// processes.
     pub async fn agent_on_node_by(&self, url: &str) -> Result<Agent> {
         let agent = Agent::spawn_on_node(&self.world, &self.kubeconfig_by(url).await?)?;
         agent.await_start(&self.world).await.context("the agent does not start")?;
@@ -118,7 +119,7 @@ impl Cluster {
         self.plane.service_account_kubeconfig_by(url, manifest::NAMESPACE, manifest::SERVICE_ACCOUNT).await
     }
 
-    /// The agent's kubeconfig.
+    /// The path of the agent's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -128,7 +129,7 @@ impl Cluster {
         apply_yaml(&self.plane.admin()?, text).await
     }
 
-    /// Merges a change into a Service.
+    /// Applies a merge patch to a Service.
     pub async fn patch_service(&self, name: &str, patch: &Value) -> Result<()> {
         let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
         let patched = services.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
@@ -136,7 +137,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The first row of a Service's tables, as addresses see it: waits until its backends are these.
+    /// Waits until the row with this frontend has these backends.
     pub async fn await_backends(&self, frontend: SocketAddr, landings: &[Landing<'_>]) -> Result<()> {
         let expected = (format!("{frontend}/TCP"), backends(&frontend, landings));
         let look = async || {
@@ -147,12 +148,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Reports a pod that is ready.
+    /// Creates a Pod object that is ready.
     pub async fn run(&self, backend: &Backend) -> Result<()> {
         self.report(backend, NODE).await
     }
 
-    /// As [`Self::run`], on another Node. A pod stays where it is: one that was elsewhere is another of the same name.
+    /// As [`Self::run`], on another Node. A pod cannot move, so an existing one is replaced by another of the same name.
     pub async fn run_on(&self, backend: &Backend, node: &str) -> Result<()> {
         self.delete(backend).await?;
         self.report(backend, node).await
@@ -171,17 +172,17 @@ impl Cluster {
         apply_pod(&self.plane.admin()?, pod).await
     }
 
-    /// Reports that a pod can serve, or cannot.
+    /// Sets the readiness of a pod.
     pub async fn set_ready(&self, backend: &Backend, ready: Readiness) -> Result<()> {
         set_ready(&self.plane.admin()?, NAMESPACE, backend.name(), ready).await
     }
 
-    /// Deletes a pod. Its server goes on: what still connects to it would be noticed.
+    /// Deletes the Pod object. The server keeps running, so that a test notices further connections to it.
     pub async fn delete(&self, backend: &Backend) -> Result<()> {
         delete_pod(&self.plane.admin()?, NAMESPACE, backend.name()).await
     }
 
-    /// Creates or changes a Service of both families that leads from port 80 of this name to a port of all pods.
+    /// Creates or changes a dual-stack Service with port 80 of this name, and with this targetPort.
     pub async fn apply_service(&self, name: &str, port: &str, target: &str) -> Result<()> {
         let service = format!(
             "apiVersion: v1\n\
@@ -202,14 +203,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// The addresses that the API server gave to a Service of both families, IPv4 first, with port 80.
+    /// The ClusterIPs of a dual-stack Service with port 80, IPv4 first.
     pub async fn frontends(&self, service: &str) -> Result<[SocketAddr; 2]> {
         let addresses = self.addresses(service).await?;
         let found = format!("{addresses:?}");
         addresses.try_into().ok().with_context(|| format!("one address of each family was expected, not {found}"))
     }
 
-    /// As [`Self::frontends`], however many there are.
+    /// All ClusterIPs of a Service, with port 80.
     pub async fn addresses(&self, service: &str) -> Result<Vec<SocketAddr>> {
         let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
         let spec = services.get(service).await?.spec.context("a Service has a spec")?;
@@ -221,53 +222,57 @@ impl Cluster {
         Ok(addresses)
     }
 
-    /// What the tables hold now.
+    /// The rows of `portmap services`, without the API server's own Service.
     pub fn table(&self) -> Result<BTreeSet<Row>> {
         tables::services(&self.world)
     }
 
-    /// What portmap says about itself.
+    /// The output of `portmap status`.
     pub fn status(&self) -> Result<Status> {
         tables::status(&self.world)
     }
 
-    /// Waits until the tables hold these rows and no other.
+    /// Waits until the tables hold exactly these rows.
     pub async fn await_table(&self, rows: &BTreeSet<Row>) -> Result<()> {
-        eventually_equal(async || self.table(), rows).await.context("the tables are not as they should be")
+        eventually_equal(async || self.table(), rows).await.context("the tables should have other rows")
     }
 
-    /// Waits until the agent has seen everything, and all is well.
+    /// Waits until all checks of `portmap status` are fine.
     pub async fn await_healthy(&self) -> Result<()> {
         let outcome = eventually(async || self.status(), |status| status.healthy).await;
         outcome.context("portmap is not healthy")?;
         Ok(())
     }
 
-    /// Connects to each of these, and sees every connection land on one of the pods, and every pod get some.
+    /// Connects to each frontend. Fails unless every connection reaches one of the pods, and every pod gets one.
     pub fn expect_landings(&self, frontends: &[SocketAddr], landings: &[Landing<'_>]) -> Result<()> {
         let expected: BTreeSet<_> = landings.iter().map(|(backend, port)| format!("{} {port}/TCP", backend.name())).collect();
         for frontend in frontends {
             let answers = self.connect(*frontend)?;
             let landed: BTreeSet<_> = answers.replies.keys().cloned().collect();
-            ensure!(answers.errors.is_empty() && landed == expected, "{frontend} leads to\n{answers}and not to {expected:?}");
+            ensure!(
+                answers.errors.is_empty() && landed == expected,
+                "connections to {frontend} gave\n{answers}instead of {expected:?}"
+            );
         }
         Ok(())
     }
 
-    /// Connects to each of these, and sees every connection fail in this way.
+    /// Connects to each frontend. Fails unless every connection fails with this error.
     pub fn expect_error(&self, frontends: &[SocketAddr], error: &str) -> Result<()> {
         let expected = [(error.to_owned(), CONNECTIONS)].into();
         for frontend in frontends {
             let answers = self.connect(*frontend)?;
             ensure!(
                 answers.replies.is_empty() && answers.errors == expected,
-                "{frontend} leads to\n{answers}and not to {error}"
+                "connections to {frontend} gave\n{answers}instead of {error}"
             );
         }
         Ok(())
     }
 
-    /// As [`Self::await_error`], for each of these: after an outage it takes some seconds until an address counts as nobody's again.
+    /// As [`Self::await_error`], for several frontends. After an outage, addresses without a Service are left alone for some
+    /// seconds.
     pub async fn await_errors(&self, frontends: &[SocketAddr], error: &str) -> Result<()> {
         for frontend in frontends {
             self.await_error(*frontend, error).await?;
@@ -275,14 +280,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every connection to an address fails in this way.
+    /// Waits until every connection to an address fails with this error.
     pub async fn await_error(&self, frontend: SocketAddr, error: &str) -> Result<()> {
         let is_so = |answers: &Answers| answers.replies.is_empty() && answers.errors.keys().eq([error]);
         eventually(async || self.connect(frontend), is_so).await.with_context(|| format!("expected {error}"))?;
         Ok(())
     }
 
-    /// Waits until the tables have nothing of an address.
+    /// Waits until the tables have no row with this address.
     pub async fn await_no_frontend(&self, frontend: SocketAddr) -> Result<()> {
         let name = format!("{frontend}/TCP");
         eventually(async || self.table(), |rows| rows.iter().all(|row| row.frontend != name)).await?;
@@ -300,7 +305,7 @@ fn serve(world: &World, name: &str, http: u16) -> Result<Backend> {
     Ok(Backend { pod, http })
 }
 
-/// The rows of a Service that leads to these, one of each family; to none, it refuses.
+/// The rows of a Service with these backends, one row for each family. Without backends the action is refuse.
 pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[Landing<'_>]) -> BTreeSet<Row> {
     let row = |frontend: &SocketAddr| {
         let backends = backends(frontend, landings);
@@ -315,7 +320,7 @@ pub fn rows(service: &str, port: &str, frontends: &[SocketAddr; 2], landings: &[
     frontends.iter().map(row).collect()
 }
 
-/// Those of the frontend's family, sorted.
+/// The backends in the frontend's family, sorted.
 fn backends(frontend: &SocketAddr, landings: &[Landing<'_>]) -> Vec<String> {
     let in_family = |(backend, port): &Landing<'_>| {
         let addresses = backend.addresses().into_iter().filter(|address| address.is_ipv4() == frontend.is_ipv4());

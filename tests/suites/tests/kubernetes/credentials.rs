@@ -1,4 +1,4 @@
-//! What lets the agent in changes while it runs: the token in its file, and the authority that the API server's certificate is of.
+//! Credentials that change while the agent runs: the token in its file, and the authority of the API server's certificate.
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenReview;
@@ -14,7 +14,7 @@ use crate::manifest::{NAMESPACE, SERVICE_ACCOUNT};
 use crate::wait::{MINUTES, eventually_equal, within};
 
 #[tokio::test]
-async fn a_token_that_ended_is_read_again() -> Result<()> {
+async fn an_expired_token_is_read_again() -> Result<()> {
     let cluster = Cluster::start("token").await?;
     let gate = Gate::start(cluster.plane.address()).await?;
     let file = cluster.plane.token_file_kubeconfig(&gate.url(), NAMESPACE, SERVICE_ACCOUNT).await?;
@@ -22,7 +22,7 @@ async fn a_token_that_ended_is_read_again() -> Result<()> {
     cluster.await_healthy().await?;
 
     end_token(&cluster, "first", &file.token()?).await?;
-    // Watches that have begun go on: nobody looks at a token twice.
+    // Open watches continue, because the API server checks the token only at the start of a request.
     gate.set(Mode::Reset);
     gate.set(Mode::Open);
     agent.await_log("Unauthorized").await?;
@@ -33,9 +33,9 @@ async fn a_token_that_ended_is_read_again() -> Result<()> {
     agent.terminate()
 }
 
-/// The kubeconfig has the authority in it. The old one is of no use, and another in its place is.
+/// The kubeconfig contains the authority. The old authority becomes invalid, and a new kubeconfig replaces the file.
 #[tokio::test]
-async fn another_authority_is_read_from_the_kubeconfig() -> Result<()> {
+async fn a_new_authority_is_read_from_the_kubeconfig() -> Result<()> {
     let mut cluster = Cluster::start("authority").await?;
     let agent = cluster.agent().await?;
     cluster.await_healthy().await?;
@@ -45,14 +45,14 @@ async fn another_authority_is_read_from_the_kubeconfig() -> Result<()> {
     expect_silence(&cluster).await?;
 
     let renewed = cluster.plane.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT).await?;
-    ensure!(renewed == cluster.kubeconfig(), "another file than the agent's: {}", renewed.display());
+    ensure!(renewed == cluster.kubeconfig(), "this file is not the agent's kubeconfig: {}", renewed.display());
     expect_recovery(&cluster).await?;
     agent.terminate()
 }
 
-/// In a pod, both are in files that the kubelet replaces at once. Neither the old authority nor the old token is of any use then.
+/// In a pod, token and authority are files that the kubelet replaces together. The old token and authority become invalid.
 #[tokio::test]
-async fn what_a_pod_is_given_anew_is_read_again() -> Result<()> {
+async fn new_credentials_of_a_pod_are_read_again() -> Result<()> {
     let mut cluster = Cluster::start("volume").await?;
     let mut volume = cluster.plane.service_account_volume(NAMESPACE, SERVICE_ACCOUNT, "first").await?;
     let agent = Agent::start_in_pod(&cluster.world, &volume).await?;
@@ -68,14 +68,14 @@ async fn what_a_pod_is_given_anew_is_read_again() -> Result<()> {
     agent.terminate()
 }
 
-/// Takes away what a token is bound to.
+/// Deletes the Secret that the token is bound to.
 async fn end_token(cluster: &Cluster, secret: &str, token: &str) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(cluster.plane.admin()?, NAMESPACE);
-    secrets.delete(secret, &DeleteParams::default()).await.context("failed to end the token")?;
+    secrets.delete(secret, &DeleteParams::default()).await.context("failed to delete the Secret of the token")?;
     await_end(cluster, token).await
 }
 
-/// The API server takes a token for good some seconds longer.
+/// Waits for the end of the token. The API server accepts it for some more seconds.
 async fn await_end(cluster: &Cluster, token: &str) -> Result<()> {
     let review: TokenReview = serde_json::from_value(json!({"spec": {"token": token}}))?;
     let reviews: Api<TokenReview> = Api::all(cluster.plane.admin()?);
@@ -92,7 +92,7 @@ async fn expect_silence(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// All is well, and what is new arrives.
+/// Expects a healthy status, and waits until a new Service is in the tables.
 async fn expect_recovery(cluster: &Cluster) -> Result<()> {
     within(MINUTES, async || cluster.status(), |status| status.healthy).await?;
     cluster.apply("{apiVersion: v1, kind: Service, metadata: {name: new}, spec: {ports: [{port: 80}]}}").await?;

@@ -1,5 +1,5 @@
-//! Where endpoints come from: families that come and go, pods that are not ready and published all the same, and Endpoints objects,
-//! which the mirroring controller copies into slices.
+//! Sources of endpoints: families that are added and removed, pods that are published although not ready, and Endpoints objects
+//! that the mirroring controller copies into slices.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cluster::{COMMON_PORT, Cluster, Landing, NAMESPACE, rows};
 
 #[tokio::test]
-async fn endpoints_are_followed_wherever_they_come_from() -> Result<()> {
+async fn endpoints_of_every_source_are_followed() -> Result<()> {
     let cluster = Cluster::start("endpoints").await?;
     let agent = cluster.agent().await?;
     cluster.await_healthy().await?;
@@ -76,7 +76,7 @@ async fn an_endpoints_object_is_mirrored(cluster: &Cluster) -> Result<()> {
     cluster.delete_service("mirrored").await
 }
 
-/// From port 80 to the port that every pod serves.
+/// The manifest of a Service from port 80 to the common port of the pods.
 fn service(name: &str, fields: &str) -> String {
     format!(
         "apiVersion: v1\n\

@@ -1,4 +1,4 @@
-//! `healthCheckNodePort`: the API server chooses the port, the agent answers there for the pods of its node.
+//! `healthCheckNodePort`: the API server chooses the port, and the agent answers for the pods of its node.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
@@ -11,21 +11,21 @@ use crate::cluster::{Cluster, NAMESPACE};
 use crate::wait::eventually;
 
 #[tokio::test]
-async fn load_balancers_are_told_how_many_pods_are_here() -> Result<()> {
+async fn health_checks_report_the_number_of_local_pods() -> Result<()> {
     let cluster = Cluster::start("health-check").await?;
     let agent = cluster.agent().await?;
     cluster.apply(&balanced()).await?;
     let url = format!("http://127.0.0.1:{}/", port(&cluster).await?);
     expect(&url, 200, 2).await.context("two pods")?;
     cluster.set_ready(&cluster.a, Readiness::NotReady).await?;
-    expect(&url, 200, 1).await.context("one is not ready")?;
+    expect(&url, 200, 1).await.context("one pod is not ready")?;
     create_node(&cluster.plane.admin()?, "node-2", &[]).await?;
     cluster.run_on(&cluster.b, "node-2").await?;
-    expect(&url, 503, 0).await.context("one is elsewhere")?;
+    expect(&url, 503, 0).await.context("one pod is on another node")?;
     cluster.set_ready(&cluster.a, Readiness::Ready).await?;
     expect(&url, 200, 1).await.context("one again")?;
     cluster.delete_service("balanced").await?;
-    eventually(async || Answer::of(&url), |answer| answer.status == 0).await.context("after the Service")?;
+    eventually(async || Answer::of(&url), |answer| answer.status == 0).await.context("after the deletion of the Service")?;
     agent.terminate()
 }
 

@@ -1,4 +1,4 @@
-//! Labels that say who serves a Service, put on and taken off while it lives.
+//! Labels that select the proxy of a Service, added and removed while the Service exists.
 
 use std::net::SocketAddr;
 
@@ -14,12 +14,12 @@ use crate::cluster::{COMMON_PORT, Cluster, NAMESPACE, rows};
 use crate::wait::{MINUTES, within};
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
-/// What only the requests for the Services of other proxies have in common.
+/// A part of the URL that only requests for Services of other proxies have.
 const OTHERS: &str = "labelSelector=service.kubernetes.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 #[tokio::test]
-async fn labels_are_followed_while_a_service_lives() -> Result<()> {
+async fn labels_are_followed_while_a_service_exists() -> Result<()> {
     let cluster = Cluster::start("labels").await?;
     let agent = cluster.agent().await?;
     cluster.await_healthy().await?;
@@ -28,7 +28,7 @@ async fn labels_are_followed_while_a_service_lives() -> Result<()> {
     agent.terminate()
 }
 
-/// Meanwhile its address is nobody's here, neither refused nor dropped.
+/// While another proxy serves the Service, portmap leaves its address alone: neither refused nor dropped.
 async fn another_proxy_takes_it_and_gives_it_back(cluster: &Cluster) -> Result<()> {
     let (a, b) = (&cluster.a, &cluster.b);
     cluster.apply_service("web", "http", "http").await?;
@@ -46,33 +46,35 @@ async fn another_proxy_takes_it_and_gives_it_back(cluster: &Cluster) -> Result<(
     cluster.delete_service("web").await
 }
 
-/// What was a Service's address looks like nobody's, where nothing is heard of the Services of other proxies.
+/// If the watch of other proxies' Services fails, a Service that gets the label looks deleted. Its address must not be dropped.
 #[tokio::test]
-async fn a_service_that_another_proxy_takes_unheard_is_left_alone() -> Result<()> {
+async fn a_service_with_an_unseen_label_is_left_alone() -> Result<()> {
     let cluster = Cluster::start("unheard").await?;
     cluster.apply_service("web", "http", "http").await?;
     let frontends = cluster.frontends("web").await?;
-    let nobodys = SocketAddr::new("10.96.99.99".parse()?, 80);
+    let unused = SocketAddr::new("10.96.99.99".parse()?, 80);
     let detour = Detour::start(cluster.plane.anonymous()?).await?;
     let agent = cluster.agent_by(&detour.url()).await?;
     cluster.await_healthy().await?;
-    cluster.await_error(nobodys, "ETIMEDOUT").await.context("an address that nobody has")?;
+    cluster.await_error(unused, "ETIMEDOUT").await.context("an address without a Service")?;
 
     detour.refuse(Some(Refusal { of: OTHERS, status: StatusCode::SERVICE_UNAVAILABLE, retry_after: None }));
     detour.break_off();
-    within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("nobody asks for them")?;
+    within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0)
+        .await
+        .context("no request for Services of other proxies")?;
     cluster.patch_service("web", &labelled(PROXY_NAME, Some("another"))).await?;
     cluster.await_table(&[].into()).await?;
-    cluster.expect_error(&frontends, "ENETUNREACH").context("it is another proxy's")?;
-    cluster.await_error(nobodys, "ENETUNREACH").await.context("whose an address is is not known")?;
+    cluster.expect_error(&frontends, "ENETUNREACH").context("the Service belongs to another proxy")?;
+    cluster.await_error(unused, "ENETUNREACH").await.context("the owners of addresses are not known")?;
 
     detour.refuse(None);
-    cluster.await_error(nobodys, "ETIMEDOUT").await.context("everything is heard of again")?;
+    cluster.await_error(unused, "ETIMEDOUT").await.context("all watches work again")?;
     cluster.expect_error(&frontends, "ENETUNREACH")?;
     agent.terminate()
 }
 
-/// A slice with the label is not seen; no slice means refusal.
+/// A slice with the headless label is ignored. Without a slice the Service refuses.
 async fn a_slice_becomes_headless(cluster: &Cluster) -> Result<()> {
     let address = SocketAddr::new("10.96.7.7".parse()?, 80);
     let pod = SocketAddr::new(cluster.a.ipv4(), COMMON_PORT);
@@ -88,7 +90,7 @@ async fn a_slice_becomes_headless(cluster: &Cluster) -> Result<()> {
     cluster.delete_service("by-hand").await
 }
 
-/// A Service without a selector, and its slice: no controller looks after them.
+/// The manifest of a Service without a selector and of its slice. No controller changes them.
 fn by_hand(service: SocketAddr, pod: SocketAddr) -> String {
     format!(
         "apiVersion: v1\n\
@@ -115,7 +117,7 @@ async fn label_slice(cluster: &Cluster, value: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A change that sets a label, or takes it off.
+/// A merge patch that sets or removes a label.
 fn labelled(label: &str, value: Option<&str>) -> Value {
     json!({"metadata": {"labels": {label: value}}})
 }

@@ -1,9 +1,9 @@
-//! The agent in a real cluster: the API server, its access control and its EndpointSlice controller are Kubernetes' own, and what
-//! they say ends as connections that do or do not reach a pod.
+//! The agent with a real control plane: the API server, its access control and the EndpointSlice controller are those of
+//! Kubernetes.
 //!
-//! There is no kubelet. Pods are network namespaces with a server in them, whose addresses and readiness the tests report as a
-//! kubelet would; the agent is a process beside the API server, attached to nothing but the cgroup of the tests' own client.
-//! What it may do is decided by the service account and the role of `deploy/portmap.yaml`, applied as it is shipped.
+//! There is no kubelet. Pods are network namespaces with a server. The tests report the addresses and readiness of pods as a
+//! kubelet does. The agent is a process beside the API server, attached only to the cgroup of the tests' own clients. It has
+//! the service account and the role of `deploy/portmap.yaml`.
 //!
 //! Needs: kernel, control plane.
 

@@ -1,4 +1,4 @@
-//! `deploy/portmap.yaml` as it is shipped, applied to a cluster.
+//! `deploy/portmap.yaml`, applied to a cluster without changes.
 
 use anyhow::{Context as _, Result};
 use portmap_harness::control_plane::ControlPlane;
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 const TEXT: &str = include_str!("../../../../deploy/portmap.yaml");
 
-/// Where it puts everything.
+/// The namespace of the manifest.
 pub const NAMESPACE: &str = "portmap-system";
-/// Whom the agent is to the API server.
+/// The name of the agent's service account.
 pub const SERVICE_ACCOUNT: &str = "portmap";
 
-/// Applies it as `kubectl apply --server-side` does; every mistake in it is an error.
+/// Applies the manifest as `kubectl apply --server-side` does. Unknown fields are errors.
 pub async fn apply(plane: &ControlPlane) -> Result<()> {
     apply_yaml(&plane.admin()?, TEXT).await.context("failed to apply deploy/portmap.yaml")
 }
 
-/// The only document of a kind.
+/// The only document of this kind.
 pub fn document(kind: &str) -> Result<Value> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(TEXT).context("failed to parse deploy/portmap.yaml")?;
     let found = documents.into_iter().find(|document| document["kind"] == kind);

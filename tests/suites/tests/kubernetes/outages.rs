@@ -1,4 +1,4 @@
-//! The API server is away, or the agent, or both: connections go on, and nothing that happened meanwhile is missed.
+//! Outages of the API server, of the agent, and of both. Connections continue, and the agent applies changes from the outage.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use crate::tables::{Row, Status};
 use crate::traffic::Traffic;
 use crate::wait::{PATIENCE, eventually};
 
-/// What the agent says, once, when a watch fails.
+/// The agent logs this once for a failing watch.
 const TROUBLE: &str = "failed to watch";
 
-/// Two Services of the same pods, of which one will be deleted while nobody looks.
+/// Two Services of the same pods. One is deleted during an outage.
 struct Shop {
     cluster: Cluster,
     web: [SocketAddr; 2],
@@ -23,7 +23,7 @@ struct Shop {
 }
 
 #[tokio::test]
-async fn connections_go_on_without_the_api_server_and_the_agent() -> Result<()> {
+async fn connections_survive_outages_of_api_server_and_agent() -> Result<()> {
     let mut shop = Shop::open().await?;
     let agent = shop.cluster.agent().await?;
     shop.expect_everything().await.context("at the start")?;
@@ -34,9 +34,9 @@ async fn connections_go_on_without_the_api_server_and_the_agent() -> Result<()> 
     drop(agent);
     let agent = shop.the_agent_starts_without_an_api_server().await.context("agent started without an API server")?;
     shop.the_api_server_comes_back(&agent).await.context("API server back")?;
-    shop.the_agent_misses_deletions(&agent).await.context("deletions that the watch missed")?;
+    shop.the_agent_misses_deletions(&agent).await.context("deletions during an outage of the watch")?;
     agent.terminate()?;
-    traffic.expect_no_errors().context("connections during all that")?;
+    traffic.expect_no_errors().context("connections during the test")?;
     shop.the_agent_finds_objects_gone().await.context("deletions while there was no agent")
 }
 
@@ -54,7 +54,7 @@ impl Shop {
         [(a, a.http), (b, b.http)]
     }
 
-    /// The rows when both Services lead to both pods.
+    /// The rows while both Services have both pods.
     fn rows(&self) -> BTreeSet<Row> {
         let mut all = rows("web", "http", &self.web, &self.both());
         all.extend(rows("old", "http", &self.old, &self.both()));
@@ -66,12 +66,12 @@ impl Shop {
         self.expect_connections()
     }
 
-    /// Without waiting for anything.
+    /// Connects to both Services without waiting.
     fn expect_connections(&self) -> Result<()> {
         self.cluster.expect_landings(&[self.web, self.old].concat(), &self.both())
     }
 
-    /// Nothing has changed, and there is nothing to wait for.
+    /// Expects unchanged tables and working connections, without waiting.
     fn expect_unchanged(&self) -> Result<()> {
         ensure!(self.cluster.table()? == self.rows(), "the tables have changed");
         self.expect_connections()
@@ -84,7 +84,7 @@ impl Shop {
         self.expect_changes_to_arrive(agent).await
     }
 
-    /// What happens now reaches the tables.
+    /// Changes the readiness of a pod, and waits for the tables.
     async fn expect_changes_to_arrive(&self, agent: &Agent) -> Result<()> {
         let Cluster { a, b, .. } = &self.cluster;
         self.cluster.set_ready(b, Readiness::NotReady).await?;
@@ -100,10 +100,10 @@ impl Shop {
         self.cluster.plane.kill_api_server()?;
         agent.await_log(TROUBLE).await?;
         self.expect_unchanged()?;
-        let said = |status: &Status| !status.healthy && !status.is_fine("source") && status.synced();
-        eventually(async || self.cluster.status(), said).await.context("the status hides it")?;
-        // A node that is drained because the API server is away helps nobody.
-        ensure!(agent.health("healthz")?.status == 200, "the API server's trouble is not this node's");
+        let is_shown = |status: &Status| !status.healthy && !status.is_fine("source") && status.synced();
+        eventually(async || self.cluster.status(), is_shown).await.context("the status does not show the failing watch")?;
+        // An outage of the API server must not drain the node.
+        ensure!(agent.health("healthz")?.status == 200, "an outage of the API server should not make the node unhealthy");
         Ok(())
     }
 
@@ -112,8 +112,8 @@ impl Shop {
         agent.await_log(TROUBLE).await?;
         self.expect_unchanged()?;
         let status = self.cluster.status()?;
-        let honest = !status.healthy && !status.synced() && status.is_fine("programs") && status.is_fine("agent");
-        ensure!(honest, "the status hides that the tables are old: {status:?}");
+        let is_shown = !status.healthy && !status.synced() && status.is_fine("programs") && status.is_fine("agent");
+        ensure!(is_shown, "the status does not show the outdated tables: {status:?}");
         Ok(agent)
     }
 
@@ -124,7 +124,7 @@ impl Shop {
         self.expect_changes_to_arrive(agent).await
     }
 
-    /// The restarted server knows no history: the agent has to find what vanished by comparing lists.
+    /// The restarted server has no history. The agent finds deletions by comparing lists.
     async fn the_agent_misses_deletions(&mut self, agent: &Agent) -> Result<()> {
         agent.freeze()?;
         self.cluster.plane.restart_api_server().await?;
@@ -132,7 +132,7 @@ impl Shop {
         self.cluster.delete(&self.cluster.b).await?;
         let admin = self.cluster.plane.admin()?;
         await_slices(&admin, NAMESPACE, "web", PATIENCE, |slices| {
-            // One of each family.
+            // One endpoint of each family.
             slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).count() == 2
         })
         .await?;
@@ -141,7 +141,7 @@ impl Shop {
         self.expect_the_rest().await
     }
 
-    /// Only `web` is left, with one pod.
+    /// Waits until only `web` is left, with one pod.
     async fn expect_the_rest(&self) -> Result<()> {
         let landings = [(&self.cluster.a, self.cluster.a.http)];
         self.cluster.await_table(&rows("web", "http", &self.web, &landings)).await?;
@@ -153,7 +153,7 @@ impl Shop {
         self.cluster.delete_service("web").await?;
         self.expect_the_rest().await?;
         let status = self.cluster.status()?;
-        ensure!(!status.healthy && !status.is_fine("agent"), "the status hides that there is no agent: {status:?}");
+        ensure!(!status.healthy && !status.is_fine("agent"), "the status does not show the missing agent: {status:?}");
 
         let _agent = self.cluster.agent().await?;
         self.cluster.await_table(&BTreeSet::new()).await?;

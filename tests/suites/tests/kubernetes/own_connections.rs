@@ -1,8 +1,8 @@
-//! The agent's own connections to the API server, on a node where they are translated like those of any process: by tables that may
-//! be as old as the agent before, or hold a Service that claims the API server's address.
+//! The agent's own connections to the API server, on a node where they are translated like those of other processes.
 //!
-//! The API server's certificate is good for the ClusterIP of `default/kubernetes` and for the address that it advertises. Each leads
-//! to it, or not, as a test sets it up on the world's node.
+//! The tables may be outdated, or may have a Service with the API server's address. The certificate of the API server is valid
+//! for the ClusterIP of `default/kubernetes` and for the advertised address. Each test decides which of them reach the API
+//! server from the world's node.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,42 +22,42 @@ use crate::wait::{MINUTES, eventually, within};
 
 /// The ClusterIP of `default/kubernetes`.
 const CLUSTER_IP: &str = "10.96.0.1:443";
-/// The address that the API server advertises, at a port of the tests' own.
+/// The address that the API server advertises, with a port of the tests.
 const ADVERTISED: &str = "192.0.2.1:6443";
 const WARNING: &str = "is reachable only through portmap's own translation";
 
-/// The table refuses; the ClusterIP would lead to the API server, as where another proxy serves it.
+/// The tables refuse. Without translation the ClusterIP reaches the API server, as if another proxy served it.
 #[tokio::test]
-async fn a_table_that_refuses_does_not_keep_the_agent_away() -> Result<()> {
+async fn tables_that_refuse_do_not_stop_the_agent() -> Result<()> {
     let cluster = Cluster::start("stale-refuses").await?;
     write_tables(&cluster, None).await?;
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _gate = Gate::start_on_node(&cluster.world, CLUSTER_IP.parse()?, cluster.plane.address())?;
-    ensure!(on_node(&cluster, CLUSTER_IP)? == "ECONNREFUSED", "the tables do not refuse");
+    ensure!(on_node(&cluster, CLUSTER_IP)? == "ECONNREFUSED", "the tables should refuse");
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     expect_changes(&cluster, "new").await?;
-    ensure!(!agent.log()?.0.contains(WARNING), "the tables did not lead there");
+    ensure!(!agent.log()?.0.contains(WARNING), "the tables should not lead to the API server");
     agent.terminate()
 }
 
-/// The table leads to somebody else by now.
+/// The outdated tables lead to another server.
 #[tokio::test]
-async fn a_table_that_leads_to_another_server_does_not_keep_the_agent_away() -> Result<()> {
+async fn tables_with_another_server_do_not_stop_the_agent() -> Result<()> {
     let cluster = Cluster::start("stale-misleads").await?;
     let other = SocketAddr::new(cluster.a.ipv4(), COMMON_PORT);
     write_tables(&cluster, Some(other)).await?;
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _gate = Gate::start_on_node(&cluster.world, CLUSTER_IP.parse()?, cluster.plane.address())?;
-    ensure!(on_node(&cluster, CLUSTER_IP)? == format!("pod-a {COMMON_PORT}/TCP"), "the tables do not lead there");
+    ensure!(on_node(&cluster, CLUSTER_IP)? == format!("pod-a {COMMON_PORT}/TCP"), "the tables should lead to the pod");
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     expect_changes(&cluster, "new").await?;
     agent.terminate()
 }
 
-/// Nobody else serves the ClusterIP: there is no route to it, packets to it vanish, or somebody else is there. All that leads to
-/// the API server is the table.
+/// Without translation the ClusterIP is not usable: no route, a route on which packets are lost, or another server. Only the
+/// tables lead to the API server.
 #[tokio::test]
-async fn the_table_leads_to_the_api_server_where_nothing_else_does() -> Result<()> {
+async fn the_tables_are_used_if_nothing_else_reaches_the_api_server() -> Result<()> {
     let cluster = Cluster::start("table-leads").await?;
     let real = SocketAddr::new(cluster.world.ipv4().into(), 6443);
     let _gate = Gate::start_on_node(&cluster.world, real, cluster.plane.address())?;
@@ -65,15 +65,15 @@ async fn the_table_leads_to_the_api_server_where_nothing_else_does() -> Result<(
 
     expect_sync(&cluster, "first").await.context("no route")?;
     cluster.world.ip("route add 10.96.0.0/16 dev pods\nneigh add 10.96.0.1 lladdr 02:00:00:00:00:01 dev pods nud permanent")?;
-    expect_sync(&cluster, "second").await.context("a route on which packets vanish")?;
+    expect_sync(&cluster, "second").await.context("a route on which packets are lost")?;
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _other = cluster.world.serve(&[Listen::tcp(443)])?;
     expect_sync(&cluster, "third").await.context("another server")
 }
 
-/// Nothing leads there. The agent says what to do.
+/// The API server is not reachable in any way. The log names the remedy.
 #[tokio::test]
-async fn an_agent_that_cannot_get_there_says_what_to_do() -> Result<()> {
+async fn an_unreachable_api_server_gives_a_remedy_in_the_log() -> Result<()> {
     let cluster = Cluster::start("stale-alone").await?;
     write_tables(&cluster, None).await?;
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
@@ -81,16 +81,17 @@ async fn an_agent_that_cannot_get_there_says_what_to_do() -> Result<()> {
     let log = agent.log()?.0;
     ensure!(log.contains("without portmap's translation: Network is unreachable"), "{log}");
     ensure!(log.contains("with it: Connection refused"), "{log}");
-    // Once there is a way, it is found.
+    // The agent connects as soon as a route exists.
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _gate = Gate::start_on_node(&cluster.world, CLUSTER_IP.parse()?, cluster.plane.address())?;
     expect_changes(&cluster, "new").await?;
     agent.terminate()
 }
 
-/// Other processes get the Service. Whether the agent runs meanwhile or starts then, it gets the API server.
+/// A Service has the API server's address. Other processes get the Service, and the agent gets the API server, also if it
+/// starts later.
 #[tokio::test]
-async fn a_service_that_claims_the_api_servers_address_does_not_get_the_agent() -> Result<()> {
+async fn a_service_with_the_api_servers_address_does_not_affect_the_agent() -> Result<()> {
     let cluster = Cluster::start("claimed").await?;
     cluster.world.ip("addr add 192.0.2.1/32 dev lo")?;
     let gate = Gate::start_on_node(&cluster.world, ADVERTISED.parse()?, cluster.plane.address())?;
@@ -100,19 +101,21 @@ async fn a_service_that_claims_the_api_servers_address_does_not_get_the_agent() 
 
     claim(&cluster).await?;
     let service = format!("pod-a {COMMON_PORT}/TCP");
-    eventually(async || on_node(&cluster, ADVERTISED), |answer| *answer == service).await.context("nobody gets the Service")?;
+    eventually(async || on_node(&cluster, ADVERTISED), |answer| *answer == service)
+        .await
+        .context("other processes should get the Service")?;
     gate.set(Mode::Reset);
     gate.set(Mode::Open);
-    expect_changes(&cluster, "while-running").await.context("an agent that was there before")?;
+    expect_changes(&cluster, "while-running").await.context("an agent that started before the Service")?;
     agent.terminate()?;
 
     let agent = cluster.agent_on_node_by(&url).await?;
-    expect_changes(&cluster, "at-start").await.context("an agent that came later")?;
-    ensure!(on_node(&cluster, ADVERTISED)? == service, "others do not get the Service any more");
+    expect_changes(&cluster, "at-start").await.context("an agent that started after the Service")?;
+    ensure!(on_node(&cluster, ADVERTISED)? == service, "other processes should still get the Service");
     agent.terminate()
 }
 
-/// Has an agent write the tables, with `default/kubernetes` leading to this address, and end.
+/// Starts an agent that writes tables in which `default/kubernetes` has this endpoint, and stops it.
 async fn write_tables(cluster: &Cluster, server: Option<SocketAddr>) -> Result<()> {
     if let Some(server) = server {
         cluster.apply(&slice(server)).await?;
@@ -121,11 +124,11 @@ async fn write_tables(cluster: &Cluster, server: Option<SocketAddr>) -> Result<(
     cluster.await_healthy().await?;
     let backends: Vec<String> = server.iter().map(SocketAddr::to_string).collect();
     let written = |rows: &BTreeSet<Row>| rows.iter().any(|row| row.service == API_SERVER && row.backends == backends);
-    eventually(async || tables::all(&cluster.world), written).await.context("the tables are not written")?;
+    eventually(async || tables::all(&cluster.world), written).await.context("the tables should be written")?;
     agent.terminate()
 }
 
-/// What the API server writes for itself, where it is told its addresses.
+/// The EndpointSlice that the API server writes for `default/kubernetes`.
 fn slice(server: SocketAddr) -> String {
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
@@ -136,7 +139,7 @@ fn slice(server: SocketAddr) -> String {
     slice.to_string()
 }
 
-/// An agent that starts on the ClusterIP gets everything, and says by which way.
+/// Starts an agent with the ClusterIP as its API server, and expects a sync and a log line about the connection.
 async fn expect_sync(cluster: &Cluster, name: &str) -> Result<()> {
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     expect_changes(cluster, name).await?;
@@ -144,7 +147,7 @@ async fn expect_sync(cluster: &Cluster, name: &str) -> Result<()> {
     agent.terminate()
 }
 
-/// The agent is synced, and hears of a Service that is new.
+/// Waits until the agent is synced and a new Service is in the tables.
 async fn expect_changes(cluster: &Cluster, name: &str) -> Result<()> {
     cluster.await_healthy().await?;
     cluster.apply_service(name, "http", "http").await?;
@@ -153,7 +156,7 @@ async fn expect_changes(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A Service of type `LoadBalancer`, with the address that the API server advertises.
+/// Creates a `LoadBalancer` Service with the address that the API server advertises.
 async fn claim(cluster: &Cluster) -> Result<()> {
     let port = ADVERTISED.parse::<SocketAddr>()?.port();
     let service = json!({
@@ -178,7 +181,7 @@ async fn claim(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What a process on the node gets at an address: an answer, or an error.
+/// The answer or the error of a connection from a process on the node.
 fn on_node(cluster: &Cluster, address: &str) -> Result<String> {
     let process = Process::on_node(&cluster.world)?;
     let answer = process.connected(address.parse()?, Protocol::Tcp).and_then(|socket| socket.ask());

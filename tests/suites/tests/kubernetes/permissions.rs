@@ -1,4 +1,4 @@
-//! The manifest as it is shipped gives the agent all it needs, and nothing that it does not use.
+//! The permissions of the shipped manifest: the agent needs each of them, and no other.
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -14,7 +14,7 @@ use crate::manifest;
 use crate::wait::eventually_equal;
 
 #[tokio::test]
-async fn the_shipped_manifest_is_enough_and_not_too_much() -> Result<()> {
+async fn the_shipped_permissions_are_required_and_sufficient() -> Result<()> {
     let cluster = Cluster::start("permissions").await?;
     the_image_is_of_this_version().context("image")?;
     pods_of_the_daemon_set_are_admitted(&cluster).await.context("pods of the DaemonSet")?;
@@ -33,7 +33,7 @@ pub struct Permission {
     pub verb: String,
 }
 
-/// What the role allows.
+/// The permissions of the shipped role.
 fn permissions() -> Result<Vec<Permission>> {
     let role = manifest::document("ClusterRole")?;
     let mut all = Vec::new();
@@ -46,7 +46,7 @@ fn permissions() -> Result<Vec<Permission>> {
             }
         }
     }
-    ensure!(!all.is_empty(), "the role allows nothing");
+    ensure!(!all.is_empty(), "the role has no permission");
     Ok(all)
 }
 
@@ -65,7 +65,7 @@ fn the_image_is_of_this_version() -> Result<()> {
     Ok(())
 }
 
-/// The API server looks at a pod more closely than at the template of one: Pod Security and priority classes count here.
+/// Checks pods, not only their template: Pod Security admission and priority classes apply to pods.
 async fn pods_of_the_daemon_set_are_admitted(cluster: &Cluster) -> Result<()> {
     let daemon_set = manifest::document("DaemonSet")?;
     let template = &daemon_set["spec"]["template"];
@@ -85,11 +85,11 @@ async fn the_role_suffices(cluster: &Cluster) -> Result<()> {
     agent.await_log(&format!("this is Node {NODE}")).await?;
     what_is_new_arrives(cluster, &agent).await?;
     let log = agent.log()?.0;
-    ensure!(!log.contains("forbidden"), "the agent wants more than it may");
+    ensure!(!log.contains("forbidden"), "the agent uses a permission that the role does not have");
     agent.terminate()
 }
 
-/// After the lists, by the watches: of Services and EndpointSlices in the tables, of Nodes in the log.
+/// Changes after the first lists arrive by watches: Services and EndpointSlices in the tables, and the Node in the log.
 async fn what_is_new_arrives(cluster: &Cluster, agent: &Agent) -> Result<()> {
     let (a, b) = (&cluster.a, &cluster.b);
     cluster.apply_service("web", "http", "http").await?;
@@ -107,15 +107,15 @@ async fn permission_is_needed(cluster: &Cluster, permission: &Permission) -> Res
     let agent = cluster.agent().await?;
     let Permission { resource, verb, .. } = permission;
     agent.await_log(&format!("cannot {verb} resource \"{resource}\"")).await?;
-    // Without a list of both there is no telling what should be in the tables.
+    // Without lists of Services and EndpointSlices the agent cannot be synced.
     if verb == "list" && ["services", "endpointslices"].contains(&resource.as_str()) {
-        ensure!(!cluster.status()?.synced(), "the agent says that it is synced, and cannot be");
+        ensure!(!cluster.status()?.synced(), "the agent should not be synced");
     }
     apply_role(cluster, &manifest::document("ClusterRole")?).await?;
     await_access(cluster, permission, true).await
 }
 
-/// The role as it is shipped, but for one permission.
+/// The shipped role without one permission.
 pub fn role_without(permission: &Permission) -> Result<Value> {
     let mut role = manifest::document("ClusterRole")?;
     for rule in role["rules"].as_array_mut().into_iter().flatten() {
@@ -128,12 +128,12 @@ pub fn role_without(permission: &Permission) -> Result<Value> {
     Ok(role)
 }
 
-/// Puts another role in the place of the shipped one. JSON is YAML too.
+/// Replaces the role. JSON is valid YAML.
 pub async fn apply_role(cluster: &Cluster, role: &Value) -> Result<()> {
     apply_yaml(&cluster.plane.admin()?, &role.to_string()).await
 }
 
-/// Waits until a change of the role has reached those who decide.
+/// Waits until the API server's authorisation uses the changed role.
 pub async fn await_access(cluster: &Cluster, permission: &Permission, expected: bool) -> Result<()> {
     let Permission { group, resource, verb } = permission;
     let review: SubjectAccessReview = serde_json::from_value(json!({"spec": {

@@ -1,4 +1,4 @@
-//! The history that a watch would go on from is compacted away while it is broken off: it is told "410 Gone", and lists anew.
+//! The history after a broken watch is compacted: the API server answers 410 Gone, and the agent lists again.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use portmap_harness::control_plane::gate::{Gate, Mode};
 use crate::cluster::{COMMON_PORT, Cluster, rows};
 use crate::wait::eventually;
 
-/// History is kept for two of these intervals at most, and only in etcd.
+/// The API server reads from etcd, which keeps the history for at most two of these intervals.
 const FORGETFUL: [&str; 2] = ["--watch-cache=false", "--etcd-compaction-interval=1s"];
 
 #[tokio::test]
-async fn what_vanished_before_the_history_begins_is_found_gone() -> Result<()> {
+async fn objects_deleted_before_the_history_are_removed() -> Result<()> {
     let cluster = Cluster::start_on(ControlPlane::start_with(&FORGETFUL).await?, "relist").await?;
     let gate = Gate::start(cluster.plane.address()).await?;
     let agent = cluster.agent_by(&gate.url()).await?;
@@ -38,7 +38,7 @@ async fn what_vanished_before_the_history_begins_is_found_gone() -> Result<()> {
     cluster.delete(&cluster.b).await?;
     cluster.apply_service("comes", "http", &target).await?;
     await_compaction(&cluster, &before).await?;
-    ensure!(cluster.table()? == everything, "the tables have changed behind the gate");
+    ensure!(cluster.table()? == everything, "the tables should not change behind the gate");
     cluster.expect_landings(&[stays, goes].concat(), &both)?;
 
     gate.set(Mode::Open);
@@ -49,16 +49,16 @@ async fn what_vanished_before_the_history_begins_is_found_gone() -> Result<()> {
     cluster.await_table(&rest).await?;
     cluster.expect_landings(&[stays, comes].concat(), &left)?;
     cluster.await_errors(&goes, "ETIMEDOUT").await?;
-    agent.await_log("too old").await.context("there was no need to list anew")?;
+    agent.await_log("too old").await.context("the agent should have listed again")?;
     agent.terminate()
 }
 
 async fn version(cluster: &Cluster) -> Result<String> {
     let services: Api<Service> = Api::all(cluster.plane.admin()?);
-    services.list(&ListParams::default()).await?.metadata.resource_version.context("a list has a version")
+    services.list(&ListParams::default()).await?.metadata.resource_version.context("a list has a resourceVersion")
 }
 
-/// Waits until nobody can go on from a version any more. Only a change makes a later one to compact up to.
+/// Waits until a watch from this version is refused. etcd compacts only up to a later version, so each attempt makes a change.
 async fn await_compaction(cluster: &Cluster, version: &str) -> Result<()> {
     let look = async || {
         cluster.patch_service("stays", &serde_json::json!({"metadata": {"annotations": {"looked-at": now()}}})).await?;
@@ -67,7 +67,7 @@ async fn await_compaction(cluster: &Cluster, version: &str) -> Result<()> {
         let first = std::pin::pin!(events).try_next().await?;
         Ok(matches!(first, Some(WatchEvent::Error(status)) if status.code == 410))
     };
-    eventually(look, |is_gone| *is_gone).await.context("nothing is compacted")?;
+    eventually(look, |is_gone| *is_gone).await.context("the history is not compacted")?;
     Ok(())
 }
 

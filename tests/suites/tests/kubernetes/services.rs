@@ -1,4 +1,4 @@
-//! The life of a Service, from its first connection to its last.
+//! The life of a Service, from its creation to its deletion.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::cluster::{COMMON_PORT, Cluster, Landing, NAMESPACE, rows};
 const WEB: &str = "web";
 
 #[tokio::test]
-async fn a_service_is_followed_from_its_first_connection_to_its_last() -> Result<()> {
+async fn a_service_is_followed_from_creation_to_deletion() -> Result<()> {
     let cluster = Cluster::start("services").await?;
     let agent = cluster.agent().await?;
     named_ports_differ_between_pods(&cluster).await.context("named ports")?;
@@ -24,7 +24,7 @@ async fn a_service_is_followed_from_its_first_connection_to_its_last() -> Result
     agent.terminate()
 }
 
-/// Waits until the tables lead to these pods and ports, and connects.
+/// Waits until the tables have these pods and port numbers, and connects.
 async fn expect(cluster: &Cluster, port: &str, landings: &[Landing<'_>]) -> Result<()> {
     let frontends = cluster.frontends(WEB).await?;
     cluster.await_table(&rows(WEB, port, &frontends, landings)).await?;
@@ -61,7 +61,8 @@ async fn a_pod_is_not_ready(cluster: &Cluster) -> Result<()> {
     expect(cluster, "web", &both(cluster)).await
 }
 
-/// A pod that terminates gets no new connection while another is ready; when none is, those that still answer do.
+/// A terminating pod gets no new connections while another pod is ready. Without a ready pod, terminating pods that serve get
+/// them.
 async fn pods_terminate(cluster: &Cluster) -> Result<()> {
     terminate_pod(&cluster.plane.admin()?, NAMESPACE, cluster.a.name()).await?;
     expect(cluster, "web", &[(&cluster.b, COMMON_PORT)]).await?;
@@ -85,6 +86,6 @@ async fn the_service_is_deleted(cluster: &Cluster) -> Result<()> {
     let frontends = cluster.frontends(WEB).await?;
     cluster.delete_service(WEB).await?;
     cluster.await_table(&BTreeSet::new()).await?;
-    // An address of the cluster's ServiceCIDR that nobody has.
+    // The address is in the ServiceCIDR, and no Service has it any more.
     cluster.expect_error(&frontends, "ETIMEDOUT")
 }

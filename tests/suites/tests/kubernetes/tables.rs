@@ -1,4 +1,4 @@
-//! What portmap's own commands say about the kernel's tables and the agent.
+//! Output of `portmap services` and `portmap status`.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
@@ -7,25 +7,25 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::world::{World, program};
 use serde::Deserialize;
 
-/// The API server makes this Service for itself. Nothing gives it endpoints here.
+/// The Service that the API server creates for itself. It has no endpoints here.
 pub const API_SERVER: &str = "default/kubernetes";
 
 /// A frontend as `portmap services` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Row {
-    /// `10.96.0.10:80/TCP`
+    /// Address, port and protocol, such as `10.96.0.10:80/TCP`.
     pub frontend: String,
-    /// `namespace/name`
+    /// `namespace/name` of the Service.
     pub service: String,
-    /// The Service port's name.
+    /// The name of the Service port.
     pub port: String,
-    /// `forward` or `refuse`
+    /// `forward`, `refuse` or `drop`.
     pub action: String,
-    /// `10.244.0.2:8080`, sorted.
+    /// The backends, such as `10.244.0.2:8080`, sorted.
     pub backends: Vec<String>,
 }
 
-/// The frontends of all Services but the API server's.
+/// The frontends of all Services but the API server's own.
 pub fn services(world: &World) -> Result<BTreeSet<Row>> {
     let mut rows = all(world)?;
     rows.retain(|row| row.service != API_SERVER);
@@ -36,10 +36,10 @@ pub fn services(world: &World) -> Result<BTreeSet<Row>> {
 pub fn all(world: &World) -> Result<BTreeSet<Row>> {
     let output = ask(world, "services")?;
     ensure!(output.status.success(), "portmap services failed: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).context("failed to read what portmap services prints")
+    serde_json::from_slice(&output.stdout).context("failed to read the output of portmap services")
 }
 
-/// What `portmap status` prints.
+/// The output of `portmap status`.
 #[derive(Debug, Deserialize)]
 pub struct Status {
     /// Whether all checks are fine.
@@ -55,28 +55,28 @@ struct Check {
 }
 
 impl Status {
-    /// Whether the agent has seen everything since it started.
+    /// Whether the check `synced` is fine.
     pub fn synced(&self) -> bool {
         self.is_fine("synced")
     }
 
-    /// Whether a check is there and fine.
+    /// Whether this check exists and is fine.
     pub fn is_fine(&self, check: &str) -> bool {
         self.checks.iter().any(|found| found.name == check && found.fine)
     }
 
-    /// What a check says.
+    /// The text of a check; empty if the check does not exist.
     pub fn text(&self, check: &str) -> &str {
         self.checks.iter().find(|found| found.name == check).map_or("", |found| &found.text)
     }
 
-    /// Whether this process is the agent.
+    /// Whether the agent has this process id.
     pub fn is_agent(&self, process: u32) -> bool {
         self.is_fine("agent") && self.checks.iter().any(|found| found.text.contains(&format!("process {process} ")))
     }
 }
 
-/// Asks for the status.
+/// Runs `portmap status`.
 pub fn status(world: &World) -> Result<Status> {
     let output = ask(world, "status")?;
     let status: Status = serde_json::from_slice(&output.stdout)

@@ -1,4 +1,4 @@
-//! Topology hints, as the EndpointSlice controller sets them for Nodes in several zones.
+//! Topology hints that the EndpointSlice controller sets for Nodes in several zones.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Node;
@@ -12,7 +12,7 @@ use crate::cluster::{Backend, COMMON_PORT, Cluster, Landing, NODE};
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 #[tokio::test]
-async fn clients_stay_in_their_zone_where_the_controller_says_so() -> Result<()> {
+async fn clients_stay_in_their_zone_with_zone_hints() -> Result<()> {
     let cluster = Cluster::start("topology").await?;
     create_node(&cluster.plane.admin()?, "node-2", &[]).await?;
     put_in_zone(&cluster, NODE, "east").await?;
@@ -34,7 +34,7 @@ async fn clients_stay_in_their_zone_where_the_controller_says_so() -> Result<()>
     agent.terminate()
 }
 
-/// Whatever zones there are.
+/// `PreferSameNode` hints, independent of the zones.
 async fn the_node_itself_is_preferred(cluster: &Cluster, a: &Backend, b: &Backend) -> Result<()> {
     put_in_zone(cluster, NODE, "west").await?;
     cluster.patch_service("web", &json!({"spec": {"trafficDistribution": "PreferSameNode"}})).await?;
@@ -51,7 +51,7 @@ async fn expect(cluster: &Cluster, landings: &[Landing<'_>]) -> Result<()> {
     cluster.expect_landings(&frontends, landings)
 }
 
-/// With room for pods: the older way of hinting goes by that.
+/// Sets the Node's zone and its capacity. The older controller logic for hints reads the capacity.
 async fn put_in_zone(cluster: &Cluster, node: &str, zone: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(cluster.plane.admin()?);
     let merge = PatchParams::default();

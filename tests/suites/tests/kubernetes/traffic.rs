@@ -1,4 +1,4 @@
-//! A client that never stops connecting: what happens meanwhile must not be noticed by it.
+//! A client that connects all the time during a test. It must not see any error.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use portmap_harness::listen::Protocol;
 use portmap_harness::pod_client::Answers;
 use portmap_harness::world::{Client, World};
 
-/// Connections at a time.
+/// Number of connections in one call of the client.
 const BATCH: u32 = 50;
 
 /// The client, in a thread of its own.
@@ -20,7 +20,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Connects to one of these after the other, again and again.
+    /// Connects to the frontends in turn until it is stopped.
     pub fn start(world: &World, frontends: [SocketAddr; 2]) -> Result<Self> {
         let client = world.client("traffic")?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -29,11 +29,11 @@ impl Traffic {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it, and fails if any connection did.
+    /// Stops the client, and fails if any connection failed.
     pub fn expect_no_errors(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let answers = self.thread.join().map_err(|_| anyhow!("the thread that connects panicked"))??;
-        ensure!(!answers.replies.is_empty(), "nothing was connected to");
+        ensure!(!answers.replies.is_empty(), "no connection was made");
         ensure!(answers.errors.is_empty(), "not all connections were made:\n{answers}");
         Ok(())
     }

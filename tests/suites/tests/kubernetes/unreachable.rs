@@ -1,4 +1,4 @@
-//! There is no API server at the address that the agent was given.
+//! An API server that is not reachable at its address.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::tables;
 const WARNING: &str = "WARN failed to watch Services";
 
 #[tokio::test]
-async fn an_unreachable_api_server_is_named_and_tried_again() -> Result<()> {
+async fn an_unreachable_api_server_is_named_and_retried() -> Result<()> {
     let world = World::new("unreachable")?;
     let (socket, address) = closed_port()?;
     let kubeconfig = world.directory().join("kubeconfig");
@@ -27,15 +27,15 @@ async fn an_unreachable_api_server_is_named_and_tried_again() -> Result<()> {
     ensure!(!status.healthy && !status.synced() && status.is_fine("programs"), "{status:?}");
 
     listen(&socket, Backlog::new(8)?).context("failed to listen")?;
-    accept(TcpListener::from(socket)).await.context("the agent has given up")?;
+    accept(TcpListener::from(socket)).await.context("the agent should keep trying")?;
 
     let log = agent.log()?.0;
     let warning = log.lines().find(|line| line.contains(WARNING)).unwrap_or_default();
-    ensure!(warning.contains(&address), "the warning does not say what could not be reached: {warning}");
+    ensure!(warning.contains(&address), "the warning should name the address: {warning}");
     agent.terminate()
 }
 
-/// A port that nobody listens on, nor can.
+/// A port without a listener. It stays reserved while the descriptor is open.
 fn closed_port() -> Result<(OwnedFd, String)> {
     let socket =
         socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("failed to create a socket")?;
@@ -59,6 +59,6 @@ fn kubeconfig_of(server: &str) -> String {
 async fn accept(listener: TcpListener) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::time::timeout(crate::wait::PATIENCE, listener.accept()).await.context("nobody connects")??;
+    tokio::time::timeout(crate::wait::PATIENCE, listener.accept()).await.context("no connection arrives")??;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Waiting for what must come, but not when exactly.
+//! Polling with time limits.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// A watch that failed is tried again after some seconds, and again after twice as many; so are those of Kubernetes' controllers.
+/// The agent repeats a failed watch after some seconds, and doubles the interval. So do Kubernetes' controllers.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// A watch that has failed for long is tried again at most every minute; silence is noticed after a minute and a half.
+/// A watch that has failed for long is repeated at most every minute. A silent watch is given up after 90 seconds.
 pub const MINUTES: Duration = Duration::from_mins(4);
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks again and again until it sees what is expected. The error of a wait in vain shows what was seen last.
+/// Polls until `expected` accepts the value. After the time limit, the error shows the last value.
 pub async fn eventually<T: Debug>(look: impl AsyncFn() -> Result<T>, expected: impl Fn(&T) -> bool) -> Result<T> {
     within(PATIENCE, look, expected).await
 }
 
-/// As [`eventually`], for what takes its time.
+/// As [`eventually`], with this time limit.
 pub async fn within<T: Debug>(
     patience: Duration,
     look: impl AsyncFn() -> Result<T>,
@@ -30,13 +30,13 @@ pub async fn within<T: Debug>(
             return Ok(seen);
         }
         if Instant::now() > deadline {
-            bail!("not after {patience:?}; at the end it was {seen:#?}");
+            bail!("not within {patience:?}; the last value was {seen:#?}");
         }
         sleep(INTERVAL).await;
     }
 }
 
-/// As [`eventually`], for one thing only.
+/// As [`eventually`], for one expected value.
 pub async fn eventually_equal<T: Debug + PartialEq>(look: impl AsyncFn() -> Result<T>, expected: &T) -> Result<()> {
     let outcome = eventually(look, |seen| seen == expected).await;
     outcome.with_context(|| format!("expected {expected:#?}"))?;

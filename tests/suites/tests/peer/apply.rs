@@ -1,4 +1,4 @@
-//! Makes the API server hold what it should, as its clients do: in any order, several at a time.
+//! Makes the objects of the API server equal to the wanted ones, with several requests at a time and in no fixed order.
 
 use std::fmt::{self, Debug};
 
@@ -14,16 +14,16 @@ use serde_json::Value;
 
 use crate::population::{Key, Kind, Object, Objects};
 
-/// Requests at a time.
+/// Number of concurrent requests.
 const CONCURRENCY: usize = 8;
 
-/// What has been written.
+/// The objects that have been written.
 pub struct Applied {
     client: Client,
     objects: Objects,
-    /// Objects written or deleted.
+    /// Number of objects written or deleted.
     writes: usize,
-    /// What the API server did not admit, which is then not there.
+    /// Objects that the API server refused, with the reason. They do not exist.
     refusals: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Applied {
         Self { client, objects: Objects::new(), writes: 0, refusals: Vec::new() }
     }
 
-    /// Deletes, creates and changes what differs.
+    /// Deletes, creates and changes the objects that differ.
     pub async fn become_objects(&mut self, wanted: Objects) -> Result<()> {
         let gone = self.objects.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key, None));
         let changed = wanted.iter().filter(|(key, object)| self.objects.get(key) != Some(object));
@@ -45,7 +45,7 @@ impl Applied {
         Ok(())
     }
 
-    /// Fails if so little was admitted that chance asks for the wrong things.
+    /// Fails if too many objects were refused: the random objects would then be unsuitable.
     pub fn check(&self) -> Result<()> {
         ensure!(self.refusals.len() * 10 < self.writes, "too much was refused: {self}");
         Ok(())
@@ -60,7 +60,7 @@ impl fmt::Display for Applied {
     }
 }
 
-/// Returns why the API server refuses it, if it does.
+/// Writes or deletes an object. Returns the API server's reason if it refuses.
 async fn write(client: &Client, key: &Key, object: Option<&Object>) -> Result<Option<String>> {
     let written = match key.kind {
         Kind::Service => write_to(&Api::<Service>::namespaced(client.clone(), key.namespace), &key.name, object).await,
@@ -77,7 +77,7 @@ where
     if apply(api, name, object).await?.is_none() {
         return Ok(None);
     }
-    // What cannot be changed can be made anew.
+    // An object with an unchangeable field is deleted and created again.
     delete(api, name).await?;
     apply(api, name, object).await
 }
@@ -97,7 +97,7 @@ where
     }
 }
 
-/// One that is not there is fine.
+/// Deletes an object. A missing object is no error.
 async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
 where
     K: Clone + Debug + DeserializeOwned,
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// What the API server says against an object is an answer, and some of it comes as an internal error; no answer is an error.
+/// The reason of a refusal. The API server also reports some refusals as an internal error. Without an answer this is an error.
 fn refusal<T>(outcome: kube::Result<T>) -> Result<Option<String>> {
     match outcome {
         Err(kube::Error::Api(status)) => Ok(Some(status.message)),

@@ -1,4 +1,4 @@
-//! Finds where the two differ, and says so.
+//! Compares the models of both proxies.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,17 +7,17 @@ use crate::deviation::{Claims, Deviation};
 use crate::model::{Answer, Frontend, Model};
 use crate::tally::Tally;
 
-/// A frontend of which the two do not make the same.
+/// A frontend with different results.
 #[derive(Debug)]
 pub struct Difference {
     pub frontend: Frontend,
-    /// Portmap's; none: the frontend is not there.
+    /// The result of portmap; `None` if the frontend does not exist.
     pub ours: Option<Answer>,
-    /// Kube-proxy's.
+    /// The result of kube-proxy; `None` if the frontend does not exist.
     pub theirs: Option<Answer>,
 }
 
-/// Counts what agrees, and what may differ; returns what may not.
+/// Compares all frontends. Counts equal ones and accepted deviations, and returns all other differences.
 pub fn compare(ours: &Model, theirs: &Model, claims: &Claims, tally: &mut Tally) -> Vec<Difference> {
     let frontends: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let mut differences = Vec::new();

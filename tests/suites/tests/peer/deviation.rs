@@ -1,4 +1,4 @@
-//! Where portmap may differ from kube-proxy: each for a reason that `docs/kube-proxy.md` gives.
+//! Accepted differences between portmap and kube-proxy. `docs/kube-proxy.md` gives the reason of each.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use crate::compare::Difference;
 use crate::model::{Family, Frontend};
 
-/// A difference that is meant.
+/// An accepted difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deviation {
     Sctp,
@@ -18,7 +18,7 @@ pub enum Deviation {
 impl Deviation {
     const ALL: [Self; 2] = [Self::Sctp, Self::SeveralServices];
 
-    /// The reason for a difference, if it is one of these.
+    /// The deviation that explains a difference; `None` if the difference is not accepted.
     pub fn of(difference: &Difference, claims: &Claims) -> Option<Self> {
         let is_sctp = difference.frontend.protocol() == Some("SCTP") && difference.ours.is_none();
         if is_sctp {
@@ -27,7 +27,7 @@ impl Deviation {
         (claims.of(&difference.frontend).len() > 1).then_some(Self::SeveralServices)
     }
 
-    /// How the paragraph begins that argues for it.
+    /// The beginning of the paragraph in `docs/kube-proxy.md` that gives the reason.
     pub fn paragraph(self) -> &'static str {
         match self {
             Self::Sctp => "SCTP is left out",
@@ -36,20 +36,20 @@ impl Deviation {
     }
 }
 
-/// Who asks for which frontend, whether or not it is to have it.
+/// The Services that claim each frontend, including those that do not get it.
 #[derive(Debug, Default)]
 pub struct Claims(BTreeMap<Frontend, Vec<Claim>>);
 
-/// That of a Service for a frontend.
+/// The claim of a Service on a frontend.
 #[derive(Debug)]
 pub struct Claim {
     kind: &'static str,
-    /// `namespace/name`
+    /// `namespace/name` of the Service.
     pub service: String,
 }
 
 impl Claims {
-    /// Those of these Services.
+    /// The claims of these Services.
     pub fn new(services: &[Service]) -> Self {
         let mut claims = Self::default();
         for service in services {
@@ -58,12 +58,12 @@ impl Claims {
         claims
     }
 
-    /// For a frontend.
+    /// The claims on a frontend.
     pub fn of(&self, frontend: &Frontend) -> &[Claim] {
         self.0.get(frontend).map_or(&[], Vec::as_slice)
     }
 
-    /// How the address of a frontend came to its Service.
+    /// The kind of a frontend's address, as a claim has it.
     pub fn kind(&self, frontend: &Frontend) -> &'static str {
         self.of(frontend).first().map_or("unknown", |claim| claim.kind)
     }
@@ -89,7 +89,7 @@ impl Claims {
         }
     }
 
-    /// An address that a Service names twice is one.
+    /// An address that a Service names twice is one claim.
     fn insert(&mut self, frontend: Frontend, kind: &'static str, service: &Service) {
         let [namespace, name] = [&service.metadata.namespace, &service.metadata.name].map(Option::as_deref);
         let service = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
@@ -113,7 +113,7 @@ fn protocol(port: &ServicePort) -> String {
 }
 
 #[test]
-fn every_deviation_is_argued_for() {
+fn every_deviation_has_a_paragraph() {
     let document = include_str!("../../../../docs/kube-proxy.md");
     for deviation in Deviation::ALL {
         let paragraph = format!("\n**{}", deviation.paragraph());

@@ -1,11 +1,11 @@
-//! Portmap and the real kube-proxy, on one API server with the same random objects: what both make of them is the same.
+//! Compares portmap with the real kube-proxy, on one API server with the same random objects.
 //!
-//! Every round changes some Services, their EndpointSlices and the Node, waits until both have seen it all, and compares each
-//! frontend of kube-proxy's nftables maps with the kernel's tables of portmap: what clients on the node get, and what clients
-//! outside, session affinity, source ranges, and which ClusterIPs refuse their other ports. What differs is a failure, unless
-//! it is one of the few deviations that `docs/kube-proxy.md` argues for ([`deviation`]).
+//! Every round changes some Services, their EndpointSlices and the Node, and waits until both proxies have applied the changes.
+//! Then it compares kube-proxy's nftables maps with the kernel's tables of portmap, frontend by frontend: backends for clients
+//! inside and outside the node, session affinity, source ranges, and refused ports of ClusterIPs. A difference is a failure,
+//! unless `docs/kube-proxy.md` gives a reason for it ([`deviation`]).
 //!
-//! `PORTMAP_PEER_SEED` repeats a run; `PORTMAP_PEER_ROUNDS` and `PORTMAP_PEER_SERVICES` say how long it is and of what size.
+//! `PORTMAP_PEER_SEED` repeats a run. `PORTMAP_PEER_ROUNDS` and `PORTMAP_PEER_SERVICES` are the numbers of rounds and Services.
 //!
 //! Needs: kernel, control plane.
 

@@ -1,7 +1,7 @@
-//! A Service that is changed last in every round: whoever shows it as it is now has seen all that came before.
+//! A Service that is changed last in every round. A proxy that shows its new state has applied all changes before it.
 //!
-//! Services, EndpointSlices and the Node come to a proxy each by a watch of their own. So the mark has another port in every
-//! round, another target port in its slices, and an endpoint for each zone.
+//! A proxy watches Services, EndpointSlices and the Node separately. So the marker gets another port number in every round,
+//! another number in its slices, and one endpoint for each zone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ use crate::node::ZONES;
 const NAMESPACE: &str = "peer";
 const NAME: &str = "mark";
 
-/// Writes the mark of a round, and returns what a proxy makes of it on a Node in this zone.
+/// Writes the marker of a round. Returns the expected model of it for a Node in this zone.
 pub async fn write(client: &Client, round: u16, zone: Option<&str>) -> Result<Model> {
     let port = 1_000 + round;
     let mut documents = vec![service(port)];
@@ -64,7 +64,7 @@ fn slice(family: Family, port: u16) -> Value {
     })
 }
 
-/// One in each zone.
+/// One endpoint in each zone.
 fn endpoints(family: Family) -> impl Iterator<Item = (&'static str, IpAddr)> {
     let address = move |host: u8| match family {
         Family::IPv4 => IpAddr::from([10, 244, 9, host]),

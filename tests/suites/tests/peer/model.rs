@@ -1,4 +1,4 @@
-//! What a proxy does, in terms that both proxies' tables can be told in.
+//! The behaviour of a proxy, in terms that apply to both proxies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,17 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Everything that a proxy does.
+/// The behaviour at every frontend.
 pub type Model = BTreeMap<Frontend, Answer>;
 
 /// A destination of clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Frontend {
-    /// An address and port, and a protocol as Kubernetes writes it.
+    /// An address, a port and the name of a protocol.
     Address(SocketAddr, String),
-    /// A port and protocol of the node, of one family.
+    /// A node port: a family, a port and the name of a protocol.
     NodePort(Family, u16, String),
-    /// The ports of a ClusterIP that no Service defines.
+    /// The ports of a ClusterIP that its Service does not define.
     OtherPorts(IpAddr),
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Family {
 }
 
 impl Frontend {
-    /// `TCP`, `UDP` or `SCTP`; none where it is all of them.
+    /// `TCP`, `UDP` or `SCTP`; `None` for [`Self::OtherPorts`].
     pub fn protocol(&self) -> Option<&str> {
         match self {
             Self::Address(_, protocol) | Self::NodePort(_, _, protocol) => Some(protocol),
@@ -57,21 +57,21 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// What becomes of clients of a frontend.
+/// The behaviour at one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Of those on the node: its processes and its pods.
+    /// The result for clients on the node: its processes and its pods.
     pub inside: Verdict,
-    /// Of those who come from elsewhere.
+    /// The result for all other clients.
     pub outside: Verdict,
-    /// For how many seconds a client stays with its backend, where there are any.
+    /// The timeout of session affinity in seconds.
     pub affinity: Option<u64>,
-    /// Who is admitted, if not everybody.
+    /// The admitted source ranges; `None` admits all clients.
     pub sources: Option<Vec<IpNet>>,
 }
 
 impl Answer {
-    /// The same for everybody.
+    /// The same result for all clients, without affinity and source ranges.
     pub fn all(verdict: Verdict) -> Self {
         Self { inside: verdict.clone(), outside: verdict, affinity: None, sources: None }
     }
@@ -94,19 +94,19 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What becomes of a client.
+/// The result of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It gets to one of these.
+    /// The connection reaches one of these backends.
     Forward(BTreeSet<SocketAddr>),
-    /// It is told at once.
+    /// The connection is refused with an error.
     Refuse,
-    /// It is not answered.
+    /// The packets are dropped.
     Drop,
 }
 
 impl Verdict {
-    /// In one word.
+    /// The name for counts: `forward`, `refuse` or `drop`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Forward(_) => "forward",

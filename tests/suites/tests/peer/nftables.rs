@@ -1,4 +1,4 @@
-//! A table of nftables as `nft -j` prints it.
+//! An nftables table in the JSON format of `nft -j`.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-/// What is in a table.
+/// The sets, maps and chains of a table.
 #[derive(Debug, Default)]
 pub struct Table {
     collections: BTreeMap<String, Collection>,
     chains: BTreeMap<String, Vec<Vec<Value>>>,
 }
 
-/// A set, or a map of verdicts.
+/// A set, or a map with verdicts.
 #[derive(Debug, Deserialize)]
 struct Collection {
     name: String,
@@ -30,7 +30,7 @@ struct Rule {
     expr: Vec<Value>,
 }
 
-/// One line of what is printed.
+/// One object of the output.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Object {
@@ -44,34 +44,34 @@ enum Object {
     Other(IgnoredAny),
 }
 
-/// The parts of a rule that matter to whoever follows it. Anything else is an error: it may mean something.
+/// The parts of a rule that affect its result. Unknown parts are an error, because they may affect it too.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expression {
-    /// Goes on only if so.
+    /// The rule continues if the comparison is true.
     Match { left: Value, op: String, right: Value },
-    /// Marks the packet.
+    /// Sets a mark on the packet.
     Mangle(IgnoredAny),
-    /// Remembers the client.
+    /// Adds the client to a set.
     Set(IgnoredAny),
-    /// Goes on in another chain, for good.
+    /// Continues in another chain without a return.
     Goto { target: String },
-    /// Goes on by what the key is.
+    /// Continues by the verdict of the map's element.
     Vmap { data: Elements },
-    /// Goes to an address.
+    /// Changes the destination address.
     Dnat { addr: Value, port: Option<u16> },
-    /// Ends here.
+    /// Drops the packet.
     Drop,
 }
 
-/// The elements of a set without a name.
+/// The elements of an anonymous set.
 #[derive(Debug, Deserialize)]
 pub struct Elements {
     pub set: Vec<Value>,
 }
 
 impl Table {
-    /// Reads a table of the network namespace that this thread is in.
+    /// Reads a table in the network namespace of this thread.
     pub fn read(family: &str, name: &str) -> Result<Self> {
         let mut command = Command::new("nft");
         command.args(["-j", "list", "table", family, name]).stdin(Stdio::null());
@@ -104,12 +104,12 @@ impl Table {
         Ok(&self.collection(name)?.elem)
     }
 
-    /// For how many seconds a set remembers.
+    /// The timeout of a set in seconds.
     pub fn timeout(&self, set: &str) -> Result<u64> {
         self.collection(set)?.timeout.with_context(|| format!("the set {set} has no timeout"))
     }
 
-    /// The keys of a map, each in its parts, and what each leads to.
+    /// The keys of a map, each in its parts, and their verdicts.
     pub fn map(&self, name: &str) -> Result<Vec<(&[Value], Expression)>> {
         let elements = &self.collection(name)?.elem;
         elements.iter().map(|element| entry(element).with_context(|| format!("{name}: {element}"))).collect()
@@ -127,9 +127,9 @@ impl Table {
     }
 }
 
-/// An element with a comment is wrapped.
+/// The key and verdict of an element. An element with a comment has one more level.
 fn entry(element: &Value) -> Result<(&[Value], Expression)> {
     let key = element[0].pointer("/elem/val").unwrap_or(&element[0]);
-    let key = key["concat"].as_array().context("its key is not of several parts")?;
+    let key = key["concat"].as_array().context("the key has only one part")?;
     Ok((key, Expression::deserialize(&element[1])?))
 }

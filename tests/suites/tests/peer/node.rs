@@ -1,4 +1,4 @@
-//! The Node that both proxies are for, and where it is.
+//! The Node of both proxies, and its zone.
 
 use std::net::IpAddr;
 
@@ -9,17 +9,17 @@ use kube::{Api, Client};
 use portmap_harness::control_plane::objects;
 use serde_json::json;
 
-/// Its name, as the harness tells the agent.
+/// The Node's name, which the harness passes to the agent.
 pub const NODE: &str = "node";
-/// The zones that it, or endpoints, may be in.
+/// The zones of the Node and the endpoints.
 pub const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 
-/// Makes the Node, in no zone.
+/// Creates the Node without a zone.
 pub async fn create(client: &Client, addresses: &[IpAddr]) -> Result<()> {
     objects::create_node(client, NODE, addresses).await
 }
 
-/// Moves it to a zone, or to none.
+/// Sets or removes the zone of the Node.
 pub async fn set_zone(client: &Client, zone: Option<&str>) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let patch = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}});

@@ -1,8 +1,8 @@
-//! Services and EndpointSlices as the test thinks of them, and as the API server is told. [`crate::population`] has them made up.
+//! Random Services and EndpointSlices, and their manifests. [`crate::population`] creates them.
 
 use serde_json::{Value, json};
 
-/// What a Service may have.
+/// The fields of a Service that the test varies.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub labels: Value,
@@ -12,15 +12,15 @@ pub struct Service {
     pub external_ips: Vec<String>,
     pub ingress: Vec<Value>,
     pub source_ranges: Vec<&'static str>,
-    /// `Cluster` or `Local`.
+    /// `internalTrafficPolicy`: `Cluster` or `Local`.
     pub internal_policy: &'static str,
-    /// The same, where clients outside may be meant.
+    /// `externalTrafficPolicy`: `Cluster` or `Local`. Only external Services have the field.
     pub external_policy: &'static str,
     pub allocates_node_ports: bool,
     pub has_selector: bool,
-    /// None: no affinity. Zero: the default.
+    /// `timeoutSeconds` of `ClientIP` affinity. `None` means no affinity, and 0 means the default timeout.
     pub affinity: Option<u32>,
-    /// Counts for the type `ClusterIP` only.
+    /// Whether the clusterIP is `None`. Only for the type `ClusterIP`.
     pub is_headless: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct ServicePort {
     pub name: &'static str,
     pub number: u16,
     pub protocol: &'static str,
-    /// None: the API server's choice.
+    /// The requested node port. `None` leaves the choice to the API server.
     pub node_port: Option<u16>,
 }
 
@@ -47,12 +47,12 @@ pub struct Slice {
 #[derive(Clone, Debug)]
 pub struct SlicePort {
     pub name: &'static str,
-    /// None: all ports, which no Service port joins.
+    /// The port number. `None` means all ports, which no Service port joins.
     pub number: Option<u16>,
     pub protocol: &'static str,
 }
 
-/// Whether a slice is the Service's.
+/// The label of a slice that selects its Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Labels {
     OfService,
@@ -73,12 +73,12 @@ pub struct Endpoint {
 }
 
 impl Service {
-    /// Whether clients outside may be meant, so that a policy for them is allowed.
+    /// Whether the API server admits `externalTrafficPolicy`.
     fn is_external(&self) -> bool {
         matches!(self.kind, "NodePort" | "LoadBalancer") || !self.external_ips.is_empty()
     }
 
-    /// For the API server, which refuses fields that do not go with the type.
+    /// The manifest. The API server refuses fields that do not fit the type.
     pub fn manifest(&self, namespace: &str, name: &str) -> Value {
         let spec = if self.kind == "ExternalName" {
             json!({"type": self.kind, "externalName": "elsewhere.example", "ports": self.port_manifests()})
@@ -120,7 +120,7 @@ impl Service {
         spec
     }
 
-    /// For the API server's status; nobody but a load balancer has any.
+    /// The status; `None` unless the type is `LoadBalancer`.
     pub fn status(&self) -> Option<Value> {
         (self.kind == "LoadBalancer").then(|| json!({"status": {"loadBalancer": {"ingress": self.ingress}}}))
     }
@@ -142,7 +142,7 @@ impl Service {
 }
 
 impl Slice {
-    /// For the API server.
+    /// The manifest.
     pub fn manifest(&self, namespace: &str, name: &str, service: &str) -> Value {
         let labels = match self.labels {
             Labels::OfService => json!({"kubernetes.io/service-name": service}),

@@ -1,4 +1,4 @@
-//! All Services of a run with their slices, and how they change from round to round.
+//! The Services and slices of a run, and their random changes from round to round.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use crate::objects::{Labels, Service, Slice};
 use crate::random::Random;
-use crate::slices::Mood;
+use crate::slices::EndpointProfile;
 
-/// Two, in which the Services have the same names.
+/// Two namespaces. Their Services have the same names.
 pub const NAMESPACES: [&str; 2] = ["shop", "yard"];
 
-/// What the API server should hold.
+/// The objects that the API server should have.
 pub type Objects = BTreeMap<Key, Object>;
 
-/// Which object.
+/// The kind, namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub kind: Kind,
@@ -42,26 +42,26 @@ pub struct Object {
     pub status: Option<Value>,
 }
 
-/// Everything, and the chance that changes it.
+/// The state of all objects, and the source of random changes.
 pub struct Population {
     random: Random,
     groups: Vec<Group>,
-    /// Where the Node is.
+    /// The zone of the Node.
     pub zone: Option<&'static str>,
 }
 
-/// A Service that may be there, and its slices, which may be there without it.
+/// A Service that may exist, and its slices, which may exist without it.
 struct Group {
     number: usize,
-    mood: Mood,
+    profile: EndpointProfile,
     service: Option<Service>,
-    /// By a number that tells their names and addresses apart.
+    /// The slices by a number that makes their names and addresses unique.
     slices: BTreeMap<usize, Slice>,
     copies: Vec<Copy>,
 }
 
-/// An endpoint that another slice has too, or its own once more: as it is while it moves, or while it ends and its address
-/// is used again. Otherwise copies are alike: what kube-proxy makes of two that differ is undefined.
+/// A copy of an endpoint in another slice or in its own. A real endpoint has copies while it moves between slices, or when a
+/// new pod gets its address. Other copies are equal, because the result of kube-proxy for different ones is undefined.
 #[derive(Clone, Copy, Debug)]
 struct Copy {
     from: usize,
@@ -70,18 +70,18 @@ struct Copy {
     is_terminating: bool,
 }
 
-/// Slices of a Service at a time.
+/// The maximum number of slices of a Service.
 const MOST_SLICES: usize = 6;
 
 impl Population {
-    /// This many Services, or nearly.
+    /// Creates about this many Services.
     pub fn new(mut random: Random, size: usize) -> Self {
         let groups = (0..size).map(|number| Group::new(number, &mut random)).collect();
         let zone = random.zone();
         Self { random, groups, zone }
     }
 
-    /// Changes about every third Service, and at times where the Node is.
+    /// Changes about every third Service, and sometimes the Node's zone.
     pub fn change(&mut self) {
         for group in &mut self.groups {
             if self.random.chance(35) {
@@ -93,7 +93,7 @@ impl Population {
         }
     }
 
-    /// What the API server should hold.
+    /// The objects that the API server should have.
     pub fn objects(&self) -> Objects {
         self.groups.iter().flat_map(Group::objects).collect()
     }
@@ -101,13 +101,13 @@ impl Population {
 
 impl Group {
     fn new(number: usize, random: &mut Random) -> Self {
-        let mut group = Self { number, mood: random.mood(), service: None, slices: BTreeMap::new(), copies: Vec::new() };
+        let mut group = Self { number, profile: random.profile(), service: None, slices: BTreeMap::new(), copies: Vec::new() };
         group.renew(random);
         group
     }
 
     fn renew(&mut self, random: &mut Random) {
-        self.mood = random.mood();
+        self.profile = random.profile();
         self.service = random.chance(92).then(|| random.service(self.number));
         self.slices.clear();
         for _ in 0..=random.below(MOST_SLICES) {
@@ -126,7 +126,7 @@ impl Group {
         }
     }
 
-    /// One thing, so that it is seen by itself.
+    /// Makes one change, so that a difference shows its cause.
     fn change_service(&mut self, random: &mut Random) {
         let other = random.service(self.number);
         let Some(service) = &mut self.service else {
@@ -156,7 +156,7 @@ impl Group {
         }
         let number = random.pick(&numbers);
         let ports = self.service.as_ref().map(|service| service.ports.as_slice()).unwrap_or_default();
-        let other = random.slice(ports, self.mood, self.number, number);
+        let other = random.slice(ports, self.profile, self.number, number);
         let Some(slice) = self.slices.get_mut(&number) else { return };
         match random.below(4) {
             0 => slice.labels = other.labels,
@@ -165,7 +165,7 @@ impl Group {
             _ => {
                 for endpoint in &mut slice.endpoints {
                     if random.chance(50) {
-                        *endpoint = random.endpoint(endpoint.address.clone(), self.mood);
+                        *endpoint = random.endpoint(endpoint.address.clone(), self.profile);
                     }
                 }
             }
@@ -175,7 +175,7 @@ impl Group {
     fn add_slice(&mut self, random: &mut Random) {
         let Some(number) = (0..MOST_SLICES).find(|number| !self.slices.contains_key(number)) else { return };
         let ports = self.service.as_ref().map(|service| service.ports.as_slice()).unwrap_or_default();
-        self.slices.insert(number, random.slice(ports, self.mood, self.number, number));
+        self.slices.insert(number, random.slice(ports, self.profile, self.number, number));
         self.copies.retain(|copy| copy.into != number);
         if random.chance(40) {
             let [from, endpoint] = [MOST_SLICES, 3].map(|limit| random.below(limit));
@@ -192,8 +192,8 @@ impl Group {
             objects.push((Key { kind: Kind::Service, namespace, name: name.clone() }, object));
         }
         for (number, slice) in &self.slices {
-            // The address type of one that exists cannot be changed; and kube-proxy keeps what it knows of one that loses the
-            // label of its Service.
+            // The address type of an existing slice cannot be changed. kube-proxy keeps the endpoints of a slice that loses its
+            // label. So such slices get another name.
             let owner = if slice.labels == Labels::None { "nobody" } else { &name };
             let slice_name = format!("{owner}-{}-{number}-{}", self.number, slice.address_type.to_lowercase());
             let manifest = self.with_copies(*number, slice).manifest(namespace, &slice_name, &name);

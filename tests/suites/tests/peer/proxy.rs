@@ -1,4 +1,4 @@
-//! What kube-proxy does: its nftables maps and chains, followed as a packet follows them.
+//! The model of kube-proxy: its nftables maps and chains, followed as a packet follows them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use crate::model::{Answer, Family, Frontend, Model, Verdict};
 use crate::nftables::{Expression, Table};
 use crate::values;
 
-/// Its name for what refuses.
+/// The name of kube-proxy's chain that refuses.
 const REJECT_CHAIN: &str = "reject-chain";
 
-/// Where a client is, as far as the rules care.
+/// The location of a client, as far as the rules test it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     Pod,
@@ -22,14 +22,14 @@ enum Client {
     Outside,
 }
 
-/// Where a chain leads.
+/// The backends and properties of a chain.
 #[derive(Debug, PartialEq, Eq)]
 struct Destination {
     backends: BTreeSet<SocketAddr>,
     affinity: Option<u64>,
 }
 
-/// What one rule says.
+/// The effect of one rule.
 enum Step {
     Next,
     Goto(String),
@@ -37,7 +37,7 @@ enum Step {
     Arrive(BTreeSet<SocketAddr>),
 }
 
-/// Reads everything that kube-proxy does in the network namespace of this thread.
+/// Reads the model of kube-proxy from the network namespace of this thread.
 pub fn read() -> Result<Model> {
     let mut model = Model::new();
     for (family, name) in [(Family::IPv4, "ip"), (Family::IPv6, "ip6")] {
@@ -61,7 +61,7 @@ impl Reader {
         for (key, verdict) in self.table.map("firewall-ips")? {
             let frontend = self.frontend(key)?;
             let sources = self.sources(&target(verdict)?)?;
-            let answer = model.get_mut(&frontend).with_context(|| format!("{frontend} has sources but leads nowhere"))?;
+            let answer = model.get_mut(&frontend).with_context(|| format!("{frontend} has source ranges but no verdict"))?;
             answer.sources = Some(sources);
         }
         for address in self.table.set("cluster-ips")? {
@@ -70,7 +70,8 @@ impl Reader {
         Ok(())
     }
 
-    /// A frontend may be in both maps: then those whom its chain does not lead anywhere are dropped.
+    /// Adds the frontends of both maps. If a frontend is in both, clients without a result in its chain get the verdict of
+    /// `no_endpoints`.
     fn add_frontends(&self, services: &str, no_endpoints: &str, model: &mut Model) -> Result<()> {
         for (key, verdict) in self.table.map(no_endpoints)? {
             model.insert(self.frontend(key)?, Answer::all(verdict_of(&verdict)?));
@@ -91,12 +92,12 @@ impl Reader {
         let affinity = pod.as_ref().and_then(|destination| destination.affinity);
         let verdict = |destination: Option<Destination>| match destination {
             Some(destination) => Ok(Verdict::Forward(destination.backends)),
-            None => otherwise.cloned().with_context(|| format!("chain {chain} leads nowhere")),
+            None => otherwise.cloned().with_context(|| format!("the chain {chain} has no result")),
         };
         Ok(Answer { inside: verdict(pod)?, outside: verdict(outside)?, affinity, sources: None })
     }
 
-    /// Where the chain leads a client of whom nothing is remembered, if anywhere.
+    /// The destination of a client without affinity in this chain; `None` if the chain has no verdict for it.
     fn follow(&self, chain: &str, client: Client) -> Result<Option<Destination>> {
         let mut affinity = None;
         for rule in self.table.rules(chain)? {
@@ -107,7 +108,9 @@ impl Reader {
                 Step::Spread(targets) => {
                     let mut backends = BTreeSet::new();
                     for target in targets {
-                        backends.extend(self.follow(&target, client)?.context("an endpoint's chain leads nowhere")?.backends);
+                        backends.extend(
+                            self.follow(&target, client)?.context("the chain of an endpoint has no destination")?.backends,
+                        );
                     }
                     return Ok(Some(Destination { backends, affinity }));
                 }
@@ -120,7 +123,7 @@ impl Reader {
         for expression in rule {
             match expression {
                 Expression::Match { left, op, right } => {
-                    ensure!(op == "==", "a match that is not of equality: {left} {op} {right}");
+                    ensure!(op == "==", "a match other than equality: {left} {op} {right}");
                     if !self.is_match(&left, &right, client, affinity)? {
                         return Ok(Step::Next);
                     }
@@ -146,18 +149,18 @@ impl Reader {
             return Ok(client == Client::Node);
         }
         let set = right.as_str().and_then(|right| right.strip_prefix('@')).filter(|_| left["payload"]["field"] == "saddr");
-        let set = set.with_context(|| format!("a match that is not known here: {left} {right}"))?;
+        let set = set.with_context(|| format!("an unknown match: {left} {right}"))?;
         *affinity = Some(self.table.timeout(set)?);
         Ok(false)
     }
 
-    /// Whom a firewall chain lets pass.
+    /// The source ranges that a firewall chain admits.
     fn sources(&self, chain: &str) -> Result<Vec<IpNet>> {
         let [rule]: [_; 1] = self.table.rules(chain)?.try_into().ok().context("a firewall chain has one rule")?;
         let Ok([Expression::Match { left, op, right }, Expression::Drop]) = <[Expression; 2]>::try_from(rule) else {
-            bail!("the rule of {chain} is not known here")
+            bail!("the rule of {chain} is unknown")
         };
-        ensure!(op == "!=" && left["payload"]["field"] == "saddr", "the rule of {chain} is not about its sources");
+        ensure!(op == "!=" && left["payload"]["field"] == "saddr", "the rule of {chain} does not test the source");
         let ranges = right["set"].as_array().map_or(std::slice::from_ref(&right), Vec::as_slice);
         let ranges: Vec<_> = ranges.iter().map(values::ranges).collect::<Result<_>>()?;
         Ok(IpNet::aggregate(&ranges.concat()))
@@ -182,7 +185,7 @@ fn target(expression: Expression) -> Result<String> {
 
 fn spread(element: &Value) -> Result<String> {
     let target = element[1]["goto"]["target"].as_str();
-    target.map(str::to_owned).with_context(|| format!("an element that leads to no chain: {element}"))
+    target.map(str::to_owned).with_context(|| format!("an element without a chain: {element}"))
 }
 
 fn verdict_of(expression: &Expression) -> Result<Verdict> {
@@ -190,6 +193,6 @@ fn verdict_of(expression: &Expression) -> Result<Verdict> {
         return Ok(Verdict::Drop);
     }
     let is_refusal = matches!(expression, Expression::Goto { target } if target == REJECT_CHAIN);
-    ensure!(is_refusal, "a verdict that is not known here: {expression:?}");
+    ensure!(is_refusal, "an unknown verdict: {expression:?}");
     Ok(Verdict::Refuse)
 }

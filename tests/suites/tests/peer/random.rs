@@ -1,8 +1,8 @@
-//! Chance. What it makes of Services and EndpointSlices is in [`crate::services`] and [`crate::slices`].
+//! Random choices. [`crate::services`] and [`crate::slices`] create objects from them.
 
 use crate::node::ZONES;
 
-/// A source of chance, the same for the same seed.
+/// A generator of random numbers. The same seed gives the same sequence.
 pub struct Random(fastrand::Rng);
 
 impl Random {
@@ -10,22 +10,22 @@ impl Random {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// Whether something that happens so often happens.
+    /// True with this probability in percent.
     pub fn chance(&mut self, percent: u8) -> bool {
         self.0.u8(0..100) < percent
     }
 
-    /// Below the limit, which is not zero.
+    /// A number below the limit, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0.usize(0..limit)
     }
 
-    /// One of these.
+    /// One of the choices, with equal probabilities.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// One of these, each as often as the number before it says.
+    /// One of the choices, with probabilities in proportion to the weights.
     pub fn weigh<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
         let mut rest = self.below(choices.iter().map(|(weight, _)| weight).sum());
         let is_it = |(weight, _): &&(usize, T)| {
@@ -36,12 +36,12 @@ impl Random {
         choices.iter().find(is_it).unwrap_or(&choices[0]).1
     }
 
-    /// Some of these, in their order.
+    /// A subset of the choices in their order. Each is included with this probability in percent.
     pub fn some<T: Copy>(&mut self, percent: u8, choices: &[T]) -> Vec<T> {
         choices.iter().copied().filter(|_| self.chance(percent)).collect()
     }
 
-    /// Where the Node is, if anywhere.
+    /// A zone or none.
     pub fn zone(&mut self) -> Option<&'static str> {
         let zone = self.pick(&ZONES);
         self.chance(80).then_some(zone)

@@ -1,4 +1,4 @@
-//! The comparison: round after round, the same objects for both.
+//! Rounds of changes, with a comparison after each.
 
 use std::env;
 use std::fmt::Write as _;
@@ -28,16 +28,16 @@ use crate::random::Random;
 use crate::tally::Tally;
 use crate::{mark, proxy, tables};
 
-/// How long either may take to see what is written.
+/// The time limit until both proxies have applied the changes.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long what differs may go on to: a change is not applied in one step.
+/// The time limit until both agree after that, because a change is applied in several steps.
 const SETTLING: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(20);
-/// Nothing is asked there, and the node's ports are kube-proxy's.
+/// The agent has no HTTP servers here, because kube-proxy uses their ports.
 const NOWHERE: [&str; 4] = ["--healthz-bind-address", "none", "--metrics-bind-address", "none"];
 
 #[tokio::test]
-async fn both_make_the_same_of_the_same_objects() -> Result<()> {
+async fn both_proxies_agree_on_random_objects() -> Result<()> {
     let seed = setting("PORTMAP_PEER_SEED")?.unwrap_or(seed_of_now()?);
     let rounds = setting("PORTMAP_PEER_ROUNDS")?.unwrap_or(30);
     let services = setting("PORTMAP_PEER_SERVICES")?.unwrap_or(60);
@@ -47,7 +47,7 @@ async fn both_make_the_same_of_the_same_objects() -> Result<()> {
     println!("both have started: {:.1} s", begin.elapsed().as_secs_f32());
     let mut population = Population::new(Random::new(seed), services);
     let mut tally = Tally::default();
-    // Where chance leaves something out, it gets longer to come to it.
+    // Further rounds run until all expected cases have occurred.
     let mut round = 0;
     while round <= rounds || round <= 4 * rounds && tally.check().is_err() {
         if round > 0 {
@@ -58,24 +58,24 @@ async fn both_make_the_same_of_the_same_objects() -> Result<()> {
         round += 1;
     }
     let took = begin.elapsed().as_secs_f32();
-    say::figures(format_args!("{} rounds of changes, {took:.1} s in all\n{}{tally}", round - 1, site.applied));
+    say::figures(format_args!("{} rounds of changes, {took:.1} s in total\n{}{tally}", round - 1, site.applied));
     site.applied.check()?;
     tally.check()
 }
 
-/// A number from the environment.
+/// A number from an environment variable.
 fn setting<T: FromStr>(name: &str) -> Result<Option<T>> {
     let Some(text) = env::var_os(name) else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse().ok());
     number.map(Some).with_context(|| format!("{name} should be a number, not {}", text.display()))
 }
 
-/// Another one in each run: what one does not meet, another may.
+/// A seed from the current time, so that each run has other objects.
 fn seed_of_now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
 }
 
-/// An API server, and both proxies, on the network of a world's node. Dropped in this order.
+/// The API server and both proxies, on the network of a world's node. Fields are dropped in this order.
 struct Site {
     agent: Agent,
     proxy: Proxy,
@@ -87,7 +87,7 @@ struct Site {
 
 impl Site {
     async fn start() -> Result<Self> {
-        // What is built may have to be downloaded, which nobody can do from the world.
+        // A build may need downloads, which are not possible from the world's network.
         binaries()?;
         binary(Program::Proxy)?;
         let world = World::new("peer")?;
@@ -104,7 +104,7 @@ impl Site {
         Ok(Self { agent, proxy, applied: Applied::new(client.clone()), client, _plane: plane, world })
     }
 
-    /// Brings the objects about, and compares what both make of them.
+    /// Applies the objects, and compares the models of both proxies.
     async fn compare(&mut self, round: u16, population: &Population, tally: &mut Tally) -> Result<()> {
         node::set_zone(&self.client, population.zone).await?;
         self.applied.become_objects(population.objects()).await?;
@@ -114,12 +114,12 @@ impl Site {
         self.await_agreement(&Claims::new(&services.items), tally).await
     }
 
-    /// Waits until both show the mark.
+    /// Waits until both proxies show the marker.
     async fn await_mark(&mut self, mark: &Model) -> Result<()> {
         let shows = |model: &Model| mark.iter().all(|(frontend, answer)| model.get(frontend) == Some(answer));
         let begin = Instant::now();
         loop {
-            // Neither has any tables at first.
+            // At first neither proxy has tables.
             let (ours, theirs) = (tables::read(&self.agent, &self.world), proxy::read());
             let [is_ours, is_theirs] = [&ours, &theirs].map(|model| model.as_ref().is_ok_and(shows));
             if is_ours && is_theirs {
@@ -128,7 +128,7 @@ impl Site {
             self.proxy.check_alive()?;
             ensure!(
                 begin.elapsed() < PATIENCE,
-                "not within {PATIENCE:?} that both have seen everything\nportmap: {is_ours} {:?}\nkube-proxy: {is_theirs} {:?}\n{}",
+                "not within {PATIENCE:?}: both show the marker\nportmap: {is_ours} {:?}\nkube-proxy: {is_theirs} {:?}\n{}",
                 ours.err(),
                 theirs.err(),
                 self.agent.log()
@@ -137,7 +137,7 @@ impl Site {
         }
     }
 
-    /// Waits until the two agree, and counts on what. Fails if they do not.
+    /// Waits until the models agree, and counts the frontends. Fails after the time limit.
     async fn await_agreement(&self, claims: &Claims, tally: &mut Tally) -> Result<()> {
         let begin = Instant::now();
         loop {
@@ -155,7 +155,7 @@ impl Site {
         }
     }
 
-    /// The differences, and all objects that have to do with them.
+    /// The differences, and the objects of the Services that claim the frontends.
     async fn describe(&self, differences: &[Difference], claims: &Claims) -> Result<String> {
         let mut text = format!("{} frontends differ\n", differences.len());
         let mut involved = Vec::new();

@@ -1,4 +1,4 @@
-//! Services by chance: all that they can be, and the odd ones often enough.
+//! Random Services: every type and field, with unusual ones often enough.
 
 use serde_json::{Value, json};
 
@@ -6,13 +6,13 @@ use crate::objects::{Service, ServicePort};
 use crate::random::Random;
 
 const NAMES: [&str; 3] = ["http", "dns", "web"];
-/// Few, so that one number is often there for both protocols.
+/// A few port numbers, so that TCP and UDP often share one.
 const NUMBERS: [u16; 3] = [53, 80, 443];
 pub const PROTOCOLS: [(usize, &str); 3] = [(6, "TCP"), (5, "UDP"), (1, "SCTP")];
 const KINDS: [(usize, &str); 4] = [(4, "ClusterIP"), (3, "NodePort"), (4, "LoadBalancer"), (1, "ExternalName")];
-/// The first family of a Service is for its lifetime: one of these rows.
+/// The first family of a Service cannot be changed. A Service stays in one of these rows.
 const FAMILIES: [[&[&str]; 2]; 2] = [[&["IPv4"], &["IPv4", "IPv6"]], [&["IPv6"], &["IPv6", "IPv4"]]];
-/// One that contains the node's address, some that touch, overlap or mean everybody, one with blanks.
+/// Ranges that contain the node's address, that are adjacent, that overlap, of size zero, and with blanks.
 const SOURCE_RANGES: [&str; 10] = [
     "10.244.0.0/16",
     "10.0.0.0/9",
@@ -27,7 +27,7 @@ const SOURCE_RANGES: [&str; 10] = [
 ];
 
 impl Random {
-    /// A Service whose addresses and node port are its own by its number, mostly.
+    /// A random Service. Mostly its number determines its addresses and node port, so that they are unique.
     pub fn service(&mut self, number: usize) -> Service {
         let kind = self.weigh(&KINDS);
         Service {
@@ -56,7 +56,7 @@ impl Random {
         }
     }
 
-    /// One without a name, or some with; one node port that is asked for, of each protocol.
+    /// One port without a name, or several with names. At most one node port of each protocol is requested.
     fn ports(&mut self, number: usize) -> Vec<ServicePort> {
         let names = if self.chance(30) { vec![""] } else { self.some(60, &NAMES) };
         let names = if names.is_empty() { vec!["http"] } else { names };
@@ -83,7 +83,7 @@ impl Random {
     }
 
     fn ingress(&mut self, number: usize) -> Vec<Value> {
-        // The last are external IPs as well, or another Service's.
+        // The last addresses are external IPs too, or belong to another Service.
         let addresses = [
             (60, format!("203.0.113.{}", number + 1)),
             (60, format!("2001:db8:2::{:x}", number + 1)),

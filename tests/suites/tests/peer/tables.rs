@@ -1,4 +1,4 @@
-//! What portmap does: `portmap services`, and the ClusterIPs among the kernel's tables.
+//! The model of portmap: `portmap services`, and the ClusterIPs in the kernel's tables.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::model::{Answer, Family, Frontend, Model, Verdict};
 
-/// One frontend, as the contract of `portmap services -o json` has it.
+/// A frontend in the format of `portmap services -o json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -36,7 +36,7 @@ enum External {
     Action(String),
 }
 
-/// Reads everything that the agent has written.
+/// Reads the model from the tables of the agent.
 pub fn read(agent: &Agent, world: &World) -> Result<Model> {
     let mut model = Model::new();
     for row in agent.services()? {
@@ -44,7 +44,7 @@ pub fn read(agent: &Agent, world: &World) -> Result<Model> {
         model.insert(frontend, answer);
     }
     for item in BpfMaps::open(&Pins::new(world.bpffs()))?.read()?.items {
-        // Those of other proxies are known only to be left alone.
+        // portmap leaves ClusterIPs of other proxies alone.
         if let Item::Address(address, AddressOwner::Served) = item {
             model.insert(Frontend::OtherPorts(address), Answer::all(Verdict::Refuse));
         }

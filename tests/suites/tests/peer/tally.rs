@@ -1,4 +1,4 @@
-//! What has been compared, so that nobody takes a comparison of nothing for agreement.
+//! Counts of compared frontends. A run that compared too little fails.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use anyhow::{Result, ensure};
 use crate::deviation::Deviation;
 use crate::model::{Answer, Verdict};
 
-/// Kind of a frontend, and what becomes of clients inside and outside.
+/// The kind of a frontend, and the results for clients inside and outside.
 type Case = (&'static str, &'static str, &'static str);
 
-/// What every run should meet, whatever its seed.
+/// Cases that every run must have, with every seed.
 const EXPECTED: [Case; 15] = [
     ("ClusterIP", "forward", "forward"),
     ("ClusterIP", "refuse", "refuse"),
@@ -30,7 +30,7 @@ const EXPECTED: [Case; 15] = [
     ("other ports", "refuse", "refuse"),
 ];
 
-/// Counts of frontends, each as often as it was compared.
+/// Numbers of compared frontends. A frontend counts in each comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     cases: BTreeMap<Case, usize>,
@@ -40,7 +40,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Both make the same of a frontend.
+    /// Counts a frontend with equal results.
     pub fn agree(&mut self, kind: &'static str, answer: &Answer) {
         let Answer { inside, outside, affinity, sources } = answer;
         let differs = inside != outside && matches!(outside, Verdict::Forward(_));
@@ -50,12 +50,12 @@ impl Tally {
         self.sources += usize::from(sources.is_some());
     }
 
-    /// They differ, and may.
+    /// Counts an accepted deviation.
     pub fn deviate(&mut self, deviation: Deviation) {
         *self.deviations.entry(deviation).or_default() += 1;
     }
 
-    /// Fails if something was never compared.
+    /// Fails if an expected case was not compared.
     pub fn check(&self) -> Result<()> {
         let missing: Vec<_> = EXPECTED.iter().filter(|case| !self.cases.contains_key(case)).collect();
         ensure!(missing.is_empty(), "nothing was compared of {missing:?}");
@@ -69,7 +69,7 @@ impl fmt::Display for Tally {
         let Self { cases, affinity, sources, deviations } = self;
         writeln!(
             f,
-            "{} frontends alike, of these {affinity} with affinity, {sources} with ranges",
+            "{} equal frontends, of these {affinity} with affinity, {sources} with source ranges",
             cases.values().sum::<usize>()
         )?;
         for ((kind, inside, outside), count) in cases {

@@ -1,4 +1,4 @@
-//! Addresses, ports and ranges as `nft -j` prints them.
+//! Addresses, ports and ranges in the JSON format of `nft -j`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 use serde_json::Value;
 
-/// One address and port, or a map of several.
+/// The backends of a `dnat`: one address and port, or a map of several.
 pub fn backends(at: &Value, number: Option<u16>) -> Result<BTreeSet<SocketAddr>> {
     if let Some(number) = number {
         return Ok([SocketAddr::new(address(at)?, number)].into());
@@ -20,7 +20,7 @@ pub fn backends(at: &Value, number: Option<u16>) -> Result<BTreeSet<SocketAddr>>
     elements.iter().map(backend).collect()
 }
 
-/// An address, a prefix, or a first and last address.
+/// The ranges of an address, a prefix, or a pair of first and last address.
 pub fn ranges(value: &Value) -> Result<Vec<IpNet>> {
     if let Some(prefix) = value.get("prefix") {
         let length = prefix["len"].as_u64().and_then(|length| u8::try_from(length).ok()).context("a prefix has a length")?;
@@ -42,7 +42,7 @@ pub fn address(value: &Value) -> Result<IpAddr> {
     value.as_str().and_then(|text| text.parse().ok()).with_context(|| format!("{value} is no address"))
 }
 
-/// A port.
+/// A port number.
 pub fn port(value: &Value) -> Result<u16> {
     value.as_u64().and_then(|port| u16::try_from(port).ok()).with_context(|| format!("{value} is no port"))
 }

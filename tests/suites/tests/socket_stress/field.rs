@@ -134,7 +134,7 @@ impl Field {
     }
 
     /// An error text if no backend with this answer was a member of the Service during the call.
-    pub fn complaint(&self, visit: &Visit, answer: &str) -> Option<String> {
+    pub fn misdirection(&self, visit: &Visit, answer: &str) -> Option<String> {
         let service = (1..=SERVICES).position(|number| cluster_ip(number).addresses().contains(&visit.target.ip()))?;
         let (pod, port) = answer.split_once(' ')?;
         let pod = PODS.iter().position(|name| *name == pod);

@@ -72,7 +72,7 @@ fn connections_reach_only_members() {
         match &visit.answer {
             Ok(answer) => {
                 *landed.entry(visit.manner).or_default() += 1;
-                wrong.extend(field.complaint(visit, answer));
+                wrong.extend(field.misdirection(visit, answer));
             }
             Err(error) => *errors.entry((visit.manner, error.clone())).or_default() += 1,
         }

@@ -39,7 +39,7 @@ fn is_only_a(answers: &Met<Vec<String>>) -> bool {
 }
 
 /// A client whose ten sessions are with the pod `a`, while all five pods are endpoints.
-fn settled(name: &str, seconds: u32, arguments: &[&str]) -> Result<(Stage, Process)> {
+fn with_sessions(name: &str, seconds: u32, arguments: &[&str]) -> Result<(Stage, Process)> {
     let mut stage = Stage::new(name, &NAMES, arguments)?;
     let process = stage.process()?;
     stage.apply(&[service().sticky(seconds).endpoints(endpoints(&stage.pods[..1]))])?;
@@ -50,7 +50,7 @@ fn settled(name: &str, seconds: u32, arguments: &[&str]) -> Result<(Stage, Proce
 
 #[test]
 fn a_session_stays_when_endpoints_are_added() -> Result<()> {
-    let (mut stage, process) = settled("affinity", HOURS, &[])?;
+    let (mut stage, process) = with_sessions("affinity", HOURS, &[])?;
     for _ in 0..3 {
         assert_eq!(all(&process), Ok(only_a()));
     }
@@ -93,7 +93,7 @@ fn all_addresses_of_a_port_share_a_session() -> Result<()> {
 /// All processes of a pod are one client. Another pod is another client.
 #[test]
 fn a_client_is_a_network_namespace() -> Result<()> {
-    let (stage, process) = settled("affinity-pods", HOURS, &[])?;
+    let (stage, process) = with_sessions("affinity-pods", HOURS, &[])?;
     let sibling = stage.process()?;
     assert_eq!(all(&sibling), Ok(only_a()));
     let other = stage.world.client("other")?;
@@ -107,7 +107,7 @@ fn a_client_is_a_network_namespace() -> Result<()> {
 
 #[test]
 fn an_endpoint_that_returns_has_no_sessions() -> Result<()> {
-    let (mut stage, process) = settled("affinity-returns", HOURS, &[])?;
+    let (mut stage, process) = with_sessions("affinity-returns", HOURS, &[])?;
     stage.apply(&[service().sticky(HOURS).endpoints(endpoints(&stage.pods[1..]))])?;
     stage.apply(&[service().sticky(HOURS).endpoints(endpoints(&stage.pods))])?;
     let answers = all(&process);
@@ -119,7 +119,7 @@ fn an_endpoint_that_returns_has_no_sessions() -> Result<()> {
 /// An endpoint that takes no new connections keeps no session.
 #[test]
 fn a_terminating_endpoint_loses_its_sessions() -> Result<()> {
-    let (mut stage, process) = settled("affinity-ends", HOURS, &[])?;
+    let (mut stage, process) = with_sessions("affinity-ends", HOURS, &[])?;
     let mut set = endpoints(&stage.pods);
     set[0] = set[0].clone().terminating();
     stage.apply(&[service().sticky(HOURS).endpoints(set)])?;
@@ -131,7 +131,7 @@ fn a_terminating_endpoint_loses_its_sessions() -> Result<()> {
 
 #[test]
 fn switching_affinity_off_removes_the_sessions() -> Result<()> {
-    let (mut stage, process) = settled("affinity-off", HOURS, &[])?;
+    let (mut stage, process) = with_sessions("affinity-off", HOURS, &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     let answers = all(&process);
     assert!(answers.is_ok() && !is_only_a(&answers), "expected no sessions: {answers:?}");
@@ -144,7 +144,7 @@ fn switching_affinity_off_removes_the_sessions() -> Result<()> {
 
 #[test]
 fn sessions_survive_the_agent() -> Result<()> {
-    let (mut stage, process) = settled("affinity-restart", HOURS, &[])?;
+    let (mut stage, process) = with_sessions("affinity-restart", HOURS, &[])?;
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         stage.agent.stop(signal)?;
         assert_eq!(all(&process), Ok(only_a()), "while no agent runs");
@@ -159,7 +159,7 @@ fn sessions_survive_the_agent() -> Result<()> {
 #[test]
 fn the_timeout_runs_from_the_last_connection() -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(2);
-    let (_stage, process) = settled("affinity-timeout", 2, &[])?;
+    let (_stage, process) = with_sessions("affinity-timeout", 2, &[])?;
     assert_eq!(all(&process), Ok(only_a()));
     let since = Instant::now();
     let busy = cluster_ip(1).at(Via::V4, PORTS.start);

@@ -22,13 +22,13 @@ fn run(world: &World, arguments: &[&str]) -> Result<Output> {
 /// Expects one of these exit codes, and an error with all parts.
 fn expect(world: &World, arguments: &[&str], codes: &[i32], parts: &[&str]) -> Result<()> {
     let output = run(world, arguments)?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code().is_some_and(|code| codes.contains(&code)),
         "{arguments:?} should end with {codes:?}: {output:?}"
     );
-    ensure!(parts.iter().all(|part| said.contains(part)), "{arguments:?} should give {parts:?}: {said}");
-    ensure!(!said.contains("panicked"), "{said}");
+    ensure!(parts.iter().all(|part| stderr.contains(part)), "{arguments:?} should give {parts:?}: {stderr}");
+    ensure!(!stderr.contains("panicked"), "{stderr}");
     ensure!(!world.bpffs().exists() || std::fs::read_dir(world.bpffs())?.next().is_none(), "{arguments:?} left pins");
     Ok(())
 }

@@ -88,7 +88,7 @@ fn listens() -> Vec<Listen> {
         .collect()
 }
 
-fn check(process: &Process, from: &str, world: &World, complaints: &mut Vec<String>) {
+fn check(process: &Process, from: &str, world: &World, wrong: &mut Vec<String>) {
     for (via, kind) in Via::ALL.iter().flat_map(|via| Kind::ALL.map(|kind| (*via, kind))) {
         for (transport, action) in Transport::ALL.iter().flat_map(|transport| Action::ALL.map(|action| (*transport, action))) {
             let address = kind.address(world, action as u8, via);
@@ -97,7 +97,7 @@ fn check(process: &Process, from: &str, world: &World, complaints: &mut Vec<Stri
             let took = start.elapsed();
             let expected = action.at(kind).expects(transport, address);
             if !expected.contains(&met) || took > patience(AT_ONCE) {
-                complaints.push(format!(
+                wrong.push(format!(
                     "{from}, {via:?}, {transport:?}, {kind:?} of {action:?} ({address}): {met:?} after {took:?}, expected {:?}",
                     expected[0]
                 ));
@@ -111,9 +111,9 @@ fn every_combination_has_its_action() -> Result<()> {
     let mut stage = Stage::new("matrix", &["a", "b"], &[])?;
     let _node = stage.world.serve(&listens())?;
     stage.apply(&services(&stage))?;
-    let mut complaints = Vec::new();
-    check(&stage.process()?, "from a pod", &stage.world, &mut complaints);
-    check(&Process::on_node(&stage.world)?, "from the node", &stage.world, &mut complaints);
-    assert!(complaints.is_empty(), "{} combinations are wrong:\n{}", complaints.len(), complaints.join("\n"));
+    let mut wrong = Vec::new();
+    check(&stage.process()?, "from a pod", &stage.world, &mut wrong);
+    check(&Process::on_node(&stage.world)?, "from the node", &stage.world, &mut wrong);
+    assert!(wrong.is_empty(), "{} combinations are wrong:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }

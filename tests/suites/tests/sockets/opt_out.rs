@@ -41,7 +41,7 @@ fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
         stage.apply(slice::from_ref(&labelled))?;
         assert_eq!(met(&process), untouched());
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), left_alone(), "an undefined port");
-        assert_eq!(who(&process, Transport::Tcp, cluster_ip(2).at(Via::V4, PORT)), dropped(), "nobody's address");
+        assert_eq!(who(&process, Transport::Tcp, cluster_ip(2).at(Via::V4, PORT)), dropped(), "an address without a Service");
         // The label may be added to a Service and removed from it.
         stage.apply(slice::from_ref(&web))?;
         assert_eq!(met(&process), translated());

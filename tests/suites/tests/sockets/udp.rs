@@ -137,7 +137,7 @@ fn a_socket_connects_to_several_services_in_turn() -> Result<()> {
     for via in Via::ALL {
         let [one, two] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         let plain = Both::of(&stage.pods[1]).at(via, TARGET_PORT);
-        let nobody = cluster_ip(9).at(via, PORT);
+        let unused = cluster_ip(9).at(via, PORT);
         let socket = process.open_for(one, Protocol::Udp)?;
         for (address, pod) in [(one, "a"), (two, "b"), (plain, "b"), (one, "a"), (one, "a"), (plain, "b"), (two, "b")] {
             socket.connect(address)?;
@@ -147,7 +147,7 @@ fn a_socket_connects_to_several_services_in_turn() -> Result<()> {
             assert_eq!(socket.receive()?, expected, "{address}");
         }
         // A failed connect keeps the previous connection of the socket.
-        assert_eq!(socket.connect(nobody), left_alone());
+        assert_eq!(socket.connect(unused), left_alone());
         assert_eq!(
             (socket.peer(), socket.ask()),
             (Ok(two), Ok(answer("b", Transport::UdpConnected))),

@@ -31,9 +31,9 @@ fn readers_find_the_permanent_range() {
     let lookups: Vec<Lookup> = (0..READERS).map(|_| Lookup::load(&pins, CAPACITY).unwrap()).collect();
     let mut maps = BpfMaps::open(&pins).unwrap();
     let prefixes = |number: u8| {
-        let other = |place: u8| format!("172.{}.0.0/16", number.wrapping_add(place));
-        let range = |place: u8| if place == number % 8 { STEADY_RANGE.to_owned() } else { other(place) };
-        (0..8).map(|place| Prefix { range: range(place).parse().unwrap(), allocated: true }).collect::<Vec<_>>()
+        let other = |index: u8| format!("172.{}.0.0/16", number.wrapping_add(index));
+        let range = |index: u8| if index == number % 8 { STEADY_RANGE.to_owned() } else { other(index) };
+        (0..8).map(|index| Prefix { range: range(index).parse().unwrap(), allocated: true }).collect::<Vec<_>>()
     };
     maps.set_prefixes(Family::V4, &prefixes(0)).unwrap();
     let (reads, missed, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));

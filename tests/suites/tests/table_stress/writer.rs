@@ -93,12 +93,12 @@ impl Writer {
             serving: None,
             source_ranges: None,
         };
-        let changed = self.table.replace(&precedence, &[place(service)], vec![(place(service), entry)]);
+        let changed = self.table.replace(&precedence, &[frontend(service)], vec![(frontend(service), entry)]);
         self.apply(&changed);
     }
 
     fn remove(&mut self, service: u16) {
-        let changed = self.table.replace(&precedence(service), &[place(service)], Vec::new());
+        let changed = self.table.replace(&precedence(service), &[frontend(service)], Vec::new());
         self.apply(&changed);
     }
 
@@ -135,7 +135,7 @@ impl Writer {
     }
 }
 
-fn place(service: u16) -> FrontendSpec {
+fn frontend(service: u16) -> FrontendSpec {
     let [high, low] = service.to_be_bytes();
     Frontend { address: [10, 96, high, low].into(), port: 80, protocol: Protocol::Tcp }.into()
 }

@@ -41,10 +41,10 @@ fn a_typo_takes_no_service_away() -> Result<()> {
         ("metadata: {name: web}", "metadata: {nmae: web}", "its former state stays"),
         ("kind: Service", "kin: Service", "its former state stays"),
     ];
-    for (number, (right, wrong, said)) in typos.into_iter().enumerate() {
+    for (number, (right, wrong, part)) in typos.into_iter().enumerate() {
         exchange(&site, "web.yaml", &text(WEB).replace(right, wrong))?;
         let warning = agent.await_log("WARN")?;
-        ensure!(warning.contains(said) && warning.contains("web.yaml"), "{wrong}: {warning}");
+        ensure!(warning.contains(part) && warning.contains("web.yaml"), "{wrong}: {warning}");
         // The agent reads the files in order: a change of the marker shows that it has read the other file too.
         let marker = (format!("10.96.1.{number}"), format!("marker-{number}"));
         exchange(&site, "marker.yaml", &text((&marker.0, &marker.1)))?;
@@ -71,8 +71,8 @@ fn a_repeated_error_is_logged_at_most_once_in_five_seconds() -> Result<()> {
         site.await_services(&[WEB])?;
     }
     let periods = usize::try_from(start.elapsed().as_secs() / 5)?;
-    let (_, said) = agent.stop(Signal::SIGTERM)?;
-    let times = said.lines().filter(|line| line.contains("neither YAML nor JSON")).count();
-    ensure!((1..=periods + 1).contains(&times), "the error was logged {times} times in {:?}:\n{said}", start.elapsed());
+    let (_, log) = agent.stop(Signal::SIGTERM)?;
+    let times = log.lines().filter(|line| line.contains("neither YAML nor JSON")).count();
+    ensure!((1..=periods + 1).contains(&times), "the error was logged {times} times in {:?}:\n{log}", start.elapsed());
     Ok(())
 }

@@ -48,7 +48,7 @@ fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
     let outcome = cleanup(&root)?.expect(1)?;
     for path in left {
         let line = format!("error: left {}: ", path.display());
-        assert!(outcome.stderr.lines().any(|said| said.starts_with(&line)), "{line} {outcome:#?}");
+        assert!(outcome.stderr.lines().any(|error| error.starts_with(&line)), "{line} {outcome:#?}");
         assert!(fs::symlink_metadata(&path).is_ok(), "{} is gone", path.display());
     }
     assert_eq!(outcome.stderr.lines().count(), 14, "{outcome:#?}");
@@ -74,10 +74,10 @@ fn an_agent_keeps_and_names_foreign_pins() -> Result<()> {
     let mut agent = Agent::start(site.run(&["--cleanup-on-exit", "--manifests"])?.arg(site.manifests()))?;
     agent.await_log(&format!("left {}: ", version.join("0/OTHER").display()))?;
     assert_eq!(everything(&version.join("0"))?, [version.join("0/OTHER")]);
-    let (status, said) = agent.stop(Signal::SIGTERM)?;
-    assert_eq!(status.code(), Some(3), "{said}");
+    let (status, log) = agent.stop(Signal::SIGTERM)?;
+    assert_eq!(status.code(), Some(3), "{log}");
     // A repeated warning within seconds is logged once.
-    assert!(said.contains("were left") && said.contains("0/OTHER"), "{said}");
+    assert!(log.contains("were left") && log.contains("0/OTHER"), "{log}");
     assert_eq!(everything(&root)?, [version.clone(), version.join("0"), version.join("0/OTHER")]);
     Ok(())
 }

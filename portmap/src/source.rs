@@ -8,7 +8,7 @@ pub mod manifests;
 mod watches;
 
 use crate::model::event::Event;
-pub use watches::{Outage, Watches, nothing_heard_of};
+pub use watches::{Outage, Watches, failing_watches};
 
 /// The channel of events to the agent's loop.
 pub type Events = tokio::sync::mpsc::Sender<Event>;

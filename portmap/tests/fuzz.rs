@@ -1,7 +1,7 @@
-//! Arbitrary input where input comes from outside: files, objects, words of the command line, and pinned maps that somebody else has
-//! written to. Nothing may crash or run on, and what is sound must be served all the same.
+//! Property tests with arbitrary input from outside: files, objects, command line arguments, and pinned maps with foreign content.
+//! No input may cause a crash or an endless loop, and valid objects must be served.
 //!
-//! `PROPTEST_CASES` is how many of each are tried (256 by default).
+//! `PROPTEST_CASES` is the number of inputs per test (256 by default).
 //!
 //! Needs: nothing.
 #![expect(clippy::expect_used, reason = "a test says what went wrong by panicking")]
@@ -20,10 +20,10 @@ use portmap::{
 use portmap_common::{Choice, Member, Service};
 use proptest::{collection::vec, option, prelude::*};
 
-/// One that must be served whatever stands beside it.
+/// A valid manifest, which must be served beside any other file.
 const SOUND: &str = include_str!("../../docs/examples/web.yaml");
 
-/// All that there is to be changed.
+/// The manifests that are mutated.
 const EXAMPLES: [&str; 4] = [
     SOUND,
     include_str!("../../docs/examples/dns.yaml"),
@@ -31,7 +31,7 @@ const EXAMPLES: [&str; 4] = [
     include_str!("../../docs/examples/outside.yaml"),
 ];
 
-/// What may stand anywhere in a manifest, meant or not.
+/// Texts that replace parts of a manifest.
 const WORDS: [&str; 24] = [
     "null",
     "-1",
@@ -59,7 +59,7 @@ const WORDS: [&str; 24] = [
     "\u{1b}[2J",
 ];
 
-/// Reads a file of this content, and everything that follows from it.
+/// Reads a file with this content and a valid manifest, resolves them, and returns all frontends.
 fn read_and_resolve(content: &[u8]) -> Vec<String> {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("fuzz.yaml"), content).expect("a file");
@@ -76,13 +76,13 @@ fn read_and_resolve(content: &[u8]) -> Vec<String> {
     rows.into_iter().map(|row| row.frontend).collect()
 }
 
-/// An example in which some pieces are replaced by words.
+/// An example with some parts replaced by `WORDS`.
 fn mutated() -> impl Strategy<Value = String> {
     let change = (any::<prop::sample::Index>(), 0..12_usize, prop::sample::select(WORDS.to_vec()));
     (prop::sample::select(EXAMPLES.to_vec()), vec(change, 1..8)).prop_map(|(example, changes)| {
         let mut text: Vec<char> = example.chars().collect();
-        for (place, length, word) in changes {
-            let from = place.index(text.len().max(1));
+        for (position, length, word) in changes {
+            let from = position.index(text.len().max(1));
             let to = (from + length).min(text.len());
             text.splice(from..to, word.chars());
         }
@@ -98,12 +98,12 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
 }
 
-/// Small numbers, which meet others, and any.
+/// Small numbers, which are often equal, and arbitrary ones.
 fn number() -> impl Strategy<Value = u32> {
     prop_oneof![3 => 0..6_u32, 1 => any::<u32>()]
 }
 
-/// As [`number`], in 64 bits.
+/// As [`number`], with 64 bits.
 fn wide_number() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0..6_u64, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1)]
 }
@@ -159,7 +159,7 @@ fn item() -> impl Strategy<Value = Item> {
     ]
 }
 
-/// What may be read from maps that anybody has written to.
+/// Content of maps that another process has changed.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let prefix = (address(), any::<bool>()).prop_map(|(address, allocated)| Prefix { range: address.into(), allocated });
     let parts = (vec((frontend(), found()), 0..8), vec((wide_number(), option::of(owner())), 0..6), vec(item(), 0..10));
@@ -180,23 +180,23 @@ proptest! {
     #[test]
     fn any_bytes_are_a_file(content in vec(any::<u8>(), 0..2048)) {
         let served = read_and_resolve(&content);
-        prop_assert!(!served.is_empty(), "the sound file is served");
+        prop_assert!(!served.is_empty(), "the valid file is served");
     }
 
     #[test]
-    fn any_change_of_a_manifest_is_survived(text in mutated()) {
+    fn any_changed_manifest_is_read_without_a_crash(text in mutated()) {
         read_and_resolve(text.as_bytes());
     }
 
     #[test]
-    fn any_word_is_an_argument_or_an_error(word in "\\PC{0,40}") {
+    fn any_text_is_an_argument_or_an_error(word in "\\PC{0,40}") {
         match word.parse::<Eligible>() {
             Ok(_) => {}
             Err(error) => prop_assert!(error.contains("CIDR"), "{}", error),
         }
     }
 
-    /// Whatever was found, one plan leads to the table, and what that plan writes is sound by itself.
+    /// For any content of the maps, one plan reaches the desired table, and the written maps are consistent.
     #[test]
     fn any_content_of_the_maps_leads_to_the_table(found in snapshot()) {
         let capacity = Capacity { services: 64, backends: 256, affinity_clients: 16 };
@@ -212,11 +212,11 @@ proptest! {
         changes.extend(planner.everything());
         let plan = planner.plan(desired.changed(&changes));
         prop_assert!(plan.left_out.is_empty() || planner.frontends() > 0);
-        // A second look finds nothing to do.
+        // A second plan has no steps.
         let mut again = desired.table().everything();
         again.extend(planner.everything());
         prop_assert!(planner.plan(desired.changed(&again)).steps.is_empty());
-        // On empty maps the same table is written whole.
+        // On empty maps, the whole table is written.
         let mut fresh = Planner::new(capacity, Snapshot::default());
         let mut maps = MemoryMaps::new(capacity);
         apply::apply(&mut maps, &fresh.plan(desired.changed(&desired.table().everything()))).expect("applies");

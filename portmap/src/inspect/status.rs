@@ -13,7 +13,7 @@ use crate::{
         uptime,
     },
     maps::{Capacity, Fullness, bpf::BpfMaps, encode, pin::Pins},
-    source::nothing_heard_of,
+    source::failing_watches,
 };
 
 /// The answer of `portmap status`. Its JSON has these fields in camelCase.
@@ -42,7 +42,7 @@ pub struct Check {
 }
 
 /// Runs the checks. Fails if the pins cannot be read. The cost depends on the entries of AFFINITY only.
-pub fn look(pins: &Pins) -> Result<Health> {
+pub fn check(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let is_running = pins.is_locked()?;
@@ -95,7 +95,7 @@ fn source(state: &State, is_running: bool) -> Check {
     } else {
         format!(
             "{} for {}: the tables stay in force without updates; the agent's log has the reason",
-            nothing_heard_of(&silent_on),
+            failing_watches(&silent_on),
             ago(state.silent_since)
         )
     };
@@ -129,8 +129,8 @@ fn room(state: &State) -> Check {
 
 fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     let mut notes = missing(state);
-    let counts = counts(totals, state, affinity_clients);
-    notes.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    let counts = agent_counts(state).into_iter().chain(program_counts(totals, affinity_clients));
+    notes.extend(counts.filter(|(count, _)| *count > 0).map(|(count, text)| format!("{count} {text}")));
     notes
 }
 
@@ -152,8 +152,24 @@ fn missing(state: &State) -> Vec<String> {
     notes
 }
 
-/// The counts of conflicts, faults, repairs and events, each with the text after it.
-fn counts(totals: &Totals, state: &State, affinity_clients: u32) -> [(u64, &'static str); 11] {
+/// The counts of the agent's conflicts, faults, repairs and unknown namespaces, each with its text.
+fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
+    [
+        (
+            state.contested.into(),
+            "addresses and ports are claimed by several Services, of which one gets each; the agent's log names the others",
+        ),
+        (state.faulty.into(), "Services have settings that are not in effect; the agent's log names them"),
+        (state.repairs, "writes undid changes of the tables by other programs"),
+        (
+            state.namespaces_left_out.into(),
+            "network namespaces are unknown, so source ranges drop the calls of their clients; the agent's log has the reason",
+        ),
+    ]
+}
+
+/// The counts of events in the programs, each with its text.
+fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
     let Totals {
         forwarded: _,
         refused: _,
@@ -166,28 +182,15 @@ fn counts(totals: &Totals, state: &State, affinity_clients: u32) -> [(u64, &'sta
         affinity_clients: ever,
         affinity_over_share,
     } = *totals;
-    let (contested, faulty) = (u64::from(state.contested), u64::from(state.faulty));
-    let repairs = state.repairs;
-    let namespaces_left_out = u64::from(state.namespaces_left_out);
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     [
-        (
-            contested,
-            "addresses and ports are claimed by several Services, of which one gets each; the agent's log names the others",
-        ),
-        (faulty, "Services have settings that are not in effect; the agent's log names them"),
-        (repairs, "writes undid changes of the tables by other programs"),
-        (
-            namespaces_left_out,
-            "network namespaces are unknown, so source ranges drop the calls of their clients; the agent's log has the reason",
-        ),
         (undefined_port, "calls to ports that a Service does not define were refused"),
         (unallocated, "calls to ClusterIPs that no Service has were dropped"),
         (unknown_namespace, "calls from unknown network namespaces or source addresses were dropped by source ranges"),
         (not_admitted, "calls from addresses outside of the source ranges were dropped"),
         (
             forgotten_sockets,
-            "calls were translated without a note on the socket, for want of memory in the kernel; raise net.core.optmem_max",
+            "calls were translated without a note on the socket, for lack of kernel memory; raise net.core.optmem_max",
         ),
         (
             affinity_over_share,

@@ -130,7 +130,7 @@ impl Published {
 
     /// Whether the Services of other proxies are known, which may have ClusterIPs.
     pub fn owners(&self) -> Owners {
-        if self.watches.hears(ObjectKind::OtherService) { Owners::Known } else { Owners::Unknown }
+        if self.watches.is_current(ObjectKind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
 
     /// Whether load balancers may send new connections to this node.

@@ -173,7 +173,7 @@ impl KindWatch<'_> {
         let is_missing = self.kind.is_optional() && matches!(recovery, Recovery::Unserved | Recovery::Forbidden);
         let is_new = failures.report(self.cluster.server(), self.kind, error);
         if !is_missing {
-            self.cluster.watches().fails(self.kind);
+            self.cluster.watches().failed(self.kind);
         } else if is_new {
             // Without access to an optional kind, the agent works as if the kind had no objects.
             self.send(Event::Listed(self.kind, Vec::new())).await?;

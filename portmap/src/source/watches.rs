@@ -53,12 +53,12 @@ pub struct Outage {
 /// A sentence for status pages and `/readyz`.
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {} s", nothing_heard_of(&self.kinds), self.lasting.as_secs())
+        write!(f, "{} for {} s", failing_watches(&self.kinds), self.lasting.as_secs())
     }
 }
 
 /// A sentence about the kinds whose watches fail.
-pub fn nothing_heard_of(kinds: &[ObjectKind]) -> String {
+pub fn failing_watches(kinds: &[ObjectKind]) -> String {
     let names: Vec<String> = kinds.iter().map(ObjectKind::to_string).collect();
     format!("the watch of {} fails", names.join(", "))
 }
@@ -75,17 +75,17 @@ impl Watches {
     }
 
     /// Records that a watch has sent a request.
-    pub fn asks(&self, kind: ObjectKind) {
+    pub fn requested(&self, kind: ObjectKind) {
         self.lock().waiting.entry(kind).or_insert_with(Instant::now);
     }
 
     /// Records that a watch failed.
-    pub fn fails(&self, kind: ObjectKind) {
+    pub fn failed(&self, kind: ObjectKind) {
         self.lock().failing.entry(kind).or_insert_with(Instant::now);
     }
 
     /// Records that a watch works. Returns whether it failed before.
-    pub fn works(&self, kind: ObjectKind) -> bool {
+    pub fn succeeded(&self, kind: ObjectKind) -> bool {
         let mut states = self.lock();
         let was_slow = states.waiting.remove(&kind).is_some_and(|since| since.elapsed() >= SLOW);
         let has_failed = states.failing.remove(&kind).is_some();
@@ -99,7 +99,7 @@ impl Watches {
     ///
     /// The watches are independent. A Service that moves from one watch to another may be missing in both while one of them is
     /// late.
-    pub fn hears(&self, kind: ObjectKind) -> bool {
+    pub fn is_current(&self, kind: ObjectKind) -> bool {
         let states = self.lock();
         let is_slow = states.waiting.get(&kind).is_some_and(|since| since.elapsed() >= SLOW);
         let is_behind = states.resumed.get(&kind).is_some_and(|since| since.elapsed() < CATCH_UP);
@@ -130,12 +130,12 @@ mod tests {
     #[test]
     fn an_outage_is_reported_after_some_time() {
         let watches = Watches::default();
-        watches.fails(ObjectKind::Slice);
+        watches.failed(ObjectKind::Slice);
         assert_eq!(watches.outage(), None, "the watch fails since a moment");
 
         watches.lock().failing.insert(ObjectKind::Slice, ago(20));
         watches.lock().failing.insert(ObjectKind::Node, ago(30));
-        watches.fails(ObjectKind::Service);
+        watches.failed(ObjectKind::Service);
         let outage = watches.outage().expect("an outage");
         assert_eq!(outage.kinds, [ObjectKind::Slice, ObjectKind::Node]);
         assert_eq!(outage.lasting.as_secs(), 30);
@@ -145,30 +145,30 @@ mod tests {
     fn a_watch_that_works_again_has_no_outage() {
         let watches = Watches::default();
         watches.lock().failing.insert(ObjectKind::Slice, ago(20));
-        watches.fails(ObjectKind::Slice);
+        watches.failed(ObjectKind::Slice);
         assert!(watches.outage().is_some(), "the time of the first failure counts");
-        assert!(watches.works(ObjectKind::Slice));
-        assert!(!watches.works(ObjectKind::Slice));
+        assert!(watches.succeeded(ObjectKind::Slice));
+        assert!(!watches.succeeded(ObjectKind::Slice));
         assert_eq!(watches.outage(), None);
     }
 
     #[test]
     fn a_watch_is_up_to_date_some_time_after_a_delay() {
         let watches = Watches::default();
-        watches.asks(ObjectKind::Slice);
-        assert!(watches.hears(ObjectKind::Slice), "the request is a moment old");
-        assert!(!watches.works(ObjectKind::Slice));
-        assert!(watches.hears(ObjectKind::Slice), "a quick response is no delay");
+        watches.requested(ObjectKind::Slice);
+        assert!(watches.is_current(ObjectKind::Slice), "the request is a moment old");
+        assert!(!watches.succeeded(ObjectKind::Slice));
+        assert!(watches.is_current(ObjectKind::Slice), "a quick response is no delay");
 
         watches.lock().waiting.insert(ObjectKind::Slice, ago(1));
-        assert!(!watches.hears(ObjectKind::Slice), "there is no response");
-        watches.works(ObjectKind::Slice);
-        assert!(!watches.hears(ObjectKind::Slice), "delayed events may still arrive");
+        assert!(!watches.is_current(ObjectKind::Slice), "there is no response");
+        watches.succeeded(ObjectKind::Slice);
+        assert!(!watches.is_current(ObjectKind::Slice), "delayed events may still arrive");
         watches.lock().resumed.insert(ObjectKind::Slice, ago(2));
-        assert!(watches.hears(ObjectKind::Slice));
+        assert!(watches.is_current(ObjectKind::Slice));
 
-        watches.fails(ObjectKind::Slice);
-        assert!(!watches.hears(ObjectKind::Slice), "the watch fails");
-        assert!(watches.hears(ObjectKind::Service), "that is another watch");
+        watches.failed(ObjectKind::Slice);
+        assert!(!watches.is_current(ObjectKind::Slice), "the watch fails");
+        assert!(watches.is_current(ObjectKind::Service), "that is another watch");
     }
 }

@@ -94,7 +94,7 @@ impl Cluster {
     async fn send(&self, kind: ObjectKind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let not_before = self.access.lock().await.not_before;
         sleep_until(not_before).await;
-        self.watches.asks(kind);
+        self.watches.requested(kind);
         let (client, number) = self.client_now().await;
         let outcome = client.send(request).await;
         let Ok(response) = outcome else {
@@ -131,7 +131,7 @@ impl Cluster {
 
     /// Records a successful response to a request of the client with this number.
     async fn answered(&self, kind: ObjectKind, client: u64) {
-        if self.watches.works(kind) {
+        if self.watches.succeeded(kind) {
             tracing::info!("{kind} are watched again");
         }
         if self.access.lock().await.earlier == client && self.connector.answered() == Some(Route::Translated) {

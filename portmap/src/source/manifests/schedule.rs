@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(read_at(&changes), 2_030 * MS);
     }
 
-    /// As editors save: the old file away, a new one in its place.
+    /// The case of editors that move the old file away and create a new one.
     #[test]
     fn a_file_that_comes_back_was_never_gone() {
         assert_eq!(read_at(&[(0, FileChange::Removed), (20, FileChange::Written), (30, FileChange::Closed)]), 30 * MS + QUIET);

@@ -35,7 +35,7 @@ const KERNEL_FILES: [&str; 2] = ["maps.debug", "progs.debug"];
 /// Detaches the programs and removes the pins of all sets. Continues after an error. Returns the paths of the removed pins, and
 /// an error for each object that stays.
 ///
-/// Fails, and removes nothing, if no object in the directory is portmap's.
+/// Fails, and removes nothing, if the directory has objects and none of them is portmap's.
 pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
     let Some(root) = Directory::open(pins.root())? else { return Ok((Vec::new(), Vec::new())) };
     let root = Rc::new(root);
@@ -61,6 +61,7 @@ pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
     find_set(set).map_or_else(|error| vec![error], |search| search.remove().1)
 }
 
+/// Searches one set.
 fn find_set(set: &Pins) -> Result<Search> {
     let mut search = Search::new()?;
     let (abi, number) = set.numbers();

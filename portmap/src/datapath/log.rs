@@ -93,10 +93,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_so_many_are_passed_on() {
+    fn records_beyond_the_limit_are_dropped() {
         let (limited, start) = (Limited::default(), Instant::now());
-        let admitted = (0..MAX_RECORDS + 10).filter(|_| limited.admit(start).0).count();
-        assert_eq!(u32::try_from(admitted).ok(), Some(MAX_RECORDS));
+        let logged = (0..MAX_RECORDS + 10).filter(|_| limited.admit(start).0).count();
+        assert_eq!(u32::try_from(logged).ok(), Some(MAX_RECORDS));
         assert_eq!(limited.admit(start + PERIOD), (true, 10));
         assert_eq!(limited.admit(start + PERIOD), (true, 0));
     }

@@ -45,7 +45,7 @@ mod tests {
     use crate::model::Protocol;
 
     #[test]
-    fn what_is_encoded_reads_back() {
+    fn a_name_reads_back() {
         let service = ObjectName::new("default", "web");
         let owner = ServicePort { service, port: "http".into(), protocol: Protocol::Udp };
         assert_eq!(name(&owner).ok().and_then(|name| owner_of(&name)), Some(owner));

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds everything and becomes `portmap-bench`.
+//! `cargo xtask bench`: builds the workspace and executes `portmap-bench` in place of this process.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -9,17 +9,18 @@ use crate::launch;
 
 /// Measure portmap on this machine
 ///
-/// NAME is `connect` (what clients pay for calls through portmap, against direct ones), `sync` (from objects in memory to the
-/// kernel's tables), `lookup` (one look-up of the programs) or `memory` (what the agent keeps of a real API server's objects). What follows it goes to the measurement; `cargo xtask bench NAME --help` shows its options. Needs root.
+/// `connect` measures clients' socket calls through portmap, compared with direct calls. `sync` measures the time from objects in
+/// memory to the BPF maps. `lookup` measures the look-ups of the BPF programs. `memory` measures the agent's memory with a real API
+/// server. `cargo xtask bench NAME --help` lists the arguments of a measurement. Needs root.
 #[derive(clap::Args)]
 #[command(override_usage = "cargo xtask bench <NAME> [ARGS]...")]
 pub struct BenchArgs {
-    /// Which measurement, and its arguments
+    /// The measurement and its arguments
     #[arg(value_name = "NAME", required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
 
-/// Does not return when it succeeds.
+/// Executes `portmap-bench`. Returns only if that fails.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     match launch::become_program("portmap-bench", &args.words)? {}
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: builds everything and becomes `portmap-demo`.
+//! `cargo xtask demo`: builds the workspace and executes `portmap-demo` in place of this process.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -7,22 +7,22 @@ use anyhow::Result;
 
 use crate::launch;
 
-/// Show portmap at work: pods in a little world of network namespaces, the real agent, real connections
+/// Show portmap step by step: pods as network namespaces, the real agent and real connections
 ///
-/// Builds everything, makes client and pods as network namespaces of their own (nothing leaves the machine, the machine's root
-/// cgroup is not touched), applies the manifests in docs/examples, runs the agent and connects. Needs root. Ends clean, also on Ctrl-C.
+/// Builds the workspace, makes the pods of the manifests in docs/examples, runs the agent on these manifests, and connects. No packet
+/// leaves the machine, and portmap is not attached to the root cgroup. Removes everything at the end, also after Ctrl-C. Needs root.
 #[derive(clap::Args)]
 pub struct DemoArgs {
-    /// Leave the world running and print how to look around in it
+    /// Keep pods and agent running after the steps, and print commands to explore them
     #[arg(long)]
     keep: bool,
 
-    /// Further arguments for portmap-demo
+    /// More arguments for portmap-demo
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
-/// Does not return when it succeeds.
+/// Executes `portmap-demo`. Returns only if that fails.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let keep = args.keep.then(|| OsString::from("--keep"));
     let args: Vec<OsString> = keep.into_iter().chain(args.args.iter().cloned()).collect();

@@ -1,4 +1,4 @@
-//! Building the workspace's programs in release mode, and becoming one of them.
+//! Builds the workspace's programs in release mode, and executes one of them in place of this process.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::setup::{self, Purpose};
 use crate::{program, workspace};
 
-/// Sets up what is missing, builds, and replaces this process by `<target>/release/<name>`, so that signals reach it directly.
+/// Installs missing tools, builds, and replaces this process by `<target>/release/<name>`, which then gets signals directly.
 pub fn become_program(name: &str, args: &[OsString]) -> Result<Infallible> {
     if !program::is_root() {
         bail!("{name} makes network namespaces and loads BPF programs: run this command as root");

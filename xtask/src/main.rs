@@ -1,8 +1,7 @@
 //! The project's own commands: `cargo xtask setup | demo | bench | test | lint`.
 //!
-//! One file per command. Each of them first makes sure that the tools it needs are there ([`setup::ensure`]), so that a fresh clone
-//! on a machine with only rustup needs no other preparation. What is built and run, and how, is the business of `portmap` and
-//! of the crates below `tests`; nothing of portmap itself lives here, which keeps this crate quick to build.
+//! Each command has one file. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only rustup. The
+//! commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds quickly.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -20,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// The commands of the portmap project. Every one of them sets up by itself what it needs.
+/// The commands of the portmap project. Each command installs the tools that it needs.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {

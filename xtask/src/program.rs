@@ -1,4 +1,4 @@
-//! Finding and running other programs.
+//! Finds and runs other programs.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::workspace;
 
-/// Where Debian keeps `ip`, `nft` and `bpftool`: not on everybody's PATH.
+/// Directories of `ip`, `nft` and `bpftool` in Debian, which are not on every user's PATH.
 const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// PATH, and around it the directories that the set-up installs programs into.
+/// The search path for programs: this workspace's own Go, PATH, cargo's programs and the system directories.
 pub fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = own_go().into_iter().chain(env::split_paths(&path)).collect();
@@ -25,31 +25,31 @@ pub fn search_path() -> OsString {
     env::join_paths(dirs).unwrap_or(path)
 }
 
-/// Where `cargo install` puts programs.
+/// The directory into which `cargo install` puts programs.
 fn cargo_bin() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
     Some(home.join("bin"))
 }
 
-/// Where the set-up has put Go, which it does when the system's is too old.
+/// The directory of the Go that the set-up has installed for this workspace, if the system's Go is too old.
 fn own_go() -> Option<PathBuf> {
     Some(workspace::tools_dir().ok()?.join("go/bin")).filter(|dir| dir.is_dir())
 }
 
-/// The path of the program `name`, if it is installed.
+/// The path of the program `name` on [`search_path`], if it is installed.
 pub fn find(name: &str) -> Option<PathBuf> {
     env::split_paths(&search_path()).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// The program `name`, looked up as [`find`] does, and finding others the same way.
+/// A command of the program `name`. It and its child processes are found on [`search_path`].
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", search_path());
     command
 }
 
-/// Runs it to its end with its output on the screen: all of it on standard error, as standard output is for our own results.
+/// Runs a command to its end. Its output goes to standard error, because standard output is for the results of this program.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = describe(command);
     let status = command.stdout(Stdio::from(io::stderr())).status().with_context(|| format!("failed to start `{shown}`"))?;
@@ -59,25 +59,25 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs it to its end and returns what it printed; what it printed to standard error becomes part of the error if it fails.
+/// Runs a command to its end and returns its standard output. If it fails, the error has the first line of its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = describe(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to start `{shown}`"))?;
     if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let reason = complaint.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let reason = errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("it printed no error");
         bail!("`{shown}` failed ({}): {}", output.status, reason.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command line as one would type it.
+/// The command line as text.
 fn describe(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether this process may do what only root may.
+/// Whether the effective user of this process is root.
 pub fn is_root() -> bool {
     // The line is "Uid: real effective saved filesystem".
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -85,7 +85,7 @@ pub fn is_root() -> bool {
     uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
 }
 
-/// The dotted number in `text` that stands first: `[1, 26, 8]` in `go version go1.26.8 linux/amd64`.
+/// The first dotted number in `text`: `[1, 26, 8]` in `go version go1.26.8 linux/amd64`.
 pub fn version(text: &str) -> Option<Vec<u32>> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let digits = text[start..].split(|c: char| !(c.is_ascii_digit() || c == '.')).next()?;

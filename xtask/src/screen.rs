@@ -1,30 +1,30 @@
-//! The lines that say how far a command has come.
+//! Prints progress and result lines.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write};
 
-/// How a line begins.
+/// The state of a step, shown at the beginning of a line.
 #[derive(Clone, Copy)]
 pub enum Mark {
-    /// It is there, or it worked.
+    /// The tool is installed.
     Done,
-    /// It is being worked on.
+    /// The installation is running.
     Doing,
-    /// It is not there, or it failed.
+    /// The tool is missing, or its installation failed.
     Missing,
 }
 
-/// Where the lines go. They are coloured on a terminal only, and not with `NO_COLOR`.
+/// The output of the lines. They have colours on a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy)]
 pub enum Screen {
-    /// The command's own result.
+    /// Standard output, for the command's result.
     Stdout,
-    /// What happens on the way to another result.
+    /// Standard error, for progress.
     Stderr,
 }
 
 impl Screen {
-    /// A line that begins with a mark; `note` follows it less prominently.
+    /// Prints a line with a mark. `note` follows the text in a less prominent colour.
     pub fn marked(self, mark: Mark, text: &str, note: &str) {
         let (glyph, colour) = match mark {
             Mark::Done => ("✓", "32"),
@@ -34,21 +34,21 @@ impl Screen {
         self.line(&format!("{} {text} {}", self.paint(colour, glyph), self.paint("2", &format!("· {note}"))));
     }
 
-    /// A plain line.
+    /// Prints a plain line.
     pub fn line(self, text: &str) {
-        // A reader that went away is no reason to stop half-way.
+        // A closed output does not stop the command.
         match self {
             Self::Stdout => writeln!(io::stdout(), "{text}").ok(),
             Self::Stderr => writeln!(io::stderr(), "{text}").ok(),
         };
     }
 
-    /// A line that stands out.
+    /// Prints a line in bold.
     pub fn title(self, text: &str) {
         self.line(&self.paint("1", text));
     }
 
-    /// Whether colours are wanted here.
+    /// Whether this output has colours.
     pub fn coloured(self) -> bool {
         let terminal = match self {
             Self::Stdout => io::stdout().is_terminal(),

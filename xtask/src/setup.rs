@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: everything that building, running and testing portmap needs, put there without a person.
+//! `cargo xtask setup`: installs the tools for building, running and testing portmap, without questions.
 //!
-//! A [`Step`] is one thing that must be there. Steps know how to check for it and, where that can be automated, how to install it. The
-//! other commands come through [`ensure`], which only checks when nothing is missing.
+//! A [`Step`] is one requirement. It checks whether the requirement is met and, if that can be automated, installs what is missing.
+//! The other commands call [`ensure`], which only checks if nothing is missing.
 
 mod apt;
 pub mod debian;
@@ -21,20 +21,19 @@ use anyhow::{Context as _, Result, bail};
 use crate::screen::{Mark, Screen};
 use crate::workspace;
 
-/// Install what building, running and testing portmap needs
+/// Install the tools for building, running and testing portmap
 ///
-/// Checks each thing first and installs only what is missing: a nightly Rust and its sources for the BPF programs, bpf-linker, system
-/// programs (with apt, as root on Debian and Ubuntu), Go for the test control plane, qemu for the tests on other
-/// kernels. Can be interrupted and repeated at any time. The
-/// other commands do the same by themselves.
+/// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the tests:
+/// system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, and qemu for other kernels. It can be
+/// interrupted and repeated at any time. The other commands install the tools that they need too.
 #[derive(clap::Args)]
 pub struct SetupArgs {
-    /// Only say what is there and what is missing; exit with 1 if anything is missing
+    /// Only report installed and missing tools; exit with 1 if a tool is missing
     #[arg(long)]
     check: bool,
 }
 
-/// What a step's result is needed for.
+/// The task that needs a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Compiling portmap.
@@ -47,21 +46,21 @@ pub enum Purpose {
     Machines,
 }
 
-/// One thing that must be there.
+/// One requirement.
 trait Step {
-    /// The thing.
+    /// The name of the requirement, for people.
     fn name(&self) -> &'static str;
-    /// Why it is needed.
+    /// The use of it, for people.
     fn why(&self) -> &'static str;
-    /// What for.
+    /// The task that needs it.
     fn purpose(&self) -> Purpose;
-    /// What is there, as people call it with its version; an error says what is missing.
+    /// Returns the name and version of the installed tool. The error names what is missing.
     fn check(&self) -> Result<String>;
-    /// Puts it there. Safe to repeat, also after an interruption. Fails with what to do where it cannot be automated.
+    /// Installs the tool. It can be repeated, also after an interruption. If it cannot be automated, the error has the instructions.
     fn install(&self) -> Result<()>;
 }
 
-/// In the order in which they need each other.
+/// All steps. Each step comes after the steps that it depends on.
 const STEPS: [&dyn Step; 10] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
@@ -75,22 +74,22 @@ const STEPS: [&dyn Step; 10] = [
     &programs::MACHINES,
 ];
 
-/// A thing that is missing.
+/// A requirement that is not met.
 pub struct Gap {
-    /// What it was needed for.
+    /// The task that needs it.
     pub purpose: Purpose,
-    /// What is wrong with it, beginning with its name.
+    /// Its name, and the reason why it is missing.
     pub reason: String,
 }
 
-/// The command itself.
+/// Checks all steps, and installs missing tools unless `--check` is given.
 pub fn run(args: &SetupArgs) -> Result<ExitCode> {
     let begin = Instant::now();
     let lock = if args.check { None } else { Some(lock()?) };
     let mut missing = Vec::new();
     for step in STEPS {
         match step.check() {
-            Ok(found) => Screen::Stdout.marked(Mark::Done, &format!("{found} (already there)"), step.why()),
+            Ok(found) => Screen::Stdout.marked(Mark::Done, &format!("{found} (already installed)"), step.why()),
             Err(reason) if args.check => {
                 Screen::Stdout.marked(Mark::Missing, &format!("{}: {reason:#}", step.name()), step.why());
                 missing.push(step.name());
@@ -105,14 +104,14 @@ pub fn run(args: &SetupArgs) -> Result<ExitCode> {
 fn conclude(missing: &[&str], begin: Instant) -> ExitCode {
     let elapsed = begin.elapsed().as_secs_f32();
     if missing.is_empty() {
-        Screen::Stdout.line(&format!("everything is there ({elapsed:.1} s)"));
+        Screen::Stdout.line(&format!("everything is installed ({elapsed:.1} s)"));
         return ExitCode::SUCCESS;
     }
     Screen::Stdout.line(&format!("missing: {} ({elapsed:.1} s)", missing.join(", ")));
     ExitCode::FAILURE
 }
 
-/// Installs what is missing for these purposes and returns what still is. Quiet and quick when all is there.
+/// Installs the missing tools for these tasks, and returns those that are still missing. Prints nothing if nothing is missing.
 pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     let wanted = STEPS.into_iter().filter(|step| purposes.contains(&step.purpose()));
     let absent: Vec<_> = wanted.filter(|step| step.check().is_err()).collect();
@@ -122,7 +121,7 @@ pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     let _lock = lock()?;
     let mut gaps = Vec::new();
     for step in absent {
-        // Another set-up may have put it there while this one waited for the lock.
+        // Another set-up may have installed it while this one waited for the lock.
         let Err(reason) = step.check() else { continue };
         if let Err(reason) = install(step, &reason, Screen::Stderr) {
             gaps.push(Gap { purpose: step.purpose(), reason: format!("{}: {reason:#}", step.name()) });
@@ -131,7 +130,7 @@ pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     Ok(gaps)
 }
 
-/// As [`ensure`], for those who cannot do without.
+/// As [`ensure`], but fails if a tool is still missing.
 pub fn require(purposes: &[Purpose]) -> Result<()> {
     match ensure(purposes)?.first() {
         None => Ok(()),
@@ -139,7 +138,7 @@ pub fn require(purposes: &[Purpose]) -> Result<()> {
     }
 }
 
-/// Installs, checks the result, and says so.
+/// Installs a tool, checks the result, and prints both.
 fn install(step: &dyn Step, reason: &anyhow::Error, screen: Screen) -> Result<()> {
     screen.marked(Mark::Doing, &format!("{}: {reason:#}", step.name()), step.why());
     let begin = Instant::now();
@@ -157,7 +156,7 @@ fn install(step: &dyn Step, reason: &anyhow::Error, screen: Screen) -> Result<()
     }
 }
 
-/// Lets one set-up at a time work for this workspace, until the file is dropped.
+/// Takes the lock of the set-up, so that only one runs at a time in this workspace. Dropping the file releases it.
 fn lock() -> Result<File> {
     let path = workspace::tools_dir()?.join("setup.lock");
     let dir = path.parent().unwrap_or(&path);

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every suite that this machine can run, one after the other, and their counts.
+//! `cargo xtask test`: runs all suites that this machine can run, one after the other, and counts their tests.
 
 mod earlier;
 mod failures;
@@ -25,27 +25,26 @@ use crate::{launch, workspace};
 
 /// Run all tests that this machine can run
 ///
-/// Unit, golden and property tests first, then the suites that need root and a kernel with cgroup v2, then those against the real API
-/// server, which need Go; at last some of them on other kernels, in virtual machines. What cannot run here is skipped with its reason
-/// and counted. The last line is the count.
+/// The order is: unit, golden and property tests; suites that need root and a kernel with cgroup v2; suites with the real API server,
+/// which need Go; and some suites on other kernels, in virtual machines. Suites that cannot run here are skipped with a reason. The
+/// last line has the numbers of passed, failed and skipped tests.
 #[derive(clap::Args)]
 pub struct TestArgs {
-    /// Only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
+    /// Run only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// Only on other kernels, and all that can run there: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest; all of them if none is named
+    /// Run all suites that need only a kernel on these kernels: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest [default: all]
     #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     kernels: Option<Vec<String>>,
-    /// Only the comparison with this proxy, and much longer: hundreds of rounds of changes
+    /// Run only the comparison with this proxy, with hundreds of rounds of changes
     #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
     peer: Option<Peer>,
-    /// Only the suites that let everything happen to the agent, and much longer: ten minutes of ends, starts and upgrades, also
-    /// from and to earlier builds
+    /// Run only the suites that end, start and upgrade the agent at random, for ten minutes, also from and to earlier builds
     #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
     chaos: bool,
 }
 
-/// The command itself.
+/// Runs the selected suites. Fails with exit code 1 if a test fails.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
@@ -53,7 +52,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     }
     let matrix = matrix(args)?;
     let (mut suites, names) = select(suite::all()?, args);
-    // The suites start the agent that was built last.
+    // The suites start the agent of the release profile, so build it first.
     launch::build()?;
     let mut total = Tally::default();
     let mut remarks = Vec::new();
@@ -74,7 +73,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     conclude(total, &remarks, args)
 }
 
-/// Which other kernels to boot: those asked for, or the few of a general run.
+/// The other kernels to boot: those of the arguments, or the quick selection in a general run.
 fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     if args.peer.is_some() || args.chaos {
         return Ok(None);
@@ -88,7 +87,7 @@ fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     }
 }
 
-/// A filter that is a suite's name selects suites, the others select tests in them.
+/// The suites to run, and the filters for tests' names. A filter that is a suite's name selects the suite.
 fn select(suites: Vec<Suite>, args: &TestArgs) -> (Vec<Suite>, Vec<String>) {
     if args.kernels.is_some() {
         return (Vec::new(), Vec::new());
@@ -116,7 +115,7 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     }
     Screen::Stdout.title(&format!("\nsuite {}", suite.name));
     if suite.needs.contains(&Purpose::ControlPlane) {
-        Screen::Stdout.line("against the real API server; building it takes about five minutes the first time");
+        Screen::Stdout.line("this suite uses the real API server; the first build of it takes about five minutes");
     }
     let (tally, skips, failures) = run_suite(suite, names)?;
     remarks.extend(skips);
@@ -126,15 +125,15 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     Ok(tally)
 }
 
-/// Runs one suite with its output passed through, counts, and keeps what is said of skips and failures.
+/// Runs one suite and passes its output through. Returns the counts, the lines of skipped tests, and the failures.
 fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Vec<String>, Failures)> {
     let mut child = command(suite, names).stdout(Stdio::piped()).spawn().context("failed to start cargo test")?;
-    let output = child.stdout.take().context("failed to read what the tests print")?;
+    let output = child.stdout.take().context("cargo test has no standard output")?;
     let (tally, skips, failures) = pass_through(BufReader::new(output))?;
     let status = child.wait().context("failed to wait for cargo test")?;
-    // A suite that does not compile, or whose process dies, prints no result.
-    let died = !status.success() && tally.failed == 0;
-    Ok((Tally { failed: tally.failed + usize::from(died), ..tally }, skips, failures))
+    // A suite that does not compile, or whose process crashes, prints no result; count it as one failure.
+    let crashed = !status.success() && tally.failed == 0;
+    Ok((Tally { failed: tally.failed + usize::from(crashed), ..tally }, skips, failures))
 }
 
 fn command(suite: &Suite, names: &[String]) -> Command {
@@ -144,7 +143,7 @@ fn command(suite: &Suite, names: &[String]) -> Command {
     if Screen::Stdout.coloured() {
         cargo.args(["--color", "always"]);
     }
-    // Each of these tests is a little world of processes.
+    // Each of these tests starts many processes, so only two run at a time.
     if suite.needs.contains(&Purpose::Kernel) {
         cargo.arg("--test-threads=2");
     }
@@ -155,18 +154,18 @@ fn command(suite: &Suite, names: &[String]) -> Command {
 fn pass_through(mut output: impl BufRead) -> Result<(Tally, Vec<String>, Failures)> {
     let (mut tally, mut skips, mut failures) = (Tally::default(), Vec::new(), Failures::default());
     let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line).context("failed to read what the tests print")? > 0 {
+    while output.read_until(b'\n', &mut line).context("failed to read the output of the tests")? > 0 {
         io::stdout().write_all(&line).ok();
         let text = String::from_utf8_lossy(&line);
         tally += Tally::of_line(&text).unwrap_or_default();
         skips.extend(Tally::skip_of_line(&text).map(str::to_owned));
-        failures.take(&text);
+        failures.add_line(&text);
         line.clear();
     }
     Ok((tally.with_skips(skips.len()), skips, failures))
 }
 
-/// What went wrong in short, and the count as the last line.
+/// Prints the skipped and failed suites, and the counts as the last line.
 fn conclude(total: Tally, remarks: &[String], args: &TestArgs) -> Result<ExitCode> {
     if total == Tally::default() && !args.filters.is_empty() {
         bail!("no test matches {}", args.filters.join(" "));

@@ -1,4 +1,4 @@
-//! Where things are in this workspace, and cargo as it must be called for it.
+//! Paths of this workspace, and commands of cargo with the environment that it needs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,14 @@ use anyhow::{Context as _, Result};
 use crate::program;
 use crate::setup::toolchain;
 
-/// The variables that `cargo run` sets for the program it runs. Some build scripts ask to be run again when one of them changes, so
-/// passing them on would build those crates anew at each change between `cargo build` and `cargo xtask`.
+/// Prefixes of the variables that `cargo run` sets for its program.
+///
+/// Some build scripts run again if one of these changes. So they are not passed on: otherwise `cargo build` and `cargo xtask` would
+/// rebuild these crates alternately.
 const SET_BY_CARGO_RUN: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
 
-/// What xtask builds, checks and tests: one profile, and always the same packages, as another selection gives dependencies other
-/// features and builds them again. portmap's build script builds `portmap-ebpf`, for its own target.
+/// Cargo's arguments for the packages that xtask builds and tests. Another profile or selection would change the features of
+/// dependencies and rebuild them. `portmap-ebpf` has another target, and portmap's build script builds it.
 pub const SELECTION: [&str; 4] = ["--release", "--workspace", "--exclude", "portmap-ebpf"];
 
 /// The directory of the workspace's `Cargo.toml`.
@@ -23,31 +25,31 @@ pub fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Cargo's target directory: the one that this very program was built into.
+/// Cargo's target directory, from the path of this program.
 pub fn target_dir() -> Result<PathBuf> {
-    let program = env::current_exe().context("failed to find this program's own path")?;
+    let program = env::current_exe().context("failed to get the path of this program")?;
     let target = program.ancestors().nth(2).context("failed to find the target directory above this program")?;
     Ok(target.to_path_buf())
 }
 
-/// Where the set-up puts tools that are for this workspace only.
+/// The directory of tools that the set-up installs for this workspace only.
 pub fn tools_dir() -> Result<PathBuf> {
     Ok(target_dir()?.join("tools"))
 }
 
-/// `cargo`, in the workspace, with the environment that building portmap needs.
+/// A command of cargo in the workspace, with the environment for building portmap.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     prepare(&mut cargo);
     cargo
 }
 
-/// `cargo` of the toolchain that compiles the BPF programs.
+/// A command of cargo of the toolchain that compiles the BPF programs.
 pub fn bpf_cargo() -> Result<Command> {
     let mut cargo = program::command("rustup");
     cargo.args(["run", &toolchain::chosen()?.name, "cargo"]);
     prepare(&mut cargo);
-    // Cargo believes a `CARGO` that it inherits, and would hand its subcommands the other toolchain's.
+    // With an inherited `CARGO`, the subcommands would use the other toolchain's cargo.
     cargo.env_remove("CARGO");
     Ok(cargo)
 }
@@ -59,9 +61,9 @@ fn prepare(cargo: &mut Command) {
             cargo.env_remove(name);
         }
     }
-    // Meant for the build inside portmap's build script (.cargo/config.toml); `cargo run` passes it on.
+    // .cargo/config.toml sets this for the build inside portmap's build script, and `cargo run` passes it on.
     cargo.env_remove("CARGO_TERM_QUIET");
-    // Left unset where the default fits, so that a plain `cargo build` finds nothing changed.
+    // The variable stays unset for the default toolchain, so that a plain `cargo build` sees no change.
     if let Ok(chosen) = toolchain::chosen()
         && chosen.name != toolchain::DEFAULT
     {

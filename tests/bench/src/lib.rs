@@ -1,9 +1,12 @@
 //! `portmap-bench`: measures the cost of portmap on this machine.
 //!
-//! [`connect`] measures clients' socket calls, [`sync`] the agent's stages, [`lookup`] the look-ups of the BPF programs, and
-//! [`memory`] the memory of an agent with a real API server. The first three fill real maps from an artificial [`cluster`] with the
-//! agent's own [`stages`]. Each returns a [`Report`]. Dropping a measurement's future removes everything that it made ([`tables`],
-//! [`portmap_harness::world`]).
+//! - [`connect`] measures clients' socket calls.
+//! - [`sync`] measures the agent's stages.
+//! - [`lookup`] measures the look-ups of the BPF programs.
+//! - [`memory`] measures the memory of an agent with a real API server.
+//!
+//! The first three fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`]. Dropping
+//! a measurement's future removes everything that it made ([`tables`], [`portmap_harness::world`]).
 //!
 //! Compare figures of the same run only; they differ between machines.
 #![forbid(unsafe_code)]

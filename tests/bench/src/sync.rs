@@ -1,7 +1,11 @@
 //! Measures the time that the agent needs from objects in memory to the BPF maps.
 //!
-//! There are four measurements: a full load into empty maps (the first start on a node), a restart on filled maps (an upgrade of
-//! the agent), a change of one endpoint (normal operation), and one huge Service.
+//! There are four measurements:
+//!
+//! - a full load into empty maps, as at the first start on a node;
+//! - a restart on filled maps, as at an upgrade of the agent;
+//! - a change of one endpoint, as in normal operation;
+//! - one huge Service.
 
 use std::time::{Duration, Instant};
 

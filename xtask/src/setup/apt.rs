@@ -1,4 +1,4 @@
-//! System packages, where that is apt's business and we are root; elsewhere the command for a person to type.
+//! Installs system packages with apt, as root. Without apt or root, the error has the command for the user.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,44 +7,44 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::program;
 
-/// The lists were downloaded by this process.
+/// Whether this process has downloaded the package lists.
 static UPDATED: AtomicBool = AtomicBool::new(false);
 
-/// Installs packages, named as in Debian.
+/// Installs packages by their Debian names.
 pub fn install(packages: &[String]) -> Result<()> {
     let packages = packages.join(" ");
     if program::find("apt-get").is_none() {
-        bail!("install with this system's package manager what Debian calls: {packages}");
+        bail!("install the packages that are named in Debian: {packages}");
     }
     if !program::is_root() {
-        bail!("type: sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}");
+        bail!("run: sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}");
     }
-    // Completes what an interrupted installation left; nothing to do otherwise.
+    // Completes an interrupted installation; otherwise it does nothing.
     program::run(program::command("dpkg").args(["--configure", "-a"]))?;
     update()?;
     program::run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages.split(' ')))
 }
 
-/// Downloads the package lists, once.
+/// Downloads the package lists, once per process.
 pub fn update() -> Result<()> {
     if UPDATED.load(Ordering::Relaxed) {
         return Ok(());
     }
     if !program::is_root() {
-        bail!("type: sudo apt-get update");
+        bail!("run: sudo apt-get update");
     }
     program::run(apt_get().arg("update"))?;
     UPDATED.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// The version that would be installed, if there is one.
+/// The version of a package that apt would install, if there is one.
 pub fn candidate(package: &str) -> Result<Option<String>> {
     if program::is_root() {
         update()?;
     }
     let policy = program::output(program::command("apt-cache").args(["policy", package]).env("LC_ALL", "C"))
-        .with_context(|| format!("failed to ask apt for {package}"))?;
+        .with_context(|| format!("failed to get the version of {package} from apt"))?;
     Ok(parse_candidate(&policy).map(str::to_owned))
 }
 
@@ -55,7 +55,7 @@ fn parse_candidate(policy: &str) -> Option<&str> {
 
 fn apt_get() -> Command {
     let mut apt = program::command("apt-get");
-    // Another apt may be at work, as on a machine that has just booted.
+    // Wait for the lock: another apt may run, for example on a machine that has just booted.
     apt.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).env("DEBIAN_FRONTEND", "noninteractive");
     apt
 }

@@ -1,7 +1,7 @@
-//! Single packages out of a newer Debian, unpacked into a directory instead of installed.
+//! Downloads single packages of a newer Debian, and unpacks them into a directory instead of installing them.
 //!
-//! apt works with a configuration, lists and cache of its own in a directory of this workspace: nothing under /etc/apt or /var is touched, and
-//! no root is needed. The mirror is the one that this machine's own apt uses.
+//! apt uses a separate configuration, lists and cache in a directory of this workspace. Files in /etc/apt and /var are not changed,
+//! and root is not needed. The mirror is that of this machine's own apt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use anyhow::{Context as _, Result, bail};
 use super::apt;
 use crate::{program, workspace};
 
-/// What a mirror has under one name.
+/// A suite of a Debian archive: a named set of packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DebianSuite {
     /// A release, or its backports.
     Release(&'static str),
-    /// What the security team has for a release.
+    /// The security updates of a release.
     Security(&'static str),
 }
 
-/// The release whose packages are new enough for what this machine's own release has too old.
+/// The release for packages that are too old in this machine's own release.
 pub const NEWEST: DebianSuite = DebianSuite::Release("forky");
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
@@ -33,7 +33,7 @@ impl DebianSuite {
         }
     }
 
-    /// How apt's sources call the archive that has it.
+    /// apt's label of the archive that has the suite.
     fn label(self) -> &'static str {
         match self {
             Self::Release(_) => "Debian",
@@ -42,7 +42,7 @@ impl DebianSuite {
     }
 }
 
-/// The package lists of some suites, until dropped.
+/// The package lists of some suites, in a temporary directory that is removed on drop.
 pub struct Archive {
     dir: PathBuf,
     suites: String,
@@ -54,7 +54,7 @@ impl Archive {
         let sources = suites.iter().map(|suite| source(*suite)).collect::<Result<Vec<_>>>()?.concat();
         let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
         let archive = Self { dir: workspace::tools_dir()?.join("debian"), suites: names.join(", ") };
-        // What an interrupted set-up left; only one works here at a time.
+        // Removes the files of an interrupted set-up. A lock ensures that no other set-up runs.
         fs::remove_dir_all(&archive.dir).ok();
         archive.configure(&sources).with_context(|| format!("failed to prepare {}", archive.dir.display()))?;
         let update = program::run(archive.apt("apt-get").args(["-q", "update"]));
@@ -71,10 +71,10 @@ impl Archive {
         Ok(())
     }
 
-    /// The rest of the configuration, such as proxies, is the machine's.
+    /// The configuration of this archive. Other settings, such as proxies, come from the machine's configuration.
     fn apt_conf(&self) -> String {
         let dir = self.dir.display();
-        // apt's unprivileged user cannot enter every directory, hence the sandbox.
+        // The sandbox user is root, because apt's unprivileged user cannot enter every directory.
         format!(
             "Dir::Etc::sourcelist \"{dir}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
              Dir::State::lists \"{dir}/lists\";\nDir::State::status \"{dir}/status\";\nDir::Cache \"{dir}/cache\";\n\
@@ -82,25 +82,25 @@ impl Archive {
         )
     }
 
-    /// A program of apt's that sees nothing but this archive.
+    /// A command of apt that uses this archive only.
     fn apt(&self, name: &str) -> Command {
         let mut apt = program::command(name);
         apt.env("APT_CONFIG", self.dir.join("apt.conf")).current_dir(&self.dir);
         apt
     }
 
-    /// The names of all packages that begin like this.
+    /// The names of all packages that begin with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = program::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Unpacks the newest package of this name whose version begins with `series` into `dir`.
+    /// Downloads a package and unpacks it into `dir`: the newest version that begins with `series`.
     pub fn unpack(&self, package: &str, series: &str, dir: &Path) -> Result<()> {
         let table = program::output(self.apt("apt-cache").args(["madison", package]))?;
         let Some(version) = matching(&table, series) else {
-            let offered = matching(&table, "").unwrap_or("none");
-            bail!("Debian {} has no {package} {series}* (but {offered})", self.suites);
+            let newest = matching(&table, "").unwrap_or("none");
+            bail!("Debian {} has no {package} {series}*; its newest version is {newest}", self.suites);
         };
         program::run(self.apt("apt-get").args(["-q", "download", &format!("{package}={version}")]))?;
         let file = self.downloaded(package)?;
@@ -117,30 +117,30 @@ impl Archive {
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next one.
+        // If this fails, the next set-up removes the directory.
         fs::remove_dir_all(&self.dir).ok();
     }
 }
 
-/// A line for apt's list of sources.
+/// The line of a suite for apt's list of sources.
 fn source(suite: DebianSuite) -> Result<String> {
     let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
     let signed_by = keyring.map(|path| format!(" signed-by={path}")).unwrap_or_default();
     Ok(format!("deb [target=Packages{signed_by}] {} {} main\n", mirror(suite.label())?, suite.name()))
 }
 
-/// Where this machine's apt gets the archive of this label from.
+/// The URL of the mirror from which this machine's apt gets the archive of this label.
 fn mirror(label: &str) -> Result<String> {
     if program::find("apt-get").is_none() || program::find("dpkg-deb").is_none() {
-        bail!("Debian's packages need apt, which this machine does not have");
+        bail!("apt-get or dpkg-deb is missing, and Debian's packages need both");
     }
     if let Some(mirror) = known_mirror(label)? {
         return Ok(mirror);
     }
-    // apt can tell whose a source is only once its lists were downloaded.
-    apt::update().context("failed to learn this machine's Debian mirror")?;
+    // apt knows the label of a source only after the download of its lists.
+    apt::update().context("failed to find this machine's Debian mirror")?;
     known_mirror(label)?
-        .with_context(|| format!("no {label} mirror among the sources in /etc/apt (only Debian itself has a fitting package)"))
+        .with_context(|| format!("the sources in /etc/apt have no {label} mirror, and only Debian has a suitable package"))
 }
 
 fn known_mirror(label: &str) -> Result<Option<String>> {
@@ -151,7 +151,7 @@ fn known_mirror(label: &str) -> Result<Option<String>> {
     Ok(targets.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned))
 }
 
-/// The first version that begins with `series` in what `apt-cache madison` prints: `package | version | source` in each line.
+/// The first version that begins with `series` in the output of `apt-cache madison`, whose lines are `package | version | source`.
 fn matching<'a>(table: &'a str, series: &str) -> Option<&'a str> {
     let versions = table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
     versions.into_iter().find(|version| version.starts_with(series))

@@ -1,4 +1,4 @@
-//! What the kernel and the way it was booted must offer. All but one of these can only be reported.
+//! Checks the requirements on the user and the running kernel. Only the bpffs can be set up here (a mount); the others are reported.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::program;
 const BPFFS: &str = "/sys/fs/bpf";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// The user who runs this.
+/// The step that checks for root.
 pub struct RootUser;
 
 impl Step for RootUser {
@@ -20,7 +20,7 @@ impl Step for RootUser {
     }
 
     fn why(&self) -> &'static str {
-        "BPF programs are loaded and network namespaces made"
+        "only root can load BPF programs and make network namespaces"
     }
 
     fn purpose(&self) -> Purpose {
@@ -29,17 +29,17 @@ impl Step for RootUser {
 
     fn check(&self) -> Result<String> {
         if !program::is_root() {
-            bail!("this is not root");
+            bail!("the user is not root");
         }
         Ok("root".into())
     }
 
     fn install(&self) -> Result<()> {
-        bail!("run it as root for everything that touches the kernel")
+        bail!("run the command as root: the demo and many tests load BPF programs")
     }
 }
 
-/// Where the programs are attached.
+/// The step that checks for a cgroup v2 mount.
 pub struct CgroupV2;
 
 impl Step for CgroupV2 {
@@ -48,7 +48,7 @@ impl Step for CgroupV2 {
     }
 
     fn why(&self) -> &'static str {
-        "the programs are attached to a cgroup"
+        "BPF programs are attached to a cgroup"
     }
 
     fn purpose(&self) -> Purpose {
@@ -62,11 +62,11 @@ impl Step for CgroupV2 {
     }
 
     fn install(&self) -> Result<()> {
-        bail!("not mounted; mount it with: mount -t cgroup2 none DIR")
+        bail!("not mounted; run: mount -t cgroup2 none DIR")
     }
 }
 
-/// The kernel's description of its types.
+/// The step that checks for the kernel's type information (BTF).
 pub struct Btf;
 
 impl Step for Btf {
@@ -75,7 +75,7 @@ impl Step for Btf {
     }
 
     fn why(&self) -> &'static str {
-        "the programs are adapted to the running kernel with it"
+        "the loader adapts BPF programs to the running kernel with it"
     }
 
     fn purpose(&self) -> Purpose {
@@ -84,17 +84,17 @@ impl Step for Btf {
 
     fn check(&self) -> Result<String> {
         if !Path::new(VMLINUX_BTF).exists() {
-            bail!("no {VMLINUX_BTF}");
+            bail!("{VMLINUX_BTF} does not exist");
         }
         Ok(format!("kernel BTF at {VMLINUX_BTF}"))
     }
 
     fn install(&self) -> Result<()> {
-        bail!("no {VMLINUX_BTF}; boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' kernels are")
+        bail!("{VMLINUX_BTF} does not exist; boot a kernel with CONFIG_DEBUG_INFO_BTF=y, which distributions set")
     }
 }
 
-/// Where maps and links are pinned.
+/// The step that mounts the bpffs.
 pub struct Bpffs;
 
 impl Step for Bpffs {
@@ -103,7 +103,7 @@ impl Step for Bpffs {
     }
 
     fn why(&self) -> &'static str {
-        "maps and links are pinned there"
+        "the agent pins maps and links there"
     }
 
     fn purpose(&self) -> Purpose {
@@ -120,7 +120,7 @@ impl Step for Bpffs {
 
     fn install(&self) -> Result<()> {
         if !program::is_root() {
-            bail!("type: sudo mount -t bpf bpf {BPFFS}");
+            bail!("run: sudo mount -t bpf bpf {BPFFS}");
         }
         program::run(program::command("mount").args(["-t", "bpf", "bpf", BPFFS]))
     }
@@ -130,7 +130,7 @@ fn mounts() -> Result<String> {
     fs::read_to_string("/proc/self/mounts").context("failed to read /proc/self/mounts")
 }
 
-/// Mount points and their kinds of file system.
+/// Mount points and their file system types.
 fn parse_mounts(mounts: &str) -> impl Iterator<Item = (&str, &str)> {
     mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);

@@ -1,14 +1,14 @@
-//! bpf-linker, which rustc calls by its name to link the BPF target.
+//! Installs bpf-linker, which rustc calls to link the BPF target.
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{Purpose, Step};
 use crate::{program, workspace};
 
-/// Its default features fit the LLVM that [`super::toolchain`] asks for.
+/// The version of bpf-linker. Its default features use the LLVM version that [`super::toolchain`] requires.
 const VERSION: &str = "0.10.4";
 
-/// The step.
+/// The step that installs bpf-linker.
 pub struct BpfLinker;
 
 impl Step for BpfLinker {
@@ -29,12 +29,12 @@ impl Step for BpfLinker {
         let found = program::output(program::command("bpf-linker").arg("--version"))?;
         let found = found.trim();
         if found != format!("bpf-linker {VERSION}") {
-            bail!("{} is {found}, {VERSION} is needed", path.display());
+            bail!("{} is {found}, but {VERSION} is needed", path.display());
         }
         Ok(found.to_owned())
     }
 
-    /// Into cargo's own bin directory: a plain `cargo build` must find it too.
+    /// Installs it into cargo's bin directory, so that a plain `cargo build` finds it too.
     fn install(&self) -> Result<()> {
         program::run(workspace::cargo().args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"]))
     }

@@ -1,4 +1,4 @@
-//! System programs that the build, the demo and the tests call.
+//! Installs the system programs that the build, the demo and the tests call.
 
 use std::fs;
 
@@ -9,19 +9,19 @@ use crate::program;
 
 const BPFTOOL: &str = "bpftool";
 
-/// The step.
+/// A step that installs system programs.
 pub struct Programs {
     name: &'static str,
     why: &'static str,
     purpose: Purpose,
-    /// Programs and the Debian packages that have them.
+    /// Programs, each with its Debian packages.
     packages: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// For everything that touches this machine's kernel.
+/// The programs for tests on this machine's kernel, and for the demo.
 pub const SYSTEM: Programs = Programs {
     name: "system programs",
-    why: "the demo and the tests make and show their worlds with them",
+    why: "the demo and the tests call them",
     purpose: Purpose::Kernel,
     packages: &[
         ("ip", &["iproute2"]),
@@ -37,10 +37,10 @@ pub const SYSTEM: Programs = Programs {
     ],
 };
 
-/// For booting other kernels.
+/// The programs for booting other kernels.
 pub const MACHINES: Programs = Programs {
     name: "virtual machines",
-    why: "the tests are run on other kernels in them",
+    why: "the tests on other kernels run in them",
     purpose: Purpose::Machines,
     packages: &[("qemu-system-x86_64", &["qemu-system-x86"]), ("cpio", &["cpio"]), ("depmod", &["kmod"])],
 };
@@ -67,7 +67,7 @@ impl Step for Programs {
     fn check(&self) -> Result<String> {
         let missing: Vec<_> = self.missing().map(|(name, _)| name).collect();
         if !missing.is_empty() {
-            bail!("no {}", missing.join(", no "));
+            bail!("{} not installed", missing.join(", "));
         }
         Ok(self.packages.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
     }
@@ -88,13 +88,13 @@ impl Step for Programs {
 
 fn works(name: &str) -> bool {
     match name {
-        // On Ubuntu a script of this name may be there that finds no bpftool for the running kernel.
+        // In Ubuntu this may be a script that finds no bpftool for the running kernel, so run it.
         BPFTOOL => program::output(program::command(BPFTOOL).arg("version")).is_ok(),
         _ => program::find(name).is_some(),
     }
 }
 
-/// Debian has a package of that name. In Ubuntu before 25.04 it comes with the tools of each kernel.
+/// The packages of bpftool. Debian has a package of that name. In Ubuntu before 25.04 it is part of each kernel's tools.
 fn bpftool_packages() -> Result<Vec<String>> {
     if program::find("apt-cache").is_none() || apt::candidate(BPFTOOL)?.is_some() {
         return Ok(vec![BPFTOOL.into()]);

@@ -1,6 +1,6 @@
-//! The standard library's sources, inside the toolchain, where cargo's `-Z build-std` looks for them.
+//! Installs the standard library's sources into the toolchain, where cargo's `-Z build-std` finds them.
 //!
-//! They come from rustup; where rustup's server cannot be reached, from Debian's package of the same Rust version.
+//! They come from rustup or, if rustup fails, from Debian's package of the same Rust version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,12 @@ use super::{Purpose, Step};
 use crate::program;
 use crate::screen::Screen;
 
-/// Says in sources that came from Debian which rustc they were unpacked for. rustup knows nothing of such sources, and leaves them
-/// behind when it updates the compiler.
+/// A file in the sources from Debian, with the version of rustc that they belong to.
+///
+/// rustup does not manage these sources, and keeps them when it updates the compiler. The file shows that they are outdated.
 const MARKER: &str = "unpacked-by-portmap-setup";
 
-/// The step.
+/// The step that installs the sources.
 pub struct RustSrc;
 
 impl Step for RustSrc {
@@ -26,7 +27,7 @@ impl Step for RustSrc {
     }
 
     fn why(&self) -> &'static str {
-        "`core` is compiled for BPF from it"
+        "has the sources of `core`, which is compiled for BPF"
     }
 
     fn purpose(&self) -> Purpose {
@@ -34,13 +35,13 @@ impl Step for RustSrc {
     }
 
     fn check(&self) -> Result<String> {
-        let toolchain = toolchain::chosen().context("needs the nightly first")?;
+        let toolchain = toolchain::chosen().context("the nightly Rust must be installed first")?;
         let origin = check_library(&library(&toolchain.sysroot()?), &toolchain.release)?;
         Ok(format!("rust-src of {} from {origin}", toolchain.name))
     }
 
     fn install(&self) -> Result<()> {
-        let toolchain = toolchain::chosen().context("needs the nightly first")?;
+        let toolchain = toolchain::chosen().context("the nightly Rust must be installed first")?;
         let sysroot = toolchain.sysroot()?;
         clear(&sysroot)?;
         match from_rustup(&toolchain) {
@@ -55,12 +56,12 @@ fn library(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust/library")
 }
 
-/// Where sources are unpacked before they are moved to their place: beside it, on the same file system.
+/// Temporary directory for unpacking, on the same file system as the library.
 fn partial(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust.partial")
 }
 
-/// Who the sources came from, if they are whole and belong to this compiler.
+/// The origin of the sources. Fails if they are incomplete or belong to another compiler.
 fn check_library(library: &Path, release: &str) -> Result<&'static str> {
     for file in ["core/src/lib.rs", "Cargo.lock"] {
         if !library.join(file).is_file() {
@@ -74,12 +75,12 @@ fn check_library(library: &Path, release: &str) -> Result<&'static str> {
     }
 }
 
-/// Removes what would be in the way: sources that an interrupted set-up left half unpacked, and those of an earlier compiler.
+/// Removes the partial sources of an interrupted set-up, and Debian's sources for an earlier compiler.
 fn clear(sysroot: &Path) -> Result<()> {
     let (library, partial) = (library(sysroot), partial(sysroot));
     fs::remove_dir_all(&partial).ok();
     if library.join(MARKER).exists() {
-        // First out of the way: half removed they could pass for whole.
+        // A rename first, because partially removed sources could look complete.
         fs::rename(&library, &partial).with_context(|| format!("failed to move {} away", library.display()))?;
         fs::remove_dir_all(&partial).with_context(|| format!("failed to remove {}", partial.display()))?;
     }
@@ -93,7 +94,7 @@ fn from_rustup(toolchain: &Toolchain) -> Result<()> {
         rustup.args(["component", action, "rust-src", "--toolchain", &toolchain.name]);
         rustup
     };
-    // A damaged component would pass for an installed one.
+    // rustup would keep a damaged component, so remove it first.
     program::output(&mut component("remove")).ok();
     program::run(&mut component("add"))?;
     check_library(&library, &toolchain.release).map(drop)
@@ -106,9 +107,9 @@ fn from_debian(release: &str, sysroot: &Path) -> Result<()> {
     result
 }
 
-/// Puts the library in its place with one rename, complete with its marker.
+/// Unpacks Debian's sources with the marker file, and moves them to `library` with a rename.
 fn unpack(release: &str, partial: &Path, library: &Path) -> Result<()> {
-    // "1.97.": the compiler and its library belong together, a point release more or less does not matter.
+    // For example "1.97.": the minor version must match the compiler, but the patch version may differ.
     let series: String = release.split_inclusive('.').take(2).collect();
     Archive::open(&[NEWEST])?.unpack("rust-src", &series, partial)?;
     let unpacked = partial.join("usr/lib/rustlib/src/rust/library");

@@ -1,7 +1,7 @@
-//! The nightly Rust that compiles the BPF programs.
+//! Finds or installs the nightly Rust that compiles the BPF programs.
 //!
-//! The BPF target has no prebuilt `core`, and building it needs a nightly. bpf-linker then reads the compiler's LLVM bitcode, so both
-//! must have the same LLVM major version.
+//! The BPF target has no prebuilt `core`, and building `core` needs a nightly. bpf-linker reads the compiler's LLVM bitcode, so both
+//! must have the same major version of LLVM.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,62 +12,64 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{Purpose, Step};
 use crate::program;
 
-/// The LLVM that [`super::linker`]'s bpf-linker is made for.
+/// The major version of LLVM that the bpf-linker of [`super::linker`] uses.
 const LLVM_MAJOR: u32 = 22;
-/// What portmap's build script uses when [`VARIABLE`] is not set.
+/// The toolchain of portmap's build script if [`VARIABLE`] is not set.
 pub const DEFAULT: &str = "nightly";
-/// Installed when the machine's own nightly has another LLVM.
+/// The toolchain that is installed if the default has another LLVM.
 const PINNED: &str = "nightly-2026-05-20";
-/// Names the toolchain for portmap's build script.
+/// Environment variable with the name of the toolchain for portmap's build script.
 pub const VARIABLE: &str = "PORTMAP_BPF_TOOLCHAIN";
 
-/// An installed toolchain that fits.
+/// An installed and suitable toolchain.
 pub struct Toolchain {
-    /// As rustup calls it.
+    /// The name of the toolchain in rustup.
     pub name: String,
-    /// Its rustc's version, as in `1.97.0-nightly`.
+    /// The version of its rustc, for example `1.97.0-nightly`.
     pub release: String,
+    /// The version of its LLVM.
     llvm: String,
 }
 
 impl Toolchain {
-    /// Where it is installed.
+    /// The directory of the toolchain.
     pub fn sysroot(&self) -> Result<PathBuf> {
         let path = program::output(&mut rustc(&self.name, &["--print", "sysroot"]))?;
         Ok(PathBuf::from(path.trim_end()))
     }
 }
 
-/// The toolchain that the BPF programs are built with: the one that the variable names, else the first that fits.
+/// The toolchain for the BPF programs: that of the environment variable, or else the first suitable one.
 pub fn chosen() -> Result<Toolchain> {
     let named = env::var(VARIABLE).ok().filter(|name| !name.is_empty());
     if let Some(name) = named {
-        return fitting(&name).with_context(|| format!("{VARIABLE}={name} does not fit"));
+        return suitable(&name).with_context(|| format!("the toolchain of {VARIABLE}={name} is not suitable"));
     }
-    fitting(DEFAULT).or_else(|reason| fitting(PINNED).map_err(|_| reason))
+    suitable(DEFAULT).or_else(|reason| suitable(PINNED).map_err(|_| reason))
 }
 
-fn fitting(name: &str) -> Result<Toolchain> {
+/// The toolchain of this name. Fails if it is not installed, is not a nightly, or has another LLVM.
+fn suitable(name: &str) -> Result<Toolchain> {
     let toolchain = installed(name)?;
     if !toolchain.release.ends_with("-nightly") && !toolchain.release.ends_with("-dev") {
-        bail!("{name} is {}, not a nightly", toolchain.release);
+        bail!("{name} is {}, which is not a nightly", toolchain.release);
     }
     let major = program::version(&toolchain.llvm).and_then(|version| version.first().copied());
     if major != Some(LLVM_MAJOR) {
-        bail!("{name} has LLVM {}, bpf-linker needs {LLVM_MAJOR}", toolchain.llvm);
+        bail!("{name} has LLVM {}, but bpf-linker needs {LLVM_MAJOR}", toolchain.llvm);
     }
     Ok(toolchain)
 }
 
 fn installed(name: &str) -> Result<Toolchain> {
     if program::find("rustup").is_none() {
-        bail!("rustup is missing, which manages Rust toolchains: install it (https://rustup.rs)");
+        bail!("rustup, which manages Rust toolchains, is not installed: get it from https://rustup.rs");
     }
-    let text = program::output(&mut rustc(name, &["-vV"])).map_err(|_| anyhow!("no toolchain {name}"))?;
-    parse(name, &text).with_context(|| format!("failed to understand what {name}'s rustc says of itself"))
+    let text = program::output(&mut rustc(name, &["-vV"])).map_err(|_| anyhow!("the toolchain {name} is not installed"))?;
+    parse(name, &text).with_context(|| format!("failed to parse the version output of {name}'s rustc"))
 }
 
-/// rustup, which shows where it failed, not how it got there.
+/// A command of rustup, without backtraces in its errors.
 pub fn rustup() -> Command {
     let mut rustup = program::command("rustup");
     rustup.env("RUST_BACKTRACE", "0");
@@ -86,7 +88,7 @@ fn parse(name: &str, text: &str) -> Option<Toolchain> {
     Some(Toolchain { name: name.to_owned(), release: value("release: ")?, llvm: value("LLVM version: ")? })
 }
 
-/// The step.
+/// The step that installs the nightly Rust.
 pub struct Nightly;
 
 impl Step for Nightly {
@@ -109,10 +111,10 @@ impl Step for Nightly {
 
     fn install(&self) -> Result<()> {
         if env::var_os(VARIABLE).is_some_and(|name| !name.is_empty()) {
-            bail!("unset {VARIABLE}, or let it name a nightly with LLVM {LLVM_MAJOR}");
+            bail!("unset {VARIABLE}, or set it to a nightly with LLVM {LLVM_MAJOR}");
         }
         if installed(PINNED).is_err() {
-            // What an interrupted installation left, which rustup would take for a toolchain.
+            // rustup would treat the files of an interrupted installation as a toolchain, so remove them first.
             program::output(rustup().args(["toolchain", "uninstall", PINNED])).ok();
         }
         program::run(rustup().args(["toolchain", "install", PINNED, "--profile", "minimal", "--no-self-update"]))

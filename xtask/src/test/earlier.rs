@@ -1,4 +1,4 @@
-//! Agents of earlier commits, built out of this repository's history: what runs on a node before an upgrade, or after a downgrade.
+//! Builds agents of earlier commits from this repository's history, for tests of upgrades and downgrades.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use anyhow::{Context as _, Result};
 use crate::screen::Screen;
 use crate::{program, workspace};
 
-/// Where suites are told of them: paths, as in `PATH`.
+/// Environment variable with the paths of the agents for the suites, separated as in `PATH`.
 pub const VARIABLE: &str = "PORTMAP_EARLIER_AGENTS";
 
-/// One whose tables have another layout than today's, and one whose tables have the same.
+/// The commits of the agents: the maps of the first have another layout than the current maps, those of the second the same.
 const COMMITS: [&str; 2] = ["f8d3acde50665e0ee35ab8035b563ac986116ac1", "63e5d2abe6b97633e3d8a961d23e85eda9c4d4dd"];
 
-/// The agents of all of them, built if they are not there yet. Fails where the history is not there: in a shallow clone.
+/// Builds the missing agents, and returns the value of [`VARIABLE`]. Fails in a shallow clone, which lacks the history.
 pub fn build() -> Result<OsString> {
     let agents = COMMITS.into_iter().map(agent).collect::<Result<Vec<_>>>()?;
-    env::join_paths(agents).context("a path that cannot be in a list of paths")
+    env::join_paths(agents).context("the target directory's path has a colon, so it cannot be in a list of paths")
 }
 
 fn agent(commit: &str) -> Result<PathBuf> {
@@ -34,8 +34,8 @@ fn agent(commit: &str) -> Result<PathBuf> {
         git
     };
     let title = program::output(git().args(["log", "-1", "--format=%h %s", commit]))
-        .with_context(|| format!("failed to find the commit {commit} of an earlier agent (is this a shallow clone?)"))?;
-    Screen::Stderr.line(&format!("building the agent of {}: some minutes, once", title.trim()));
+        .with_context(|| format!("failed to find the commit {commit} of an earlier agent; a shallow clone lacks it"))?;
+    Screen::Stderr.line(&format!("building the agent of commit {}; this takes minutes, but only once", title.trim()));
     let source = directory.join("source");
     replace_directory(&source)?;
     let archive = directory.join("source.tar");
@@ -44,10 +44,10 @@ fn agent(commit: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.current_dir(&source).env("CARGO_TARGET_DIR", directory.join("target"));
     program::run(cargo.args(["build", "--release", "--package", "portmap", "--bins"]))?;
-    // A copy that is not whole has another name.
+    // A final rename ensures that the agent is complete.
     let partial = agent.with_extension("partial");
-    fs::copy(directory.join("target/release/portmap"), &partial).context("failed to keep an earlier agent")?;
-    fs::rename(&partial, &agent).context("failed to keep an earlier agent")?;
+    fs::copy(directory.join("target/release/portmap"), &partial).context("failed to copy an earlier agent")?;
+    fs::rename(&partial, &agent).context("failed to rename an earlier agent")?;
     Ok(agent)
 }
 

@@ -1,18 +1,19 @@
-//! What the test runner says of tests that failed, kept to be said again at the end: the start of a long log is soon out of sight.
+//! Collects the test runner's report of failed tests. It is printed again at the end, because the output of all suites is long.
 
-/// Lines that are kept of one suite.
-const MOST: usize = 80;
+/// Largest number of lines per suite that are printed again.
+const MAX_LINES: usize = 80;
 
-/// The details of a suite's failed tests.
+/// The test runner's lines about a suite's failed tests.
 #[derive(Debug, Default)]
 pub struct Failures {
     lines: Vec<String>,
+    /// Whether the current line is in the section of failures.
     is_inside: bool,
 }
 
 impl Failures {
-    /// Takes in a line of the runner. What lies between `failures:` and the result is kept.
-    pub fn take(&mut self, line: &str) {
+    /// Adds a line of the runner's output. Keeps the lines between `failures:` and the result.
+    pub fn add_line(&mut self, line: &str) {
         let line = line.trim_end();
         match line {
             "failures:" => self.is_inside = true,
@@ -22,12 +23,12 @@ impl Failures {
         }
     }
 
-    /// The kept lines, a text below a heading.
+    /// The first [`MAX_LINES`] lines, indented, each after a line break.
     pub fn text(&self) -> String {
-        let kept = self.lines.iter().take(MOST).map(|line| format!("\n    {line}"));
-        let rest = self.lines.len().saturating_sub(MOST);
+        let first = self.lines.iter().take(MAX_LINES).map(|line| format!("\n    {line}"));
+        let rest = self.lines.len().saturating_sub(MAX_LINES);
         let rest = (rest > 0).then(|| format!("\n    ({rest} more lines are above)"));
-        kept.chain(rest).collect()
+        first.chain(rest).collect()
     }
 }
 
@@ -36,23 +37,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_failed_tests_is_kept() {
+    fn lines_about_failed_tests_are_kept() {
         let mut failures = Failures::default();
         for line in
             "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nbroken\n\nfailures:\n    b\n\
                      \ntest result: FAILED. 1 passed\nafter"
                 .lines()
         {
-            failures.take(line);
+            failures.add_line(line);
         }
         assert_eq!(failures.text(), "\n    ---- b stdout ----\n    broken\n        b");
     }
 
     #[test]
-    fn not_all_of_very_much_is_said_again() {
+    fn a_long_report_is_cut() {
         let mut failures = Failures::default();
-        failures.take("failures:");
-        (0..MOST + 3).for_each(|number| failures.take(&number.to_string()));
+        failures.add_line("failures:");
+        (0..MAX_LINES + 3).for_each(|number| failures.add_line(&number.to_string()));
         assert!(failures.text().ends_with("(3 more lines are above)"), "{}", failures.text());
     }
 }

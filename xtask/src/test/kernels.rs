@@ -1,7 +1,7 @@
-//! The same suites on other kernels, each booted in a virtual machine without hardware support.
+//! Runs suites on other kernels, in virtual machines without hardware acceleration.
 //!
-//! [`series`] says which kernels there are, [`fetch`] gets them from Debian, [`image`] packs the suites and all that they call into
-//! a ramdisk, [`machine`] boots a kernel with it, and [`report`] makes a tally of what it said.
+//! [`series`] lists the kernels, and [`fetch`] downloads them from Debian. [`image`] packs the suites and the programs that they call
+//! into a ramdisk. [`machine`] boots a kernel with the ramdisk, and [`report`] counts the tests in its output.
 
 mod binaries;
 mod fetch;
@@ -23,34 +23,34 @@ use super::tally::Tally;
 use crate::screen::Screen;
 use crate::setup::{Gap, Purpose};
 
-/// How the matrix is called among the suites.
+/// The name of these tests among the suites.
 pub const NAME: &str = "kernels";
 
-/// Machines at a time. Each has one processor, or two.
+/// Number of virtual machines that run at the same time. Each has one or two processors.
 const PARALLEL: usize = 2;
 
-/// What to run on which kernels.
+/// The kernels, and the suites to run on them.
 pub struct Matrix {
     series: Vec<&'static Series>,
-    /// In place of those of each series.
+    /// Suites and filters that replace those of each series.
     plans: Option<Vec<String>>,
     extent: Extent,
 }
 
 impl Matrix {
-    /// What is in every run of the tests: some minutes.
+    /// The selection of a general test run, which takes some minutes.
     pub fn quick() -> Self {
         Self { series: Series::of(Extent::Quick), plans: None, extent: Extent::Quick }
     }
 
-    /// On the kernels of these names, or all, everything that can run there; or the suites and tests that the filters select.
+    /// The kernels of these names, or all kernels. Runs the suites and tests of the filters, or all suites that need only a kernel.
     pub fn chosen(names: &[String], filters: &[String]) -> Result<Self> {
         let chosen = names.iter().map(|name| Series::named(name)).collect::<Result<Vec<_>>>()?;
         let series = if chosen.is_empty() { Series::of(Extent::Full) } else { chosen };
         Ok(Self { series, plans: plans(filters), extent: Extent::Full })
     }
 
-    /// Runs all of it; what failed, or could not be had, is remarked.
+    /// Runs the suites on all kernels, and adds failures to `remarks`. A quick run is skipped if kernels or qemu are missing.
     pub fn run_or_skip(&self, gaps: &[Gap], remarks: &mut Vec<String>) -> Result<Tally> {
         let reason = match gaps.iter().find(|gap| gap.purpose == Purpose::Machines) {
             Some(gap) => gap.reason.clone(),
@@ -71,7 +71,8 @@ impl Matrix {
     fn run(&self, kernels: &[Kernel], remarks: &mut Vec<String>) -> Result<Tally> {
         let names: Vec<_> = self.series.iter().map(|series| series.name).collect();
         Screen::Stdout.title(&format!("\nkernels {}", names.join(", ")));
-        Screen::Stdout.line("in virtual machines without hardware support: some minutes; each is shown when it has ended");
+        Screen::Stdout
+            .line("virtual machines without hardware acceleration take minutes; the output of each follows after its end");
         let suites = binaries::build(&SUITES)?;
         let ramdisk = image::pack(kernels, &suites).context("failed to make the ramdisk of the virtual machines")?;
         let mut machines = Vec::new();
@@ -80,7 +81,7 @@ impl Matrix {
             machines.extend(Machine::all(series, kernel, &ramdisk, plans)?);
         }
         let mut total = Tally::default();
-        side_by_side(&machines, |report| {
+        run_in_parallel(&machines, |report| {
             total += report.show();
             remarks.extend(report.remark());
         })?;
@@ -88,7 +89,7 @@ impl Matrix {
     }
 }
 
-/// The suites and parts of tests' names that a person gave, as machines are told them; none if none was given.
+/// Converts the filters of the command line to arguments of portmap-guest; `None` without filters.
 fn plans(filters: &[String]) -> Option<Vec<String>> {
     let (suites, names): (Vec<_>, Vec<_>) = filters.iter().map(String::as_str).partition(|filter| SUITES.contains(filter));
     let suites = if suites.is_empty() { SUITES.to_vec() } else { suites };
@@ -96,9 +97,9 @@ fn plans(filters: &[String]) -> Option<Vec<String>> {
     (!filters.is_empty()).then(|| suites.into_iter().map(plan).collect())
 }
 
-/// Hands the reports on as they come.
-fn side_by_side(machines: &[Machine], mut conclude: impl FnMut(&Report)) -> Result<()> {
-    // The newest kernels are the slowest: they go first.
+/// Runs the machines, [`PARALLEL`] at a time, and passes each report to `conclude` when its machine has ended.
+fn run_in_parallel(machines: &[Machine], mut conclude: impl FnMut(&Report)) -> Result<()> {
+    // The newest kernels are the slowest, so they start first.
     let queue = Mutex::new(machines.iter().rev());
     let next = || queue.lock().map_or(None, |mut queue| queue.next());
     let (sender, receiver) = mpsc::channel();

@@ -1,32 +1,32 @@
-//! Suites that go on for much longer when they are asked for by name: `cargo xtask test --peer NAME` and `--chaos`.
+//! Selects the suites of `cargo xtask test --peer NAME` and `--chaos`, which then run much longer than usual.
 
 use super::suite::Suite;
 
-/// A suite, and what makes it long; the environment may say otherwise.
+/// A suite, and the environment variables that make it run longer. Variables that are set already have priority.
 type LongForm = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// Enough for every kind of object to meet every kind of change.
+/// Enough Services and rounds to combine every kind of object with every kind of change.
 const PEER: [LongForm; 1] = [("peer", &[("PORTMAP_PEER_SERVICES", "120"), ("PORTMAP_PEER_ROUNDS", "200")])];
 
-/// Ten minutes of ends and starts, and a minute of changes.
+/// Ten minutes of the agent's ends and starts, and one minute of changes.
 const CHAOS: [LongForm; 2] =
     [("chaos", &[("PORTMAP_CHAOS_SECONDS", "600")]), ("socket_stress", &[("PORTMAP_STRESS_SECONDS", "60")])];
 
-/// Another program that does what portmap does.
+/// Another Service proxy to compare portmap with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Peer {
-    /// Kubernetes' own.
+    /// kube-proxy of Kubernetes
     KubeProxy,
 }
 
-/// The suite that compares portmap with another program, alone and longer.
+/// The suite that compares portmap with this proxy, in its long form.
 pub fn of_peer(peer: Peer, suites: Vec<Suite>) -> Vec<Suite> {
     match peer {
         Peer::KubeProxy => select(&PEER, suites),
     }
 }
 
-/// The suites that let everything happen to the agent, alone and longer.
+/// The suites that end, start and upgrade the agent at random, in their long form.
 pub fn of_chaos(suites: Vec<Suite>) -> Vec<Suite> {
     select(&CHAOS, suites)
 }

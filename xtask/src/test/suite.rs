@@ -1,9 +1,8 @@
-//! The test suites of the workspace, and what each of them needs.
+//! Finds the test suites of the workspace, and the requirements of each.
 //!
-//! A suite is a file `tests/NAME.rs` or `tests/NAME/main.rs` of some member, as cargo finds them. Its module documentation may say
-//! what it needs, in a line by itself: `//! Needs: nothing.`, `//! Needs: kernel.` or `//! Needs: kernel, control plane.` Without
-//! that line, a suite of the end-to-end tests needs the kernel, and a control plane if it speaks of the harness's module of that
-//! name.
+//! A suite is a file `tests/NAME.rs` or `tests/NAME/main.rs` of a workspace member, as for cargo. A line of its module doc may declare
+//! its requirements: `//! Needs: nothing.`, `//! Needs: kernel.` or `//! Needs: kernel, control plane.` Without that line, an
+//! end-to-end suite needs the kernel, and also a control plane if its text contains `control_plane`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,31 +13,31 @@ use anyhow::{Context as _, Result};
 use crate::setup::Purpose;
 use crate::workspace;
 
-/// The member with the end-to-end tests.
+/// The workspace member with the end-to-end tests.
 const END_TO_END: &str = "tests/suites";
-/// The other members, whose suites need nothing unless they say so.
+/// The other members with suites, which need nothing unless they declare it.
 const OTHERS: [&str; 3] = ["portmap-common", "portmap", "xtask"];
 
-/// What is run together.
+/// Tests that one call of `cargo test` runs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Suite {
-    /// As a person calls it.
+    /// The suite's name on the command line.
     pub name: String,
-    /// As `cargo test` is told.
+    /// Arguments of `cargo test` that select the suite.
     pub selection: Vec<String>,
-    /// Without these it cannot run.
+    /// The requirements without which the suite cannot run.
     pub needs: Vec<Purpose>,
-    /// Set for it.
+    /// Additional environment variables.
     pub environment: Vec<(&'static str, OsString)>,
 }
 
-/// All suites, those that need least first.
+/// All suites, sorted by the number of their requirements.
 pub fn all() -> Result<Vec<Suite>> {
     let mut suites = vec![plain("unit", &["--lib", "--bins"]), plain("doc", &["--doc"])];
     for member in OTHERS {
         suites.extend(of_member(member, |_| Vec::new())?);
     }
-    suites.extend(of_member(END_TO_END, presumed_needs)?);
+    suites.extend(of_member(END_TO_END, default_needs)?);
     suites.sort_by_key(|suite| suite.needs.len());
     Ok(suites)
 }
@@ -52,11 +51,11 @@ fn plain(name: &str, selection: &[&str]) -> Suite {
     }
 }
 
-fn of_member(member: &str, presume: fn(&str) -> Vec<Purpose>) -> Result<Vec<Suite>> {
+fn of_member(member: &str, default_needs: fn(&str) -> Vec<Purpose>) -> Result<Vec<Suite>> {
     let Ok(entries) = fs::read_dir(workspace::root().join(member).join("tests")) else { return Ok(Vec::new()) };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    paths.iter().filter_map(|path| Some(of_file(path, &root_module(path)?, presume))).collect()
+    paths.iter().filter_map(|path| Some(of_file(path, &root_module(path)?, default_needs))).collect()
 }
 
 /// The file that cargo compiles for an entry of the directory `tests`.
@@ -67,22 +66,22 @@ fn root_module(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|extension| extension == "rs").then(|| path.to_owned())
 }
 
-fn of_file(path: &Path, file: &Path, presume: fn(&str) -> Vec<Purpose>) -> Result<Suite> {
+fn of_file(path: &Path, file: &Path, default_needs: fn(&str) -> Vec<Purpose>) -> Result<Suite> {
     let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let needs = declared_needs(&text).unwrap_or_else(|| presume(&text));
+    let needs = declared_needs(&text).unwrap_or_else(|| default_needs(&text));
     Ok(Suite { selection: vec!["--test".into(), name.clone()], name, needs, environment: Vec::new() })
 }
 
-/// What a suite says that it needs.
+/// The requirements that the module doc of a suite declares.
 fn declared_needs(text: &str) -> Option<Vec<Purpose>> {
     let docs = text.lines().take_while(|line| line.starts_with("//!"));
-    let said = docs.into_iter().find_map(|line| line.strip_prefix("//! Needs: "))?;
-    let words = [("kernel", Purpose::Kernel), ("control plane", Purpose::ControlPlane)];
-    Some(words.into_iter().filter(|(word, _)| said.contains(word)).map(|(_, purpose)| purpose).collect())
+    let declared = docs.into_iter().find_map(|line| line.strip_prefix("//! Needs: "))?;
+    let names = [("kernel", Purpose::Kernel), ("control plane", Purpose::ControlPlane)];
+    Some(names.into_iter().filter(|(name, _)| declared.contains(name)).map(|(_, purpose)| purpose).collect())
 }
 
-fn presumed_needs(text: &str) -> Vec<Purpose> {
+fn default_needs(text: &str) -> Vec<Purpose> {
     let control_plane = text.contains("control_plane").then_some(Purpose::ControlPlane);
     [Purpose::Kernel].into_iter().chain(control_plane).collect()
 }

@@ -1,4 +1,4 @@
-//! Counting what Rust's test runner reports.
+//! Counts tests from the output of Rust's test runner.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -15,22 +15,22 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// What a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` counts; nothing for every other line.
+    /// The counts of a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; `None` for other lines.
     pub fn of_line(line: &str) -> Option<Self> {
         let result = line.trim_start().strip_prefix("test result: ")?;
-        // The word before the counts may be in colour.
-        let (_verdict, counts) = result.split_once(". ")?;
-        let count = |what| counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok());
+        // The result before the counts may have colour codes.
+        let (_result, counts) = result.split_once(". ")?;
+        let count = |name| counts.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok());
         Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 
-    /// What a test says in this line of something that it cannot do on this machine (`portmap_harness::say::skipped`), before it
-    /// returns. The runner may have written the test's name before it.
+    /// The report of a skipped part of a test in this line (`portmap_harness::say::skipped`). The runner may have written the test's
+    /// name before it.
     pub fn skip_of_line(line: &str) -> Option<&str> {
         line.find("skipped: ").map(|start| line[start..].trim_end())
     }
 
-    /// This tally, knowing that so many of the tests skipped something: the runner counts them as passed.
+    /// Counts this number of passed tests as skipped. The runner counts tests that skip a part as passed.
     pub fn with_skips(self, count: usize) -> Self {
         let count = count.min(self.passed);
         Self { passed: self.passed - count, skipped: self.skipped + count, ..self }

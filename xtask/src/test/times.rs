@@ -1,4 +1,4 @@
-//! How long each suite takes: before a slow test is added, another has to become cheaper.
+//! Measures and prints the time of each suite, so that slow tests are noticed.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use anyhow::Result;
 use super::tally::Tally;
 use crate::screen::Screen;
 
-/// The suites that have run, in their order, with their counts.
+/// The names, times and counts of the suites that have run.
 #[derive(Default)]
 pub struct Times(Vec<(String, Duration, Tally)>);
 
 impl Times {
-    /// Runs a suite, and notes how long it took.
+    /// Runs a suite, and records its time.
     pub fn of(&mut self, suite: &str, run: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
         let begin = Instant::now();
         let tally = run()?;
@@ -20,10 +20,10 @@ impl Times {
         Ok(tally)
     }
 
-    /// Shows the slowest first.
+    /// Prints the times, slowest suite first.
     pub fn show(mut self) {
         self.0.sort_by_key(|(_, time, _)| std::cmp::Reverse(*time));
-        Screen::Stdout.title("\ntime of each suite, with building it");
+        Screen::Stdout.title("\ntime of each suite, including its build");
         for (suite, time, tally) in &self.0 {
             Screen::Stdout.line(&format!("{suite:<16} {:>5} s   {tally}", time.as_secs()));
         }

@@ -72,7 +72,7 @@ impl SeededShuffle {
         Self(seed)
     }
 
-    /// Shuffles in place (Fisher–Yates).
+    /// Shuffles in place (Fisher-Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
             let other = self.next_number() % (end as u64 + 1);

@@ -1,4 +1,4 @@
-//! The suites as programs: what `cargo test` would run.
+//! Builds the suites as programs, with `cargo test --no-run`.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace;
 
-/// A suite as a program.
+/// The program of a suite.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SuiteBinary {
-    /// The name of its directory.
+    /// The suite's name, which is the name of its directory.
     pub name: String,
-    /// Where cargo has put it.
+    /// The path of the program.
     pub path: PathBuf,
 }
 
@@ -22,12 +22,12 @@ pub fn build(names: &[&str]) -> Result<Vec<SuiteBinary>> {
     cargo.arg("test").args(workspace::SELECTION).args(["--no-run", "--color", "never"]);
     cargo.args(names.iter().flat_map(|name| ["--test", name]));
     let output = cargo.stdin(Stdio::null()).stdout(Stdio::null()).output().context("failed to start cargo test")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the suites do not build:\n{said}");
-    Ok(said.lines().filter_map(parse).collect())
+    let messages = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "failed to build the suites:\n{messages}");
+    Ok(messages.lines().filter_map(parse).collect())
 }
 
-/// Reads a line as in `  Executable tests/sockets/main.rs (target/release/deps/sockets-0123456789abcdef)`.
+/// Parses a line such as `  Executable tests/sockets/main.rs (target/release/deps/sockets-0123456789abcdef)`.
 fn parse(line: &str) -> Option<SuiteBinary> {
     let (source, path) = line.trim_start().strip_prefix("Executable ")?.split_once(" (")?;
     let name = source.strip_prefix("tests/")?.strip_suffix("/main.rs")?;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_suites_are_read_from_what_cargo_says() {
+    fn only_suites_are_parsed_from_cargos_messages() {
         let suite = parse("  Executable tests/sockets/main.rs (target/release/deps/sockets-0123)")
             .map(|suite| (suite.name, suite.path));
         assert_eq!(suite, Some(("sockets".into(), workspace::root().join("target/release/deps/sockets-0123"))));

@@ -1,4 +1,4 @@
-//! Gets kernels out of Debian's packages, and keeps them below the target directory.
+//! Downloads kernels from Debian's packages, and keeps them in the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,34 +6,34 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 
-use super::series::{self, Offer, Series};
+use super::series::{self, PackagedKernel, Series};
 use crate::screen::Screen;
 use crate::setup::debian::{Archive, DebianSuite};
 use crate::workspace;
 
-/// After this time a newer one is looked for.
+/// Age of a kernel after which a newer one is searched.
 const FRESH: Duration = Duration::from_hours(7 * 24);
 
-/// Offers that are tried: an index may still have what its archive has no more.
+/// Number of versions to try, because an archive's index may list packages that the archive no longer has.
 const ATTEMPTS: usize = 3;
 
-/// A kernel that is here.
+/// A downloaded kernel.
 #[derive(Debug)]
 pub struct Kernel {
-    /// What it calls itself.
+    /// The kernel's release, as in `uname -r`.
     pub release: String,
-    /// What a machine boots.
+    /// The path of the kernel image.
     pub image: PathBuf,
-    /// The directory of its modules.
+    /// The directory of the kernel's modules.
     pub modules: PathBuf,
 }
 
-/// Where kernels and what is made of them are kept.
+/// The directory of the kernels, the ramdisk and the logs.
 pub fn directory() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join("kernels"))
 }
 
-/// The kernels of these series, in their order. Debian is asked only if one is missing or may be out of date.
+/// The kernels of these series, in the same order. Downloads kernels only if one is missing or older than [`FRESH`].
 pub fn obtain(wanted: &[&Series]) -> Result<Vec<Kernel>> {
     let mut stale: Vec<&Series> = wanted.iter().copied().filter(|series| !is_fresh(series)).collect();
     stale.dedup_by_key(|series| series.version);
@@ -41,32 +41,31 @@ pub fn obtain(wanted: &[&Series]) -> Result<Vec<Kernel>> {
     match (wanted.iter().map(|series| open(series)).collect(), refreshed) {
         (Err(_), Err(reason)) => Err(reason),
         (Ok(kernels), Err(reason)) => {
-            // What is here will do.
-            Screen::Stderr.line(&format!("{reason:#}"));
+            Screen::Stderr.line(&format!("using the kernels that were downloaded before: {reason:#}"));
             Ok(kernels)
         }
         (kernels, Ok(())) => kernels,
     }
 }
 
-/// Series that differ by their parameters share one.
-fn place(series: &Series) -> Result<PathBuf> {
+/// The directory of a series' kernel. Series that differ only by their parameters share it.
+fn kernel_directory(series: &Series) -> Result<PathBuf> {
     let numbers: Vec<_> = series.version.iter().map(ToString::to_string).collect();
     let name = if numbers.is_empty() { "newest".to_owned() } else { numbers.join(".") };
     Ok(directory()?.join(name))
 }
 
-/// Its file with the release is written last.
+/// Whether the kernel of a series was downloaded recently. The file `release` is written last, so its time counts.
 fn is_fresh(series: &Series) -> bool {
-    let written = place(series).and_then(|place| Ok(fs::metadata(place.join("release"))?.modified()?));
+    let written = kernel_directory(series).and_then(|kernel| Ok(fs::metadata(kernel.join("release"))?.modified()?));
     written.is_ok_and(|written| SystemTime::now().duration_since(written).is_ok_and(|age| age < FRESH))
 }
 
 fn open(series: &Series) -> Result<Kernel> {
-    let place = place(series)?;
-    let release = fs::read_to_string(place.join("release"))
-        .with_context(|| format!("there is no kernel {} in {}", series.name, place.display()))?;
-    Ok(Kernel { release, image: place.join("vmlinuz"), modules: place.join("modules") })
+    let directory = kernel_directory(series)?;
+    let release = fs::read_to_string(directory.join("release"))
+        .with_context(|| format!("there is no kernel {} in {}", series.name, directory.display()))?;
+    Ok(Kernel { release, image: directory.join("vmlinuz"), modules: directory.join("modules") })
 }
 
 fn refresh(stale: &[&Series]) -> Result<()> {
@@ -75,46 +74,48 @@ fn refresh(stale: &[&Series]) -> Result<()> {
     let archive = Archive::open(&suites)?;
     let names = archive.names("linux-")?;
     stale.iter().try_for_each(|series| {
-        let offers = series::offers(&names, series.version);
-        let place = place(series)?;
-        unpack_first(&archive, &offers, &place).with_context(|| format!("failed to get a kernel {} from Debian", series.name))
+        let packaged = series::packaged_kernels(&names, series.version);
+        let directory = kernel_directory(series)?;
+        unpack_first(&archive, &packaged, &directory)
+            .with_context(|| format!("failed to download a kernel {} from Debian", series.name))
     })
 }
 
-fn unpack_first(archive: &Archive, offers: &[Offer], place: &Path) -> Result<()> {
+/// Unpacks the first kernel that the archive still has. The error is that of the first kernel.
+fn unpack_first(archive: &Archive, kernels: &[PackagedKernel], directory: &Path) -> Result<()> {
     let mut failure = None;
-    for offer in offers.iter().take(ATTEMPTS) {
-        match unpack(archive, offer, place) {
+    for kernel in kernels.iter().take(ATTEMPTS) {
+        match unpack(archive, kernel, directory) {
             Ok(()) => return Ok(()),
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    Err(failure.context("none is offered")?)
+    Err(failure.context("Debian has no package of this kernel")?)
 }
 
-/// With one rename, complete.
-fn unpack(archive: &Archive, offer: &Offer, place: &Path) -> Result<()> {
-    let partial = place.with_extension("partial");
+/// Unpacks a kernel, and moves it to `directory` with a rename.
+fn unpack(archive: &Archive, kernel: &PackagedKernel, directory: &Path) -> Result<()> {
+    let partial = directory.with_extension("partial");
     fs::remove_dir_all(&partial).ok();
     let unpacked = partial.join("unpacked");
     fs::create_dir_all(&unpacked).with_context(|| format!("failed to create {}", unpacked.display()))?;
-    for package in &offer.packages {
+    for package in &kernel.packages {
         archive.unpack(package, "", &unpacked)?;
     }
-    let release = &offer.release;
+    let release = &kernel.release;
     let image = format!("boot/vmlinuz-{release}");
-    take(&unpacked, &[&image, &format!("usr/lib/modules/{release}/vmlinuz")], &partial.join("vmlinuz"))?;
-    let modules = ["lib/modules", "usr/lib/modules"].map(|above| format!("{above}/{release}"));
-    take(&unpacked, &modules.each_ref().map(String::as_str), &partial.join("modules"))?;
+    move_first(&unpacked, &[&image, &format!("usr/lib/modules/{release}/vmlinuz")], &partial.join("vmlinuz"))?;
+    let modules = ["lib/modules", "usr/lib/modules"].map(|parent| format!("{parent}/{release}"));
+    move_first(&unpacked, &modules.each_ref().map(String::as_str), &partial.join("modules"))?;
     fs::remove_dir_all(&unpacked)?;
     fs::write(partial.join("release"), release)?;
-    fs::remove_dir_all(place).ok();
-    fs::rename(&partial, place).with_context(|| format!("failed to move the kernel to {}", place.display()))
+    fs::remove_dir_all(directory).ok();
+    fs::rename(&partial, directory).with_context(|| format!("failed to move the kernel to {}", directory.display()))
 }
 
-/// Moves what is at one of the places.
-fn take(unpacked: &Path, places: &[&str], to: &Path) -> Result<()> {
-    let found = places.iter().map(|place| unpacked.join(place)).find(|path| path.exists());
-    let found = found.with_context(|| format!("the packages have no {}", places.join(" and no ")))?;
+/// Moves the first of these paths that exists below `unpacked`.
+fn move_first(unpacked: &Path, paths: &[&str], to: &Path) -> Result<()> {
+    let found = paths.iter().map(|path| unpacked.join(path)).find(|path| path.exists());
+    let found = found.with_context(|| format!("the packages have no {}", paths.join(" and no ")))?;
     fs::rename(&found, to).with_context(|| format!("failed to move {}", found.display()))
 }

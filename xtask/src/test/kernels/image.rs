@@ -1,5 +1,5 @@
-//! The ramdisk that all machines boot with: the suites, portmap, and the programs of this machine that they call, each with its
-//! shared libraries and at its own place.
+//! Makes the ramdisk of the virtual machines: the suites, portmap, and the programs of this machine that they call. Shared libraries
+//! keep their paths.
 
 mod go_client;
 mod libraries;
@@ -16,18 +16,18 @@ use super::binaries::SuiteBinary;
 use super::fetch::{self, Kernel};
 use crate::{program, workspace};
 
-/// This workspace's programs.
+/// This workspace's programs that the suites start.
 const OWN: [&str; 2] = ["portmap", "portmap-pod"];
-/// The first process.
+/// This workspace's program for PID 1.
 const GUEST: &str = "portmap-guest";
 
-/// What suites call, what the harness calls, and what the kernel and the first process call.
+/// Programs that the suites, the harness, portmap-guest and the kernel call.
 const PROGRAMS: [&str; 22] = [
     "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nsenter", "prlimit", "readlink", "rm",
     "setpriv", "sh", "sleep", "sysctl", "timeout", "touch", "true", "unshare",
 ];
 
-/// What they read. A client of an API server wants to know some authorities, even if it needs none.
+/// Files that the programs read. The Kubernetes client needs some certificate authorities, even without a TLS connection.
 const FILES: [&str; 7] = [
     "/etc/nsswitch.conf",
     "/etc/passwd",
@@ -38,14 +38,14 @@ const FILES: [&str; 7] = [
     "/etc/ssl/certs/ca-certificates.crt",
 ];
 
-/// Directories that are links to those below /usr, as in Debian.
+/// Directories that are symbolic links to directories in /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// The parts of a kernel's modules that a world may need, diagnostics of sockets included.
+/// The kernel modules that the tests need: bridge, veth, protocols, and socket diagnostics (parts of `net/ipv4`).
 const MODULES: [&str; 8] =
     ["net/802", "net/llc", "net/bridge", "net/ipv4", "net/ipv6", "net/mptcp", "drivers/net/veth.ko", "drivers/net/veth.ko.xz"];
 
-/// Packs the ramdisk for these kernels, with these suites.
+/// Makes the ramdisk with these suites and the modules of these kernels. Returns its path.
 pub fn pack(kernels: &[Kernel], suites: &[SuiteBinary]) -> Result<PathBuf> {
     let directory = fetch::directory()?;
     let root = RootDirectory(directory.join("ramdisk"));
@@ -61,7 +61,7 @@ pub fn pack(kernels: &[Kernel], suites: &[SuiteBinary]) -> Result<PathBuf> {
     Ok(ramdisk)
 }
 
-/// The root directory of the machines, as a directory of this one.
+/// The root directory of the ramdisk, as a directory of this machine.
 struct RootDirectory(PathBuf);
 
 impl RootDirectory {
@@ -76,7 +76,7 @@ impl RootDirectory {
         for file in FILES.map(Path::new).into_iter().filter(|file| file.exists()) {
             self.copy(file, file)?;
         }
-        // Suites put their own in its place.
+        // Some suites mount their own file over it.
         self.write(Path::new("/etc/resolv.conf"), "")
     }
 
@@ -90,55 +90,55 @@ impl RootDirectory {
             self.add_program(&suite.path, &Path::new("/portmap/deps").join(&suite.name))?;
         }
         for name in PROGRAMS {
-            let path = program::find(name).with_context(|| format!("there is no {name}"))?;
+            let path = program::find(name).with_context(|| format!("the program {name} is not installed"))?;
             self.add_program(&path, &Path::new("/usr/bin").join(name))?;
         }
-        // What the kernel starts to load a module.
+        // The kernel starts this program to load a module.
         self.link(Path::new("/usr/bin/kmod"), Path::new("/usr/sbin/modprobe"))?;
         python::add(self)?;
         go_client::add(self)
     }
 
-    /// With the libraries that it is linked with.
-    fn add_program(&self, path: &Path, place: &Path) -> Result<()> {
-        self.copy(path, place)?;
+    /// Copies a program and its shared libraries. `destination` is a path in the ramdisk.
+    fn add_program(&self, path: &Path, destination: &Path) -> Result<()> {
+        self.copy(path, destination)?;
         libraries::of(path)?.iter().try_for_each(|library| self.copy(library, library))
     }
 
-    /// A file, following links, with its permissions; not again if it is there.
-    fn copy(&self, path: &Path, place: &Path) -> Result<()> {
-        let to = self.inside(place);
+    /// Copies a file with its permissions, and follows symbolic links. Does nothing if the destination exists.
+    fn copy(&self, path: &Path, destination: &Path) -> Result<()> {
+        let to = self.inside(destination);
         if to.exists() {
             return Ok(());
         }
-        make_room(&to)?;
+        create_parent(&to)?;
         fs::copy(path, &to).with_context(|| format!("failed to copy {} to {}", path.display(), to.display()))?;
         Ok(())
     }
 
-    fn link(&self, to: &Path, place: &Path) -> Result<()> {
-        let link = self.inside(place);
+    fn link(&self, to: &Path, destination: &Path) -> Result<()> {
+        let link = self.inside(destination);
         symlink(to, &link).with_context(|| format!("failed to link {}", link.display()))
     }
 
-    /// A directory with all that is in it and wanted.
-    fn copy_tree(&self, path: &Path, place: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+    /// Copies the files and directories in a directory for which `is_wanted` holds, recursively.
+    fn copy_tree(&self, path: &Path, destination: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
         let entries = fs::read_dir(path).with_context(|| format!("failed to list {}", path.display()))?;
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_wanted(path)) {
-            let place = place.join(path.file_name().unwrap_or_default());
-            if path.is_dir() { self.copy_tree(&path, &place, is_wanted)? } else { self.copy(&path, &place)? }
+            let destination = destination.join(path.file_name().unwrap_or_default());
+            if path.is_dir() { self.copy_tree(&path, &destination, is_wanted)? } else { self.copy(&path, &destination)? }
         }
         Ok(())
     }
 
     fn add_modules(&self, kernel: &Kernel) -> Result<()> {
-        let place = Path::new("/lib/modules").join(&kernel.release);
+        let modules = Path::new("/lib/modules").join(&kernel.release);
         for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
             let file = kernel.modules.join(name);
-            if file.exists() { self.copy(&file, &place.join(name))? } else { self.write(&place.join(name), "")? }
+            if file.exists() { self.copy(&file, &modules.join(name))? } else { self.write(&modules.join(name), "")? }
         }
         for part in MODULES {
-            let (from, to) = (kernel.modules.join("kernel").join(part), place.join("kernel").join(part));
+            let (from, to) = (kernel.modules.join("kernel").join(part), modules.join("kernel").join(part));
             if from.is_dir() {
                 self.copy_tree(&from, &to, &|_| true)?;
             } else if from.exists() {
@@ -148,15 +148,15 @@ impl RootDirectory {
         program::run(program::command("depmod").arg("-b").arg(&self.0).arg(&kernel.release))
     }
 
-    fn write(&self, place: &Path, text: &str) -> Result<()> {
-        let to = self.inside(place);
-        make_room(&to)?;
+    fn write(&self, destination: &Path, text: &str) -> Result<()> {
+        let to = self.inside(destination);
+        create_parent(&to)?;
         fs::write(&to, text).with_context(|| format!("failed to write {}", to.display()))
     }
 
-    /// The path here of what is at a place there.
-    fn inside(&self, place: &Path) -> PathBuf {
-        self.0.join(place.strip_prefix("/").unwrap_or(place))
+    /// The path on this machine for a path in the ramdisk.
+    fn inside(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     fn archive(&self, ramdisk: &Path) -> Result<()> {
@@ -170,7 +170,7 @@ impl RootDirectory {
     }
 }
 
-fn make_room(path: &Path) -> Result<()> {
-    let above = path.parent().unwrap_or(path);
-    fs::create_dir_all(above).with_context(|| format!("failed to create {}", above.display()))
+fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))
 }

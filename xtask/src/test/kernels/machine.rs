@@ -1,4 +1,4 @@
-//! A virtual machine: qemu without hardware support, which any machine can run, in its own process.
+//! Boots a virtual machine with qemu. It uses no hardware acceleration, so that it runs on any machine.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,22 +13,24 @@ use super::series::Series;
 use crate::program;
 use crate::screen::Screen;
 
-/// How long a machine may take for all of its suites.
+/// Time limit of a machine for all of its suites.
 const PATIENCE: Duration = Duration::from_mins(90);
-/// How often a machine that crashed is booted again. The simulated processor is not without faults.
+/// Number of times that a crashed machine is booted again. qemu's processor emulation has faults.
 const REPEATS: u32 = 1;
-/// How much slower than this machine it may be.
+/// The factor by which the tests' time limits are extended in a virtual machine.
 const SLOWNESS: u32 = 10;
+/// Duration of each stress test.
 const STRESS_SECONDS: u32 = 20;
-/// The suite that shows what happens at the same time. It has a machine of its own, with two processors: where there are more of
-/// them than this machine has, every suite is slower.
-const RACING: &str = "table_stress";
+/// The suite that needs parallel processors. It runs in a separate machine with two. The other suites get one processor, because
+/// more emulated processors than real ones would slow every suite down.
+const PARALLEL_SUITE: &str = "table_stress";
+/// Memory of a machine in MiB.
 const MEMORY: &str = "1536";
 
-/// A kernel about to be booted.
+/// A virtual machine before its start.
 pub struct Machine {
     series: &'static Series,
-    /// For people.
+    /// Series and release, for people.
     title: String,
     processors: u32,
     kernel: PathBuf,
@@ -37,18 +39,18 @@ pub struct Machine {
     log: PathBuf,
 }
 
-/// How a machine ended, by qemu's exit code.
+/// The end of a machine, from qemu's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It said that all its suites passed.
+    /// portmap-guest reported that all suites passed.
     Passed,
-    /// It said that one of them failed.
+    /// portmap-guest reported that a suite failed.
     Failed,
-    /// It said nothing: a panic, or a plain shutdown.
+    /// The machine ended without a report: a kernel panic, or a shutdown.
     Crashed,
-    /// It was ended because it took too long.
+    /// The machine was killed after its time limit.
     Hung,
-    /// qemu itself failed.
+    /// qemu failed.
     Broken,
 }
 
@@ -65,10 +67,10 @@ impl End {
 }
 
 impl Machine {
-    /// Those that a kernel's suites take. What each says goes into a file beside the kernels.
+    /// The machines for a kernel's suites. Each writes its output to a log file in the directory of the kernels.
     pub fn all(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Vec<Self>> {
-        let (racing, taking_turns): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| plan.starts_with(RACING));
-        let groups = [(taking_turns, 1, String::new()), (racing, 2, format!("-{RACING}"))];
+        let (parallel, others): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| plan.starts_with(PARALLEL_SUITE));
+        let groups = [(others, 1, String::new()), (parallel, 2, format!("-{PARALLEL_SUITE}"))];
         let groups = groups.into_iter().filter(|(plans, ..)| !plans.is_empty());
         let machine = |(plans, processors, suffix): (Vec<String>, u32, String)| {
             let name = format!("{}{suffix}", series.name);
@@ -85,7 +87,7 @@ impl Machine {
         groups.map(machine).collect()
     }
 
-    /// Boots it until its suites have run.
+    /// Boots the machine, waits for its end, and returns the report. A crashed machine is booted again.
     pub fn run(&self) -> Result<Report> {
         let start = Instant::now();
         let mut end = self.boot()?;
@@ -95,11 +97,11 @@ impl Machine {
             }
             let kept = self.log.with_extension("crash.log");
             fs::rename(&self.log, &kept).with_context(|| format!("failed to keep {}", kept.display()))?;
-            Screen::Stderr.line(&format!("kernel {} {end:?}, see {}; again", self.title, kept.display()));
+            Screen::Stderr.line(&format!("kernel {}: {end:?}; booting it again; its log is {}", self.title, kept.display()));
             end = self.boot()?;
         }
-        let said = fs::read(&self.log).with_context(|| format!("failed to read {}", self.log.display()))?;
-        Ok(Report::new(self.title.clone(), end, String::from_utf8_lossy(&said).into_owned(), self.plans.len(), start.elapsed()))
+        let log = fs::read(&self.log).with_context(|| format!("failed to read {}", self.log.display()))?;
+        Ok(Report::new(self.title.clone(), end, String::from_utf8_lossy(&log).into_owned(), self.plans.len(), start.elapsed()))
     }
 
     fn boot(&self) -> Result<End> {
@@ -120,7 +122,7 @@ impl Machine {
         qemu
     }
 
-    /// Words with a `=` that the kernel does not know become the first process' environment, those behind `--` its arguments.
+    /// The kernel command line. Unknown parameters with `=` become environment variables of PID 1, words after `--` its arguments.
     fn kernel_command_line(&self) -> String {
         let Self { series, plans, .. } = self;
         format!(
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_guest_said_counts() {
+    fn exit_codes_are_converted() {
         let codes = [Some(33), Some(35), Some(0), Some(124), Some(1), None];
         let ends = [End::Passed, End::Failed, End::Crashed, End::Hung, End::Broken, End::Broken];
         assert_eq!(codes.map(End::of), ends);

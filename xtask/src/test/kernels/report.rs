@@ -1,4 +1,4 @@
-//! What a machine said, as a tally.
+//! Counts the tests in the output of a virtual machine, and prints it.
 
 use std::time::Duration;
 
@@ -6,43 +6,44 @@ use super::machine::End;
 use crate::screen::Screen;
 use crate::test::tally::Tally;
 
-/// Lines of the end of a log that are shown when the machine did not say itself what failed.
+/// Number of lines at the end of a log that are shown if the machine did not run all suites.
 const TAIL: usize = 60;
 
-/// A machine's last line; `portmap_guest` writes it.
+/// The last line of a machine's output, which `portmap_guest` prints.
 const CLOSING: &str = "portmap-guest: all suites have run";
 
-/// A machine after its end.
+/// The result of a machine.
 pub struct Report {
     title: String,
     end: End,
-    said: String,
+    output: String,
     tally: Tally,
+    /// Whether all suites have run.
     is_complete: bool,
     took: Duration,
 }
 
 impl Report {
-    /// Of a machine that was to run so many suites.
-    pub fn new(title: String, end: End, said: String, suites: usize, took: Duration) -> Self {
-        let tallies: Vec<Tally> = said.lines().filter_map(Tally::of_line).collect();
-        let closed = said.lines().any(|line| line.trim_end() == CLOSING);
+    /// The report of a machine with this number of suites.
+    pub fn new(title: String, end: End, output: String, suites: usize, took: Duration) -> Self {
+        let tallies: Vec<Tally> = output.lines().filter_map(Tally::of_line).collect();
+        let closed = output.lines().any(|line| line.trim_end() == CLOSING);
         let is_complete = closed && tallies.len() == suites && matches!(end, End::Passed | End::Failed);
         let mut tally = Tally::default();
         for counted in tallies {
             tally += counted;
         }
-        tally = tally.with_skips(said.lines().filter_map(Tally::skip_of_line).count());
-        // A machine that passed has counted no failure, and one that did not pass has failed at least once.
-        let is_explained = is_complete && (tally.failed == 0) == (end == End::Passed);
-        tally.failed += usize::from(!is_explained);
-        Self { title, end, said, tally, is_complete, took }
+        tally = tally.with_skips(output.lines().filter_map(Tally::skip_of_line).count());
+        // The counts must agree with the exit code: failures if and only if the machine did not pass. Otherwise add a failure.
+        let is_consistent = is_complete && (tally.failed == 0) == (end == End::Passed);
+        tally.failed += usize::from(!is_consistent);
+        Self { title, end, output, tally, is_complete, took }
     }
 
-    /// Shows what it said, and returns its counts.
+    /// Prints the output of the machine, or the end of its log if it did not run all suites. Returns its counts.
     pub fn show(&self) -> Tally {
         Screen::Stdout.title(&format!("\nkernel {}", self.title));
-        let lines: Vec<&str> = self.said.lines().map(str::trim_end).collect();
+        let lines: Vec<&str> = self.output.lines().map(str::trim_end).collect();
         let from = if self.is_complete { 0 } else { lines.len().saturating_sub(TAIL) };
         for line in &lines[from..] {
             Screen::Stdout.line(line);
@@ -51,11 +52,11 @@ impl Report {
         self.tally
     }
 
-    /// What is to be repeated at the end of everything.
+    /// The line for the summary at the end of the test run, if a test failed.
     pub fn remark(&self) -> Option<String> {
         let Self { title, end, tally, .. } = self;
-        let what = if self.is_complete { String::new() } else { format!(" did not run all of its suites: {end:?}") };
-        (tally.failed > 0).then(|| format!("failed: kernel {title}{what} ({tally})"))
+        let reason = if self.is_complete { String::new() } else { format!(" did not run all of its suites: {end:?}") };
+        (tally.failed > 0).then(|| format!("failed: kernel {title}{reason} ({tally})"))
     }
 }
 
@@ -66,8 +67,8 @@ mod tests {
     const PASS: &str = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1s\r\n";
     const FAIL: &str = "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\r\n";
 
-    fn counted(end: End, said: &str) -> (usize, usize, bool) {
-        let report = Report::new("6.1".into(), end, said.into(), 2, Duration::ZERO);
+    fn counted(end: End, output: &str) -> (usize, usize, bool) {
+        let report = Report::new("6.1".into(), end, output.into(), 2, Duration::ZERO);
         (report.tally.passed, report.tally.failed, report.remark().is_some())
     }
 
@@ -78,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_skips_has_not_passed() {
-        let said = format!("test odd::mptcp ... skipped: multipath TCP (not before 5.16)\r\nok\r\n{PASS}{PASS}{CLOSING}\r\n");
-        let report = Report::new("5.10".into(), End::Passed, said, 2, Duration::ZERO);
+    fn a_test_that_skips_a_part_does_not_count_as_passed() {
+        let output = format!("test odd::mptcp ... skipped: multipath TCP (not before 5.16)\r\nok\r\n{PASS}{PASS}{CLOSING}\r\n");
+        let report = Report::new("5.10".into(), End::Passed, output, 2, Duration::ZERO);
         assert_eq!(report.tally, Tally { passed: 5, failed: 0, skipped: 3 });
     }
 
     #[test]
-    fn whatever_is_missing_is_a_failure() {
+    fn missing_output_is_a_failure() {
         assert_eq!(counted(End::Passed, &format!("{PASS}{CLOSING}\n")), (3, 1, true), "a suite");
         assert_eq!(counted(End::Passed, &format!("{PASS}{PASS}")), (6, 1, true), "the closing line");
         assert_eq!(counted(End::Crashed, PASS), (3, 1, true), "the end");

@@ -1,46 +1,48 @@
-//! Which kernels there are, what runs on each, and which of Debian's packages is the newest of them.
+//! The kernels of the test matrix and their suites; finds the newest packages of a kernel among Debian's package names.
 
 use anyhow::{Context as _, Result};
 
 use crate::setup::debian::DebianSuite;
 
-/// A kernel of the matrix.
+/// A kernel series of the matrix.
 #[derive(Debug)]
 pub struct Series {
-    /// As a person calls it.
+    /// The name on the command line.
     pub name: &'static str,
-    /// The first numbers of its version; none is the newest of all.
+    /// The first numbers of the version; empty for the newest version of all.
     pub version: &'static [u32],
-    /// Who has it.
+    /// The Debian suite that has its packages.
     pub suite: DebianSuite,
-    /// What the kernel is told besides.
+    /// Additional parameters of the kernel command line.
     pub parameters: &'static str,
-    /// What the processor is.
+    /// The processor model for qemu's `-cpu`.
     pub processor: &'static str,
-    /// Whether it is in every run of the tests.
+    /// Whether general test runs include this kernel.
     is_quick: bool,
+    /// Suites and filters of a quick run.
     quick: &'static [&'static str],
+    /// Suites and filters of a full run.
     full: &'static [&'static str],
 }
 
-/// How much is run.
+/// The amount of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// What tells kernels apart, in a few minutes.
+    /// The tests whose result depends on the kernel, in a few minutes.
     Quick,
-    /// Everything that needs no more than a kernel.
+    /// All suites that need only a kernel.
     Full,
 }
 
-/// The suites that need no more than a kernel.
+/// The suites that need only a kernel.
 pub const SUITES: [&str; 5] = ["datapath", "sockets", "table_stress", "socket_stress", "one_family"];
 
-/// Of each concern what depends on the kernel: verdicts, hooks, notes on sockets, sockets that are destroyed, namespaces.
+/// The tests that depend on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges, families.
 const QUICK: [&str; 3] = ["datapath", "sockets:names::,ended_sockets::,clock::,privileges::each", "one_family"];
 
-/// qemu 7.2 sometimes spoils the flags of `cmpxchg16b`, and the kernel crashes: seen with 6.12.
+/// A processor without `cmpxchg16b`. qemu 7.2 sometimes sets wrong flags after it, which crashes kernels (observed with 6.12).
 const NO_CX16: &str = "max,-cx16";
-/// Without that instruction, kernels from 7.0 on have no memory for the notes on sockets (`kmalloc_nolock`).
+/// A processor with `cmpxchg16b`. Without it, kernels from 7.0 on cannot allocate socket storage (`kmalloc_nolock`).
 const CX16: &str = "max";
 
 const NEWEST: DebianSuite = DebianSuite::Release("trixie-backports");
@@ -55,7 +57,7 @@ const USUAL: Series = Series {
     full: &SUITES,
 };
 
-/// All of them, the oldest first.
+/// All series, the oldest first.
 pub static ALL: [Series; 6] = [
     Series { name: "5.10", version: &[5, 10], suite: DebianSuite::Security("bullseye-security"), is_quick: true, ..USUAL },
     Series { name: "6.1", version: &[6, 1], suite: DebianSuite::Security("bookworm-security"), is_quick: true, ..USUAL },
@@ -75,59 +77,65 @@ pub static ALL: [Series; 6] = [
 ];
 
 impl Series {
-    /// Those of a run of this extent.
+    /// The series of a run of this extent.
     pub fn of(extent: Extent) -> Vec<&'static Self> {
         ALL.iter().filter(|series| extent == Extent::Full || series.is_quick).collect()
     }
 
-    /// The one of this name.
+    /// The series of this name.
     pub fn named(name: &str) -> Result<&'static Self> {
         let names = || ALL.iter().map(|series| series.name).collect::<Vec<_>>().join(", ");
-        ALL.iter().find(|series| series.name == name).with_context(|| format!("no kernel `{name}` is known, but {}", names()))
+        ALL.iter()
+            .find(|series| series.name == name)
+            .with_context(|| format!("unknown kernel `{name}`: choose from {}", names()))
     }
 
-    /// The suites to run, and what of them.
+    /// The suites to run, with filters, as arguments of portmap-guest.
     pub fn plans(&self, extent: Extent) -> Vec<String> {
         let plans = if extent == Extent::Quick { self.quick } else { self.full };
         plans.iter().map(ToString::to_string).collect()
     }
 }
 
-/// Packages that are one kernel together.
+/// A kernel in Debian's archive, with its packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct PackagedKernel {
     version: Vec<u32>,
-    /// The name that the kernel gives itself.
+    /// The kernel's release, as in `uname -r`.
     pub release: String,
-    /// Packages to unpack into one directory.
+    /// The packages of the kernel, to be unpacked into one directory.
     pub packages: Vec<String>,
 }
 
-/// From this version on, the modules are in a package of their own, and `linux-image-*` is empty.
+/// From this version on, `linux-image-*` is empty: image and modules are in separate packages.
 const SPLIT: [u32; 2] = [6, 19];
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// The kernels of a series among the packages of an archive, the newest first. One whose modules are gone is none.
-pub fn offers(names: &[String], series: &[u32]) -> Vec<Offer> {
+/// The kernels of a series among the package names of an archive, the newest first. Kernels with missing packages are left out.
+pub fn packaged_kernels(names: &[String], series: &[u32]) -> Vec<PackagedKernel> {
     let images = names.iter().filter_map(|name| name.strip_prefix("linux-image-").filter(|rest| rest.ends_with(FLAVOUR)));
-    let mut offers: Vec<Offer> = images.filter_map(|release| offer(names, release)).collect();
-    offers.retain(|offer| offer.version.starts_with(series));
-    offers.sort_by(|one, other| other.version.cmp(&one.version));
-    offers
+    let mut kernels: Vec<PackagedKernel> = images.filter_map(|release| packaged_kernel(names, release)).collect();
+    kernels.retain(|kernel| kernel.version.starts_with(series));
+    kernels.sort_by(|one, other| other.version.cmp(&one.version));
+    kernels
 }
 
-fn offer(names: &[String], release: &str) -> Option<Offer> {
+fn packaged_kernel(names: &[String], release: &str) -> Option<PackagedKernel> {
     let version = numbers(release.strip_suffix(FLAVOUR)?);
-    // "6.12-cloud-amd64" and "cloud-amd64" only lead to others.
+    // "6.12-cloud-amd64" and "cloud-amd64" are meta packages.
     if version.len() < 3 {
         return None;
     }
     let kinds = if version.as_slice() < SPLIT.as_slice() { &["image"][..] } else { &["binary", "modules"] };
     let packages: Vec<String> = kinds.iter().map(|kind| format!("linux-{kind}-{release}")).collect();
-    packages.iter().all(|package| names.contains(package)).then(|| Offer { version, release: release.to_owned(), packages })
+    packages.iter().all(|package| names.contains(package)).then(|| PackagedKernel {
+        version,
+        release: release.to_owned(),
+        packages,
+    })
 }
 
-/// All numbers in a version, in their order: `6.1.0-56` is newer than `6.1.0-0.deb11.52`.
+/// All numbers of a version, in order, to compare versions: `6.1.0-56` is newer than `6.1.0-0.deb11.52`.
 fn numbers(version: &str) -> Vec<u32> {
     version.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
@@ -138,7 +146,7 @@ mod tests {
 
     fn newest(names: &[&str], series: &[u32]) -> Option<Vec<String>> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        offers(&names, series).into_iter().next().map(|offer| offer.packages)
+        packaged_kernels(&names, series).into_iter().next().map(|kernel| kernel.packages)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The client in Go that the suite of sockets runs: built here, as there is no Go in a machine.
+//! Builds the Go client of the suite `sockets`. It is built on this machine, because the ramdisk has no Go.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use super::RootDirectory;
 use crate::{program, workspace};
 
 const SOURCE: &str = "tests/suites/tests/sockets/clients/main.go";
-/// Where the suite looks before it builds one itself.
-const PLACE: &str = "/portmap/portmap-go-client";
+/// The path of the client in the ramdisk. The suite uses it instead of building the client.
+const CLIENT: &str = "/portmap/portmap-go-client";
 
-/// Without libraries, and without any module but the standard library. Where there is no Go the client is left out, and its test says so.
+/// Builds the client, statically linked and only with the standard library. Without Go the client is left out, and its test is skipped.
 pub(super) fn add(root: &RootDirectory) -> Result<()> {
     if program::find("go").is_none() {
         return Ok(());
     }
     let mut build = program::command("go");
-    build.args(["build", "-o"]).arg(root.inside(Path::new(PLACE))).arg(workspace::root().join(SOURCE));
+    build.args(["build", "-o"]).arg(root.inside(Path::new(CLIENT))).arg(workspace::root().join(SOURCE));
     build.envs([("CGO_ENABLED", "0"), ("GO111MODULE", "off"), ("GOFLAGS", "")]);
     program::run(&mut build)
 }

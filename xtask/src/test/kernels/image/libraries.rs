@@ -1,4 +1,4 @@
-//! The shared libraries of a program.
+//! Finds the shared libraries of a program with `ldd`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,21 @@ use anyhow::Result;
 
 use crate::program;
 
-/// The libraries that the loader finds for it, itself included; none if it is a script, or linked with none.
+/// The paths of the program's libraries and of its dynamic loader. Empty for scripts and statically linked programs.
 pub fn of(path: &Path) -> Result<Vec<PathBuf>> {
-    let Ok(said) = program::output(program::command("ldd").arg(path)) else { return Ok(Vec::new()) };
-    said.lines().filter_map(parse).map(|library| at_home(&library)).collect()
+    let Ok(output) = program::output(program::command("ldd").arg(path)) else { return Ok(Vec::new()) };
+    output.lines().filter_map(parse).map(|library| with_real_directory(&library)).collect()
 }
 
-/// Reads `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, and `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+/// Parses `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, and `/lib64/ld-linux-x86-64.so.2 (0x…)`.
 fn parse(line: &str) -> Option<PathBuf> {
     let found = line.split_once("=>").map_or(line, |(_, found)| found).trim();
     let (path, _) = found.split_once(" (")?;
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// The directory without links; the file's own name is the one that the loader looks for.
-fn at_home(library: &Path) -> Result<PathBuf> {
+/// The library's path with symbolic links resolved in its directory. The file name stays, because the loader searches for it.
+fn with_real_directory(library: &Path) -> Result<PathBuf> {
     let directory = library.parent().unwrap_or(library).canonicalize()?;
     Ok(directory.join(library.file_name().unwrap_or_default()))
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loaders_answers_are_read() {
+    fn the_output_of_ldd_is_parsed() {
         let paths = [
             ("\tlinux-vdso.so.1 (0x00007ffd5b5f2000)", None),
             ("\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)", Some("/lib/x86_64-linux-gnu/libc.so.6")),

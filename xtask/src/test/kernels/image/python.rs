@@ -1,4 +1,4 @@
-//! Python with as much of its standard library as the clients in the suites import.
+//! Adds Python to the ramdisk, with the parts of its standard library that the suites' clients import.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{RootDirectory, libraries};
 use crate::program;
 
-/// Parts of the library that no client imports, most of its size.
+/// Parts of the library that no client imports. They make up most of its size.
 const LEFT_OUT: [&str; 12] = [
     "__pycache__",
     "config",
@@ -23,14 +23,15 @@ const LEFT_OUT: [&str; 12] = [
     "turtledemo",
 ];
 
-/// The interpreter itself (`python3` may be a script that looks for one), and its library, where it looks for it.
-const ASK: &str = "import os, sys, sysconfig; print(os.path.realpath(sys.executable)); print(sysconfig.get_path('stdlib'))";
+/// Prints the path of the interpreter (`python3` may be a script that starts another program), and the path of its library.
+const PRINT_PATHS: &str =
+    "import os, sys, sysconfig; print(os.path.realpath(sys.executable)); print(sysconfig.get_path('stdlib'))";
 
 pub(super) fn add(root: &RootDirectory) -> Result<()> {
-    let said = program::output(program::command("python3").args(["-c", ASK]))?;
-    let mut lines = said.lines().map(PathBuf::from);
+    let paths = program::output(program::command("python3").args(["-c", PRINT_PATHS]))?;
+    let mut lines = paths.lines().map(PathBuf::from);
     let (interpreter, library) = (lines.next(), lines.next());
-    let (interpreter, library) = interpreter.zip(library).context("failed to understand what python3 says of itself")?;
+    let (interpreter, library) = interpreter.zip(library).context("failed to parse the paths that python3 prints")?;
     root.add_program(&interpreter, &interpreter)?;
     root.link(&interpreter, Path::new("/usr/bin/python3"))?;
     root.copy_tree(&library, &library, &is_wanted)?;

@@ -1,6 +1,6 @@
-// The real Kubernetes that the tests, the benchmark and the cluster demo run against, pinned; tests/src/control_plane/binaries.rs
-// builds it. For another version: change k8s.io/kubernetes, the replacements (the list is in its own go.mod) and etcd, then
-// `go mod tidy`.
+// Kubernetes and etcd at fixed versions, for the tests, the benchmark and the cluster demo. The harness builds them
+// (tests/harness/src/control_plane/binaries.rs). To use another version, change k8s.io/kubernetes, its replacements (as in its own
+// go.mod) and etcd, and run `go mod tidy`.
 module portmap/tests/control-plane
 
 go 1.26.0

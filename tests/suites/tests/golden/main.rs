@@ -2,7 +2,8 @@
 //!
 //! A case has these files:
 //!
-//! - `input.yaml`, `input.json`, or a directory `input` with several files. The first comment states the rule.
+//! - `input.yaml`, `input.json`, or a directory `input` with several files. The first comment states the rule, and
+//!   the second cites its heading in `docs/semantics.md`.
 //! - `table.json`: the expected output of `-o json`.
 //! - `warnings.txt`, if warnings are expected: a part of each line of standard error, in order.
 //! - `arguments.txt`, optional: further arguments, one on each line.
@@ -18,11 +19,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use portmap_harness::world::program;
 use serde_json::Value;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases");
+const SEMANTICS: &str = include_str!("../../../../docs/semantics.md");
 
 #[test]
 fn cases() -> Result<()> {
@@ -40,6 +42,37 @@ fn cases() -> Result<()> {
     assert!(failures.is_empty(), "{} of {} cases fail\n\n{}\n", failures.len(), cases.len(), failures.join("\n\n"));
     println!("{} cases", cases.len());
     Ok(())
+}
+
+/// A case names its rule by an anchor, such as `docs/semantics.md#source-ranges`.
+#[test]
+fn cases_cite_headings_of_the_semantics() -> Result<()> {
+    let anchors: BTreeSet<String> = SEMANTICS.lines().filter(|line| line.starts_with("##")).map(anchor).collect();
+    for case in directories(Path::new(CASES))? {
+        let text = text_of(&input(&case)?)?;
+        let (_, cited) =
+            text.split_once("docs/semantics.md#").with_context(|| format!("{} cites no heading", case.display()))?;
+        let cited: String = cited.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+        ensure!(anchors.contains(&cited), "{} cites {cited:?}, which is no heading of docs/semantics.md", case.display());
+    }
+    Ok(())
+}
+
+/// The anchor of a heading, as it is in links.
+fn anchor(heading: &str) -> String {
+    heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+}
+
+/// The text of a file, or of all files of a directory.
+fn text_of(input: &Path) -> Result<String> {
+    if !input.is_dir() {
+        return read(input);
+    }
+    let mut text = String::new();
+    for entry in fs::read_dir(input).with_context(|| format!("failed to list {}", input.display()))? {
+        text += &read(&entry?.path())?;
+    }
+    Ok(text)
 }
 
 fn directories(parent: &Path) -> Result<Vec<PathBuf>> {

@@ -25,11 +25,10 @@ use crate::{
     },
 };
 
-/// The maps and programs of this agent.
+/// The lock, the maps and the programs of this agent.
 pub struct Datapath {
     /// The pins of the maps and links.
     pub pins: Pins,
-    /// The tables.
     pub maps: BpfMaps,
     programs: Ebpf,
     cgroup: Cgroup,

@@ -49,7 +49,7 @@ impl DesiredState {
         })
     }
 
-    /// Takes in an event.
+    /// Stores the object of an event. [`Self::take_changes`] resolves it.
     pub fn take(&mut self, event: Event) {
         self.table.apply(event);
     }

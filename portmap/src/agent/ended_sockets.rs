@@ -38,7 +38,7 @@ pub struct EndedSockets {
 }
 
 impl EndedSockets {
-    /// Prepares the searches. Logs a kernel that cannot find or destroy the sockets, and fails only for want of descriptors or
+    /// Prepares the searches. Logs a kernel that cannot find or destroy the sockets, and fails only for lack of descriptors or
     /// memory.
     pub fn new(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let sockets = match prepare(pins, capacity) {
@@ -108,7 +108,7 @@ impl EndedSockets {
         }
     }
 
-    /// Logs a failure. A failure for want of descriptors or memory is followed by another search.
+    /// Logs a failure. A failure for lack of descriptors or memory is followed by another search.
     fn give_up(&mut self, error: &anyhow::Error) {
         if is_exhausted(error) {
             self.requested = self.requested.max(1);

@@ -48,7 +48,6 @@ pub enum PlanScope {
 
 /// A plan after its writes.
 pub struct Written {
-    /// The plan.
     pub plan: Plan,
     /// The entries that the plan compared.
     pub scope: PlanScope,
@@ -80,16 +79,16 @@ impl Installed {
 
     /// The number of frontends in the tables.
     pub fn frontends(&self) -> usize {
-        self.planner.frontends()
+        self.planner.last().frontends()
     }
 
     /// Whether a load balancer has source ranges.
-    pub fn has_source_ranges(&mut self) -> bool {
+    pub fn has_source_ranges(&self) -> bool {
         self.planner.last().has_source_ranges()
     }
 
     /// The number of entries in each map.
-    pub fn fullness(&mut self) -> Vec<Fullness> {
+    pub fn fullness(&self) -> Vec<Fullness> {
         self.planner.last().fullness()
     }
 
@@ -99,7 +98,7 @@ impl Installed {
             result = finished(&mut self.grace) => {
                 self.grace = None;
                 result?;
-                self.planner.last().release();
+                self.planner.last_mut().release();
                 Ok(())
             }
             () = due(self.retry.as_ref()) => Ok(()),
@@ -116,11 +115,11 @@ impl Installed {
         self.retry.as_ref().is_none_or(Retry::is_due)
     }
 
-    /// Plans the changes and writes them.
+    /// Plans the changes, and all entries where [`PlanScope`] requires it, and writes the plan.
     pub fn write(&mut self, desired: &Desired, mut changes: Changes) -> Result<Written> {
         self.refresh_model()?;
         let (started, scope) = (Instant::now(), self.scope);
-        let planner = self.planner.last();
+        let planner = self.planner.last_mut();
         if scope != PlanScope::Changes {
             changes.extend(desired.table().everything());
             changes.extend(planner.everything());
@@ -140,7 +139,7 @@ impl Installed {
     /// Ends a successful write: the next plan compares changes only, and retired entries are freed after a grace period.
     pub fn confirm(&mut self) {
         (self.scope, self.retry) = (PlanScope::Changes, None);
-        if self.grace.is_none() && self.planner.last().seal() {
+        if self.grace.is_none() && self.planner.last_mut().seal() {
             let pins = self.datapath.pins.clone();
             self.grace = Some(tokio::spawn(wait_for_grace(pins)));
         }

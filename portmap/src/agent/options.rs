@@ -39,7 +39,7 @@ pub enum Leaving {
     Nothing,
 }
 
-/// The options of an agent.
+/// The options of an agent, from the arguments of `portmap run`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The source of the objects.

@@ -130,7 +130,7 @@ mod tests {
     }
 
     /// The addresses that serve the node port after an event, at a time since the start.
-    fn placed(own_node: &mut OwnNode, desired: &mut Desired, event: Option<Event>, seconds: u64) -> Vec<&'static str> {
+    fn served(own_node: &mut OwnNode, desired: &mut Desired, event: Option<Event>, seconds: u64) -> Vec<&'static str> {
         if let Some(event) = event {
             desired.apply(event);
         }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn addresses_are_waited_for_whenever_there_are_none() {
         let (mut own_node, mut desired) = (OwnNode::new(true), desired());
-        let mut at = |event, seconds| placed(&mut own_node, &mut desired, event, seconds);
+        let mut at = |event, seconds| served(&mut own_node, &mut desired, event, seconds);
         assert!(at(Some(node(&[])), 1).is_empty());
         assert!(at(None, 29).is_empty());
         assert_eq!(at(None, 30), [OWN, OTHER], "patience ends");
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn without_a_cluster_nothing_is_waited_for_that_was_not_there() {
         let (mut own_node, mut desired) = (OwnNode::new(false), desired());
-        let mut at = |event, seconds| placed(&mut own_node, &mut desired, event, seconds);
+        let mut at = |event, seconds| served(&mut own_node, &mut desired, event, seconds);
         assert_eq!(at(None, 0), [OWN, OTHER]);
         assert_eq!(at(Some(node(&[OWN])), 1), [OWN]);
         assert_eq!(at(Some(Event::Listed(ObjectKind::Node, Vec::new())), 2), [OWN]);

@@ -29,13 +29,13 @@ impl KnownPlanner {
     }
 
     /// The planner with its last model, which may differ from the tables after a failed write.
-    pub fn last(&mut self) -> &mut Planner {
-        &mut self.planner
+    pub fn last(&self) -> &Planner {
+        &self.planner
     }
 
-    /// The number of frontends in the tables.
-    pub fn frontends(&self) -> usize {
-        self.planner.frontends()
+    /// The planner with its last model, for plans and releases.
+    pub fn last_mut(&mut self) -> &mut Planner {
+        &mut self.planner
     }
 
     /// Marks the model as unknown: the tables may differ from it.

@@ -40,7 +40,7 @@ impl Reporting {
         }
     }
 
-    /// Reports a write.
+    /// Reports a successful write: in STATE, the metrics and the log.
     pub fn written(
         &mut self,
         written: Written,
@@ -64,7 +64,7 @@ impl Reporting {
         Ok(())
     }
 
-    /// Reports a failed write.
+    /// Reports a failed write, which makes the agent unready.
     pub fn failed(&self) {
         self.metrics.failed();
         self.published.failed();
@@ -100,7 +100,7 @@ impl Reporting {
     }
 }
 
-/// Logs a write.
+/// Logs the number of writes, and after a full sync the number of objects.
 fn log(written: &Written, desired: &DesiredState, frontends: usize) {
     let count = written.plan.steps.len();
     match (written.scope, written.plan.steps.first()) {

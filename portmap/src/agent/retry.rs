@@ -28,7 +28,6 @@ impl Retry {
         self.wait
     }
 
-    /// Whether the retry is due.
     pub fn is_due(&self) -> bool {
         self.at <= Instant::now()
     }

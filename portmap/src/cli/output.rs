@@ -17,9 +17,9 @@ pub enum Format {
     /// Aligned columns
     #[default]
     Table,
-    /// JSON, a stable contract
+    /// JSON, for programs
     Json,
-    /// YAML with the same data as JSON
+    /// YAML, for programs
     Yaml,
 }
 

@@ -60,10 +60,10 @@ fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>
     tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
     warnings.extend(desired.skipped().map(ToString::to_string));
     let table = desired.table();
-    for place in table.frontend_specs() {
-        let conflicts = table.conflicts(place);
+    for spec in table.frontend_specs() {
+        let conflicts = table.conflicts(spec);
         warnings.extend(
-            conflicts.map(|(loser, winner)| format!("Service {loser}: {place} belongs to Service {winner}, and is left to it")),
+            conflicts.map(|(other, holder)| format!("Service {other}: {spec} belongs to Service {holder}, and is left to it")),
         );
     }
     desired

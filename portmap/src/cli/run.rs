@@ -61,7 +61,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = bind_address)]
     metrics_bind_address: Option<Bind>,
     /// Peer that getpeername() of a TCP socket shows; with "pod", connect() needs less kernel memory and time
-    #[arg(long, value_name = "WHOSE", value_enum, default_value_t)]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     peer_names: PeerNames,
     /// Level of the programs' log. Each decision is logged at the level debug; other levels cost nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]

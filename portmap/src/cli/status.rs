@@ -25,7 +25,7 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let pins = self.pins.open()?;
         pins.expect()?;
-        let health = status::look(&pins)?;
+        let health = status::check(&pins)?;
         if !output::print_data(&health, self.output)? {
             print_table(&health)?;
         }

@@ -118,7 +118,7 @@ fn candidates() -> Result<Vec<PathBuf>> {
 }
 
 impl NamespaceHolder {
-    /// Opens the namespace; none if no path leads to it any more. Fails for want of descriptors or memory.
+    /// Opens the namespace; none if no path leads to it any more. Fails for lack of descriptors or memory.
     pub fn open(&self) -> Result<Option<Namespace>> {
         for path in &self.paths {
             match File::open(path) {

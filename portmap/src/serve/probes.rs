@@ -90,7 +90,7 @@ fn readiness(published: &Published) -> Response {
     let problem = match published.outage() {
         Some(outage) => Some(format!("{outage}\n")),
         None if !published.is_ready() => Some("the objects are not listed, or their tables are not written\n".to_owned()),
-        None if !published.is_attached() => Some("programs are detached; the agent's log says why\n".to_owned()),
+        None if !published.is_attached() => Some("programs are detached; the agent's log has the reason\n".to_owned()),
         None => None,
     };
     (status(problem.is_none()), problem.unwrap_or_else(|| "ok\n".to_owned())).into_response()
@@ -113,7 +113,7 @@ mod tests {
         published.synced();
         assert_eq!(code(), 200);
         published.set_attached(false);
-        assert_eq!(code(), 503, "somebody detached the programs");
+        assert_eq!(code(), 503, "the programs are detached");
         published.set_attached(true);
         assert_eq!(code(), 200);
         published.failed();

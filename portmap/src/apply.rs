@@ -30,7 +30,7 @@ fn insert_ranges(maps: &mut impl Maps, steps: &[Step]) -> Result<()> {
 
 fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {
     match step {
-        Step::SetMarks(next) => maps.set_next_numbers(*next),
+        Step::SetNextNumbers(next) => maps.set_next_numbers(*next),
         Step::WriteBackends(first, backends) => maps.write_backends(*first, backends),
         Step::WriteService(number, service) => maps.write_service(*number, service),
         Step::StoreChoice(number, location, choice) => maps.store_choice(*number, *location, *choice),

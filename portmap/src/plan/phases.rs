@@ -21,7 +21,7 @@ impl Phases {
     pub fn into_steps(self, numbers: Option<NextNumbers>) -> Vec<Step> {
         let Self { first, remove, write, cleanup } = self;
         let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + write.len() + cleanup.len());
-        steps.extend(numbers.map(Step::SetMarks));
+        steps.extend(numbers.map(Step::SetNextNumbers));
         steps.extend(first.into_iter().chain(remove).chain(write).chain(cleanup));
         steps
     }

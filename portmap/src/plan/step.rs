@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// [`crate::maps::Maps::set_next_numbers`]
-    SetMarks(NextNumbers),
+    SetNextNumbers(NextNumbers),
     /// [`crate::maps::Maps::write_backends`]
     WriteBackends(u32, Backends),
     /// [`crate::maps::Maps::write_service`]
@@ -44,7 +44,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetMarks(next_numbers) => {
+            Self::SetNextNumbers(next_numbers) => {
                 write!(
                     f,
                     "set NUMBERS: the next id is {}, the next endpoint number is {}",

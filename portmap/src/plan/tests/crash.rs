@@ -16,7 +16,7 @@ fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
             let Service { affinity_timeout, kind, flags, .. } = before;
             vec![Step::DescribeService(*number, Service { affinity_timeout, kind, flags, ..*service }), step.clone()]
         }
-        Step::SetMarks(_)
+        Step::SetNextNumbers(_)
         | Step::WriteService(..)
         | Step::StoreChoice(..)
         | Step::InsertName(..)

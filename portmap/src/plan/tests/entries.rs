@@ -17,7 +17,7 @@ fn given_numbers_stay_given() {
         assert!(!agent.planner.is_confirmed_by(&found));
         found.continue_numbers_of(&agent.planner);
         let plan = plan(&mut found, &agent.table, &Changes::default());
-        assert_eq!(plan.steps, [Step::SetMarks(agent.planner.ports.next_numbers())]);
+        assert_eq!(plan.steps, [Step::SetNextNumbers(agent.planner.ports.next_numbers())]);
     }
 }
 
@@ -79,7 +79,7 @@ fn a_broken_entry_is_removed_and_written_anew() {
     assert!(
         matches!(
             plan.steps.as_slice(),
-            [Step::SetMarks(_), Step::RemoveFrontend(_), Step::RemoveName(_), .., Step::InsertFrontend(..)]
+            [Step::SetNextNumbers(_), Step::RemoveFrontend(_), Step::RemoveName(_), .., Step::InsertFrontend(..)]
         ),
         "{plan:?}"
     );

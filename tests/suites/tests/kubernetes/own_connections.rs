@@ -29,7 +29,7 @@ const WARNING: &str = "is reachable only through portmap's own translation";
 /// The tables refuse. Without translation the ClusterIP reaches the API server, as if another proxy served it.
 #[tokio::test]
 async fn tables_that_refuse_do_not_stop_the_agent() -> Result<()> {
-    let cluster = Cluster::start("stale-refuses").await?;
+    let cluster = Cluster::start("own-refuses").await?;
     write_tables(&cluster, None).await?;
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
     let _gate = Gate::start_on_node(&cluster.world, CLUSTER_IP.parse()?, cluster.plane.address())?;
@@ -43,7 +43,7 @@ async fn tables_that_refuse_do_not_stop_the_agent() -> Result<()> {
 /// The outdated tables lead to another server.
 #[tokio::test]
 async fn tables_with_another_server_do_not_stop_the_agent() -> Result<()> {
-    let cluster = Cluster::start("stale-misleads").await?;
+    let cluster = Cluster::start("own-misleads").await?;
     let other = SocketAddr::new(cluster.a.ipv4(), COMMON_PORT);
     write_tables(&cluster, Some(other)).await?;
     cluster.world.ip("addr add 10.96.0.1/32 dev lo")?;
@@ -74,7 +74,7 @@ async fn the_tables_are_used_if_nothing_else_reaches_the_api_server() -> Result<
 /// The API server is not reachable in any way. The log names the remedy.
 #[tokio::test]
 async fn an_unreachable_api_server_gives_a_remedy_in_the_log() -> Result<()> {
-    let cluster = Cluster::start("stale-alone").await?;
+    let cluster = Cluster::start("own-alone").await?;
     write_tables(&cluster, None).await?;
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     agent.await_log("give the agent one that works without Services: KUBERNETES_SERVICE_HOST").await?;

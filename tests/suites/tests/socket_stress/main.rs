@@ -114,13 +114,18 @@ fn connected_sockets_do_not_keep_removed_backends() {
         holders.into_iter().map(|holder| holder.join().unwrap()).collect::<Vec<_>>()
     });
     let connections: u64 = held.iter().map(|(connections, _)| connections).sum();
-    let stale: Vec<&String> = held.iter().flat_map(|(_, stale)| stale).collect();
+    let outdated: Vec<&String> = held.iter().flat_map(|(_, outdated)| outdated).collect();
     let rewrites = field.rewrites;
     say::figures(format_args!(
         "{connections} connected sockets during {rewrites} rewrites, {} with removed backends",
-        stale.len()
+        outdated.len()
     ));
-    assert!(stale.is_empty(), "{} sockets are connected to removed backends: {stale:?}\n{}", stale.len(), field.agent.log());
+    assert!(
+        outdated.is_empty(),
+        "{} sockets are connected to removed backends: {outdated:?}\n{}",
+        outdated.len(),
+        field.agent.log()
+    );
     assert!(connections >= at_least(LEAST_CONNECTIONS, time), "too few connections for a result: {connections}");
 }
 
@@ -144,7 +149,7 @@ fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<Stri
         }
     };
     let until = Instant::now() + patience(Duration::from_secs(5));
-    let stale = held.iter().filter_map(|(service, socket)| {
+    let outdated = held.iter().filter_map(|(service, socket)| {
         loop {
             // A destroyed socket returns an error.
             let answer = socket.ask().ok().filter(|answer| !last[*service].contains(answer))?;
@@ -154,7 +159,7 @@ fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<Stri
             thread::sleep(Duration::from_millis(10));
         }
     });
-    (connections, stale.collect())
+    (connections, outdated.collect())
 }
 
 /// Threads share a socket and send to more Services than it can remember. Answers must show the right Service.

@@ -2,6 +2,8 @@
 //!
 //! The pods keep running and would answer. A failing socket was therefore destroyed.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
 use portmap_harness::process::{Failure, Process, Socket};
@@ -38,7 +40,7 @@ fn await_destruction(socket: &Socket<'_>) -> Result<()> {
 
 #[test]
 fn a_connected_udp_socket_of_a_removed_backend_is_destroyed() -> Result<()> {
-    let mut stage = stage("stale")?;
+    let mut stage = stage("ended")?;
     let (in_pod, on_node) = (stage.process()?, Process::on_node(&stage.world)?);
     for next in [endpoints(&stage.pods[1..]), Vec::new()] {
         stage.apply(&[service().endpoints(endpoints(&stage.pods[..1]))])?;
@@ -67,7 +69,7 @@ fn a_connected_udp_socket_of_a_removed_backend_is_destroyed() -> Result<()> {
 /// The deletion of the Service destroys its sockets too.
 #[test]
 fn a_socket_of_a_deleted_service_is_destroyed() -> Result<()> {
-    let mut stage = stage("stale-service")?;
+    let mut stage = stage("ended-service")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
     for socket in sockets.iter().flatten() {
@@ -84,7 +86,7 @@ fn a_socket_of_a_deleted_service_is_destroyed() -> Result<()> {
 /// same pod.
 #[test]
 fn other_sockets_are_not_destroyed() -> Result<()> {
-    let mut stage = Stage::new("stale-others", &["a", "b"], &[])?;
+    let mut stage = Stage::new("ended-others", &["a", "b"], &[])?;
     let other = Service::new("other", 2).endpoints(endpoints(&stage.pods[..1]));
     stage.apply(&[service().endpoints(endpoints(&stage.pods[..1])), other.clone()])?;
     let process = stage.process()?;
@@ -117,10 +119,21 @@ fn other_sockets_are_not_destroyed() -> Result<()> {
     Ok(())
 }
 
+/// A socket that was connected to the Service before, and to another address last.
+fn reconnected(process: &Process, service: SocketAddr, last: SocketAddr, dissolve: bool) -> Result<Socket<'_>> {
+    let socket = process.connected(service, Protocol::Udp)?;
+    expect_a(&socket);
+    if dissolve {
+        socket.dissolve()?;
+    }
+    socket.connect(last)?;
+    Ok(socket)
+}
+
 /// Only the last connect of a socket counts.
 #[test]
 fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
-    let mut stage = stage("stale-moved")?;
+    let mut stage = stage("ended-moved")?;
     let third = serving(&stage.world, "c")?;
     let process = stage.process()?;
     let mut kept = Vec::new();
@@ -129,12 +142,7 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
         let service = cluster_ip(1).at(via, PORT);
         // Connected to the same pod's own address and to another pod's, each with and without a dissolve before.
         for (plain, dissolve) in [(&stage.pods[0], true), (&stage.pods[0], false), (&third, true), (&third, false)] {
-            let socket = process.connected(service, Protocol::Udp)?;
-            expect_a(&socket);
-            if dissolve {
-                socket.dissolve()?;
-            }
-            socket.connect(Both::of(plain).at(via, TARGET_PORT))?;
+            let socket = reconnected(&process, service, Both::of(plain).at(via, TARGET_PORT), dissolve)?;
             kept.push((plain.name().to_owned(), via, socket));
         }
         // A dissolved socket is connected to no peer.
@@ -165,7 +173,7 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
 /// The condition is `serving`: a terminating backend keeps its sockets while it serves.
 #[test]
 fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
-    let mut stage = stage("stale-terminating")?;
+    let mut stage = stage("ended-terminating")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
     let sockets = sockets.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -189,7 +197,7 @@ fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
 /// The next agent destroys sockets whose backend ended while no agent ran.
 #[test]
 fn a_new_agent_destroys_sockets_of_removed_backends() -> Result<()> {
-    let mut stage = stage("stale-restart")?;
+    let mut stage = stage("ended-restart")?;
     let process = stage.process()?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));
     let sockets = sockets.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -208,7 +216,7 @@ fn a_new_agent_destroys_sockets_of_removed_backends() -> Result<()> {
 /// The agent searches every network namespace, also one that is created after its start.
 #[test]
 fn sockets_of_a_later_pod_are_destroyed() -> Result<()> {
-    let mut stage = stage("stale-later")?;
+    let mut stage = stage("ended-later")?;
     let late = stage.world.client("late")?;
     let process = Process::in_pod(&late)?;
     let sockets = Via::ALL.map(|via| process.connected(cluster_ip(1).at(via, PORT), Protocol::Udp));

@@ -21,7 +21,7 @@ fn stage(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
-/// Runs bpftool, and returns what it prints.
+/// Runs bpftool, and returns its JSON output.
 fn bpftool(arguments: &[&str]) -> Result<Value> {
     let output = Command::new("bpftool").arg("-j").args(arguments).output().context("failed to run bpftool")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

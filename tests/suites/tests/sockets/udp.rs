@@ -214,7 +214,7 @@ fn a_connected_socket_may_send_to_other_addresses() -> Result<()> {
     for via in Via::ALL {
         let [one, two] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         let socket = process.connected(one, Protocol::Udp)?;
-        // A connected socket receives only from its peer. The server must report what it received.
+        // A connected socket receives only from its peer. The server must report the datagram.
         let elsewhere = Both::of(&stage.pods[1]).at(via, 9000);
         let other = listener.open_for(elsewhere, Protocol::Udp)?;
         other.bind(elsewhere)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -13,14 +13,9 @@ use portmap_harness::world::Group;
 use super::{Shared, bpftool, cleanup, everything, leave_pins, make, notes, pin_map, text};
 use crate::site::{Agent, Site};
 
-/// Cleanup keeps objects that are not portmap's, also under names that portmap uses.
-#[test]
-fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
-    let site = Site::new("others-pins")?;
-    let root = leave_pins(&site)?;
+/// Adds directories, maps, a program and links that are not portmap's. Returns the paths that cleanup must keep and name.
+fn pin_foreign_objects(site: &Site, root: &Path, elsewhere: &Shared) -> Result<Vec<PathBuf>> {
     let set = root.join(ABI_VERSION.to_string()).join("0");
-    let elsewhere = Shared::mount()?;
-    pin_map(&elsewhere.path("STATE"))?;
     let links = Link::to(&site.world.cgroup(Group::Clients))?;
     let program = links.first().context("nothing is attached")?.program.to_string();
     for directory in [root.join("tc"), root.join("03"), root.join("sockets-x"), set.join("GRACE_d"), root.join("7")] {
@@ -44,7 +39,21 @@ fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
     let left =
         ["8", "tc", "03", "sockets-x", "STATE", "7/STATE", "7/0/link_connect4", "7/0/STATE", &format!("{}/STATE", notes())];
     let left: Vec<PathBuf> = left.iter().map(|name| root.join(name)).collect();
-    let left = left.into_iter().chain(["GRACE_d", "OTHER", "link_other", "SOCKETS", "UDP_SOCKETS"].map(|name| set.join(name)));
+    Ok(left
+        .into_iter()
+        .chain(["GRACE_d", "OTHER", "link_other", "SOCKETS", "UDP_SOCKETS"].map(|name| set.join(name)))
+        .collect())
+}
+
+/// Cleanup keeps objects that are not portmap's, also under names that portmap uses.
+#[test]
+fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
+    let site = Site::new("others-pins")?;
+    let root = leave_pins(&site)?;
+    let set = root.join(ABI_VERSION.to_string()).join("0");
+    let elsewhere = Shared::mount()?;
+    pin_map(&elsewhere.path("STATE"))?;
+    let left = pin_foreign_objects(&site, &root, &elsewhere)?;
     let outcome = cleanup(&root)?.expect(1)?;
     for path in left {
         let line = format!("error: left {}: ", path.display());

@@ -77,7 +77,7 @@ async fn an_unreachable_api_server_gives_a_remedy_in_the_log() -> Result<()> {
     let cluster = Cluster::start("own-alone").await?;
     write_tables(&cluster, None).await?;
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
-    agent.await_log("give the agent one that works without Services: KUBERNETES_SERVICE_HOST").await?;
+    agent.await_log("give the agent an address that works without Services: KUBERNETES_SERVICE_HOST").await?;
     let log = agent.log()?.0;
     ensure!(log.contains("without portmap's translation: Network is unreachable"), "{log}");
     ensure!(log.contains("with it: Connection refused"), "{log}");

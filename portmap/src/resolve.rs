@@ -36,7 +36,7 @@ pub use service_claims::{Claims, Extent, MAX_FRONTENDS, claims, external_ips};
 use service_claims::{addresses, cluster_ips};
 pub use service_entries::ServiceEntries;
 pub use skipped::Skipped;
-use skipped::report_unmatched_slices;
+use skipped::skipped;
 
 /// A Service's part of the desired table without the entries, which [`ServiceEntries`] derives one at a time.
 #[derive(Debug)]
@@ -67,25 +67,11 @@ pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
     if service.kind == ServiceType::ExternalName {
         return resolved;
     }
-    let (mut faults, mut duplicates) = (Faults::default(), Faults::default());
+    let mut duplicates = Faults::default();
     resolved.claims = claims(service, node, |spec| {
         duplicates.record(format_args!("{spec} is defined by two ports of the Service; the first port is used"))
     });
-    if resolved.claims.extent == Extent::Cut {
-        faults.record(format_args!(
-            "only {MAX_FRONTENDS} combinations of its addresses and ports are served, and the rest is left out: divide it into \
-             several Services"
-        ));
-    }
-    report_unmatched_slices(service, slices, &mut faults);
-    service.external_ips.iter().filter_map(|address| node.rejection(*address)).for_each(|rejection| faults.record(rejection));
-    let all = service
-        .faults
-        .iter()
-        .chain(slices.iter().flat_map(|slice| slice.faults.iter()))
-        .chain(faults.iter())
-        .chain(duplicates.iter());
-    resolved.skipped = all.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }).collect();
+    resolved.skipped = skipped(objects, node, resolved.claims.extent, &duplicates);
     resolved.health_check = health_check(objects);
     let index = Index::of(slices, service.ports.len());
     let slices = Slices::new(slices, &index);

@@ -13,7 +13,7 @@ use crate::{
 
 /// The largest number of frontends that a Service may claim.
 ///
-/// Each frontend costs some microseconds, in which no other Service is updated; the limit keeps the time for one object below a
+/// Each frontend costs some microseconds, in which no other Service is updated. The limit keeps the time for one object below a
 /// tenth of a second. Without it, a Service of 1 MiB could claim a hundred million frontends.
 pub const MAX_FRONTENDS: usize = 16_384;
 

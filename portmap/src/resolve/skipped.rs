@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use super::{Extent, MAX_FRONTENDS, NodeContext};
 use crate::{
     collections::HashSet,
     model::{
         ObjectName, Protocol,
         object::{Faults, Service, Slice, SlicePort},
     },
+    store::ServiceObjects,
 };
 
 /// A field of a Service or of one of its EndpointSlices that has no effect.
@@ -25,8 +27,26 @@ impl fmt::Display for Skipped {
     }
 }
 
+/// The skipped fields of a Service and its EndpointSlices: faults of the objects, then faults that depend on the node.
+/// `duplicates` are the frontends that two ports of the Service define.
+pub fn skipped(objects: &ServiceObjects, node: &NodeContext, extent: Extent, duplicates: &Faults) -> Vec<Skipped> {
+    let ServiceObjects { name, service, slices } = objects;
+    let mut faults = Faults::default();
+    if extent == Extent::Cut {
+        faults.record(format_args!(
+            "only {MAX_FRONTENDS} combinations of its addresses and ports are served, and the rest is left out: divide it into \
+             several Services"
+        ));
+    }
+    report_unmatched_slices(service, slices, &mut faults);
+    service.external_ips.iter().filter_map(|address| node.rejection(*address)).for_each(|rejection| faults.record(rejection));
+    let of_slices = slices.iter().flat_map(|slice| slice.faults.iter());
+    let all = service.faults.iter().chain(of_slices).chain(faults.iter()).chain(duplicates.iter());
+    all.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }).collect()
+}
+
 /// Reports EndpointSlices that share no port name and protocol with the Service. This is the most common mistake.
-pub fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Faults) {
+fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Faults) {
     let wanted: HashSet<(&str, Protocol)> = service.ports.iter().map(|port| (&*port.name, port.protocol)).collect();
     let has_no_port_of_service = |slice: &&Slice| {
         let has_ports = !wanted.is_empty() && !slice.ports.is_empty() && !slice.endpoints.is_empty();

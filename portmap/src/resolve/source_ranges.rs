@@ -10,7 +10,7 @@ use crate::model::{Family, object::Service};
 /// The source ranges of a Service in a family, collapsed and sorted; `None` admits every client.
 ///
 /// As in kube-proxy, source ranges that admit the node also admit the addresses of the load balancer. Such an address is often
-/// an address of the node itself, by a route or on an interface; then it is also the source address of the node's own
+/// an address of the node itself, by a route or on an interface. Then it is also the source address of the node's own
 /// connections.
 pub fn ranges(service: &Service, family: Family, node: &NodeContext) -> Option<Vec<IpNet>> {
     let ranges = service.source_ranges.get(family).as_deref()?;

@@ -136,35 +136,51 @@ impl KindWatch<'_> {
         let mut stream = pin!(watcher(api.clone(), config.clone()));
         let mut listed = Vec::new();
         while let Some(event) = stream.next().await {
-            let event = match event {
-                Ok(watcher::Event::Init) => {
-                    listed.clear();
-                    continue;
-                }
-                Ok(watcher::Event::InitApply(object)) => {
-                    listed.push(convert(object));
-                    continue;
-                }
-                Ok(watcher::Event::InitDone) => {
-                    failures.forget_error();
-                    Event::Listed(self.kind, std::mem::take(&mut listed))
-                }
-                Ok(watcher::Event::Apply(object)) => {
-                    failures.reset_backoff();
-                    Event::Changed(convert(object))
-                }
-                Ok(watcher::Event::Delete(object)) => {
-                    failures.reset_backoff();
-                    Event::Removed(self.kind, object_name(object.meta()))
+            match event {
+                Ok(event) => {
+                    if let Some(event) = self.event(event, &convert, &mut listed, failures) {
+                        self.send(event).await?;
+                    }
                 }
                 Err(error) => match self.fail(&error, failures).await? {
-                    Recovery::Retry | Recovery::Forbidden => continue,
+                    Recovery::Retry | Recovery::Forbidden => {}
                     Recovery::Relist | Recovery::Unserved => return Ok(()),
                 },
-            };
-            self.send(event).await?;
+            }
         }
         bail!("the watch of {} ended", self.kind)
+    }
+
+    /// The event to send for an event of the watcher. `listed` has the objects of an incomplete list.
+    fn event<K: Resource>(
+        self,
+        event: watcher::Event<K>,
+        convert: impl Fn(K) -> Object,
+        listed: &mut Vec<Object>,
+        failures: &mut Failures,
+    ) -> Option<Event> {
+        match event {
+            watcher::Event::Init => {
+                listed.clear();
+                None
+            }
+            watcher::Event::InitApply(object) => {
+                listed.push(convert(object));
+                None
+            }
+            watcher::Event::InitDone => {
+                failures.forget_error();
+                Some(Event::Listed(self.kind, std::mem::take(listed)))
+            }
+            watcher::Event::Apply(object) => {
+                failures.reset_backoff();
+                Some(Event::Changed(convert(object)))
+            }
+            watcher::Event::Delete(object) => {
+                failures.reset_backoff();
+                Some(Event::Removed(self.kind, object_name(object.meta())))
+            }
+        }
     }
 
     /// Logs an error, waits, and returns the recovery.

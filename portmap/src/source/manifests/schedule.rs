@@ -137,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_appears_whole_is_read_at_once() {
+    fn a_replaced_file_is_read_at_once() {
         assert_eq!(read_at(&[(7, FileChange::Replaced)]), 7 * MS);
     }
 
     #[test]
-    fn a_file_is_not_read_while_somebody_writes_to_it() {
+    fn a_file_is_not_read_while_it_is_written() {
         let slow =
             [(0, FileChange::Written), (900, FileChange::Written), (4_000, FileChange::Written), (8_000, FileChange::Closed)];
         assert_eq!(read_at(&slow), 8_000 * MS);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_does_not_close_its_file_is_waited_for_only_so_long() {
+    fn a_file_that_is_not_closed_is_read_after_some_time() {
         assert_eq!(read_at(&[(0, FileChange::Written), (300, FileChange::Written)]), 300 * MS + OPEN);
     }
 
@@ -176,7 +176,7 @@ mod tests {
 
     /// The case of editors that move the old file away and create a new one.
     #[test]
-    fn a_file_that_comes_back_was_never_gone() {
+    fn a_file_that_is_created_again_counts_as_changed() {
         assert_eq!(read_at(&[(0, FileChange::Removed), (20, FileChange::Written), (30, FileChange::Closed)]), 30 * MS + QUIET);
         assert_eq!(read_at(&[(0, FileChange::Removed)]), QUIET);
     }

@@ -1,6 +1,6 @@
 //! The decision for a call: frontend → service → backend. After `scope`, before `socket_notes`.
 //!
-//! Reads the tables and the notes on the socket. Does not record the decision: it writes only AFFINITY and AFFINITY_SHARES, the
+//! Reads the tables and the notes on the socket. Does not record the decision: it writes only AFFINITY and `AFFINITY_SHARES`, the
 //! logical clock of notes, and TOTALS for source ranges and session affinity.
 
 use portmap_common::{

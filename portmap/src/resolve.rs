@@ -69,7 +69,7 @@ pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
     }
     let mut duplicates = Faults::default();
     resolved.claims = claims(service, node, |spec| {
-        duplicates.record(format_args!("{spec} is defined by two ports of the Service; the first port is used"))
+        duplicates.record(format_args!("{spec} is defined by two ports of the Service; the first port is used"));
     });
     resolved.skipped = skipped(objects, node, resolved.claims.extent, &duplicates);
     resolved.health_check = health_check(objects);

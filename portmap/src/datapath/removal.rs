@@ -115,7 +115,7 @@ impl Search {
             match (&entry, PinDirectory::in_root(entry.name())) {
                 (DirectoryEntry::Directory(name), Some(PinDirectory::Version)) => self.search_version(root, name.clone())?,
                 (DirectoryEntry::Directory(name), Some(PinDirectory::SocketMaps)) => {
-                    self.search_socket_maps(root, name.clone())?
+                    self.search_socket_maps(root, name.clone())?;
                 }
                 (DirectoryEntry::Pin(name), _) if KERNEL_FILES.iter().any(|kernel| name == kernel) => {}
                 _ => self.report(root, entry.name(), "portmap makes no directory with this name here"),

@@ -9,7 +9,7 @@ use portmap_common::{AddressKind, Choice, Verdict};
 use serde::Serialize;
 
 use crate::{
-    maps::{FollowedFrontend, Item, Slot, Snapshot},
+    maps::{FollowedFrontend, Item, Slot, Snapshot, encode},
     model::{Endpoint, Entry, Family, FrontendSpec, ServicePort, Target},
     resolve::desired::Desired,
 };
@@ -65,7 +65,7 @@ fn of_entry(spec: &FrontendSpec, entry: &Entry) -> Row {
     Treatments { inside: Treatment::of_target(inside), outside: Treatment::of_target(outside) }.row(
         spec,
         owner,
-        *kind as u8,
+        *kind,
         *affinity_timeout,
         ranges.map(|ranges| ranges.iter().map(ToString::to_string).collect()),
     )
@@ -81,9 +81,10 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
             continue;
         };
         let Some(Some(owner)) = names.get(&service.id) else { continue };
-        let spec = match service.kind {
-            NODE_PORT => FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol),
-            _ => FrontendSpec::from(*frontend),
+        let kind = encode::kind_of(service.kind);
+        let spec = match kind {
+            AddressKind::NodePort => FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol),
+            AddressKind::ClusterIp | AddressKind::ExternalIp | AddressKind::LoadBalancer => FrontendSpec::from(*frontend),
         };
         let treatments = Treatments {
             inside: Treatment::of_choice(service.inside, inside),
@@ -91,7 +92,7 @@ pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
         };
         let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
         let ranges = is_filtered.then(|| ranges_of(service.id, &snapshot.items));
-        rows.insert(spec, treatments.row(&spec, owner, service.kind, service.affinity_timeout, ranges));
+        rows.insert(spec, treatments.row(&spec, owner, kind, service.affinity_timeout, ranges));
     }
     rows.into_values().collect()
 }
@@ -118,7 +119,14 @@ struct Treatments {
 }
 
 impl Treatments {
-    fn row(self, spec: &FrontendSpec, owner: &ServicePort, kind: u8, affinity: u32, source_ranges: Option<Vec<String>>) -> Row {
+    fn row(
+        self,
+        spec: &FrontendSpec,
+        owner: &ServicePort,
+        kind: AddressKind,
+        affinity: u32,
+        source_ranges: Option<Vec<String>>,
+    ) -> Row {
         let Self { inside, outside } = self;
         let external_backends = (inside != outside).then_some(match outside {
             Treatment { action: "forward", backends } => External::Backends(backends),
@@ -144,15 +152,14 @@ impl Treatment {
     fn of_target(target: &Target) -> Self {
         match target {
             Target::Backends(backends) => Self::forward(backends.iter()),
-            Target::Verdict(verdict) => Self { action: action_name(*verdict as u32), backends: Vec::new() },
+            Target::Verdict(verdict) => Self { action: action_name(*verdict), backends: Vec::new() },
         }
     }
 
     fn of_choice(choice: Choice, slots: &[Slot]) -> Self {
-        if choice.count == 0 {
-            Self { action: action_name(choice.first), backends: Vec::new() }
-        } else {
-            Self::forward(slots.iter().map(|slot| &slot.endpoint))
+        match encode::verdict_of(choice) {
+            Some(verdict) => Self { action: action_name(verdict), backends: Vec::new() },
+            None => Self::forward(slots.iter().map(|slot| &slot.endpoint)),
         }
     }
 
@@ -169,25 +176,19 @@ fn backend_texts<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Strin
     texts
 }
 
-fn action_name(verdict: u32) -> &'static str {
-    const REFUSE: u32 = Verdict::Refuse as u32;
-    const DROP: u32 = Verdict::Drop as u32;
+fn action_name(verdict: Verdict) -> &'static str {
     match verdict {
-        REFUSE => "refuse",
-        DROP => "drop",
-        _ => "leave",
+        Verdict::Refuse => "refuse",
+        Verdict::Drop => "drop",
+        Verdict::Leave => "leave",
     }
 }
 
-const NODE_PORT: u8 = AddressKind::NodePort as u8;
-const EXTERNAL_IP: u8 = AddressKind::ExternalIp as u8;
-const LOAD_BALANCER: u8 = AddressKind::LoadBalancer as u8;
-
-fn kind_name(kind: u8) -> &'static str {
+fn kind_name(kind: AddressKind) -> &'static str {
     match kind {
-        NODE_PORT => "NodePort",
-        EXTERNAL_IP => "ExternalIP",
-        LOAD_BALANCER => "LoadBalancer",
-        _ => "ClusterIP",
+        AddressKind::ClusterIp => "ClusterIP",
+        AddressKind::NodePort => "NodePort",
+        AddressKind::ExternalIp => "ExternalIP",
+        AddressKind::LoadBalancer => "LoadBalancer",
     }
 }

@@ -18,7 +18,7 @@ pub(super) use address::{OTHER_FAMILY, address};
 pub use backends::{backend, slot_of, verdict_of};
 pub(super) use backends::{endpoint_entry, endpoint_of};
 pub(super) use frontends::{address_key, address_owner_of, owner_number};
-pub use frontends::{frontend, frontend_of};
+pub use frontends::{frontend, frontend_of, kind_of};
 pub use names::{name, owner_of, text, text_of};
 pub(super) use prefixes::{fill_inactive_half, prefixes_of};
 pub use sources::namespace;

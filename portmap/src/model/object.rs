@@ -7,7 +7,6 @@ mod faults;
 mod node;
 mod packed;
 mod service;
-mod shared;
 mod slice;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -24,7 +24,7 @@ pub struct Items {
     present: BTreeSet<Item>,
     counts: HashMap<(Discriminant<Item>, Family), u32>,
     capacity: Capacity,
-    /// The capacity of each of ENDPOINTS_V4, ENDPOINTS_V6 and MEMBERS, in entries.
+    /// The capacity of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS, in entries.
     room_each: u32,
     /// Keys without room. Without them, session affinity or admission is incomplete.
     without_room: BTreeSet<Item>,

@@ -238,7 +238,7 @@ impl Metrics {
         self.livez.get_or_create(&OfCode { code }).inc();
     }
 
-    /// The answer to `/metrics`, as OpenMetrics text.
+    /// The answer to `/metrics`, as `OpenMetrics` text.
     pub fn answer(&self) -> Response {
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

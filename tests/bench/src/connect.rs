@@ -57,7 +57,7 @@ pub struct ConnectArguments {
     /// Number of Services that the client connects to in turn; with many, the CPU's caches do not hold their map entries
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=5000))]
     in_turn: u32,
-    /// Address that getpeername() returns for TCP sockets; with "service" the programs also store it per socket
+    /// Address that `getpeername()` returns for TCP sockets; with "service" the programs also store it per socket
     #[arg(long, value_enum, default_value_t)]
     peer_names: PeerNames,
     /// Calls to measure; all if not given

@@ -167,7 +167,7 @@ impl RawSocket {
         internet(getsockname(&self.0)?)
     }
 
-    /// Closes the socket with a reset, so that no TIME_WAIT stays and tests can make many connections.
+    /// Closes the socket with a reset, so that no `TIME_WAIT` stays and tests can make many connections.
     pub fn reset(self) -> io::Result<()> {
         Ok(set_socket_linger(&self.0, Some(Duration::ZERO))?)
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use portmap_common::{FrontendKey, OTHER_PROXY, ServiceRef, UNDEFINED_PORT};
+use portmap_common::{AddressKind, FrontendKey, OTHER_PROXY, ServiceRef, UNDEFINED_PORT};
 
 use super::{IpBytes, address, protocol_number, protocol_of};
 use crate::model::{AddressOwner, Frontend};
@@ -40,6 +40,12 @@ pub(in crate::maps) fn address_owner_of(value: ServiceRef) -> AddressOwner {
         OTHER_PROXY => AddressOwner::OtherProxy,
         _ => AddressOwner::Foreign,
     }
+}
+
+/// Decodes the kind of a service entry. Programs, too, take an unknown kind for a ClusterIP.
+pub fn kind_of(kind: u8) -> AddressKind {
+    let kinds = [AddressKind::NodePort, AddressKind::ExternalIp, AddressKind::LoadBalancer];
+    kinds.into_iter().find(|known| *known as u8 == kind).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Faults, is_label,
-    shared::{self, shared},
-};
+use super::{Faults, is_label};
 use crate::model::{Family, PerFamily, Protocol};
 
 /// The API server's default of `sessionAffinityConfig.clientIP.timeoutSeconds`, in seconds.
@@ -74,7 +71,6 @@ pub enum Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// `name`; empty if not given.
-    #[serde(deserialize_with = "shared::deserialize")]
     pub name: ArcStr,
     /// `protocol`; `TCP` if not given.
     pub protocol: Protocol,
@@ -270,5 +266,5 @@ fn service_port(port: core::ServicePort, faults: &mut Faults) -> Option<Port> {
         return None;
     }
     let node_port = faults.port("nodePort", port.node_port);
-    Some(Port { name: shared(&name), protocol, port: valid, node_port })
+    Some(Port { name: ArcStr::from(&name), protocol, port: valid, node_port })
 }

@@ -7,10 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Faults, SERVICE_NAME_LABEL, object_name,
-    shared::{self, shared},
-};
+use super::{Faults, SERVICE_NAME_LABEL, object_name};
 use crate::model::{Family, ObjectName, Protocol};
 
 /// The annotation with the time of the pod or Service change for which the controller wrote the slice, in RFC 3339.
@@ -44,7 +41,6 @@ pub struct Slice {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlicePort {
     /// The name of the Service port.
-    #[serde(deserialize_with = "shared::deserialize")]
     pub name: ArcStr,
     /// `protocol`; `TCP` if not given.
     pub protocol: Protocol,
@@ -134,7 +130,7 @@ fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<Slic
         Some("UDP") => Protocol::Udp,
         Some(_) => return None,
     };
-    Some(SlicePort { name: shared(&port.name.unwrap_or_default()), protocol, port: port_number })
+    Some(SlicePort { name: ArcStr::from(&port.name.unwrap_or_default()), protocol, port: port_number })
 }
 
 fn endpoints(

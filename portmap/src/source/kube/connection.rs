@@ -122,7 +122,7 @@ impl Cluster {
             match configuration(self.kubeconfig.as_deref()).await.and_then(|config| new_client(config, &self.connector)) {
                 Ok(client) => access.client = client,
                 Err(error) => {
-                    tracing::warn!("failed to renew the configuration of the API server, using the former one: {error:#}")
+                    tracing::warn!("failed to renew the configuration of the API server, using the former one: {error:#}");
                 }
             }
         }

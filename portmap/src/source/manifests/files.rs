@@ -72,7 +72,7 @@ pub fn list(paths: &[PathBuf], missing_is_gone: bool, warnings: &mut Vec<String>
                 Ok(_) => {}
                 Err(error) if is_missing(&error) && !file.is_symlink() => {}
                 Err(error) if is_missing(&error) => {
-                    warnings.push(format!("{} is a symbolic link without a target", file.display()))
+                    warnings.push(format!("{} is a symbolic link without a target", file.display()));
                 }
                 Err(error) => return Err(error).with_context(|| format!("failed to read {}", file.display())),
             }

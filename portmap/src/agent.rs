@@ -80,11 +80,7 @@ pub async fn run(options: Options) -> Result<()> {
                 tracing::error!("{error:#}");
             }
             let root = agent.installed.datapath.pins.root().display();
-            ensure!(
-                failed.is_empty(),
-                "failed to remove {} pins or directories under {root}; the log names them",
-                failed.len()
-            );
+            ensure!(failed.is_empty(), "{} pins or directories under {root} were left; the log names them", failed.len());
         }
     }
     Ok(())

@@ -10,12 +10,23 @@ pub mod kernel;
 pub mod model;
 
 // The stages, in the order in which an event passes through them.
-pub mod apply;
-pub mod maps;
-pub mod plan;
-pub mod resolve;
+// 1. Objects as events.
 pub mod source;
+
+// 2. The latest version of each object.
 pub mod store;
+
+// 3. The desired table.
+pub mod resolve;
+
+// 4. The writes from the installed to the desired table.
+pub mod plan;
+
+// 5. The writes, carried out.
+pub mod apply;
+
+// 6. The kernel's maps.
+pub mod maps;
 
 // The agent, the BPF programs, the HTTP servers, and the data of the subcommands.
 pub mod agent;

@@ -1,4 +1,3 @@
-//! The data that the subcommands show: the rows of `portmap resolve` and `portmap services`, and the checks of `portmap status`.
+//! The rows that `portmap resolve` and `portmap services` show.
 
-pub mod status;
 pub mod table;

@@ -5,10 +5,10 @@
 
 pub mod kube;
 pub mod manifests;
-mod watches;
+mod watch_health;
 
 use crate::model::event::Event;
-pub use watches::{Outage, Watches, failing_watches};
+pub use watch_health::{Outage, Watches, failing_watches};
 
 /// The channel of events to the agent's loop.
 pub type Events = tokio::sync::mpsc::Sender<Event>;

@@ -1,11 +1,23 @@
-//! `portmap status`: prints the checks, notes and maps of [`Health`]. Their texts are in `inspect/status.rs`.
+//! `portmap status`: the checks, the notes and their texts, from the pinned links and maps.
+//!
+//! The agent records its part in STATE, and the programs count in TOTALS.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, Color};
-use portmap::inspect::status::{self, Health};
+use portmap::{
+    datapath::attach::{self, PROGRAMS},
+    kernel::{
+        limits::{CANNOT_SET_ERRORS, KEEPS_UDP_SOCKETS},
+        uptime,
+    },
+    maps::{Capacity, Fullness, bpf::BpfMaps, encode, pin::Pins},
+    source::failing_watches,
+};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
+use serde::Serialize;
 
 use super::{
     NO, PinsArguments,
@@ -25,7 +37,7 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let pins = self.pins.open()?;
         pins.expect()?;
-        let health = status::check(&pins)?;
+        let health = check(&pins)?;
         if !output::print_data(&health, self.output)? {
             print_table(&health)?;
         }
@@ -50,4 +62,209 @@ fn print_table(health: &Health) -> Result<()> {
     }
     output::print("\n")?;
     output::print_table(&maps)
+}
+
+/// The answer of `portmap status`. Its JSON has these fields in camelCase.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    /// Whether all checks are fine.
+    healthy: bool,
+    /// The checks, in the order of their lines.
+    checks: Vec<Check>,
+    /// Notes that do not affect the health, such as counts of dropped calls.
+    notes: Vec<String>,
+    /// The used and available entries of each map.
+    maps: Vec<Fullness>,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize)]
+struct Check {
+    /// The subject: `programs`, `agent`, `source`, `synced` or `room`.
+    name: &'static str,
+    /// Whether the check succeeded.
+    fine: bool,
+    /// The observation, and after a failure the remedy.
+    text: String,
+}
+
+/// Runs the checks. Fails if the pins cannot be read. The cost depends on the entries of AFFINITY only.
+fn check(pins: &Pins) -> Result<Health> {
+    let maps = BpfMaps::open(pins)?;
+    let state = maps.state()?;
+    let is_running = pins.is_locked()?;
+    let checks = vec![programs(pins)?, agent(&state, is_running), source(&state, is_running), synced(&state), room(&state)];
+    let affinity_clients = maps.affinity_clients()?;
+    let fullness = fullness(maps.capacity(), &state, affinity_clients);
+    let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
+    let mut notes: Vec<String> =
+        nearly_full.map(|map| format!("{map}; restart the agent with a larger {}", map.flag())).collect();
+    notes.extend(self::notes(&maps.totals()?, &state, affinity_clients));
+    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, maps: fullness })
+}
+
+fn programs(pins: &Pins) -> Result<Check> {
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        // A link outlives its cgroup, and then has the cgroup id 0.
+        if attach::attachment(pins, program)?.is_none_or(|(cgroup, _)| cgroup == 0) {
+            missing.push(program);
+        }
+    }
+    let text = if missing.is_empty() {
+        format!("{} are attached", PROGRAMS.join(", "))
+    } else {
+        format!(
+            "{} are not attached; a running agent attaches them within a second or logs the reason; to start one: portmap run",
+            missing.join(", ")
+        )
+    };
+    Ok(Check { name: "programs", fine: missing.is_empty(), text })
+}
+
+fn agent(state: &State, is_running: bool) -> Check {
+    let version = encode::text_of(&state.version).unwrap_or_default();
+    let text = if is_running {
+        format!("version {version} runs as process {} for {}", state.pid, ago(state.started))
+    } else {
+        "no agent is running: the tables stay in force without updates; to start one: portmap run".to_owned()
+    };
+    Check { name: "agent", fine: is_running, text }
+}
+
+/// The watches, which fail if the API server is unreachable or refuses the agent.
+fn source(state: &State, is_running: bool) -> Check {
+    let silent_on = encode::kinds_of(state.silent_on);
+    let text = if !is_running {
+        "no agent watches the objects".to_owned()
+    } else if silent_on.is_empty() {
+        "all objects are watched".to_owned()
+    } else {
+        format!(
+            "{} for {}: the tables stay in force without updates; the agent's log has the reason",
+            failing_watches(&silent_on),
+            ago(state.silent_since)
+        )
+    };
+    Check { name: "source", fine: is_running && silent_on.is_empty(), text }
+}
+
+fn synced(state: &State) -> Check {
+    let fine = state.flags & SYNCED != 0;
+    let text = match (fine, state.last_sync) {
+        (true, last) => format!("tables and objects last agreed {} ago", ago(last)),
+        (false, 0) => "Services and EndpointSlices have not been listed yet".to_owned(),
+        (false, last) => format!("the agent has not synced since its start; the tables are {} old", ago(last)),
+    };
+    Check { name: "synced", fine, text }
+}
+
+fn room(state: &State) -> Check {
+    let text = match (state.left_out, state.without_room) {
+        (0, 0) => "every frontend is in the tables".to_owned(),
+        (0, others) => format!(
+            "{others} endpoints, source ranges or ClusterIPs are left out; restart the agent with a larger --max-backends or \
+             --max-services"
+        ),
+        (frontends, _) => format!(
+            "{frontends} frontends are left out; the agent's log names them; restart it with a larger --max-services or \
+             --max-backends"
+        ),
+    };
+    Check { name: "room", fine: state.left_out == 0 && state.without_room == 0, text }
+}
+
+fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
+    let mut notes = missing(state);
+    let counts = agent_counts(state).into_iter().chain(program_counts(totals, affinity_clients));
+    notes.extend(counts.filter(|(count, _)| *count > 0).map(|(count, text)| format!("{count} {text}")));
+    notes
+}
+
+/// The missing features of the kernel, and a missing Node.
+fn missing(state: &State) -> Vec<String> {
+    let mut notes = Vec::new();
+    if state.flags & SETS_ERRORS == 0 {
+        notes.push(CANNOT_SET_ERRORS.to_owned());
+    }
+    if state.flags & DESTROYS_SOCKETS == 0 {
+        notes.push(format!("this kernel cannot destroy sockets: {KEEPS_UDP_SOCKETS}"));
+    }
+    if state.flags & LACKS_NODE != 0 {
+        notes.push(
+            "there is no Node of the agent's --node-name: no endpoint counts as local, and some Services keep traffic on the node"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// The counts of the agent's conflicts, faults, repairs and unknown namespaces, each with its text.
+fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
+    [
+        (
+            state.contested.into(),
+            "addresses and ports are claimed by several Services, of which one gets each; the agent's log names the others",
+        ),
+        (state.faulty.into(), "Services have settings that are not in effect; the agent's log names them"),
+        (state.repairs, "writes undid changes of the tables by other programs"),
+        (
+            state.namespaces_left_out.into(),
+            "network namespaces are unknown, so source ranges drop the calls of their clients; the agent's log has the reason",
+        ),
+    ]
+}
+
+/// The counts of events in the programs, each with its text.
+fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
+    let Totals {
+        forwarded: _,
+        refused: _,
+        dropped: _,
+        undefined_port,
+        unallocated,
+        unknown_namespace,
+        not_admitted,
+        forgotten_sockets,
+        affinity_clients: ever,
+        affinity_over_share,
+    } = *totals;
+    let forgotten_clients = ever.saturating_sub(affinity_clients.into());
+    [
+        (undefined_port, "calls to ports that a Service does not define were refused"),
+        (unallocated, "calls to ClusterIPs that no Service has were dropped"),
+        (unknown_namespace, "calls from unknown network namespaces or source addresses were dropped by source ranges"),
+        (not_admitted, "calls from addresses outside of the source ranges were dropped"),
+        (
+            forgotten_sockets,
+            "calls were translated without a note on the socket, for lack of kernel memory; raise net.core.optmem_max",
+        ),
+        (
+            affinity_over_share,
+            "clients were not remembered by session affinity: the processes of their cgroup began too many sessions in an hour",
+        ),
+        (
+            forgotten_clients,
+            "clients of session affinity were forgotten; restart the agent with a larger --max-affinity-clients",
+        ),
+    ]
+}
+
+/// The used and available entries of each map: according to STATE, and a count of AFFINITY, which the programs fill.
+fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Fullness> {
+    let of_agent = MEASURED.into_iter().zip(state.used);
+    let all = of_agent.chain([("AFFINITY", affinity_clients)]);
+    all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
+}
+
+/// The time since a moment in the largest unit of which at least two have passed. `moment`: seconds since boot.
+fn ago(moment: u64) -> String {
+    let elapsed = uptime::now().as_secs().saturating_sub(moment);
+    match elapsed {
+        0..=119 => format!("{elapsed} s"),
+        120..=7_199 => format!("{} min", elapsed / 60),
+        7_200..=172_799 => format!("{} h", elapsed / 3_600),
+        _ => format!("{} d", elapsed / 86_400),
+    }
 }

@@ -71,11 +71,15 @@ impl PinsArguments {
         Pins::find(&self.bpffs, self.abi_version())
     }
 
+    #[cfg(feature = "testing")]
     fn abi_version(&self) -> u32 {
-        #[cfg(feature = "testing")]
-        return self.abi_version;
-        #[cfg(not(feature = "testing"))]
-        return portmap_common::ABI_VERSION;
+        self.abi_version
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[expect(clippy::unused_self, reason = "tests can choose another version")]
+    fn abi_version(&self) -> u32 {
+        portmap_common::ABI_VERSION
     }
 }
 

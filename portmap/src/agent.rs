@@ -44,13 +44,14 @@ use installed::{Installed, PlanScope, Written};
 pub use options::{Leaving, Options, Source, Waiting};
 use reporting::Reporting;
 
-/// The number of events that may wait for the loop.
+/// The capacity of the channel from the source of objects to the loop, in events.
 const QUEUE: usize = 1024;
 
 /// The time for which a burst of events is collected before it is written.
 const COALESCE: Duration = Duration::from_millis(2);
 
-/// The interval of checks on pins, programs, network namespaces and sockets of ended endpoints, which send no events.
+/// The interval at which the loop runs without an event. It then checks pins, programs, network namespaces and the sockets
+/// of ended endpoints.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, SIGINT or a failure. The tables and programs stay in force, unless a signal ends an agent with
@@ -86,7 +87,7 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Opens the source of objects. The future sends the events.
+/// Opens the source of objects. The returned future sends the source's events, and ends only with a failure.
 async fn open_source(
     options: &Options,
     sender: Events,
@@ -113,28 +114,28 @@ async fn terminated() -> Result<&'static str> {
     }
 }
 
-/// The task that copies the programs' diagnostics into the log.
+/// A future that copies the messages of the BPF programs into the agent's log. It waits for ever if `--datapath-log` is off.
 type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// The loop's state.
+/// The state of the agent's loop.
 struct Agent {
     desired: DesiredState,
     installed: Installed,
     tasks: Tasks,
     reporting: Reporting,
-    /// Whether the tables were brought to the desired state once.
+    /// Whether a write has brought the kernel's tables to the desired state since the agent's start.
     is_initialized: bool,
-    /// Whether a list of objects or a comparison has left much of the heap free.
+    /// Whether a list of objects or a comparison may have left free memory in the heap, which [`heap::give_back`] returns.
     has_free_heap: bool,
 }
 
-/// The work in tasks beside the loop.
+/// The tasks that run beside the loop.
 struct Tasks {
-    /// The survey of the network namespaces on this node, for source ranges.
+    /// Reads the addresses of the network namespaces on this node, for the source ranges of load balancers.
     clients: Clients,
-    /// The destruction of UDP sockets whose endpoints ended.
+    /// Finds and destroys connected UDP sockets whose endpoint ended.
     ended_sockets: EndedSockets,
-    /// The periodic comparison of the kernel's tables with the model.
+    /// Reads the kernel's tables periodically, to compare them with the planner's model.
     comparison: Comparison,
 }
 
@@ -200,7 +201,8 @@ impl Agent {
         self.desired.take(event);
     }
 
-    /// Checks the pins and programs, reports the counters, and returns free memory.
+    /// Attaches detached programs again, reports the counters, and returns free memory to the kernel. Fails if the pins were
+    /// removed.
     fn check(&mut self) -> Result<()> {
         let datapath = &mut self.installed.datapath;
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;
@@ -212,8 +214,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Brings the kernel's tables to the desired state. A failed write is retried later, and so is a take-over that lacked
-    /// descriptors or memory.
+    /// Brings the kernel's tables to the desired state. A failed write is retried later. So is a failure to replace the
+    /// programs of another set of maps for lack of descriptors or memory.
     fn reconcile(&mut self) -> Result<()> {
         let changes = self.desired.take_changes(self.reporting.published.owners());
         let written = self.installed.write(&self.desired.table, changes);
@@ -235,7 +237,7 @@ impl Agent {
     }
 
     fn report(&mut self, written: Written) -> Result<()> {
-        // An endpoint that is left out of ENDPOINTS looks like an ended endpoint.
+        // An endpoint that found no room in ENDPOINTS looks like an ended endpoint, so no sockets are searched for meanwhile.
         let has_all_endpoints = written.plan.without_room == 0;
         if has_all_endpoints && (written.scope == PlanScope::All || ends_endpoints(&written.plan)) {
             self.tasks.ended_sockets.request();
@@ -266,14 +268,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Destroys the sockets whose endpoints have ended.
+    /// Starts to destroy the sockets whose endpoint no longer serves the frontend that the socket was connected to.
     fn destroy(&mut self, sockets: Vec<EndedSocket>) {
         let mut entries = EntryReader::new(&self.desired.table);
         let ended = sockets.into_iter().filter(|socket| !entries.serves(&socket.asked, socket.peer));
         self.tasks.ended_sockets.destroy(ended.collect());
     }
 
-    /// Compares the model with the tables that a comparison has read, unless a write is due.
+    /// Compares the planner's model with the tables that a comparison has read, if it has read any. Skips the comparison
+    /// after a failed write, and while changes wait to be written.
     fn compare_with(&mut self, tables: Option<Planner>) {
         self.has_free_heap = true;
         if let Some(tables) = tables.filter(|_| !self.installed.is_failing() && !self.desired.has_changes()) {
@@ -282,7 +285,7 @@ impl Agent {
     }
 }
 
-/// Whether the plan ends endpoints, to which sockets may be connected.
+/// Whether the plan removes endpoints from ENDPOINTS. Sockets may be connected to such endpoints.
 fn ends_endpoints(plan: &Plan) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::Remove(Item::Endpoint(..))))
 }

@@ -1,4 +1,4 @@
-//! The number of clients that session affinity has forgotten because AFFINITY was full.
+//! The number of clients that session affinity has forgotten because its map AFFINITY was full.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,19 @@ use crate::maps::bpf::BpfMaps;
 /// The shortest time between two counts of AFFINITY, which cost one system call per 4,096 entries.
 const REFRESH: Duration = Duration::from_secs(10);
 
-/// The last count. The kernel removes an entry of AFFINITY only to make room for another.
+/// The number of forgotten clients at the last count of the entries of AFFINITY. The kernel removes an entry of AFFINITY
+/// only to make room for another.
 #[derive(Default)]
 pub struct AffinityEvictions {
-    /// The clients that AFFINITY had ever taken in, at the last count (`Totals::affinity_clients`).
+    /// `Totals::affinity_clients` at the last count: the number of clients that were ever added to AFFINITY.
     ever: u64,
     count: u64,
     at: Option<Instant>,
 }
 
 impl AffinityEvictions {
-    /// The number of forgotten clients. AFFINITY is counted again if it took in clients since and the last count is old.
+    /// The number of clients that AFFINITY has forgotten since its creation. AFFINITY is counted again if clients were
+    /// added, and the last count is older than [`REFRESH`].
     pub fn count(&mut self, maps: &BpfMaps, totals: &Totals) -> Result<u64> {
         let is_old = self.at.is_none_or(|at| at.elapsed() >= REFRESH);
         if is_old && self.ever != totals.affinity_clients {

@@ -1,8 +1,9 @@
 //! The clients on this node: the addresses of each network namespace, for the source ranges of load balancers.
 //!
-//! This module decides when to survey the network namespaces; [`survey`] does it, and writes NAMESPACES and SOURCES. A survey
-//! is due after a call from an unknown namespace, after a new load balancer address, after a change in a watched namespace, and
-//! every [`REFRESH`]. Calls that source ranges drop cause no survey.
+//! A survey enters network namespaces of this node, and lists their addresses. This module decides when a survey is due;
+//! [`survey`] makes it, and writes NAMESPACES and SOURCES. A survey is due every [`REFRESH`], and earlier after one of these
+//! events: a call from an unknown namespace or source address, a change of the load balancer addresses with source ranges,
+//! or a change in a watched namespace. A known client that is in no range causes no survey.
 
 mod selection;
 mod survey;
@@ -24,33 +25,35 @@ use crate::{kernel::namespaces, maps::pin::Pins, serve::Metrics};
 use survey::{Findings, Request, Survey, SurveyScope};
 use watch::NamespaceWatches;
 
-/// The interval of surveys of all namespaces that are not watched. Addresses rarely change without a new namespace.
+/// The interval of surveys of all namespaces without a watch (see [`watch`]). Addresses rarely change without a new namespace.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// The shortest wait before a survey for unknown namespaces. It is doubled up to [`REFRESH`] while surveys find nothing new.
+/// The shortest wait before a survey for unknown namespaces. The wait doubles up to [`REFRESH`] while surveys find nothing
+/// new.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The schedule of surveys, their results, and the survey that is under way.
+/// The schedule of the surveys of this node's network namespaces, and the results of the last survey.
 pub struct Clients {
     /// The results of earlier surveys; none before the first survey, and while a survey is under way.
     survey: Option<Survey>,
-    /// The survey that is under way.
+    /// The task of the survey that is under way.
     task: Option<JoinHandle<(Option<Survey>, Result<Findings>)>>,
     watches: NamespaceWatches,
     /// The load balancer addresses that have source ranges; none before all objects are known.
     destinations: Option<Arc<BTreeSet<IpAddr>>>,
     is_destination_new: bool,
-    /// The calls from unknown namespaces (`Totals::unknown_namespace`) at the last survey.
+    /// `Totals::unknown_namespace` at the start of the last survey: the number of calls that were dropped because the
+    /// client's namespace or source address was unknown.
     unknown: u64,
     last: Option<Instant>,
     last_of_all: Option<Instant>,
-    /// The wait from the last survey to a survey for unknown namespaces.
+    /// The shortest time from the last survey to a survey for unknown namespaces.
     wait: Duration,
-    /// Whether the last survey failed for any namespace.
+    /// Whether the last survey failed, or failed to visit a namespace.
     is_incomplete: bool,
     /// Whether the failure of the last survey was logged.
     is_failure_logged: bool,
-    /// The number of namespaces that the last survey left out.
+    /// The number of namespaces that the last survey left out of NAMESPACES or SOURCES; at least 1 after a failed survey.
     left_out: u32,
 }
 
@@ -80,7 +83,7 @@ impl Clients {
         self.is_destination_new = true;
     }
 
-    /// Returns when a watched namespace has changed, or a survey has ended.
+    /// Returns after a change in a watched namespace, or after it has taken in the result of a survey.
     pub async fn changed(&mut self) {
         let Some(task) = &mut self.task else { return self.watches.changed().await };
         tokio::select! {
@@ -92,7 +95,7 @@ impl Clients {
         }
     }
 
-    /// Starts a survey if one is due.
+    /// Publishes the number of namespaces that are left out. Starts a survey if one is due and none is under way.
     pub fn start_if_due(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         self.publish(datapath, metrics)?;
         if self.task.is_some() {
@@ -112,7 +115,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Ends surveys and watches, while no Service has source ranges.
+    /// Ends the watches and forgets the surveys, for the time in which no Service has source ranges. A survey that is under
+    /// way ends first: until then, this does nothing.
     pub fn stop(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         if self.last.is_some() && self.task.is_none() {
             *self = Self { destinations: self.destinations.take(), left_out: self.left_out, ..Self::default() };
@@ -122,10 +126,10 @@ impl Clients {
         Ok(())
     }
 
-    /// The namespaces that a survey is due for, if any.
+    /// The namespaces that the next survey visits; `None` if no survey is due.
     fn due(&mut self, unknown: u64) -> Option<SurveyScope> {
         let Some(survey) = &self.survey else {
-            // Before the first survey, or after a survey that failed for all namespaces.
+            // Before the first survey, or after a survey that crashed or could not open the maps.
             let is_due = self.last.is_none_or(|last| last.elapsed() >= self.wait);
             return is_due.then_some(SurveyScope::All);
         };
@@ -160,7 +164,8 @@ impl Clients {
             Err(error) => {
                 self.wait = (self.wait * 2).min(REFRESH);
                 self.is_incomplete = true;
-                // The number of namespaces is unknown. Without a survey the kernel has no cookies, and none is left out.
+                // At least one namespace is left out. Without a `Survey`, as on kernels without cookies of namespaces, none
+                // is counted.
                 if self.survey.is_some() {
                     self.report(self.left_out.max(1));
                 }
@@ -180,7 +185,7 @@ impl Clients {
         }
     }
 
-    /// Logs once that namespaces are left out, and once that none is any more.
+    /// Records the number of namespaces that are left out. Logs the first one, and the moment when none is left out any more.
     fn report(&mut self, left_out: u32) {
         if left_out > 0 && self.left_out == 0 {
             tracing::error!(
@@ -202,9 +207,9 @@ impl Clients {
     }
 }
 
-/// Surveys namespaces on a blocking thread.
+/// Makes a survey, and returns it for the next one; `None` if the maps cannot be opened. Blocks the thread.
 fn run(survey: Option<Survey>, pins: &Pins, request: &Request) -> (Option<Survey>, Result<Findings>) {
-    // Kernels before 5.14 have no cookies of namespaces: a survey fails for the own namespace already.
+    // Kernels before 5.14 have no cookies of namespaces: already the query for the agent's own namespace fails.
     let open = || namespaces::cookie().and_then(|_| Survey::open(pins));
     match survey.map_or_else(open, Ok) {
         Ok(mut survey) => {

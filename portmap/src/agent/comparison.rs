@@ -13,7 +13,7 @@ use crate::{
     plan::Planner,
 };
 
-/// The schedule of comparisons, and the reading that is under way.
+/// The schedule of comparisons, and the task that reads the tables for the next one.
 pub struct Comparison {
     /// The interval of comparisons; none: no comparison.
     every: Option<Duration>,
@@ -23,7 +23,7 @@ pub struct Comparison {
 
 /// A task that reads the tables beside the loop.
 struct TableReading {
-    /// The number of plans that were applied before the reading.
+    /// The number of plans with writes that were applied before the reading began.
     applied: u64,
     task: JoinHandle<Result<Planner>>,
 }
@@ -34,7 +34,8 @@ impl Comparison {
         Self { every, last: Instant::now(), reading: None }
     }
 
-    /// Starts to read the tables if a comparison is due.
+    /// Starts to read the tables if a comparison is due, and no reading is under way. `applied`: the number of plans with
+    /// writes so far.
     pub fn start_if_due(&mut self, pins: &Pins, applied: u64) {
         let is_due = self.every.is_some_and(|every| self.last.elapsed() >= every);
         if is_due && self.reading.is_none() {
@@ -44,8 +45,8 @@ impl Comparison {
         }
     }
 
-    /// Returns the model that was read, or none if the reading failed or a plan was applied meanwhile. Never returns without a
-    /// reading.
+    /// Waits for the tables that are being read. Returns `None` if the reading failed, or if a plan was applied since it
+    /// began. Waits for ever if no reading is under way.
     pub async fn ended(&mut self, applied: u64) -> Option<Planner> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         let read = (&mut reading.task).await.context("the reading of the tables crashed").flatten();

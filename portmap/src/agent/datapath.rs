@@ -27,7 +27,7 @@ use crate::{
 
 /// The lock, the maps and the programs of this agent.
 pub struct Datapath {
-    /// The pins of the maps and links.
+    /// The pins of the maps and links of this agent's set.
     pub pins: Pins,
     pub maps: BpfMaps,
     programs: Ebpf,
@@ -36,7 +36,7 @@ pub struct Datapath {
     capacity: Capacity,
     /// The constants that the programs were loaded with.
     constants: Constants,
-    /// False while the programs of another set serve.
+    /// Whether this agent's programs are attached: false while the programs of another set of maps serve.
     is_attached: bool,
     /// The failure to keep the programs attached that was logged last, so that it is logged once.
     logged_failure: Option<String>,
@@ -44,7 +44,8 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs onto the maps, and attaches them unless the programs of another set serve.
+    /// Takes the lock, chooses the maps, and loads the programs. Attaches the programs, unless the programs of another set
+    /// of maps serve.
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
         privileges::check()?;
@@ -68,7 +69,7 @@ impl Datapath {
             _lock: lock,
         };
         record::record_start(&mut datapath.maps)?;
-        // Programs may still read entries that an earlier agent retired just before its end.
+        // Waits for a grace period, because programs may still read entries that an earlier agent retired just before its end.
         Grace::open(&datapath.pins)?.wait()?;
         if is_replacing {
             tracing::info!("the programs of the earlier set of maps serve until the new maps are filled");
@@ -78,7 +79,8 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Takes over the links of another set, and removes the set. The tables must be filled.
+    /// Replaces the programs of another set of maps by this agent's programs, and removes that set. Does nothing if this
+    /// agent's programs are attached. The tables must be filled.
     pub fn take_over(&mut self) -> Result<()> {
         if self.is_attached {
             return Ok(());
@@ -91,8 +93,11 @@ impl Datapath {
         Ok(())
     }
 
-    /// Attaches programs again that another program detached, and follows cgroups that were removed and created again. Returns
-    /// whether the programs are attached, as far as is known.
+    /// Attaches this agent's programs again if another program detached them, or if their cgroup was removed and created
+    /// again. Loads them again if an excluded cgroup was.
+    ///
+    /// Returns false if the programs cannot be kept attached. Returns true, without a check, while the programs of another
+    /// set of maps serve. Also returns true if a check fails for lack of descriptors or memory.
     pub fn keep_attached(&mut self) -> bool {
         if !self.is_attached {
             return true;
@@ -126,14 +131,15 @@ impl Datapath {
         self.follow_excluded()
     }
 
-    /// Opens the cgroup again if its path leads to another directory now. Returns whether it does.
+    /// Opens the cgroup again if its path leads to another directory now. Returns whether the directory is another one.
     fn follow_cgroup(&mut self) -> Result<bool> {
         let Some(successor) = self.cgroup.successor()? else { return Ok(false) };
         self.cgroup = successor;
         Ok(true)
     }
 
-    /// Loads the programs again if an excluded cgroup was removed and created again: its id is one of their constants.
+    /// Loads the programs again if an excluded cgroup was removed and created again: the cgroup's id is a constant of the
+    /// programs.
     fn follow_excluded(&mut self) -> Result<()> {
         let Some(constants) = self.constants.successor(&self.switches, &self.cgroup)? else { return Ok(()) };
         self.programs = attach::load(&self.pins, self.capacity, &constants)?;
@@ -146,7 +152,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Opens the programs' log.
+    /// Opens the log of the BPF programs.
     pub fn diagnostics(&mut self) -> Result<Logger> {
         log::open(&mut self.programs)
     }
@@ -163,7 +169,8 @@ impl Datapath {
     }
 }
 
-/// Takes the lock of the agent that writes the tables.
+/// Creates the directory of the pins, and takes the lock that allows one agent to write the tables. Repeats both if the
+/// directory is removed meanwhile.
 async fn lock(find: impl Fn() -> Pins, options: &Options) -> Result<Lock> {
     loop {
         find().create_root(options.mounting)?;
@@ -192,11 +199,11 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     }
 }
 
-/// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes sets without links, which a
-/// start that did not complete has left.
+/// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes the other sets without
+/// links: such a set remains from a start that did not complete.
 fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
-        // At once: until then STATE says that the earlier agent is synced.
+        // Recorded at once, because STATE still says that the earlier agent is synced.
         record::record_start(&mut earlier)?;
     }
     let pins = match load::difference(&in_use, options.capacity)? {

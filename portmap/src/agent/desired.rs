@@ -14,7 +14,8 @@ use crate::{
     source::Watches,
 };
 
-/// The longest wait for kinds of objects that may be missing in a cluster or in manifests, such as Nodes and ServiceCIDRs.
+/// The longest wait, from the agent's start, for lists of other kinds than Services and EndpointSlices. A cluster may lack
+/// such kinds, for example ServiceCIDRs, or refuse to list them.
 const LISTING: Duration = Duration::from_secs(5);
 
 /// The desired table, and the changes that are not written yet.
@@ -49,12 +50,12 @@ impl DesiredState {
         })
     }
 
-    /// Stores the object of an event. [`Self::take_changes`] resolves it.
+    /// Stores the objects of an event. The next [`Self::take_changes`] resolves the Services that they affect.
     pub fn take(&mut self, event: Event) {
         self.table.apply(event);
     }
 
-    /// Returns when the addresses of the node may have changed.
+    /// Returns when the addresses of the node may have changed. The next [`Self::list_addresses`] lists them.
     pub async fn address_change(&mut self) -> Result<()> {
         let result = self.address_changes.next().await;
         self.is_address_due |= result.is_ok();
@@ -71,7 +72,8 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Whether enough objects are known to write tables: Services and EndpointSlices must have been listed.
+    /// Whether enough objects are known to write tables: all kinds were listed, or after [`LISTING`] at least Services and
+    /// EndpointSlices.
     pub fn is_known(&self) -> bool {
         self.table.is_complete() || (self.table.is_synced() && self.started.elapsed() >= LISTING)
     }
@@ -81,8 +83,8 @@ impl DesiredState {
         !self.changes.is_empty()
     }
 
-    /// Resolves the Services that events affected, and returns all changes since the last call. `owners` states whether the
-    /// Services of other proxies are known.
+    /// Resolves the Services that events affected, and returns all changes of the table since the last call. `owners` states
+    /// whether the Services of other proxies are known.
     pub fn take_changes(&mut self, owners: Owners) -> Changes {
         self.changes.extend(self.own_node.place_node_ports(&mut self.table, self.started.elapsed()));
         self.changes.extend(self.table.resolve());
@@ -91,12 +93,13 @@ impl DesiredState {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether the Node object is missing although a Service depends on it.
+    /// Whether this node has no Node object, although a Service has a traffic policy `Local`.
     pub fn lacks_node(&self, watches: &Watches) -> bool {
         self.own_node.is_missing(&self.table, watches)
     }
 
-    /// Whether load balancers may send new connections to this node.
+    /// Whether load balancers may send new connections to this node: false while it is being removed, or has no expected
+    /// Node object.
     pub fn is_eligible(&self) -> bool {
         self.own_node.is_eligible(&self.table)
     }

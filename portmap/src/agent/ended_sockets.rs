@@ -1,7 +1,8 @@
 //! The destruction of connected UDP sockets whose endpoint ended. No packet reports the end to such a socket; a destroyed
-//! socket gets an error, and its owner connects again.
+//! socket gets an error, and its owner can connect again.
 //!
-//! The agent's loop requests a search after endpoints ended, and chooses the sockets to destroy among those that were found.
+//! The agent's loop requests a search after endpoints ended. Among the sockets that a search finds, it chooses the sockets
+//! to destroy.
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +27,13 @@ use crate::{
 /// The time between the two searches after an endpoint ended: during the first search a client may still be in `connect()`.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The searches for such sockets, and the destruction that is under way.
+/// The searches for UDP sockets of ended endpoints, and the destruction that is under way.
 pub struct EndedSockets {
     /// The iterators that find the sockets; none if the kernel cannot find or destroy them.
     sockets: Option<Arc<SocketIterators>>,
     search: Option<JoinHandle<Result<Vec<EndedSocket>>>>,
     destruction: Option<JoinHandle<Result<usize>>>,
-    /// The number of searches that are still to be made.
+    /// The number of requested searches that have not started yet.
     requested: u8,
     last: Option<Instant>,
 }
@@ -63,7 +64,7 @@ impl EndedSockets {
         (self.requested, self.last) = (2, None);
     }
 
-    /// Starts a search if one is due.
+    /// Starts a search if one is due, and no search or destruction is under way.
     pub fn start_if_due(&mut self, pins: &Pins) {
         let Some(sockets) = &self.sockets else { return };
         let is_idle = self.search.is_none() && self.destruction.is_none();
@@ -74,8 +75,8 @@ impl EndedSockets {
         }
     }
 
-    /// Returns the sockets whose endpoints are not in ENDPOINTS after a search, and none after a destruction. Never returns
-    /// without a task.
+    /// Waits for the search or destruction that is under way. Returns the sockets that a search found: their endpoints are
+    /// not in ENDPOINTS. Returns no socket after a destruction or a failure. Waits for ever without a task.
     pub async fn found(&mut self) -> Vec<EndedSocket> {
         if self.destruction.is_some() {
             self.destroyed().await;
@@ -90,7 +91,7 @@ impl EndedSockets {
         })
     }
 
-    /// Starts to destroy sockets.
+    /// Starts to destroy these sockets in a task. Starts none without sockets.
     pub fn destroy(&mut self, sockets: Vec<EndedSocket>) {
         if !sockets.is_empty() {
             self.destruction = Some(tokio::task::spawn_blocking(move || destroy(sockets)));
@@ -108,7 +109,7 @@ impl EndedSockets {
         }
     }
 
-    /// Logs a failure. A failure for lack of descriptors or memory is followed by another search.
+    /// Logs a failure of a search or destruction. After a failure for lack of descriptors or memory, another search is made.
     fn give_up(&mut self, error: &anyhow::Error) {
         if is_exhausted(error) {
             self.requested = self.requested.max(1);

@@ -27,7 +27,8 @@ pub struct Installed {
     /// The maps and programs.
     pub datapath: Datapath,
     planner: KnownPlanner,
-    /// The wait for programs that may read retired entries, if one is under way.
+    /// The wait for the end of all programs that may read retired entries (removed, but not free yet); `None` if no entry
+    /// waits.
     grace: Option<JoinHandle<Result<()>>>,
     /// The number of plans with at least one write.
     applied: u64,
@@ -35,30 +36,30 @@ pub struct Installed {
     retry: Option<Retry>,
 }
 
-/// The entries that the next plan compares.
+/// The entries that the next plan compares with the desired table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanScope {
-    /// Changed entries.
+    /// Entries that changed, and entries that found no room before.
     Changes,
     /// All entries: at the start, and after a failure.
     All,
-    /// All entries, after the tables were found to differ from the model: every write undoes a foreign change.
+    /// All entries, after another program changed the tables: all writes of the plan count as repairs.
     Repair,
 }
 
-/// A plan after its writes.
+/// A plan whose writes were made.
 pub struct Written {
     pub plan: Plan,
     /// The entries that the plan compared.
     pub scope: PlanScope,
-    /// Whether any entry had changed.
+    /// Whether the plan compared any entry, not counting entries that found no room before.
     pub has_changes: bool,
     /// The time that planning and writing took.
     pub took: Duration,
 }
 
 impl Written {
-    /// The number of writes that undid foreign changes.
+    /// The number of writes that undid changes by other programs.
     pub fn repairs(&self) -> usize {
         if self.scope == PlanScope::Repair { self.plan.steps.len() } else { 0 }
     }
@@ -82,17 +83,17 @@ impl Installed {
         self.planner.last().frontends()
     }
 
-    /// Whether a load balancer has source ranges.
+    /// Whether a load balancer in the tables has source ranges.
     pub fn has_source_ranges(&self) -> bool {
         self.planner.last().has_source_ranges()
     }
 
-    /// The number of entries in each map.
+    /// The used entries and the capacity of each map that plans fill.
     pub fn fullness(&self) -> Vec<Fullness> {
         self.planner.last().fullness()
     }
 
-    /// Returns when retired entries were freed, or when a retry is due. Never returns if neither is pending.
+    /// Frees the retired entries after a grace period, or returns when a retry is due. Waits for ever if neither is pending.
     pub async fn wake(&mut self) -> Result<()> {
         tokio::select! {
             result = finished(&mut self.grace) => {
@@ -115,7 +116,7 @@ impl Installed {
         self.retry.as_ref().is_none_or(Retry::is_due)
     }
 
-    /// Plans the changes, and all entries where [`PlanScope`] requires it, and writes the plan.
+    /// Plans the changes, or all entries if [`PlanScope`] requires it, and makes the writes of the plan.
     pub fn write(&mut self, desired: &Desired, mut changes: Changes) -> Result<Written> {
         self.refresh_model()?;
         let (started, scope) = (Instant::now(), self.scope);
@@ -153,7 +154,8 @@ impl Installed {
         self.planner.invalidate();
     }
 
-    /// Replaces the planner's model by the tables that a comparison has read, if they differ.
+    /// Replaces the planner's model by the tables that a comparison has read, if they differ. The next plan then repairs the
+    /// tables.
     pub fn compare_with(&mut self, tables: Planner) {
         if !self.planner.last().is_confirmed_by(&tables) {
             self.planner.replace(tables);
@@ -162,7 +164,7 @@ impl Installed {
         }
     }
 
-    /// Reads the tables again after a failed write.
+    /// Reads the tables into the model again, if a failed write has made the model unknown.
     fn refresh_model(&mut self) -> Result<()> {
         let Datapath { maps, pins, .. } = &self.datapath;
         let is_read = self.planner.refresh(|| planner::read(maps, pins))?;
@@ -174,7 +176,8 @@ impl Installed {
     }
 }
 
-/// Returns after a grace period.
+/// Returns after a grace period: then no program reads a retired entry any more. Tries again after a lack of descriptors or
+/// memory.
 async fn wait_for_grace(pins: Pins) -> Result<()> {
     persist(|| {
         let pins = pins.clone();
@@ -184,7 +187,7 @@ async fn wait_for_grace(pins: Pins) -> Result<()> {
     .await
 }
 
-/// Returns when the task ends. Never returns without a task.
+/// Returns the result of the task. Waits for ever without a task.
 async fn finished(task: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
     match task {
         Some(task) => task.await.context("the wait for a grace period crashed")?,
@@ -192,7 +195,7 @@ async fn finished(task: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
     }
 }
 
-/// Returns when the retry is due. Never returns without a retry.
+/// Returns when the retry is due. Waits for ever without a retry.
 async fn due(retry: Option<&Retry>) {
     match retry {
         Some(retry) => retry.due().await,

@@ -15,13 +15,13 @@ use crate::{
 /// The source of the objects.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The API server of this kubeconfig; without a path, of the environment's kubeconfig or the pod's service account.
+    /// The API server of this kubeconfig. Without a path: of `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
     Kube(Option<PathBuf>),
     /// These files and directories of manifests; `-` is standard input.
     Manifests(Vec<PathBuf>),
 }
 
-/// The reaction to another agent that holds the lock.
+/// The reaction at the start to another agent that holds the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Fail at once if another agent holds the lock.
@@ -35,7 +35,7 @@ pub enum Waiting {
 pub enum Leaving {
     /// The tables and programs stay in force.
     Datapath,
-    /// All pins of portmap are removed.
+    /// All pins of portmap are removed, and the kernel frees the tables and programs.
     Nothing,
 }
 
@@ -62,11 +62,11 @@ pub struct Options {
     pub cgroup: Option<PathBuf>,
     /// The sizes of the maps.
     pub capacity: Capacity,
-    /// The options of the programs.
+    /// The programs' scope, the peer names that they show, and their log level.
     pub switches: Switches,
     /// The ranges of ClusterIPs, for clusters without ServiceCIDR objects.
     pub service_cidrs: Vec<IpNet>,
-    /// The addresses of the node that serve node ports.
+    /// Selects the addresses of the node that serve node ports.
     pub node_port_addresses: Vec<Eligible>,
     /// The addresses of the HTTP servers.
     pub serve: serve::Addresses,

@@ -13,27 +13,28 @@ use crate::{
 /// The longest wait for an address in the Node object, after the start and after the loss of the last address.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The state of the Node object that was logged last.
+/// The Node object of this node, as it was logged last, and the wait for an address in it.
 pub struct OwnNode {
     /// Whether the source should have a Node object: true for a cluster.
     is_expected: bool,
-    /// Whether the Node object exists; none before Nodes were listed.
+    /// Whether the Node object existed at the last log line; none before Nodes were listed.
     exists: Option<bool>,
-    /// Whether the Node object ever existed. Then its loss is waited out, too.
+    /// Whether the Node object ever existed. After that, node ports wait for its return as for an expected Node object.
     has_existed: bool,
-    /// The time since the agent's start at which the Node object named no address any more; none while it names one.
+    /// Since when node ports have no address, as a time since the agent's start; zero at first. None while they have
+    /// addresses.
     lacking_since: Option<Duration>,
-    /// Whether the wait for an address was logged.
+    /// Whether the current wait for an address was logged.
     is_waiting: bool,
 }
 
 impl OwnNode {
-    /// Starts without a Node object. `is_expected`: whether the source should have one.
+    /// Starts without a Node object. `is_expected`: whether the source should have one, as a cluster has.
     pub fn new(is_expected: bool) -> Self {
         Self { is_expected, exists: None, has_existed: false, lacking_since: Some(Duration::ZERO), is_waiting: false }
     }
 
-    /// Logs each change of whether the expected Node object exists.
+    /// Logs when an expected Node object appears or disappears, and once if it is missing at the start.
     pub fn report(&mut self, desired: &Desired) {
         let store = desired.store();
         let exists = store.has_listed(ObjectKind::Node).then(|| store.node().is_some());
@@ -51,15 +52,16 @@ impl OwnNode {
         }
     }
 
-    /// Whether no Node object has this name, although a Service keeps traffic on the node.
+    /// Whether Nodes were listed without this node's, although a Service has a traffic policy `Local`. Always false for
+    /// manifests without any Node.
     pub fn is_missing(&self, desired: &Desired, watches: &Watches) -> bool {
         let store = desired.store();
         let is_absent = store.has_listed(ObjectKind::Node) && store.node().is_none();
         is_absent && (self.is_expected || watches.has_nodes_of_others()) && desired.keeps_local()
     }
 
-    /// Serves node ports on all addresses of the host if the Node object names none. An expected Node object is waited for
-    /// ([`PATIENCE`]); until then node ports stay on the addresses that were named last.
+    /// Serves node ports on all addresses of the host if the Node object names none of them. It waits for an expected or
+    /// former Node object for [`PATIENCE`]: until then node ports keep their last addresses. Returns the changed node ports.
     pub fn place_node_ports(&mut self, desired: &mut Desired, since_start: Duration) -> Changes {
         self.has_existed |= desired.store().node().is_some();
         if !desired.lacks_address() {
@@ -87,7 +89,8 @@ impl OwnNode {
         desired.give_up_waiting()
     }
 
-    /// Whether load balancers may send new connections to this node.
+    /// Whether load balancers may send new connections to this node: not while it is being removed, or an expected Node
+    /// object is missing.
     pub fn is_eligible(&self, desired: &Desired) -> bool {
         match desired.store().node() {
             Some(node) => !node.is_leaving,

@@ -7,8 +7,8 @@ use crate::{
     plan::Planner,
 };
 
-/// Reads the tables into a new model. A grace period passes after the reading, because the model takes entries that were
-/// retired before it as free.
+/// Reads the tables into a new model. A grace period passes after the reading, because the model takes all unused entries as
+/// free, even those that programs may still read.
 pub fn read(maps: &BpfMaps, pins: &Pins) -> Result<Planner> {
     let snapshot = maps.read().context("failed to read the tables")?;
     Grace::open(pins)?.wait()?;
@@ -33,7 +33,7 @@ impl KnownPlanner {
         &self.planner
     }
 
-    /// The planner with its last model, for plans and releases.
+    /// The planner with its last model, to plan writes and to free retired entries.
     pub fn last_mut(&mut self) -> &mut Planner {
         &mut self.planner
     }
@@ -43,7 +43,8 @@ impl KnownPlanner {
         self.is_known = false;
     }
 
-    /// Replaces an unknown model by the tables that `read` returns. Returns whether they were read.
+    /// Replaces an unknown model by the tables that `read` returns. Returns whether the tables were read: false if the model
+    /// is known.
     pub fn refresh(&mut self, read: impl FnOnce() -> Result<Planner>) -> Result<bool> {
         let is_read = !self.is_known;
         if is_read {
@@ -52,7 +53,7 @@ impl KnownPlanner {
         Ok(is_read)
     }
 
-    /// Replaces the model by tables that were read. Numbers that were given before are not given again.
+    /// Replaces the model by tables that were read. Ids of Service ports and numbers of endpoints are not used a second time.
     pub fn replace(&mut self, mut read: Planner) {
         read.continue_numbers_of(&self.planner);
         (self.planner, self.is_known) = (read, true);

@@ -1,4 +1,4 @@
-//! The log of problems that last: one line when a problem begins, and for some a line when it ends.
+//! The log of problems that last: one line when a problem begins, and for missing frontends a line when all have room again.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::{
 pub struct Problems {
     /// The frontends without room, and the full map of each.
     left_out: BTreeMap<Frontend, Full>,
-    /// The number of secondary entries that were left out because their map is full.
+    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that were left out because their map
+    /// is full.
     without_room: usize,
     /// The names of nearly full maps.
     nearly_full: Vec<&'static str>,
@@ -23,17 +24,17 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// The number of frontends that were left out.
+    /// The number of frontends that the last plan left out because a map is full.
     pub fn left_out(&self) -> usize {
         self.left_out.len()
     }
 
-    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that were left out.
+    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that the last plan left out.
     pub fn without_room(&self) -> usize {
         self.without_room
     }
 
-    /// Logs frontends and secondary entries that a plan left out.
+    /// Logs frontends that this plan leaves out and the last plan did not, and the first secondary entries that are left out.
     pub fn plan(&mut self, plan: Plan, table: &Table, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
@@ -53,7 +54,7 @@ impl Problems {
         self.left_out = left_out;
     }
 
-    /// Logs maps that are nearly full.
+    /// Logs each map once when it becomes nearly full.
     pub fn fullness(&mut self, maps: &[Fullness]) {
         let nearly_full = || maps.iter().filter(|map| map.is_nearly_full());
         for map in nearly_full().filter(|map| !self.nearly_full.contains(&map.name)) {
@@ -62,7 +63,7 @@ impl Problems {
         self.nearly_full = nearly_full().map(|map| map.name).collect();
     }
 
-    /// Logs Services whose `healthCheckNodePort` another Service has.
+    /// Logs each Service once whose `healthCheckNodePort` another Service has. `services`: all such Services.
     pub fn port_conflicts(&mut self, services: Vec<ObjectName>) {
         for service in services.iter().filter(|service| !self.port_conflicts.contains(service)) {
             tracing::warn!(

@@ -24,7 +24,8 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     })
 }
 
-/// Records the features of the kernel, and logs an old kernel.
+/// Records the kernel's features, and logs the effects of a kernel without `bpf_set_retval`. `destroys_sockets`: whether the
+/// kernel can find and destroy UDP sockets of ended endpoints.
 pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()> {
     let mut flags = if destroys_sockets { DESTROYS_SOCKETS } else { 0 };
     if load::sets_errors()? {
@@ -35,7 +36,8 @@ pub fn record_features(maps: &mut BpfMaps, destroys_sockets: bool) -> Result<()>
     maps.set_state(|state| state.flags = state.flags & !(SETS_ERRORS | DESTROYS_SOCKETS) | flags)
 }
 
-/// Records that the tables have been written, and the entries that were left out.
+/// Records that the tables have been written: the time, the entries that were left out, and the `repaired` writes.
+/// `contested`: the number of frontends that several Services claim.
 pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: usize) -> Result<()> {
     let now = uptime::now().as_secs();
     let left_out = plan.left_out.len();
@@ -64,7 +66,7 @@ pub fn record_faults(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Res
     })
 }
 
-/// Records the kinds of objects whose watch fails, and since when; none of them if `outage` is none.
+/// Records the kinds of objects whose watch fails, and the time of the first failure. Clears the record if `outage` is none.
 pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> {
     let (since, kinds) = match outage {
         Some(outage) => (uptime::now().saturating_sub(outage.lasting).as_secs(), encode::kinds(&outage.kinds)),
@@ -73,7 +75,7 @@ pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> 
     maps.set_state(|state| (state.silent_since, state.silent_on) = (since, kinds))
 }
 
-/// The process of the agent that holds the lock, according to STATE; empty if STATE cannot be read.
+/// The process id of the agent that STATE names, as the text ` (process ID)`; empty if STATE cannot be read.
 pub fn holder(pins: &Pins) -> String {
     let state = BpfMaps::open(pins).and_then(|maps| maps.state());
     state.map(|state| format!(" (process {})", state.pid)).unwrap_or_default()

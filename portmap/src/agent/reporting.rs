@@ -19,7 +19,7 @@ use crate::{
     source::Watches,
 };
 
-/// The receivers of reports.
+/// The destinations of the agent's reports.
 pub struct Reporting {
     /// The health that the probes read.
     pub published: Arc<Published>,
@@ -30,7 +30,7 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    /// Starts before the first write.
+    /// Starts as not ready, without metrics or problems.
     pub fn new(watches: Arc<Watches>) -> Self {
         Self {
             published: Arc::new(Published::new(watches)),
@@ -40,7 +40,7 @@ impl Reporting {
         }
     }
 
-    /// Reports a successful write: in STATE, the metrics and the log.
+    /// Reports a successful write, or a plan without writes: in STATE, the metrics and the log.
     pub fn written(
         &mut self,
         written: Written,
@@ -70,7 +70,8 @@ impl Reporting {
         self.published.failed();
     }
 
-    /// Publishes the state of the tables after a write.
+    /// Publishes the state of the tables after the objects and tables agree: health, conflicts, left-out entries, and used
+    /// entries.
     pub fn publish(&mut self, desired: &DesiredState, installed: &mut Installed) -> Result<()> {
         let table = &desired.table;
         self.published.synced();
@@ -100,7 +101,7 @@ impl Reporting {
     }
 }
 
-/// Logs the number of writes, and after a full sync the number of objects.
+/// Logs the number of writes, if any, and after a sync of all entries the number of objects.
 fn log(written: &Written, desired: &DesiredState, frontends: usize) {
     let count = written.plan.steps.len();
     match (written.scope, written.plan.steps.first()) {

@@ -1,4 +1,4 @@
-//! The retry after a failed write: its time, and its wait, which doubles with each failure.
+//! The time of the retry after a failed write. The wait doubles with each failure.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a retry.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The retry of a failed write.
+/// The next attempt after a failed write.
 pub struct Retry {
     at: Instant,
     wait: Duration,
 }
 
 impl Retry {
-    /// The retry after a failure, where `last` is the retry that failed.
+    /// The retry after a failure. `last`: the retry that failed; none for a first failure.
     pub fn after(last: Option<&Self>) -> Self {
         let wait = last.map_or(FIRST, |last| (last.wait * 2).min(LONGEST));
         Self { at: Instant::now() + wait, wait }

@@ -1,4 +1,4 @@
-//! The choice of the network namespaces that NAMESPACES and SOURCES have room for.
+//! Chooses the network namespaces that get entries in NAMESPACES and SOURCES, if not all of them fit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,17 +15,18 @@ use crate::{
 pub struct ClientNamespace {
     /// The namespace's cookie, its key in the maps.
     pub cookie: u64,
-    /// The namespace's rank in the choice.
+    /// The priority of the namespace, if not all namespaces fit into the maps.
     pub rank: ClientRank,
-    /// The global addresses, sorted.
+    /// The addresses without loopback and link-local addresses, sorted.
     pub addresses: Vec<IpAddr>,
-    /// The source address of a call to each load balancer address; only where it depends on routes, and a route exists.
+    /// The source address of a call to each load balancer address. Only for addresses where the source depends on routes,
+    /// and a route exists.
     pub sources: BTreeMap<IpAddr, IpAddr>,
-    /// Whether the sources are missing because SOURCES has no room for them.
+    /// Whether `sources` is empty because SOURCES has no room for them.
     pub lacks_sources: bool,
 }
 
-/// The order in which namespaces get room.
+/// The priority with which a namespace gets entries in the maps. The first variant has the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientRank {
     /// The agent's own namespace, which is the node's.
@@ -57,15 +58,15 @@ impl ClientNamespace {
         self.needs_sources_of(Family::of(destination))
     }
 
-    /// True for the node's own namespace even with one address: a local route for a load balancer's address makes that address
-    /// the source.
+    /// With several addresses, routes decide. In the node's own namespace they decide even with one: a local route for a
+    /// load balancer's address makes that address the source.
     fn needs_sources_of(&self, family: Family) -> bool {
         let count = self.addresses.iter().filter(|address| Family::of(**address) == family).count();
         count > 1 || (count == 1 && self.rank == ClientRank::Own)
     }
 }
 
-/// Chooses namespaces by rank; of equal rank, those that the map has already (`present`) come first.
+/// Chooses namespaces by rank. Of equal rank, namespaces whose cookie is in `present` come first: NAMESPACES has them already.
 pub fn select<'a>(mut namespaces: Vec<&'a ClientNamespace>, present: &BTreeSet<u64>, room: SourcesCapacity) -> Selection<'a> {
     // A namespace without an address is being set up, and has no clients.
     namespaces.retain(|namespace| !namespace.addresses.is_empty());

@@ -26,11 +26,11 @@ use crate::{
 /// The namespaces that a survey visits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SurveyScope {
-    /// All namespaces, except watched namespaces without a change.
+    /// All namespaces without a watch. A watched namespace reports its changes itself.
     All,
-    /// New namespaces first; the others of [`SurveyScope::All`] only if no new namespace is found.
+    /// New namespaces first; the other namespaces without a watch only if no new namespace was visited.
     Unknown,
-    /// These namespaces, as far as earlier surveys found them.
+    /// These namespaces, if an earlier survey has visited them.
     These(BTreeSet<Id>),
 }
 
@@ -44,18 +44,19 @@ impl fmt::Display for SurveyScope {
     }
 }
 
-/// The task of a survey.
+/// The order for one survey.
 #[derive(Debug)]
 pub struct Request {
     /// The namespaces to visit.
     pub scope: SurveyScope,
-    /// The load balancer addresses that have source ranges; none before they are known: then those of the maps are used.
+    /// The load balancer addresses that have source ranges. None before all objects are known: then the addresses in SOURCES
+    /// are used.
     pub destinations: Option<Arc<BTreeSet<IpAddr>>>,
     /// The namespaces whose watch has failed.
     pub lost: BTreeSet<Id>,
 }
 
-/// The result of a survey.
+/// The results of one survey.
 pub struct Findings {
     /// Whether any namespace is new or has changed.
     pub is_new: bool,
@@ -63,13 +64,13 @@ pub struct Findings {
     pub left_out: u32,
     /// The first failure of a visit.
     pub failure: Option<anyhow::Error>,
-    /// The namespaces that are watched from now on.
+    /// The namespaces that have a watch after the survey.
     pub watched: BTreeSet<Id>,
-    /// The sockets of the namespaces that were not watched before.
+    /// The sockets of the new watches, each with its namespace.
     pub opened: Vec<(Id, Socket)>,
 }
 
-/// The namespaces that earlier surveys found, and the maps.
+/// The namespaces that earlier surveys visited, and the maps NAMESPACES and SOURCES.
 pub struct Survey {
     maps: SourceMaps,
     destinations: Arc<BTreeSet<IpAddr>>,
@@ -96,18 +97,18 @@ struct Progress<'a> {
 }
 
 impl Survey {
-    /// Starts without known namespaces, and with the destinations that the maps hold.
+    /// Opens the maps. Starts without known namespaces, and with the destinations that SOURCES holds.
     pub fn open(pins: &Pins) -> Result<Self> {
         let maps = SourceMaps::open(pins)?;
         Ok(Self { destinations: Arc::new(maps.destinations()?), maps, known: BTreeMap::new() })
     }
 
-    /// The namespaces whose source addresses depend on the destination.
+    /// The known namespaces in which the source address of a call depends on the destination.
     pub fn needing_sources(&self) -> BTreeSet<Id> {
         self.known.iter().filter(|(_, known)| known.clients.needs_sources()).map(|(id, _)| *id).collect()
     }
 
-    /// Visits the namespaces of the request, and writes the maps.
+    /// Visits the namespaces of the request, and writes the maps. A failed visit is recorded, and the survey continues.
     pub fn run(&mut self, request: &Request, traveller: &Traveller) -> Result<Findings> {
         let mut progress =
             Progress { own: namespaces::own()?, traveller, is_new: false, failed: 0, failure: None, opened: Vec::new() };
@@ -132,7 +133,7 @@ impl Survey {
         Ok(Findings { is_new, left_out: u32::try_from(left_out).unwrap_or(u32::MAX), failure, watched, opened })
     }
 
-    /// Writes the maps. Returns the number of namespaces without room.
+    /// Writes NAMESPACES and SOURCES. Returns the number of namespaces without room.
     fn write(&mut self) -> Result<usize> {
         let present = self.maps.namespaces()?;
         let all: Vec<&ClientNamespace> = self.known.values().map(|known| &known.clients).collect();
@@ -180,7 +181,7 @@ impl Survey {
         }
     }
 
-    /// The clients of a namespace, and whether the namespace is watched from now on; none if the namespace is gone.
+    /// The clients of a namespace, and whether the namespace is watched from now on; `None` if the namespace is gone.
     fn describe(&self, holder: &NamespaceHolder, progress: &mut Progress<'_>) -> Result<Option<(ClientNamespace, bool)>> {
         let Some(namespace) = holder.open()? else { return Ok(None) };
         let rank = match holder.id {
@@ -197,11 +198,11 @@ impl Survey {
         let addresses = namespaces::global_addresses()?;
         let mut clients = ClientNamespace { cookie, rank, addresses, sources: BTreeMap::new(), lacks_sources: false };
         if clients.needs_sources() && !is_watched && self.has_room_to_watch(progress) {
-            // A namespace without a watch is visited by each survey of all.
+            // If the watch fails, each survey of all namespaces visits this namespace again.
             if let Ok(socket) = routes::changes() {
                 progress.opened.push((holder.id, socket));
                 is_watched = true;
-                // Listed again after the watch began, so that no change is missed.
+                // The addresses are listed again after the watch began, so that no change is missed.
                 clients.addresses = namespaces::global_addresses()?;
             }
         }
@@ -216,7 +217,8 @@ impl Survey {
         watched + progress.opened.len() < descriptors::watched_namespaces()
     }
 
-    /// Asks the kernel for the source address of a call to each destination, from the thread's namespace.
+    /// Asks the kernel for the source address of a call to each destination, from the thread's namespace. If SOURCES has no
+    /// room, asks nothing and sets `lacks_sources`.
     fn add_sources(&self, id: Id, clients: &mut ClientNamespace) -> Result<()> {
         let destinations: Vec<IpAddr> = self.destinations.iter().copied().filter(|it| clients.needs_source_for(*it)).collect();
         if destinations.is_empty() {

@@ -1,6 +1,6 @@
-//! Watches of network namespaces with several addresses: the source address of a call depends on links, addresses and routes.
+//! Watches of the network namespaces in which the source address of a call depends on links, addresses and routes.
 //!
-//! [`super::survey`] opens the sockets; the watches report which namespaces changed.
+//! [`super::survey`] opens the sockets. The watches report which namespaces changed, so that a survey visits them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,14 +57,14 @@ impl NamespaceWatches {
         std::mem::take(&mut self.changed)
     }
 
-    /// The namespaces whose watch has failed since the last call.
+    /// Removes and returns the namespaces whose watch has failed.
     pub fn take_lost(&mut self) -> BTreeSet<Id> {
         let lost: BTreeSet<Id> = self.tasks.iter().filter(|(_, task)| task.0.is_finished()).map(|(id, _)| *id).collect();
         self.tasks.retain(|id, _| !lost.contains(id));
         lost
     }
 
-    /// Watches the namespaces `watched` and no others. `opened` has the sockets of the namespaces that were not watched before.
+    /// Watches the namespaces `watched` and no others. `opened` has the sockets of the new watches.
     pub fn keep(&mut self, watched: &BTreeSet<Id>, opened: Vec<(Id, Socket)>) {
         self.tasks.retain(|id, _| watched.contains(id));
         for (id, socket) in opened {

@@ -1,8 +1,9 @@
-//! From a Service and its EndpointSlices to its part of the desired table, by the rules of kube-proxy. Pure.
+//! Derives the desired table from Services and EndpointSlices, by the rules of kube-proxy.
 //!
-//! [`resolve`] returns the frontends that a Service claims, and [`ServiceEntries`] the entry of each of them. Neither fails:
-//! invalid or unsupported fields are skipped and reported with the reason. [`desired`] joins the claims of all Services into
-//! the desired table. The stage before is `store`, the stage after is `plan`.
+//! The desired table has the frontends that the BPF maps should have, with their endpoints. [`resolve`] returns the frontends
+//! that one Service claims, and [`ServiceEntries`] the entry of each of them. Both are pure and cannot fail: invalid or
+//! unsupported fields are skipped and reported with the reason. [`desired`] holds the objects, collects the claims of all
+//! Services in the table, and logs the reports. The stage before is `store`, the stage after is `plan`.
 
 pub mod changes;
 pub mod claims;
@@ -38,23 +39,24 @@ pub use service_entries::ServiceEntries;
 pub use skipped::Skipped;
 use skipped::skipped;
 
-/// A Service's part of the desired table without the entries, which [`ServiceEntries`] derives one at a time.
+/// The claims and reports of one Service. [`ServiceEntries`] derives the entries of the claimed frontends one at a time.
 #[derive(Debug)]
 pub struct Resolved {
     /// The Service's precedence over other Services that claim the same frontends.
     pub precedence: Precedence,
     /// The frontends and ClusterIPs that the Service claims.
     pub claims: Claims,
-    /// The health check that the node answers at the Service's `healthCheckNodePort`, if the Service has one.
+    /// The answer at the Service's `healthCheckNodePort`; `None` unless the type is `LoadBalancer`, `externalTrafficPolicy` is
+    /// `Local`, and the port is given.
     pub health_check: Option<HealthCheck>,
-    /// One item per Service port, family and traffic whose `Local` policy finds no endpoint on this node, but some on other
-    /// nodes.
+    /// One item per Service port, family and traffic whose `Local` policy finds no usable endpoint on this node, but some on
+    /// other nodes.
     pub lacking: Vec<(Family, Traffic)>,
-    /// Fields of the Service and its EndpointSlices that have no effect.
+    /// Fields of the Service and its EndpointSlices that are ignored, cut or replaced by a default, with the reasons.
     pub skipped: Vec<Skipped>,
 }
 
-/// Resolves a Service for a node. A Service of type `ExternalName` claims nothing.
+/// Resolves a Service for a node. A Service of type `ExternalName` claims nothing and reports nothing.
 pub fn resolve(objects: &ServiceObjects, node: &NodeContext) -> Resolved {
     let ServiceObjects { name, service, slices } = objects;
     let mut resolved = Resolved {

@@ -1,7 +1,7 @@
-//! The last known objects, and the Services that are affected by events.
+//! Keeps the last known Kubernetes objects, and records the Services that events affect.
 //!
-//! `source` sends the events; `resolve::desired` takes the affected Services and resolves them. The store does not interpret
-//! objects.
+//! `source` sends the events; `resolve::desired` takes the affected Services and resolves them. The store does not derive
+//! frontends or endpoints from the objects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,15 +21,16 @@ use crate::{
     },
 };
 
-/// The last known objects of all kinds.
+/// The last known objects of all kinds, and the Services that have changed.
 ///
 /// The store keeps copies instead of the objects that a source sends. The objects of a source lie in memory between the buffers
 /// of its input. The copies are contiguous, so that the allocator can return the other memory to the kernel.
 #[derive(Debug, Default)]
 pub struct Store {
-    /// Boxed, because nearly half of the slots of a large hash map may be empty.
+    /// Services and their EndpointSlices. Boxed, so that an empty slot is small: a large hash map may have more empty slots
+    /// than records.
     records: HashMap<ObjectName, Box<Record>>,
-    /// EndpointSlice → its Service.
+    /// The Service of each EndpointSlice. An EndpointSlice without a Service label is not stored.
     slices: HashMap<ObjectName, ObjectName>,
     /// The number of records with a Service.
     services: usize,
@@ -37,19 +38,20 @@ pub struct Store {
     nodes: BTreeMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
     dirty: Dirty,
-    /// The new trigger times of each Service's slices, see [`SliceHead::triggered`].
+    /// For each Service the trigger times ([`SliceHead::triggered`]) that were stored since the last [`Self::take_triggers`].
     triggers: HashMap<ObjectName, Vec<(Family, Timestamp)>>,
-    /// Older trigger times are ignored: they belong to changes before the start of the agent.
+    /// Trigger times up to this time are ignored: they belong to changes before the start of the agent. `None` ignores all.
     since: Option<Timestamp>,
-    /// The kinds with a complete list.
+    /// The kinds of which a source has sent a complete list.
     listed: BTreeSet<ObjectKind>,
 }
 
-/// A Service with its slices, of which nearly every Service has one or a few. A slice may exist before and after its Service.
+/// A Service and its EndpointSlices. `service` is `None` while only slices exist: a slice may exist before and after its
+/// Service.
 #[derive(Debug, Default)]
 struct Record {
     service: Option<Packed<Service>>,
-    /// Sorted by name.
+    /// Sorted by name. Nearly every Service has one slice per family.
     slices: SmallVec<[(ObjectName, Packed<Slice>); 1]>,
 }
 
@@ -58,24 +60,24 @@ struct Record {
 pub struct ServiceObjects {
     /// The Service's name.
     pub name: ObjectName,
-    /// The fields of the Service.
+    /// The Service's fields, decoded.
     pub service: Service,
     /// The EndpointSlices of the Service, sorted by name.
     pub slices: Vec<Slice>,
 }
 
-/// The objects that events have changed.
+/// The Services that events have affected since the last [`Store::take_dirty`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Services to resolve, with their state at the last resolution; `None` if the Service did not exist.
     pub services: HashMap<ObjectName, Option<Packed<Service>>>,
-    /// Changed Services of other proxies, with their former state.
+    /// Services of other proxies that were written or deleted, with their former state; `None` if they did not exist.
     pub others: BTreeMap<ObjectName, Option<OtherService>>,
 }
 
 impl Store {
-    /// Stores the objects of an event. Returns whether the Node or a ServiceCIDR may have changed, which may affect all
-    /// Services.
+    /// Stores or removes the objects of an event. Returns whether the Node or a ServiceCIDR may have changed, which may affect
+    /// all Services.
     pub fn apply(&mut self, event: Event) -> bool {
         let affects_all = matches!(event.kind(), ObjectKind::Node | ObjectKind::ServiceCidr);
         match event {
@@ -86,22 +88,23 @@ impl Store {
         affects_all
     }
 
-    /// Whether a complete list of the kind was received. Before that, a missing object may still exist.
+    /// Whether a source has sent a complete list of the kind. Before that, an object may exist that the store does not have.
     pub fn has_listed(&self, kind: ObjectKind) -> bool {
         self.listed.contains(&kind)
     }
 
-    /// The objects that have changed since the last call.
+    /// Returns the Services that events or marks have affected since the last call, and forgets them.
     pub fn take_dirty(&mut self) -> Dirty {
         mem::take(&mut self.dirty)
     }
 
-    /// Starts to collect trigger times of EndpointSlices. Times before `since` are ignored.
+    /// Starts to collect trigger times of EndpointSlices, see [`SliceHead::triggered`]. Times up to `since` are ignored.
     pub fn note_triggers(&mut self, since: Timestamp) {
         self.since = Some(since);
     }
 
-    /// The trigger times of all slices that were written since the last call, with the family of the slice.
+    /// Returns the trigger times that were stored since the last call, each with the family of its slice, and forgets them. The
+    /// times of a Service are discarded earlier if one of its slices is deleted.
     pub fn take_triggers(&mut self) -> Vec<(Family, Timestamp)> {
         mem::take(&mut self.triggers).into_values().flatten().collect()
     }
@@ -130,22 +133,22 @@ impl Store {
         Some(ServiceObjects { name: name.clone(), service, slices })
     }
 
-    /// A Service of another proxy.
+    /// A Service of another proxy; `None` if it does not exist.
     pub fn other(&self, name: &ObjectName) -> Option<&OtherService> {
         self.others.get(name)
     }
 
-    /// The Node of the agent, if it exists.
+    /// The Node of the agent; `None` if it does not exist.
     pub fn node(&self) -> Option<&Node> {
         self.nodes.values().next()
     }
 
-    /// The ranges of all ServiceCIDRs.
+    /// The valid ranges of all ServiceCIDRs.
     pub fn cidrs(&self) -> impl Iterator<Item = IpNet> {
         self.cidrs.values().flatten().copied()
     }
 
-    /// The number of objects of a kind.
+    /// The number of stored objects of a kind. EndpointSlices without a Service label are not stored.
     pub fn count(&self, kind: ObjectKind) -> usize {
         match kind {
             ObjectKind::Service => self.services,
@@ -204,7 +207,7 @@ impl Store {
             self.unlink_slice(name);
         }
         let Some(service) = service else { return };
-        // Reuse the allocation of the Service's name.
+        // The record's key and the other maps share one allocation of the Service's name.
         let service = self.records.get_key_value(service).map_or_else(|| service.copy(), |(name, _)| name.clone());
         let record = self.records.entry(service.clone()).or_default();
         let position = record.slices.binary_search_by(|(known, _)| known.cmp(name));
@@ -229,14 +232,14 @@ impl Store {
         }
     }
 
-    /// Removes a slice, and discards the trigger times of its Service.
+    /// Removes a deleted slice, and discards the collected trigger times of its Service.
     fn remove_slice(&mut self, name: &ObjectName) {
         if let Some(service) = self.unlink_slice(name) {
             self.triggers.remove(&service);
         }
     }
 
-    /// Removes a slice from the record of its Service, which is returned.
+    /// Removes a slice from the record of its Service, and returns the Service's name. `None` if the slice is unknown.
     fn unlink_slice(&mut self, name: &ObjectName) -> Option<ObjectName> {
         let service = self.slices.remove(name)?;
         if let Some(record) = self.records.get_mut(&service) {
@@ -281,7 +284,8 @@ impl Store {
 }
 
 impl Dirty {
-    /// Marks a Service whose record is about to change.
+    /// Marks a Service for resolution, with its present state. Called before its record changes; keeps the state of an earlier
+    /// mark.
     fn mark(&mut self, name: &ObjectName, record: &Record) {
         if !self.services.contains_key(name) {
             self.services.insert(name.clone(), record.service.clone());

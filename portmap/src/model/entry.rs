@@ -11,14 +11,14 @@ use portmap_common::{AddressKind, Verdict};
 
 use super::{ObjectName, ServicePort};
 
-/// The address of a pod, and the port that it listens on.
+/// A destination of translated connections: usually the address of a pod, and the port that the pod listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// The address of the pod.
+    /// The first address of the endpoint in its EndpointSlice.
     pub address: IpAddr,
-    /// The number of the targetPort on this pod.
+    /// The number of the targetPort at this endpoint.
     pub port: u16,
-    /// Whether the pod runs on this node.
+    /// Whether the endpoint's `nodeName` is the node of the agent.
     pub local: bool,
 }
 
@@ -28,12 +28,12 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The destination of clients of a frontend.
+/// The result of a connection to a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// One of these endpoints, each with the same probability. Sorted, each address and port once, never empty.
+    /// Translation to one of these endpoints. Sorted, each address and port once, never empty.
     Backends(Arc<[Endpoint]>),
-    /// No endpoint: connections are refused or dropped.
+    /// No endpoint is available: connections are refused or dropped.
     Verdict(Verdict),
 }
 
@@ -42,7 +42,7 @@ pub enum Target {
 pub struct Entry {
     /// The Service port that the frontend belongs to.
     pub owner: ServicePort,
-    /// The kind of the frontend's address.
+    /// The field of the Service that gives the frontend's address.
     pub kind: AddressKind,
     /// The target for clients on this node.
     pub inside: Target,
@@ -53,11 +53,12 @@ pub struct Entry {
     /// The serving endpoints of the Service port, including endpoints without new clients. Existing clients may keep these
     /// endpoints. `None` for TCP without session affinity, which has no such clients.
     pub serving: Option<Arc<[Endpoint]>>,
-    /// The source ranges of the load balancer addresses, sorted; `None` admits every client.
+    /// The Service's source ranges of this family, sorted; `None` admits every client. Applied only if `kind` is
+    /// [`AddressKind::LoadBalancer`].
     pub source_ranges: Option<Arc<[IpNet]>>,
 }
 
-/// The owner of a ClusterIP. The order is the precedence of several owners.
+/// The owner of a ClusterIP. If a ClusterIP has several owners, the first variant in this order applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressOwner {
     /// A Service that portmap serves. Connections to undefined ports are refused.

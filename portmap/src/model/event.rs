@@ -16,11 +16,11 @@ use super::{
 /// The kinds of objects that the desired table depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
-    /// `v1/Service`.
+    /// `v1/Service` that portmap serves.
     Service,
     /// `discovery.k8s.io/v1/EndpointSlice`.
     Slice,
-    /// `v1/Service` with the proxy-name label of another proxy.
+    /// `v1/Service` that another proxy serves, by its proxy-name label, see [`Wanted::proxy_name`].
     OtherService,
     /// `v1/Node`: only the Node of the agent.
     Node,
@@ -32,13 +32,13 @@ impl ObjectKind {
     /// All kinds in order.
     pub const ALL: [Self; 5] = [Self::Service, Self::Slice, Self::OtherService, Self::Node, Self::ServiceCidr];
 
-    /// Whether the agent works without this kind: the API server may not have it, or may forbid it.
+    /// Whether the agent works without objects of this kind: the API server may not have the kind, or may forbid its list.
     pub const fn is_optional(self) -> bool {
         matches!(self, Self::ServiceCidr)
     }
 }
 
-/// The plural, as in log lines.
+/// Writes the plural of the kind for log lines, for example `EndpointSlices`.
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -51,12 +51,12 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// An object with its name.
+/// A Kubernetes object, converted to the types of [`super::object`], with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A Service that portmap serves.
     Service(ObjectName, Packed<Service>),
-    /// An EndpointSlice, with the conversion for the agent's node.
+    /// An EndpointSlice. Its endpoints on the agent's node are local.
     Slice(SliceHead, Packed<Slice>),
     /// A Service that another proxy serves, reduced to its ClusterIPs.
     OtherService(ObjectName, OtherService),
@@ -77,7 +77,7 @@ impl Object {
         Self::OtherService(object_name(&service.metadata), service.into())
     }
 
-    /// Converts an EndpointSlice for the node with the name `node`, on which its endpoints may be local.
+    /// Converts an EndpointSlice. Endpoints whose `nodeName` is `node` are local.
     pub fn slice(slice: discovery::EndpointSlice, node: &str) -> Self {
         Self::Slice(SliceHead::from(&slice), Packed::new(&Slice::seen_from(node, slice)))
     }
@@ -87,7 +87,7 @@ impl Object {
         Self::Node(object_name(&node.metadata), node.into())
     }
 
-    /// Converts a ServiceCIDR. The texts report its invalid ranges.
+    /// Converts a ServiceCIDR. Returns also one text for users per invalid range.
     pub fn service_cidr(metadata: &ObjectMeta, spec: ServiceCIDRSpec) -> (Self, Vec<String>) {
         let name = object_name(metadata);
         let (ranges, faults) = object::cidrs(spec);

@@ -69,7 +69,7 @@ pub struct PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
-    /// Calls `make` for each family.
+    /// Calls `make` once for each family, and keeps the results.
     pub fn of(mut make: impl FnMut(Family) -> T) -> Self {
         Self { v4: make(Family::V4), v6: make(Family::V6) }
     }
@@ -82,7 +82,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The value for a family, for changes.
+    /// The value for a family, which the caller may change.
     pub fn get_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::V4 => &mut self.v4,
@@ -94,9 +94,9 @@ impl<T> PerFamily<T> {
 /// A destination that clients connect to. Ordered by family, address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
-    /// The destination address of the client.
+    /// The address that clients connect to.
     pub address: IpAddr,
-    /// The destination port of the client: `port` or `nodePort` of the Service port.
+    /// The port that clients connect to: `port` or `nodePort` of the Service port.
     pub port: u16,
     /// The protocol of the Service port.
     pub protocol: Protocol,
@@ -115,17 +115,17 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// A destination that a Service asks for: one frontend, or a node port, which is a frontend on each serving address of the
-/// node. Ordered by family, address, port and protocol; node ports are before all addresses of their family.
+/// A destination that a Service claims: one frontend, or a node port. A node port is a frontend on each node address that
+/// serves node ports. Ordered by family, address, port and protocol; node ports come first in their family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendSpec {
     /// The family of the address or node port.
     pub family: Family,
-    /// The destination address; `None` for a node port.
+    /// The address that clients connect to; `None` for a node port.
     pub address: Option<IpAddr>,
-    /// `port`, or `nodePort` for a node port.
+    /// `port` of the Service port; for a node port its `nodePort`.
     pub port: u16,
-    /// The protocol.
+    /// The protocol of the Service port.
     pub protocol: Protocol,
 }
 

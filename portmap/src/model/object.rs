@@ -1,6 +1,8 @@
 //! Kubernetes objects, reduced to the fields that the desired table depends on, and converted to checked types.
 //!
-//! Invalid fields are dropped and recorded in [`Faults`], which `resolve` reports.
+//! Invalid fields are dropped or replaced by a default. Those of Services and EndpointSlices are recorded in [`Faults`], which
+//! `resolve` reports. Those of ServiceCIDRs are returned as texts. Those of Nodes and of other proxies' Services are not
+//! reported.
 
 mod cidr;
 mod faults;
@@ -36,7 +38,7 @@ pub fn is_labelled(metadata: &ObjectMeta, label: &str) -> bool {
     metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }
 
-/// Maximum length of a label in bytes.
+/// Maximum length in bytes of the name of a Service, a namespace or a port (a DNS label).
 const LONGEST_LABEL: usize = 63;
 
 /// Whether a name has at most 63 bytes and no control character. The API server has stricter rules, which manifest files may

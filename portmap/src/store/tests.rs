@@ -11,7 +11,7 @@ fn slice(slice: &str, service: &str) -> Object {
     Object::Slice(head, Packed::new(&Slice { family: Some(Family::V4), ports, endpoints, faults }))
 }
 
-/// The names of the marked Services.
+/// The names of the Services that the store has marked for resolution, sorted.
 fn marked(store: &mut Store) -> Vec<String> {
     let services = store.take_dirty().services.into_keys();
     sorted(services.map(|service| service.name().to_owned()))

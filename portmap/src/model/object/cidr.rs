@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDRSpec;
 use crate::model::Family;
 
 /// The minimum prefix length of a range of ClusterIPs. Connections to addresses of the range without a Service are dropped, so
-/// a wider range would block connections to other hosts.
+/// a wider range could block connections to other hosts.
 const fn min_prefix_len(family: Family) -> u8 {
     match family {
         Family::V4 => 8,
@@ -28,8 +28,8 @@ pub fn checked_cidr(range: IpNet) -> Result<IpNet, String> {
     Ok(range.trunc())
 }
 
-/// The valid ranges of a ServiceCIDR, and a text for each invalid one. The condition `Ready` is ignored: a ServiceCIDR that is
-/// not ready may already have allocated addresses.
+/// The valid ranges of a ServiceCIDR, and a text for each invalid range. The condition `Ready` is ignored: addresses of a
+/// ServiceCIDR that is not ready may already be allocated.
 pub fn cidrs(spec: ServiceCIDRSpec) -> (Vec<IpNet>, Vec<String>) {
     let mut faults = Vec::new();
     let mut check = |text: &String| {

@@ -1,4 +1,4 @@
-//! Invalid or unsupported fields of an object, each as a sentence for users.
+//! Records the invalid or unsupported fields of an object, each as a sentence for users.
 
 use std::{fmt::Display, net::IpAddr};
 
@@ -9,35 +9,36 @@ use serde::{Deserialize, Serialize};
 /// and each sentence is compared with the others, stored and logged.
 const MOST: usize = 20;
 
-/// Fields whose value is invalid or unsupported, in the order found, each once. They are dropped and reported as faults.
+/// Sentences for users about the invalid or unsupported fields of an object, in the order found. The first 20 different
+/// sentences are kept; further faults are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     sentences: Vec<Box<str>>,
     is_refused: bool,
-    /// The number of further faults.
+    /// The number of faults after the first [`MOST`] sentences.
     others: usize,
-    /// A sentence with that number.
+    /// The last sentence, which has the number `others`; `None` if it is 0.
     rest: Option<Box<str>>,
 }
 
 impl Faults {
-    /// The sentences, and a last one with the number of further faults.
+    /// The sentences in the order found. If there are more than 20 faults, a last sentence has the number of the others.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.sentences.iter().chain(&self.rest).map(AsRef::as_ref)
     }
 
-    /// Whether an API server would reject the object.
+    /// Whether an API server would reject the object because of one of the faults.
     pub fn is_refused(&self) -> bool {
         self.is_refused
     }
 
-    /// Records a fault that an API server rejects.
+    /// Records a fault for which an API server would reject the object.
     pub fn add(&mut self, fault: impl Display) {
         self.record(fault);
         self.is_refused = true;
     }
 
-    /// Records a fault of a valid object that portmap does not support.
+    /// Records a fault that the API server accepts, for example a field that portmap does not support.
     pub fn record(&mut self, fault: impl Display) {
         if self.sentences.len() == MOST {
             self.others += 1;
@@ -49,7 +50,7 @@ impl Faults {
         }
     }
 
-    /// Parses an address as kube-proxy does, into its canonical form. Records a fault for an invalid text.
+    /// Parses an address as kube-proxy does, into its canonical form. Records a fault and returns `None` for an invalid text.
     pub fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
         let address = parse_address(text);
         if address.is_none() {
@@ -58,8 +59,8 @@ impl Faults {
         address
     }
 
-    /// Parses an address that other hosts can connect to. Records a fault for unspecified, loopback, link-local and multicast
-    /// addresses.
+    /// Parses an address that other hosts can connect to. Records a fault and returns `None` for an invalid text, and for
+    /// unspecified, loopback, link-local and multicast addresses.
     pub fn routed_address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
         let address = self.address(field, text)?;
         if is_routed(address) {
@@ -69,7 +70,7 @@ impl Faults {
         None
     }
 
-    /// Parses an address range, and clears its host bits. Records a fault for an invalid text.
+    /// Parses an address range, and clears its host bits. Records a fault and returns `None` for an invalid text.
     pub fn range(&mut self, field: &str, text: &str) -> Option<IpNet> {
         let range = text.trim().split_once('/').and_then(|(address, bits)| {
             let address = parse_address(address)?;
@@ -81,7 +82,8 @@ impl Faults {
         range
     }
 
-    /// Checks a port number; 0 is the same as no number. Records a fault for a number outside 1 to 65535.
+    /// Checks a port number. Returns `None` for 0, which means that no number is given. Records a fault and returns `None` for
+    /// other numbers outside 1 to 65535.
     pub fn port(&mut self, field: &str, number: Option<i32>) -> Option<u16> {
         let number = number.filter(|number| *number != 0)?;
         let port = u16::try_from(number).ok();

@@ -10,17 +10,17 @@ use crate::model::{Family, PerFamily};
 /// The label with the zone of a Node.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The taint that the cluster autoscaler puts on a node before it deletes it.
+/// The taint that the cluster autoscaler puts on a node before it deletes the node.
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// The fields of the agent's Node.
+/// The fields of the agent's Node. Invalid addresses are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// The zone of the Node, if it has the label.
+    /// The label `topology.kubernetes.io/zone`; `None` if absent or empty.
     pub zone: Option<Box<str>>,
     /// The address of each family: the first `InternalIP`, else the first `ExternalIP`.
     pub addresses: PerFamily<Option<IpAddr>>,
-    /// Whether the Node is being deleted, so that load balancers should send it no new connections.
+    /// Whether the Node is being deleted, or has the autoscaler's taint. Load balancers should send it no new connections.
     pub is_leaving: bool,
 }
 

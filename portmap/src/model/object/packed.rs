@@ -17,13 +17,13 @@ pub struct Packed<T> {
     reason = "never panics: all lists have a known length, as postcard requires, and only `new` creates the bytes"
 )]
 impl<T: Serialize + DeserializeOwned> Packed<T> {
-    /// Encodes an object.
+    /// Encodes an object into an allocation of exactly its size.
     pub fn new(object: &T) -> Self {
         let bytes = postcard::to_stdvec(object).expect("every object can be packed");
         Self { bytes: bytes.into(), object: PhantomData }
     }
 
-    /// Decodes the object.
+    /// Decodes a new copy of the object.
     pub fn unpack(&self) -> T {
         postcard::from_bytes(&self.bytes).expect("bytes of `new` can be unpacked")
     }

@@ -13,7 +13,7 @@ use crate::model::{Family, PerFamily, Protocol};
 /// The API server's default of `sessionAffinityConfig.clientIP.timeoutSeconds`, in seconds.
 const AFFINITY_TIMEOUT: u32 = 10_800;
 
-/// The API server's maximum of that field in seconds: one day.
+/// The API server's maximum of `sessionAffinityConfig.clientIP.timeoutSeconds`, in seconds: one day.
 const MAX_AFFINITY_TIMEOUT: u32 = 86_400;
 
 /// The fields of a Service, without its name.
@@ -23,21 +23,21 @@ pub struct Service {
     pub created: i64,
     /// `spec.type`.
     pub kind: ServiceType,
-    /// The ClusterIP of each family; `None` for both families of a headless Service.
+    /// The ClusterIP of each family; `None` for a family without one. A headless Service has none.
     pub cluster_ips: PerFamily<Option<IpAddr>>,
-    /// `spec.externalIPs`, of both families.
+    /// The valid addresses of `spec.externalIPs`, of both families.
     pub external_ips: Box<[IpAddr]>,
-    /// The addresses of `status.loadBalancer.ingress`, without those with `ipMode: Proxy`.
+    /// The valid addresses of `status.loadBalancer.ingress`, without those with `ipMode: Proxy`.
     pub load_balancer_ips: Box<[IpAddr]>,
-    /// `spec.loadBalancerSourceRanges`, collapsed and sorted; `None` admits every client, an empty list none.
+    /// `spec.loadBalancerSourceRanges`, merged and sorted; `None` admits every client, an empty list admits no client.
     pub source_ranges: PerFamily<Option<Box<[IpNet]>>>,
-    /// `spec.internalTrafficPolicy`.
+    /// `spec.internalTrafficPolicy`; `Cluster` if not given or unknown.
     pub internal_policy: Policy,
-    /// `spec.externalTrafficPolicy`.
+    /// `spec.externalTrafficPolicy`; `Cluster` if not given or unknown.
     pub external_policy: Policy,
-    /// The timeout of `spec.sessionAffinity: ClientIP` in seconds, else 0.
+    /// The timeout of `spec.sessionAffinity: ClientIP` in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// `spec.healthCheckNodePort`.
+    /// `spec.healthCheckNodePort`; `None` if not given, 0 or invalid.
     pub health_check_node_port: Option<u16>,
     /// `spec.ports`, without invalid and unsupported ports.
     pub ports: Box<[Port]>,
@@ -61,9 +61,9 @@ pub enum ServiceType {
 /// The value of `internalTrafficPolicy` or `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
-    /// `Cluster`: traffic goes to endpoints on all nodes.
+    /// `Cluster`: endpoints on all nodes.
     Cluster,
-    /// `Local`: traffic goes to endpoints on this node only.
+    /// `Local`: endpoints on this node only. As `externalTrafficPolicy` it applies only to clients outside the node.
     Local,
 }
 
@@ -83,7 +83,7 @@ pub struct Port {
 /// The fields of a Service that another proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherService {
-    /// The ClusterIP of each family.
+    /// The ClusterIP of each family; `None` for a family without one.
     pub cluster_ips: PerFamily<Option<IpAddr>>,
 }
 
@@ -190,8 +190,8 @@ fn load_balancer_ips(ingress: Vec<core::LoadBalancerIngress>, faults: &mut Fault
     addresses.into()
 }
 
-/// The source ranges of each family. A family without ranges, or with a range of prefix length 0, admits every client. A list
-/// without any valid range admits no client, because a filter was intended.
+/// The source ranges of each family. A family without ranges, or with a range of prefix length 0, admits every client. If all
+/// given ranges are invalid, no client is admitted, because a filter was intended.
 fn source_ranges(texts: &[String], faults: &mut Faults) -> PerFamily<Option<Box<[IpNet]>>> {
     let ranges: Vec<IpNet> = texts.iter().filter_map(|text| faults.range("loadBalancerSourceRange", text)).collect();
     if ranges.is_empty() && !texts.is_empty() {

@@ -20,14 +20,15 @@ pub struct SliceHead {
     pub name: ObjectName,
     /// The Service of the slice; `None` if the label is missing or empty.
     pub service: Option<ObjectName>,
-    /// The time of the change for which the controller last wrote the slice, if the annotation is present.
+    /// The time of the pod or Service change for which the controller last wrote the slice; `None` if the annotation is absent
+    /// or invalid.
     pub triggered: Option<Timestamp>,
 }
 
 /// The fields of an EndpointSlice, converted for one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
-    /// The family of the addresses; `None` for an `addressType` that is ignored.
+    /// The family of the addresses; `None` for `FQDN` and unknown types, whose endpoints are left out.
     pub family: Option<Family>,
     /// The ports with a number and a supported protocol.
     pub ports: Box<[SlicePort]>,
@@ -40,11 +41,11 @@ pub struct Slice {
 /// An entry of a slice's `ports`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlicePort {
-    /// The name of the Service port.
+    /// `name`, which is also the name of the Service port; empty if not given.
     pub name: ArcStr,
     /// `protocol`; `TCP` if not given.
     pub protocol: Protocol,
-    /// The port that the pods of this slice listen on.
+    /// The port number that the endpoints of this slice listen on.
     pub port: u16,
 }
 
@@ -52,7 +53,7 @@ pub struct SlicePort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the API, and any may go with any other")]
 pub struct SliceEndpoint {
-    /// The first of `addresses`.
+    /// The first of `addresses`. The others are ignored, as in kube-proxy.
     pub address: IpAddr,
     /// `conditions.ready`: whether the endpoint gets new connections; true if not given.
     pub ready: bool,
@@ -62,7 +63,7 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// Whether `nodeName` is the node of the agent.
     pub local: bool,
-    /// `hints`, if the controller sets any.
+    /// `hints`; `None` if there are none for zones and none for nodes.
     pub hints: Option<Box<Hints>>,
 }
 
@@ -89,7 +90,7 @@ impl From<&discovery::EndpointSlice> for SliceHead {
 }
 
 impl Slice {
-    /// Converts a slice for the node with this name. With an empty name, no endpoint is local.
+    /// Converts a slice. Endpoints whose `nodeName` is `node` are local; if `node` is empty, no endpoint is local.
     pub fn seen_from(node: &str, slice: discovery::EndpointSlice) -> Self {
         let mut faults = Faults::default();
         let family = match slice.address_type.as_str() {
@@ -116,13 +117,13 @@ impl Slice {
     }
 }
 
-/// Whether an endpoint runs on the node with this name. Unknown names never match.
+/// Whether an endpoint with this `nodeName` runs on `node`. False if either name is unknown (`None` or empty).
 pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
     !node.is_empty() && endpoint_node == Some(node)
 }
 
-/// Converts a port. A missing name is the empty name, the default of the API server. A port without a number means "all ports"
-/// and is ignored, because no Service port matches it.
+/// Converts a port; `None` for an invalid number or an unsupported protocol. A missing name is the empty name, the default of
+/// the API server. A port without a number means "all ports" in the API; it is left out, as in kube-proxy.
 fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
     let port_number = faults.port("the port of an EndpointSlice", port.port)?;
     let protocol = match port.protocol.as_deref() {

@@ -1,7 +1,7 @@
 //! `sessionAffinity: ClientIP`.
 //!
-//! A random result must not look like affinity, and the reverse. So the Service has ten ports, each with sessions of its own.
-//! The probability that all ten lead to the same of five pods by chance is one in two million.
+//! A random choice of backends must not look like affinity. So the Service has ten ports, each with its own session. The
+//! probability that ten random choices among five pods are equal is one in two million.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn service() -> Service {
     Service::new("web", 1).ports(PORTS.map(Listen::tcp))
 }
 
-/// The answers on all ports.
+/// The answer at each port of Service 1.
 fn all(process: &Process) -> Met<Vec<String>> {
     PORTS.map(|port| who(process, Transport::Tcp, cluster_ip(1).at(Via::V4, port))).collect()
 }
@@ -54,14 +54,14 @@ fn a_session_stays_when_endpoints_are_added() -> Result<()> {
     for _ in 0..3 {
         assert_eq!(all(&process), Ok(only_a()));
     }
-    // Removed endpoints and other changes of the Service do not affect the sessions either.
+    // Removals of other endpoints and other changes of the Service do not affect the sessions either.
     let more = json!({"externalIPs": ["192.0.2.1"]});
     stage.apply(&[service().sticky(HOURS).spec(more).endpoints(endpoints(&stage.pods[..3]))])?;
     assert_eq!(all(&process), Ok(only_a()));
     Ok(())
 }
 
-/// All addresses and kinds of sockets share one session for each service port.
+/// All addresses of one family and all kinds of sockets share one session for each Service port.
 #[test]
 fn all_addresses_of_a_port_share_a_session() -> Result<()> {
     let mut stage = Stage::new("affinity-kinds", &NAMES, &[])?;
@@ -163,7 +163,7 @@ fn the_timeout_runs_from_the_last_connection() -> Result<()> {
     assert_eq!(all(&process), Ok(only_a()));
     let since = Instant::now();
     let busy = cluster_ip(1).at(Via::V4, PORTS.start);
-    // The maps store times in whole seconds.
+    // After more than twice the timeout, all sessions without a further connection have expired.
     while since.elapsed() < TIMEOUT * 2 + Duration::from_secs(1) {
         assert_eq!(who(&process, Transport::Tcp, busy), Ok(answer("a", Transport::Tcp)), "after {:?}", since.elapsed());
         std::thread::sleep(Duration::from_millis(100));
@@ -174,10 +174,11 @@ fn the_timeout_runs_from_the_last_connection() -> Result<()> {
     Ok(())
 }
 
-/// The oldest sessions are removed. New clients are not refused.
+/// If AFFINITY is full, the kernel removes the sessions that were not used for the longest time. New clients still get
+/// sessions.
 #[test]
 fn the_oldest_sessions_are_removed_if_the_map_is_full() -> Result<()> {
-    // Number of clients that the sessions of one cgroup may have.
+    // One port for each session that a cgroup may add in an hour: at least 64, even if the map is smaller.
     const MANY: std::ops::Range<u16> = 8000..8064;
     let mut stage = Stage::new("affinity-full", &NAMES, &["--max-affinity-clients", "32"])?;
     let service = Service::new("web", 1).ports(MANY.map(Listen::tcp)).sticky(HOURS);
@@ -195,7 +196,8 @@ fn the_oldest_sessions_are_removed_if_the_map_is_full() -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with very many network namespaces displaces only its own sessions.
+/// A cgroup may add a limited number of sessions in an hour, here 64. Further sessions are not added, so they displace no older
+/// session.
 #[test]
 fn one_cgroup_displaces_only_its_own_sessions() -> Result<()> {
     const MANY: std::ops::Range<u16> = 8000..9000;
@@ -209,14 +211,14 @@ fn one_cgroup_displaces_only_its_own_sessions() -> Result<()> {
     };
     let kept = MANY.start..MANY.start + 20;
     ask(&victim, kept.clone())?;
-    // Each port is another client of another service port, like another namespace.
+    // Affinity limits sessions of network namespaces and Service ports alike. So 1000 ports replace 1000 namespaces here.
     assert_eq!(ask(&greedy, MANY)?.len(), MANY.len());
     stage.apply(&[service.endpoints(endpoints(&stage.pods))])?;
     let answers: BTreeSet<String> = ask(&victim, kept)?.into_iter().collect();
     assert_eq!(answers, BTreeSet::from([answer("a", Transport::Tcp)]), "the sessions of the other pod should exist");
     let status = stage.agent.portmap(&["status"])?;
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
-    // Both pods are in one cgroup here, which has a share of 64.
+    // Both pods are in one cgroup. It added 64 of 20 + 1000 sessions.
     assert!(text.contains("956 clients were not remembered by session affinity"), "{text}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The attachment of the programs: all or none, no other programs, and none after the cleanup.
+//! The attachment of the BPF programs: each of them once or none at all, and none after the cleanup.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ const HOOKS: [&str; 8] = [
     "cgroup_inet4_getpeername",
     "cgroup_inet6_getpeername",
 ];
-/// A hook that is not attached first.
+/// A hook that the agent attaches after others.
 const LATER_HOOK: &str = "cgroup_udp6_recvmsg";
 
 /// The attach type of each link to a cgroup.
@@ -97,7 +97,8 @@ fn open_connections_survive_the_cleanup() -> Result<()> {
 #[test]
 fn a_hook_that_cannot_be_attached_leaves_none() -> Result<()> {
     let world = World::new("in-the-way")?;
-    // bpftool attaches exclusively, without a flag and without a link. Ours is the only program that it can find here.
+    // bpftool attaches without a link and excludes other programs from the hook. It needs a loaded program, which is one of
+    // another agent.
     let donor = Stage::new("donor", &[], &[])?;
     let links = Link::to(&donor.world.cgroup(Group::Clients))?;
     let own =

@@ -10,7 +10,8 @@ use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints}
 use portmap_suites::service_stage::{Stage, Transport, answer, dropped, who};
 use serde_json::json;
 
-/// `portmap run` in a world with these arguments. The command is expected to end by itself.
+/// Runs `portmap run` with these arguments, on the network and the cgroup of a world. Kills the command if it does not end by
+/// itself.
 fn run(world: &World, arguments: &[&str]) -> Result<Output> {
     std::fs::create_dir_all(Agent::manifests(world))?;
     let mut command = world.command("timeout");
@@ -19,7 +20,7 @@ fn run(world: &World, arguments: &[&str]) -> Result<Output> {
     command.arg("--bpffs").arg(world.bpffs()).args(arguments).output().context("failed to run portmap")
 }
 
-/// Expects one of these exit codes, and an error with all parts.
+/// Expects one of these exit codes, an error that contains all parts, and no pins.
 fn expect(world: &World, arguments: &[&str], codes: &[i32], parts: &[&str]) -> Result<()> {
     let output = run(world, arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -49,7 +50,7 @@ fn unparsable_arguments_are_wrong_usage() -> Result<()> {
     Ok(())
 }
 
-/// 10.96.0.1/16 has host bits and is taken for 10.96.0.0/16, as kube-apiserver does.
+/// 10.96.0.1/24 has host bits. The agent uses the network 10.96.0.0/24, as kube-apiserver does.
 #[test]
 fn a_cidr_with_host_bits_is_its_network() -> Result<()> {
     let mut stage = Stage::new("host-bits", &["a"], &["--service-cidr", "10.96.0.1/24"])?;
@@ -69,7 +70,7 @@ fn a_missing_excluded_cgroup_is_an_error() -> Result<()> {
     expect(&world, &["--exclude-cgroup", &plain], &[3], &[&plain])
 }
 
-/// `--exclude-cgroup` must not contain the cgroup that is served.
+/// `--exclude-cgroup` must not name the served cgroup or a parent of it.
 #[test]
 fn excluding_the_served_cgroup_is_an_error() -> Result<()> {
     let world = World::new("exclude-all")?;
@@ -80,7 +81,7 @@ fn excluding_the_served_cgroup_is_an_error() -> Result<()> {
     Ok(())
 }
 
-/// No API server checks files. Each invalid value is reported once, and the Service is served.
+/// An API server does not validate files. The agent reports each invalid timeout once, and serves the Service.
 #[test]
 fn an_invalid_affinity_timeout_is_reported() -> Result<()> {
     let mut stage = Stage::new("bad-affinity", &["a"], &[])?;
@@ -106,7 +107,7 @@ fn an_invalid_affinity_timeout_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// An invalid address, range or port is left out. The Service's other values count.
+/// An invalid external IP or source range is left out. The Service's other addresses are served.
 #[test]
 fn an_invalid_address_is_left_out_alone() -> Result<()> {
     let mut stage = Stage::new("bad-addresses", &["a"], &[])?;

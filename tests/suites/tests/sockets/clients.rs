@@ -1,4 +1,4 @@
-//! Programs of the distribution as clients: curl, dig, getent, Python and Go. A Service gives them the same results as the pod.
+//! Ordinary programs as clients of Services: curl, dig, getent, and programs in Python and Go.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,11 +15,12 @@ use portmap_suites::service_stage::Stage;
 
 const PYTHON: &str = include_str!("clients/client.py");
 const GO: &str = include_str!("clients/main.go");
-/// File name of a Go client that was built before, for machines without Go.
+/// Name of a prebuilt Go client. If a program of this name exists, the machine needs no Go.
 const BUILT: &str = "portmap-go-client";
 /// A host name with both addresses of the Service `web`.
 const NAME: &str = "web.example";
-/// A host name with an IPv6 address that refuses, and one with an IPv6 address that drops.
+/// Host names with the IPv4 address of `web` and another IPv6 address, which refuses (the first name) or is dropped (the
+/// second).
 const HALF: [&str; 2] = ["refused.example", "dropped.example"];
 
 /// Service 1 is a web server with the name `web.example`, Service 2 has no endpoints, and Service 53 is the name server.
@@ -37,7 +38,7 @@ fn stage(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
-/// A program in the client's pod. Its /etc/resolv.conf names the Service of the name server.
+/// A command for a program in the client's pod. The program's /etc/resolv.conf names the Service of the name server.
 fn command(stage: &Stage, program: impl AsRef<OsStr>) -> Result<Command> {
     command_in(Group::Clients, stage, cluster_ip(53).v4, program.as_ref())
 }
@@ -60,7 +61,7 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// The answer of the pod, such as `a 8080/TCP from 10.244.0.4:41000`.
+/// The beginning of the pod's answer, such as `a 8080/TCP from `. The client's address and port follow it.
 fn answer(pod: &Pod, protocol: &str) -> String {
     format!("{} 8080/{protocol} from ", pod.name())
 }
@@ -88,7 +89,7 @@ fn curl_by_address_and_by_name() -> Result<()> {
     Ok(())
 }
 
-/// On UDP, on TCP, and on TCP after a truncated UDP answer. dig checks the source of each answer.
+/// dig asks by UDP, by TCP, and by TCP after a truncated UDP answer. It rejects answers from other addresses than the server's.
 #[test]
 fn dig_asks_the_name_server() -> Result<()> {
     let stage = stage("dig")?;
@@ -108,7 +109,8 @@ fn dig_asks_the_name_server() -> Result<()> {
     Ok(())
 }
 
-/// The C library asks for both addresses at once. It sorts the addresses by connecting a UDP socket to each.
+/// getent uses the C library, which asks for IPv4 and IPv6 addresses at once. The library connects a UDP socket to each
+/// address, and sorts the addresses by the results.
 #[test]
 fn getent_sorts_addresses_as_without_portmap() -> Result<()> {
     let stage = stage("getent")?;
@@ -150,14 +152,14 @@ fn python_connects_and_sends_datagrams() -> Result<()> {
         let text = python("stream", name)?;
         assert!(text.contains(&tcp), "{name}: {text}");
     }
-    // The refusal of a datagram is reported like an ICMP error of the peer.
+    // A refused datagram gives an error of `sendto()`. asyncio reports it in the same way as an ICMP error.
     let text = python("unconnected", &cluster_ip(2).v4.to_string())?;
     let error = if Features::here().sets_errors { "ConnectionRefusedError" } else { "PermissionError" };
     assert!(text.lines().count() == 3 && text.lines().all(|line| line.trim_end() == error), "{text}");
     Ok(())
 }
 
-/// Go does not use the C library. It has its own resolver and uses IPv4-mapped addresses.
+/// The Go client uses Go's own resolver instead of the C library, and IPv4-mapped addresses on sockets of both families.
 #[test]
 fn go_dials_listens_and_resolves() -> Result<()> {
     let stage = stage("go")?;
@@ -180,7 +182,8 @@ fn go_dials_listens_and_resolves() -> Result<()> {
         assert_eq!(go("lookup", "who", &cluster_ip(53).at(via, 53).to_string())?, "dns");
         assert_eq!(go("lookup", "long", &cluster_ip(53).at(via, 53).to_string())?, "dns");
     }
-    // Happy eyeballs (RFC 8305): an address that refuses or drops fails at once, so that Go tries the next without a delay.
+    // Happy eyeballs (RFC 8305): a connect to an IPv6 address that refuses or drops fails at once. Go then tries the IPv4
+    // address without its fallback delay.
     for name in [NAME, HALF[0], HALF[1]] {
         let text = go("tcp", &format!("{name}:{PORT}"), "")?;
         assert!(text.contains(&format!(" {tcp}")), "{name}: {text}");

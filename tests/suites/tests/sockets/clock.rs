@@ -1,4 +1,4 @@
-//! The machine's clock jumps. Nothing in portmap may depend on the wall clock.
+//! The machine's wall clock jumps. Sessions, comparisons of the tables and the status must not depend on it.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn a_jump_of_the_clock_has_no_effect() -> Result<()> {
     let others = [Service::new("dns", 2), Service::new("ntp", 3), Service::new("log", 4)];
     // The clock jumps ahead, then to a time before the agent's start, and then back to the machine's time.
     for ((years, ahead), other) in [(1, true), (2, false), (1, true)].into_iter().zip(others) {
-        // A session with the first pod. All pods are added afterwards.
+        // The client gets a session with the first pod. Then all pods become endpoints.
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods[..1]))])?;
         assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods))])?;
@@ -39,14 +39,14 @@ fn a_jump_of_the_clock_has_no_effect() -> Result<()> {
             assert_eq!(ask(), Ok(answer("a", Transport::Tcp)), "the session goes on");
         }
         stage.apply(&[sticky.clone().endpoints(endpoints(&stage.pods)), other.endpoints(endpoints(&stage.pods))])?;
-        // This is the last step: deleting an entry removes the sessions of its Service.
+        // This is the last step, because the deletion of a frontend's entry ends the sessions of its Service.
         repair::expect_repaired(&stage, "FRONTENDS_V4")?;
         expect_status(&stage)?;
     }
     Ok(())
 }
 
-/// Expects a healthy status, in which no duration is longer than the test's time limit.
+/// Expects a healthy status in which no duration is in hours or days. A jump of the clock could cause such durations.
 fn expect_status(stage: &Stage) -> Result<()> {
     let output = stage.agent.portmap(&["status", "-o", "json"])?;
     let status: Value = serde_json::from_slice(&output.stdout)?;

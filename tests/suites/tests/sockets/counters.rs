@@ -86,7 +86,7 @@ fn every_call_is_counted_by_its_outcome() -> Result<()> {
     }
     let expected = these([("forwarded", 5 * 9), ("refused", 4 * 9), ("dropped", 3 * 9)]);
     assert_eq!((counts(&stage, "COUNTERS")?, counts(&stage, "TOTALS")?), (expected.clone(), expected.clone()));
-    // No other calls count: plain addresses, `getpeername()`, and received datagrams.
+    // Connections that are not translated do not count, nor do `getpeername()` and received datagrams.
     let pod = Both::of(&stage.pods[0]);
     for via in Via::ALL {
         let process = stage.process()?;
@@ -111,8 +111,8 @@ fn calls_without_a_frontend_are_counted() -> Result<()> {
     Ok(())
 }
 
-/// Two kinds of clients are dropped: by the addresses of their namespace, known or unknown, and by the address of a bound
-/// socket.
+/// Drops are counted for clients whose namespace is unknown or not admitted, and for bound sockets whose address is not
+/// admitted.
 #[test]
 fn clients_outside_the_source_ranges_are_counted() -> Result<()> {
     let mut stage = Stage::new("kept-out", &["a"], &ARGUMENTS)?;
@@ -133,7 +133,7 @@ fn clients_outside_the_source_ranges_are_counted() -> Result<()> {
     Ok(())
 }
 
-/// The counter also includes sessions that were displaced.
+/// The counter `affinity_clients` includes sessions that later sessions displaced.
 #[test]
 fn new_sessions_are_counted() -> Result<()> {
     let mut stage = Stage::new("sessions", &["a"], &[&ARGUMENTS[..], &["--max-affinity-clients", "16"]].concat())?;

@@ -7,11 +7,11 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, who};
 
-/// The endpoints are ports of one pod, from this number on.
+/// The endpoints are consecutive ports of one pod. This is the first.
 const FIRST: u16 = 9000;
 /// Number of connections for each backend.
 const EACH: u32 = 200;
-/// The smallest accepted probability: a uniform choice fails once in a million runs.
+/// The smallest accepted probability of a distribution. A uniform choice fails one check in a million.
 const LEAST: f64 = 1e-6;
 
 #[test]
@@ -19,7 +19,7 @@ fn connections_are_distributed_evenly() -> Result<()> {
     let mut stage = Stage::new("share", &["a"], &[])?;
     let listens = (FIRST..FIRST + 31).flat_map(|port| [Listen::tcp(port), Listen::udp(port)]);
     stage.pods[0].serve(&listens.collect::<Vec<_>>())?;
-    // Odd numbers, because `survival` needs an even number of degrees of freedom.
+    // The counts are odd, because `survival` needs an even number of degrees of freedom: the count minus 1.
     for count in [3, 7, 31] {
         let endpoints = (FIRST..FIRST + count).map(|port| Endpoint::of(&stage.pods[0]).port(port));
         let service = Service::new("web", 1).endpoints(endpoints);
@@ -76,8 +76,8 @@ fn expect_fair(replies: &BTreeMap<String, u32>, backends: u32, total: u32) {
     assert!(probability >= LEAST, "chi-square {chi_square} has the probability {probability}: {replies:?}");
 }
 
-/// The probability of a chi-square of at least this value. For an even number of degrees of freedom it is a sum of Poisson
-/// probabilities.
+/// The probability that a uniform choice gives at least this chi-square. For an even number of degrees of freedom it is a sum
+/// of Poisson probabilities.
 fn survival(chi_square: f64, degrees: u32) -> f64 {
     assert!(degrees.is_multiple_of(2), "the number of backends must be odd");
     let half = chi_square / 2.0;

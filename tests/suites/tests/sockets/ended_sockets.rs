@@ -1,6 +1,6 @@
 //! Connected UDP sockets whose backend ended: the agent destroys them, and no others.
 //!
-//! The pods keep running and would answer. A failing socket was therefore destroyed.
+//! The pods of removed endpoints keep running and would answer. So an error on a socket shows that the agent destroyed it.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,11 @@ use portmap_harness::process::{Failure, Process, Socket};
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, answer, eventually, serving};
 
-/// Errors of calls on a destroyed UDP socket: `ECONNABORTED` once, and errors of a socket without a destination after it.
+/// Errors of calls on a destroyed UDP socket. One call fails with `ECONNABORTED`. Sends fail with the others, because the
+/// socket has no destination any more.
 const ERRORS: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
 
-/// Service 1 has the pod `a` as its only endpoint. The pod `b` replaces it later.
+/// Service 1 has the pod `a` as its only endpoint. The tests replace it by the pod `b`.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods[..1]))])?;
@@ -28,7 +29,7 @@ fn expect_a(socket: &Socket<'_>) {
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)));
 }
 
-/// Waits for the destruction: a receive fails once, and then sending has no destination.
+/// Waits until calls on the socket fail. If a send fails first, the next receive must fail with `ECONNABORTED`.
 fn await_destruction(socket: &Socket<'_>) -> Result<()> {
     let error = eventually("the socket returns an error", || Ok(socket.ask().err()))?;
     assert!(ERRORS.map(Failure::named).contains(&error), "{error}");
@@ -53,7 +54,7 @@ fn a_connected_udp_socket_of_a_removed_backend_is_destroyed() -> Result<()> {
         stage.apply(&[service().endpoints(next.clone())])?;
         for (via, socket) in &sockets {
             await_destruction(socket)?;
-            // The client reconnects the same socket.
+            // The client connects the same socket to the Service again.
             let again = socket.connect(cluster_ip(1).at(*via, PORT));
             assert_eq!(again.is_ok(), !next.is_empty(), "{via:?}: {again:?}");
             if again.is_ok() {
@@ -82,8 +83,8 @@ fn a_socket_of_a_deleted_service_is_destroyed() -> Result<()> {
     Ok(())
 }
 
-/// The others are TCP sockets, sockets of other Services and backends, unconnected sockets, and untranslated sockets to the
-/// same pod.
+/// The agent keeps TCP sockets, UDP sockets of another Service with the same pod, and UDP sockets that are connected to the
+/// pod's own address.
 #[test]
 fn other_sockets_are_not_destroyed() -> Result<()> {
     let mut stage = Stage::new("ended-others", &["a", "b"], &[])?;
@@ -101,7 +102,7 @@ fn other_sockets_are_not_destroyed() -> Result<()> {
         lost.push(process.connected(service, Protocol::Udp)?);
         let socket = process.open_for(service, Protocol::Udp)?;
         assert_eq!(socket.ask_at(service)?.text, answer("a", Transport::UdpUnconnected));
-        // The socket is connected to the pod's own address now. Before, it was connected to the Service.
+        // An unconnected request went to the Service before. Now the socket is connected to the pod's own address.
         socket.connect(plain)?;
         kept.push((socket, Transport::UdpConnected));
     }
@@ -112,14 +113,15 @@ fn other_sockets_are_not_destroyed() -> Result<()> {
     for socket in &lost {
         await_destruction(socket)?;
     }
-    // The destruction of another socket shows that the agent has finished.
+    // The destruction of the sockets in `lost` shows that the agent has finished.
     for (socket, transport) in &kept {
         assert_eq!(socket.ask(), Ok(answer("a", *transport)), "a socket that must not be destroyed");
     }
     Ok(())
 }
 
-/// A socket that was connected to the Service before, and to another address last.
+/// A socket that was connected to the Service before, and to another address last. `dissolve` disconnects it between, by
+/// `connect()` to `AF_UNSPEC`.
 fn reconnected(process: &Process, service: SocketAddr, last: SocketAddr, dissolve: bool) -> Result<Socket<'_>> {
     let socket = process.connected(service, Protocol::Udp)?;
     expect_a(&socket);
@@ -130,7 +132,7 @@ fn reconnected(process: &Process, service: SocketAddr, last: SocketAddr, dissolv
     Ok(socket)
 }
 
-/// Only the last connect of a socket counts.
+/// Only the last `connect()` of a socket decides whether the agent destroys it.
 #[test]
 fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     let mut stage = stage("ended-moved")?;
@@ -140,12 +142,13 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     let mut lost = Vec::new();
     for via in Via::ALL {
         let service = cluster_ip(1).at(via, PORT);
-        // Connected to the same pod's own address and to another pod's, each with and without a dissolve before.
+        // The last address is the backend's own or another pod's, with and without `connect()` to `AF_UNSPEC` before.
         for (plain, dissolve) in [(&stage.pods[0], true), (&stage.pods[0], false), (&third, true), (&third, false)] {
             let socket = reconnected(&process, service, Both::of(plain).at(via, TARGET_PORT), dissolve)?;
             kept.push((plain.name().to_owned(), via, socket));
         }
-        // A dissolved socket is connected to no peer.
+        // `connect()` to `AF_UNSPEC` disconnects the socket. The agent must keep it, because it has no connection to the
+        // removed backend any more.
         let socket = process.connected(service, Protocol::Udp)?;
         socket.dissolve()?;
         kept.push((String::new(), via, socket));
@@ -160,7 +163,8 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     }
     for (name, via, socket) in &kept {
         if name.is_empty() {
-            // The kernel (6.18) delivers only datagrams of the last IPv6 peer.
+            // A socket that had an IPv6 peer still receives datagrams only from that peer (kernel 6.18). So the removed backend
+            // is asked.
             let plain = Both::of(&stage.pods[0]).at(*via, TARGET_PORT);
             assert_eq!(socket.ask_at(plain)?.text, answer("a", Transport::UdpUnconnected));
         } else {
@@ -170,7 +174,7 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     Ok(())
 }
 
-/// The condition is `serving`: a terminating backend keeps its sockets while it serves.
+/// A terminating backend keeps its sockets until its condition `serving` is false.
 #[test]
 fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
     let mut stage = stage("ended-terminating")?;
@@ -179,7 +183,7 @@ fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
     let sockets = sockets.into_iter().collect::<Result<Vec<_>, _>>()?;
     let [a, b] = [0, 1].map(|pod| Endpoint::of(&stage.pods[pod]));
     stage.apply(&[service().endpoints([a.clone().terminating(), b.clone()])])?;
-    // The destruction of a socket to a third endpoint shows that the agent has finished.
+    // The destruction of a socket to the other endpoint, `b`, shows that the agent has finished.
     let canary = process.connected(cluster_ip(1).at(Via::V4, PORT), Protocol::Udp)?;
     assert_eq!(canary.ask(), Ok(answer("b", Transport::UdpConnected)));
     stage.apply(&[service().endpoints([a.clone().terminating()])])?;

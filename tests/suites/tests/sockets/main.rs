@@ -1,7 +1,8 @@
 //! System calls on sockets with Service addresses, on the real kernel.
 //!
-//! Each file is one subject. Tests drive processes of a world one system call at a time ([`portmap_harness::process`]), and run
-//! unmodified client programs.
+//! Each module has one subject. A test creates a node and pods from network namespaces and cgroups
+//! ([`portmap_harness::world`]). Its processes make one system call at a time ([`portmap_harness::process`]), or are ordinary
+//! client programs.
 //!
 //! Needs: kernel.
 

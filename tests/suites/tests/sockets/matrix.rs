@@ -1,4 +1,4 @@
-//! Every transport, kind of Service address and action, from a pod and from the node.
+//! Every combination of transport, kind of Service address and action, for clients in a pod and on the node.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// The action of a Service. Its number is the number in the Service's addresses.
+/// The action of a Service. The discriminant is the number of the Service, which determines its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Forward = 1,
@@ -49,8 +49,9 @@ enum Action {
 impl Action {
     const ALL: [Self; 3] = [Self::Forward, Self::Refuse, Self::Drop];
 
-    /// The action for clients on the node. The internal policy affects only ClusterIPs, and source ranges only load balancer
-    /// addresses. The external policy affects only clients outside the node. So external IPs and node ports never drop.
+    /// The action of the Service at this kind of address, for clients in pods and on the node. The internal policy affects only
+    /// ClusterIPs, and source ranges affect only load balancer addresses. The external policy affects only clients outside the
+    /// node. So external IPs and node ports never drop.
     fn at(self, kind: Kind) -> Self {
         match (self, kind) {
             (Self::Drop, Kind::NodePort | Kind::ExternalIp) => Self::Forward,
@@ -80,7 +81,7 @@ fn services(stage: &Stage) -> [Service; 3] {
     ]
 }
 
-/// The node listens on the node ports itself. An untranslated connection is then neither refused nor answered by a pod.
+/// The node listens on the node ports itself. Its answer shows a connection that was not translated.
 fn listens() -> Vec<Listen> {
     Action::ALL
         .iter()

@@ -1,4 +1,5 @@
-//! The peer's address that a client sees: always the Service's, never the backend's.
+//! The peer's address that a client sees. For translated sockets it is the Service's, but the pod's on TCP with `--peer-names
+//! pod`.
 
 use anyhow::Result;
 use portmap_harness::listen::Protocol;
@@ -20,7 +21,8 @@ fn datagram(pod: &str, source: std::net::SocketAddr) -> Datagram {
     Datagram { text: answer(pod, Transport::UdpUnconnected), source: Some(source) }
 }
 
-/// With the flag, the programs note nothing on TCP sockets: `getpeername()` returns the pod's address. Nothing else changes.
+/// With `--peer-names pod`, the programs store no note on TCP sockets: `getpeername()` returns the pod's address. UDP sockets
+/// still show the Service.
 #[test]
 fn tcp_sockets_may_show_the_pod() -> Result<()> {
     let mut stage = Stage::new("pod-names", &["a"], &["--peer-names", "pod"])?;
@@ -48,7 +50,7 @@ fn a_connection_shows_the_service_for_its_whole_life() -> Result<()> {
             sockets.push((socket, address, protocol));
         }
     }
-    // Changes and the deletion of the Service have no effect on the connection.
+    // The deletion of the Service does not affect open TCP connections.
     stage.apply(&[])?;
     for (socket, address, _) in sockets.iter().filter(|(_, _, protocol)| *protocol == Protocol::Tcp) {
         assert_eq!((socket.peer(), socket.ask()), (Ok(*address), Ok(answer("a", Transport::Tcp))));
@@ -111,8 +113,8 @@ fn late_answers_show_their_service() -> Result<()> {
     Ok(())
 }
 
-/// The same pod is reached by the Service's address, by another address of the Service, and by its own. The last request
-/// decides.
+/// A socket sends to one pod by the ClusterIP, by the external IP, and by the pod's own address. The answer shows the address
+/// of the last request.
 #[test]
 fn the_last_send_to_a_pod_decides_the_source() -> Result<()> {
     let stage = stage("last")?;
@@ -151,7 +153,7 @@ fn only_datagrams_of_the_backend_show_the_service() -> Result<()> {
     Ok(())
 }
 
-/// A socket sends to more Services than it can remember. No answer may show another Service.
+/// A socket sends to more Services than the programs can remember for it. No answer may show another Service.
 #[test]
 fn answers_never_show_another_service() -> Result<()> {
     const SERVICES: u8 = 40;

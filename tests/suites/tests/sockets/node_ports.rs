@@ -1,4 +1,4 @@
-//! Node ports: the addresses that they are on, and the addresses and sockets that they leave alone.
+//! Node ports: the addresses of the node that serve them, and addresses and sockets that must not be translated.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,7 +12,7 @@ use portmap_suites::service_objects::{Both, PORT, Service, Via, cluster_ip, endp
 use portmap_suites::service_stage::{Stage, Transport, answer, eventually, reach, refused, serving, who};
 
 const NUMBER: u8 = 80;
-/// `connect()` takes these addresses for [`LOCALHOST`].
+/// The addresses 0.0.0.0 and [::]. A `connect()` to them reaches [`LOCALHOST`].
 const UNSPECIFIED: Both = Both { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
 const LOCALHOST: Both = Both { v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
 
@@ -55,12 +55,12 @@ impl Node {
         Ok(Self { stage, _own: own })
     }
 
-    /// The answers on the node port of an address, by family.
+    /// The answers at the node port of an address: IPv4, then IPv6.
     fn met(process: &Process, address: Both) -> [Met<String>; 2] {
         [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, address.at(via, node_port(NUMBER))))
     }
 
-    /// Expects these answers from a pod and from the node.
+    /// Expects these answers (IPv4, IPv6) for a client in a pod and for a client on the node.
     fn expect(&self, address: Both, expected: [&str; 2]) -> Result<()> {
         let expected = expected.map(|name| Ok(name.to_owned()));
         for (from, process) in [("a pod", self.stage.process()?), ("the node", Process::on_node(&self.stage.world)?)] {
@@ -87,7 +87,7 @@ fn without_a_node_object_node_ports_are_on_all_addresses_but_loopback() -> Resul
     let process = Process::on_node(&node.stage.world)?;
     assert_eq!(Node::met(&process, LOCALHOST), [Ok(OWN.to_owned()), Ok(OWN.to_owned())]);
     assert_eq!(Node::met(&process, first(&node.stage.world)), [Ok(POD.to_owned()), Ok(POD.to_owned())]);
-    // An address that is added after the agent's start.
+    // An address that is added while the agent runs gets the node port too.
     add_second(&node.stage.world)?;
     eventually("the new address has the node port", || {
         Ok((Node::met(&process, second()) == [Ok(POD.to_owned()), Ok(POD.to_owned())]).then_some(()))
@@ -113,7 +113,8 @@ fn all_selects_all_addresses_but_loopback() -> Result<()> {
     node.expect(second(), [POD, POD])
 }
 
-/// Only with `localhost`, and only in the host's network namespace. A pod's loopback is its own.
+/// Loopback addresses have node ports only if the flag selects them, and only in the host's network namespace. A pod's loopback
+/// addresses are the pod's own.
 #[test]
 fn loopback_node_ports_are_for_the_hosts_namespace() -> Result<()> {
     if !Features::here().tells_namespaces {
@@ -152,7 +153,7 @@ fn a_range_may_select_loopback_of_one_family() -> Result<()> {
     Ok(())
 }
 
-/// Other proxies keep all ClusterIPs on an interface of the node (kube-ipvs0, nodelocaldns).
+/// Some proxies add ClusterIPs to an interface of the node: kube-proxy in IPVS mode (kube-ipvs0) and NodeLocal DNSCache.
 #[test]
 fn a_service_address_on_an_interface_has_no_node_ports() -> Result<()> {
     let world = World::new("ipvs")?;
@@ -165,7 +166,7 @@ fn a_service_address_on_an_interface_has_no_node_ports() -> Result<()> {
     Ok(())
 }
 
-/// `connect()` takes 0.0.0.0 and [::] for loopback.
+/// A `connect()` to 0.0.0.0 or [::] reaches a loopback address. By default, loopback addresses have no node ports.
 #[test]
 fn loopback_is_left_alone_by_default() -> Result<()> {
     let node = Node::new("no-localhost", &[])?;
@@ -176,7 +177,7 @@ fn loopback_is_left_alone_by_default() -> Result<()> {
     Ok(())
 }
 
-/// A node port on another node, and the same port number on a pod's or Service's address.
+/// The port number of a node port is not translated on the addresses of another node or of a pod.
 #[test]
 fn the_node_port_on_other_addresses_is_left_alone() -> Result<()> {
     let mut node = Node::new("elsewhere", &[])?;
@@ -226,7 +227,7 @@ fn bind_and_listen_are_not_affected() -> Result<()> {
     Ok(())
 }
 
-/// Removing the node port from the Service removes it from the node.
+/// If the node port is removed from the Service, the node does not serve it any more. It may be added again.
 #[test]
 fn node_ports_follow_their_service() -> Result<()> {
     let mut node = Node::new("comes", &[])?;
@@ -256,7 +257,7 @@ fn node_ports_wait_for_an_address_of_the_node() -> Result<()> {
     Ok(())
 }
 
-/// The addresses of a Node may change.
+/// Node ports move when the addresses of the Node object change.
 #[test]
 fn node_ports_follow_the_addresses_of_the_node_object() -> Result<()> {
     let mut node_with_two = Node::new("moves", &[])?;

@@ -54,7 +54,7 @@ fn tcp_fast_open_is_translated() -> Result<()> {
     Ok(())
 }
 
-/// The connection reaches the pod. The address that its peer shows depends on the kernel.
+/// A Multipath TCP connection reaches the pod. The address that `getpeername()` shows depends on the kernel.
 #[test]
 fn multipath_tcp_is_translated() -> Result<()> {
     if !Features::here().has_mptcp {
@@ -71,7 +71,7 @@ fn multipath_tcp_is_translated() -> Result<()> {
     Ok(())
 }
 
-/// Services do not affect these sockets, even if their action is drop.
+/// Ping, raw and UDP-Lite sockets are not translated. Refusals and drops do not affect them either.
 #[test]
 fn other_protocols_are_left_alone() -> Result<()> {
     let stage = stage("neither")?;
@@ -99,7 +99,8 @@ fn the_error_queue_shows_the_pod() -> Result<()> {
     Ok(())
 }
 
-/// Both would be one connection, with the same addresses and ports at both ends.
+/// Two Services have the same pod. Connections from one local port would have the same addresses and ports at both ends, so the
+/// kernel refuses the second.
 #[test]
 fn a_local_port_cannot_connect_to_one_pod_twice() -> Result<()> {
     let mut stage = stage("one-port")?;
@@ -115,7 +116,8 @@ fn a_local_port_cannot_connect_to_one_pod_twice() -> Result<()> {
     Ok(())
 }
 
-/// The agent sets this priority on its own sockets, so that they are not translated. In a pod it has no effect.
+/// The agent sets `SO_PRIORITY` of its own sockets to [`OWN_PRIORITY`], so that they are not translated. In a pod this priority
+/// has no effect.
 #[test]
 fn sockets_of_the_host_with_the_agents_priority_are_left_alone() -> Result<()> {
     let mut stage = stage("priority")?;
@@ -147,7 +149,7 @@ fn sockets_of_the_host_with_the_agents_priority_are_left_alone() -> Result<()> {
         return Ok(());
     }
     assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
-    // The socket is left alone if the Service refuses, too.
+    // A Service without endpoints does not refuse such a socket either.
     stage.apply(&[Service::new("web", 1)])?;
     assert_eq!(node(OWN_PRIORITY)?, "ENETUNREACH");
     Ok(())

@@ -16,7 +16,7 @@ use serde_json::json;
 
 const LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
-/// The results of all transports at Service 1.
+/// The result of each address family and transport at Service 1.
 fn met(process: &Process) -> Vec<Met<String>> {
     let ways = Via::ALL.iter().flat_map(|via| Transport::ALL.map(|transport| (*via, transport)));
     ways.map(|(via, transport)| who(process, transport, cluster_ip(1).at(via, PORT))).collect()
@@ -30,7 +30,8 @@ fn untouched() -> Vec<Met<String>> {
     translated().iter().map(|_| left_alone()).collect()
 }
 
-/// The address is neither dropped as unallocated nor refused at undefined ports.
+/// portmap does not translate the ClusterIP of another proxy's Service. It neither drops the address as unallocated nor refuses
+/// undefined ports.
 #[test]
 fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
     let mut stage = Stage::new("other-proxy", &["a"], &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
@@ -42,7 +43,7 @@ fn the_service_of_another_proxy_is_left_alone() -> Result<()> {
         assert_eq!(met(&process), untouched());
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), left_alone(), "an undefined port");
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(2).at(Via::V4, PORT)), dropped(), "an address without a Service");
-        // The label may be added to a Service and removed from it.
+        // Without the label portmap serves the Service. The loop adds and removes the label twice.
         stage.apply(slice::from_ref(&web))?;
         assert_eq!(met(&process), translated());
         assert_eq!(who(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, 81)), refused(Transport::Tcp), "an undefined port");
@@ -82,7 +83,7 @@ fn only_host_translates_only_the_hosts_processes() -> Result<()> {
     Ok(())
 }
 
-/// A process in a cgroup below the cgroup of the clients.
+/// Starts a process in this cgroup, which is created if it is missing.
 fn process_in(stage: &Stage, cgroup: &Path) -> Result<Process> {
     const STEPS: &str = r#"echo 0 > "$1/cgroup.procs" && shift && exec "$@""#;
     fs::create_dir_all(cgroup).with_context(|| format!("failed to create the cgroup {}", cgroup.display()))?;
@@ -115,7 +116,7 @@ fn excluded_cgroups_are_left_alone() -> Result<()> {
     ] {
         let process = process_in(&stage, &below(&stage.world, path))?;
         assert_eq!(met(&process), expected, "{path}");
-        // Refusals do not apply to them either.
+        // A process of an excluded cgroup is not refused at a Service without endpoints either.
         let empty = if expected == untouched() { left_alone() } else { refused(Transport::UdpUnconnected) };
         assert_eq!(who(&process, Transport::UdpUnconnected, cluster_ip(2).at(Via::V6, PORT)), empty, "{path}");
     }

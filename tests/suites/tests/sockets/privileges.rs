@@ -20,7 +20,7 @@ fn needed() -> Vec<&'static str> {
     ["bpf", "net_admin", "perfmon"].into_iter().chain(for_memory).collect()
 }
 
-/// A stage whose agent was replaced by one with these capabilities.
+/// Starts pods and an agent, and replaces the agent by one with only these capabilities.
 fn stage(name: &str, capabilities: &[&str]) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     stage.agent.stop(nix::sys::signal::Signal::SIGTERM)?;
@@ -43,7 +43,8 @@ fn three_capabilities_suffice_to_translate() -> Result<()> {
     expect_all(&stage.world)
 }
 
-/// The other two capabilities are needed to search the network namespaces of pods.
+/// CAP_SYS_ADMIN and CAP_SYS_PTRACE are needed to enter the network namespaces of pods: for source ranges, and to destroy
+/// sockets.
 #[test]
 fn two_more_capabilities_give_access_to_pods_namespaces() -> Result<()> {
     let mut stage = stage("five-capabilities", &[needed().as_slice(), &FOR_NAMESPACES].concat())?;

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::attach::expect_all;
 
-/// A stage with a Service that has an entry in every map.
+/// Starts an agent that compares the tables every second, with a Service that has affinity, source ranges and all kinds of
+/// addresses.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a"], &["--compare-interval", "1"])?;
     let ranges = [format!("{}/32", stage.client.ipv4()), format!("{}/128", stage.client.ipv6())];
@@ -29,7 +30,7 @@ fn bpftool(arguments: &[&str]) -> Result<Value> {
     if text.trim().is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).context("bpftool prints no JSON") }
 }
 
-/// The pin of a map or link. The agent has only one set.
+/// The path of the pin of a map or link. NUMBERS is in a directory of its own, and the agent here has only the set of maps 0.
 fn pin(stage: &Stage, name: &str) -> String {
     if name == "NUMBERS" {
         let directory = format!("sockets-{}", portmap_common::SOCKETS_VERSION);
@@ -97,11 +98,11 @@ pub fn expect_repaired(stage: &Stage, map: &str) -> Result<()> {
     eventually(&format!("{map} is repaired"), || Ok((repairs(stage)? > last).then_some(())))
 }
 
-/// A change of the map at a pin.
+/// Changes the map whose pin has this path.
 type Change = fn(&str) -> Result<()>;
 
-/// Changes of the maps: of the first value of an array, or of all entries of a hash map. A repair may move entries, so the
-/// arrays come first.
+/// Changes of the maps. `overwrite` changes the first value of an array, `delete` the first entry of a hash map, and
+/// `overwrite_all` all its entries. BACKENDS and SERVICES come first, because a later repair may move their entries.
 const TURNED: [(&str, Change); 18] = [
     ("BACKENDS_V4", overwrite),
     ("BACKENDS_V6", overwrite),
@@ -123,8 +124,8 @@ const TURNED: [(&str, Change); 18] = [
     ("NUMBERS", overwrite),
 ];
 
-/// Invalid keys, as bytes, and their values: an unknown protocol, a padding byte that is not 0, and a source range whose prefix
-/// ends within the id.
+/// Map, key and value of invalid entries, in decimal bytes. They have an unknown protocol, a padding byte that is not 0, or a
+/// source range whose prefix ends within the id.
 const FOREIGN: [(&str, &str, &str); 6] = [
     ("FRONTENDS_V4", "10 0 0 1  80 0  7 0", "0 0 0 0 0 0 0 0"),
     ("FRONTENDS_V4", "10 96 0 1  80 0  6 1", "0 0 0 0 0 0 0 0"),
@@ -152,7 +153,7 @@ fn changed_tables_are_repaired_and_counted() -> Result<()> {
     let mut last = repairs(&stage)?;
     let mut expect = |what: &str, change: &dyn Fn() -> Result<()>| -> Result<()> {
         change().with_context(|| what.to_owned())?;
-        // A comparison may run between the changes of one map, and repair only the first of them.
+        // A change may need several calls of bpftool. A comparison between them repairs only the first entries.
         last = eventually(&format!("{what} is repaired"), || {
             let count = repairs(&stage)?;
             Ok((count > last && stage.agent.services()? == before).then_some(count))

@@ -16,7 +16,7 @@ use serde_json::json;
 
 pub const POD: &str = "a";
 
-/// A stage with one Service, whose load balancer addresses admit these ranges.
+/// Starts pods and an agent, with a Service whose load balancer addresses admit these ranges.
 pub fn stage(name: &str, ranges: &[String]) -> Result<Stage> {
     let mut stage = Stage::new(name, &[POD], &[])?;
     admit(&mut stage, ranges)?;
@@ -32,7 +32,7 @@ pub fn only(pod: &Pod) -> Vec<String> {
     vec![format!("{}/32", pod.ipv4()), format!("{}/128", pod.ipv6())]
 }
 
-/// The answers at the load balancer address, by family.
+/// The answers at the IPv4 and at the IPv6 load balancer address.
 pub fn met(process: &Process) -> [Met<String>; 2] {
     [Via::V4, Via::V6].map(|via| who(process, Transport::Tcp, load_balancer_ip(1).at(via, PORT)))
 }
@@ -45,8 +45,8 @@ pub fn kept_out() -> [Met<String>; 2] {
     [dropped(), dropped()]
 }
 
-/// Waits until the client's namespace is known and admitted. Without `SO_NETNS_COOKIE` only bound sockets are admitted: the
-/// rest of the test is skipped.
+/// Waits until the client's namespace is known and admitted, and returns true. Returns false on kernels without
+/// `SO_NETNS_COOKIE`, which admit only bound sockets. The caller then skips the rest of its test.
 pub fn is_recognised(process: &Process) -> Result<bool> {
     if !Features::here().tells_namespaces {
         assert_eq!(met(process), kept_out());
@@ -98,7 +98,8 @@ fn source_ranges_apply_to_the_load_balancer_address_only() -> Result<()> {
     Ok(())
 }
 
-/// A family without a range has no filter. So has a family with a range of size zero, also beside other ranges.
+/// A family without a range has no filter. A range of prefix length 0 also removes the filter of its family, beside other
+/// ranges. Blanks around a range are ignored.
 #[test]
 fn a_family_without_ranges_has_no_filter() -> Result<()> {
     let mut stage = stage("ranges-family", &["203.0.113.0/24".into()])?;
@@ -141,7 +142,7 @@ fn an_address_outside_the_ranges_excludes_the_client() -> Result<()> {
     eventually("the removal of the second address is noticed", || Ok((met(&process) == admitted()).then_some(())))
 }
 
-/// A bound socket is judged by its own address.
+/// For a bound socket, source ranges check the address that it is bound to.
 #[test]
 fn the_address_of_a_bound_socket_decides() -> Result<()> {
     let mut stage = stage("ranges-bind", &[])?;
@@ -164,7 +165,7 @@ fn the_address_of_a_bound_socket_decides() -> Result<()> {
                 assert_eq!(socket.send_to(address), expected, "{address} from {own:?}");
             }
         }
-        // A bind to a port only does not choose the source.
+        // A bind to a port of the unspecified address does not choose the source address.
         let socket = process.open_for(address, protocol)?;
         let unspecified = Both { v4: std::net::Ipv4Addr::UNSPECIFIED, v6: std::net::Ipv6Addr::UNSPECIFIED };
         let any = if via == Via::Mapped { Via::V6 } else { via };
@@ -174,7 +175,7 @@ fn the_address_of_a_bound_socket_decides() -> Result<()> {
     Ok(())
 }
 
-/// Nodes and gateways have many addresses.
+/// A client with many addresses is admitted if the ranges contain all of them.
 #[test]
 fn a_client_may_have_many_addresses() -> Result<()> {
     let mut stage = stage("ranges-many", &[])?;
@@ -186,12 +187,13 @@ fn a_client_may_have_many_addresses() -> Result<()> {
     is_recognised(&process).map(drop)
 }
 
-/// A process in a network namespace without a name, created while the agent runs. It gets the client's interface.
+/// Starts a process in a new network namespace without a name. Moves the client's interface into it, with the client's
+/// addresses.
 fn nameless(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");
     command.arg("--net").arg(program::find("portmap-pod")?);
     let process = Process::start(command)?;
-    // The result shows that the program runs in its namespace.
+    // A successful call shows that the process has started in its new namespace.
     drop(process.open_for(load_balancer_ip(1).at(Via::V4, PORT), Protocol::Tcp)?);
     let id = process.id().to_string();
     let (v4, v6) = (stage.client.ipv4(), stage.client.ipv6());
@@ -210,7 +212,7 @@ fn nameless(stage: &Stage) -> Result<Process> {
     Ok(process)
 }
 
-/// An unknown namespace is not admitted, and is counted. The agent finds it soon.
+/// A client in an unknown network namespace is dropped until the agent finds the namespace.
 #[test]
 fn a_new_namespace_is_found() -> Result<()> {
     let mut stage = stage("ranges-new", &[])?;

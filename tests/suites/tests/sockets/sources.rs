@@ -1,4 +1,4 @@
-//! The address by which source ranges judge a client with several addresses.
+//! The source address that `loadBalancerSourceRanges` check, for clients with several addresses.
 
 use std::fs;
 use std::net::IpAddr;
@@ -18,13 +18,14 @@ use portmap_suites::service_stage::{PATIENCE, Stage, Transport, answer, dropped,
 
 use crate::source_ranges::{POD, admit, admitted, is_recognised, kept_out, met, only, stage};
 
-/// Commands for routes to the load balancer addresses, with this source of each family.
+/// `ip` commands for routes to the load balancer addresses, with these source addresses (IPv4, IPv6). The verb is `add` or
+/// `replace`.
 fn route(verb: &str, device: &str, source: Option<[&str; 2]>) -> String {
     let [v4, v6] = source.map_or_else(Default::default, |source| source.map(|source| format!(" src {source}")));
     format!("route {verb} 198.51.100.0/24 dev {device}{v4}\nroute {verb} 2001:db8:33::/64 dev {device}{v6}\n")
 }
 
-/// The addresses of the bridge of a container runtime, a second network on most nodes.
+/// The addresses of a second bridge on the node, such as that of a container runtime.
 const OTHER: [&str; 2] = ["172.17.0.1", "fd00:172::1"];
 
 fn other_bridge() -> String {
@@ -36,7 +37,8 @@ fn of_node(world: &World) -> Vec<String> {
     vec![format!("{}/32", world.ipv4()), format!("{}/128", world.ipv6())]
 }
 
-/// The node is judged by the source address that the kernel chooses. The agent notices changes of the choice.
+/// For a process on the node, source ranges check the source address that the kernel chooses. The agent notices when routes
+/// change the choice.
 #[test]
 fn the_node_has_the_source_that_the_kernel_chooses() -> Result<()> {
     let mut stage = stage("ranges-route", &[])?;
@@ -58,14 +60,14 @@ fn the_node_has_the_source_that_the_kernel_chooses() -> Result<()> {
     let (v4, v6) = (stage.world.ipv4().to_string(), stage.world.ipv6().to_string());
     stage.world.ip(&route("replace", "pods", Some([&v4, &v6])))?;
     eventually("the first source is noticed", || Ok((met(&process) == admitted()).then_some(())))?;
-    // The removal of a link removes its routes without a message for each.
+    // The kernel removes the routes of a removed link without a netlink message for each route.
     stage.world.ip("link del docker0")?;
     stage.apply(&[])?;
     admit(&mut stage, &own)?;
     eventually("the source for the new load balancer is known", || Ok((met(&process) == admitted()).then_some(())))
 }
 
-/// A pod is judged by the source address that the kernel chooses, too.
+/// For a process in a pod, source ranges check the source address that the kernel chooses, too.
 #[test]
 fn a_pod_has_the_source_that_the_kernel_chooses() -> Result<()> {
     let mut stage = stage("ranges-pod", &[])?;
@@ -86,8 +88,8 @@ fn a_pod_has_the_source_that_the_kernel_chooses() -> Result<()> {
     eventually("the other source is noticed", || Ok((met(&process) == kept_out()).then_some(())))
 }
 
-/// kube-vip and keepalived add the address to an interface, and agents of clouds add a local route. It is then itself the
-/// source.
+/// kube-vip and keepalived add the load balancer address to an interface, and agents of clouds add a local route for it. The
+/// node then connects from that address.
 #[test]
 fn an_admitted_node_may_have_the_load_balancer_address() -> Result<()> {
     let world = World::new("ranges-vip")?;
@@ -106,7 +108,7 @@ fn an_admitted_node_may_have_the_load_balancer_address() -> Result<()> {
         if !is_recognised(&process)? {
             return Ok(());
         }
-        // The node is not admitted. Its load balancer address is then not admitted either.
+        // If the ranges do not admit the node, they do not admit its load balancer address as a source either.
         admit(&mut stage, &other)?;
         eventually(&format!("the node is kept out, with the address {how}"), || {
             Ok((met(&process) == kept_out()).then_some(()))
@@ -116,7 +118,7 @@ fn an_admitted_node_may_have_the_load_balancer_address() -> Result<()> {
     Ok(())
 }
 
-/// A note on a socket about one source must not admit another source.
+/// The programs remember an admitted send in a note on the socket. The note must not admit a send from another source address.
 #[test]
 fn a_note_of_one_source_admits_no_other() -> Result<()> {
     let mut stage = stage("ranges-noted", &[])?;
@@ -132,7 +134,7 @@ fn a_note_of_one_source_admits_no_other() -> Result<()> {
         assert_eq!(socket.receive()?.text, answer(POD, Transport::UdpUnconnected), "{address} from {source}");
         assert_eq!(socket.send_to(address), dropped(), "{address} without a source");
         socket.send_from(source, address)?;
-        // The note of a dissolved connection.
+        // The note of a connection stays after `connect()` to `AF_UNSPEC`, and must not admit another source address either.
         let socket = process.open_for(address, Protocol::Udp)?;
         socket.bind(second.at(via, 0))?;
         socket.connect(address)?;
@@ -151,7 +153,8 @@ fn a_note_of_one_source_admits_no_other() -> Result<()> {
     Ok(())
 }
 
-/// A process may bind to an address of another host, or send from it if the kernel allows it.
+/// A process can bind its socket to an address of another host (`IP_FREEBIND`). It is not admitted, even if the ranges contain
+/// that address.
 #[test]
 fn an_address_of_another_host_is_not_admitted() -> Result<()> {
     let mut stage = stage("ranges-foreign", &[])?;
@@ -184,7 +187,7 @@ fn an_address_of_another_host_is_not_admitted() -> Result<()> {
     Ok(())
 }
 
-/// The agent searches only for namespaces that are not known.
+/// The agent searches for unknown network namespaces. A call of a known client that the ranges exclude causes no search.
 #[test]
 fn a_known_client_outside_the_ranges_causes_no_search() -> Result<()> {
     let world = World::new("ranges-denied")?;
@@ -198,7 +201,7 @@ fn a_known_client_outside_the_ranges_causes_no_search() -> Result<()> {
     assert_eq!(met(&process), kept_out());
     let looks = |stage: &Stage| stage.agent.log().matches("surveying network namespaces").count();
     let (before, begin) = (looks(&stage), Instant::now());
-    // If each call caused a search, there would be two in a second.
+    // If the calls caused searches, there would be two in a second.
     while begin.elapsed() < Duration::from_secs(4) {
         assert_eq!(met(&process), kept_out());
     }
@@ -207,7 +210,7 @@ fn a_known_client_outside_the_ranges_causes_no_search() -> Result<()> {
     Ok(())
 }
 
-/// Named network namespaces, removed when dropped.
+/// Network namespaces with names. Dropping this removes them.
 struct Spare {
     names: Vec<String>,
 }
@@ -239,7 +242,7 @@ impl Drop for Spare {
     }
 }
 
-/// The agent opens one namespace after the other.
+/// The agent may open 120 file descriptors, and finds 150 network namespaces. So it must not keep them all open.
 #[test]
 fn the_agent_handles_more_namespaces_than_descriptors() -> Result<()> {
     const FILES: u32 = 120;
@@ -270,19 +273,19 @@ fn the_agent_handles_more_namespaces_than_descriptors() -> Result<()> {
     Ok(())
 }
 
-/// A process in a new network namespace, with an address and without routes.
+/// A process in a new network namespace, with one loopback address of each family and without routes.
 fn elsewhere(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");
     let script =
         "ip link set lo up && ip addr add 10.9.9.9/32 dev lo && ip addr add fd00:9::9/128 dev lo && exec \"$0\" \"$@\"";
     command.args(["--net", "sh", "-c", script]).arg(program::find("portmap-pod")?);
     let process = Process::start(command)?;
-    // The result shows that the process runs in its namespace.
+    // A successful call shows that the process has started in its new namespace.
     drop(process.open_for(load_balancer_ip(1).at(Via::V4, PORT), Protocol::Tcp)?);
     Ok(process)
 }
 
-/// Namespaces that cannot be opened are reported. Their clients are known once they can be opened.
+/// The agent logs that it cannot open network namespaces, and logs the end of the problem. A known client stays admitted.
 #[test]
 fn namespaces_without_a_descriptor_are_reported() -> Result<()> {
     if !Features::here().tells_namespaces {

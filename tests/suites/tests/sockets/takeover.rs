@@ -1,5 +1,5 @@
-//! Agents that follow each other: with other sizes of maps, with another version of the tables, and with `--wait`. Clients do
-//! not notice it.
+//! An agent replaces an earlier agent: with other sizes of maps, with another version of the tables, and with `--wait`. Clients
+//! are served without interruption.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::attach::{expect_all, expect_none};
 
-/// Arguments of agents that cannot share their maps.
+/// With either of these arguments, an agent cannot use the maps of an agent without arguments.
 const SMALL: [&str; 2] = ["--max-services", "1000"];
 const OTHER_VERSION: [&str; 2] = ["--abi-version", "901"];
 
@@ -25,7 +25,7 @@ fn stage(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
-/// The sets of maps, as `<abi version>/<set>`.
+/// The directories with pinned maps, as `<abi version>/<number>`, sorted.
 fn sets(bpffs: &Path) -> Result<Vec<String>> {
     let list = |directory: &Path| -> Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(directory) {
@@ -45,7 +45,7 @@ fn sets(bpffs: &Path) -> Result<Vec<String>> {
     Ok(sets)
 }
 
-/// Open sockets get the same answers with the same peer as before, and new sockets too.
+/// Before and after each take-over, open and new sockets reach the Service. Open sockets keep showing its address.
 #[test]
 fn a_new_set_takes_over_without_interruption() -> Result<()> {
     let mut stage = stage("takeover")?;
@@ -65,7 +65,7 @@ fn a_new_set_takes_over_without_interruption() -> Result<()> {
         stage.agent.stop(Signal::SIGTERM)?;
         stage.agent = Agent::start(&stage.world, arguments)?;
         expect_all(&stage.world)?;
-        // The previous set is removed last.
+        // The agent removes the maps of the previous agent last, so this may take a moment.
         let bpffs = stage.world.bpffs();
         stage.agent.wait_until(&format!("{set} is the only set"), |_| Ok(sets(bpffs)? == [set.as_str()]))?;
         for via in Via::ALL {
@@ -84,7 +84,7 @@ fn a_new_set_takes_over_without_interruption() -> Result<()> {
     Ok(())
 }
 
-/// A set is replaced only when the new agent is synced.
+/// The maps of the previous agent stay in use until the new agent is synced.
 #[test]
 fn an_agent_that_is_not_synced_leaves_the_other_set_in_force() -> Result<()> {
     let mut stage = stage("unfilled")?;
@@ -97,7 +97,7 @@ fn an_agent_that_is_not_synced_leaves_the_other_set_in_force() -> Result<()> {
     let second = sets_of(&mut stage, 2)?;
     assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
     expect_all(&stage.world)?;
-    // Its end changes nothing. The next agent removes its unfinished set.
+    // The end of the unsynced agent changes nothing. The next agent removes the maps that it left unfinished.
     stage.agent.stop(Signal::SIGKILL)?;
     assert_eq!(ask(), Ok(answer("a", Transport::Tcp)));
     stage.agent = Agent::start(&stage.world, &[])?;
@@ -106,14 +106,14 @@ fn an_agent_that_is_not_synced_leaves_the_other_set_in_force() -> Result<()> {
     Ok(())
 }
 
-/// Waits until there are this many sets.
+/// Waits until there are `count` directories with pinned maps, and returns them.
 fn sets_of(stage: &mut Stage, count: usize) -> Result<Vec<String>> {
     let bpffs = stage.world.bpffs();
     stage.agent.wait_until(&format!("there are {count} sets"), |_| Ok(sets(bpffs)?.len() == count))?;
     sets(bpffs)
 }
 
-/// A kubeconfig of an API server that does not answer.
+/// Writes a kubeconfig for an API server that is not reachable. Returns its path.
 fn unreachable_cluster(stage: &Stage) -> Result<String> {
     let path = stage.world.directory().join("kubeconfig");
     let config = json!({

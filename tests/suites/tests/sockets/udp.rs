@@ -1,5 +1,5 @@
-//! UDP sockets over changes of the endpoints: unconnected sockets keep their backend while it serves, and sockets may be
-//! connected again.
+//! UDP sockets while the endpoints of a Service change. An unconnected socket keeps its backend while the backend serves. A
+//! socket may be connected again.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,14 +18,14 @@ fn service() -> Service {
     Service::new("dns", 1)
 }
 
-/// A stage on which all pods are endpoints of Service 1.
+/// Starts a pod for each name, a client and an agent. All named pods are endpoints of Service 1.
 fn stage(name: &str, pods: &[&str]) -> Result<Stage> {
     let mut stage = Stage::new(name, pods, &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     Ok(stage)
 }
 
-/// The index of the pod that answers on this socket.
+/// Sends a request to the address. Returns the index in `stage.pods` of the pod that answers.
 fn pod_of(stage: &Stage, socket: &Socket<'_>, address: SocketAddr) -> Result<usize> {
     let Datagram { text, source } = socket.ask_at(address)?;
     assert_eq!(source, Some(address));
@@ -107,7 +107,8 @@ fn an_unconnected_socket_moves_with_its_next_datagram() -> Result<()> {
     Ok(())
 }
 
-/// A pod's address may be given to the next pod of the Service. It is then a new endpoint, which may be chosen again.
+/// An endpoint's address may be removed and added again, for another pod. Sockets that used the removed endpoint then choose
+/// again among all endpoints.
 #[test]
 fn an_endpoint_that_returns_is_a_new_endpoint() -> Result<()> {
     let mut stage = stage("returns", &NAMES)?;
@@ -187,12 +188,13 @@ fn a_dissolved_socket_sends_to_any_address() -> Result<()> {
         for pod in &stage.pods {
             let plain = Both::of(pod).at(via, TARGET_PORT);
             let expected = Datagram { text: answer(pod.name(), Transport::UdpConnected), source: Some(plain) };
-            // The kernel (6.18) still delivers only datagrams of the last IPv6 peer.
+            // After `connect()` to `AF_UNSPEC`, a socket with an IPv6 peer still receives datagrams only from that peer (kernel
+            // 6.18).
             if via != Via::V6 || expected.text == text {
                 assert_eq!(socket.ask_at(plain), Ok(expected));
             }
         }
-        // So the socket keeps this backend, as an unconnected socket does.
+        // The disconnected socket keeps the backend of its earlier connection to the Service, as an unconnected socket does.
         for _ in 0..5 {
             assert_eq!(socket.ask_at(service), Ok(Datagram { text: text.clone(), source: Some(service) }));
         }
@@ -214,13 +216,14 @@ fn a_connected_socket_may_send_to_other_addresses() -> Result<()> {
     for via in Via::ALL {
         let [one, two] = [1, 2].map(|number| cluster_ip(number).at(via, PORT));
         let socket = process.connected(one, Protocol::Udp)?;
-        // A connected socket receives only from its peer. The server must report the datagram.
+        // A connected socket receives only from its peer, so an answer would not arrive. The other process must receive the
+        // request instead.
         let elsewhere = Both::of(&stage.pods[1]).at(via, 9000);
         let other = listener.open_for(elsewhere, Protocol::Udp)?;
         other.bind(elsewhere)?;
         socket.send_to(elsewhere)?;
         assert_eq!(other.receive()?.text, "who");
-        // The address of the Service that the socket is connected to.
+        // `sendto()` with the address of the socket's own Service reaches the backend of that Service.
         assert_eq!(socket.ask_at(one)?.text, answer("a", Transport::UdpConnected));
         socket.send_to(two)?;
         assert_eq!(socket.peer(), Ok(one));
@@ -237,13 +240,13 @@ fn a_pod_that_ended_is_soon_replaced() -> Result<()> {
     let socket = process.open_for(address, Protocol::Udp)?;
     let dead = pod_of(&stage, &socket, address)?;
     stage.pods.remove(dead);
-    // Until the agent has the change, datagrams are not answered.
+    // Datagrams are not answered until the agent has applied the removal of the pod.
     stage.apply(&[service().endpoints(endpoints(&stage.pods))])?;
     eventually("the other pod answers", || Ok(socket.ask_at(address).ok())).map(drop)
 }
 
-/// An `AF_INET6` socket that is connected to an IPv4-mapped address passes the address with every datagram. If the pod's
-/// address is a frontend of another Service too, the socket keeps its connection.
+/// On an `AF_INET6` socket with an IPv4-mapped peer, a hook runs for every datagram and gets the peer's address. The datagram
+/// must reach the peer, even if that address is a frontend of another Service.
 #[test]
 fn the_address_of_the_peer_does_not_redirect_a_connected_socket() -> Result<()> {
     let mut stage = stage("diverted", &["a", "b"])?;
@@ -259,14 +262,15 @@ fn the_address_of_the_peer_does_not_redirect_a_connected_socket() -> Result<()> 
         .endpoints([Endpoint::of(&stage.pods[1])]);
     stage.apply(&[first, second])?;
     assert_eq!(socket.ask(), Ok(answer("a", Transport::UdpConnected)), "sent to the peer");
-    // A socket that sends to this address reaches the other Service.
+    // Another socket that sends to the pod's address reaches the other Service.
     let other = process.open(portmap_harness::pod_socket::Domain::Inet, Protocol::Udp)?;
     let answered = other.ask_at(taken.at(Via::V4, TARGET_PORT))?;
     assert_eq!(answered.text, answer("b", Transport::UdpUnconnected));
     Ok(())
 }
 
-/// The kernel repeats an `io_uring` send that had no room, with the address of the first attempt, which is translated already.
+/// If the send buffer is full, the kernel repeats an `io_uring` send later, with the address that is translated already. The
+/// test does the same with `sendto()` to the pod's own address.
 #[test]
 fn a_repeated_send_keeps_its_service() -> Result<()> {
     let stage = stage("again", &["a"])?;
@@ -281,7 +285,7 @@ fn a_repeated_send_keeps_its_service() -> Result<()> {
             let answered = Datagram { text: answer("a", Transport::UdpUnconnected), source: Some(service) };
             assert_eq!(socket.receive(), Ok(answered), "{service}");
         }
-        // After an answer, the pod's own address is the address that the process asks for.
+        // After an answer, a send to the pod's own address is a new request. Its answer shows the pod.
         assert_eq!(socket.ask_at(pod)?.source, Some(pod));
     }
     Ok(())

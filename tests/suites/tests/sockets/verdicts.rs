@@ -19,7 +19,7 @@ fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
     Ok(stage)
 }
 
-/// The refusal does not need a ServiceCIDR.
+/// Undefined ports of a ClusterIP are refused with and without a ServiceCIDR.
 #[test]
 fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
     for arguments in [&[][..], &CIDRS] {
@@ -35,7 +35,7 @@ fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// A port is defined for one protocol.
+/// A Service port of TCP leaves the UDP port of the same number undefined, and the reverse.
 #[test]
 fn a_port_of_the_other_protocol_is_undefined() -> Result<()> {
     let mut stage = Stage::new("protocol", &["a"], &[])?;
@@ -56,8 +56,8 @@ fn a_port_of_the_other_protocol_is_undefined() -> Result<()> {
     Ok(())
 }
 
-/// `getaddrinfo()` connects a UDP socket to each address, and sorts the addresses by the result. The client has a route, as
-/// pods do. A refusal would change the order.
+/// `getaddrinfo()` connects a UDP socket to each address, and sorts the addresses by the results. A refusal would change the
+/// order. The client has a route, as pods do.
 #[test]
 fn a_udp_connect_to_an_undefined_port_is_let_through() -> Result<()> {
     let stage = stage("probe", &CIDRS)?;
@@ -74,7 +74,7 @@ fn a_udp_connect_to_an_undefined_port_is_let_through() -> Result<()> {
         // leaves by the route.
         let sent = if via == Via::Mapped { refused(Transport::UdpConnected) } else { Ok(()) };
         assert_eq!(socket.send(), sent, "{address}");
-        // A datagram with the address is refused.
+        // `sendto()` with the address is refused.
         assert_eq!(process.open_for(address, Protocol::Udp)?.send_to(address), refused(Transport::UdpUnconnected));
     }
     Ok(())
@@ -96,7 +96,7 @@ fn an_undefined_port_of_other_addresses_is_left_alone() -> Result<()> {
 #[test]
 fn an_unallocated_address_of_the_service_cidr_is_dropped() -> Result<()> {
     let stage = stage("unallocated", &["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"])?;
-    // With a route, the connection would leave the pod.
+    // The client has a route, so that a connection that is not dropped would leave the pod.
     stage.client.route_through_node()?;
     let process = stage.process()?;
     for (via, transport) in Via::ALL.iter().flat_map(|via| Transport::ALL.map(|transport| (*via, transport))) {
@@ -140,7 +140,7 @@ fn an_address_is_dropped_before_and_after_its_service() -> Result<()> {
     Ok(())
 }
 
-/// Without a usable endpoint the action is refuse, for every policy.
+/// If no endpoint serves, the action is refuse, even where the policy `Local` would drop.
 #[test]
 fn refuse_precedes_drop() -> Result<()> {
     let mut stage = Stage::new("priority", &["a"], &[])?;

@@ -1,11 +1,11 @@
-"""A client as people write them with asyncio. Each line of its output is one answer."""
+"""A client that uses asyncio. Each answer is a line with its source. `connected` also prints the peer's address."""
 
 import asyncio
 import sys
 
 
 async def stream(host, port):
-    """With a name of both families this is the race that is called happy eyeballs."""
+    """Connects by TCP. A host name with IPv4 and IPv6 addresses starts happy eyeballs (RFC 8305)."""
     reader, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
     writer.write(b"who\n")
     answer = (await reader.readline()).decode().strip()
@@ -25,7 +25,7 @@ class Asker(asyncio.DatagramProtocol):
 
 
 async def connected(host, port):
-    """A datagram endpoint with a remote address is a connected socket."""
+    """Sends one datagram. A datagram endpoint of asyncio with a remote address is a connected socket."""
     loop = asyncio.get_running_loop()
     transport, asker = await loop.create_datagram_endpoint(Asker, remote_addr=(host, port))
     transport.sendto(b"who\n")
@@ -35,7 +35,7 @@ async def connected(host, port):
 
 
 async def unconnected(host, port):
-    """Without one it is not, and tells senders apart."""
+    """Sends three datagrams. Without a remote address the socket is unconnected, and each answer has its source."""
     loop = asyncio.get_running_loop()
     local = "::" if ":" in host else "0.0.0.0"
     transport, asker = await loop.create_datagram_endpoint(Asker, local_addr=(local, 0))

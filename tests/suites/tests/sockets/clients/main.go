@@ -1,4 +1,4 @@
-// A client as people write them in Go. Each line of its output is one answer.
+// A client in Go. It prints each answer, or each TXT record, on a line.
 package main
 
 import (
@@ -26,8 +26,8 @@ func main() {
 	}
 }
 
-// A name with addresses of both families starts the race that is called happy eyeballs. Here the other family's turn comes only when
-// the first has failed: if that does not fail before the time is up, nothing is connected.
+// If a host name has addresses of both families, Go tries one family first (happy eyeballs). It tries the other family after an
+// error, or after FallbackDelay, which is longer than the time limit here.
 func dial(network, address string) {
 	connection, err := (&net.Dialer{Timeout: 30 * time.Second, FallbackDelay: time.Hour}).Dial(network, address)
 	fail(err)
@@ -39,7 +39,7 @@ func dial(network, address string) {
 	fmt.Printf("%v %s", connection.RemoteAddr(), answer)
 }
 
-// One socket for two addresses, which tells them apart by where the answers come from.
+// Sends from one socket to all addresses in turn, and prints the source of each answer.
 func packet(addresses ...string) {
 	connection, err := net.ListenPacket("udp", ":0")
 	fail(err)

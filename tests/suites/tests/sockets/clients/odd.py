@@ -1,4 +1,4 @@
-"""Sockets that few clients make. Prints what the peer is called, and what it says; or the error's name."""
+"""Clients with unusual sockets. Prints the peer's address and its answer, or the name of the error."""
 
 import errno
 import select
@@ -11,7 +11,7 @@ IPV6_RECVERR = 25
 
 
 def fastopen(family, address):
-    """The first data goes with the connection, and no connect() is called."""
+    """TCP Fast Open: sendto() connects the socket and sends the first data. connect() is not called."""
     client = socket.socket(family, socket.SOCK_STREAM)
     client.sendto(b"who\n", socket.MSG_FASTOPEN, address)
     return client.getpeername()[:2], client.recv(512)
@@ -25,7 +25,7 @@ def mptcp(family, address):
 
 
 def ping(family, address):
-    """An echo request, as ping sends it without being root."""
+    """Connects a socket for ICMP echo requests, as ping opens it without privileges."""
     protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
     client = socket.socket(family, socket.SOCK_DGRAM, protocol)
     client.connect(address)
@@ -45,7 +45,7 @@ def udplite(family, address):
 
 
 def blocked(family, address):
-    """A receive that waits in the kernel when its socket is destroyed."""
+    """Waits for an answer. The test removes the backend meanwhile, so the agent destroys the socket."""
     client = socket.socket(family, socket.SOCK_DGRAM)
     client.connect(address)
     print("connected", flush=True)
@@ -53,7 +53,7 @@ def blocked(family, address):
 
 
 def error_queue(family, address):
-    """Whom the kernel names in the error queue of a socket whose peer does not listen."""
+    """Sends to a port without a listener. Returns the address and the data that the kernel puts into the error queue."""
     client = socket.socket(family, socket.SOCK_DGRAM)
     if family == socket.AF_INET6:
         client.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
@@ -69,7 +69,7 @@ def error_queue(family, address):
 
 
 def one_port(family, address):
-    """Two connections from one local port, the second to another address."""
+    """Connects two sockets from one local port. The second connects to the host in the last argument."""
     first, second = (socket.socket(family, socket.SOCK_STREAM) for _ in range(2))
     for client in first, second:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

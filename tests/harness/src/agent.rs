@@ -1,6 +1,7 @@
-//! Runs the real agent as a child process of a test. By default the agent reads manifests from the world's directory.
+//! Runs the real agent as a child process of a test. By default the agent reads manifests from a directory of the test's
+//! [`World`], a simulated node.
 //!
-//! [`crate::world`] makes the node and the pods before. The tests inspect the agent's maps and its log afterwards.
+//! [`crate::world`] makes the node and the pods, which exist before the agent. The tests inspect the agent's maps and its log.
 
 use std::{
     fs::{self, File},
@@ -34,7 +35,7 @@ const ABI: &str = "--abi-version";
 /// Pause between two checks of an awaited condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A running agent. Dropping this kills the process; the pinned maps and links stay until the world is dropped.
+/// A running agent. Dropping this kills the process. The pinned maps and links stay until the [`World`] is dropped.
 #[derive(Debug)]
 pub struct Agent {
     process: Child,
@@ -46,13 +47,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The directory of a world's manifests.
+    /// The directory of the manifests for the agent of this [`World`]. Each function that starts an agent on it creates it.
     #[must_use]
     pub fn manifests(world: &World) -> PathBuf {
         world.directory().join("manifests")
     }
 
-    /// Writes a manifest file for the agent of a world. A rename puts the file in place, so the agent never reads half of a file.
+    /// Writes the manifest `file` for the agent of this [`World`]. A rename puts the file in place, so the agent never reads
+    /// half of a file.
     pub fn write(world: &World, file: &str, text: &str) -> Result<()> {
         let directory = Self::manifests(world);
         fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -61,25 +63,28 @@ impl Agent {
         fs::rename(&partial, directory.join(file)).with_context(|| format!("failed to write {file}"))
     }
 
-    /// Starts the agent of a world with further arguments, and waits until `portmap status` succeeds: the maps match the manifests.
+    /// Starts an agent on the manifests of this [`World`]. Waits until `portmap status` succeeds, which means that the maps
+    /// match the manifests.
     pub fn start(world: &World, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(world, arguments)?;
         agent.wait_until("`portmap status` succeeds", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
         Ok(agent)
     }
 
-    /// Starts the agent of a world on its manifests, and does not wait for the first synchronization.
+    /// Starts an agent on the manifests of this [`World`], and does not wait for the first synchronization.
     pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
         Self::spawn_in_cluster(world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], but the agent does not read the world's manifests. The arguments name its source.
+    /// As [`Self::spawn`], but the agent does not read the manifests of the [`World`]. `arguments` select its source, for
+    /// example `--kubeconfig`.
     pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
         let program = program::find("portmap")?;
         Self::spawn_by(world.command(&program), program, world, arguments)
     }
 
-    /// As [`Self::spawn`], with these capabilities only. The names are those of `setpriv`, for example `bpf` and `net_admin`.
+    /// As [`Self::spawn`], but the agent has only these capabilities. The names are those of `setpriv`, for example `bpf` and
+    /// `net_admin`.
     pub fn spawn_with(world: &World, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
         let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let mut command = world.command("setpriv");
@@ -97,7 +102,8 @@ impl Agent {
         Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], with the agent program at `build`. Only that program can read the agent's maps.
+    /// As [`Self::spawn`], with the agent program at `build`. Only [`Self::portmap`], which runs that program, can read this
+    /// agent's maps; [`Self::services`] fails.
     pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
         let manifests = manifests_argument(world)?;
         let arguments = [&["--manifests", &manifests], arguments].concat();
@@ -135,7 +141,8 @@ impl Agent {
         command.args(arguments).arg("--bpffs").arg(&self.bpffs).output().context("failed to run portmap")
     }
 
-    /// The rows that `portmap services -o json` prints. This process reads the maps itself, so no child process is needed.
+    /// The rows that `portmap services -o json` prints. Reads the maps in this process, without a child process. Fails for an
+    /// agent of another build.
     pub fn services(&self) -> Result<Vec<serde_json::Value>> {
         let abi = self.abi.context("the maps belong to another build of the agent")?;
         let snapshot = BpfMaps::open(&Pins::of_version(&self.bpffs, abi))?.read()?;
@@ -152,7 +159,8 @@ impl Agent {
         })
     }
 
-    /// Waits until a condition holds. Fails with the agent's log if the time limit passes or the agent ends.
+    /// Waits until a condition holds. Fails with the agent's log if the time limit passes or the agent ends. Also fails if the
+    /// check of the condition fails.
     ///
     /// `description` completes the sentence "the agent ended before …".
     pub fn wait_until(&mut self, description: &str, is_met: impl Fn(&Self) -> Result<bool>) -> Result<()> {
@@ -168,19 +176,19 @@ impl Agent {
         Ok(())
     }
 
-    /// The log so far, of this agent and of earlier agents of the same world.
+    /// The log so far, of this agent and of earlier agents of the same [`World`]. A short note if the log cannot be read.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
-    /// The agent's process id.
+    /// The agent's process id, also after its end.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The agent's memory and processor time so far.
+    /// The agent's memory and processor time so far. Fails if the agent has ended.
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.id())
     }
@@ -197,7 +205,7 @@ impl Agent {
     }
 }
 
-/// The directory of the world's manifests as a command-line argument. Creates the directory if needed.
+/// Returns [`Agent::manifests`] as a command-line argument. Creates the directory if needed.
 fn manifests_argument(world: &World) -> Result<String> {
     let directory = Agent::manifests(world);
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -206,7 +214,7 @@ fn manifests_argument(world: &World) -> Result<String> {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Both calls fail only if the agent has ended already.
+        // `drop` cannot return an error. Waiting removes the entry of the killed process (zombie).
         if self.process.kill().is_ok() {
             drop(self.process.wait());
         }

@@ -15,7 +15,7 @@ const LIBRARIES: [&str; 3] = [
     "/usr/lib64/faketime/libfaketime.so.1",
 ];
 
-/// A wall clock for one process. The monotonic clock is not changed.
+/// A wall clock for one process, with an offset from the real time. The process's monotonic clock is not changed.
 #[derive(Debug)]
 pub struct Clock {
     library: &'static str,
@@ -52,13 +52,14 @@ impl Clock {
     }
 }
 
-/// Whether tests may set the machine's clock. The kernel command line of a test's virtual machine sets `PORTMAP_OWN_CLOCK`.
+/// Whether tests may set the machine's wall clock. Only the kernel command line of a test's virtual machine sets
+/// `PORTMAP_OWN_CLOCK`.
 #[must_use]
 pub fn is_ours() -> bool {
     env::var_os("PORTMAP_OWN_CLOCK").is_some()
 }
 
-/// Moves the machine's wall clock by `time`, ahead or back. Fails if tests may not set it ([`is_ours`]).
+/// Moves the machine's wall clock by the whole seconds of `time`, ahead or back. Fails if tests may not set it ([`is_ours`]).
 pub fn jump(time: Duration, ahead: bool) -> Result<()> {
     ensure!(is_ours(), "tests may not set the clock of this machine: PORTMAP_OWN_CLOCK is not set");
     let now = clock_gettime(ClockId::Realtime);

@@ -1,8 +1,9 @@
 //! A real Kubernetes control plane: etcd, the API server, and the controllers that make `EndpointSlices`.
 //!
-//! RBAC, field validation, watches and the resolution of named targetPorts work as in a cluster. There is no kubelet: tests write
-//! Nodes and Pods with their status ([`objects`]). The first use builds the programs from source ([`binaries()`], minutes); then
-//! they start in a few seconds. They listen on loopback, keep their data in a temporary directory, and end with this process.
+//! RBAC, field validation, watches and the resolution of named targetPorts work as in a cluster. There is no kubelet: tests
+//! write Nodes and Pods with their status ([`objects`]). The first use builds the programs from source ([`binaries()`],
+//! minutes); afterwards they start in a few seconds. The API server and the controller manager listen on 127.0.0.1, etcd on
+//! Unix sockets. The programs keep their data in a temporary directory, and end with this process.
 
 mod access;
 mod binaries;
@@ -38,7 +39,7 @@ use volume::{Contents, Volume};
 /// Environment variable that keeps the directory of a control plane (logs, data, kubeconfigs) for debugging.
 const KEEP: &str = "PORTMAP_KEEP_CONTROL_PLANE";
 
-/// A running control plane. Dropping this stops its programs and removes its directory.
+/// A running control plane. Dropping this kills its programs and removes its directory.
 ///
 /// The directory stays if the environment variable `PORTMAP_KEEP_CONTROL_PLANE` is set. A control plane in a static is never
 /// dropped: its programs end with the process, but its directory stays.
@@ -50,7 +51,7 @@ pub struct ControlPlane {
     _etcd: Component,
     _controller_port: Port,
     api_port: Port,
-    /// Additional flags of the API server.
+    /// Additional flags of the API server, used at every start.
     flags: Vec<String>,
     access: Access,
     admin: Config,
@@ -106,25 +107,27 @@ impl ControlPlane {
         })
     }
 
-    /// The URL of the API server.
+    /// The URL of the API server, `https://127.0.0.1:<port>`. It stays the same after a restart.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.access.url
     }
 
-    /// Makes a client with all permissions. A client works only in the tokio runtime that made it, and several runtimes may share
-    /// a control plane. So every call makes a new client.
+    /// Makes a client with all permissions. A client works only in the tokio runtime that made it, and several runtimes may
+    /// share a control plane. Hence every call makes a new client.
     pub fn admin(&self) -> Result<Client> {
         Client::try_from(self.admin.clone()).context("failed to make a client for the API server")
     }
 
-    /// The kubeconfig file of the administrator.
+    /// The kubeconfig file of a user with all permissions. It has the first certificate authority, also after
+    /// [`Self::renew_certificate`].
     #[must_use]
     pub fn admin_kubeconfig(&self) -> &Path {
         &self.admin_kubeconfig
     }
 
-    /// Writes a self-contained kubeconfig file with this token into the control plane's directory.
+    /// Writes a self-contained kubeconfig file with this token into the control plane's directory. `user_name` is part of the
+    /// file name; an existing file is replaced.
     pub fn kubeconfig(&self, user_name: &str, token: &str) -> Result<PathBuf> {
         self.access.write_kubeconfig(self.home.path(), user_name, token)
     }
@@ -135,14 +138,16 @@ impl ControlPlane {
         self.kubeconfig(&format!("system:serviceaccount:{namespace}:{name}"), &token)
     }
 
-    /// As [`Self::service_account_kubeconfig`], with another URL: that of a [`gate::Gate`] or a [`detour::Detour`].
+    /// As [`Self::service_account_kubeconfig`], but clients connect to `url`, the URL of a [`gate::Gate`] or a
+    /// [`detour::Detour`].
     pub async fn service_account_kubeconfig_by(&self, url: &str, namespace: &str, name: &str) -> Result<PathBuf> {
         let token = access::service_account_token(self.admin()?, namespace, name, None).await?;
         let port = url.rsplit(':').next().unwrap_or_default();
         self.access.by(url).write_kubeconfig(self.home.path(), &format!("{name}-by-{port}"), &token)
     }
 
-    /// Writes a token file for a service account, and a kubeconfig that reads the token from this file, as pods do.
+    /// Writes a token for a service account into a file, and a kubeconfig file that refers to the token file. The kubeconfig
+    /// uses `url`.
     ///
     /// The token is bound to a new Secret `first`. Deleting the Secret makes the token invalid.
     pub async fn token_file_kubeconfig(&self, url: &str, namespace: &str, name: &str) -> Result<TokenFile> {
@@ -153,7 +158,7 @@ impl ControlPlane {
         Ok(file)
     }
 
-    /// Requests another token, bound to a new Secret with the name `secret`, and writes it into the file.
+    /// Requests another token, bound to a new Secret with the name `secret`, and writes it into the token file.
     pub async fn renew_token(&self, file: &TokenFile, namespace: &str, name: &str, secret: &str) -> Result<()> {
         let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
         std::fs::write(&file.path, token).with_context(|| format!("failed to write {}", file.path.display()))
@@ -167,7 +172,8 @@ impl ControlPlane {
         Volume::new(self.api_port.number(), &self.volume_contents(namespace, &token))
     }
 
-    /// Replaces the token of a volume, and its certificate authority by the current one of the API server.
+    /// Replaces the token of a volume by one that is bound to a new Secret. Replaces the certificate authority by the API
+    /// server's current one.
     pub async fn renew_volume(&self, volume: &mut Volume, namespace: &str, name: &str, secret: &str) -> Result<()> {
         let token = access::service_account_token(self.admin()?, namespace, name, Some(secret)).await?;
         volume.replace(&self.volume_contents(namespace, &token))
@@ -177,7 +183,7 @@ impl ControlPlane {
         Contents { authority: &self.access.authority, namespace, token }
     }
 
-    /// The address and port of the API server.
+    /// The API server's address (127.0.0.1) and port.
     pub fn address(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, self.api_port.number()).into()
     }
@@ -207,20 +213,21 @@ impl ControlPlane {
         self.api_server.signal(Signal::SIGCONT)
     }
 
-    /// Kills the API server: its connections end, and new connections are refused.
+    /// Kills the API server. Its connections end, and new connections are refused until a restart.
     pub fn kill_api_server(&mut self) -> Result<()> {
         self.api_server.kill()
     }
 
     /// Restarts the API server on the same port with the same data, and returns when it is ready.
     ///
-    /// Tokens stay valid. The history of changes is lost: a watch that missed changes gets "410 Gone" and must list again.
+    /// Tokens stay valid. The API server's cache of changes starts empty: a watch that missed changes gets "410 Gone" and must
+    /// list again.
     pub async fn restart_api_server(&mut self) -> Result<()> {
         self.respawn_api_server()?;
         self.api_server.ready(async || access::check(&self.admin, "readyz").await).await
     }
 
-    /// Restarts the API server with these additional flags, and returns when it serves `/version`.
+    /// Restarts the API server with these additional flags instead of the earlier ones. Returns when it serves `/version`.
     ///
     /// It does not wait for `/readyz`, because some flags switch off parts without which the API server never becomes ready.
     pub async fn restart_api_server_with(&mut self, flags: &[&str]) -> Result<()> {
@@ -231,7 +238,8 @@ impl ControlPlane {
 
     /// Restarts the API server with a certificate of a new authority. Tokens stay valid.
     ///
-    /// Clients that trust only the old authority can no longer connect. This includes the controller manager.
+    /// Clients that trust only the old authority can no longer connect: the controller manager, and users of earlier kubeconfig
+    /// files. [`Self::admin`] trusts the new authority.
     pub async fn renew_certificate(&mut self) -> Result<()> {
         certificates::forget(&Files(self.home.path()))?;
         self.respawn_api_server()?;
@@ -262,7 +270,7 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Reads the current token.
+    /// Reads the current token from the file.
     pub fn token(&self) -> Result<String> {
         std::fs::read_to_string(&self.path).with_context(|| format!("failed to read {}", self.path.display()))
     }

@@ -1,4 +1,4 @@
-//! Features of the running kernel, derived from its version and the kernel's documentation.
+//! Features of the running kernel, derived from its version and the kernel's documentation. Only IPv6 is looked up in `/proc`.
 //!
 //! The harness does not use the agent's own probes, because the tests verify these probes.
 
@@ -18,11 +18,12 @@ pub struct Features {
     pub tells_namespaces: bool,
     /// BPF maps count against `RLIMIT_MEMLOCK` (before 5.11), which only `CAP_SYS_RESOURCE` may raise.
     pub locks_memory: bool,
-    /// Multipath TCP. Distributions build it into their kernels from 5.16 on.
+    /// The harness expects Multipath TCP. The kernel has it since 5.6, but older distribution kernels omit it; so it is
+    /// expected from 5.16 on.
     pub has_mptcp: bool,
-    /// UDP-Lite, which 7.1 removed.
+    /// The kernel has UDP-Lite, which 7.1 removed.
     pub has_udplite: bool,
-    /// `AF_INET6`. The kernel command line can switch it off.
+    /// The kernel has `AF_INET6`. The kernel command line can switch it off.
     pub has_ipv6: bool,
 }
 
@@ -35,7 +36,8 @@ impl Features {
         Self { has_ipv6, ..Self::of(version(&release).unwrap_or([u32::MAX, 0])) }
     }
 
-    /// The name of the error that a refused call returns if the BPF program chooses `error`.
+    /// The error of a call that a BPF program refuses with `error`: its name, or `EPERM` on kernels without
+    /// [`Self::sets_errors`].
     #[must_use]
     pub fn chosen(self, error: &'static str) -> &'static str {
         if self.sets_errors { error } else { "EPERM" }
@@ -53,7 +55,7 @@ impl Features {
     }
 }
 
-/// Parses the first two numbers of a release such as `6.18.44-cloud-amd64`.
+/// Parses the first two numbers of a release such as `6.18.44-cloud-amd64`. `None` if it does not begin with two numbers.
 fn version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
     Some([numbers.next()?.ok()?, numbers.next()?.ok()?])

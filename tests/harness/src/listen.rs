@@ -47,13 +47,13 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// The TCP port of this number.
+    /// The port `port`/TCP.
     #[must_use]
     pub fn tcp(port: u16) -> Self {
         Self { protocol: Protocol::Tcp, port }
     }
 
-    /// The UDP port of this number.
+    /// The port `port`/UDP.
     #[must_use]
     pub fn udp(port: u16) -> Self {
         Self { protocol: Protocol::Udp, port }

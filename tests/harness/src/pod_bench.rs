@@ -1,9 +1,11 @@
 //! `portmap-pod bench`: measures the time that portmap adds to a socket call. This is the client process only; the crate
 //! `portmap-bench` makes the pods and fills the maps.
 //!
-//! Three arms take turns in blocks of calls. Every round shuffles their order, so that disturbances of the machine affect all arms
-//! alike. A socket belongs to the cgroup of its process at the time of `socket()`. Hence one process can measure all three arms:
-//! it moves between a cgroup with portmap attached and a cgroup without. `measure` takes the times, `statistics` computes figures.
+//! It compares three arms ([`Arm`]): calls to a pod without portmap, to a pod with portmap, and to a Service with portmap. A
+//! round measures one block of calls of each arm, in random order. So disturbances of the machine affect all arms alike.
+//!
+//! A socket belongs to the cgroup of its process at the time of `socket()`. Hence one process can measure all arms: it moves
+//! between a cgroup with portmap attached and a cgroup without. `measure` takes the times, `statistics` computes figures.
 
 mod measure;
 mod statistics;
@@ -54,7 +56,7 @@ pub struct Plan {
     pub work: Work,
 }
 
-/// The call that is timed.
+/// The socket call that the benchmark times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
@@ -71,11 +73,11 @@ pub enum Work {
 }
 
 impl Work {
-    /// All calls, in the order of measurement.
+    /// All calls. `portmap-bench connect` measures them if its command line selects none.
     pub const ALL: [Self; 5] =
         [Self::TcpConnect, Self::UdpConnect, Self::UdpConnected, Self::UdpUnconnected, Self::Getpeername];
 
-    /// Whether the measurement needs a UDP server instead of a TCP server.
+    /// Whether the calls need a UDP server. Otherwise they need a TCP server.
     pub fn is_udp(self) -> bool {
         matches!(self, Self::UdpConnect | Self::UdpConnected | Self::UdpUnconnected)
     }
@@ -93,15 +95,15 @@ impl fmt::Display for Work {
     }
 }
 
-/// The path of a block of calls.
+/// The destination of a block of calls, and whether portmap is attached to the cgroup of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arm {
-    /// To a pod, without portmap: the baseline of the other arms.
+    /// Calls to a pod, without portmap. The times of the other arms are compared with these.
     Clean,
-    /// To a pod, with portmap attached: the cost of a call to an address that is no Service.
+    /// Calls to a pod, with portmap attached. This is the cost for destinations that belong to no Service.
     Miss,
-    /// To a Service, with portmap attached.
+    /// Calls to a Service, with portmap attached.
     Hit,
 }
 
@@ -119,7 +121,7 @@ impl fmt::Display for Arm {
     }
 }
 
-/// The result of one run.
+/// The result of one run of `portmap-pod bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -144,11 +146,12 @@ pub struct Figures {
     pub all: Spread,
     /// The median of each round, in the order of the rounds.
     pub round_p50: Vec<u32>,
-    /// The ratio to the clean arm, computed per round; this is the median of the rounds.
+    /// The time of this arm divided by the time of [`Arm::Clean`] in the same round; the median over the rounds.
     pub ratio: Ratios,
 }
 
-/// Measures from the network namespace of this process. Afterwards the process is in one of the two cgroups of the plan.
+/// Runs the benchmark in the network namespace of this process. Afterwards the process is in one of the two cgroups of the
+/// plan.
 pub fn run(plan: &Plan) -> Result<Report> {
     ensure!(plan.rounds > 0 && plan.per_round > 0, "nothing to measure: --rounds and --per-round must not be 0");
     let mut arms = Arms::new(plan);

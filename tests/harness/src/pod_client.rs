@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::Protocol;
 
-/// Name of the error for a reply that did not arrive within the client's own time limit. `ETIMEDOUT` comes from the kernel.
+/// Name of the error if a connection or a reply exceeds the client's own time limit. `ETIMEDOUT` comes from the kernel.
 pub const NO_ANSWER: &str = "no answer";
 
 const REQUEST: &[u8] = b"who\n";
@@ -87,7 +87,8 @@ pub(crate) fn identity(line: &str) -> String {
     line.split_once(" from ").map_or(line, |(identity, _)| identity).to_owned()
 }
 
-/// The name of an error, for example `ECONNREFUSED`, or [`NO_ANSWER`] for a receive timeout.
+/// The name of an error, for example `ECONNREFUSED`. The name is [`NO_ANSWER`] if the client's own time limit has passed. An
+/// error that is not from the kernel gets a description of its kind.
 pub(crate) fn name_of(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => NO_ANSWER.to_owned(),

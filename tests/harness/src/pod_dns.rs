@@ -14,7 +14,8 @@ use crate::listen::Protocol;
 use crate::pod_server::READY;
 
 const HEADER: usize = 12;
-/// Flags of an authoritative response with recursion desired and available, because some clients warn without it.
+/// Flags of an authoritative response, with recursion desired and available. Without the recursion flags some clients print a
+/// warning.
 const RESPONSE: u16 = 0x8580;
 const TRUNCATED: u16 = 0x0200;
 const NO_SUCH_NAME: u16 = 3;
@@ -39,7 +40,7 @@ impl FromStr for Record {
     }
 }
 
-/// Serves on all local addresses until standard input ends.
+/// Serves the records on this port of all local addresses, UDP and TCP, until standard input ends.
 pub fn serve(pod: &str, port: u16, records: Vec<Record>) -> Result<()> {
     let listener =
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("failed to listen on {port}/TCP"))?;
@@ -120,7 +121,7 @@ impl Zone {
         Some(answer)
     }
 
-    /// The data of the records of this type; `None` if the name does not exist.
+    /// The data of the records with this name and type. `None` if the name does not exist.
     fn data(&self, name: &str, kind: u16) -> Option<Vec<Vec<u8>>> {
         if name == "who" || name == "long" {
             let text = u8::try_from(self.pod.len()).ok().map(|length| [&[length], self.pod.as_bytes()].concat());
@@ -136,7 +137,8 @@ impl Zone {
     }
 }
 
-/// Parses the first question of a query: the name without its last dot, the record type, and the bytes of the question.
+/// Parses the first question of a query: the name without its last dot, the record type, and the bytes of the question. `None`
+/// if the query is too short.
 fn question(query: &[u8]) -> Option<(String, u16, &[u8])> {
     let questions = query.get(HEADER..)?;
     let mut labels = Vec::new();

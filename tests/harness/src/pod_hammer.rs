@@ -1,4 +1,4 @@
-//! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record when they connected.
+//! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record the time of each call.
 //!
 //! The times are those of the monotonic clock, which all processes share. A test can compare them with the times of its changes.
 
@@ -44,27 +44,29 @@ pub enum Manner {
     Unconnected,
 }
 
-/// One request through its own socket. The program prints each as a line of JSON.
+/// One request through its own socket. The program prints each as a line of JSON, unless it runs with `--tally`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Visit {
     /// The kind of socket.
     pub manner: Manner,
-    /// The address that received the request, as the client called it.
+    /// The address to which the client sent the request, for example that of a Service.
     pub target: SocketAddr,
-    /// Time before the call that chose a backend (`connect()`, or `sendto()` if unconnected), from [`now`].
+    /// Time ([`now`]) before the call in which portmap selects a backend: `sendto()` of an unconnected socket, else
+    /// `connect()`.
     pub start: Duration,
-    /// Time after that call, from [`now`].
+    /// Time ([`now`]) after the call in which portmap selects a backend.
     pub end: Duration,
     /// Pod and port of the reply, for example `pod-a 8080/TCP`, or the name of the error.
     pub answer: Result<String, String>,
 }
 
-/// Number of requests with the same target and outcome. The program prints each as a line of JSON.
+/// Number of requests of one thread with the same kind of socket, target and outcome. With `--tally`, the program prints each
+/// as a line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tally {
     /// The kind of socket.
     pub manner: Manner,
-    /// The address that received the requests.
+    /// The address to which the clients sent the requests.
     pub target: SocketAddr,
     /// Pod and port of the replies, or the name of the error, as in [`Visit::answer`].
     pub answer: Result<String, String>,
@@ -80,7 +82,8 @@ pub fn hammer(threads: u8, targets: &Targets) -> Result<()> {
     run_until_stdin_ends(threads, targets, |visits| visits.map(|(_, visit)| visit).collect())
 }
 
-/// As [`hammer`], but prints each [`Tally`]. It keeps counters only, so it can run for hours.
+/// As [`hammer`], but prints each [`Tally`] instead. The memory stays small, because it keeps counters only: it can run for
+/// hours.
 pub fn tally(threads: u8, targets: &Targets) -> Result<()> {
     run_until_stdin_ends(threads, targets, |visits| {
         let mut counts: BTreeMap<(Target, Result<String, String>), u64> = BTreeMap::new();
@@ -92,7 +95,8 @@ pub fn tally(threads: u8, targets: &Targets) -> Result<()> {
     })
 }
 
-/// Runs the threads until standard input ends. Each thread reduces its visits with `summarize`; the results are printed.
+/// Runs the threads until standard input ends. `summarize` reduces the requests of each thread to results, which are printed as
+/// lines of JSON.
 fn run_until_stdin_ends<T: Serialize + Send>(
     threads: u8,
     targets: &Targets,
@@ -128,7 +132,8 @@ impl Targets {
     }
 }
 
-/// Visits the targets in turn, until `stop` is set. The thread's number gives the first target and the step width.
+/// Sends requests to the targets until `stop` is set. Thread `number` begins with the target at this index, and advances by
+/// `number` + 1 targets.
 fn visits<'a>(number: u8, targets: &'a [Target], stop: &'a AtomicBool) -> impl Iterator<Item = (Target, Visit)> + 'a {
     let order = (usize::from(number)..).step_by(1 + usize::from(number));
     let in_turn = order.filter_map(|at| targets.get(at.checked_rem(targets.len())?).copied());

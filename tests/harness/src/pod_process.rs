@@ -14,7 +14,7 @@ use crate::listen::Protocol;
 use crate::pod_client::name_of;
 use crate::pod_socket::{Datagram, Domain, RawSocket};
 
-/// One system call. The first number names the socket: it is the number that [`Reply::Socket`] returned.
+/// One system call. Except in [`Self::Open`], the first number is the number of the socket, as [`Reply::Socket`] returned it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// `socket()`
@@ -29,15 +29,15 @@ pub enum Request {
     Accept(u32),
     /// `connect()`
     Connect(u32, SocketAddr),
-    /// `connect()` to `AF_UNSPEC`
+    /// `connect()` to `AF_UNSPEC`, which disconnects a UDP socket
     Dissolve(u32),
-    /// `send()`, or `sendto()`
+    /// `sendto()` if an address is given, else `send()`
     Send(u32, String, Option<SocketAddr>),
-    /// `sendmsg()` to the first address, with the second as its source (`IP_PKTINFO`)
+    /// `sendmsg()` to the first address, with the second as its source (`IP_PKTINFO` or `IPV6_PKTINFO`)
     SendFrom(u32, String, SocketAddr, IpAddr),
     /// `setsockopt()` of `IP_FREEBIND` or `IPV6_FREEBIND`
     BindFreely(u32),
-    /// `sendmmsg()`
+    /// `sendmmsg()` of the text to each address
     SendAll(u32, String, Vec<SocketAddr>),
     /// `recvfrom()`
     Receive(u32),
@@ -47,7 +47,7 @@ pub enum Request {
     Local(u32),
 }
 
-/// The result of a system call.
+/// The result of a [`Request`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// Success without a value.

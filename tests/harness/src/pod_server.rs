@@ -1,8 +1,8 @@
 //! `portmap-pod serve`: the server of a pod. It replies to every request with its name and port.
 //!
 //! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. An
-//! HTTP GET gets the same line as a response, so that curl works too. The server sends only replies, and it has no timeouts.
-//! [`crate::pod_client`] is its client.
+//! HTTP GET gets the same line as a response, so that curl works too. The server sends nothing without a request, and never
+//! closes an idle connection. [`crate::pod_client`] is its client.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -64,7 +64,8 @@ fn listen_with_long_backlog(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves each connection in a thread. Connections that the client has closed already get no thread: benchmarks make thousands.
+/// Serves each connection in a thread. Connections that the client has closed already get no thread, because benchmarks make
+/// thousands of them.
 fn accept(listener: &TcpListener, identity: &str) {
     loop {
         let (stream, peer) = match listener.accept() {
@@ -93,7 +94,8 @@ fn is_closed(stream: &TcpStream) -> bool {
     }
 }
 
-/// Replies to every line until the client closes the connection. An error ends this connection only.
+/// Replies to every line until the client closes the connection. After an HTTP response, the server closes it. An error ends
+/// this connection only.
 fn converse(stream: &TcpStream, answer: &str) -> io::Result<()> {
     let mut writer = stream;
     let mut reader = BufReader::new(stream);

@@ -50,7 +50,8 @@ pub fn share(threads: u8, targets: &[SocketAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Sends requests to the targets in turn. The thread's number gives the first target and the step width.
+/// Sends requests to the targets until `stop` is set. The thread's number determines the first target and the step width, so
+/// the threads use different orders.
 fn ask(socket: &RawSocket, number: u8, targets: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
     let mut at = usize::from(number);
     while !stop.load(Ordering::Relaxed) {
@@ -62,7 +63,8 @@ fn ask(socket: &RawSocket, number: u8, targets: &[SocketAddr], stop: &AtomicBool
     Ok(())
 }
 
-/// Counts the replies until `stop` is set and no reply arrives within the socket's time limit.
+/// Counts the replies until `stop` is set and no reply arrives within the socket's time limit. Fails if the time limit passes
+/// before `stop` is set.
 fn listen(socket: &RawSocket, stop: &AtomicBool) -> Result<BTreeMap<(SocketAddr, String), u64>> {
     let mut heard = BTreeMap::new();
     loop {

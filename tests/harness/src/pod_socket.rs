@@ -1,4 +1,5 @@
-//! Sockets whose methods are single system calls, as in C. The standard library would add `bind()`, name resolution and retries.
+//! Sockets whose methods make the system calls that they name, as in C. The standard library would add `bind()`, name
+//! resolution and retries.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// The address family of this address.
+    /// The family of an address; `Inet6` also for IPv4-mapped addresses.
     #[must_use]
     pub fn of(address: SocketAddr) -> Self {
         if address.is_ipv4() { Self::Inet } else { Self::Inet6 }
@@ -39,7 +40,7 @@ impl Domain {
 /// The result of one `recvfrom()`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
-    /// The received text without the line end.
+    /// The received text without trailing white space.
     pub text: String,
     /// The source address that the kernel reports; `None` on TCP connections.
     pub source: Option<SocketAddr>,
@@ -96,10 +97,10 @@ impl RawSocket {
         Ok(connect_unspec(&self.0)?)
     }
 
-    /// Sends one line, to the peer (`send()`) or to the given address (`sendto()`).
+    /// Sends `text` and a line end, to the peer (`send()`) or to the given address (`sendto()`).
     pub fn send(&self, text: &str, to: Option<SocketAddr>) -> io::Result<()> {
         let line = format!("{text}\n");
-        // A closed connection returns EPIPE instead of raising SIGPIPE.
+        // With this flag, a closed connection returns EPIPE and raises no SIGPIPE.
         let sent = match to {
             Some(address) => sendto(&self.0, line.as_bytes(), SendFlags::NOSIGNAL, &address)?,
             None => send(&self.0, line.as_bytes(), SendFlags::NOSIGNAL)?,
@@ -107,7 +108,7 @@ impl RawSocket {
         if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Sends one line to `to` with `sendmsg()`; a control message sets the source address `from`.
+    /// Sends `text` and a line end to `to` with `sendmsg()`. A control message sets the source address `from`.
     pub fn send_from(&self, text: &str, to: SocketAddr, from: IpAddr) -> io::Result<()> {
         let line = format!("{text}\n");
         let slices = [io::IoSlice::new(line.as_bytes())];
@@ -139,7 +140,7 @@ impl RawSocket {
         }
     }
 
-    /// Sends one line to each address with one `sendmmsg()`. Returns the number of sent messages.
+    /// Sends `text` and a line end to each address with one `sendmmsg()`. Returns the number of sent messages.
     pub fn send_all(&self, text: &str, to: &[SocketAddr]) -> io::Result<usize> {
         let line = format!("{text}\n");
         let slices = vec![[io::IoSlice::new(line.as_bytes())]; to.len()];
@@ -149,7 +150,7 @@ impl RawSocket {
         Ok(sent.count())
     }
 
-    /// `recvfrom()`: waits for up to 512 bytes.
+    /// `recvfrom()` of up to 512 bytes. Fails with `EAGAIN` if nothing arrives within the time limit.
     pub fn receive(&self) -> io::Result<Datagram> {
         let mut bytes = [0; 512];
         let (length, _, source) = recvfrom(&self.0, &mut bytes, RecvFlags::empty())?;
@@ -157,17 +158,17 @@ impl RawSocket {
         Ok(Datagram { text: String::from_utf8_lossy(text).trim_end().to_owned(), source: source.map(internet).transpose()? })
     }
 
-    /// `getpeername()`
+    /// `getpeername()`: fails if the socket has no peer.
     pub fn peer(&self) -> io::Result<SocketAddr> {
         getpeername(&self.0)?.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), internet)
     }
 
-    /// `getsockname()`
+    /// `getsockname()`: port 0 if the socket is not bound.
     pub fn local(&self) -> io::Result<SocketAddr> {
         internet(getsockname(&self.0)?)
     }
 
-    /// Closes the socket with a reset, so that no `TIME_WAIT` stays and tests can make many connections.
+    /// Closes the socket. A TCP connection is reset, so that no `TIME_WAIT` stays and tests can make many connections.
     pub fn reset(self) -> io::Result<()> {
         Ok(set_socket_linger(&self.0, Some(Duration::ZERO))?)
     }

@@ -1,6 +1,6 @@
-//! A client process in a pod or on the node. A test controls its sockets, one system call at a time.
+//! A client process in a pod or on the node. A test makes the process open and use sockets, one system call at a time.
 //!
-//! The process runs [`crate::pod_process`], and dropping the handle kills it.
+//! The process runs [`crate::pod_process`]. Dropping the handle kills the process.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,15 +16,15 @@ use crate::pod_process::{Reply, Request};
 use crate::pod_socket::{Datagram, Domain};
 use crate::world::{Group, Pod, World, program};
 
-/// The result of a system call in the process.
+/// The result of a system call in a [`Process`].
 pub type Met<T> = Result<T, Failure>;
 
-/// The name of a system call's error, for example `ECONNREFUSED`, or a description of a failure of the process itself.
+/// The name of a system call's error, for example `ECONNREFUSED`. If the process itself failed, a description of that failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(String);
 
 impl Failure {
-    /// A failure with this error name, to compare with.
+    /// A failure with this error name, which a test compares with the result of a call.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self(name.to_owned())
@@ -73,7 +73,7 @@ impl Process {
         Ok(Self { child: RefCell::new(child), pipes: RefCell::new((stdin, stdout)) })
     }
 
-    /// The process id.
+    /// The id of the client process, for example for `/proc`.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.borrow().id()
@@ -124,7 +124,7 @@ impl Drop for Process {
     }
 }
 
-/// A socket of a [`Process`]; dropping it closes the socket there.
+/// A socket of a [`Process`]. Dropping this closes the socket in the process.
 pub struct Socket<'a> {
     process: &'a Process,
     number: u32,
@@ -182,7 +182,8 @@ impl<'a> Socket<'a> {
         if let Reply::Count(count) = reply { Ok(count) } else { Err(unexpected(&reply)) }
     }
 
-    /// Waits for a reply. The text is the server's pod and port, for example `pod-a 8080/TCP`; the source is the kernel's.
+    /// Waits for a reply. `text` is the server's pod and port, for example `pod-a 8080/TCP`; `source` is the address that
+    /// `recvfrom()` returned.
     pub fn receive(&self) -> Met<Datagram> {
         let reply = self.process.request(&Request::Receive(self.number))?;
         let Reply::Datagram(Datagram { text, source }) = reply else { return Err(unexpected(&reply)) };
@@ -195,7 +196,7 @@ impl<'a> Socket<'a> {
         Ok(self.receive()?.text)
     }
 
-    /// Sends a request to the address, and waits for a reply as [`Self::receive`] does.
+    /// Sends a request to the address with `sendto()`, and waits for a reply as [`Self::receive`] does.
     pub fn ask_at(&self, address: SocketAddr) -> Met<Datagram> {
         self.send_to(address)?;
         self.receive()
@@ -224,7 +225,7 @@ impl<'a> Socket<'a> {
 
 impl Drop for Socket<'_> {
     fn drop(&mut self) {
-        // This fails only if the process has ended, which closed the socket too.
+        // An error needs no handling: it usually means that the process has ended, which also closed the socket.
         drop(self.process.request(&Request::Close(self.number)));
     }
 }

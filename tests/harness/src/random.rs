@@ -1,11 +1,11 @@
 //! A small generator of random numbers (xorshift): the same seed gives the same sequence.
 
-/// The state of the generator.
+/// The state of the generator, which is never 0.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator at the start of the seed's sequence.
+    /// A generator at the start of the seed's sequence. Seeds 0 and 1 have the same sequence.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         // xorshift with the state 0 only gives zeroes.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
-/// Prints counts and measurements of a test.
+/// Prints counts and measurements of a test, after the word `figures:`.
 pub fn figures(text: impl Display) {
     print_line(&format!("figures: {text}"));
 }

@@ -1,4 +1,4 @@
-//! Memory and processor time of a process, from `/proc`.
+//! Reads memory and processor time of a process from `/proc`.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use procfs::process::Process;
 use serde::Serialize;
 
-/// Memory and processor time of a process.
+/// Memory and processor time of a process. Sizes are rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -15,12 +15,12 @@ pub struct Usage {
     pub peak: u64,
     /// Current resident set, in MiB.
     pub resident: u64,
-    /// Processor time in user space and in the kernel.
+    /// Processor time since the start of the process, in user space and in the kernel.
     pub processor: Duration,
 }
 
 impl Usage {
-    /// Reads the usage of a running process, by its process id.
+    /// Reads the usage of a running process, by its process id. Fails if the process has ended.
     pub fn of(process: u32) -> Result<Self> {
         let process = Process::new(process.cast_signed()).with_context(|| format!("there is no process {process}"))?;
         let (status, stat) = (process.status()?, process.stat()?);

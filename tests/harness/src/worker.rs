@@ -15,7 +15,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `portmap-pod` in a pod with these arguments, and waits until it prints that it is ready.
+    /// Starts `portmap-pod` in a pod with these arguments. Waits for its first line, which reports that it is ready, or for its
+    /// end.
     pub fn start(pod: &Pod, arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut command = pod.command(program::find("portmap-pod")?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -26,7 +27,8 @@ impl Worker {
         Ok(Self { child, stdout })
     }
 
-    /// Closes standard input, waits for the end of the process and returns its results, one per line of JSON.
+    /// Closes standard input, waits for the end of the process and returns its results, one per line of JSON. Fails unless its
+    /// exit code is 0.
     pub fn finish<T: DeserializeOwned>(&mut self) -> Result<Vec<T>> {
         drop(self.child.stdin.take());
         let lines = self.stdout.by_ref().lines();

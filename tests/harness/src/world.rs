@@ -1,4 +1,5 @@
-//! A "world": a node, pods and clients as network namespaces on one Linux machine, and a cgroup to attach portmap to.
+//! A "world" simulates a part of a cluster: a node, pods and clients as network namespaces on one Linux machine. It has cgroups
+//! to which tests attach portmap.
 //!
 //! ```text
 //!  pod-a                pod-b               client            network namespaces, one address of each family
@@ -7,10 +8,11 @@
 //!                  node: bridge 10.244.0.1                    a network namespace
 //! ```
 //!
-//! A world has no route off the machine, and pods have routes to each other only. So a connection to an address that portmap
-//! should have translated fails at once with `ENETUNREACH`. The host's network namespace, routes, sysctls and existing cgroups are
-//! not changed: the processes run in a new child cgroup ([`Group`]). Dropping the last handle removes the world. [`World::sweep`]
-//! removes the worlds of killed processes. All names begin with `portmap-<pid>-`.
+//! A world has no route off the machine, and at first pods have routes to each other and to the node only. So a connection to
+//! an address that portmap should have translated fails at once with `ENETUNREACH`. The host's network namespace, routes,
+//! sysctls and existing cgroups are not changed: the processes run in new child cgroups ([`Group`]). Dropping the last handle
+//! removes the world. [`World::sweep`] removes the worlds of killed processes. The names of its namespaces, cgroups and
+//! directories begin with `portmap-<pid>-`.
 
 mod bpffs;
 mod cgroup;
@@ -45,7 +47,8 @@ pub use server::Server;
 
 const BRIDGE: &str = "pods";
 
-/// A node with addresses for 253 pods and clients. Clones, pods and clients share it; dropping the last of them removes it.
+/// A node with addresses for 253 pods and clients. Clones, pods and clients share it. Dropping the last of them removes
+/// everything.
 #[derive(Clone)]
 pub struct World {
     shared: Arc<Shared>,
@@ -63,7 +66,8 @@ struct Shared {
 }
 
 impl World {
-    /// Makes an empty world with the kernel's address families. `name` becomes part of all names, for people who debug it.
+    /// Makes a node without pods, with addresses of the families that the kernel supports. `name` becomes part of all names, as
+    /// a help for debugging.
     pub fn new(name: &str) -> Result<Self> {
         Self::of(name, Families::here())
     }
@@ -107,7 +111,7 @@ impl World {
         self.pod(name)
     }
 
-    /// A command that runs in the node's network namespace, outside of the cgroup that portmap is attached to.
+    /// A command that runs in the node's network namespace, in a cgroup without portmap.
     ///
     /// This is for programs of the node, such as the agent. Dropping the world kills them.
     #[must_use]
@@ -115,7 +119,7 @@ impl World {
         self.command_in(Group::Clean, program)
     }
 
-    /// As [`Self::command`], in the given group.
+    /// As [`Self::command`], but in the cgroup `group`.
     #[must_use]
     pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
         self.shared.cgroups.command(group, &self.shared.node, program.as_ref())
@@ -128,7 +132,7 @@ impl World {
         self.shared.node.enter()
     }
 
-    /// Starts a server of the node that replies with the name `node`. Dropping the result ends it.
+    /// Starts a server on the node that replies with the name `node`. It listens on these ports. Dropping the result kills it.
     pub fn serve(&self, listens: &[Listen]) -> Result<Server> {
         let mut command = self.command(program::find("portmap-pod")?);
         command.args(server::serve("node", self.shared.families, listens));
@@ -140,7 +144,7 @@ impl World {
         self.shared.node.ip(script)
     }
 
-    /// The cgroup directory of a group.
+    /// The directory of this cgroup in the mounted cgroup v2 tree.
     #[must_use]
     pub fn cgroup(&self, group: Group) -> PathBuf {
         self.shared.cgroups.directory(group)
@@ -152,25 +156,25 @@ impl World {
         self.shared.pins.directory()
     }
 
-    /// A temporary directory for manifests and logs. The servers of the pods log there.
+    /// A temporary directory for manifests and for the logs of agent and servers. Dropping the world removes it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.shared.directory.path()
     }
 
-    /// The path of the node's network namespace.
+    /// The path of the node's network namespace, for example for `nsenter --net`.
     #[must_use]
     pub fn namespace(&self) -> &Path {
         self.shared.node.path()
     }
 
-    /// The node's IPv4 address in the pods' network.
+    /// The node's IPv4 address in the pods' network, 10.244.0.1. It exists only if the world has IPv4.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(NODE)
     }
 
-    /// The node's IPv6 address in the pods' network.
+    /// The node's IPv6 address in the pods' network, `fd00:10:244::1`. It exists only if the world has IPv6.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(NODE)
@@ -178,7 +182,7 @@ impl World {
 }
 
 impl Shared {
-    /// The log file of the servers with this name.
+    /// The log file of the servers of the pod `name`, or of the node.
     fn log(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.log"))
     }

@@ -1,4 +1,5 @@
-//! `portmap-pod`: the program that runs in the pods and clients of a world, as a server or as a client.
+//! `portmap-pod`: the program that tests run in network namespaces of pods, of clients and of the node, as a server or as a
+//! client.
 
 #![forbid(unsafe_code)]
 

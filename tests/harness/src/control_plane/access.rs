@@ -29,7 +29,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// The server on `port` of loopback. The file `certificate` has its certificate, and last the certificate of the authority.
+    /// The server on `port` of 127.0.0.1. `certificate` is a PEM file whose last certificate is that of the authority.
     pub(super) fn new(port: u16, certificate: &Path) -> Result<Self> {
         let chain = fs::read_to_string(certificate).with_context(|| format!("failed to read {}", certificate.display()))?;
         let authority =
@@ -37,7 +37,7 @@ impl Access {
         Ok(Self { url: format!("https://127.0.0.1:{port}"), authority: chain[authority..].to_owned() })
     }
 
-    /// The same server under another URL.
+    /// The same server and authority, with another URL.
     pub(super) fn by(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
@@ -55,7 +55,7 @@ impl Access {
         })
     }
 
-    /// Writes a kubeconfig into `directory` and returns its path.
+    /// Writes a kubeconfig into `directory` and returns its path, which depends on `user`.
     pub(super) fn write_kubeconfig(&self, directory: &Path, user: &str, token: &str) -> Result<PathBuf> {
         let path = directory.join(format!("kubeconfig-{}", user.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
         fs::write(&path, self.kubeconfig(user, token).to_string())
@@ -63,7 +63,7 @@ impl Access {
         Ok(path)
     }
 
-    /// Writes a kubeconfig that reads the token from a file at every use.
+    /// Writes a kubeconfig that has the path of the token file instead of a token. Clients read the file again from time to time.
     pub(super) fn write_token_file_kubeconfig(&self, file: &TokenFile, user: &str) -> Result<()> {
         let mut kubeconfig = self.kubeconfig(user, "");
         kubeconfig["users"][0]["user"] = json!({"tokenFile": file.path});
@@ -71,18 +71,18 @@ impl Access {
             .with_context(|| format!("failed to write {}", file.kubeconfig.display()))
     }
 
-    /// The configuration of a client with this token.
+    /// The configuration of a client with this token. Fails if the generated kubeconfig is invalid.
     pub(super) async fn config(&self, user: &str, token: &str) -> Result<Config> {
         let kubeconfig: Kubeconfig =
             serde_json::from_value(self.kubeconfig(user, token)).context("failed to parse the generated kubeconfig")?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        // kube takes the proxy from the environment; loopback needs none.
+        // The kube crate takes an HTTP proxy from the environment; loopback needs none.
         config.proxy_url = None;
         Ok(config)
     }
 }
 
-/// Fails unless a server answers `path` (one segment, such as `readyz`) with success.
+/// Sends a GET of `path` (one segment, such as `readyz`), and fails unless the response is a success.
 pub(super) async fn check(config: &Config, path: &str) -> Result<()> {
     let client = Client::try_from(config.clone()).context("failed to make a client")?;
     let request = core::Request::new("").get(path, &GetParams::default())?;

@@ -61,7 +61,7 @@ impl Program {
     }
 }
 
-/// The programs of a control plane. Builds each that is missing or was built from another `go.mod`.
+/// The programs of a control plane. Builds each program that is missing or was built from another `go.mod`.
 pub fn binaries() -> Result<Binaries> {
     Ok(Binaries {
         etcd: binary(Program::Etcd)?,
@@ -70,7 +70,7 @@ pub fn binaries() -> Result<Binaries> {
     })
 }
 
-/// One program. Builds it if it is missing or was built from another `go.mod`.
+/// The path of one program. Builds it if it is missing or was built from another `go.mod`.
 pub fn binary(program: Program) -> Result<PathBuf> {
     let directory = output_directory();
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
@@ -95,7 +95,7 @@ fn output_directory() -> PathBuf {
     workspace.join(target).join("control-plane")
 }
 
-/// Takes the lock of the build. Dropping the file releases it.
+/// Waits for the lock that serializes builds. Dropping the file releases it.
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
     let locked = match file.try_lock() {
@@ -132,7 +132,7 @@ fn build(program: Program, output: &Path, go_mod: &str) -> Result<()> {
     let mut go = Command::new("go");
     go.current_dir(module()).env("CGO_ENABLED", "0").env("GOWORK", "off");
     if std::env::var_os("GOTOOLCHAIN").is_none() {
-        // Distributions disable toolchain downloads, but go.mod may require a newer Go than theirs.
+        // Some distributions disable toolchain downloads, but go.mod may require a newer Go than theirs.
         go.env("GOTOOLCHAIN", "auto");
     }
     go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", &linker_flags(go_mod)?, "-o"]);

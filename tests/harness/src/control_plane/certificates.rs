@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::flags::Files;
 
-/// Removes the certificate and its key. Keeps a copy of the first key, which also signs service-account tokens.
+/// Removes the certificate and its key. Keeps a copy of the first key, which continues to sign service-account tokens.
 pub(super) fn forget(files: &Files<'_>) -> Result<()> {
     if !files.first_key().exists() {
         fs::copy(files.key(), files.first_key()).context("failed to keep the API server's key")?;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
-/// Number of log lines in an error.
+/// Number of log lines in an error message.
 const TAIL_LINES: usize = 25;
 
 /// A running program. Dropping this kills it; if this process dies first, the kernel kills it (parent-death signal).
@@ -45,7 +45,7 @@ impl Component {
         Ok(Self { name, child, log })
     }
 
-    /// Repeats `probe` until it succeeds. After the time limit, the error has the end of the program's log.
+    /// Repeats `probe` until it succeeds. Fails with the end of the program's log after the time limit, or if the program ends.
     pub(super) async fn ready<T>(&mut self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
@@ -75,7 +75,8 @@ impl Component {
         format!("its log ends with:\n{}", tail(&String::from_utf8_lossy(&log)))
     }
 
-    /// Sends a signal to the running program. Only this handle waits for the child, so its process id cannot belong to another.
+    /// Sends a signal to the running program. Only this handle waits for the child, so no other process can have its process
+    /// id.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
         self.check_alive()?;
         let pid = i32::try_from(self.child.id()).context("the process id does not fit into 32 bits")?;
@@ -110,14 +111,14 @@ type SpawnRequest = (Command, Sender<io::Result<Child>>);
 /// Starts a command from a thread that lives as long as this process.
 ///
 /// The kernel sends the parent-death signal when the *thread* that started the child ends, and a test's thread ends early. The
-/// thread is in the network namespace of the first caller, and so are all its children.
+/// new thread stays in the network namespace of the first caller, and all its children start there.
 fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
     static SPAWNER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests, queue) = mpsc::channel::<SpawnRequest>();
         thread::spawn(move || {
             for (mut command, reply) in queue {
-                // If the caller has gone, the child runs until this process ends.
+                // If nobody waits for the child any more, it runs until this process ends.
                 reply.send(command.spawn()).ok();
             }
         });

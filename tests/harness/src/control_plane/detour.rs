@@ -15,14 +15,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Selects requests, and the response that they get instead of the API server's.
+/// A selection of requests, and the response that they get instead of the API server's.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// A substring of the path and query of the selected requests.
     pub of: &'static str,
     /// The status of the response.
     pub status: StatusCode,
-    /// The value of the header `Retry-After`, in seconds.
+    /// The value of the header `Retry-After`, in seconds; `None` for a response without it.
     pub retry_after: Option<u32>,
 }
 
@@ -39,7 +39,7 @@ struct Inner {
     refusal: Mutex<Option<Refusal>>,
     /// Number of refused requests since the last change of `refusal`.
     refused: Mutex<usize>,
-    /// Ends the responses in progress.
+    /// Notified to end the responses in progress.
     breaks: Notify,
 }
 
@@ -57,7 +57,7 @@ impl Detour {
         Ok(Self { address, inner, server })
     }
 
-    /// The URL for clients of the API server.
+    /// The proxy's URL, `http://127.0.0.1:<port>`, which clients use instead of the API server's.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

@@ -7,15 +7,16 @@ use anyhow::{Context, Result};
 
 /// Address ranges of Services, IPv4 and IPv6.
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
-/// Advertised address of the API server. It is not used, but a loopback address is refused; this one is for documentation (RFC 5737).
+/// Advertised address of the API server, which no client uses. The API server refuses a loopback address; this one is for
+/// documentation (RFC 5737).
 const ADVERTISED: &str = "192.0.2.1";
 
-/// The directory of one control plane.
+/// The directory of one control plane, and the paths of its files.
 #[derive(Debug)]
 pub(super) struct Files<'a>(pub(super) &'a Path);
 
 impl Files<'_> {
-    /// The Unix socket of etcd. Another process could take a free TCP port before etcd binds it.
+    /// The Unix socket of etcd. Not a TCP port, because another process could take a free port before etcd binds it.
     pub(super) fn etcd_socket(&self) -> PathBuf {
         self.0.join("etcd.sock")
     }
@@ -25,17 +26,19 @@ impl Files<'_> {
         self.0.join("certificates/apiserver.crt")
     }
 
-    /// The TLS key that the API server makes at its start. The key also signs service-account tokens, and a restart keeps it.
+    /// The TLS key that the API server makes if there is none; a restart keeps it. It also signs service-account tokens, until
+    /// [`Self::first_key`] exists.
     pub(super) fn key(&self) -> PathBuf {
         self.0.join("certificates/apiserver.key")
     }
 
-    /// A copy of the first TLS key, which exists after a renewal of the certificate. It continues to sign tokens.
+    /// A copy of the first TLS key, which exists after a renewal of the certificate. From then on it signs service-account
+    /// tokens.
     pub(super) fn first_key(&self) -> PathBuf {
         self.0.join("first.key")
     }
 
-    /// Writes the file of static tokens. It has one token, that of an administrator.
+    /// Writes the file of static tokens. It has one token, that of a user with all permissions.
     pub(super) fn write_tokens(&self, admin: &str) -> Result<()> {
         fs::write(self.0.join("tokens.csv"), format!("{admin},admin,admin,system:masters\n"))
             .context("failed to write the file of static tokens")

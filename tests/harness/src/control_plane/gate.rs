@@ -11,14 +11,15 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// The handling of new connections. A change of mode ends the existing connections.
+/// The handling of connections. Setting [`Self::Silent`] also makes existing connections silent. Setting another mode, or the
+/// same again, resets existing connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Connections are forwarded to the API server.
+    /// New connections are forwarded to the API server.
     Open,
-    /// Connections are reset.
+    /// New connections are reset.
     Reset,
-    /// Connections are accepted and stay open, but carry no data, as after a firewall lost its state.
+    /// Connections stay open, but carry no data, as after a firewall lost its state.
     Silent,
 }
 
@@ -31,14 +32,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts a proxy on a free port of loopback.
+    /// Starts a proxy on a free port of 127.0.0.1, before the API server at `server`.
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("failed to listen on 127.0.0.1")?;
         Self::serve(listener, server)
     }
 
-    /// As [`Self::start`], on an address and port of a world's node. The connection to the server starts in this process's own
-    /// network namespace.
+    /// As [`Self::start`], but listens on an address and port of the world's node. The connection to the server starts in this
+    /// process's own network namespace.
     pub fn start_on_node(world: &World, address: SocketAddr, server: SocketAddr) -> Result<Self> {
         // The listening socket stays in the network namespace of the node, in which it is made.
         let listen = || {
@@ -57,13 +58,13 @@ impl Gate {
         Ok(Self { address, mode, task })
     }
 
-    /// The URL for clients of the API server.
+    /// The proxy's URL, `https://<address>:<port>`, which clients use instead of the API server's.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Sets the mode. Silent connections stay silent until the next change of mode, which resets them.
+    /// Sets the mode. Silent connections stay silent until another mode is set, which resets them.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -85,7 +86,7 @@ async fn handle(mut client: TcpStream, server: SocketAddr, mut mode: watch::Rece
     let initial_mode = *mode.borrow_and_update();
     if initial_mode == Mode::Open {
         tokio::select! {
-            // Both connections close when this ends, so client and server notice.
+            // Both connections close when `forward` ends, so client and server notice.
             _ = forward(&mut client, server) => return,
             _ = mode.changed() => {}
         }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 /// Number of concurrent requests.
 const CONNECTIONS: usize = 8;
 
-/// Creates objects in an existing namespace, in any order.
+/// Creates objects in an existing namespace, in any order. Fails at the first object that the API server refuses.
 pub async fn create_all<K>(client: &Client, namespace: &str, objects: impl Iterator<Item = K>) -> Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,

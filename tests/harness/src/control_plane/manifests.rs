@@ -47,7 +47,7 @@ pub async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Parameters of a server-side apply that takes over the fields it sets, and that refuses unknown fields.
+/// Parameters of a server-side apply. It takes over fields of other managers, and refuses unknown fields.
 pub(super) fn strict_apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force().validation_strict()
 }

@@ -13,7 +13,7 @@ use super::manifests::strict_apply;
 pub use super::manifests::{apply_yaml, ensure_namespace};
 pub use super::watch::{await_objects, await_slices};
 
-/// A running Pod.
+/// The properties of a running Pod, for [`apply_pod`].
 #[derive(Clone, Copy, Debug)]
 pub struct PodSpec<'a> {
     /// The Pod's namespace, which is created if it does not exist.
@@ -28,7 +28,7 @@ pub struct PodSpec<'a> {
     pub ips: &'a [IpAddr],
     /// Name, number and protocol (`TCP`, `UDP`, `SCTP`) of the container's ports; a name may be empty.
     pub ports: &'a [(&'a str, u16, &'a str)],
-    /// The result of the readiness probe.
+    /// The Pod's condition `Ready`.
     pub ready: Readiness,
 }
 
@@ -55,7 +55,7 @@ pub async fn create_node(client: &Client, name: &str, internal_ips: &[IpAddr]) -
     Ok(())
 }
 
-/// Creates a running Pod, or changes the labels, addresses and readiness of an existing Pod.
+/// Creates a running Pod, or changes the labels, addresses and readiness of an existing Pod. Creates a missing namespace.
 pub async fn apply_pod(client: &Client, pod: PodSpec<'_>) -> Result<()> {
     ensure_namespace(client, pod.namespace).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.namespace);
@@ -72,7 +72,7 @@ pub async fn apply_pod(client: &Client, pod: PodSpec<'_>) -> Result<()> {
     patch_status(&pods, pod.name, &status).await
 }
 
-/// Sets the condition `Ready` of a Pod.
+/// Sets the condition `Ready` of an existing Pod.
 pub async fn set_ready(client: &Client, namespace: &str, name: &str, ready: Readiness) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     patch_status(&pods, name, &json!({"status": {"conditions": conditions(ready)}})).await
@@ -121,7 +121,8 @@ fn conditions(ready: Readiness) -> Value {
     json!([{"type": "Ready", "status": status}])
 }
 
-/// Patches the status of a Pod. A merge patch keeps the fields that it does not name; an apply would remove those set before.
+/// Patches the status of a Pod. A merge patch keeps the fields that it does not name; an apply would remove those that were
+/// applied before.
 async fn patch_status(pods: &Api<Pod>, name: &str, status: &Value) -> Result<()> {
     let patched = pods.patch_status(name, &strict_merge(), &Patch::Merge(status)).await;
     patched.with_context(|| format!("failed to set the status of the Pod {name}"))?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{Context, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt};
 
-/// A reserved port, held by a socket that is bound but never listens.
+/// A reserved port, held by a socket that is bound but never listens. Dropping this releases the port.
 ///
 /// A program that sets `SO_REUSEPORT` (Kubernetes: `--permit-port-sharing`) can still listen on the port, and gets all its
 /// connections. So parallel tests never take each other's port, even between a kill and a restart.
@@ -26,7 +26,7 @@ impl Port {
         Ok(Self { number: address.port(), _socket: socket })
     }
 
-    /// The port's number.
+    /// The number that the kernel chose.
     pub(super) fn number(&self) -> u16 {
         self.number
     }

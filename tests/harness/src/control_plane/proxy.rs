@@ -14,7 +14,7 @@ use super::component::Component;
 pub struct Proxy(Component);
 
 impl Proxy {
-    /// Builds kube-proxy if needed and starts it. Does not wait until it has written its rules.
+    /// Builds kube-proxy if needed and starts it. Does not wait until kube-proxy has written its rules.
     pub(super) fn start(home: &Path, kubeconfig: &Path, node: &str) -> Result<Self> {
         let program = binary(Program::Proxy)?;
         let path = home.join("kube-proxy.yaml");
@@ -22,13 +22,13 @@ impl Proxy {
         Component::spawn("kube-proxy", &program, &[format!("--config={}", path.display())], home).map(Self)
     }
 
-    /// Fails with the end of kube-proxy's log if it has ended.
+    /// Fails with the end of kube-proxy's log if kube-proxy has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         self.0.check_alive()
     }
 }
 
-/// The configuration file. It is JSON, which every YAML parser reads.
+/// The text of the configuration file. It is JSON, which every YAML parser reads.
 fn configuration(kubeconfig: &Path, node: &str) -> String {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -38,7 +38,7 @@ fn configuration(kubeconfig: &Path, node: &str) -> String {
         "mode": "nftables",
         // The shortest delay between two synchronizations, because tests wait for every change.
         "nftables": {"minSyncPeriod": "10ms"},
-        // Clients behind the interfaces `pod…` of a world are pods of the node.
+        // The interfaces `pod…` of a test's node lead to its pods. Their connections count as connections of this node's pods.
         "detectLocalMode": "InterfaceNamePrefix",
         "detectLocal": {"interfaceNamePrefix": "pod"},
         "healthzBindAddress": "127.0.0.1:10256",

@@ -39,7 +39,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Makes a volume with these contents.
+    /// Makes the directory of a volume with these contents, in version 1.
     pub(super) fn new(api_port: u16, contents: &Contents<'_>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("portmap-service-account-").tempdir()?;
         let mut volume = Self { directory, api_port, version: 0 };
@@ -50,7 +50,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Replaces all files atomically.
+    /// Writes the contents as a new version, and replaces all files at the same moment.
     pub(super) fn replace(&mut self, contents: &Contents<'_>) -> Result<()> {
         self.version += 1;
         let version = format!("..{}", self.version);
@@ -64,7 +64,7 @@ impl Volume {
         fs::rename(next, self.path().join(DATA)).context("failed to replace the volume's current version")
     }
 
-    /// Reads the current token.
+    /// Reads the token of the current version.
     pub fn token(&self) -> Result<String> {
         fs::read_to_string(self.path().join(TOKEN)).context("failed to read the volume's token")
     }

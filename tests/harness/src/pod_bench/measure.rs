@@ -1,4 +1,4 @@
-//! Times socket calls in blocks. Each block runs in the cgroup of its arm. `statistics` computes the figures afterwards.
+//! Times socket calls in blocks. Each block runs in the cgroup of its [`Arm`]. `statistics` computes the figures afterwards.
 
 use std::fs;
 use std::io;
@@ -12,20 +12,21 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 
 use super::{Arm, Plan, Work};
 
-/// Time limit for a reply. After it the measurement fails.
+/// Time limit for the reply to a datagram. After it the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Measures the three arms, in any order.
+/// Measures blocks of calls, of any [`Arm`] in any order.
 pub(super) struct Arms<'p> {
     plan: &'p Plan,
-    /// Counter that selects the next address of the plan.
+    /// Counter that selects one of the arm's addresses in the plan.
     turn: usize,
 }
 
 /// The state that all samples of one block share.
 struct Block {
     arm: Arm,
-    /// The reused socket of [`Work::UdpUnconnected`]. It belongs to the cgroup in which it was made.
+    /// The socket that all calls of [`Work::UdpUnconnected`] share; `None` for other calls. It belongs to the cgroup in which
+    /// it was made.
     datagrams: Option<UdpSocket>,
 }
 
@@ -34,7 +35,8 @@ impl<'p> Arms<'p> {
         Self { plan, turn: 0 }
     }
 
-    /// Measures one block: the times in nanoseconds, in the order of the calls.
+    /// Measures one block of calls. Returns their times in nanoseconds, in the order of the calls; calls of the warm-up are
+    /// left out.
     pub(super) fn block(&mut self, arm: Arm) -> Result<Vec<u32>> {
         enter(match arm {
             Arm::Clean => &self.plan.cgroup_clean,
@@ -67,7 +69,7 @@ impl<'p> Arms<'p> {
         Ok(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX))
     }
 
-    /// The next address of this arm.
+    /// The arm's address that `turn` selects. Fails if the plan has no address for this arm.
     fn address(&self, arm: Arm) -> io::Result<SocketAddr> {
         let addresses = match arm {
             Arm::Clean | Arm::Miss => &self.plan.direct,
@@ -122,7 +124,7 @@ fn time_getpeername(address: SocketAddr) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// A bound UDP socket of the address's family.
+/// A UDP socket that is bound to a free port, in the family of `address`. Receiving has a time limit.
 fn datagram_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Distribution of times in nanoseconds. Percentiles use the nearest rank, so each is one of the measured times.
+/// Distribution of times in nanoseconds; 0 without times. Percentiles use the nearest rank, so each is one of the measured
+/// times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// The 50th percentile (median).
@@ -34,17 +35,18 @@ fn mean(times: &[u32]) -> u32 {
     u32::try_from(sum / count).unwrap_or(u32::MAX)
 }
 
-/// One arm compared with the clean arm. Each figure is the median over the rounds, so that one disturbed round has little effect.
+/// Times of one arm divided by the times of the arm without portmap (`clean`). Each figure is the median over the rounds, so
+/// that one disturbed round has little effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratios {
-    /// Ratio of the medians.
+    /// Ratio of the median times.
     pub p50: f64,
     /// Ratio of the 99th percentiles.
     pub p99: f64,
 }
 
 impl Ratios {
-    /// `arm` / `base`, round by round.
+    /// Divides the percentiles of `arm` by those of `base`, round by round. A base of 0 ns counts as 1 ns.
     pub(super) fn between(arm: &[Spread], base: &[Spread]) -> Self {
         let ratio = |percentile: fn(&Spread) -> u32| {
             let pairs = arm.iter().zip(base);

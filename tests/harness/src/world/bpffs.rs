@@ -1,4 +1,5 @@
-//! The world's directory on the bpffs. This module chooses the path and removes the directory; the agent creates it.
+//! The bpffs directory of a [`World`](super::World). This module chooses the path and removes the directory; the agent creates
+//! it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -14,7 +15,7 @@ use super::identity::Identity;
 /// The usual mount point of the bpffs.
 pub(super) const MOUNT: &str = "/sys/fs/bpf";
 
-/// The path of the world's directory. Dropping this removes the directory if it exists.
+/// The path of the directory. Dropping this removes the directory if it exists.
 pub(super) struct Pins(PathBuf);
 
 impl Pins {

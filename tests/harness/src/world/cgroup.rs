@@ -1,7 +1,7 @@
-//! The world's cgroups in the cgroup v2 tree, and commands that run in them.
+//! The cgroups of a [`World`](super::World) in the cgroup v2 tree, and commands that run in them.
 //!
-//! The world's cgroup is a direct child of the root cgroup, independent of this process's own cgroup. The root is not changed
-//! otherwise.
+//! Each world has one child of the root cgroup, with one child for each [`Group`]. They do not depend on this process's own
+//! cgroup. The root cgroup is not changed otherwise.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,10 +18,10 @@ use nix::unistd::Pid;
 use super::identity::Identity;
 use super::namespace::Namespace;
 
-/// Time limit for killed processes to end.
+/// Time limit for killed processes to end, after which a removal fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The cgroups of a world.
+/// One of the two cgroups in which a world's processes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// For clients of Services. Agents attach portmap to this cgroup.
@@ -41,7 +41,7 @@ impl Group {
     }
 }
 
-/// The world's cgroup. Dropping this kills its processes and removes it.
+/// The parent of the cgroups of a world. Dropping this kills their processes and removes them.
 pub(super) struct Cgroups(PathBuf);
 
 impl Cgroups {
@@ -57,7 +57,7 @@ impl Cgroups {
         self.0.join(group.name())
     }
 
-    /// A command that runs in the group and in the network namespace.
+    /// A command that runs a program in the cgroup `group` and in the network namespace.
     ///
     /// `ip netns exec` would hide the cgroup mount, so `nsenter` is used. Each step uses `exec`: the child is the program itself.
     pub(super) fn command(&self, group: Group, namespace: &Namespace, program: &Path) -> Command {

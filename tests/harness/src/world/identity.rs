@@ -20,7 +20,7 @@ impl Identity {
         Ok(Self(format!("{PREFIX}{}-{number}-{name}", process::id())))
     }
 
-    /// The name of one of several parts of the same kind, for example of a pod's network namespace.
+    /// The name of a part of the world, for example of the network namespace of the pod `name`.
     pub(super) fn member(&self, name: &str) -> String {
         format!("{self}-{name}")
     }
@@ -32,7 +32,8 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Fails if a name cannot be part of file names. A bpffs does not allow dots.
+/// Fails unless a name has 1 to 63 lower case letters, digits and `-`. It becomes part of file names, and a bpffs allows no
+/// dots.
 pub(super) fn check(name: &str) -> Result<()> {
     let fits = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     ensure!(
@@ -42,7 +43,8 @@ pub(super) fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the name belongs to a world whose process has ended. A zombie has ended: it has no `/proc/<pid>/exe`.
+/// Whether the name is that of a world whose process has ended. A zombie has ended: it has no `/proc/<pid>/exe`. Other names
+/// give false.
 pub(super) fn is_orphan(name: &str) -> bool {
     creator(name).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
 }

@@ -22,7 +22,8 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace whose loopback interface is up. IPv6 is disabled, or its addresses are usable at once (no DAD).
+    /// Makes a namespace whose loopback interface is up. IPv6 is disabled for [`Families::V4`]. Otherwise IPv6 addresses are
+    /// usable at once, without duplicate address detection.
     pub(super) fn create(name: String, families: Families) -> Result<Self> {
         ip(&[], &format!("netns add {name}"))?;
         let namespace = Self { path: Path::new(DIRECTORY).join(&name), name };
@@ -56,7 +57,7 @@ impl Namespace {
             .with_context(|| format!("failed to enter the network namespace {}", self.name))
     }
 
-    /// Writes sysctls below `net/` from a thread in the namespace, because `/proc/sys/net` shows the caller's namespace.
+    /// Writes sysctls below `net/` from a thread in the namespace, because `/proc/sys/net` shows the namespace of the thread.
     pub(super) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
         let write = || {
             self.enter()?;

@@ -1,4 +1,4 @@
-//! Pods and clients. Each has a network namespace with an address of each family, connected to the node's bridge.
+//! Pods and clients. Each has a network namespace with an address of each family of its world, connected to the node's bridge.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -48,31 +48,32 @@ impl Pod {
         &self.name
     }
 
-    /// The pod's address in 10.244.0.0/24.
+    /// The pod's address in 10.244.0.0/24. It exists only if the world has IPv4.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(self.host)
     }
 
-    /// The pod's address in `fd00:10:244::/64`.
+    /// The pod's address in `fd00:10:244::/64`. It exists only if the world has IPv6.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(self.host)
     }
 
-    /// The path of the pod's network namespace.
+    /// The path of the pod's network namespace, for example for `nsenter --net`.
     #[must_use]
     pub fn namespace(&self) -> &Path {
         self.namespace.path()
     }
 
-    /// Starts a server on these ports, in all families of the world. The ports are open when this returns.
+    /// Starts a server on these ports, in all address families of the world. The ports are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
         let command = self.command_in(Group::Clean, program::find("portmap-pod")?);
         self.start(command, &serve(&self.name, self.shared.families, listens))
     }
 
-    /// As [`Self::serve`], on processor 0 with `SCHED_BATCH`, so that the server does not preempt the client that woke it.
+    /// As [`Self::serve`], on processor 0 with `SCHED_BATCH`. A client on processor 0 is then not preempted by the server that
+    /// it wakes.
     ///
     /// A preemption or a wake-up on another processor would take more time than everything else in a `connect()`.
     pub fn serve_in_turn(&mut self, listens: &[Listen]) -> Result<()> {
@@ -89,7 +90,7 @@ impl Pod {
         self.start(command, &arguments)
     }
 
-    /// A command that runs its first argument as a program on processor 0, outside of the cgroup that portmap is attached to.
+    /// A command that runs its first argument as a program in the pod, on processor 0, in the cgroup without portmap.
     pub fn command_on_first_processor(&self) -> Command {
         let mut command = self.command_in(Group::Clean, "taskset");
         command.args(["--cpu-list", "0"]);
@@ -115,7 +116,7 @@ impl Pod {
         self.command_in(Group::Clients, program)
     }
 
-    /// As [`Self::command`], in the given group.
+    /// As [`Self::command`], but in the cgroup `group`.
     #[must_use]
     pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
         self.shared.cgroups.command(group, &self.namespace, program.as_ref())
@@ -138,10 +139,11 @@ impl Pod {
         self.namespace.ip(script)
     }
 
-    /// Adds default routes through the node, as pods of a real node have them.
+    /// Adds default routes through the node, as pods of a real node have them. At first a pod has no default route.
     ///
-    /// The node has no route for such packets and replies with an ICMP error. The error arrives while `connect()` holds the
-    /// socket, so the kernel only records it. The caller waits for the next SYN: one second, or seven if ICMP is rate limited.
+    /// The node has no route to addresses outside of its pods' network, and answers with an ICMP error. The error arrives while
+    /// `connect()` holds the socket's lock, so the kernel only records it. The caller waits for the next SYN: one second, or
+    /// seven if ICMP is rate limited.
     pub fn route_through_node(&self) -> Result<()> {
         let [v4, v6] = [ipv4(NODE).to_string(), ipv6(NODE).to_string()].map(|node| format!("route add default via {node}"));
         self.namespace.ip(&self.shared.families.script(v4, v6))

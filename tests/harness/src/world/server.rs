@@ -11,7 +11,7 @@ use super::families::Families;
 use crate::listen::Listen;
 use crate::pod_server::READY;
 
-/// A running server. Dropping this kills it. It also ends with this process, because its standard input is a pipe from here.
+/// A running server. Dropping this kills it. It also ends with this process, which holds the other end of its standard input.
 ///
 /// `PR_SET_PDEATHSIG` is not used: it acts when the starting *thread* ends, and a world may outlive the thread that made it.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Server {
     }
 }
 
-/// The arguments of `portmap-pod serve` for this name and these ports, in all families of the world.
+/// The arguments of `portmap-pod serve` for this name and these ports. The server listens in all given families.
 pub(super) fn serve(name: &str, families: Families, listens: &[Listen]) -> Vec<String> {
     let mut arguments = ["serve", "--name", name].map(str::to_owned).to_vec();
     if families == Families::V4 {

@@ -1,4 +1,4 @@
-//! Compiles the BPF programs, which `portmap::datapath::load` embeds.
+//! Compiles the BPF programs of portmap-ebpf. The modules of `portmap::datapath` embed the ELF objects.
 
 use std::{env, fs, path::Path};
 
@@ -11,7 +11,7 @@ use object::{
 
 const TOOLCHAIN: &str = "PORTMAP_BPF_TOOLCHAIN";
 
-/// The binaries of portmap-ebpf: the ELF objects with the BPF programs.
+/// The binaries of portmap-ebpf. Each becomes an ELF object with BPF programs in OUT_DIR.
 const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 
 fn main() -> Result<()> {
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// Removes the debug sections, several megabytes. The linker has converted them to BTF already.
+/// Removes the debug sections of an ELF object, several megabytes. The linker has already converted them to BTF.
 fn strip(path: &Path) -> Result<()> {
     let data = fs::read(path)?;
     let mut object = Builder::read(&*data)?;
@@ -36,7 +36,7 @@ fn strip(path: &Path) -> Result<()> {
         section.delete |= name.starts_with(".debug") || name.starts_with(".rel.debug");
     }
     object.delete_orphans();
-    // The linker writes section names into the symbol string table. The writer needs a table of their own.
+    // The linker writes the names of sections into the table of symbol names. The writer needs a separate table for them.
     let names = object.sections.add();
     names.name = ".shstrtab".into();
     names.sh_type = SHT_STRTAB;

@@ -19,7 +19,7 @@ use portmap::{maps::pin::Pins, model::event::Wanted};
 /// The exit code of the answers "no" and "unhealthy".
 const NO: u8 = 1;
 
-/// The exit code of a failure to answer. Code 2, for wrong usage, comes from clap.
+/// The exit code of a subcommand that failed. Code 2, for wrong usage, comes from clap.
 const FAILURE: u8 = 3;
 
 /// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect()
@@ -114,7 +114,7 @@ impl ObjectArguments {
     }
 }
 
-/// Runs the subcommand. Prints a failure on standard error, and returns the exit code.
+/// Runs the subcommand, and returns its exit code. Prints a failure on standard error, unless standard output was closed.
 pub fn run(cli: Cli) -> ExitCode {
     output::log_to_stderr(cli.verbose);
     let result = match cli.command {

@@ -1,6 +1,7 @@
-//! Hash maps and sets with a fast hash function, for names and addresses. Their order differs from run to run.
+//! Hash maps and sets with a fast hash function. The order of their entries differs from run to run.
 //!
-//! Each map is one block of memory. Large temporary collections use them too, because the nodes of a B-tree fragment the heap.
+//! The entries of each map are in one block of memory. Large temporary collections use these types too, because the nodes of
+//! a B-tree fragment the heap.
 
 /// A hash map with the fast hash function.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// The texts of an error and its causes, joined by colons. Causes whose text is already included are skipped: many libraries
-/// repeat the text of the cause.
+/// The texts of an error and its causes, joined by colons. A cause is skipped if the text already includes its text: many
+/// libraries repeat the text of the cause.
 pub fn of_error(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,3 +1,3 @@
-//! The rows that `portmap resolve` and `portmap services` show.
+//! The rows that `portmap resolve` and `portmap services` show: one row per frontend.
 
 pub mod table;

@@ -15,8 +15,9 @@ pub mod routes;
 pub mod sock_diag;
 pub mod uptime;
 
-/// The `SO_PRIORITY` of sockets that the eBPF programs leave untranslated; the agent sets it on its connections to the API server.
+/// The `SO_PRIORITY` of sockets whose connections the eBPF programs do not translate. The agent sets it for its untranslated
+/// connections to the API server.
 ///
-/// The programs compare it in the host's network namespace only. It is the same in every version, because the programs of an earlier
-/// agent may still be attached. No queueing discipline uses this number as its handle by default.
+/// The programs compare it in the host's network namespace only. All versions of portmap have the same number, because the
+/// programs of an earlier agent may still be attached. No queueing discipline uses this number as its handle by default.
 pub const OWN_PRIORITY: u32 = u32::from_be_bytes(*b"pmap");

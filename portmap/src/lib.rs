@@ -10,25 +10,25 @@ pub mod kernel;
 pub mod model;
 
 // The stages, in the order in which an event passes through them.
-// 1. Objects as events.
+// 1. Lists and watches objects, and sends events.
 pub mod source;
 
-// 2. The latest version of each object.
+// 2. Keeps the latest version of each object.
 pub mod store;
 
-// 3. The desired table.
+// 3. Derives the desired table from the objects.
 pub mod resolve;
 
-// 4. The writes from the installed to the desired table.
+// 4. Plans the writes that turn the installed table into the desired table.
 pub mod plan;
 
-// 5. The writes, carried out.
+// 5. Makes the writes of a plan, in their order.
 pub mod apply;
 
-// 6. The kernel's maps.
+// 6. Reads and writes the kernel's maps.
 pub mod maps;
 
-// The agent, the BPF programs, the HTTP servers, and the data of the subcommands.
+// Around the stages: the agent's loop, the BPF programs, the data of the subcommands, and the HTTP servers.
 pub mod agent;
 pub mod datapath;
 pub mod inspect;

@@ -1,4 +1,4 @@
-//! The `portmap` command. `cli` has its arguments and subcommands.
+//! The `portmap` command. The module `cli` has its arguments and subcommands.
 #![forbid(unsafe_code)]
 
 mod cli;

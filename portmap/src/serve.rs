@@ -21,8 +21,8 @@ use listen::ListenAddress;
 pub use metrics::{Metrics, SyncKind};
 pub use published::{Published, ServiceHealth};
 
-/// The most open connections: of each server of `--healthz-bind-address` and `--metrics-bind-address`, and of all servers of
-/// `healthCheckNodePort`s together.
+/// The most connections that are open at once: of each server of `--healthz-bind-address` and `--metrics-bind-address`, and
+/// of all servers of `healthCheckNodePort`s together.
 const CONNECTIONS: usize = 64;
 
 /// The addresses of the servers. [`EVERYWHERE`] includes the addresses of IPv4.
@@ -30,11 +30,11 @@ const CONNECTIONS: usize = 64;
 pub struct Addresses {
     /// The addresses of `/healthz`, `/livez` and `/readyz`.
     pub health: Vec<SocketAddr>,
-    /// The address of `/metrics`; none: no server.
+    /// The address of `/metrics` and `/proxyMode`; none: no server.
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until the agent's loop ends. An address in use is tried again until it is free.
+/// Runs all servers until the agent's loop ends. A server that cannot listen tries again until it can.
 pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<Metrics>) -> Result<()> {
     let Addresses { health, metrics: metrics_at } = addresses;
     let health_router = probes::router(published.clone(), metrics.clone());

@@ -1,4 +1,5 @@
-//! `portmap cleanup`: removes all pins of portmap, and nothing else. The kernel then frees the programs and maps.
+//! `portmap cleanup`: removes all pins of portmap and their directories, and nothing else. The kernel frees a program or map
+//! when no process holds it any more.
 
 use std::process::ExitCode;
 

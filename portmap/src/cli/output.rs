@@ -23,7 +23,7 @@ pub enum Format {
     Yaml,
 }
 
-/// Prints frontends as a table, JSON or YAML.
+/// Prints frontends as a table, JSON or YAML on standard output.
 pub fn print_rows(rows: &[Row], format: Format) -> Result<()> {
     if print_data(&rows, format)? {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn print_rows(rows: &[Row], format: Format) -> Result<()> {
     print_table(&table)
 }
 
-/// The most backends that a table shows per frontend; JSON and YAML have all.
+/// The most backends per frontend that a table shows; JSON and YAML show all.
 const SHOWN: usize = 4;
 
 fn backends(row: &Row) -> String {
@@ -127,12 +127,12 @@ fn message(label: &str, color: &str, text: &str) {
     }
 }
 
-/// Whether the reader of standard output has closed it, as `head` does. This is no failure.
+/// Whether a write failed because the reader of standard output has closed it, as `head` does. This is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Sends the log to standard error. `RUST_LOG` overrides the level of `verbosity` (the number of `-v`).
+/// Sends the log to standard error. `verbosity` (the number of `-v`) sets the level, unless `RUST_LOG` sets it.
 pub fn log_to_stderr(verbosity: u8) {
     let level = match verbosity {
         0 => "info,kube=off,tower=off",

@@ -19,13 +19,13 @@ use tracing_subscriber::{
 /// The time in which an equal text is written once.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// The number of remembered texts above which old texts are forgotten.
+/// The number of remembered texts from which on texts older than [`PERIOD`] are forgotten.
 const MANY: usize = 1024;
 
-/// The target of records from the `log` crate: the programs' log, which has another limit.
+/// The target of records from the `log` crate: the log of the BPF programs, which has a limit of its own.
 const LOG_CRATE: &str = "log";
 
-/// A format of log lines that holds back repeated warnings and errors.
+/// A format of log lines that leaves out repeated warnings and errors, and counts them.
 pub struct Limited<F> {
     format: F,
     texts: Mutex<Texts>,
@@ -67,7 +67,7 @@ where
 }
 
 impl Texts {
-    /// The number of repeats that were held back if the text is to be written now; none if it is held back.
+    /// The number of repeats that were left out, if the text is to be written now; none if it is left out, too.
     fn admit(&mut self, text: String, now: Instant) -> Option<u64> {
         let is_recent = |written: Instant| now.duration_since(written) < PERIOD;
         if self.0.len() >= MANY {
@@ -86,7 +86,7 @@ impl Texts {
     }
 }
 
-/// The text of an event.
+/// All fields of an event as one text, by which repeats are recognized.
 struct Text(String);
 
 impl Visit for Text {

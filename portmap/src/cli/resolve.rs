@@ -56,7 +56,7 @@ fn resolve_all(objects: Vec<Object>, wanted: &Wanted, warnings: &mut Vec<String>
     for event in manifests::listed(objects) {
         desired.apply(event);
     }
-    // The log lines of an agent are printed as warnings of this command below.
+    // The resolver's log lines are suppressed, because the same texts are printed below as warnings.
     tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
     warnings.extend(desired.skipped().map(ToString::to_string));
     let table = desired.table();

@@ -94,7 +94,7 @@ struct Life {
     compare_interval: u64,
 }
 
-/// A listening address, or none.
+/// A listening address; `None` for the argument `none`.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
 
@@ -105,7 +105,8 @@ fn bind_address(text: &str) -> Result<Bind, String> {
     }
 }
 
-/// Parses a range of ClusterIPs. Too wide a range is refused, because calls to all its unused addresses are dropped.
+/// Parses a range of ClusterIPs. Refuses a range that is too wide, because calls to all unused addresses of the range are
+/// dropped.
 fn service_cidr(text: &str) -> Result<IpNet, String> {
     let range: IpNet = text.parse().map_err(|_| "expected ADDRESS/BITS".to_owned())?;
     object::checked_cidr(range)

@@ -1,6 +1,6 @@
-//! `portmap status`: the checks, the notes and their texts, from the pinned links and maps.
+//! `portmap status`: reads the pinned links and maps, and prints checks, notes, and the used entries of the maps.
 //!
-//! The agent records its part in STATE, and the programs count in TOTALS.
+//! The agent records its state in the map STATE; the BPF programs count in the map TOTALS.
 
 use std::process::ExitCode;
 
@@ -64,7 +64,7 @@ fn print_table(health: &Health) -> Result<()> {
     output::print_table(&maps)
 }
 
-/// The answer of `portmap status`. Its JSON has these fields in camelCase.
+/// The output of `portmap status`. Its JSON and YAML have these fields in camelCase.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Health {
@@ -78,10 +78,10 @@ struct Health {
     maps: Vec<Fullness>,
 }
 
-/// One check.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 struct Check {
-    /// The subject: `programs`, `agent`, `source`, `synced` or `room`.
+    /// The name of the check: `programs`, `agent`, `source`, `synced` or `room`.
     name: &'static str,
     /// Whether the check succeeded.
     fine: bool,
@@ -89,7 +89,7 @@ struct Check {
     text: String,
 }
 
-/// Runs the checks. Fails if the pins cannot be read. The cost depends on the entries of AFFINITY only.
+/// Runs the checks. Fails if the pins cannot be read. The duration grows only with the entries of AFFINITY, which are counted.
 fn check(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
@@ -133,7 +133,7 @@ fn agent(state: &State, is_running: bool) -> Check {
     Check { name: "agent", fine: is_running, text }
 }
 
-/// The watches, which fail if the API server is unreachable or refuses the agent.
+/// Checks the agent's watches. A watch fails if the API server is unreachable, or refuses the agent's request.
 fn source(state: &State, is_running: bool) -> Check {
     let silent_on = encode::kinds_of(state.silent_on);
     let text = if !is_running {
@@ -182,7 +182,7 @@ fn notes(totals: &Totals, state: &State, affinity_clients: u32) -> Vec<String> {
     notes
 }
 
-/// The missing features of the kernel, and a missing Node.
+/// Notes about missing features of the kernel, and about a missing Node object.
 fn missing(state: &State) -> Vec<String> {
     let mut notes = Vec::new();
     if state.flags & SETS_ERRORS == 0 {
@@ -200,7 +200,7 @@ fn missing(state: &State) -> Vec<String> {
     notes
 }
 
-/// The counts of the agent's conflicts, faults, repairs and unknown namespaces, each with its text.
+/// The numbers that the agent records in STATE, each with its text: conflicts, faults, repairs and unknown namespaces.
 fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
     [
         (
@@ -216,7 +216,7 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
     ]
 }
 
-/// The counts of events in the programs, each with its text.
+/// The numbers of events that the BPF programs count, each with its text.
 fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
     let Totals {
         forwarded: _,
@@ -251,14 +251,15 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
     ]
 }
 
-/// The used and available entries of each map: according to STATE, and a count of AFFINITY, which the programs fill.
+/// The used entries and the capacity of each map. STATE has the numbers of the maps that the agent fills; the programs fill
+/// AFFINITY.
 fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Fullness> {
     let of_agent = MEASURED.into_iter().zip(state.used);
     let all = of_agent.chain([("AFFINITY", affinity_clients)]);
     all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
 }
 
-/// The time since a moment in the largest unit of which at least two have passed. `moment`: seconds since boot.
+/// The time since `moment` (seconds since boot), in the largest unit of which at least two have passed, or in seconds.
 fn ago(moment: u64) -> String {
     let elapsed = uptime::now().as_secs().saturating_sub(moment);
     match elapsed {

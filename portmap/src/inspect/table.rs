@@ -1,4 +1,5 @@
-//! The rows of `portmap resolve` and `portmap services`: a stable JSON contract, which `cli/output.rs` also prints as a table.
+//! The rows of `portmap resolve` and `portmap services`. Their JSON is a stable contract; `cli/output.rs` also prints them
+//! as a table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,32 +30,33 @@ pub struct Row {
     pub port: String,
     /// The kind of address: `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
     pub kind: &'static str,
-    /// The treatment of calls from this node: `forward`, `refuse` or `drop`.
+    /// The treatment of calls from this node: `forward`, `refuse` or `drop`. `leave` only for an entry that another program
+    /// changed.
     pub action: &'static str,
-    /// The backends for clients on this node, sorted as texts; empty for `refuse` and `drop`.
+    /// The backends for clients on this node, sorted as texts; empty unless `action` is `forward`.
     pub backends: Vec<String>,
     /// The timeout of session affinity in seconds; none without session affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity_seconds: Option<u32>,
-    /// The source ranges of a load balancer's address; none if all clients are admitted.
+    /// The source ranges of a load balancer's address; none for other kinds of addresses, and if all clients are admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ranges: Option<Vec<String>>,
-    /// The backends or the treatment for clients outside the node; none if equal to those on the node.
+    /// The backends or the treatment for clients outside the node; none if equal to the treatment of clients on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_backends: Option<External>,
 }
 
-/// The treatment of clients outside the node. JSON: a list of backends, or the string `refuse` or `drop`.
+/// The treatment of clients outside the node. JSON: a list of backends, or the string of the action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum External {
     /// Forward to one of these backends.
     Backends(Vec<String>),
-    /// Refuse or drop the call.
+    /// Another action: `refuse` or `drop`, as in [`Row::action`].
     Action(&'static str),
 }
 
-/// The rows of the desired table, in order.
+/// The rows of the desired table, in the order of the frontends.
 pub fn of_desired(desired: &Desired) -> Vec<Row> {
     desired.entries().map(|(spec, entry)| of_entry(&spec, &entry)).collect()
 }
@@ -71,8 +73,8 @@ fn of_entry(spec: &FrontendSpec, entry: &Entry) -> Row {
     )
 }
 
-/// The rows of the kernel's maps, in order. A node port is one row for all its addresses. Entries that the agent would not
-/// write are left out, because the agent repairs them.
+/// The rows of the kernel's maps, in the order of the frontends. A node port is one row per address family, for all its
+/// addresses. Frontends without a service entry, a name or valid backends are left out, because the agent repairs them.
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
     let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
     let mut rows = BTreeMap::new();
@@ -105,14 +107,15 @@ fn ranges_of(id: u64, items: &BTreeSet<Item>) -> Vec<String> {
     ranges.collect()
 }
 
-/// The action (`forward`, `refuse`, `drop` or `leave`) for some clients, and the backends of `forward`.
+/// The treatment of clients inside or outside of the node: the action (`forward`, `refuse`, `drop` or `leave`), and the
+/// backends of `forward`.
 #[derive(PartialEq, Eq)]
 struct Treatment {
     action: &'static str,
     backends: Vec<String>,
 }
 
-/// The treatment of clients inside and outside of the node.
+/// The two treatments of a frontend: for clients inside and for clients outside of the node.
 struct Treatments {
     inside: Treatment,
     outside: Treatment,

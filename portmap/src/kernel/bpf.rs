@@ -1,4 +1,4 @@
-//! Commands of `bpf(2)` that aya has no call for: about existing links, iterators over a map, and batches of entries.
+//! Commands of `bpf(2)` that aya has no call for: for pins of any kind, existing links, iterators, and batches of entries.
 
 use std::{
     ffi::CString,
@@ -17,7 +17,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
 /// The kernel's error for a command that a type of map lacks. The headers of user space do not define it.
 const ENOTSUPP: i32 = 524;
 
-/// The number of entries that are read by one call. It must exceed the entries of any bucket of a hash map.
+/// The most entries that one call reads. It must exceed the number of entries in any bucket of a hash map.
 const BATCH: usize = 4_096;
 
 /// The cgroup and the program of a link.
@@ -112,7 +112,8 @@ pub fn iterate(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Resu
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A file that runs an iterator once: over the entries of its map, or over the sockets of the thread's network namespace.
+/// Opens a file. Reading it to its end runs the iterator once: over the entries of its map, or over the sockets of the
+/// thread's network namespace.
 pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed();
     attr.iter_create.link_fd = link.as_raw_fd().cast_unsigned();
@@ -121,7 +122,8 @@ pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Counts the entries of a hash map, by [`BATCH`] entries per call. `key` and `value` are their sizes in bytes.
+/// Counts the entries of a hash map, at most [`BATCH`] entries per call. `key` and `value` are the sizes of a key and a
+/// value in bytes.
 pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u32> {
     let (mut keys, mut values) = (vec![0_u8; key * BATCH], vec![0_u8; value * BATCH]);
     let (mut position, mut entries) = (None::<u32>, 0);
@@ -139,7 +141,7 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
         let count = unsafe { attr.batch.count };
         match read {
             Ok(_) => entries += count,
-            // The last batch.
+            // ENOENT: this was the last batch.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries + count),
             Err(error) => return Err(error),
         }
@@ -147,7 +149,7 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
     }
 }
 
-/// Writes entries into a hash map or trie, with one call. Present keys get the new values.
+/// Writes entries into a hash map or trie, with one call. Keys that exist get the new values.
 ///
 /// Fails with `Unsupported`, before any write, on kernels without the call: before 5.6 for hash maps, before 5.13 for tries.
 pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
@@ -165,7 +167,7 @@ pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &
     }
 }
 
-/// Reads a value from the bytes that a program wrote. Missing bytes are zeroes.
+/// Reads a value from the bytes that a BPF program wrote. Missing bytes become zeroes, and surplus bytes are ignored.
 pub fn value_of<T: Pod>(bytes: &[u8]) -> T {
     // SAFETY: any bytes are a valid value of a `Pod`.
     let mut value: T = unsafe { mem::zeroed() };

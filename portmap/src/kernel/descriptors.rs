@@ -1,6 +1,7 @@
-//! The limit of open files (`RLIMIT_NOFILE`), and the descriptors that are reserved for the agent's own work.
+//! The limit of open files (`RLIMIT_NOFILE`), and the file descriptors that are reserved for the agent's own work.
 //!
-//! The kernel assigns the lowest free number. So a new descriptor near the limit means that all lower ones are in use.
+//! The kernel assigns the lowest free number. So a new descriptor with a number near the limit means that all lower numbers
+//! are in use.
 
 use std::os::fd::{AsFd, AsRawFd as _};
 
@@ -12,13 +13,14 @@ const CONNECTION_RESERVE: u64 = 64;
 /// The number of descriptors that listening sockets leave free, for connections and for the agent's own work.
 const LISTENER_RESERVE: u64 = 256;
 
-/// The most watched namespaces. A watch keeps its namespace alive until a survey finds no process in it.
+/// The most network namespaces that the agent watches for changes of addresses and routes. A watch keeps its namespace alive
+/// until no process is found in it.
 const WATCHED: u64 = 256;
 
-/// The divisor of the limit of descriptors that gives the share of watches.
+/// Watches of network namespaces use at most the limit of open files divided by this number.
 const WATCH_SHARE: u64 = 8;
 
-/// The use of a descriptor that must leave the reserve free.
+/// The use of a new descriptor. Each use leaves some descriptors free (its reserve).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// A connection to an HTTP server.
@@ -38,15 +40,15 @@ pub fn raise_limit() {
     }
 }
 
-/// Whether a new descriptor belongs to the reserve that this use must leave free.
+/// Whether the number of a new descriptor is in the reserve that this use must leave free.
 pub fn is_reserved(descriptor: impl AsFd, purpose: Use) -> bool {
-    // Read each time, because other processes may change the limit (prlimit).
+    // The limit is read each time, because other processes may change it (prlimit).
     let limit = limit();
     let number = u64::try_from(descriptor.as_fd().as_raw_fd()).unwrap_or_default();
     number >= limit.saturating_sub(kept_free(limit, purpose))
 }
 
-/// The number of network namespaces that may be watched, with one descriptor each.
+/// The most network namespaces that may be watched under the present limit, with one descriptor each.
 pub fn watched_namespaces() -> usize {
     usize::try_from((limit() / WATCH_SHARE).min(WATCHED)).unwrap_or_default()
 }
@@ -55,7 +57,8 @@ fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The number of descriptors that a use must leave free: less under a low limit, so that each use keeps a share.
+/// The number of descriptors that a use must leave free. It is smaller under a low limit, so that each use gets some
+/// descriptors.
 fn kept_free(limit: u64, purpose: Use) -> u64 {
     match purpose {
         Use::Connection => CONNECTION_RESERVE.min(limit / 4),

@@ -1,4 +1,5 @@
-//! Shortage of file descriptors or memory. A shortage passes, so an operation that failed for it is tried again.
+//! Errors that are caused by a shortage of file descriptors or memory. A shortage passes, so the failed operation is tried
+//! again.
 
 use std::{
     error::Error,
@@ -10,7 +11,7 @@ use std::{
 use anyhow::Result;
 use aya::maps::MapError;
 
-/// The time between two tries.
+/// The time between two attempts of an operation that failed for a shortage.
 pub const PAUSE: Duration = Duration::from_millis(500);
 
 /// The shortest time between two log lines about shortages.
@@ -46,7 +47,7 @@ fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
     matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Logs a shortage and turns it into success, for a caller that tries again later. Returns other errors.
+/// Logs an error that a shortage caused, and turns it into success, for a caller that tries again later. Returns other errors.
 pub fn wait_out(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if is_exhausted(&error) => {
@@ -68,7 +69,8 @@ pub async fn persist<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) 
     }
 }
 
-/// Logs a failure for a shortage, at most every ten seconds, with the number of failures that were held back.
+/// Logs an error that a shortage caused. All callers together log at most one such error every ten seconds, with the number
+/// of those not logged.
 pub fn report(error: &anyhow::Error) {
     let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     if log.last.is_some_and(|last| last.elapsed() < PERIOD) {

@@ -1,4 +1,4 @@
-//! The network namespaces of this host: namespaces of processes, and namespaces that are bound to a name.
+//! The network namespaces of this host: those of its processes, and those that are bound to a name.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use nix::{
 
 use super::addresses;
 
-/// The directories of named namespaces: of iproute2 and most runtimes, and of Docker.
+/// The directories of named namespaces: the first for iproute2 and most runtimes, the second for Docker.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// The path of this process's network namespace.
@@ -57,7 +57,7 @@ pub struct Namespace {
     file: File,
 }
 
-/// Permission to change the thread's network namespace: nothing else runs on the thread.
+/// Permission to change the thread's network namespace. It exists only on threads that do nothing else.
 pub struct Traveller(PhantomData<*const ()>);
 
 impl From<&Metadata> for Id {
@@ -66,12 +66,13 @@ impl From<&Metadata> for Id {
     }
 }
 
-/// All namespaces of processes and names, each once, ordered by id. None is opened.
+/// The namespaces of all processes and names, each once, ordered by id. None is opened. Namespaces that the agent has no
+/// permission to examine are missing.
 pub fn holders() -> Result<Vec<NamespaceHolder>> {
     let own = own()?;
     let mut found: BTreeMap<Id, Vec<PathBuf>> = BTreeMap::new();
     for path in candidates()? {
-        // The process may have ended, and the name may have lost its namespace.
+        // The process may have ended, the name may have lost its namespace, or the agent lacks `CAP_SYS_PTRACE`.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         let id = Id::from(&metadata);
         if id.device == own.device {
@@ -84,12 +85,13 @@ pub fn holders() -> Result<Vec<NamespaceHolder>> {
     Ok(found.into_iter().map(|(id, paths)| NamespaceHolder { id, paths }).collect())
 }
 
-/// All namespaces of processes and names, each once. They are opened one by one, because the limit of open files may be lower.
+/// The namespaces of [`holders`], opened one by one, because their number may exceed the limit of open files. Namespaces
+/// that are gone meanwhile are skipped.
 pub fn all() -> Result<impl Iterator<Item = Result<Namespace>>> {
     Ok(holders()?.into_iter().filter_map(|holder| holder.open().transpose()))
 }
 
-/// The network namespace of this process.
+/// The id of this process's network namespace.
 pub fn own() -> Result<Id> {
     Ok(Id::from(&fs::metadata(OWN).context("failed to read the own network namespace")?))
 }
@@ -118,7 +120,8 @@ fn candidates() -> Result<Vec<PathBuf>> {
 }
 
 impl NamespaceHolder {
-    /// Opens the namespace; none if no path leads to it any more. Fails for lack of descriptors or memory.
+    /// Opens the namespace; none if no path leads to it any more, or none may be opened. Fails only for lack of descriptors
+    /// or memory.
     pub fn open(&self) -> Result<Option<Namespace>> {
         for path in &self.paths {
             match File::open(path) {
@@ -157,7 +160,8 @@ impl Namespace {
         self.enter(cookie)
     }
 
-    /// Whether the namespace belongs to the user namespace of this process: only privileged processes create such namespaces.
+    /// Whether the namespace belongs to the user namespace of this process: only privileged processes create such
+    /// namespaces. False if this cannot be found out.
     pub fn is_of_own_users(&self) -> bool {
         // SAFETY: the file is open; the request takes no argument.
         let owner = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) };
@@ -171,13 +175,13 @@ impl Namespace {
     }
 }
 
-/// The addresses of the thread's network namespace that another host may see as a source: no loopback and no link-local
-/// address.
+/// The addresses of the thread's network namespace without loopback and link-local addresses: other hosts may see them as
+/// source addresses.
 pub fn global_addresses() -> Result<Vec<IpAddr>> {
     Ok(addresses::local()?.into_iter().filter(|address| is_global(*address)).collect())
 }
 
-/// The cookie of the thread's network namespace: its number in the programs. Kernel 5.14 and newer.
+/// The cookie of the thread's network namespace: the number by which BPF programs identify it. Kernel 5.14 and newer.
 pub fn cookie() -> Result<u64> {
     let socket =
         socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context("failed to open a socket")?;

@@ -1,6 +1,6 @@
-//! Notifications of rtnetlink: that links, addresses, routes or rules changed. Their content is not read.
+//! Notifications of rtnetlink about changes of links, addresses, routes or rules. Their content is not read.
 //!
-//! Users list the addresses, or ask for the routes, again after each notification.
+//! After each notification, callers list the addresses or ask for the routes again.
 
 use std::io;
 
@@ -10,7 +10,8 @@ use tokio::io::unix::AsyncFd;
 
 const FAILURE: &str = "failed to listen for changes of addresses and routes";
 
-/// Opens a socket for the notifications of these groups (a bit mask) in the thread's network namespace. It never blocks.
+/// Opens a non-blocking socket that receives the notifications of these groups (a bit mask), in the thread's network
+/// namespace.
 pub fn open(groups: u32) -> Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE).context("failed to open a netlink socket")?;
     socket.bind(&SocketAddr::new(0, groups)).context(FAILURE)?;
@@ -28,7 +29,8 @@ impl Notifications {
         Ok(Self(unsafe { AsyncFd::register(socket) }.context(FAILURE)?))
     }
 
-    /// Returns after a notification, and discards all that wait. A full socket buffer (ENOBUFS) counts as a notification.
+    /// Returns after a notification, and discards all notifications that have arrived. An overflow of the socket's buffer
+    /// (ENOBUFS) counts as a notification.
     pub async fn next(&self) -> Result<()> {
         let is_lost = |error: &io::Error| error.raw_os_error() == Some(libc::ENOBUFS);
         let mut guard = self.0.readable().await.context(FAILURE)?;

@@ -1,4 +1,4 @@
-//! The check of the agent's capabilities. `docs/security.md` lists the use of each.
+//! Checks the agent's capabilities. `docs/security.md` explains why the agent needs each of them.
 
 use anyhow::{Context, Result, ensure};
 use aya::util::KernelVersion;
@@ -16,10 +16,10 @@ const NEEDED: [Named; 3] =
 /// The capability that raises `RLIMIT_MEMLOCK` for the maps, on kernels where [`locks_memory`] is true.
 const FOR_MEMORY: Named = (CapabilitySet::SYS_RESOURCE, "CAP_SYS_RESOURCE");
 
-/// The capabilities to enter network namespaces of pods. The agent starts without them.
+/// The capabilities for entering network namespaces of pods. The agent also starts without them.
 const FOR_NAMESPACES: [Named; 2] = [(CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"), (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE")];
 
-/// Fails if a needed capability is missing, and logs missing capabilities for network namespaces.
+/// Fails if a needed capability is missing. Logs a warning if a capability for network namespaces is missing.
 pub fn check() -> Result<()> {
     let held = capabilities(None).context("failed to read the own capabilities")?.effective;
     let needed = needed(locks_memory());
@@ -45,7 +45,7 @@ fn needed(locks_memory: bool) -> Vec<Named> {
     NEEDED.into_iter().chain(locks_memory.then_some(FOR_MEMORY)).collect()
 }
 
-/// Whether maps count against a finite `RLIMIT_MEMLOCK`: on kernels before 5.11.
+/// Whether maps count against `RLIMIT_MEMLOCK` (on kernels before 5.11), and this limit is finite.
 fn locks_memory() -> bool {
     let is_old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0));
     is_old && getrlimit(Resource::Memlock).maximum.is_some()

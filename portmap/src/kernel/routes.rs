@@ -1,4 +1,4 @@
-//! The source address that the kernel chooses for a destination, and notifications of changes that affect the choice.
+//! The source address that the kernel chooses for a destination, and notifications of changes that may affect the choice.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,8 @@ impl Routes {
         Ok(Self(socket))
     }
 
-    /// The source address of an unbound socket that calls the destination; none if no route leads there.
+    /// The source address of an unbound socket that calls the destination. None if no route leads there, or the route names
+    /// no source.
     pub fn source(&self, destination: IpAddr) -> Result<Option<IpAddr>> {
         let mut message = NetlinkMessage::new(header(), RouteNetlinkMessage::GetRoute(question(destination)).into());
         message.finalize();
@@ -44,7 +45,7 @@ impl Routes {
         self.0.send(&bytes, 0).context("failed to ask for a route")?;
         let (answer, _) = self.0.recv_from_full().context("failed to ask for a route")?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).context("failed to read a route")?;
-        // The kernel answers with an error if there is no route, or if the route forbids or drops.
+        // The kernel answers with an error if there is no route, or if the route prohibits or drops the packets.
         let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = answer.payload else { return Ok(None) };
         Ok(source_of(&route))
     }

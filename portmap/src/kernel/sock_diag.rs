@@ -13,7 +13,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 
-/// The value that the kernel takes as any cookie (`INET_DIAG_NOCOOKIE`).
+/// The cookie that matches any socket (`INET_DIAG_NOCOOKIE`).
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
 /// Whether the kernel can destroy sockets (`CONFIG_INET_DIAG_DESTROY`).
@@ -26,7 +26,8 @@ pub fn is_supported() -> Result<bool> {
     }
 }
 
-/// Destroys connected UDP sockets, given by cookie and peer, that are still connected to that peer. Returns their number.
+/// Destroys UDP sockets that are still connected to the given peer. `sockets`: the peer of each socket, by the socket's
+/// cookie. Returns the number of destroyed sockets.
 pub fn destroy_udp(sockets: &BTreeMap<u64, SocketAddr>) -> Result<usize> {
     let mut netlink = open()?;
     let mut destroyed = 0;

@@ -1,6 +1,6 @@
-//! Time since boot (`CLOCK_BOOTTIME`). Used for every time stored in a map or on a socket, because both outlive the agent.
+//! The time since boot (`CLOCK_BOOTTIME`). All times in maps and on sockets are of this clock, because both outlive the agent.
 //!
-//! Nobody can set this clock.
+//! No program can set this clock.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The connections to the servers. Anybody may open them, so their number, duration and memory are limited.
+//! The connections to the HTTP servers. Any host may open them, so their number, duration and memory are limited.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 
 use crate::kernel::descriptors::{self, Use};
 
-/// The longest duration of a connection, until the end of the answer.
+/// The longest duration of a connection. Then it is closed, even before its answer is complete.
 const LIFETIME: Duration = Duration::from_secs(10);
 
 /// The size in bytes of a connection's buffers for requests and answers.
@@ -26,7 +26,7 @@ const BUFFER: usize = 16 * 1024;
 /// The connections of one server, or of several servers that share a limit.
 #[derive(Debug)]
 pub struct Connections {
-    /// The most open connections.
+    /// The most connections that are open at once.
     most: usize,
     open: Mutex<Open>,
 }
@@ -45,13 +45,14 @@ struct Connection {
 }
 
 impl Connections {
-    /// Starts without connections. `most`: the most open connections.
+    /// Starts without connections. `most`: the most connections that are open at once.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// Answers a request in a task. If the most connections are open, it first ends the oldest connection of the client with
-    /// the most connections: so no client can shut others out.
+    /// Answers the connection's request in a task. If the limit is reached, it first ends the oldest connection of the
+    /// client with the most connections: so no client can shut others out. Closes the connection if no descriptor outside of
+    /// the reserve is free.
     pub async fn answer(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) {
         let Ok(Some(mut stream)) = self.leave_reserve(stream).await else { return };
         while let Some(refused) = self.start(stream, client, router) {
@@ -60,7 +61,7 @@ impl Connections {
         }
     }
 
-    /// Answers a request in a task if there is room; otherwise returns the connection.
+    /// Answers the connection's request in a task if the limit is not reached; otherwise returns the connection.
     fn start(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) -> Option<TcpStream> {
         let mut open = self.lock();
         if open.connections.len() >= self.most {
@@ -77,7 +78,7 @@ impl Connections {
         None
     }
 
-    /// Ends a connection, and returns after its descriptor is closed.
+    /// Ends the connection that [`dispensable`] chooses, if any is open. Returns after its descriptor is closed.
     async fn end_one(&self) {
         let ended = {
             let mut open = self.lock();
@@ -91,7 +92,8 @@ impl Connections {
         }
     }
 
-    /// Moves the connection to a descriptor outside of the agent's reserve; none if all others are in use.
+    /// Moves the connection to a descriptor outside of the agent's reserve, if it is in the reserve; ends another connection
+    /// for that. None if no such descriptor is free.
     async fn leave_reserve(&self, stream: TcpStream) -> io::Result<Option<TcpStream>> {
         let is_reserved = |stream: &TcpStream| descriptors::is_reserved(stream, Use::Connection);
         if !is_reserved(&stream) {
@@ -115,12 +117,13 @@ async fn answer(stream: TcpStream, client: SocketAddr, router: Router) {
         router.clone().oneshot(request.map(Body::new))
     });
     let mut server = http1::Builder::new();
-    // A wait for further requests would need another deadline.
+    // One request per connection: a wait for further requests would need another deadline.
     server.keep_alive(false).max_buf_size(BUFFER);
     drop(timeout(LIFETIME, server.serve_connection(TokioIo::new(stream), service)).await);
 }
 
-/// The number of the connection to end: the oldest of the client with the most connections. `connections`: numbers and clients.
+/// The number of the connection to end: the oldest of the client with the most connections; `None` without connections.
+/// `connections`: numbers and clients.
 fn dispensable(connections: &[(u64, IpAddr)]) -> Option<u64> {
     let mut of_client: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
     for (number, client) in connections {

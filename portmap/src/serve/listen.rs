@@ -1,4 +1,4 @@
-//! Listening sockets: binding is tried again while an address is in use. Accepted connections go to [`Connections`].
+//! Listening sockets: an attempt to listen is repeated until it succeeds. Accepted connections go to [`Connections`].
 
 use std::{
     fmt, io,
@@ -31,11 +31,11 @@ pub const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 pub struct ListenAddress {
     /// The address and port; [`EVERYWHERE`] includes the addresses of IPv4.
     pub address: SocketAddr,
-    /// The flag that sets the address, if there is one.
+    /// The flag of `portmap run` that sets the address; none for a `healthCheckNodePort`.
     pub flag: Option<&'static str>,
 }
 
-/// The address and the remedy, as the end of a log line.
+/// The address, and the flag that changes it, as the end of a log line. Without a flag only the port.
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.flag {
@@ -45,8 +45,8 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Listens as soon as the address is free. Logs the first failure, and the success after it. `name`: the service in these
-/// lines.
+/// Listens on an address. Tries again every [`RETRY`] until it succeeds, and logs the first failure and a later success.
+/// `name`: the subject of these lines, in the plural.
 pub async fn bind(name: &str, address: ListenAddress) -> TcpListener {
     let mut is_logged = false;
     loop {

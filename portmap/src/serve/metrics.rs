@@ -32,7 +32,7 @@ use crate::{
 };
 use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
-/// A gauge in seconds; points in time are seconds since 1970.
+/// A gauge with a number of seconds; for a point in time, the seconds since 1970.
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics of the agent.
@@ -125,7 +125,7 @@ impl Metrics {
         }
     }
 
-    /// Records that all changes are in the tables.
+    /// Records that all received changes are in the tables.
     pub fn clear_pending(&self) {
         self.pending_services.set(0);
         self.pending_endpoints.set(0);
@@ -160,7 +160,7 @@ impl Metrics {
         self.repairs.inc_by(u64::try_from(writes).unwrap_or(u64::MAX));
     }
 
-    /// Sets the kinds of objects whose watch fails; none of them if `outage` is none.
+    /// Sets for each kind of objects whether its watch fails. No watch fails if `outage` is none.
     pub fn set_outage(&self, outage: Option<&Outage>) {
         for kind in ObjectKind::ALL {
             let is_failing = outage.is_some_and(|outage| outage.kinds.contains(&kind));
@@ -168,21 +168,22 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of service ports whose traffic policy requires a local endpoint, and that have endpoints only on other
-    /// nodes.
+    /// Sets the number of Service ports whose traffic policy requires a local endpoint, and that have endpoints only on
+    /// other nodes. `traffic_policy`: `internal` or `external`.
     pub fn set_lacking(&self, family: Family, traffic_policy: &'static str, count: usize) {
         let label = OfPolicy { ip_family: family.into(), traffic_policy };
         self.lacking.get_or_create(&label).set(gauge(count));
     }
 
-    /// Sets the numbers of frontends and of secondary entries without room, and of contested frontends.
+    /// Sets three numbers: frontends without room in the maps, secondary entries without room, and frontends that several
+    /// Services claim (`contested`).
     pub fn set_left_out(&self, left_out: usize, without_room: usize, contested: usize) {
         self.left_out.set(gauge(left_out));
         self.without_room.set(gauge(without_room));
         self.contested.set(gauge(contested));
     }
 
-    /// Sets the number of network namespaces that are missing in the maps of source ranges.
+    /// Sets the number of network namespaces that are missing in NAMESPACES or SOURCES, the maps for source ranges.
     pub fn set_namespaces_left_out(&self, count: u32) {
         self.namespaces_left_out.set(i64::from(count));
     }
@@ -209,7 +210,7 @@ impl Metrics {
             affinity_clients,
             affinity_over_share,
         } = *totals;
-        // The programs count, and the agent copies the counts.
+        // The programs count in the map TOTALS, and this copies their counts.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
         for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
             store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
@@ -238,7 +239,7 @@ impl Metrics {
         self.livez.get_or_create(&OfCode { code }).inc();
     }
 
-    /// The answer to `/metrics`, as `OpenMetrics` text.
+    /// The answer to `/metrics`, as `OpenMetrics` text; status 500 if the encoding fails.
     pub fn answer(&self) -> Response {
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

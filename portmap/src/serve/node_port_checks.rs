@@ -36,7 +36,7 @@ struct Name {
     name: String,
 }
 
-/// Keeps one server per `healthCheckNodePort`, until the agent's loop ends.
+/// Keeps one server per `healthCheckNodePort` of [`Published::checks`]. Fails when the agent's loop ends.
 pub async fn run(published: Arc<Published>) -> Result<()> {
     let mut checks = published.checks();
     let connections = Connections::new(CONNECTIONS);
@@ -88,7 +88,8 @@ fn answer(
     (status, headers, Json(body)).into_response()
 }
 
-/// The number of ready local endpoints of the client's address family; if the Service lacks that family, of the other.
+/// The number of ready local endpoints of the client's address family. If the Service lacks that family, the number of the
+/// other one.
 fn ready(counts: &PerFamily<Option<usize>>, client: IpAddr) -> usize {
     let asked = *counts.get(Family::of(client.to_canonical()));
     asked.or(counts.v4).or(counts.v6).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `/healthz` and `/livez`, with the answers of kube-proxy, and `/readyz`.
+//! The answers to the probes: `/healthz` and `/livez`, as kube-proxy answers them, and `/readyz`.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ struct HealthzAnswer {
     status: Families,
 }
 
-/// The health per address family. One loop writes both families, so both are equal.
+/// The health for each address family. The agent writes both families together, so both values are equal.
 #[derive(Serialize)]
 struct Families {
     #[serde(rename = "IPv4")]
@@ -41,7 +41,7 @@ struct FamilyHealth {
     healthy: bool,
 }
 
-/// The paths of `--healthz-bind-address`.
+/// The routes of the servers at `--healthz-bind-address`.
 pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
     let (live, ready, live_metrics) = (published.clone(), published.clone(), metrics.clone());
     Router::new()
@@ -66,7 +66,7 @@ pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
         .route("/readyz", get(move || async move { readiness(&ready) }))
 }
 
-/// The paths beside `/metrics`: `/healthz`, which always answers 200, and `/readyz`.
+/// The routes beside `/metrics`: `/healthz`, which always answers 200, and `/readyz`.
 pub fn plain_router(published: Arc<Published>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&published) }))
 }
@@ -76,7 +76,7 @@ fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
     let healthy = is_healthy && node_eligible != Some(false);
     let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
     let answer = HealthzAnswer {
-        // Some consumers compare the two times, so a healthy agent reports the current time.
+        // Some consumers compare `lastUpdated` with `currentTime`, so a healthy agent reports the current time in both.
         last_updated: if healthy { now } else { last_sync },
         current_time: now,
         node_eligible,

@@ -28,7 +28,7 @@ pub struct Published {
 
 #[derive(Debug)]
 struct Inner {
-    /// The time of the oldest change that is not in the tables; none if no change is pending.
+    /// The time since which some change is not in the tables; none if no change is pending.
     pending_since: Option<Instant>,
     last_sync: Timestamp,
     is_ready: bool,
@@ -53,7 +53,7 @@ impl Published {
         Self { inner: Mutex::new(inner), watches, checks: watch::Sender::new(BTreeMap::new()) }
     }
 
-    /// Records that a change is pending.
+    /// Records that a change is pending. The time of an earlier pending change stays.
     pub fn queued(&self) {
         self.lock().pending_since.get_or_insert_with(Instant::now);
     }
@@ -64,7 +64,7 @@ impl Published {
         (inner.pending_since, inner.last_sync, inner.is_ready) = (None, Timestamp::now(), true);
     }
 
-    /// Records that a write of the tables failed.
+    /// Records that a write of the tables failed, so the agent is not ready until [`Self::synced`].
     pub fn failed(&self) {
         self.lock().is_ready = false;
     }
@@ -79,8 +79,8 @@ impl Published {
         self.lock().is_eligible = is_eligible;
     }
 
-    /// Sets the health at all `healthCheckNodePort`s. If several Services have one port, the first by name gets it; the others
-    /// are returned.
+    /// Sets the health at each `healthCheckNodePort`. If several Services have one port, the first by name gets it, and the
+    /// others are returned.
     pub fn set_checks<'a>(&self, checks: &'a BTreeMap<ObjectName, HealthCheck>) -> Vec<&'a ObjectName> {
         let (mut ports, mut conflicts) = (BTreeMap::new(), Vec::new());
         for (service, check) in checks {
@@ -98,7 +98,7 @@ impl Published {
         conflicts
     }
 
-    /// The health at all `healthCheckNodePort`s, and notifications of changes.
+    /// The health at each `healthCheckNodePort`, with notifications of changes.
     pub fn checks(&self) -> watch::Receiver<BTreeMap<u16, ServiceHealth>> {
         self.checks.subscribe()
     }
@@ -108,7 +108,7 @@ impl Published {
         self.lock().pending_since.is_none_or(|since| since.elapsed() <= PATIENCE)
     }
 
-    /// Whether all required objects were listed and written, and the last write succeeded.
+    /// Whether the tables have been written since the start, and the last write succeeded.
     pub fn is_ready(&self) -> bool {
         self.lock().is_ready
     }
@@ -123,12 +123,12 @@ impl Published {
         &self.watches
     }
 
-    /// The watches that have failed for too long; none if all work.
+    /// The watches that fail for at least 15 seconds; none if there is no such watch.
     pub fn outage(&self) -> Option<Outage> {
         self.watches.outage()
     }
 
-    /// Whether the Services of other proxies are known, which may have ClusterIPs.
+    /// Whether the Services of other proxies are known. Their watch must be up to date.
     pub fn owners(&self) -> Owners {
         if self.watches.is_current(ObjectKind::OtherService) { Owners::Known } else { Owners::Unknown }
     }
@@ -138,7 +138,7 @@ impl Published {
         self.lock().is_eligible
     }
 
-    /// The time of the last sync; before the first, of the agent's start.
+    /// The time of the last sync; before the first sync, the time of the agent's start.
     pub fn last_sync(&self) -> Timestamp {
         self.lock().last_sync
     }

@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 use super::Metrics;
 
 impl Metrics {
-    /// Registers kube-proxy's metrics.
+    /// Registers the metrics that have kube-proxy's names, under the prefix `kubeproxy_`.
     pub(super) fn register_of_kube_proxy(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("kubeproxy");
         self.register_syncs(registry);
@@ -59,7 +59,7 @@ impl Metrics {
         );
     }
 
-    /// Registers portmap's own metrics.
+    /// Registers portmap's own metrics, under the prefix `portmap_`.
     pub(super) fn register_own(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("portmap");
         registry.register("map_entries", "Used entries of a BPF map", self.entries.clone());

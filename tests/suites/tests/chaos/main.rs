@@ -33,7 +33,7 @@ const PODS: [&str; 3] = ["a", "b", "c"];
 /// Every pod serves Service n on port 9000 + n.
 const PORTS: u16 = 9000;
 
-/// Arguments of agents that cannot share their maps: other flags, or another version of the tables.
+/// Arguments that prevent agents from using each other's maps: other sizes, or another version of the tables.
 const ARGUMENTS: [&[&str]; 4] =
     [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
 
@@ -62,7 +62,7 @@ impl Build {
     }
 }
 
-/// Connections in each second, below which a run proves too little.
+/// Minimum number of connections per second. A run with fewer connections proves too little.
 const LEAST_CONNECTIONS: u64 = 200;
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -144,16 +144,16 @@ fn hammer(client: &Pod) -> Worker {
     Worker::start(client, arguments).unwrap()
 }
 
-/// An end and a start of an agent.
+/// The way in which an agent ends and the next one starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// The agent is killed, and the next one starts.
     Killed,
     /// The agent is stopped by a signal, and the next one starts.
     Stopped,
-    /// The agent is killed during its start, and the next one starts.
+    /// The agent is killed, and its successor is killed within 250 ms of its start. Then another one starts.
     KilledAtStart,
-    /// The next agent waits for the end of the current one.
+    /// The next agent starts with `--wait`, and waits until the current one is killed.
     Succeeded,
 }
 
@@ -207,7 +207,7 @@ impl Chaos {
         self.agent = build.spawn(&self.world, &[]);
     }
 
-    /// Sleeps for a random time. The randomness is the purpose: there is no event to wait for.
+    /// Sleeps for a random time of less than `most` milliseconds. The randomness is the purpose: there is no event to wait for.
     fn pause(&mut self, most: usize) {
         thread::sleep(Duration::from_millis(self.random.below(most) as u64));
     }

@@ -1,4 +1,4 @@
-//! The harness's control plane behaves like a cluster.
+//! Tests of the harness: its control plane behaves like a cluster.
 //!
 //! Needs: kernel, control plane.
 

@@ -1,4 +1,4 @@
-//! Sockets of real processes on the real kernel, translated by the agent's tables.
+//! Basic translation: connections of processes on the real kernel, with an agent that reads manifests.
 //!
 //! Needs: kernel.
 #![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
@@ -96,7 +96,7 @@ fn a_connection_lands_on_the_target_port_and_spreads_evenly() {
     }
 }
 
-/// Pearson's chi-square test with two degrees of freedom. Values above 27.6 have a probability below 1e-6.
+/// Pearson's chi-square test with two degrees of freedom. A value of 27.6 or more has a probability of one in a million.
 fn assert_uniform(counts: &[u32]) {
     assert_eq!(counts.len(), 3);
     let expected = f64::from(counts.iter().sum::<u32>()) / 3.0;

@@ -58,12 +58,12 @@ fn cases_cite_headings_of_the_semantics() -> Result<()> {
     Ok(())
 }
 
-/// The anchor of a heading, as it is in links.
+/// The anchor of a heading in links to it, such as `source-ranges` for `## Source ranges`.
 fn anchor(heading: &str) -> String {
     heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
 }
 
-/// The text of a file, or of all files of a directory.
+/// The text of a file, or the concatenated texts of all files of a directory.
 fn text_of(input: &Path) -> Result<String> {
     if !input.is_dir() {
         return read(input);
@@ -84,7 +84,7 @@ fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// The differences between the expected and the printed output.
+/// The differences between the expected and the printed output. With `update`, the output first replaces `table.json`.
 fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
     let output = resolve(portmap, &input(case)?, &optional(&case.join("arguments.txt"))?)?;
     let mut differences = Vec::new();
@@ -130,7 +130,8 @@ fn optional(path: &Path) -> Result<String> {
     if path.exists() { read(path) } else { Ok(String::new()) }
 }
 
-/// One line for each row that is missing or unexpected. If the rows are the same, the difference is their order.
+/// One line for each row that is missing or unexpected. If both have the same rows, the expected order. `None` if nothing
+/// differs.
 fn compare_rows(expected: Vec<Value>, printed: Vec<Value>) -> Option<String> {
     if expected == printed {
         return None;

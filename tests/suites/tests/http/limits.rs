@@ -22,7 +22,7 @@ use crate::{HEALTH, ask, endpoint, local, node, start, write};
 /// Number of connections that hostile clients open, all from one address.
 const MANY: usize = 300;
 
-/// The server must have ended a connection after this time.
+/// Time limit for the server to end an idle or unfinished connection.
 const END: Duration = Duration::from_secs(20);
 
 /// Opens connections from the node to one of its addresses.
@@ -52,7 +52,7 @@ fn await_end(mut stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Sends a byte of a request now and then. Fails unless the server ends the connection.
+/// Sends one byte of a request about every 100 ms. Fails unless the server ends the connection.
 fn dawdle(mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;
     let until = Instant::now() + patience(END);
@@ -137,10 +137,10 @@ fn service(address: &str, node_port: u16) -> [Value; 2] {
     ]
 }
 
-/// Node ports are on every address of the node, so that a new address shows in the tables.
+/// Arguments that put node ports on all addresses of the node except loopback. A new address then shows in the tables.
 const EVERYWHERE: [&str; 4] = ["--healthz-bind-address", HEALTH, "--nodeport-addresses", "all"];
 
-/// Adds an address to the node and changes the objects.
+/// Adds an address to the node, and a second Service to the manifests.
 fn change(world: &World) -> Result<()> {
     world.ip("addr add 10.244.0.99/24 dev pods")?;
     write(world, &[service("10.96.0.1", 30_001), service("10.96.0.2", 30_002)].concat())
@@ -158,7 +158,8 @@ fn await_frontends(world: &World, agent: &mut Agent, expected: &[&str]) -> Resul
     Ok(())
 }
 
-/// Waits until the new address and the changed objects are in the tables.
+/// Waits until the new address and the second Service are in the tables, and the agent is healthy. Fails if the log reports a
+/// detached program or a removed object.
 fn await_change(world: &World, agent: &mut Agent) -> Result<()> {
     await_frontends(world, agent, &["10.96.0.2:80/TCP", "10.244.0.99:30001/TCP", "10.244.0.99:30002/TCP"])?;
     agent.wait_until("the agent is healthy", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
@@ -168,7 +169,7 @@ fn await_change(world: &World, agent: &mut Agent) -> Result<()> {
     Ok(())
 }
 
-/// The limit falls below the number of open descriptors, so that none can be opened.
+/// The limit of file descriptors falls below the number of open ones, so that the agent cannot open any.
 #[test]
 fn a_lack_of_descriptors_loses_no_change() -> Result<()> {
     let world = World::new("http-lack")?;
@@ -204,7 +205,7 @@ fn connections_leave_descriptors_to_the_agent() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet's probes, with the arguments of the agent in `deploy/portmap.yaml`.
+/// The kubelet's probes succeed with the arguments of the agent in `deploy/portmap.yaml`.
 #[test]
 fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../../../deploy/portmap.yaml"))?;
@@ -212,7 +213,7 @@ fn the_probes_of_the_daemon_set_are_answered() -> Result<()> {
     let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
     let arguments = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let world = World::new("http-probes")?;
-    // Another proxy occupies the default port.
+    // Another program, such as kube-proxy, listens on the default port of the health server.
     let mut other = world.command("python3").args(["-m", "http.server", "10256"]).spawn()?;
     let everybody = format!("http://{}:10256/healthz", world.ipv4());
     let until = Instant::now() + patience(END);

@@ -13,7 +13,7 @@ const HEALTH: &str = "127.0.0.1:10256";
 
 const METRICS: &str = "127.0.0.1:10249";
 
-/// An answer in the format of curl.
+/// An HTTP answer in the format of `curl --include`.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// Sends a request from the node; `None` if no server listens.
+/// Sends a request from the node. `None` if curl gets no answer within 5 seconds.
 fn ask(world: &World, url: &str) -> Result<Option<Answer>> {
     let output = world.command("curl").args(["--silent", "--include", "--max-time", "5", url]).output()?;
     if !output.status.success() {
@@ -108,7 +108,7 @@ fn a_health_check_reports_the_ready_local_endpoints() -> Result<()> {
     // A terminating endpoint does not count, even if it still serves.
     write(&world, &with(&[terminating]))?;
     agent.wait_until("no local endpoint is ready", |_| Ok(ask(&world, url)?.is_some_and(|answer| answer.status == 503)))?;
-    // A changed port number moves the health check.
+    // The health check moves if its port number is changed.
     write(&world, &[vec![node(json!({}))], local(31_001, &[here]).to_vec()].concat())?;
     let moved = "http://10.244.0.1:31001/";
     agent.wait_until("the health check has moved", |_| Ok(ask(&world, moved)?.is_some_and(|answer| answer.status == 200)))?;

@@ -20,9 +20,9 @@ const CIDRS: [&str; 2] = ["--service-cidr", "10.96.0.0/24,fd00:10:96::/112"];
 /// The families of the Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stack {
-    /// Only the node's family.
+    /// Single-stack Services of the node's family.
     Single,
-    /// Both families, as in a cluster whose other nodes have both.
+    /// Dual-stack Services, as in a cluster whose other nodes have both families.
     Dual,
 }
 
@@ -46,7 +46,7 @@ fn single(number: u8, families: Families) -> serde_json::Value {
     json!({"clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family]})
 }
 
-/// All addresses on this node of the Service with this number.
+/// The addresses of the Service with this number: ClusterIP, external IP, load balancer address and node port of the node.
 fn addresses(world: &World, number: u8, via: Via) -> [SocketAddr; 4] {
     let node = Both { v4: world.ipv4(), v6: world.ipv6() };
     let [cluster, external, balancer] = [cluster_ip(number), external_ip(number), load_balancer_ip(number)];
@@ -70,7 +70,7 @@ fn check(name: &str, families: Families, stack: Stack, via: Via) -> Result<()> {
     Ok(())
 }
 
-/// `AF_INET6` sockets are included if the kernel has them.
+/// IPv4-mapped addresses on `AF_INET6` sockets are tested too, if the kernel has IPv6.
 #[test]
 fn a_node_without_ipv6_translates_ipv4() -> Result<()> {
     let mapped = Features::here().has_ipv6.then_some(Via::Mapped);
@@ -84,14 +84,14 @@ fn a_node_without_ipv6_translates_ipv4() -> Result<()> {
 #[test]
 fn a_node_without_ipv4_translates_ipv6() -> Result<()> {
     if !Features::here().has_ipv6 {
-        // The kernel was booted without IPv6. This is not a missing feature.
+        // The kernel was booted without IPv6, so there is nothing to test.
         return Ok(());
     }
     check("v6-single", Families::V6, Stack::Single, Via::V6)?;
     check("v6-dual", Families::V6, Stack::Dual, Via::V6)
 }
 
-/// A client that tries the missing family gets an error of the kernel at once, and tries its next address.
+/// A connection to the missing family fails at once with an error of the kernel, so that the client can try its next address.
 #[test]
 fn the_other_family_fails_at_once() -> Result<()> {
     let others = [(Families::V4, Via::V6), (Families::V6, Via::V4)];

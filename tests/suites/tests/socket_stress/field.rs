@@ -1,4 +1,4 @@
-//! The Services under stress, and the history of their backends.
+//! Services whose backends are replaced all the time, and the history of these backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +31,7 @@ struct Era {
     until: Duration,
 }
 
-/// The world under stress. It rewrites the Services, and records their backends.
+/// A node with pods, a client and an agent. It rewrites the Services, and records their backends.
 pub struct Field {
     pub agent: Agent,
     pub client: Pod,
@@ -85,14 +85,14 @@ impl Field {
         self.rewrites += 1;
     }
 
-    /// The rate of changes that the agent applied in this time.
+    /// A text with the numbers of changes, and their rate in this time.
     pub fn pace(&self, time: Duration) -> String {
         let Self { rewrites, endpoint_changes, .. } = self;
         let rate = *endpoint_changes as u128 * 1000 / time.as_millis().max(1);
         format!("{endpoint_changes} endpoints were added or removed in {rewrites} rewrites: {rate} a second")
     }
 
-    /// A random set of endpoints that are not endpoints of the Service now: at most half of all endpoints.
+    /// Random endpoints that are not endpoints of the Service now: at least one, and at most half of all endpoints.
     fn others(&mut self, service: usize) -> BTreeSet<Member> {
         let current = self.history[service].last().map(|era| era.members.clone()).unwrap_or_default();
         let wanted = 1 + self.random.below(PODS.len() * PORTS.len() / 2);
@@ -127,13 +127,13 @@ impl Field {
         rows.collect()
     }
 
-    /// The answers of the current backends of each Service.
+    /// The UDP answers of the current backends of each Service.
     pub fn answers(&self) -> Vec<BTreeSet<String>> {
         let answer = |(pod, port): &Member| format!("{} {port}/UDP", PODS[*pod]);
         self.history.iter().map(|eras| eras.last().unwrap().members.iter().map(answer).collect()).collect()
     }
 
-    /// An error text if no backend with this answer was a member of the Service during the call.
+    /// An error text if the backend of this answer was not a member of the Service during the call.
     pub fn misdirection(&self, visit: &Visit, answer: &str) -> Option<String> {
         let service = (1..=SERVICES).position(|number| cluster_ip(number).addresses().contains(&visit.target.ip()))?;
         let (pod, port) = answer.split_once(' ')?;

@@ -34,16 +34,16 @@ use field::{Field, SERVICES};
 
 const THREADS: &str = "8";
 
-/// Connections in each second, below which a run proves too little.
+/// Minimum number of connections per second. A run with fewer connections proves too little.
 const LEAST_CONNECTIONS: u64 = 400;
 
-/// Rewrites in each second, below which a run proves too little.
+/// Minimum number of rewrites of the manifests per second. A run with fewer rewrites proves too little.
 const LEAST_REWRITES: u64 = 2;
 
 /// Errors of a connected UDP socket whose backend is removed before the answer arrives.
 const DESTROYED: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
 
-/// The minimum count for this time, adapted to the speed of the machine.
+/// The minimum count for a run of this time. It is lower on slow machines.
 fn at_least(each_second: u64, time: Duration) -> u64 {
     each_second * time.as_secs() / u64::from(slowness())
 }
@@ -94,7 +94,7 @@ fn connections_reach_only_members() {
     assert!(rewrites >= at_least(LEAST_REWRITES, time), "too few rewrites for a result: {rewrites}");
 }
 
-/// A socket that is not destroyed must have a current backend, independent of the moment of its connect.
+/// A connected socket that is not destroyed must have a current backend, independent of the moment of its `connect()`.
 #[test]
 fn connected_sockets_do_not_keep_removed_backends() {
     const HOLDERS: usize = 4;
@@ -129,8 +129,8 @@ fn connected_sockets_do_not_keep_removed_backends() {
     assert!(connections >= at_least(LEAST_CONNECTIONS, time), "too few connections for a result: {connections}");
 }
 
-/// Connects UDP sockets and keeps the latest ones until `last` has the final backends. Returns the number of connections, and
-/// the answers of sockets with other backends.
+/// Connects UDP sockets until `last` has the final backends, and keeps the latest 64 sockets. Returns the number of
+/// connections, and the answers that still came from other backends after the time limit.
 fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<String>>>) -> (u64, Vec<String>) {
     const KEPT: usize = 64;
     let mut held: VecDeque<(usize, Socket<'_>)> = VecDeque::new();
@@ -162,7 +162,8 @@ fn hold(process: &Process, mut random: Random, last: &OnceLock<Vec<BTreeSet<Stri
     (connections, outdated.collect())
 }
 
-/// Threads share a socket and send to more Services than it can remember. Answers must show the right Service.
+/// Threads share a socket and send to more Services than the programs can remember for it. An answer must show the right
+/// Service or the pod's own address.
 #[test]
 fn a_shared_socket_shows_the_right_service() {
     let world = World::new("shared").unwrap();
@@ -183,7 +184,7 @@ fn a_shared_socket_shows_the_right_service() {
     let heard: Vec<Heard> = worker.finish().unwrap();
     let is_right = |heard: &&Heard| {
         let port: u16 = heard.answer.trim_start_matches("a ").trim_end_matches("/UDP").parse().unwrap();
-        // A forgotten Service is shown by the pod's own address.
+        // The programs may forget a Service. The answer then shows the pod's own address.
         let service = targets.get(usize::from(port - ports.start()));
         Some(&heard.source) == service || heard.source == SocketAddr::new(pod.ipv4().into(), port)
     };
@@ -194,7 +195,7 @@ fn a_shared_socket_shows_the_right_service() {
     assert!(total >= at_least(LEAST_CONNECTIONS, Duration::from_secs(seconds())), "too few answers for a result: {heard:?}");
 }
 
-/// Threads that connect to every Service with all three transports.
+/// Starts threads that connect to every Service by TCP, connected UDP and unconnected UDP.
 fn hammer(client: &Pod) -> Worker {
     let targets = (1..=SERVICES).flat_map(|number| [Via::V4, Via::V6].map(|via| cluster_ip(number).at(via, PORT)));
     let arguments = targets.map(|target| target.to_string()).flat_map(|target| {

@@ -1,7 +1,7 @@
-//! The programs' own look-up runs while the planner and the writer of the maps rewrite the tables.
+//! Threads look up frontends with the datapath's own code, while the planner and the writer of the maps rewrite the tables.
 //!
-//! A reader must find every existing frontend, and must get only complete backends of that frontend. Without the grace period
-//! the test must find errors.
+//! A look-up must find every permanent frontend, and must get only complete backends of that frontend. The writer waits for a
+//! grace period before it reuses slots. Without this wait the test must find errors.
 //!
 //! Needs: kernel.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test reports an error by a panic")]
@@ -30,17 +30,18 @@ use random::Random;
 use reader::{Seen, read};
 use writer::{Waiting, Writer};
 
-/// Number of Services that always exist. Their endpoints are rewritten all the time. Services with higher numbers are added and
-/// removed.
+/// Number of permanent Services. Their endpoints are replaced all the time. Temporary Services have numbers from here on, and
+/// are added and removed.
 const STEADY: u16 = 256;
 
-/// A small number of Services, so that look-ups meet a change of the same Service often, also on a busy machine.
+/// Number of permanent Services in the test without a grace period. It is small, so that look-ups often meet a change of the
+/// same Service, also on a busy machine.
 const FEW: u16 = 4;
 
-/// Small, so that freed slots are reused soon.
+/// The maps are small, so that freed slots are reused soon.
 const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192, affinity_clients: 1 };
 
-/// More readers than processors, so that some are interrupted during a look-up.
+/// Number of threads that look up. On machines with few processors, some are interrupted during a look-up.
 const READERS: usize = 4;
 
 fn seconds() -> u64 {
@@ -68,8 +69,8 @@ fn without_the_grace_period_the_test_finds_errors() {
     assert!(seen.wrong() > 0, "the test found no error without the grace period: {seen:?} in {changes} changes");
 }
 
-/// Runs readers and the writer with this many permanent and temporary Services, until the time is over or a reader finds an
-/// error. Returns the readers' counts and the number of changes.
+/// Runs readers and the writer until the time is over or a reader finds an error. There are this many permanent Services, and
+/// as many temporary ones. Returns the readers' counts and the number of changes.
 fn stress(name: &str, services: u16, waiting: Waiting, time: Duration) -> (Seen, u64) {
     let world = World::new(name).unwrap();
     let pins = Pins::new(world.bpffs());

@@ -22,7 +22,8 @@ const STEADY_RANGE: &str = "10.200.0.0/16";
 /// `outcome` of a [`Probe`] that was dropped.
 const DROPPED: u32 = 3;
 
-/// PREFIXES has two halves. A program that started before the last change may still read the half that is written next.
+/// PREFIXES has two halves, which are written in turn. A look-up that began before the last change may still read the half that
+/// is written next.
 #[test]
 fn readers_find_the_permanent_range() {
     let world = World::new("prefixes").unwrap();

@@ -1,4 +1,4 @@
-//! Readers look up random Services and count wrong results.
+//! Threads that look up random Services and count wrong results.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -41,7 +41,8 @@ pub fn read(lookup: &Lookup, services: u16, mut random: Random, seen: &Seen, sto
     }
 }
 
-/// Checks a result. A backend's address has the number of its Service, and its port number must match its address.
+/// Checks a result. A permanent Service must be found. A backend's address contains the number of its Service and a generation,
+/// which determines the port number.
 fn judge(probe: &Probe<V4>, seen: &Seen) {
     let [_, _, high, low] = probe.frontend.address;
     if probe.outcome != FORWARDED {

@@ -1,4 +1,4 @@
-//! Changes random Services by the agent's own stages, from the desired table to the maps.
+//! Changes random Services with the agent's own code: the desired table, the planner, and the writer of the maps.
 
 use std::{sync::mpsc, thread};
 
@@ -115,7 +115,8 @@ impl Writer {
         let plan = self.planner.plan(self.table.changed(&changed));
         apply::apply(&mut self.maps, &plan).unwrap();
         if !plan.left_out.is_empty() {
-            // All slots wait for the grace period. A permanent Service must not stay outdated.
+            // Entries were left out, because all free slots wait for the grace period. The writer waits too, because a
+            // permanent Service must not stay outdated.
             self.passed.recv().unwrap();
             self.is_waiting = false;
             self.planner.release();

@@ -1,4 +1,4 @@
-//! The harness's worlds: their networks, processes and cleanup.
+//! Tests of the harness's worlds: network namespaces and cgroups of a node and its pods, their processes, and their cleanup.
 //!
 //! Needs: kernel.
 
@@ -14,7 +14,7 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::pod_bench::{Arm, Report};
 use portmap_harness::world::{Client, Group, Pod, World, program};
 
-/// Much less than a retransmission of a SYN, and much more than an answer takes.
+/// Limit for an answer without a retransmission. The kernel repeats a SYN only after one second.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 fn addresses(pod: &Pod) -> [IpAddr; 2] {
@@ -198,7 +198,7 @@ fn a_dropped_world_leaves_nothing() -> Result<()> {
     let cgroup = world.cgroup(Group::Clients).parent().context("a group has a parent")?.to_owned();
     let paths = [world.namespace(), pod.namespace(), world.bpffs(), world.directory(), &cgroup].map(Path::to_owned);
     assert!(paths.iter().all(|path| path.exists()), "{paths:?}");
-    // A pod keeps its world alive.
+    // The pod still uses its world, so nothing is removed yet.
     drop(world);
     assert!(paths.iter().all(|path| path.exists()), "{paths:?}");
     drop(pod);
@@ -212,7 +212,7 @@ fn a_sweep_removes_only_worlds_of_ended_processes() -> Result<()> {
     let world = World::new("alive")?;
     let group = world.cgroup(Group::Clean);
     let mount = group.ancestors().nth(2).context("the world is below the mount")?;
-    // No process has such a pid: /proc/sys/kernel/pid_max is at most 2^22.
+    // The number in this name is a pid that no process has: /proc/sys/kernel/pid_max is at most 2^22.
     let dead = "portmap-4194305-0-dead";
     let cgroup = mount.join(dead);
     fs::create_dir_all(cgroup.join("clients"))?;

@@ -11,7 +11,7 @@ use object::{
 
 const TOOLCHAIN: &str = "PORTMAP_BPF_TOOLCHAIN";
 
-/// The binaries of portmap-ebpf. Each becomes an ELF object with BPF programs in OUT_DIR.
+/// The binaries of portmap-ebpf. Each becomes an ELF object with BPF programs, in `OUT_DIR`.
 const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 
 fn main() -> Result<()> {

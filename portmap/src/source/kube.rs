@@ -1,9 +1,8 @@
 //! The API server as a source: lists and watches Services, EndpointSlices, ServiceCIDRs and the agent's Node.
 //!
-//! The watcher of kube-rs does the protocol: it lists, watches, and resumes an interrupted watch from its last resourceVersion.
-//! It also handles a 410 Gone in the middle of a watch: it returns the error once, and lists again at the next poll. This
-//! module handles the 410 at the start of a watch, which that watcher would repeat for ever. [`connection`] has the HTTP
-//! client.
+//! The watcher of kube-rs lists objects, watches them, and resumes an interrupted watch from its last resourceVersion. After
+//! a 410 Gone in the middle of a watch it returns the error once, and lists again at the next poll. After a 410 at the start
+//! of a watch it would repeat its request for ever: this module handles that case. [`connection`] has the HTTP client.
 
 mod connection;
 mod connector;
@@ -45,7 +44,7 @@ pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Ar
     Cluster::open(kubeconfig, watches).await
 }
 
-/// Watches all kinds and sends their events. Failed requests are repeated with backoff.
+/// Watches all kinds of objects and sends their events. Failed requests are repeated with backoff.
 ///
 /// # Errors
 ///
@@ -70,7 +69,7 @@ pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Resul
     Ok(())
 }
 
-/// The watch of one kind of objects.
+/// The watch of one kind of objects at the API server.
 #[derive(Clone, Copy)]
 struct KindWatch<'a> {
     cluster: &'a Arc<Cluster>,
@@ -78,21 +77,21 @@ struct KindWatch<'a> {
     kind: ObjectKind,
 }
 
-/// The recovery of a watch after an error.
+/// The reaction of a watch to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recovery {
     /// The watcher continues: it repeats the request, or lists again after a 410 Gone in the middle of a watch.
     Retry,
     /// The resourceVersion is too old to start a watch; a new watcher lists all objects.
     Relist,
-    /// The API server does not have the kind in this version. A new watcher starts; for ServiceCIDRs it has the next version.
+    /// The API server does not have the kind in this version. A new watcher starts; for ServiceCIDRs it uses the next version.
     Unserved,
     /// The agent may not list the kind. The watcher repeats the request.
     Forbidden,
 }
 
 impl KindWatch<'_> {
-    /// Watches all objects of a kind, with a new watcher whenever the old one has to be replaced.
+    /// Watches the objects that `config` selects. Starts a new watcher whenever the old one has to be replaced.
     async fn run<K>(self, config: watcher::Config, convert: impl Fn(K) -> Object) -> Result<()>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -104,7 +103,7 @@ impl KindWatch<'_> {
         }
     }
 
-    /// Watches ServiceCIDRs in the first version that the API server has; repeats all versions if it has none.
+    /// Watches ServiceCIDRs in one version. A new watcher uses the next version, and after the last version the first.
     async fn run_service_cidrs(self) -> Result<()> {
         let convert = |cidr: Manifest<ServiceCIDRSpec, NotUsed>| {
             let (object, faults) = Object::service_cidr(&cidr.metadata, cidr.spec);
@@ -122,7 +121,7 @@ impl KindWatch<'_> {
         bail!("there is no version of {}", self.kind)
     }
 
-    /// Runs one watcher until it has to be replaced. The objects of a list are sent when the list is complete.
+    /// Runs one watcher until it has to be replaced. The objects of a list are sent together when the list is complete.
     async fn follow<K>(
         self,
         api: &Api<K>,
@@ -151,7 +150,8 @@ impl KindWatch<'_> {
         bail!("the watch of {} ended", self.kind)
     }
 
-    /// The event to send for an event of the watcher. `listed` has the objects of an incomplete list.
+    /// The event to send for an event of the watcher; `None` while a list is incomplete. `listed` collects the objects of
+    /// such a list.
     fn event<K: Resource>(
         self,
         event: watcher::Event<K>,
@@ -183,7 +183,8 @@ impl KindWatch<'_> {
         }
     }
 
-    /// Logs an error, waits, and returns the recovery.
+    /// Logs an error and records the failure of the watch, then waits and returns the recovery. An optional kind that is
+    /// missing or forbidden does not fail: it counts as empty.
     async fn fail(self, error: &watcher::Error, failures: &mut Failures) -> Result<Recovery> {
         let recovery = recovery_from(error);
         let is_missing = self.kind.is_optional() && matches!(recovery, Recovery::Unserved | Recovery::Forbidden);
@@ -191,7 +192,7 @@ impl KindWatch<'_> {
         if !is_missing {
             self.cluster.watches().failed(self.kind);
         } else if is_new {
-            // Without access to an optional kind, the agent works as if the kind had no objects.
+            // The agent then works as if the optional kind had no objects.
             self.send(Event::Listed(self.kind, Vec::new())).await?;
         }
         failures.wait().await;
@@ -203,7 +204,8 @@ impl KindWatch<'_> {
     }
 }
 
-/// The recovery from an error of the watcher.
+/// The recovery depends on the failed request and its HTTP status. Only the list of a kind can be forbidden: a 403 for a
+/// watch is repeated like other errors.
 fn recovery_from(error: &watcher::Error) -> Recovery {
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => Recovery::Relist,
@@ -222,7 +224,7 @@ fn recovery_from(error: &watcher::Error) -> Recovery {
     }
 }
 
-/// The last logged error of a watch, so that it is logged once, and the backoff of its requests.
+/// The last logged error of a watch, so that it is logged once, and the backoff between the watch's requests.
 #[derive(Default)]
 struct Failures {
     last: Option<String>,
@@ -230,7 +232,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Logs an error. Returns whether it differs from the last one.
+    /// Logs an error unless it equals the last one. Returns whether it was logged.
     fn report(&mut self, server: &str, kind: ObjectKind, error: &watcher::Error) -> bool {
         let text = error_text::of_error(error);
         if self.last.as_ref() == Some(&text) {
@@ -248,12 +250,13 @@ impl Failures {
         }
     }
 
-    /// A list is complete. The backoff stays, because an overloaded server may answer lists and fail at each watch.
+    /// After a complete list: the next error is logged in any case. The backoff stays, because an overloaded server may
+    /// answer lists and fail at each watch.
     fn forget_error(&mut self) {
         self.last = None;
     }
 
-    /// The watch has sent an event, so the backoff starts again at its minimum.
+    /// After an event of a watch: the backoff starts again at its minimum.
     fn reset_backoff(&mut self) {
         self.backoff.reset();
     }

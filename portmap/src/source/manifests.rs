@@ -31,7 +31,7 @@ pub use follow::Watched;
 use objects::{Objects, Selection};
 use schedule::ReadMode;
 
-/// The manifest files of some paths, with their last valid content.
+/// The manifest files of the given paths, with their last valid content.
 #[derive(Debug)]
 pub struct Manifests {
     paths: Vec<PathBuf>,
@@ -43,11 +43,11 @@ pub struct Manifests {
     hasher: foldhash::fast::RandomState,
 }
 
-/// The last content of a file.
+/// The state of a file after its last read.
 #[derive(Debug, Default)]
 struct File {
     stamp: Option<Stamp>,
-    /// The hash of the last text; `None` if the last read failed.
+    /// The hash of the last text; `None` if the file was not read, or the last read failed.
     hash: Option<u64>,
     /// Whether the file ever had valid content.
     has_content: bool,
@@ -57,7 +57,7 @@ struct File {
     warnings: Vec<String>,
 }
 
-/// The result of a read of all files.
+/// The objects and warnings of all files.
 #[derive(Debug)]
 pub struct Reading {
     /// The selected objects, including EndpointSlices that are derived from Pods and Endpoints.
@@ -69,13 +69,13 @@ pub struct Reading {
 /// The result of reading a file that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadOutcome {
-    /// The content has not changed.
+    /// The content has not changed, or the file does not exist.
     Same,
-    /// The objects or the warnings of the file may have changed.
+    /// The objects or the warnings of the file may have changed, also by a lasting error.
     Changed,
     /// The file is new, or was removed.
     AddedOrRemoved,
-    /// The content may be incomplete, because a process still writes the file. Nothing was changed.
+    /// The content may be incomplete, because a process still writes the file. The former objects stay.
     Incomplete,
     /// A temporary error. The file has to be read again later.
     Failed,
@@ -93,14 +93,14 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// A path does not exist or cannot be read, or standard input is invalid.
+    /// A path does not exist, a directory cannot be listed, or standard input is invalid.
     pub fn read(&mut self) -> Result<Reading> {
         self.read_all()?;
         let (selection, warnings) = self.select();
         Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
     }
 
-    /// As [`Self::read`], but returns the files that failed with a temporary error, and no objects.
+    /// As [`Self::read`], but returns no objects, only the files that failed with a temporary error.
     fn read_all(&mut self) -> Result<Vec<PathBuf>> {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, false, &mut warnings)?;
@@ -113,7 +113,7 @@ impl Manifests {
         Ok(failed)
     }
 
-    /// Lists all files again, and returns the files that are new, changed or removed.
+    /// Lists all files again, and returns the paths of files that are new, changed or removed. Reads none of them.
     fn find(&mut self) -> Result<Vec<PathBuf>> {
         let mut warnings = Vec::new();
         let found = files::list(&self.paths, true, &mut warnings)?;
@@ -124,8 +124,8 @@ impl Manifests {
         Ok(gone.chain(changed).collect())
     }
 
-    /// Reads a file if it has changed. An invalid file keeps the objects of its last valid content; a removed file removes its
-    /// objects.
+    /// Reads a file if its stamp has changed. An invalid file keeps the objects of its last valid content; a removed file
+    /// removes its objects.
     fn update(&mut self, path: &Path, mode: ReadMode) -> ReadOutcome {
         let stamp = match files::look(path) {
             Ok(Some(stamp)) if self.files.get(path).is_some_and(|file| file.stamp == Some(stamp)) => return ReadOutcome::Same,
@@ -160,7 +160,7 @@ impl Manifests {
         nodes.peek().is_some() && nodes.all(|name| *name.name() != *self.wanted.node)
     }
 
-    /// The objects to send, and all warnings.
+    /// The objects of all files that the agent needs, and all warnings.
     fn select(&self) -> (Selection, Vec<String>) {
         let files = || self.files.values().chain(&self.stdin);
         let mut warnings = self.warnings.clone();
@@ -171,7 +171,8 @@ impl Manifests {
 }
 
 impl File {
-    /// Takes over a text of the file with its hash.
+    /// Takes over the objects of a new text, or keeps the former objects if the text is invalid. `hash`: the hash of the
+    /// text. Changes nothing if `mode` is tentative, and the text is invalid or lacks former objects.
     fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, mode: ReadMode) -> ReadOutcome {
         if self.hash == Some(hash) {
             return ReadOutcome::Same;
@@ -200,7 +201,7 @@ impl File {
         ReadOutcome::Changed
     }
 
-    /// Records a failed read.
+    /// Records a failed read as a warning. The objects of the last valid content stay.
     fn fail(&mut self, error: &Error) -> ReadOutcome {
         self.hash = None;
         self.warn(error);

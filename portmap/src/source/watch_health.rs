@@ -1,4 +1,4 @@
-//! The state of the watches: which watches fail, and since when.
+//! The state of the watches of objects: which watches fail, and since when.
 //!
 //! A source reports successes and failures here; `agent` and `serve` publish them.
 
@@ -14,13 +14,13 @@ use std::{
 
 use crate::model::event::ObjectKind;
 
-/// A watch that fails for less time is not reported: an interrupted watch usually continues within seconds.
+/// The time after which a failing watch is reported. An interrupted watch usually continues within seconds.
 const REPORT_AFTER: Duration = Duration::from_secs(15);
 
-/// A response that takes longer than this delays events noticeably.
+/// The duration from which on a response delays events noticeably.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// After a delay, all events of that time have arrived within this time.
+/// The time in which a watch catches up after a failure or delay: then all delayed events have arrived.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// The state of all watches of a source.
@@ -33,24 +33,24 @@ pub struct Watches {
 
 #[derive(Debug, Default)]
 struct States {
-    /// The watches that fail, with the time of the first failure.
+    /// The watches that fail, with the time of the first failure since their last success.
     failing: BTreeMap<ObjectKind, Instant>,
-    /// The watches that wait for a response, with the time of the request.
+    /// The watches that wait for a successful response, with the time of their first request.
     waiting: BTreeMap<ObjectKind, Instant>,
-    /// The last time that each watch continued after a failure or a delay.
+    /// The last time at which each watch worked again after a failure or delay.
     resumed: BTreeMap<ObjectKind, Instant>,
 }
 
-/// Watches that fail for too long.
+/// Watches that fail for at least 15 seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// The kinds of objects whose watches fail, in order.
     pub kinds: Vec<ObjectKind>,
-    /// The time since the first failure.
+    /// The time since the first failure of these watches.
     pub lasting: Duration,
 }
 
-/// A sentence for status pages and `/readyz`.
+/// The watches and the time, as a sentence for `/readyz`.
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} for {} s", failing_watches(&self.kinds), self.lasting.as_secs())
@@ -74,17 +74,17 @@ impl Watches {
         self.has_nodes_of_others.load(Ordering::Relaxed)
     }
 
-    /// Records that a watch has sent a request.
+    /// Records that a watch has sent a request, unless an earlier request waits for a successful response.
     pub fn requested(&self, kind: ObjectKind) {
         self.lock().waiting.entry(kind).or_insert_with(Instant::now);
     }
 
-    /// Records that a watch failed.
+    /// Records that a watch failed. The time of an earlier failure stays until the watch succeeds.
     pub fn failed(&self, kind: ObjectKind) {
         self.lock().failing.entry(kind).or_insert_with(Instant::now);
     }
 
-    /// Records that a watch works. Returns whether it failed before.
+    /// Records that a watch works. Returns whether it failed since its last success.
     pub fn succeeded(&self, kind: ObjectKind) -> bool {
         let mut states = self.lock();
         let was_slow = states.waiting.remove(&kind).is_some_and(|since| since.elapsed() >= SLOW);
@@ -97,8 +97,8 @@ impl Watches {
 
     /// Whether the events of a kind are up to date: its watch works and has caught up after its last failure or delay.
     ///
-    /// The watches are independent. A Service that moves from one watch to another may be missing in both while one of them is
-    /// late.
+    /// The watches of Services are independent. A Service that moves from one watch to another may be missing in both while
+    /// one of them is late.
     pub fn is_current(&self, kind: ObjectKind) -> bool {
         let states = self.lock();
         let is_slow = states.waiting.get(&kind).is_some_and(|since| since.elapsed() >= SLOW);

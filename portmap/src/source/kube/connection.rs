@@ -37,7 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum of the wait that a server requests by `Retry-After`.
 const MAX_WAIT: Duration = Duration::from_mins(1);
 
-/// An API server, as one client for all watches.
+/// An API server, with one HTTP client for all watches.
 pub struct Cluster {
     /// `--kubeconfig`, read again after errors.
     kubeconfig: Option<PathBuf>,
@@ -48,10 +48,11 @@ pub struct Cluster {
     watches: Arc<Watches>,
 }
 
-/// The current client, and the state of the server.
+/// The current HTTP client, and the state of the API server.
 struct Access {
     client: Client,
-    /// The number of earlier clients. Results of their requests are ignored.
+    /// The number of earlier clients, as the number of this one. Results of earlier clients' requests do not affect this
+    /// client.
     earlier: u64,
     /// Whether the configuration is read again before the next request.
     is_outdated: bool,
@@ -113,7 +114,8 @@ impl Cluster {
         Ok(response)
     }
 
-    /// The client for a request, and its number. Creates a new client if the configuration is outdated.
+    /// The client for a request, and its number. If the configuration is outdated, reads it again and creates a new client.
+    /// If that fails, the former client is used under a new number.
     async fn client_now(&self) -> (Client, u64) {
         let mut access = self.access.lock().await;
         if std::mem::take(&mut access.is_outdated) {
@@ -129,7 +131,8 @@ impl Cluster {
         (access.client.clone(), access.earlier)
     }
 
-    /// Records a successful response to a request of the client with this number.
+    /// Records a successful response to a request of the client with this number. Logs when only translated connections
+    /// reach the API server.
     async fn answered(&self, kind: ObjectKind, client: u64) {
         if self.watches.succeeded(kind) {
             tracing::info!("{kind} are watched again");
@@ -143,7 +146,8 @@ impl Cluster {
         }
     }
 
-    /// Has the configuration read again before the next request, unless the client with this number is already replaced.
+    /// Marks the configuration to be read again before the next request, unless the client with this number is already
+    /// replaced.
     async fn mark_outdated(&self, client: u64) {
         let mut access = self.access.lock().await;
         access.is_outdated |= access.earlier == client;

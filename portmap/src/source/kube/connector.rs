@@ -32,7 +32,8 @@ pub use routes::Route;
 /// Delay between the start of two attempts. The next attempt starts at once if an attempt fails.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// Timeout of one attempt. Shorter than the timeout of the whole connection, so that the errors of all attempts are reported.
+/// Timeout of one attempt. It is shorter than the timeout of the whole connection, so that the errors of all attempts are
+/// reported.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Makes TCP connections, and keeps the state of the routes.
@@ -46,7 +47,7 @@ impl Connector {
         Self(Arc::new(Mutex::new(ConnectionRoutes::new())))
     }
 
-    /// The connector as hyper uses it.
+    /// The connector as a `Service` for hyper: it connects to the host of a URI.
     pub fn service(
         &self,
     ) -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static
@@ -58,12 +59,13 @@ impl Connector {
         })
     }
 
-    /// Records a response of the API server. Returns the route if it is not the route of the response before.
+    /// Records a response of the API server over the last connection. Returns the route if it is not the route of the
+    /// response before.
     pub fn answered(&self) -> Option<Route> {
         self.lock().answered()
     }
 
-    /// Records a failed request. If the API server has not responded since the failure before, another server may have the
+    /// Records a failed request. If the API server has not responded since the failure before, another server may have its
     /// address: then the other route is tried first.
     pub fn failed(&self) {
         self.lock().failed(Instant::now());
@@ -90,7 +92,7 @@ impl Connector {
     }
 }
 
-/// The addresses of the API server's host.
+/// Looks up the addresses of the host in the API server's URI. The port is 443 (80 for `http`) if the URI names none.
 async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>> {
     let host = uri.host().with_context(|| format!("{uri} names no host"))?;
     let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
@@ -102,7 +104,7 @@ async fn resolve(uri: &Uri) -> Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Runs attempts until one succeeds; the next attempt starts when one fails, or after `head_start`.
+/// Runs attempts until one succeeds. The next attempt starts when one fails, or after `head_start`.
 ///
 /// # Errors
 ///
@@ -148,7 +150,8 @@ async fn connect_by(route: Route, address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// The error of failed attempts. It names both routes if their errors differ, because then translation matters for the address.
+/// The error of failed attempts. It names both routes if translation changed the error, because then the address may be a
+/// Service's.
 fn connect_error(failed: &[(Route, Error)]) -> Error {
     let of = |route| {
         let mut texts: Vec<_> =

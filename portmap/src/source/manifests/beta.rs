@@ -7,14 +7,14 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The key of the zone in `topology` of a v1beta1 endpoint.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Sets the `apiVersion` of an object. For kinds with the same fields in both versions.
+/// Sets the `apiVersion` of an object, if it has one. This converts kinds with the same fields in both versions.
 pub fn set_version(object: &mut Value, version: &str) {
     if let Some(found) = object.get_mut("apiVersion") {
         *found = version.into();
     }
 }
 
-/// Converts an EndpointSlice: `nodeName` and `zone` of v1 replace `topology`. All other fields are the same.
+/// Converts an EndpointSlice to `v1`: its fields `nodeName` and `zone` replace `topology`. All other fields are the same.
 pub fn convert_slice(slice: &mut Value) {
     set_version(slice, "discovery.k8s.io/v1");
     let Some(endpoints) = slice.get_mut("endpoints").and_then(Value::as_array_mut) else { return };

@@ -1,4 +1,4 @@
-//! Invalid documents of a file, and the former objects that are kept because of them.
+//! Invalid documents of a manifest file, and the former objects that are kept because of them.
 
 use std::{collections::BTreeSet, fmt::Display};
 
@@ -11,17 +11,17 @@ pub struct Fault {
     pub kind: Option<&'static str>,
     /// The name of the object; `None` if it is unknown.
     pub name: Option<ObjectName>,
-    /// The kind and name of the document for the warning.
+    /// The kind and name of the document, as the warning shows them.
     pub subject: String,
-    /// The reason for the warning.
+    /// The reason why the document is invalid, as the warning shows it.
     pub reason: String,
 }
 
-/// All faults of a file.
+/// All faults of a manifest file, and its other warnings.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     left_out: Vec<Fault>,
-    /// Indices into `left_out`: faults that kept a former object.
+    /// Indices into `left_out`: the faults because of which a former object is kept.
     kept: BTreeSet<usize>,
     warnings: Vec<String>,
 }
@@ -32,13 +32,13 @@ impl Faults {
         self.left_out.push(fault);
     }
 
-    /// Adds a warning about something else in the file.
+    /// Adds a warning that is not about a document that is left out.
     pub fn warn(&mut self, warning: impl Display) {
         self.warnings.push(warning.to_string());
     }
 
-    /// Whether a document that is left out may be this object, so that its former state has to be kept. The warning mentions
-    /// that.
+    /// Whether a document that is left out may be this object, so that its former state has to be kept. If so, the
+    /// document's warning mentions that.
     pub fn keeps(&mut self, kind: &'static str, name: &ObjectName) -> bool {
         let may_be = |fault: &Fault| fault.kind.is_none_or(|it| it == kind) && fault.name.as_ref().is_none_or(|it| it == name);
         let found = self.left_out.iter().position(may_be);
@@ -46,7 +46,7 @@ impl Faults {
         found.is_some()
     }
 
-    /// One sentence per fault, with the name of the file.
+    /// One sentence for each fault and each other warning, with the name of the file.
     pub fn into_warnings(self, file: &str) -> Vec<String> {
         let Self { left_out, kept, warnings } = self;
         let sentence = |(index, Fault { kind: _, name: _, subject, reason }): (usize, Fault)| {

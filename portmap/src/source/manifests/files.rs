@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use crate::kernel::exhaustion::is_exhausted;
 
-/// The path for standard input.
+/// The path that stands for standard input.
 pub const STDIN: &str = "-";
 
 /// Extensions of manifest files in a directory.
@@ -34,13 +34,14 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Whether both are the same inode, perhaps with another content.
+    /// Whether both stamps are of the same inode, perhaps with another content.
     pub fn is_same_file(&self, other: &Self) -> bool {
         self.file == other.file
     }
 }
 
-/// All manifest files of the paths, with their stamps.
+/// The manifest files of the paths, with their stamps: given files under any name, and files of given directories (see
+/// [`is_manifest`]). Standard input is skipped.
 ///
 /// # Errors
 ///
@@ -105,7 +106,7 @@ pub fn read_stdin() -> Result<String> {
     Ok(text)
 }
 
-/// Whether a path has the name of a manifest file: a known extension, and not hidden.
+/// Whether a file of a directory has the name of a manifest file: a known extension, and no leading dot.
 pub fn is_manifest(path: &Path) -> bool {
     let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
@@ -118,7 +119,7 @@ pub fn is_transient(error: &anyhow::Error) -> bool {
     is_exhausted(error) || errors.filter_map(io::Error::raw_os_error).any(|code| TRANSIENT.contains(&Errno::from_raw(code)))
 }
 
-/// Whether the path does not exist, or is a loop of symbolic links.
+/// Whether the error means that the path does not exist, or is a loop of symbolic links.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || error.raw_os_error() == Some(Errno::ELOOP as i32)
 }

@@ -23,16 +23,16 @@ use crate::{
     source::{Events, Watches},
 };
 
-/// Delay of a new list of files, because symbolic links and directories often change together.
+/// Delay of the next list of all files, because symbolic links and directories often change together.
 const COALESCE: Duration = Duration::from_millis(50);
 
-/// Delay after a failed list of files.
+/// Delay before all files are listed again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pause after a read, as a multiple of its duration. It limits the CPU time for files that change all the time.
+/// Pause after a read, as a multiple of the read's duration. It limits the CPU time for files that change all the time.
 const REST: u32 = 3;
 
-/// With more changes than this, whole kinds are sent as lists, which the agent applies at once.
+/// With more changes than this, whole kinds of objects are sent as lists. The agent applies a list at once.
 const MAX_SINGLE_EVENTS: usize = 100;
 
 /// Manifest files that are read again when they change.
@@ -41,11 +41,11 @@ pub struct Watched {
     watch: Watch,
     schedule: ReadSchedule,
     watches: Arc<Watches>,
-    /// The time of the next list of files.
+    /// The time at which all files are listed again; none if nothing requires it.
     find_at: Option<Instant>,
     /// No read starts before this time.
     rest_until: Instant,
-    /// The objects that the agent has.
+    /// The objects that were sent to the agent.
     sent: Selection,
     /// The current warnings, all of them logged.
     logged: BTreeSet<String>,
@@ -103,7 +103,7 @@ impl Watched {
         }
     }
 
-    /// The time of the next list or read.
+    /// The time of the next list of files or read; `None` if none is scheduled.
     fn due(&self) -> Option<Instant> {
         let due = [self.find_at, self.schedule.due()].into_iter().flatten().min()?;
         Some(due.max(self.rest_until))
@@ -120,7 +120,8 @@ impl Watched {
         }
     }
 
-    /// Lists and reads the files that are due. Returns whether the objects or warnings may have changed.
+    /// Lists the files if that is due, and reads the files that are due. Returns whether the objects or warnings may have
+    /// changed.
     fn read_due(&mut self) -> bool {
         let start = Instant::now();
         let lists_files = self.find_at.is_some_and(|at| at <= start);
@@ -148,7 +149,7 @@ impl Watched {
         has_changed
     }
 
-    /// Lists the files, and schedules a read of the changed ones.
+    /// Lists all files, and schedules a read of each changed file. After a failure, lists them again after [`RETRY`].
     fn find(&mut self, now: Instant) {
         self.find_at = None;
         // The watch is renewed before the list, so that no change is missed.
@@ -162,7 +163,7 @@ impl Watched {
         }
     }
 
-    /// The objects to send. Logs new warnings.
+    /// The objects that the agent should have now. Logs new warnings.
     fn select(&mut self) -> Selection {
         let (selection, warnings) = self.manifests.select();
         let warnings: BTreeSet<String> = warnings.into_iter().collect();
@@ -182,8 +183,8 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// The events from one selection to the next. EndpointSlices are added before their Service and removed after it, so that no
-/// client is refused in between.
+/// The events from one selection to the next: single events, or lists of whole kinds for more than [`MAX_SINGLE_EVENTS`].
+/// Single events add EndpointSlices before their Service and remove them after it, so that no client is refused in between.
 fn changes(before: &Selection, after: &Selection) -> Vec<Event> {
     let is_same = |key: &(ObjectKind, _), object: &Arc<Object>| {
         before.get(key).is_some_and(|before| Arc::ptr_eq(before, object) || before == object)

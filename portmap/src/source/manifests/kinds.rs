@@ -15,7 +15,7 @@ pub const SLICE: &str = "EndpointSlice";
 /// The kind `networking.k8s.io/v1/ServiceCIDR`.
 pub const SERVICE_CIDR: &str = "ServiceCIDR";
 
-/// The kinds with their `apiVersion`, for warnings.
+/// The kinds that are read, with their `apiVersion` for warnings.
 const KINDS: [(&str, &str); 6] = [
     (SERVICE, "v1"),
     (POD, "v1"),
@@ -25,20 +25,20 @@ const KINDS: [(&str, &str); 6] = [
     (SERVICE_CIDR, "networking.k8s.io/v1"),
 ];
 
-/// Kinds of the core API that look like misspelt kinds, but are correct.
+/// Kinds of the core API that resemble a kind of [`KINDS`], but are no misspelling.
 const OTHERS: [&str; 2] = ["ServiceAccount", "PodTemplate"];
 
 /// An object with a kind or version that is probably misspelt.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Misspelling {
-    /// The probable kind; `None` if the object has no kind.
+    /// The kind that is probably meant; `None` if the object has no kind.
     pub kind: Option<&'static str>,
-    /// The reason for the warning.
+    /// The explanation for the warning.
     pub reason: String,
 }
 
-/// Checks an object of an unknown kind or version. Returns `None` if it is probably correct, as objects of other API groups
-/// always are.
+/// Checks an object of an unknown kind or version. Returns `None` if its kind resembles no kind of [`KINDS`], or its API
+/// group is clearly another one. `has_metadata`: without it, an object without a kind is ignored too.
 pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Misspelling> {
     if kind.is_empty() {
         return has_metadata.then(|| Misspelling { kind: None, reason: "it has no kind".to_owned() });
@@ -54,13 +54,13 @@ pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Miss
     })
 }
 
-/// Whether a kind differs from a known one by one or two edits.
+/// Whether a kind differs from a known kind by at most two edits (one for short names), apart from upper and lower case.
 fn is_like(kind: &str, known: &str) -> bool {
     let max_distance = if known.len() > 6 { 2 } else { 1 };
     !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= max_distance
 }
 
-/// Whether a version may be a misspelt version of the right API group. Other groups may have a kind with the same name.
+/// Whether a version may be a misspelt version of the API group of `right`. Other groups may have a kind with the same name.
 fn is_group(version: &str, right: &str) -> bool {
     let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_lowercase());
     match (group(version), group(right)) {

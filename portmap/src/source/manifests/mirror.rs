@@ -1,4 +1,4 @@
-//! EndpointSlices from Endpoints, by the rules of Kubernetes' EndpointSlice mirroring controller.
+//! Makes EndpointSlices from Endpoints, by the rules of Kubernetes' EndpointSlice mirroring controller.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,8 +29,9 @@ const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Name, protocol and number of a port.
 type Port = (String, Option<String>, i32);
 
-/// EndpointSlices for the Endpoints of Services without selector, unless the files have the mirrored slices of the controller.
-/// `from_pods` are the slices that are derived from Pods.
+/// EndpointSlices for the Endpoints of served Services without a selector, unless the files have the slices that the
+/// controller mirrored. Warns about Endpoints of Services that have a selector, but no slice. `from_pods`: the slices that
+/// are derived from Pods.
 pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings: &mut Vec<String>) -> Vec<Object> {
     let has_pods: BTreeSet<&ObjectName> = from_pods.iter().filter_map(service_of).collect();
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
@@ -62,7 +63,7 @@ fn is_mirrored(metadata: &ObjectMeta) -> bool {
     is_seen && !annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEADER_ANNOTATION))
 }
 
-/// One EndpointSlice per address family and set of ports.
+/// Makes one EndpointSlice per address family and set of ports.
 fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item = discovery::EndpointSlice> {
     let mut slices: BTreeMap<(Family, Vec<Port>), Vec<discovery::Endpoint>> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {

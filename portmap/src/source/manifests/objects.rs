@@ -1,4 +1,4 @@
-//! The objects of one or several files, and the selection that is sent to the agent.
+//! The objects of one or several manifest files, and the selection that is sent to the agent.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::model::{
     object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
 };
 
-/// Number of names in a warning; further ones are counted.
+/// The most names that a warning lists; further names are counted.
 const SHOWN: usize = 3;
 
 /// The value of `MANAGED_BY_LABEL` on slices that are derived from Endpoints.
@@ -23,18 +23,18 @@ pub type All<T> = BTreeMap<ObjectName, Arc<T>>;
 /// The objects that are sent to the agent, by kind and name.
 pub type Selection = BTreeMap<(ObjectKind, ObjectName), Arc<Object>>;
 
-/// A Service of a file.
+/// A Service in a manifest file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// The Service as it is sent to the agent.
     pub object: Arc<Object>,
-    /// Whether portmap serves the Service.
+    /// Whether this portmap serves the Service, and no other proxy does.
     pub is_ours: bool,
-    /// The whole spec; its selector and targetPorts are needed for Pods and Endpoints.
+    /// The whole spec. Its selector and targetPorts are needed to make slices from Pods and Endpoints.
     pub spec: core::ServiceSpec,
 }
 
-/// An EndpointSlice of a file.
+/// An EndpointSlice in a manifest file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// The EndpointSlice as it is sent to the agent.
@@ -63,7 +63,7 @@ pub struct Objects {
 }
 
 impl Service {
-    /// Converts a Service.
+    /// Converts a Service. `wanted` decides whether portmap serves it.
     pub fn new(raw: core::Service, wanted: &Wanted) -> Self {
         let is_ours = wanted.is_ours(&raw.metadata);
         let spec = raw.spec.clone().unwrap_or_default();
@@ -71,20 +71,21 @@ impl Service {
         Self { object: Arc::new(object), is_ours, spec }
     }
 
-    /// Whether the Service lacks the ClusterIP that an API server would allocate.
+    /// Whether a served Service lacks the ClusterIP that an API server would allocate.
     fn lacks_address(&self) -> bool {
         let Self { object: _, is_ours, spec } = self;
         let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
         *is_ours && spec.type_.as_deref() != Some("ExternalName") && addresses.all(String::is_empty)
     }
 
-    /// Whether the Service has a traffic policy `Local`.
+    /// Whether a served Service has an internal or external traffic policy `Local`.
     fn is_local(&self) -> bool {
         let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
         self.is_ours && (is_local(&self.spec.internal_traffic_policy) || is_local(&self.spec.external_traffic_policy))
     }
 
-    /// The reason why an API server would reject an update to `next`; `None` if it would accept the update.
+    /// The reason why an API server would reject an update to `next`: a new fault, or the loss of the ClusterIP or of all
+    /// ports. `None` if no such reason applies.
     fn rejection(&self, next: &Self) -> Option<String> {
         let (Object::Service(_, before), Object::Service(_, after)) = (&*self.object, &*next.object) else { return None };
         let (before, after) = (before.unpack(), after.unpack());
@@ -115,14 +116,14 @@ impl Slice {
         }
     }
 
-    /// The reason why an API server would reject an update to `next`; `None` if it would accept the update.
+    /// The reason why an API server would reject an update to `next`: a new fault. `None` without such a fault.
     fn rejection(&self, next: &Self) -> Option<String> {
         let (Object::Slice(_, before), Object::Slice(_, after)) = (&*self.object, &*next.object) else { return None };
         new_fault(&before.unpack().faults, &after.unpack().faults)
     }
 }
 
-/// The Service of an EndpointSlice; `None` for other kinds.
+/// The Service that the label of an EndpointSlice names; `None` without the label, and for other kinds.
 pub fn service_of(object: &Object) -> Option<&ObjectName> {
     match object {
         Object::Slice(head, _) => head.service.as_ref(),
@@ -130,7 +131,7 @@ pub fn service_of(object: &Object) -> Option<&ObjectName> {
     }
 }
 
-/// The faults that an API server rejects, if the former object had none.
+/// The faults because of which an API server would reject the object; `None` if it has none, or if the former object had some.
 fn new_fault(before: &object::Faults, after: &object::Faults) -> Option<String> {
     let is_worse = after.is_refused() && !before.is_refused();
     is_worse.then(|| after.iter().collect::<Vec<_>>().join("; "))
@@ -174,7 +175,7 @@ impl Objects {
         all
     }
 
-    /// The objects to send: those that the agent would request from an API server, and slices derived from Pods and Endpoints.
+    /// The objects for the agent: those that it would request from an API server, and slices derived from Pods and Endpoints.
     pub fn select(&self, wanted: &Wanted, warnings: &mut Vec<String>) -> Selection {
         let Self { services, slices, pods: _, endpoints: _, nodes, cidrs } = self;
         let slices = slices.values().filter(|slice| !slice.is_headless).map(|slice| &slice.object);
@@ -193,7 +194,7 @@ impl Objects {
         !self.nodes.is_empty() && !self.nodes.keys().any(|name| *name.name() == *wanted.node)
     }
 
-    /// A warning about Services without a ClusterIP.
+    /// A warning about served Services without a ClusterIP; `None` if all have one.
     fn without_address(&self) -> Option<String> {
         let lacking: Vec<&ObjectName> = self.named(Service::lacks_address);
         (!lacking.is_empty()).then(|| {
@@ -206,7 +207,7 @@ impl Objects {
         })
     }
 
-    /// A warning about Services with a policy `Local`, if no Node is the one of the agent.
+    /// A warning about Services with a policy `Local`, if there are Nodes, but not the agent's Node.
     fn without_node(&self, wanted: &Wanted) -> Option<String> {
         let local = self.named(Service::is_local);
         let is_needed = self.lacks_own_node(wanted) && !local.is_empty();
@@ -223,7 +224,7 @@ impl Objects {
         })
     }
 
-    /// The names of the matching Services.
+    /// The names of the Services that meet the condition.
     fn named(&self, is_meant: fn(&Service) -> bool) -> Vec<&ObjectName> {
         self.services.iter().filter(|(_, service)| is_meant(service)).map(|(name, _)| name).collect()
     }
@@ -246,7 +247,8 @@ fn some_of(names: &[impl ToString]) -> String {
     }
 }
 
-/// Copies objects of `before` to `all`: unchanged objects, and those that [`Objects::keep_former`] describes.
+/// Copies objects of `before` to `all`: unchanged objects, so that their `Arc` stays, and the objects that
+/// [`Objects::keep_former`] keeps.
 fn keep<T: PartialEq>(
     kind: &'static str,
     before: &All<T>,

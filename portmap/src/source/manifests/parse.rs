@@ -1,4 +1,5 @@
-//! Parses YAML or JSON text with one or several documents, each an object or a `List`. Other kinds are ignored.
+//! Parses YAML or JSON text with one or several documents, each an object or a list of objects. Kinds that are not in
+//! [`kinds`] are ignored.
 
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults
     Ok((reader.objects, reader.faults))
 }
 
-/// The documents of a text. JSON is tried first, because its parser is faster and JSON files may be large.
+/// The documents of a text. If the text looks like JSON, the JSON parser is tried first: it is faster, and JSON files may be
+/// large.
 fn documents(text: &str) -> Result<Vec<Value>> {
     if text.trim_start().starts_with(['{', '[']) {
         let parsed: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
@@ -69,7 +71,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Converts a document, or each item of a list.
+    /// Converts a document, or each item of a list. A document that is no object becomes a warning.
     fn take(&mut self, mut document: Value) {
         let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
@@ -104,7 +106,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Ignores a document of another kind, unless its kind or version looks misspelt.
+    /// Ignores a document of an unknown kind or version. If that looks misspelt, the document becomes a fault.
     fn ignore(&mut self, document: &Value, version: &str, kind: &str) {
         let Some(misspelling) = kinds::misspelling(version, kind, document.get("metadata").is_some_and(Value::is_object))
         else {
@@ -115,7 +117,7 @@ impl Reader<'_> {
         self.faults.add(Fault { kind: misspelling.kind, name, subject: format!("{kind} {shown}"), reason: misspelling.reason });
     }
 
-    /// Converts a document to an object of this kind, and adds it to `all`.
+    /// Converts a document to an object of this kind, and adds it to `all`. An invalid document becomes a fault.
     fn insert<T, K>(
         &mut self,
         document: Value,
@@ -169,7 +171,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name of a document, if it has one, and its text for warnings.
+/// The name of a document (`None` without a name), and the name as a warning shows it.
 fn name_of(document: &Value) -> (Option<ObjectName>, String) {
     let field = |pointer| document.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let Some(name) = field("/metadata/name") else { return (None, "without a name".to_owned()) };
@@ -196,8 +198,8 @@ fn complete(item: &mut Value, kind: Option<&str>, version: &str) {
     }
 }
 
-/// Whether a name is valid for its kind. Names of Services are stored in a map, with room for a label; other names may be
-/// longer.
+/// Whether a name is valid for its kind. The maps store names of Services, with room for the length of a label. Other names
+/// may be longer.
 fn is_name(name: &str, kind: &str) -> bool {
     if kind == kinds::SERVICE { is_label(name) } else { name.len() <= MAX_NAME_LEN && !name.contains(char::is_control) }
 }

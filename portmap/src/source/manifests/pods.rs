@@ -1,5 +1,5 @@
-//! EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller. So manifest files need only Services and
-//! Pods.
+//! Makes EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller. So manifest files need only
+//! Services and Pods.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// EndpointSlices for the Services that have a selector, but no slice in the files.
+/// EndpointSlices for the served Services that have a selector, but no slice in the files.
 pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) -> Vec<Object> {
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
     let pods = Pods::new(objects);
@@ -67,7 +67,8 @@ struct Shape {
     ports: Vec<SlicePort>,
 }
 
-/// One slice per address family and set of port numbers. Pods with different numbers of a named port are in different slices.
+/// Makes one slice per address family and set of port numbers. Pods with different numbers of a named port are in different
+/// slices.
 fn make_slices(name: &ObjectName, spec: &ServiceSpec, pods: &Pods<'_>, node: &str, warnings: &mut Vec<String>) -> Vec<Object> {
     let Some(selector) = selector(spec) else { return Vec::new() };
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
@@ -108,7 +109,7 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
-/// The addresses of a Pod: `status.podIPs`, else `status.podIP`.
+/// The valid addresses of a Pod: `status.podIPs`, else `status.podIP`. Invalid addresses become faults.
 fn addresses(pod: &Pod, faults: &mut Faults) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let texts: Vec<&String> = match &status.pod_ips {
@@ -133,7 +134,8 @@ fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> 
     }
 }
 
-/// A warning about the `targetPort` of a Service port: a number as text, or a name that no selected Pod has.
+/// A warning about the `targetPort` of a Service port: a number as text, or a name that no selected Pod has. `None` if it is
+/// fine.
 fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<String> {
     let Some(IntOrString::String(name)) = &port.target_port else { return None };
     if let Some(number) = digits(name) {
@@ -147,12 +149,13 @@ fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<Stri
         .then(|| format!("Service {service}: no Pod that it selects has a container port of the name {name:?}, its targetPort"))
 }
 
-/// The number of a text that has digits only. A valid name of a port has a letter.
+/// The number of a text that consists of digits. A valid name of a port has a letter.
 fn digits(name: &str) -> Option<i32> {
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
 }
 
-/// The slice port of a Service port on this Pod; `None` if the Pod has no port with the name of the targetPort.
+/// The slice port of a Service port on this Pod. `None` if the Pod lacks the name of the targetPort, the number is invalid,
+/// or the protocol is neither TCP nor UDP.
 fn resolve_port(port: &ServicePort, pod: &Pod) -> Option<SlicePort> {
     let protocol = match port.protocol.as_deref() {
         Some("TCP" | "") | None => Protocol::Tcp,

@@ -1,4 +1,5 @@
-//! Schedules reads of changed files, so that no file is read while a process writes it. Pure.
+//! Schedules reads of changed files, so that no file is read while a process writes it. Exception: a file that is not closed
+//! within [`OPEN`] after a write. Pure.
 //!
 //! [`super::watch`] reports the changes, and [`super::follow`] reads the files that are due.
 
@@ -8,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Delay after a file was closed by its writer or removed, because it may be opened again or replaced.
+/// Delay after a file was closed by its writer, removed or touched, because it may be opened again or replaced.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// Delay before an incomplete file is read again.
 const DOUBT: Duration = Duration::from_secs(1);
 
-/// Delay after a write to a file that its writer does not close.
+/// Delay after the last write to a file, if its writer does not close it.
 const OPEN: Duration = Duration::from_secs(5);
 
-/// A file that changes all the time is read after this time, as soon as its writer closes it.
+/// A file that changes all the time for longer than this is read at once when its writer closes it.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Delay after a failed read.
@@ -48,22 +49,22 @@ struct Pending {
     first: Instant,
     /// The time of the last change.
     last: Instant,
-    /// The delay of the read after `last`.
+    /// The time from `last` to the read.
     wait: Duration,
     mode: ReadMode,
 }
 
-/// Whether a read accepts a file with missing objects.
+/// Whether a read accepts a file that lacks objects of its former content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
-    /// The content is not accepted if objects are missing, because a process may still write the file.
+    /// A text that is invalid or lacks former objects is not accepted, because a process may still write the file.
     Tentative,
-    /// The content is accepted.
+    /// Any text is accepted. An invalid text becomes a warning, and the former objects stay.
     Final,
 }
 
 impl ReadSchedule {
-    /// Schedules a read after a change of a file.
+    /// Schedules a read after a change of a file. A change of metadata does not move a read that is already scheduled.
     pub fn changed(&mut self, path: PathBuf, change: FileChange, now: Instant) {
         let (wait, mode) = match change {
             FileChange::Replaced => (Duration::ZERO, ReadMode::Final),
@@ -87,17 +88,17 @@ impl ReadSchedule {
         self.changed(path, FileChange::Touched, now);
     }
 
-    /// Schedules another read of an incomplete file, which accepts its content.
+    /// Schedules another read of an incomplete file. That read accepts any text.
     pub fn read_again(&mut self, path: PathBuf, now: Instant) {
         self.0.insert(path, Pending { first: now, last: now, wait: DOUBT, mode: ReadMode::Final });
     }
 
-    /// Schedules another read after a failed one.
+    /// Schedules another read of a file whose read failed.
     pub fn retry(&mut self, path: PathBuf, now: Instant) {
         self.0.insert(path, Pending { first: now, last: now, wait: RETRY, mode: ReadMode::Final });
     }
 
-    /// The time of the next read.
+    /// The time of the next read; `None` if no read is scheduled.
     pub fn due(&self) -> Option<Instant> {
         self.0.values().map(Pending::due).min()
     }
@@ -146,9 +147,9 @@ mod tests {
         let slow =
             [(0, FileChange::Written), (900, FileChange::Written), (4_000, FileChange::Written), (8_000, FileChange::Closed)];
         assert_eq!(read_at(&slow), 8_000 * MS);
-        // A chmod is no end of it.
+        // A chmod does not end the wait for the writer.
         assert_eq!(read_at(&[(0, FileChange::Written), (500, FileChange::Touched)]), OPEN);
-        // One line after the other, by a writer that opens it each time.
+        // The writer opens and closes the file for each line.
         let lines = [
             (0, FileChange::Written),
             (1, FileChange::Closed),

@@ -1,8 +1,8 @@
 //! Watches the manifest files by inotify, and reports possible changes.
 //!
-//! Directories are watched for changes of names, and manifest files for changes of content. So writes to other files in the
-//! same directory cause no events. Each path is followed through symbolic links, and all directories on it are watched for its
-//! components.
+//! Directories are watched for changes of names, and manifest files for changes of content. So while a process writes
+//! another file in the same directory, only the close of that file causes an event. Each path is followed through symbolic
+//! links. All directories on it are watched, because each of its components may be replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,8 +28,8 @@ const MAX_EVENTS: usize = 1024;
 /// Maximum number of symbolic links in a path, the limit of the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Events of a directory: a name was added or removed, or a written file was closed. With the latter, the close of a new file
-/// is reported even before its own watch exists.
+/// Events of a directory: a name was added or removed, or a written file was closed. So the close of a new file is reported
+/// even before the file has its own watch.
 const DIRECTORY: WatchMask =
     WatchMask::CREATE.union(WatchMask::DELETE).union(WatchMask::MOVE).union(WatchMask::CLOSE_WRITE).union(WatchMask::ONLYDIR);
 
@@ -39,28 +39,28 @@ const CONTENT: WatchMask = WatchMask::MODIFY.union(WatchMask::CLOSE_WRITE).union
 /// Events after which a name may refer to another file.
 const NAMES: EventMask = EventMask::CREATE.union(EventMask::DELETE).union(EventMask::MOVED_FROM).union(EventMask::MOVED_TO);
 
-/// A possible change.
+/// A possible change of the manifest files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// A component of a path may have changed: all files have to be listed again.
     Paths,
-    /// A file with the path under which it is listed.
+    /// This file may have changed. The path is the one under which the file is listed.
     File(PathBuf, FileChange),
 }
 
-/// The watch of some paths.
+/// The inotify watches for the manifest paths.
 pub struct Watch {
     inotify: EventStream<[u8; BUFFER]>,
     paths: Vec<PathBuf>,
     interests: HashMap<WatchDescriptor, Interest>,
 }
 
-/// The names and files for which a directory or file is watched.
+/// The reasons for which one directory or file is watched.
 #[derive(Debug, Default)]
 struct Interest {
-    /// Names in this directory that are components of a path.
+    /// Names in this directory that are components of a manifest path.
     components: BTreeSet<OsString>,
-    /// Files in this directory by name, with the paths under which they are listed.
+    /// Manifest files in this directory by name, with the paths under which they are listed.
     files: BTreeMap<OsString, BTreeSet<PathBuf>>,
     /// The paths under which this directory is listed, if all its manifests are read.
     listed: BTreeSet<PathBuf>,
@@ -68,16 +68,16 @@ struct Interest {
     itself: BTreeSet<PathBuf>,
 }
 
-/// The target of a path.
+/// The target of a manifest path, as far as it can be followed.
 enum Destination {
     /// A directory, with its path without symbolic links.
     Directory(PathBuf),
-    /// A file, or nothing.
+    /// A file, a missing target, or a symbolic link that cannot be followed.
     Other,
 }
 
 impl Watch {
-    /// Watches these paths, except for standard input.
+    /// Watches these paths. Standard input is skipped.
     pub fn start(paths: &[PathBuf]) -> Result<Self> {
         let inotify = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER]));
         let inotify = inotify.context("failed to watch the manifest files (inotify)")?;
@@ -87,13 +87,13 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches the current targets of all paths, and removes all other watches.
+    /// Watches the current targets of all paths, and removes all other watches. After an error, the former watches stay.
     pub fn renew(&mut self) -> Result<()> {
         let before = std::mem::take(&mut self.interests);
         let watched = self.paths.clone().iter().try_for_each(|path| self.watch_path(path));
         for (descriptor, interest) in before {
             if watched.is_err() {
-                // After an error, the former watches are kept.
+                // The renewal failed: the former watches are kept.
                 self.interests.entry(descriptor).or_insert(interest);
             } else if !self.interests.contains_key(&descriptor) {
                 // Fails for a deleted file, whose watch the kernel has removed.
@@ -103,7 +103,7 @@ impl Watch {
         watched
     }
 
-    /// Waits for events, and returns at least one notification.
+    /// Waits for inotify events, and returns at least one notification.
     pub async fn next(&mut self) -> Result<Vec<Notification>> {
         loop {
             let mut notifications: Vec<Notification> = Vec::new();
@@ -127,7 +127,7 @@ impl Watch {
         }
     }
 
-    /// The notifications for an inotify event.
+    /// The notifications for an inotify event. Watches the target of a new name, too.
     fn notifications(&mut self, event: &EventOwned) -> Vec<Notification> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             return vec![Notification::Paths];
@@ -152,7 +152,7 @@ impl Watch {
         }
         if event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
             for notification in notifications.clone() {
-                // The name refers to another file or symbolic link now, which has to be watched.
+                // The name refers to another file or symbolic link now, which is not watched yet.
                 if let Notification::File(path, _) = notification
                     && self.watch_components(&path).is_err()
                 {
@@ -169,7 +169,7 @@ impl Watch {
         self.follow(PathBuf::from("/"), &start, path)
     }
 
-    /// As [`Self::watch_components`], and watches all manifest files if the target is a directory.
+    /// As [`Self::watch_components`]. If the target is a directory, watches all manifest files in it, too.
     fn watch_path(&mut self, path: &Path) -> Result<()> {
         let Destination::Directory(directory) = self.watch_components(path)? else { return Ok(()) };
         self.add_interest(&directory, |interest| interest.listed.extend([path.to_owned()]))?;
@@ -193,7 +193,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Follows a path from `directory`, which has no symbolic links. The target is listed under the path `listed`.
+    /// Watches all directories on a path from `directory`, and the file at its end. Symbolic links are followed, also at the
+    /// end; `directory` itself must be free of them. `listed`: the path under which the target is listed.
     fn follow(&mut self, mut directory: PathBuf, path: &Path, listed: &Path) -> Result<Destination> {
         let mut rest: VecDeque<OsString> = VecDeque::new();
         push_front(&mut rest, &mut directory, path);
@@ -229,19 +230,22 @@ impl Watch {
         Ok(Destination::Directory(directory))
     }
 
-    /// Watches a file, and its name in the directory.
+    /// Watches the content of a file, and its name in the directory. Skips the content if the file does not exist. `listed`:
+    /// the path under which the file is listed.
     fn watch_file(&mut self, directory: &Path, name: &OsStr, listed: &Path) -> Result<()> {
         self.add_interest(directory, |interest| interest.add_file(name, listed))?;
         match self.watch(&directory.join(name), CONTENT) {
             Ok(interest) => drop(interest.itself.insert(listed.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Too many watches, or no permission to read the file: its directory is watched for changes of all its files.
+            // Too many watches, or no permission to read the file: instead, its directory is watched for changes of content
+            // of all its files.
             Err(_) => drop(self.watch(directory, DIRECTORY | CONTENT).with_context(|| cannot_watch(directory))?),
         }
         Ok(())
     }
 
-    /// Watches a directory, and updates its interest.
+    /// Watches a directory, and lets `change_interest` add the names to report. Skips a directory that does not exist or may
+    /// not be read.
     fn add_interest(&mut self, directory: &Path, change_interest: impl FnOnce(&mut Interest)) -> Result<()> {
         match self.watch(directory, DIRECTORY) {
             Ok(interest) => change_interest(interest),
@@ -270,7 +274,7 @@ impl Interest {
         self.files.entry(name.to_owned()).or_default().insert(listed.to_owned());
     }
 
-    /// The paths under which the files with this name are listed.
+    /// The paths under which the manifest file with this name in the directory is listed.
     fn files_of(&self, name: &OsString) -> BTreeSet<PathBuf> {
         let named = self.files.get(name).into_iter().flatten().cloned();
         let listed = self.listed.iter().map(|directory| directory.join(name)).filter(|path| is_manifest(path));
@@ -294,7 +298,8 @@ fn push_front(rest: &mut VecDeque<OsString>, directory: &mut PathBuf, path: &Pat
     }
 }
 
-/// The change of a file that an event reports; `None` for other events.
+/// The change of a file that an inotify event reports; `None` for other events. `path`: the file that a directory's event
+/// names.
 fn file_change(mask: EventMask, path: Option<&Path>) -> Option<FileChange> {
     if mask.contains(EventMask::MOVED_TO) {
         Some(FileChange::Replaced)

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The time without translated connections after an API server stops to respond that was reachable without translation. It may
-/// only restart, and meanwhile a Service that claims its address must not receive the connections.
+/// After a failure, only untranslated connections are tried for this time, if the last response came over one. The API
+/// server may only be restarting. Meanwhile a Service that claims its address must not receive the connections.
 const UNTRANSLATED_ONLY: Duration = Duration::from_mins(1);
 
 /// Whether the node's eBPF programs translate a connection of the agent.
@@ -24,18 +24,18 @@ impl Route {
     }
 }
 
-/// The state of the two routes.
+/// The state of the routes with and without translation.
 #[derive(Debug)]
 pub struct ConnectionRoutes {
     /// The route to try first.
     first: Route,
     /// The route of the last TCP connection.
     pub connected: Route,
-    /// Whether the API server has responded since the last failure.
+    /// Whether the API server has responded since the last failed request.
     has_answered: bool,
     /// The route of the API server's last response.
     answered: Option<Route>,
-    /// The time of the first failure after that response.
+    /// The time of the first failure since the last response, or since the start.
     failing_since: Option<Instant>,
 }
 
@@ -56,12 +56,12 @@ impl ConnectionRoutes {
         }
     }
 
-    /// Records a failed connection.
+    /// Records the time of a failure, unless one is recorded since the last response.
     pub fn mark_failure(&mut self, now: Instant) {
         self.failing_since.get_or_insert(now);
     }
 
-    /// See [`super::Connector::answered`].
+    /// Records a response. Returns the route if it has changed, see [`super::Connector::answered`].
     pub fn answered(&mut self) -> Option<Route> {
         self.has_answered = true;
         self.failing_since = None;
@@ -70,7 +70,7 @@ impl ConnectionRoutes {
         (before != Some(self.connected)).then_some(self.connected)
     }
 
-    /// See [`super::Connector::failed`].
+    /// Records a failed request, see [`super::Connector::failed`].
     pub fn failed(&mut self, now: Instant) {
         self.mark_failure(now);
         if !std::mem::take(&mut self.has_answered) {

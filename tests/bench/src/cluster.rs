@@ -1,6 +1,7 @@
 //! Generates the Services and `EndpointSlices` of an artificial cluster, as a source delivers them to the agent.
 //!
-//! A world has no route to the generated addresses of Services and pods. Only the pod of [`Reached`] exists.
+//! The benchmarks' network namespaces have no route to the generated addresses of Services and pods. Only the pod of
+//! [`Reached`] exists.
 
 mod address;
 
@@ -28,16 +29,16 @@ pub const PORT: u16 = 80;
 /// The targetPort of every Service.
 pub const TARGET_PORT: u16 = 8080;
 
-/// Number of endpoints in a full slice; the default of Kubernetes.
+/// Largest number of endpoints in one slice; the default of Kubernetes.
 const SLICE: usize = 100;
 
-/// Largest number of endpoints. More pod addresses would overlap with the addresses of replacement pods.
+/// Largest number of endpoints in a cluster. The addresses of more pods would overlap with those of replacement pods.
 const MOST_ENDPOINTS: u32 = 4_000_000;
 
-/// The namespace of all objects.
+/// The namespace of all generated objects.
 pub const NAMESPACE: &str = "bench";
 
-/// A cluster of a given size.
+/// The size and the address families of a generated cluster. Objects are generated at each call.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     size: Size,
@@ -46,7 +47,7 @@ pub struct Cluster {
     reached: Option<Reached>,
 }
 
-/// An existing pod, which is the backend of some Services. Its addresses are the endpoints of these Services.
+/// An existing pod, which is the only backend of some Services. The endpoints of these Services are the pod's addresses.
 #[derive(Clone, Debug)]
 pub struct Reached {
     /// The pod's addresses, of one family.
@@ -63,13 +64,13 @@ impl Cluster {
         Ok(Self { size, protocol, families, reached: None })
     }
 
-    /// The same cluster, with an existing pod as the backend of some Services.
+    /// The same cluster, except that some Services have the existing pod as their backend.
     #[must_use]
     pub fn reaching(self, reached: Reached) -> Self {
         Self { reached: Some(reached), ..self }
     }
 
-    /// The capacity of maps for twice this cluster, and at least the agent's default.
+    /// The capacity of maps with room for twice this cluster. No capacity is below the agent's default.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         let Size { services, endpoints } = self.size;
@@ -91,7 +92,8 @@ impl Cluster {
         vec![Event::Listed(ObjectKind::Service, services), Event::Listed(ObjectKind::Slice, slices)]
     }
 
-    /// All Services without clusterIPs, so that the API server assigns them. Its own Service `kubernetes` needs one too.
+    /// All Services without clusterIPs, so that the API server assigns them. The API server's own Service `kubernetes` also
+    /// needs a clusterIP.
     pub fn all_services(&self) -> impl Iterator<Item = Service> {
         (0..self.size.services).map(|number| {
             let mut service = self.service(number);
@@ -102,7 +104,7 @@ impl Cluster {
         })
     }
 
-    /// The slices of all Services.
+    /// The `EndpointSlices` of all Services.
     pub fn all_slices(&self) -> impl Iterator<Item = EndpointSlice> {
         (0..self.size.services).flat_map(|number| self.slices(number))
     }
@@ -113,7 +115,8 @@ impl Cluster {
         slice_name(&service_name(number), Family::V4, 0)
     }
 
-    /// The event of a source after another pod, with a new address, has replaced the first pod of a Service.
+    /// The event of a source after a new pod, with another address, has replaced the first pod of Service `number`. `None` if
+    /// the Service has no endpoints.
     #[must_use]
     pub fn change(&self, number: u32) -> Option<Event> {
         let mut slice = self.slices(number).into_iter().next()?;
@@ -122,7 +125,7 @@ impl Cluster {
         Some(Event::Changed(Object::slice(slice, NODE)))
     }
 
-    /// The numbers of the Services whose backend is the existing pod.
+    /// The numbers of the Services whose backend is the existing pod ([`Reached`]).
     pub fn reached(&self) -> impl Iterator<Item = u32> {
         (0..self.size.services).filter(|number| self.is_reached(*number))
     }

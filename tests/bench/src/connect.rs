@@ -1,7 +1,7 @@
 //! Measures the time that portmap adds to a client's socket calls, with all Services in the maps. Runs `portmap-pod bench`.
 //!
-//! The client and the server are two network namespaces on one bridge, without kube-proxy, packet filter and connection tracking.
-//! The client connects to some Services in turn, and for comparison directly to the pod behind them.
+//! The client and the server are two network namespaces on one bridge, without kube-proxy, packet filter and connection
+//! tracking. The client connects to some Services in turn, and for comparison directly to the pod behind them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
@@ -24,7 +24,8 @@ use crate::stages::{Scope, Stages};
 use crate::tables::Tables;
 use crate::{Report, Size, progress};
 
-/// Limits of the median ratio to the clean arm: call, arm, limit.
+/// Limits of time ratios: call, arm, limit. A ratio is the median time of the arm in a round, divided by that of the arm
+/// `clean`. The calls of `clean` go to a pod, without portmap. The median of all rounds is compared with the limit.
 const AIMS: [(Work, Arm, f64); 4] = [
     (Work::TcpConnect, Arm::Hit, 1.05),
     (Work::TcpConnect, Arm::Miss, 1.02),
@@ -32,18 +33,18 @@ const AIMS: [(Work, Arm, f64); 4] = [
     (Work::UdpUnconnected, Arm::Hit, 1.10),
 ];
 
-/// Last byte of the server's first additional address. Lower addresses are for the pods of the world.
+/// Last byte of the IPv4 address that is the server's first additional one. Pods and clients get lower addresses.
 ///
-/// 155 addresses remain. A Service with more endpoints has only these 155 as endpoints on the server.
+/// 155 addresses remain (100 to 254). A Service with more endpoints has only these 155 as endpoints.
 const FIRST_HOST: u8 = 100;
 
-/// Calls before the timed ones of a block. They fill the CPU's caches and branch predictors for the arm.
+/// Calls before the timed ones of a block. They fill the CPU's caches and branch predictors.
 const WARM_UP: u32 = 20;
 
 /// Measure the time of socket calls through portmap, compared with direct calls
 ///
-/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: the cost for destinations that are no
-/// Service) and hit (to a Service). Each round gives a ratio to its clean arm; the report shows the median of these ratios.
+/// Three arms take turns: clean (to a pod, without portmap), miss (to a pod, with portmap: the cost for destinations that are
+/// no Service) and hit (to a Service). Each round gives a ratio to its clean arm; the report shows the median of these ratios.
 #[derive(Args, Clone, Debug)]
 pub struct ConnectArguments {
     #[command(flatten)]
@@ -81,7 +82,7 @@ pub async fn run(arguments: ConnectArguments) -> Result<Report> {
             tokio::task::yield_now().await;
             connect.push(scene.measure(&arguments, *work).await?);
         }
-        // This runs separately, because the kernel's statistics take time in every call.
+        // The BPF programs are timed separately, because the kernel's statistics take time in every call.
         programs.extend(scene.programs(&arguments, of_protocol().copied()).await?);
     }
     let in_turn = arguments.in_turn.min(arguments.size.services);
@@ -104,7 +105,7 @@ pub async fn run(arguments: ConnectArguments) -> Result<Report> {
     })
 }
 
-/// A world with filled maps, a server and a client. The fields are dropped in this order.
+/// A server, a client and filled maps. The fields are dropped in this order.
 struct Scene {
     protocol: Protocol,
     cluster: Cluster,
@@ -113,7 +114,7 @@ struct Scene {
     client: Client,
     /// The pod of the server; dropping it ends the server.
     _server: Pod,
-    /// The server's addresses.
+    /// The IP addresses at which the server replies.
     pod: Vec<IpAddr>,
     world: World,
 }
@@ -147,14 +148,15 @@ impl Scene {
         command.stdin(Stdio::null()).kill_on_drop(true);
         let Output { status, stdout, stderr } = command.output().await.context("failed to run portmap-pod bench")?;
         ensure!(status.success(), "portmap-pod bench failed: {}", String::from_utf8_lossy(&stderr).trim_end());
-        // The programs' counters verify that the calls of the arm `hit`, and no others, were translated.
+        // The programs' counters verify that exactly the calls to Services (arm `hit`) were translated.
         let hits = u64::from(*rounds) * (u64::from(*per_round) + u64::from(WARM_UP));
         let forwarded = self.forwarded()? - before;
         ensure!(forwarded == hits, "{hits} calls were made to Services, but {forwarded} were translated");
         serde_json::from_slice(&stdout).context("failed to parse the output of portmap-pod bench")
     }
 
-    /// Repeats a tenth of the rounds with the kernel's statistics, and returns the mean run time of each BPF program.
+    /// Repeats a tenth of the rounds of these calls with the kernel's statistics. Returns the mean run time of each BPF
+    /// program.
     async fn programs(&self, arguments: &ConnectArguments, works: impl Iterator<Item = Work>) -> Result<Vec<ProgramTime>> {
         let arguments = ConnectArguments { rounds: arguments.rounds.div_ceil(10), ..arguments.clone() };
         let statistics = Statistics::of(&self.tables)?;
@@ -196,8 +198,8 @@ impl Scene {
     }
 }
 
-/// Adds `count` addresses to the pod. One listening socket serves all addresses. With a socket per address, the kernel would wake
-/// another thread for every connection, which would slow the client down.
+/// Adds `count` IPv4 addresses to the pod, at most 155, and returns them. One listening socket serves all addresses. With a
+/// socket per address, the kernel would wake another thread for every connection, which would slow the client down.
 fn more_addresses(pod: &Pod, count: u32) -> Result<Vec<IpAddr>> {
     const ADD: &str = r#"for address in "$@"; do ip address add "$address/24" dev eth0 || exit; done"#;
     let [a, b, c, _] = pod.ipv4().octets();

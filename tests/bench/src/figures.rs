@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-/// Distribution of the measurements of one quantity. Percentiles use the nearest rank, so each is one of the measurements.
+/// Distribution of the measurements of one quantity, in the quantity's unit. Percentiles use the nearest rank, so each is one
+/// of the measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// The smallest measurement.
@@ -16,7 +17,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Computes the figures; all are 0 without measurements.
+    /// Computes the figures in any order of the measurements; all are 0 without measurements.
     #[must_use]
     pub fn of(mut measurements: Vec<f64>) -> Self {
         measurements.sort_by(f64::total_cmp);
@@ -42,7 +43,7 @@ pub struct Aim {
 }
 
 impl Aim {
-    /// The aim that `measured` is at most `limit`.
+    /// Compares `measured` with `limit`. An equal value is within the limit.
     #[must_use]
     pub fn at_most(quantity: &str, limit: f64, measured: f64) -> Self {
         Self { quantity: quantity.to_owned(), limit, measured, met: measured <= limit }

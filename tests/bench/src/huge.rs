@@ -1,5 +1,5 @@
-//! Generates Services of about the largest size that the API server stores (1.5 MiB). While the agent handles one, other Services
-//! wait, so `sync` measures them.
+//! Generates Services of about the largest size that the API server stores (1.5 MiB). While the agent handles such a Service,
+//! other Services wait. So `sync` measures that time.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
@@ -18,7 +18,7 @@ const NAME: &str = "huge";
 pub struct Huge {
     /// The section's name in JSON.
     pub name: &'static str,
-    /// The section's title: the largest numbers of this Service.
+    /// The section's title in tables: the numbers of this Service's fields.
     pub title: &'static str,
     external_ips: u32,
     ports: u16,
@@ -46,7 +46,7 @@ impl Huge {
         Self { name, title, external_ips, ports, source_ranges, endpoints }
     }
 
-    /// The Service, as the API server returns it.
+    /// The Service, as a source gets it from the API server.
     pub fn service(&self) -> Result<Service> {
         let ranges: Vec<String> = addresses(20, self.source_ranges).map(|address| format!("{address}/32")).collect();
         let service = json!({
@@ -63,7 +63,7 @@ impl Huge {
         serde_json::from_value(service).context("failed to generate the huge Service")
     }
 
-    /// The Service's slice, with `less` endpoints fewer.
+    /// The Service's `EndpointSlice`, without its last `less` endpoints.
     pub fn slice(&self, less: u16) -> Result<EndpointSlice> {
         let endpoint = |address: String| json!({"addresses": [address], "conditions": {"ready": true}});
         let slice = json!({

@@ -5,8 +5,8 @@
 //! - [`lookup`] measures the look-ups of the BPF programs.
 //! - [`memory`] measures the memory of an agent with a real API server.
 //!
-//! The first three fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`]. Dropping
-//! a measurement's future removes everything that it made ([`tables`], [`portmap_harness::world`]).
+//! The first three fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`].
+//! Dropping a measurement's future removes everything that it made ([`tables`], [`portmap_harness::world`]).
 //!
 //! Compare figures of the same run only; they differ between machines.
 #![forbid(unsafe_code)]
@@ -41,11 +41,11 @@ pub struct Size {
 }
 
 impl Size {
-    /// The size that the project's aims refer to, which is the default.
+    /// The default size, for which the project has performance limits.
     const AIMED_AT: Self = Self { services: 10_000, endpoints: 10 };
 }
 
-/// Reports the current step on standard error.
+/// Prints the current step on standard error.
 fn progress(step: &str) {
     eprintln!("{step} …");
 }

@@ -1,5 +1,5 @@
-//! Measures the look-up from a destination to a backend, without a socket (`BPF_PROG_TEST_RUN`). This is portmap's own share of a
-//! `connect()`.
+//! Measures the look-up from a destination to a backend, without a socket (`BPF_PROG_TEST_RUN`). This is portmap's own share of
+//! a `connect()`.
 
 use std::net::IpAddr;
 
@@ -20,19 +20,20 @@ use crate::stages::{Scope, Stages};
 use crate::tables::Tables;
 use crate::{Report, Size, progress};
 
-/// Number of repetitions of one batch, so that the CPU's caches hold all its map entries.
+/// Number of repetitions of one batch. So many that the CPU's caches hold all its map entries.
 const HOT: u32 = 2000;
 
-/// Number of measurements of the repeated batch.
+/// Number of measurements of the batch that is repeated [`HOT`] times.
 const HOT_TURNS: u32 = 50;
 
-/// Number of batches that run once each, so that the CPU's caches hold entries of other look-ups.
+/// Number of batches that run once each. Each has other look-ups, so the CPU's caches do not hold its map entries.
 const BATCHES: u32 = 10_000;
 
 /// Measure the look-ups of the BPF programs alone, in nanoseconds
 ///
-/// Spread: each look-up is for another Service. Hot: the same few look-ups are repeated, so that the CPU's caches hold their map
-/// entries. Each look-up includes reading the probe from a packet and writing the result to it, which a real connection does not do.
+/// Spread: each look-up is for another Service. Hot: the same few look-ups are repeated, so that the CPU's caches hold their
+/// map entries. Each look-up includes reading the probe from a packet and writing the result to it, which a real connection
+/// does not do.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct LookupArguments {
     #[command(flatten)]
@@ -81,7 +82,7 @@ const FORWARDED: u32 = 1;
 /// `outcome` of a [`Probe`]: the call is refused.
 const REFUSED: u32 = 2;
 
-/// An address that shares no prefix with any Service's address, as the destinations of most connections.
+/// An address that shares no prefix with any Service's address, like the destinations of most connections.
 fn unrelated_address(family: Family, number: u32) -> IpAddr {
     match service_address(family, number) {
         IpAddr::V4(address) => (address.to_bits() ^ 1 << 31).to_be_bytes().into(),
@@ -98,7 +99,7 @@ struct LookupCase {
     outcome: u32,
 }
 
-/// Measures a case and returns two rows: spread over all Services, and hot.
+/// Measures a case and returns two rows in nanoseconds: look-ups spread over all Services, and one batch of look-ups repeated.
 fn measure<A: IpBytes + Default>(
     names: [&'static str; 2],
     case: &LookupCase,

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
-/// Properties of this machine. Unreadable properties are empty or 0.
+/// Properties of this machine. An unreadable text is empty, an unreadable number 0.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
@@ -15,7 +15,7 @@ pub struct Machine {
     pub cpus: usize,
     /// Model name of the first CPU.
     pub cpu_model: String,
-    /// Whether the kernel's BPF JIT compiler is enabled.
+    /// Whether the kernel's BPF JIT compiler is enabled; true if unknown.
     pub bpf_jit: bool,
     /// Load average of the minute before the measurement.
     pub load: f64,

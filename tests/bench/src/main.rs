@@ -16,8 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Measure portmap on this machine
 ///
-/// Each measurement makes its own network namespaces, without a route off the machine, a cgroup and a bpffs directory, and removes
-/// them at the end. Needs root. Compare figures of the same run only.
+/// Each measurement makes its own network namespaces, without a route off the machine, a cgroup and a bpffs directory, and
+/// removes them at the end. Needs root. Compare figures of the same run only.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -72,7 +72,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         report = measure(cli.bench) => report,
     };
     if report.is_err() {
-        // Ctrl-C also ends the child processes. An error of that kind is not reported.
+        // Ctrl-C also ends the child processes, and the measurement fails. That error is not reported.
         if let Ok(interrupted) = tokio::time::timeout(Duration::from_millis(10), signals).await {
             return Ok(stop(interrupted));
         }

@@ -1,4 +1,5 @@
-//! Measures the agent's memory with a real API server: during the initial lists, after the first synchronization, and under changes.
+//! Measures the agent's memory with a real API server: during the initial lists, after the first synchronization, and under
+//! changes.
 
 use std::fs;
 use std::path::Path;
@@ -22,13 +23,13 @@ use crate::machine::Machine;
 use crate::report::{Row, Section};
 use crate::{Report, Size, progress};
 
-/// Limit of the resident memory after the first synchronization, in MiB.
+/// Limit of the agent's resident memory after the first synchronization, in MiB.
 const AIM: f64 = 40.0;
 
 /// Time limit of the first synchronization.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Time between the first synchronization and the measurement after it.
+/// Time from the end of the first synchronization to the measurement of the idle agent's memory.
 const IDLE_TIME: Duration = Duration::from_secs(20);
 
 /// Pause between two checks of the agent's status.
@@ -99,7 +100,8 @@ async fn fill(cluster: &Cluster) -> Result<ControlPlane> {
     Ok(plane)
 }
 
-/// The slice and the merge patch of a change: a new endpoint for one Service after the other.
+/// The name of a slice, and the merge patch of the change `turn`. The patch replaces all endpoints of the slice by one with a
+/// new address.
 fn change(turn: u32, size: Size) -> (String, serde_json::Value) {
     let number = turn % size.services;
     let address = format!("10.{}.{}.{}", 200 + turn / 65_536, turn / 256 % 256, turn % 256);
@@ -159,7 +161,7 @@ impl Agent {
         Ok(Self { child: child.context("failed to run setpriv; install util-linux")? })
     }
 
-    /// Waits until the agent is synchronized with the API server, and returns the time that it took.
+    /// Waits until `portmap status` succeeds, and returns the time of the wait. Fails if the agent ends, or after [`PATIENCE`].
     async fn await_sync(&self, world: &World) -> Result<Duration> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {

@@ -18,7 +18,7 @@ use crate::tables::Tables;
 pub struct ProgramTime {
     /// The program's name.
     pub program: &'static str,
-    /// The protocol of the clients.
+    /// The protocol of the clients' sockets during the measurement.
     pub protocol: Protocol,
     /// Number of runs.
     pub runs: u64,
@@ -34,7 +34,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Enables the statistics, for the programs that are attached with these tables.
+    /// Enables the statistics, and finds the programs whose links are pinned with these maps.
     pub fn of(tables: &Tables) -> Result<Self> {
         let mut ids = Vec::new();
         for name in PROGRAMS {

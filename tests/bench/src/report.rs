@@ -10,27 +10,27 @@ use crate::figures::{Aim, Figures};
 use crate::machine::Machine;
 use crate::programs::ProgramTime;
 
-/// The result of one run.
+/// The result of one run of `portmap-bench`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The measurement's name, as on the command line.
     pub bench: &'static str,
-    /// A description of the measurement.
+    /// A description of the measurement in one sentence, for people.
     pub about: String,
-    /// The machine of the measurement.
+    /// Properties of the machine that ran the measurement.
     pub machine: Machine,
-    /// The size of the cluster in the maps.
+    /// The size of the artificial cluster whose Services were in the maps.
     pub size: Size,
     /// Times of clients' calls, one report per call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect: Vec<pod_bench::Report>,
-    /// Run times of the BPF programs.
+    /// Run times of the BPF programs; empty if they were not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramTime>,
-    /// All other figures.
+    /// All figures except the times of clients' calls and of BPF programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
-    /// The project's limits for some figures.
+    /// The project's performance limits, each with its measurement; empty if none applies to this size.
     pub aims: Vec<Aim>,
 }
 

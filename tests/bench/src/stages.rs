@@ -1,4 +1,4 @@
-//! Runs and times the stages of the agent's loop on real maps: store → resolve → plan → apply.
+//! Runs and times the stages of the agent's loop on real maps: store → resolve → plan → apply. One run of all stages is a pass.
 //!
 //! `portmap::agent` runs the same stages, and also has an event queue, a log and a delay to collect events.
 
@@ -18,7 +18,7 @@ use crate::tables::Tables;
 /// The name of the node for which Services are resolved.
 pub const NODE: &str = "this-node";
 
-/// The agent's state between two passes.
+/// The state that the agent keeps from one pass through its stages to the next.
 pub struct Stages {
     desired: Desired,
     planner: Planner,
@@ -34,12 +34,12 @@ pub enum Scope {
     Changes,
 }
 
-/// The times of the steps that take over existing maps.
+/// The times of the agent's first steps on existing maps, before its first pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
     /// Time to open the maps.
     pub open: Duration,
-    /// Time of the grace period, after which no program reads entries that an earlier agent has retired.
+    /// Duration of a grace period. After it, no BPF program reads entries that an earlier agent has replaced or removed.
     pub wait: Duration,
     /// Time to read all entries of the maps.
     pub read: Duration,
@@ -47,7 +47,7 @@ pub struct Takeover {
     pub adopt: Duration,
 }
 
-/// The times of the stages of one pass, and its number of writes.
+/// The times of the stages of one pass, and the number of its writes to the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
     /// Time to store the objects of the events.
@@ -58,7 +58,7 @@ pub struct Pass {
     pub plan: Duration,
     /// Time to write to the maps.
     pub apply: Duration,
-    /// Number of writes.
+    /// Number of writes to the maps.
     pub writes: usize,
 }
 
@@ -86,7 +86,8 @@ impl Stages {
         Ok((Self { desired: Desired::new(NODE.into(), Vec::new(), Vec::new()), planner, maps }, takeover))
     }
 
-    /// Stores the events, and updates the maps accordingly. Fails if frontends do not fit into the maps.
+    /// Runs all stages for these events: stores them, and writes the changes to the maps. Fails if frontends do not fit into
+    /// the maps.
     pub fn pass(&mut self, events: Vec<Event>, scope: Scope) -> Result<Pass> {
         let mut clock = Clock::start();
         for event in events {
@@ -104,7 +105,7 @@ impl Stages {
         Ok(Pass { store, resolve, plan: planned, apply: applied, writes: plan.steps.len() })
     }
 
-    /// The open maps.
+    /// The maps to which the passes write.
     #[must_use]
     pub fn maps(&self) -> &BpfMaps {
         &self.maps
@@ -128,7 +129,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// The time since the last lap.
+    /// The time since the last call, or since the start.
     fn lap(&mut self) -> Duration {
         let now = Instant::now();
         now - std::mem::replace(&mut self.0, now)

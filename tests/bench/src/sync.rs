@@ -29,10 +29,10 @@ use crate::{Report, Size, progress};
 /// Limit of the median time of a full load, in milliseconds.
 const AIM: f64 = 100.0;
 
-/// Limit of the median time of one object, in milliseconds. Other objects wait during that time.
+/// Limit of the median time of one change of a huge Service, in milliseconds. Other objects wait during that time.
 const LONGEST: f64 = 100.0;
 
-/// Number of single changes, each of another Service.
+/// Number of changes of one endpoint, each of another Service. Fewer if there are fewer Services.
 const CHANGES: u32 = 1000;
 
 /// Measure the time from objects in memory to the BPF maps
@@ -57,7 +57,7 @@ struct Measured {
     huge: Vec<(Huge, [Vec<TimedChange>; 3])>,
 }
 
-/// The time to convert an object to events, and the pass for these events.
+/// The time to convert an object to events, and the times of the agent's stages for these events.
 #[derive(Clone, Copy, Debug)]
 struct TimedChange {
     convert: Duration,
@@ -198,7 +198,7 @@ fn stages(passes: &[Pass], scale: f64) -> Vec<Row> {
     ]
 }
 
-/// The figures of a time; `scale` is the number of units per second.
+/// The figures of one time of each measurement; `scale` is the number of units per second.
 fn figures<T>(measured: &[T], time: impl Fn(&T) -> Duration, scale: f64) -> Figures {
     Figures::of(measured.iter().map(|one| time(one).as_secs_f64() * scale).collect())
 }

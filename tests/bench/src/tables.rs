@@ -1,4 +1,4 @@
-//! Creates the real maps and attaches the real BPF programs to a cgroup of a world, as the agent does at its start.
+//! Creates the real maps, and attaches the real BPF programs to a test's cgroup, as the agent does at its start.
 
 use anyhow::{Context as _, Result};
 use portmap::datapath::attach;
@@ -21,7 +21,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Creates the maps in the world's bpffs directory, and attaches the programs to its cgroup of clients.
+    /// Creates the maps in the bpffs directory of the [`World`], and attaches the programs to its cgroup of clients.
     pub fn create(world: &World, capacity: Capacity) -> Result<Self> {
         Self::create_with(world, capacity, &Switches::default())
     }
@@ -38,7 +38,7 @@ impl Tables {
         Ok(tables)
     }
 
-    /// The directory of the pins.
+    /// The directory in which maps and links are pinned.
     #[must_use]
     pub fn pins(&self) -> &Pins {
         &self.pins
@@ -50,12 +50,12 @@ impl Tables {
         self.capacity
     }
 
-    /// Opens the maps.
+    /// Opens the pinned maps; every call opens them again.
     pub fn maps(&self) -> Result<BpfMaps> {
         BpfMaps::open(&self.pins)
     }
 
-    /// Waits for a grace period: afterwards no program reads retired entries.
+    /// Waits for a grace period. After it, no BPF program reads entries that were replaced or removed before the call.
     pub fn wait_for_readers(&self) -> Result<()> {
         Grace::open(&self.pins)?.wait()
     }

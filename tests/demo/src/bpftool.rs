@@ -13,7 +13,7 @@ use crate::example_stage::{Stage, output};
 use crate::port::Port;
 use crate::screen::{self, Screen};
 
-/// Follows the Service `web` through the maps, and compares the backends with the manifests.
+/// Follows the Service `web` through the maps to its backends. Fails unless they are those of the manifests.
 pub fn entries(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     let maps = PinnedMaps { pins: Pins::new(stage.world.bpffs()).set(), screen };
@@ -35,7 +35,7 @@ struct PinnedMaps {
 }
 
 impl PinnedMaps {
-    /// The number of a frontend's entry in SERVICES. Shows this frontend only, not the other entries of the map.
+    /// The number of a frontend's entry in SERVICES. Prints this frontend only, and the number of other entries in the map.
     fn frontend(&self, port: &Port) -> Result<u64> {
         let dump = self.bpftool("dump", "FRONTENDS_V4", None)?;
         let IpAddr::V4(address) = port.address.ip() else { bail!("{} is not IPv4", port.address) };
@@ -85,7 +85,7 @@ impl PinnedMaps {
     }
 }
 
-/// Prints some fields of a key or value.
+/// Prints the given fields of a key or value on one line.
 fn show(label: &str, value: &Value, fields: &[&str]) -> Result<()> {
     Ok(screen::output(&format!("{label:<5}  {}", named(value, fields)))?)
 }

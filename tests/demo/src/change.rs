@@ -10,7 +10,7 @@ use crate::example_stage::Stage;
 use crate::examples::Edit;
 use crate::screen::Screen;
 
-/// The pod `web-3` fails its readiness probe.
+/// Edit after which the pod `web-3` is not ready, as after a failed readiness probe.
 const NOT_READY: Edit = Edit {
     file: "web.yaml",
     object: "web-3",
@@ -18,7 +18,7 @@ const NOT_READY: Edit = Edit {
     to: r#"- {type: Ready, status: "False"}"#,
 };
 
-/// The Service `api` gets another targetPort on the same pods.
+/// Edit that gives the Service `api` another targetPort on the same pods.
 const OTHER_PORT: Edit = Edit { file: "named-port.yaml", object: "api", from: "targetPort: http", to: "targetPort: admin" };
 
 /// Makes a pod unready, and verifies that it gets no new connections.
@@ -27,13 +27,13 @@ pub fn readiness(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok(format!("the pod {} gets no new connections", NOT_READY.object))
 }
 
-/// Changes a targetPort, and verifies that new connections reach the other ports.
+/// Changes a targetPort, and verifies that new connections reach the pods' other ports.
 pub fn target_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     follow(stage, screen, &OTHER_PORT, "api")?;
     Ok("clients still connect to port 80, and now reach other ports of the same pods".to_owned())
 }
 
-/// Edits one of the agent's manifests, waits until the maps have the new backends, and connects.
+/// Edits one of the agent's manifests, and waits until the maps have the new backends of `service`. Then connects to `service`.
 fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Result<()> {
     screen.line("edit", &format!("{}, object {}", edit.file, edit.object))?;
     screen.replaced(edit.from, edit.to)?;

@@ -25,14 +25,14 @@ pub fn one(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok(format!("the client connected to port {}; the pod listens on port {}", port.address.port(), listens.unwrap_or_default()))
 }
 
-/// Connects many times, and shows that each connection selects a pod at random.
+/// Connects many times, and shows the replies per pod. Fails unless each ready pod gets a fair share, as by a random choice.
 pub fn many(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     spread_over(stage, screen, &port)?;
     Ok(format!("all {} pods reply, each with a fair share of the connections", port.backends.len()))
 }
 
-/// Connects without portmap, and verifies that the Service address is unreachable.
+/// Connects from a cgroup without portmap, and verifies that the Service address is unreachable.
 pub fn without(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     untranslated(stage, screen, &port)?;
@@ -48,7 +48,7 @@ pub fn named(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok(format!("the targetPort `{}` is {}", port.target, numbers.join(" and ")))
 }
 
-/// Connects with UDP and TCP to the same port number, which are two ports.
+/// Connects with UDP and TCP to one port number of a Service. They are two ports of the Service.
 pub fn protocols(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (file, ports) = stage.examples.ports("dns")?;
     let file = file.to_owned();
@@ -68,13 +68,13 @@ pub fn refused(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok("connect() fails at once: the client does not wait for a timeout".to_owned())
 }
 
-/// Connects many times and shows the replies per pod. Fails unless all backends of the port get a fair share.
+/// Connects many times and shows the replies per pod. Fails unless every backend of the port gets a fair share.
 pub fn spread_over(stage: &Stage, screen: Screen, port: &Port) -> Result<()> {
     screen.line("client", &format!("{MANY} × connect({}) with {}", port.address, port.protocol))?;
     spread::show(screen, &stage.ask(Group::Clients, port, MANY)?, port)
 }
 
-/// Connects once without portmap. Fails unless the error is "network is unreachable".
+/// Connects once from a cgroup without portmap. Fails unless the error is "network is unreachable".
 pub fn untranslated(stage: &Stage, screen: Screen, port: &Port) -> Result<()> {
     screen.line("client", &format!("connect({}), outside of the cgroup that portmap is attached to", port.address))?;
     expect_error(stage, screen, Group::Clean, port, Errno::ENETUNREACH)
@@ -88,7 +88,7 @@ pub fn expect_error(stage: &Stage, screen: Screen, group: Group, port: &Port, ex
     Ok(screen.line("error", &expected.to_string())?)
 }
 
-/// Prints the file, the Service port and the ready pods that its selector matches.
+/// Prints the manifest's file name, the Service port, and the pods of its backends.
 pub fn show_manifest(screen: Screen, file: &str, port: &Port) -> Result<()> {
     let pods = match port.backends.as_slice() {
         [] => "no pod matches".to_owned(),

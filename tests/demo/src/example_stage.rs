@@ -17,14 +17,15 @@ use crate::port::Port;
 use crate::screen::Screen;
 use crate::traces::Traces;
 
-/// The environment of the demo. Dropping it removes everything; [`Stage::clear`] also verifies that nothing is left.
+/// The environment of the demo. Dropping it removes everything that the demo made; [`Stage::clear`] also verifies that nothing
+/// is left.
 pub struct Stage {
     // The fields are dropped in this order.
     agent: Option<Agent>,
-    /// The client of all connections.
+    /// The pod without a server from which all connections start.
     pub client: Client,
     pods: Vec<Pod>,
-    /// The current manifests, including the demo's edits.
+    /// The current manifests, with the edits of earlier steps.
     pub examples: Examples,
     /// The network namespaces, cgroups and directories of the demo.
     pub world: World,
@@ -41,7 +42,7 @@ impl Stage {
         Ok(Self { agent: None, client: world.client("client")?, pods, examples, world })
     }
 
-    /// Prints the addresses of pods and client, and the ports of the pods.
+    /// Prints the addresses of the pods and of the client, and the ports of the pods.
     pub fn introduce(&self, screen: Screen) -> Result<()> {
         for (pod, manifest) in self.pods.iter().zip(self.examples.pods()) {
             let (addresses, listens) = (list(&pod::addresses(manifest)?), list(&pod::listens(manifest)?));
@@ -61,7 +62,7 @@ impl Stage {
         self.agent.as_mut().context("the agent is not running")
     }
 
-    /// Ends the agent with SIGTERM, if it is running. Fails if its exit code is not 0.
+    /// Ends the agent with SIGTERM. Fails if the agent's exit code is not 0; succeeds if no agent is running.
     pub fn stop_agent(&mut self) -> Result<()> {
         let Some(agent) = self.agent.take() else { return Ok(()) };
         let status = agent.end(Signal::SIGTERM)?;
@@ -69,7 +70,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends `count` requests to a Service port from the client, in the given cgroup.
+    /// Sends `count` requests to a Service port from the client's pod, in the cgroup `group`.
     pub fn ask(&self, group: Group, port: &Port, count: u32) -> Result<Answers> {
         let mut command = self.client.command_in(group, program::find("portmap-pod")?);
         command.args(["connect", "--json", "--count", &count.to_string(), &port.address.to_string()]);
@@ -79,12 +80,13 @@ impl Stage {
         serde_json::from_str(&output(&mut command)?).context("failed to parse the output of portmap-pod connect")
     }
 
-    /// Runs a subcommand of portmap on this world's pinned maps. Returns its output; fails if its exit code is not 0.
+    /// Runs a subcommand of portmap on the demo's pinned maps. Returns its output; fails if its exit code is not 0.
     pub fn portmap(&self, subcommand: &[&str]) -> Result<String> {
         output(Command::new(program::find("portmap")?).args(subcommand).arg("--bpffs").arg(self.world.bpffs()))
     }
 
-    /// Ends the agent and removes everything, also after errors. Then verifies that nothing is left on the machine.
+    /// Ends the agent and removes everything that the demo made, also after errors. Then verifies that nothing is left on the
+    /// machine.
     pub fn clear(mut self) -> Result<()> {
         let shielded = interrupt::shield_children();
         let stopped = self.stop_agent();
@@ -95,7 +97,8 @@ impl Stage {
     }
 }
 
-/// Makes a pod of a manifest and starts its server. The world assigns addresses in order, so the manifest must match them.
+/// Makes a pod of a manifest and starts its server. [`World`] assigns addresses in order; the manifest must have the same
+/// addresses.
 fn make(world: &World, manifest: &k8s_openapi::api::core::v1::Pod) -> Result<Pod> {
     let name = pod::name(manifest);
     let mut pod = world.pod(name)?;

@@ -16,10 +16,10 @@ use crate::port::Port;
 /// The separator between two objects of a file.
 const SEPARATOR: &str = "\n---\n";
 
-/// The manifests of a directory.
+/// The Service and Pod manifests of a directory, in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Examples {
-    /// Texts of the files by file name.
+    /// Text of each file, by file name.
     files: BTreeMap<String, String>,
     /// All Pods, sorted by address.
     pods: Vec<Pod>,
@@ -34,14 +34,14 @@ pub struct Edit {
     pub file: &'static str,
     /// `metadata.name` of the object.
     pub object: &'static str,
-    /// The text to replace, which occurs once in the object.
+    /// The text to replace. It must occur exactly once in the object.
     pub from: &'static str,
-    /// The replacement.
+    /// The text that replaces `from`.
     pub to: &'static str,
 }
 
 impl Examples {
-    /// Reads the `*.yaml` files of a directory.
+    /// Reads the `*.yaml` files of a directory. Fails at objects other than Services and Pods.
     pub fn read(directory: &Path) -> Result<Self> {
         let context = || format!("failed to read the examples in {}; set their directory with --examples", directory.display());
         let mut files = BTreeMap::new();
@@ -90,13 +90,13 @@ impl Examples {
         &self.pods
     }
 
-    /// The ports of all Services, at all of their addresses.
+    /// The ports of all Services, each at every clusterIP, load balancer address and node port. External IPs are left out.
     pub fn all_ports(&self) -> Result<Vec<Port>> {
         let ports = self.services.iter().map(|(_, service)| Port::all(service, &self.pods));
         Ok(ports.collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// The ports of a Service at all of its addresses, and the name of its file.
+    /// The ports of a Service as [`Port::all`] lists them (without external IPs), and the name of the Service's file.
     pub fn ports(&self, service: &str) -> Result<(&str, Vec<Port>)> {
         let found = self.services.iter().find(|(_, candidate)| candidate.metadata.name.as_deref() == Some(service));
         let (file, found) = found.with_context(|| format!("the examples have no Service {service}"))?;
@@ -104,14 +104,15 @@ impl Examples {
         Ok((file, ports))
     }
 
-    /// The first port of a Service at its clusterIP, and the name of its file.
+    /// The first port of a Service at its first clusterIP, and the name of the Service's file.
     pub fn port(&self, service: &str) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().next().with_context(|| format!("Service {service} has no port"))?;
         Ok((file, port))
     }
 
-    /// The first port of a Service at an address of this kind and family, and the name of its file.
+    /// The first port of a Service at an address of this kind and family, and the name of the Service's file. Fails if there is
+    /// none; external IPs are never found.
     pub fn port_at(&self, service: &str, kind: AddressKind, family: Family) -> Result<(&str, Port)> {
         let (file, ports) = self.ports(service)?;
         let port = ports.into_iter().find(|port| port.kind == kind && Family::of(port.address.ip()) == family);

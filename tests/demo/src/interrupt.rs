@@ -10,7 +10,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Time to wait for a signal after a failure. A signal may end a child process before this process has recorded it.
+/// Time to wait for a signal after a failed step. A signal may end a child process before this process has recorded the signal.
 const SIGNAL_DELAY: Duration = Duration::from_millis(100);
 
 /// The error of a demo that a signal interrupted; holds the signal's number.
@@ -33,7 +33,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Records the first signal until it is dropped. Later signals are ignored, so that they do not interrupt the clean-up.
+/// Records the first signal. Later signals are ignored, so that they do not interrupt the clean-up.
 #[derive(Debug)]
 pub struct Interrupts {
     runtime: Runtime,
@@ -55,7 +55,8 @@ impl Interrupts {
         Ok(Self { runtime, first })
     }
 
-    /// Fails if a signal has arrived. `outcome` is the result of the step before.
+    /// Fails if a signal has arrived. `outcome` is the result of the step before; after an error, the check waits a short time
+    /// for a signal.
     pub fn check<T>(&self, outcome: &Result<T>) -> Result<(), Interrupted> {
         if outcome.is_err() {
             // Ctrl-C also ends the child processes, and the step may fail before the signal is recorded.
@@ -64,13 +65,13 @@ impl Interrupts {
         self.first.borrow().map_or(Ok(()), Err)
     }
 
-    /// Blocks until a signal arrives.
+    /// Blocks until a signal arrives. Returns at once if one has arrived before.
     pub fn wait(&self) {
         self.runtime.block_on(self.recorded());
     }
 
     async fn recorded(&self) {
-        // This fails only if all senders are dropped, and they live as long as the runtime.
+        // The wait fails only if all senders are dropped, and they live as long as the runtime.
         drop(self.first.clone().wait_for(Option::is_some).await);
     }
 }

@@ -12,7 +12,7 @@ use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::{self, Screen};
 
-/// Prints commands to copy. They work in the directory in which the demo was started.
+/// Prints commands that a user can copy into a shell. They work in the directory in which the demo was started.
 pub fn explain(stage: &Stage, screen: Screen) -> Result<()> {
     screen::print("")?;
     screen.headline("Pods and agent run until Ctrl-C. Try these commands in another terminal, as root:")?;
@@ -55,7 +55,7 @@ fn show_map_commands(stage: &Stage, screen: Screen) -> Result<()> {
     Ok(())
 }
 
-/// The path relative to the current directory, if it is below that directory.
+/// The path relative to the current directory, or unchanged if it is not below that directory.
 fn relative(path: &Path) -> String {
     let current = env::current_dir().unwrap_or_default();
     path.strip_prefix(current).unwrap_or(path).display().to_string()

@@ -1,7 +1,8 @@
 //! The demo: shows step by step how portmap translates Service ports to pods' ports, with the real kernel and the real agent.
 //!
-//! The [`example_stage::Stage`] has the pods, the client and the agent. Each step performs actions on it and prints the manifest
-//! and the result. A step fails if the result does not match the manifests. The stage is removed at the end, also after a failure.
+//! [`example_stage::Stage`] is the environment: the pods, the client and the agent. Each step acts on it, and prints the
+//! manifest and the result. A step fails if the result does not match the manifests. The environment is removed at the end,
+//! also after a failure.
 #![forbid(unsafe_code)]
 
 mod bpftool;
@@ -39,23 +40,23 @@ pub use interrupt::Interrupted;
 pub struct Options {
     /// The directory of the example manifests.
     pub examples: PathBuf,
-    /// The action after the steps.
+    /// Whether the demo cleans up after its steps, or keeps its environment.
     pub ending: Ending,
 }
 
-/// The action after the steps.
+/// The end of the demo, after the steps that it always runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Run the last two steps, which end the agent and clean up.
     Show,
-    /// Keep the pods and the agent running until a signal arrives.
+    /// Keep the pods and the agent running until a signal arrives, then clean up.
     Keep,
 }
 
 /// One step of the demo.
 struct Step {
     title: &'static str,
-    /// Performs and prints the step. Returns a sentence that sums it up.
+    /// Performs the step and prints it. Returns a sentence that sums up the result.
     act: fn(&mut Stage, Screen) -> Result<String>,
 }
 
@@ -82,8 +83,8 @@ const ENDING: [Step; 2] = [
     Step { title: "`portmap cleanup` removes everything from the kernel", act: lifecycle::clean_up },
 ];
 
-/// Runs the demo, and removes everything that it made. Fails if a result is not as expected, or with [`Interrupted`] if a signal
-/// arrives before the end.
+/// Runs the demo, and removes everything that it made. Fails if a result is not as expected. Fails with [`Interrupted`] if a
+/// signal arrives before the last step has ended.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(geteuid().is_root(), "the demo makes network namespaces and loads BPF programs: run it as root");
     let started = Instant::now();

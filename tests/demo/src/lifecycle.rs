@@ -9,7 +9,7 @@ use crate::connect;
 use crate::example_stage::Stage;
 use crate::screen::{self, Screen};
 
-/// Starts the agent, and compares the number of frontends in its log with the manifests.
+/// Starts the agent. Fails unless the number of frontends in its log is that of the manifests.
 pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     let world = &stage.world;
     screen.command(&format!("portmap run --manifests {} \\", Agent::manifests(world).display()))?;

@@ -14,10 +14,10 @@ use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::Screen;
 
-/// The dual-stack Service of type `LoadBalancer`.
+/// The example Service of type `LoadBalancer`, which has IPv4 and IPv6 addresses.
 const SERVICE: &str = "shop";
 
-/// Connects to a node port at the node's addresses, and verifies that the same number on a pod is refused.
+/// Connects to a node port at the node's addresses. Verifies that a connection to the same port number of a pod is refused.
 pub fn node_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     let node: [IpAddr; 2] = [stage.world.ipv4().into(), stage.world.ipv6().into()];
     for address in node {
@@ -32,7 +32,7 @@ pub fn node_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok(format!("port {} is translated at the node's addresses only, not at other addresses", on_pod.address.port()))
 }
 
-/// Connects to a load balancer's address from inside the cluster.
+/// Connects to a load balancer's address from a pod. Verifies that the address is unreachable without portmap.
 pub fn load_balancer(stage: &mut Stage, screen: Screen) -> Result<String> {
     let port = introduce_address(stage, screen, AddressKind::LoadBalancer, Family::V4)?;
     connect::spread_over(stage, screen, &port)?;

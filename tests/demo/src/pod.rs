@@ -13,7 +13,7 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The pod's addresses: `status.podIPs`, or else `status.podIP`.
+/// The pod's addresses: `status.podIPs`, or else `status.podIP`. Fails if the pod has neither, or an invalid address.
 pub fn addresses(pod: &Pod) -> Result<Vec<IpAddr>> {
     let PodStatus { pod_ip, pod_ips, .. } = pod.status.clone().unwrap_or_default();
     let listed: Vec<String> = pod_ips.into_iter().flatten().map(|entry| entry.ip).collect();
@@ -23,7 +23,7 @@ pub fn addresses(pod: &Pod) -> Result<Vec<IpAddr>> {
     texts.iter().map(parse).collect()
 }
 
-/// The ports of all containers of the pod.
+/// The ports that the pod's containers declare.
 pub fn listens(pod: &Pod) -> Result<Vec<Listen>> {
     let listen = |port: &ContainerPort| {
         let number = u16::try_from(port.container_port).context("a containerPort is not a port number")?;
@@ -39,7 +39,8 @@ pub fn is_ready(pod: &Pod) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The port number of a targetPort on this pod; `None` if the pod has no port of this name and protocol.
+/// The port number of a targetPort on this pod. A numeric targetPort is returned unchanged. `None` if the pod has no port of
+/// this name and protocol.
 #[must_use]
 pub fn number(target: &IntOrString, protocol: Protocol, pod: &Pod) -> Option<i32> {
     let target = match target {

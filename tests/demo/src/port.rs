@@ -1,7 +1,7 @@
-//! Computes the expected frontends and backends from Services and Pods. The steps compare their results with these.
+//! Computes the expected frontends and backends from Services and Pods. The steps of the demo compare their results with these.
 //!
-//! The code is independent of the agent's code on purpose, because the demo verifies the agent. It supports only the fields that
-//! the examples use.
+//! The code is independent of the agent's code on purpose, because the demo verifies the agent. It supports only the fields
+//! that the examples use. External IPs are not among them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::pod;
 pub struct Port {
     /// The Service's name.
     pub service: String,
-    /// The kind of the address: clusterIP, load balancer or node port.
+    /// The kind of the address: clusterIP, load balancer or node port, never external IP.
     pub kind: AddressKind,
     /// The address and port for clients. The address of a node port is unspecified until [`Port::on`] sets it.
     pub address: SocketAddr,
@@ -28,7 +28,8 @@ pub struct Port {
     pub protocol: Protocol,
     /// The targetPort: a number or a name.
     pub target: String,
-    /// The ready pods that the selector matches and that have an address of this family; sorted by address.
+    /// One backend for each address of this family of the ready pods that the selector matches; sorted by address. Pods without
+    /// the named targetPort are left out.
     pub backends: Vec<Backend>,
 }
 
@@ -37,14 +38,15 @@ pub struct Port {
 pub struct Backend {
     /// The pod's name.
     pub pod: String,
-    /// The pod's address, and the number of its targetPort.
+    /// The pod's address, with the port number of the targetPort on this pod.
     pub address: SocketAddr,
-    /// Number and protocol of its targetPort.
+    /// Port number and protocol of the targetPort on this pod.
     pub listen: Listen,
 }
 
 impl Port {
-    /// All ports of a Service, each at all of its addresses; the clusterIP comes first.
+    /// All ports of a Service: each at its clusterIPs, then at its load balancer addresses and at its node port. External IPs
+    /// are left out, because the examples have none.
     pub fn all(service: &Service, pods: &[Pod]) -> Result<Vec<Self>> {
         let spec = service.spec.clone().unwrap_or_default();
         let selector = spec.selector.unwrap_or_default();
@@ -82,7 +84,7 @@ impl Port {
         Ok(Self { service, kind, address, protocol, target, backends })
     }
 
-    /// The same port at another address, for example a node port at a node's address.
+    /// The same port at another address, for example a node port at a node's address. The backends stay the same.
     #[must_use]
     pub fn on(self, ip: IpAddr) -> Self {
         Self { address: SocketAddr::new(ip, self.address.port()), ..self }
@@ -100,7 +102,8 @@ impl Port {
     }
 }
 
-/// The addresses and ports for clients of a Service port: clusterIPs, the load balancer's addresses, node ports.
+/// The addresses and ports for clients of a Service port: at clusterIPs, at load balancer addresses, and node ports at
+/// unspecified addresses. External IPs are left out.
 fn frontends(service: &Service, port: &ServicePort) -> Result<Vec<(AddressKind, SocketAddr)>> {
     let spec = service.spec.clone().unwrap_or_default();
     let status = service.status.clone().unwrap_or_default().load_balancer.unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 
-/// Width of the labels before the lines of a step.
+/// Width in characters of the label at the start of a line below a step's title.
 const LABEL: usize = 9;
 
 /// Indentation of the lines below a step's title.
@@ -12,7 +12,7 @@ const INDENT: &str = "   ";
 /// Length of the longest bar in characters.
 const BAR: u32 = 30;
 
-/// Writes to standard output. Errors mean that the reader has closed the pipe, as `head` does.
+/// Writes to standard output. An error usually means that the reader has closed the pipe, as `head` does.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     is_coloured: bool,
@@ -59,7 +59,7 @@ impl Screen {
         Self { is_coloured: io::stdout().is_terminal() && !is_refused }
     }
 
-    /// Prints a headline.
+    /// Prints a line in bold.
     pub fn headline(self, text: &str) -> io::Result<()> {
         print(&self.paint(Paint::Bold, text))
     }
@@ -70,7 +70,7 @@ impl Screen {
         print(&format!("\n{number}{}", self.paint(Paint::Bold, title)))
     }
 
-    /// Prints a line with a label.
+    /// Prints an indented line that begins with a label; an empty label leaves the space blank.
     pub fn line(self, label: &str, text: &str) -> io::Result<()> {
         print(&format!("{INDENT}{}{text}", self.paint(Paint::Dim, &format!("{label:<LABEL$}"))))
     }
@@ -90,17 +90,17 @@ impl Screen {
         self.line(label, &format!("{name}  {}{space}  {count:>4}  {share:>5.1} %", self.paint(Paint::Cyan, &bar)))
     }
 
-    /// Prints a command line.
+    /// Prints a shell command in bold, after `$`.
     pub fn command(self, command: &str) -> io::Result<()> {
         print(&format!("{INDENT}{}", self.paint(Paint::Bold, &format!("$ {command}"))))
     }
 
-    /// Prints the result of a successful step.
+    /// Prints the result of a successful step, after a green check mark.
     pub fn passed(self, conclusion: &str) -> io::Result<()> {
         print(&format!("{INDENT}{} {conclusion}", self.paint(Paint::Green, "✓")))
     }
 
-    /// Prints the error of a failed step.
+    /// Prints the error of a failed step, after a red cross. Only the first line is on the line of the cross.
     pub fn failed(self, reason: &str) -> io::Result<()> {
         let (first, rest) = reason.split_once('\n').unwrap_or((reason, ""));
         print(&format!("{INDENT}{} {first}", self.paint(Paint::Red, "✗")))?;

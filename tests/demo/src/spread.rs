@@ -9,7 +9,7 @@ use crate::screen::Screen;
 /// Allowed deviation of a count, in standard deviations. A fair random choice exceeds it about once in two million counts.
 const TOLERANCE: f64 = 5.0;
 
-/// Shows the replies per backend. Fails unless all replies come from backends of the port and each backend has a fair share.
+/// Shows the replies per backend and the errors. Fails as [`check`] does.
 pub fn show(screen: Screen, answers: &Answers, port: &Port) -> Result<()> {
     let total = answers.replies.values().sum();
     let largest = answers.replies.values().copied().max().unwrap_or_default();
@@ -22,7 +22,8 @@ pub fn show(screen: Screen, answers: &Answers, port: &Port) -> Result<()> {
     check(answers, port)
 }
 
-/// Fails unless all replies come from backends of the port and each backend has a fair share.
+/// Fails if a request got no reply, or a reply from a pod or port that is no backend. Fails unless each backend has a fair
+/// share.
 pub fn check(answers: &Answers, port: &Port) -> Result<()> {
     ensure!(answers.errors.is_empty(), "expected replies and no errors, got {:?}", answers.errors);
     let expected: Vec<String> = port.backends.iter().map(ToString::to_string).collect();
@@ -37,7 +38,7 @@ pub fn check(answers: &Answers, port: &Port) -> Result<()> {
     Ok(())
 }
 
-/// The smallest and largest plausible count of one backend, if all backends are equally likely.
+/// The smallest and largest allowed number of replies from one backend, if all backends are equally likely.
 fn fair_range(total: u32, backends: usize) -> (f64, f64) {
     let total = f64::from(total);
     let share = 1.0 / f64::from(u32::try_from(backends.max(1)).unwrap_or(u32::MAX));

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::example_stage::{Stage, output};
 use crate::screen::{self, Screen};
 
-/// Lists the maps with `portmap services`, and compares them with `portmap resolve` of the manifests.
+/// Lists the Services in the maps with `portmap services`. Fails unless `portmap resolve` computes the same rows from the
+/// manifests.
 pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap services --bpffs {}", stage.world.bpffs().display()))?;
     screen::output(&stage.portmap(&["services"])?)?;
@@ -21,7 +22,7 @@ pub fn services(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok("`portmap resolve` computes the same rows from the manifests, without the kernel".to_owned())
 }
 
-/// Runs `portmap status`, which exits with 0 if the agent is healthy.
+/// Runs `portmap status` and prints its output. Fails unless the agent is healthy, which is exit code 0.
 pub fn status(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.command(&format!("portmap status --bpffs {}", stage.world.bpffs().display()))?;
     screen::output(&stage.portmap(&["status"])?)?;

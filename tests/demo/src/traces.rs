@@ -1,4 +1,4 @@
-//! Checks that a removed world has left nothing on the machine.
+//! Checks that the removed [`World`] of the demo has left no network namespace, cgroup, pin or temporary file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use portmap_harness::world::{Group, World};
 
-/// The directories and the name prefix of a world's objects.
+/// The directories and the name prefix of the objects of a [`World`].
 #[derive(Debug)]
 pub struct Traces {
     /// The parent directories of network namespaces, cgroups, pins and temporary files.
     directories: Vec<PathBuf>,
-    /// The common prefix of the names of the world's objects.
+    /// The common prefix of the objects' names.
     prefix: String,
 }
 
 impl Traces {
-    /// Records the directories and the prefix of a world that still exists.
+    /// Records the directories and the prefix of a [`World`] that still exists.
     #[must_use]
     pub fn of(world: &World) -> Self {
         let cgroup = world.cgroup(Group::Clean);
@@ -26,7 +26,7 @@ impl Traces {
         Self { directories, prefix }
     }
 
-    /// Fails if an object of the world still exists.
+    /// Fails if an object with the prefix still exists in one of the directories.
     pub fn check(&self) -> Result<()> {
         // A missing directory has no entries.
         let entries = self.directories.iter().flat_map(fs::read_dir).flatten().flatten();

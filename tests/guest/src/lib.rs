@@ -1,4 +1,4 @@
-//! The first process (PID 1) of a virtual machine, which runs test suites on the machine's kernel.
+//! The first process (PID 1) of a virtual machine, which runs test suites on the kernel of that machine.
 //!
 //! `cargo xtask test --kernels` makes the initial ramdisk with this program, and puts the suites on the kernel command line.
 #![forbid(unsafe_code)]
@@ -14,7 +14,8 @@ use nix::unistd::Pid;
 
 pub use plan::Plan;
 
-/// Directory of the workspace's programs in the ramdisk. The suites are in its subdirectory `deps`, as in Cargo's target directory.
+/// Directory of the workspace's programs in the ramdisk. The suites are in its subdirectory `deps`, as in Cargo's target
+/// directory.
 const PROGRAMS: &str = "/portmap";
 
 /// The last line of output, printed after all suites have run, passed or failed.
@@ -39,7 +40,8 @@ fn run_suite(plan: &Plan) -> Result<bool> {
     await_child(&child.with_context(|| format!("failed to start {path}"))?)
 }
 
-/// Waits for the child, and returns whether its exit code is 0. PID 1 also collects the orphans of other processes.
+/// Waits for the child, and returns whether its exit code is 0. Also collects other children, because PID 1 becomes the parent
+/// of orphans.
 fn await_child(child: &Child) -> Result<bool> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {

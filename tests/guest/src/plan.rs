@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::str::FromStr;
 
-/// A suite and the arguments of its test runner. Text formats: `sockets`, `sockets:udp::,names::`, `table_stress:--skip,no_grace`.
+/// A suite and the arguments of its test runner. Examples of the text format: `sockets`, `sockets:udp::,names::`,
+/// `table_stress:--skip,no_grace`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The suite's name.

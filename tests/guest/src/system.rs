@@ -17,7 +17,7 @@ const MOUNTS: [(&str, &str); 7] = [
     ("bpf", "/sys/fs/bpf"),
 ];
 
-/// Kernel modules for the network of a world. The kernel loads other modules itself, with `modprobe`.
+/// Kernel modules for the network namespaces of the tests. The kernel loads other modules itself, with `modprobe`.
 const MODULES: [&str; 2] = ["bridge", "veth"];
 
 pub(super) fn prepare() -> Result<()> {

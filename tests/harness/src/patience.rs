@@ -1,7 +1,7 @@
 //! Scales time limits for slow machines.
 //!
-//! The limits in the tests suit a current machine. `PORTMAP_PATIENCE` is the factor by which a machine is slower, for example an
-//! emulated machine in the tests on other kernels.
+//! The limits in the tests suit a current machine. `PORTMAP_PATIENCE` is the factor by which a machine is slower, for example
+//! an emulated machine in the tests on other kernels.
 
 use std::env;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `portmap-pod dns`: a small name server on UDP and TCP, for tests with unmodified resolvers.
 //!
-//! It serves the names of its arguments, and `who.`, whose TXT record is the pod's name. `long.` has the same record, but its UDP
-//! response is truncated: the client must ask again through TCP (RFC 1035, 4.2).
+//! It serves the names of its arguments, and `who.`, whose TXT record is the pod's name. `long.` has the same record, but its
+//! UDP response is truncated: the client must ask again through TCP (RFC 1035, 4.2).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};

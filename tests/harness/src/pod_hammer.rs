@@ -1,6 +1,7 @@
 //! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record the time of each call.
 //!
-//! The times are those of the monotonic clock, which all processes share. A test can compare them with the times of its changes.
+//! The times are those of the monotonic clock, which all processes share. A test can compare them with the times of its
+//! changes.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write as _};

@@ -1,7 +1,7 @@
 //! `portmap-pod drive`: makes the system calls on sockets that standard input requests, one at a time.
 //!
-//! Each line of standard input is a [`Request`] in JSON; each line of standard output is its [`Reply`]. [`crate::process`] writes
-//! the requests.
+//! Each line of standard input is a [`Request`] in JSON; each line of standard output is its [`Reply`]. [`crate::process`]
+//! writes the requests.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

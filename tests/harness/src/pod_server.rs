@@ -56,8 +56,8 @@ impl ServerSocket {
     }
 }
 
-/// Listens with the largest backlog; a second `listen()` changes it. The standard library's backlog of 128 overflows in a burst of
-/// connections on a busy machine. A dropped connection then takes one second, until the next SYN.
+/// Listens with the largest backlog; a second `listen()` changes it. The standard library's backlog of 128 overflows in a burst
+/// of connections on a busy machine. A dropped connection then takes one second, until the next SYN.
 fn listen_with_long_backlog(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listen(&listener, Backlog::MAXALLOWABLE)?;

@@ -1,4 +1,4 @@
-//! Modules that several suites use: a world with pods and an agent, and the objects of its Services.
+//! Modules that several suites use: an environment with pods and an agent, and the objects of its Services.
 //!
 //! A suite is a directory below `tests`. A module of only one suite is in its directory. The harness that suites, demo and
 //! benchmarks share is [`portmap_harness`].

@@ -26,7 +26,7 @@ pub struct Both {
 }
 
 impl Both {
-    /// The addresses of a pod.
+    /// The addresses of a pod in the network of pods.
     pub fn of(pod: &Pod) -> Self {
         Self { v4: pod.ipv4(), v6: pod.ipv6() }
     }
@@ -36,7 +36,7 @@ impl Both {
         [self.v4.into(), self.v6.into()]
     }
 
-    /// The socket address for this kind of socket. For [`Via::Mapped`] it is the IPv4-mapped address.
+    /// The socket address of this port for a socket of this kind. For [`Via::Mapped`] it has the IPv4-mapped address.
     pub fn at(self, via: Via, port: u16) -> SocketAddr {
         let address = match via {
             Via::V4 => self.v4.into(),
@@ -63,26 +63,26 @@ pub enum Via {
 }
 
 impl Via {
-    /// All three kinds.
+    /// All three kinds of sockets and addresses.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 }
 
-/// The ClusterIPs of the Service with this number.
+/// The ClusterIPs of the Service with this number: `10.96.0.<number>` and an IPv6 address.
 pub fn cluster_ip(number: u8) -> Both {
     both(Ipv4Addr::new(10, 96, 0, number), [0xfd00, 0x10, 0x96, 0], number)
 }
 
-/// The external IPs of the exposed Service with this number.
+/// The external IPs that [`Service::exposed`] adds for this number.
 pub fn external_ip(number: u8) -> Both {
     both(Ipv4Addr::new(192, 0, 2, number), [0x2001, 0xdb8, 2, 0], number)
 }
 
-/// The load balancer addresses of the exposed Service with this number.
+/// The load balancer addresses that [`Service::exposed`] adds for this number.
 pub fn load_balancer_ip(number: u8) -> Both {
     both(Ipv4Addr::new(198, 51, 100, number), [0x2001, 0xdb8, 51, 0], number)
 }
 
-/// The node port of the exposed Service with this number, on TCP and UDP.
+/// The node port that [`Service::exposed`] adds for this number, on TCP and UDP.
 pub fn node_port(number: u8) -> u16 {
     30_000 + u16::from(number)
 }
@@ -105,7 +105,7 @@ impl Endpoint {
         Self { address: Both::of(pod), port: TARGET_PORT, rest: Map::new() }
     }
 
-    /// Sets the port number.
+    /// Sets the port number, instead of [`TARGET_PORT`].
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
@@ -147,7 +147,7 @@ pub fn endpoints(pods: &[Pod]) -> Vec<Endpoint> {
     pods.iter().map(Endpoint::of).collect()
 }
 
-/// A dual-stack Service with port 80 on TCP and UDP, and its EndpointSlices.
+/// A dual-stack Service and its EndpointSlices. It has port 80 on TCP and UDP unless [`Self::ports()`] replaces them.
 #[derive(Clone, Debug)]
 pub struct Service {
     name: String,
@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// Adds node ports, external IPs and load balancer addresses of this number.
+    /// Sets the type `LoadBalancer`, and adds the node ports, external IPs and load balancer addresses of this number.
     #[must_use]
     pub fn exposed(self, number: u8) -> Self {
         let spec = json!({"type": "LoadBalancer", "externalIPs": external_ip(number).texts()});
@@ -183,21 +183,21 @@ impl Service {
         Self { node_ports: Some(number), ingress, ..self }.spec(spec)
     }
 
-    /// Replaces the ports of the Service. All of them lead to the port numbers of the endpoints.
+    /// Replaces the ports of the Service. Each of them leads to the port number of the endpoint.
     #[must_use]
     pub fn ports(self, ports: impl IntoIterator<Item = Listen>) -> Self {
         let ports = ports.into_iter().enumerate().map(|(index, listen)| (format!("p{index}"), listen));
         Self { ports: ports.collect(), ..self }
     }
 
-    /// Sets further fields of the spec.
+    /// Sets these fields of the spec; existing fields of the same name are replaced.
     #[must_use]
     pub fn spec(mut self, more: Value) -> Self {
         self.spec.extend(fields(more));
         self
     }
 
-    /// Sets `sessionAffinity: ClientIP` with this timeout.
+    /// Sets `sessionAffinity: ClientIP` with this timeout in seconds.
     #[must_use]
     pub fn sticky(self, seconds: u32) -> Self {
         self.spec(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}))
@@ -215,7 +215,8 @@ impl Service {
         Self { endpoints: endpoints.into_iter().collect(), ..self }
     }
 
-    /// The Service and its EndpointSlices: one slice for each port number and family.
+    /// The Service and its EndpointSlices: one slice for each family and each port number of the endpoints. No slice without
+    /// endpoints.
     pub fn objects(&self) -> Vec<Value> {
         let mut by_port: BTreeMap<u16, Vec<&Endpoint>> = BTreeMap::new();
         for endpoint in &self.endpoints {

@@ -1,4 +1,5 @@
-//! A world with pods, a client and an agent. Tests change its manifests.
+//! The environment of a test: a simulated node ([`World`]) with pods, a client and an agent. Tests change the agent's
+//! manifests.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,20 +16,20 @@ use serde_json::{Value, json};
 
 use crate::service_objects::{LISTENS, Service};
 
-/// The time limit for reactions of the agent, before [`patience`].
+/// The time limit for reactions of the agent, before scaling by [`patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A world with pods, a client and an agent. Fields are dropped in this order.
+/// The environment of a test. Dropping it removes everything; the fields are dropped in this order.
 pub struct Stage {
-    /// The agent, which reads the manifests of the world.
+    /// The agent, which reads the manifests that [`Self::apply`] writes.
     pub agent: Agent,
-    /// The pod of the clients.
+    /// The pod without a server, in which [`Self::process`] starts clients.
     pub client: Pod,
-    /// The serving pods.
+    /// The pods with servers, in the order in which [`Self::new`] got their names.
     pub pods: Vec<Pod>,
-    /// The world of the agent and all pods.
+    /// The simulated node of the agent and all pods.
     pub world: World,
-    /// The labels of the Service that marks a change.
+    /// The labels of the marker: a Service that every change adds, so that a test can wait until the change is in the maps.
     pub mark_labels: Value,
     /// Objects of the manifests other than Services.
     objects: Vec<Value>,
@@ -36,12 +37,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Creates a world with a serving pod for each name, and starts an agent with these arguments and without Services.
+    /// Creates a node with a serving pod for each name. Starts an agent with these arguments and without Services.
     pub fn new(name: &str, pods: &[&str], arguments: &[&str]) -> Result<Self> {
         Self::in_world(World::new(name)?, pods, arguments, Vec::new())
     }
 
-    /// As [`Self::new`], in an existing world and with objects that stay in the manifests.
+    /// As [`Self::new`], on an existing node. `objects` are in the manifests beside the Services.
     pub fn in_world(world: World, pods: &[&str], arguments: &[&str], objects: Vec<Value>) -> Result<Self> {
         let pods = pods.iter().map(|name| serving(&world, name)).collect::<Result<Vec<_>>>()?;
         let client = world.client("client")?;
@@ -50,9 +51,10 @@ impl Stage {
         Ok(Self { agent, client, pods, world, mark_labels: json!({}), objects, changes: 0 })
     }
 
-    /// Replaces all Services, and returns when every table shows the change.
+    /// Replaces all Services, and returns when all maps have the change.
     ///
-    /// The agent applies a change in several steps. The second marker shows that all steps of the first change are complete.
+    /// The agent applies a change in several steps. So the Services are written twice, each time with a marker Service at a new
+    /// address. The second marker in the maps shows that all steps of the first change are complete.
     pub fn apply(&mut self, services: &[Service]) -> Result<()> {
         for _ in 0..2 {
             self.changes += 1;
@@ -64,19 +66,19 @@ impl Stage {
         Ok(())
     }
 
-    /// As [`Self::apply`], and replaces the other objects.
+    /// As [`Self::apply`], and also replaces the objects other than Services.
     pub fn apply_with(&mut self, objects: Vec<Value>, services: &[Service]) -> Result<()> {
         self.objects = objects;
         self.apply(services)
     }
 
-    /// As [`Self::apply`], without waiting: for tests without a running agent.
+    /// Writes the Services as [`Self::apply`] does, but does not wait: for tests without a running agent.
     pub fn write_only(&mut self, services: &[Service]) -> Result<()> {
         self.changes += 1;
         self.write(services).map(drop)
     }
 
-    /// Writes the Services without waiting. Returns the frontend of the marker.
+    /// Writes the Services and a marker Service without waiting. Returns the frontend of the marker.
     fn write(&self, services: &[Service]) -> Result<String> {
         let [high, low] = self.changes.to_be_bytes();
         let address = format!("10.97.{high}.{low}");
@@ -91,7 +93,7 @@ impl Stage {
         Ok(format!("{address}:1/TCP"))
     }
 
-    /// Starts a process in the client's pod.
+    /// Starts a client process in the client's pod, in the cgroup that portmap is attached to.
     pub fn process(&self) -> Result<Process> {
         Process::in_pod(&self.client)
     }
@@ -124,7 +126,7 @@ impl Transport {
     /// All three transports.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpConnected, Self::UdpUnconnected];
 
-    /// The protocol of the socket.
+    /// TCP for [`Self::Tcp`], UDP for both kinds of UDP sockets.
     pub fn protocol(self) -> Protocol {
         match self {
             Self::Tcp => Protocol::Tcp,
@@ -133,12 +135,13 @@ impl Transport {
     }
 }
 
-/// The result of a connection.
+/// The reply to a request, and the address of its sender as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// The answer of the pod, such as `a 8080/TCP`.
+    /// Pod and port of the reply, for example `a 8080/TCP`.
     pub who: String,
-    /// The peer's address by `getpeername()` or `recvfrom()`.
+    /// The source of the reply by `recvfrom()` if it is not the called address; else the peer by `getpeername()`. An
+    /// unconnected socket has the source only.
     pub shown: SocketAddr,
 }
 
@@ -148,7 +151,7 @@ impl fmt::Display for Reached {
     }
 }
 
-/// Asks for the name of the pod behind an address, on a new socket.
+/// Sends a request to an address through a new socket, and returns the reply of the pod behind the address.
 pub fn reach(process: &Process, transport: Transport, address: SocketAddr) -> Met<Reached> {
     let socket = process.open_for(address, transport.protocol())?;
     if transport == Transport::UdpUnconnected {
@@ -160,22 +163,22 @@ pub fn reach(process: &Process, transport: Transport, address: SocketAddr) -> Me
     let shown = socket.peer()?;
     socket.send()?;
     let datagram = socket.receive()?;
-    // For a datagram, the source of the answer must agree with `getpeername()`.
+    // A source other than the called address replaces the peer, so that tests notice it.
     let shown = datagram.source.filter(|source| *source != address).unwrap_or(shown);
     Ok(Reached { who: datagram.text, shown })
 }
 
-/// The answer of the pod behind an address, on a new socket.
+/// As [`reach`], but returns only pod and port of the reply.
 pub fn who(process: &Process, transport: Transport, address: SocketAddr) -> Met<String> {
     Ok(reach(process, transport, address)?.who)
 }
 
-/// The answer of a pod that [`serving`] created.
+/// The expected reply of a pod that [`serving`] created: its name and port.
 pub fn answer(pod: &str, transport: Transport) -> String {
     format!("{pod} 8080/{}", transport.protocol())
 }
 
-/// The error at a Service without endpoints. On TCP it is `ECONNREFUSED` on every kernel.
+/// The expected error at a Service without endpoints. On TCP it is `ECONNREFUSED`; on UDP, kernels before 5.18 return `EPERM`.
 pub fn refused<T>(transport: Transport) -> Met<T> {
     Err(match transport {
         Transport::Tcp => Failure::named("ECONNREFUSED"),
@@ -183,17 +186,18 @@ pub fn refused<T>(transport: Transport) -> Met<T> {
     })
 }
 
-/// The error where the agent drops: a policy admits no endpoint, a source is not admitted, or no Service has the address.
+/// The expected error of a call that portmap drops: a traffic policy admits no endpoint, or the Service does not admit the
+/// source. Also at an address inside `--service-cidr` that no Service has.
 pub fn dropped<T>() -> Met<T> {
     Err(Failure::named(Features::here().chosen("ETIMEDOUT")))
 }
 
-/// The error at an address that is not translated and has no route.
+/// The expected error at an address that portmap does not translate and that has no route.
 pub fn left_alone<T>() -> Met<T> {
     Err(Failure::named("ENETUNREACH"))
 }
 
-/// Polls until `attempt` returns a value. Fails after the time limit.
+/// Repeats `attempt` every 10 ms until it returns a value. Fails after [`PATIENCE`], or if `attempt` fails.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let patience = patience(PATIENCE);
     let until = Instant::now() + patience;

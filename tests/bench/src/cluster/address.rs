@@ -4,25 +4,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portmap::model::Family;
 
-/// A network of each family: the x of `10.x.0.0`, and the x of `fd00:10:x::`.
+/// An IPv4 and an IPv6 network: the x of `10.x.0.0`, and the x of `fd00:10:x::`.
 type Networks = (u8, u16);
 
 const SERVICES: Networks = (96, 0x96);
 const PODS: Networks = (128, 0x128);
 const REPLACEMENTS: Networks = (192, 0x192);
 
-/// The address of a Service: from 10.96.0.1 and `fd00:10:96::1` on.
+/// The address of the Service `number`: 10.96.0.1 or `fd00:10:96::1` for 0, and so on.
 #[must_use]
 pub fn service_address(family: Family, number: u32) -> IpAddr {
     address(SERVICES, family, number + 1)
 }
 
-/// The address of an endpoint: from 10.128.0.0 and `fd00:10:128::` on.
+/// The address of the endpoint `number`: 10.128.0.0 or `fd00:10:128::` for 0, and so on.
 pub(super) fn pod_address(family: Family, number: u32) -> IpAddr {
     address(PODS, family, number)
 }
 
-/// The address of a pod that replaces another pod: from 10.192.0.0 and `fd00:10:192::` on.
+/// The address of a new pod that replaces the first pod of Service `number`: 10.192.0.0 or `fd00:10:192::` for 0, and so on.
 pub(super) fn replacement(family: Family, number: u32) -> IpAddr {
     address(REPLACEMENTS, family, number)
 }

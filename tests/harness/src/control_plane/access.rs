@@ -63,7 +63,8 @@ impl Access {
         Ok(path)
     }
 
-    /// Writes a kubeconfig that has the path of the token file instead of a token. Clients read the file again from time to time.
+    /// Writes a kubeconfig that has the path of the token file instead of a token. Clients read the file again from time to
+    /// time.
     pub(super) fn write_token_file_kubeconfig(&self, file: &TokenFile, user: &str) -> Result<()> {
         let mut kubeconfig = self.kubeconfig(user, "");
         kubeconfig["users"][0]["user"] = json!({"tokenFile": file.path});
@@ -92,7 +93,8 @@ pub(super) async fn check(config: &Config, path: &str) -> Result<()> {
 
 /// Requests a token for a service account, as a kubelet does for a pod.
 ///
-/// If `secret` is given, a Secret with this name is made, and the token is bound to it: deleting the Secret invalidates the token.
+/// If `secret` is given, a Secret with this name is made, and the token is bound to it: deleting the Secret invalidates the
+/// token.
 pub(super) async fn service_account_token(client: Client, namespace: &str, name: &str, secret: Option<&str>) -> Result<String> {
     let bound_object_ref = match secret {
         Some(secret) => Some(make_secret(client.clone(), namespace, secret).await?),

@@ -1,8 +1,8 @@
 //! Builds the programs of Kubernetes from source, once per pinned version.
 //!
 //! The Go module in `tests/control-plane` pins the versions. The programs are placed in `<target directory>/control-plane`. The
-//! first build takes minutes; later calls only compare `go.mod`. A lock serializes several test processes: one builds, the others
-//! wait for it.
+//! first build takes minutes; later calls only compare `go.mod`. A lock serializes several test processes: one builds, the
+//! others wait for it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -150,7 +150,8 @@ fn build(program: Program, output: &Path, go_mod: &str) -> Result<()> {
     Ok(())
 }
 
-/// Linker flags that set the version of Kubernetes. Without them the API server reports v0.0.0, and clients treat it as outdated.
+/// Linker flags that set the version of Kubernetes. Without them the API server reports v0.0.0, and clients treat it as
+/// outdated.
 fn linker_flags(go_mod: &str) -> Result<String> {
     const VARIABLES: &str = "k8s.io/component-base/version";
     let version = go_mod

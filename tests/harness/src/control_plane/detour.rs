@@ -1,5 +1,5 @@
-//! An HTTP proxy before the API server. It answers selected requests itself, as an overloaded or older API server would, or a load
-//! balancer. Other requests are forwarded. Clients connect with plain HTTP.
+//! An HTTP proxy before the API server. It answers selected requests itself, as an overloaded or older API server would, or a
+//! load balancer. Other requests are forwarded. Clients connect with plain HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,8 @@ struct Inner {
 }
 
 impl Detour {
-    /// Starts a proxy on a free port of loopback. `api_server` is a client without credentials, because requests have their own.
+    /// Starts a proxy on a free port of loopback. `api_server` is a client without credentials, because requests have their
+    /// own.
     pub async fn start(api_server: Client) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("failed to listen on 127.0.0.1")?;
         let address = listener.local_addr()?;

@@ -32,8 +32,8 @@ where
         .await
 }
 
-/// Patches `EndpointSlices` (name and merge patch) at the rate `each_second`. Returns the achieved rate per second, which is lower
-/// if the API server is slow.
+/// Patches `EndpointSlices` (name and merge patch) at the rate `each_second`. Returns the achieved rate per second, which is
+/// lower if the API server is slow.
 pub async fn change_slices(
     client: &Client,
     namespace: &str,

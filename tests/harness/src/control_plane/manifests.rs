@@ -25,8 +25,8 @@ struct Name {
     namespace: Option<String>,
 }
 
-/// Applies every document of a YAML text, of any kind, in order. Creates missing namespaces. Fails at fields that the API server
-/// does not know.
+/// Applies every document of a YAML text, of any kind, in order. Creates missing namespaces. Fails at fields that the API
+/// server does not know.
 pub async fn apply_yaml(client: &Client, text: &str) -> Result<()> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("failed to parse the manifests")?;
     for (index, document) in documents.iter().enumerate() {

@@ -69,7 +69,8 @@ impl Volume {
         fs::read_to_string(self.path().join(TOKEN)).context("failed to read the volume's token")
     }
 
-    /// A command that finds the API server as in a pod: by environment variables, and by the files at their usual path. Needs root.
+    /// A command that finds the API server as in a pod: by environment variables, and by the files at their usual path. Needs
+    /// root.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");

@@ -30,8 +30,8 @@ pub async fn await_slices(
         .with_context(|| format!("the EndpointSlices of {namespace}/{service} are not as expected"))
 }
 
-/// Waits until the selected objects together satisfy the condition, and returns them sorted by namespace and name. After the time
-/// limit, the error shows the last state of the objects.
+/// Waits until the selected objects together satisfy the condition, and returns them sorted by namespace and name. After the
+/// time limit, the error shows the last state of the objects.
 pub async fn await_objects<K>(
     api: Api<K>,
     selection: watcher::Config,

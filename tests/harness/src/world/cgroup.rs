@@ -59,7 +59,8 @@ impl Cgroups {
 
     /// A command that runs a program in the cgroup `group` and in the network namespace.
     ///
-    /// `ip netns exec` would hide the cgroup mount, so `nsenter` is used. Each step uses `exec`: the child is the program itself.
+    /// `ip netns exec` would hide the cgroup mount, so `nsenter` is used. Each step uses `exec`: the child is the program
+    /// itself.
     pub(super) fn command(&self, group: Group, namespace: &Namespace, program: &Path) -> Command {
         const STEPS: &str = r#"echo 0 > "$1" && shift && exec nsenter "$@""#;
         let mut net = std::ffi::OsString::from("--net=");

@@ -1,9 +1,9 @@
 //! The clients on this node: the addresses of each network namespace, for the source ranges of load balancers.
 //!
 //! A survey enters network namespaces of this node, and lists their addresses. This module decides when a survey is due;
-//! [`survey`] makes it, and writes NAMESPACES and SOURCES. A survey is due every [`REFRESH`], and earlier after one of these
-//! events: a call from an unknown namespace or source address, a change of the load balancer addresses with source ranges,
-//! or a change in a watched namespace. A known client that is in no range causes no survey.
+//! [`survey`] makes it, and writes NAMESPACES and SOURCES. A survey is due every [`REFRESH`]. It is due earlier after a call
+//! from an unknown namespace or source address, or after a change in a watched namespace. The same holds after a change of
+//! the load balancer addresses with source ranges. A known client that is in no range causes no survey.
 
 mod selection;
 mod survey;
@@ -129,7 +129,7 @@ impl Clients {
     /// The namespaces that the next survey visits; `None` if no survey is due.
     fn due(&mut self, unknown: u64) -> Option<SurveyScope> {
         let Some(survey) = &self.survey else {
-            // Before the first survey, or after a survey that crashed or could not open the maps.
+            // Before the first survey, or after a survey that crashed or could not start.
             let is_due = self.last.is_none_or(|last| last.elapsed() >= self.wait);
             return is_due.then_some(SurveyScope::All);
         };
@@ -207,9 +207,10 @@ impl Clients {
     }
 }
 
-/// Makes a survey, and returns it for the next one; `None` if the maps cannot be opened. Blocks the thread.
+/// Makes a survey, and returns it for the next one; `None` if it cannot open the maps, or the kernel lacks cookies of
+/// namespaces. Blocks the thread.
 fn run(survey: Option<Survey>, pins: &Pins, request: &Request) -> (Option<Survey>, Result<Findings>) {
-    // Kernels before 5.14 have no cookies of namespaces: already the query for the agent's own namespace fails.
+    // Kernels before 5.14 have no cookies of namespaces. The query for the agent's own namespace then fails at once.
     let open = || namespaces::cookie().and_then(|_| Survey::open(pins));
     match survey.map_or_else(open, Ok) {
         Ok(mut survey) => {

@@ -1,14 +1,16 @@
-//! IP addresses in the tables: bytes in network order. Notes on sockets hold both families in one form, [`Neutral`].
+//! IP addresses as the maps hold them: bytes in network order. The maps SOCKETS and DATAGRAMS hold both families in one
+//! form, [`Neutral`].
 //!
 //! The arithmetic is on 32-bit words and has few branches, because the BPF verifier follows each branch.
 
-/// An IPv4 address, as in `[10, 96, 0, 10]`.
+/// An IPv4 address in network order: 10.96.0.10 is `[10, 96, 0, 10]`.
 pub type V4 = [u8; 4];
 
 /// An IPv6 address, in network order.
 pub type V6 = [u8; 16];
 
-/// The operations of an address family. Code over the tables is generic over this trait, and so is written once.
+/// The operations of an address family. Code that reads or writes the tables is generic over this trait, so it is written
+/// once for IPv4 and IPv6.
 pub trait Address: Copy + Default + Eq + Ord + core::hash::Hash + core::fmt::Debug + Send + Sync + 'static {
     /// The address as 32-bit words, in memory order.
     type Words: IntoIterator<Item = u32>;
@@ -16,10 +18,10 @@ pub trait Address: Copy + Default + Eq + Ord + core::hash::Hash + core::fmt::Deb
     /// Splits the address into words, without a branch.
     fn words(self) -> Self::Words;
 
-    /// The address in the form of both families: an IPv4 address becomes IPv4-mapped, `::ffff:a.b.c.d`.
+    /// Converts to a [`Neutral`]: an IPv4 address becomes IPv4-mapped (`::ffff:a.b.c.d`), an IPv6 address keeps its words.
     fn neutral(self) -> Neutral;
 
-    /// The address in this family's form. For IPv4, the neutral address must be an IPv4-mapped one.
+    /// Converts a neutral address to this family. For IPv4, it must be IPv4-mapped, because only its last word is used.
     fn from_neutral(address: Neutral) -> Self;
 
     /// Whether the neutral address is of this family. IPv4-mapped addresses are IPv4.

@@ -1,5 +1,5 @@
-//! Session affinity: the endpoint that each client used last (`AFFINITY`), the number of new clients per cgroup
-//! (`AFFINITY_SHARES`), and the endpoints that are still valid for a service port (`MEMBERS`).
+//! Session affinity. `AFFINITY` has the endpoint that each client used last, `AFFINITY_SHARES` the number of new clients per
+//! cgroup, `MEMBERS` the endpoints that are still valid for a service port.
 
 use crate::{AddressKind, layout};
 
@@ -16,7 +16,8 @@ pub struct Client {
 
 layout!(Client, 16);
 
-/// A value of `AFFINITY`. Each word is read and written atomically, but the pair is not: a reader may see two different writes.
+/// A value of `AFFINITY`. Each word is read and written atomically, but the pair is not: a reader may see the endpoint of
+/// one write and the time of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Affinity {
@@ -36,9 +37,9 @@ const _: () = assert!(core::mem::offset_of!(Affinity, last_used) == 8);
 const SECOND: u64 = 1_000_000_000;
 
 impl Affinity {
-    /// Whether the session is younger than its timeout. `now` is in nanoseconds of the monotonic clock, `timeout` in seconds.
+    /// Whether the client's last call was less than `timeout` seconds before `now` (in nanoseconds of the monotonic clock).
     ///
-    /// `last_used` may be later than `now`, if another processor has written it: then the session is valid.
+    /// `last_used` may be later than `now`, if another processor has written it. Then the session is valid.
     #[inline]
     pub fn holds(self, now: u64, timeout: u32) -> bool {
         now.saturating_sub(self.last_used) < u64::from(timeout) * SECOND
@@ -61,7 +62,8 @@ impl Share {
     /// Length of a period in nanoseconds: one hour.
     pub const PERIOD: u64 = 3_600 * SECOND;
 
-    /// The share after one more client at `now`; `None` if the cgroup has already added `most` clients in this period.
+    /// The share after one more client is added at `now`, in nanoseconds of the monotonic clock. If the period is over, a
+    /// new one begins. `None` if the cgroup has already added `most` clients in this period.
     #[inline]
     pub fn take(self, now: u64, most: u64) -> Option<Self> {
         if now.saturating_sub(self.began) >= Self::PERIOD {
@@ -74,10 +76,11 @@ impl Share {
     }
 }
 
-/// A key of `MEMBERS`: present while the endpoint is in the inside choice of a service port's frontends.
+/// A key of `MEMBERS`: present while the endpoint is among the backends for clients on this node
+/// ([`crate::Service::inside`]).
 ///
-/// All ClusterIP frontends of a service port have the same choice, and all its other frontends have the same choice. The two
-/// differ if the internal traffic policy is `Local`.
+/// All ClusterIP frontends of a service port have the same backends for clients on this node. All its other frontends have
+/// the same backends, too. Both sets may differ if the internal traffic policy is `Local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Member {
@@ -101,7 +104,7 @@ impl Member {
         Self { id, endpoint, external: Self::external(kind), unused: 0 }
     }
 
-    /// The `external` of frontends of this kind: 0 for a ClusterIP, 1 for all others.
+    /// The value of the field `external` for frontends with an address of this kind: 0 for a ClusterIP, 1 for all others.
     #[inline]
     pub fn external(kind: u8) -> u32 {
         u32::from(kind != AddressKind::ClusterIp as u8)

@@ -1,4 +1,4 @@
-//! The third table: slot → pod address and port. A [`crate::Choice`] names a range of slots.
+//! The third table, `BACKENDS`: slot → pod address and port. A [`crate::Choice`] is a range of slots.
 
 use crate::{V4, V6, layout};
 
@@ -15,8 +15,8 @@ pub struct Backend<A> {
     pub port: u16,
     /// Bits: [`LOCAL`].
     pub flags: u16,
-    /// The number of this incarnation of (service port, address, port). A number is never reused: notes and sessions of an
-    /// endpoint that was removed do not apply to the same endpoint when it returns.
+    /// The number of this endpoint of the service port. An endpoint that is removed and returns gets another number, so
+    /// earlier sessions and notes on sockets do not apply to it.
     pub endpoint: EndpointNumber,
 }
 

@@ -1,16 +1,17 @@
 //! Default capacities of the maps, in entries. The programs' map definitions use them; the agent's options may replace them
 //! when the maps are created.
 
-/// Frontends of both address families together: entries of `SERVICES`, `COUNTERS` and each of `SOURCE_RANGES`.
+/// Number of frontends of both address families together. `SERVICES`, `COUNTERS`, `SOURCE_RANGES_V4` and `SOURCE_RANGES_V6`
+/// have this number of entries each.
 pub const SERVICES: u32 = 65_536;
 
-/// Entries of each of `FRONTENDS`, and of `NAMES`.
+/// Entries of each of `FRONTENDS_V4`, `FRONTENDS_V6` and `NAMES`.
 pub const FRONTENDS: u32 = frontends(SERVICES);
 
-/// Slots of each of `BACKENDS`.
+/// Slots of each of `BACKENDS_V4` and `BACKENDS_V6`.
 pub const BACKENDS: u32 = 524_288;
 
-/// Entries of each of `ENDPOINTS`, and of `MEMBERS`.
+/// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and `MEMBERS`.
 pub const ITEMS: u32 = items(BACKENDS);
 
 /// Entries of `AFFINITY`: one per client and service port.
@@ -22,18 +23,21 @@ pub const AFFINITY_SHARES: u32 = 4_096;
 /// Entries of `NAMESPACES`: one per network namespace. No option replaces it.
 pub const NAMESPACES: u32 = 4_096;
 
-/// Entries of each of `SOURCES`: one per network namespace and load balancer address. No option replaces it.
+/// Entries of each of `SOURCES_V4` and `SOURCES_V6`: one per network namespace and load balancer address. No option replaces
+/// it.
 pub const SOURCES: u32 = 16_384;
 
-/// Entries of each of `FRONTENDS` for a capacity of services: every Service port, and every ClusterIP as a whole.
+/// Entries of each of `FRONTENDS_V4` and `FRONTENDS_V6`, for this number of entries of `SERVICES`. Twice as many, because
+/// there is one entry per frontend, and one per ClusterIP as a whole.
 ///
 /// `NAMES` has the same size, because a service port that gets another id has two names for a moment.
 pub const fn frontends(services: u32) -> u32 {
     services.saturating_mul(2)
 }
 
-/// Entries of each of `ENDPOINTS`, and of `MEMBERS`, for a capacity of backends: a quarter, and 1,024 at least. Only the
-/// endpoints of UDP service ports, and of service ports with session affinity, have such entries.
+/// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and `MEMBERS`, for this number of slots of `BACKENDS`: a quarter of it,
+/// but at least 1,024. Only the endpoints of UDP service ports, and of service ports with session affinity, have such
+/// entries.
 pub const fn items(backends: u32) -> u32 {
     let quarter = backends / 4;
     if quarter < 1_024 { 1_024 } else { quarter }

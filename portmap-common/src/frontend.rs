@@ -8,14 +8,15 @@ pub const TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
 
-/// Instead of a service number: the address is a Service's ClusterIP, and the Service does not define the port.
+/// A special service number, under the key of a whole ClusterIP: portmap serves its Service, and the Service does not define
+/// the port of the call.
 pub const UNDEFINED_PORT: u32 = u32::MAX;
 
-/// Instead of a service number: the address is the ClusterIP of a Service that another proxy serves.
+/// A special service number, under the key of a whole ClusterIP: another proxy serves its Service.
 pub const OTHER_PROXY: u32 = u32::MAX - 1;
 
-/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. A key with port 0 and
-/// protocol 0 is for all ports of a ClusterIP without a key of their own.
+/// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. A key with port 0
+/// and protocol 0 is for all ports of a ClusterIP without a key of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct FrontendKey<A> {
@@ -73,7 +74,7 @@ impl<A: Address> FrontendKey<A> {
     }
 }
 
-/// One round of multiply and fold (the multiplier is 2⁶⁴ divided by the golden ratio).
+/// Mixes the bits of a value. Different values have different results. The multiplier is 2⁶⁴ divided by the golden ratio.
 #[inline]
 fn mix(value: u64) -> u64 {
     let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! The names of service ports, by id: for people and for the agent. No program reads them.
+//! The names of service ports, by id, for the subcommands and the agent. No BPF program reads them.
 
 use crate::layout;
 

@@ -1,9 +1,9 @@
-//! The second table: service number → the backends of a frontend, or the verdict if there are none.
+//! The second table, `SERVICES`: service number → the backends of a frontend, or the outcome of calls if there are none.
 
 use crate::{layout, word};
 
-/// A range of backends, or the verdict if there are none. It is one aligned 8-byte word: the agent writes it with one atomic
-/// store, and a program reads it with one load. So a call sees the old range or the new range, never a mix.
+/// A range of backends, or a [`Verdict`] if there are none. It is one aligned 8-byte word: the agent writes it with one
+/// atomic store, and a program reads it with one load. So a call sees the old range or the new range, never a mix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct Choice {
@@ -34,8 +34,8 @@ impl Choice {
         Self { first: verdict as u32, count: 0 }
     }
 
-    /// The slot of one backend of the range, for a uniformly distributed number. `random × count / 2³²` needs no division, and
-    /// favours no slot by more than `count / 2³²`. `count` must not be 0.
+    /// The slot at offset `random × count / 2³²` of the range, for a uniformly distributed `random`. Needs no division
+    /// instruction, and favours no slot by more than `count / 2³²`. `count` must not be 0.
     #[inline]
     pub fn slot(self, random: u32) -> u32 {
         let offset = (u64::from(random) * u64::from(self.count)) >> 32;
@@ -58,7 +58,8 @@ pub enum AddressKind {
     LoadBalancer = 3,
 }
 
-/// A flag of [`Service`]: only clients in the host's network namespace are served. Set for node ports on loopback addresses.
+/// A flag of [`Service`]: only clients in the host's network namespace are served. Set for frontends with a loopback or
+/// unspecified address.
 pub const HOST_ONLY: u8 = 1;
 
 /// A flag of [`Service`]: only clients whose address is in one of the service port's source ranges are served.
@@ -72,8 +73,8 @@ pub struct Service {
     pub inside: Choice,
     /// The backends for clients outside the node. No program reads it yet.
     pub outside: Choice,
-    /// The id of the frontend's service port: a key of `NAMES`, never reused. All frontends of a service port and address family
-    /// have the same id.
+    /// The id of the frontend's service port: a key of `NAMES`, never reused. All frontends of a service port and address
+    /// family have the same id.
     pub id: u64,
     /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
@@ -88,7 +89,7 @@ pub struct Service {
 layout!(Service, 32);
 
 impl Service {
-    /// The two words after the choices, in memory order: `id`, then the other fields.
+    /// The two 8-byte words after the choices, in memory order: `id`, then `affinity_timeout`, `kind`, `flags` and `unused`.
     pub fn description(&self) -> [u64; 2] {
         let Self { inside: _, outside: _, id, affinity_timeout, kind, flags, unused: [a, b] } = *self;
         let [t0, t1, t2, t3] = affinity_timeout.to_ne_bytes();
@@ -110,7 +111,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// The description in the two words of [`Service::description`], read from `SERVICES`.
+    /// Decodes the two words of [`Service::description`], as they were read from `SERVICES`.
     #[inline]
     pub fn from_words(first: u64, second: u64) -> Self {
         let [a, b, c, d, kind, flags, ..] = second.to_ne_bytes();
@@ -118,7 +119,7 @@ impl Description {
     }
 }
 
-// The programs and the agent access the choices as 8-byte words at these offsets.
+// The programs and the agent access the two choices, the id and the fields after it as 8-byte words at these offsets.
 const _: () = assert!(core::mem::offset_of!(Service, inside) == 0);
 const _: () = assert!(core::mem::offset_of!(Service, outside) == 8);
 const _: () = assert!(core::mem::offset_of!(Service, id) == 16);

@@ -1,6 +1,8 @@
-//! Notes in the storage of sockets: the frontend that a socket asked for, and the backend that it was given.
+//! Notes on sockets: values in the kernel's storage of a socket. A note has the frontend that the socket asked for, and the
+//! backend that it was given.
 //!
-//! These layouts have a version of their own. Notes live as long as their socket, so they must outlive a change of the tables.
+//! These layouts have a version of their own. Notes live as long as their socket, so they stay valid when the layouts of the
+//! tables change.
 
 use crate::{Address, FrontendKey, Neutral, layout};
 
@@ -10,7 +12,7 @@ pub const SOCKETS_VERSION: u32 = 3;
 /// Maximum number of frontends in the note of a socket that is not connected.
 pub const DESTINATIONS: usize = 8;
 
-/// A destination of either family.
+/// An address and a port of either family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Destination {
@@ -23,7 +25,7 @@ pub struct Destination {
 layout!(Destination, 20);
 
 impl Destination {
-    /// Whether both are equal. Compares without a branch per word, because the verifier follows each branch.
+    /// Whether address and port are equal. Compares without a branch per word, because the verifier follows each branch.
     #[inline]
     pub fn is(&self, other: &Self) -> bool {
         let ([a, b, c, d], [k, l, m, n]) = (self.address, other.address);
@@ -62,7 +64,7 @@ impl Chosen {
 const _: () = assert!(core::mem::offset_of!(Chosen, number) == 0);
 const _: () = assert!(core::mem::offset_of!(Chosen, check) == 8);
 
-/// Instead of an endpoint's number, while a program writes the rest of the note.
+/// The value of [`Chosen::number`] while a program writes the other fields of the note. No endpoint has this number.
 pub const BEING_WRITTEN: u64 = u64::MAX;
 
 /// A value of `SOCKETS`: the frontend that a connected socket asked for, and the backend that it is connected to.
@@ -73,9 +75,10 @@ pub struct Connected {
     pub endpoint: Chosen,
     /// The frontend that the socket asked for.
     pub asked: Destination,
-    /// The backend. Port 0: the process itself has since connected the socket to the backend's address.
+    /// The backend. Its port is 0 if the process itself has since connected the socket to the backend's address.
     pub given: Destination,
-    /// The cookie of a UDP socket, by which the agent destroys the socket when its endpoint ends; 0 for other sockets.
+    /// The cookie of a UDP socket, by which the agent destroys the socket when its endpoint no longer serves; 0 for other
+    /// sockets.
     pub cookie: u64,
     /// The cookie of a UDP socket's network namespace; 0 for other sockets.
     pub namespace: u64,
@@ -83,24 +86,26 @@ pub struct Connected {
 
 layout!(Connected, 72);
 
-/// A flag of [`Flow::used`]: an answer has arrived since the last datagram.
+/// A flag of [`Flow::used`]: the socket has received an answer from the backend since the flow's last datagram.
 pub const ANSWERED: u64 = 1;
 
-/// The step of [`Datagrams::clock`] for one call. The lowest bit is free for [`ANSWERED`].
+/// The step by which [`Datagrams::clock`] advances. The lowest bit stays free for [`ANSWERED`].
 pub const CALL: u64 = 2;
 
 /// A frontend that a socket sent datagrams to, and the backend that received them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
-    /// The endpoint of the backend. If it is unchanged after a read, the other fields are from the same write.
+    /// The endpoint of the backend. If a reader finds the same value before and after it reads the other fields, they are
+    /// from the same write.
     pub endpoint: Chosen,
     /// The frontend that the socket sent to.
     pub asked: Destination,
     /// The backend that received the datagrams.
     pub given: Destination,
-    /// The value of [`Datagrams::clock`] at the last datagram of this flow, plus [`ANSWERED`] after an answer. 0 if the socket
-    /// has since sent to the backend's own address: then answers are shown with the backend's address.
+    /// The value of [`Datagrams::clock`] at the last datagram of this flow, plus [`ANSWERED`] after an answer. 0 for an
+    /// unused flow, and for a flow whose socket has since sent to the backend's own address: answers from there keep that
+    /// address.
     pub used: u64,
 }
 
@@ -118,7 +123,8 @@ pub struct Datagrams {
 
 layout!(Datagrams, 520);
 
-/// The one value of `NUMBERS`: the next numbers. Notes on sockets hold such numbers, so no later set of tables may reuse one.
+/// The one value of `NUMBERS`: the next id and the next endpoint number to assign. Notes on sockets hold such numbers, so no
+/// number is ever assigned twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Numbers {

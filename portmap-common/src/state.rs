@@ -1,5 +1,5 @@
-//! The agent's own state, for the subcommands. They read it from the pinned map `STATE`, so they need no connection to the
-//! agent.
+//! The agent's own state, for the subcommands. The subcommands read it from the pinned map `STATE`, so they need no
+//! connection to the agent.
 
 use crate::{TEXT, layout};
 
@@ -29,13 +29,14 @@ pub const MEASURED: [&str; 10] = [
     "SOURCE_RANGES_V6",
 ];
 
-/// The one value of `STATE`.
+/// The one value of `STATE`: the state of the agent that runs, or ran last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
     /// The agent's version: a text that ends with a 0 byte.
     pub version: [u8; TEXT],
-    /// Start of the agent in seconds since boot (`CLOCK_BOOTTIME`), like all times here: this clock is never set.
+    /// Start of the agent, in seconds since boot (`CLOCK_BOOTTIME`); 0 before the first agent. All times of this type are in
+    /// this clock, because nobody can set it.
     pub started: u64,
     /// Time when the tables last agreed with the objects, in seconds since boot; 0 before the first time.
     pub last_sync: u64,
@@ -49,9 +50,10 @@ pub struct State {
     pub contested: u32,
     /// Number of writes that repaired drift (changes by another process), since the tables were created.
     pub repairs: u64,
-    /// Start of the source's outage, in seconds since boot; 0 without an outage.
+    /// Start of the outage of the API server (or other source of objects), in seconds since boot; 0 without an outage.
     pub silent_since: u64,
-    /// The kinds of objects whose watches fail: 1 Services, 2 EndpointSlices, 4 Services of other proxies, 8 Nodes.
+    /// Bits of the kinds of objects whose watches fail: 1 Services, 2 EndpointSlices, 4 Services of other proxies, 8 Nodes,
+    /// 16 ServiceCIDRs.
     pub silent_on: u32,
     /// Number of secondary entries (endpoints, members, source ranges, ClusterIPs) left out because their map is full.
     pub without_room: u32,
@@ -59,7 +61,8 @@ pub struct State {
     pub used: [u32; MEASURED.len()],
     /// Number of Services with a fault: a field that the agent cannot serve.
     pub faulty: u32,
-    /// Number of network namespaces that the agent could not open, or that did not fit into the map. 0 without source ranges.
+    /// Number of network namespaces that the agent could not open, or that did not fit into `NAMESPACES` or `SOURCES`. 0
+    /// without source ranges.
     pub namespaces_left_out: u32,
 }
 

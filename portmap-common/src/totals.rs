@@ -23,9 +23,9 @@ pub struct Totals {
     pub not_admitted: u64,
     /// Calls translated without a note on the socket, because the kernel had no memory for the note.
     pub forgotten_sockets: u64,
-    /// Clients added to `AFFINITY`.
+    /// Entries added to `AFFINITY`: one per client and service port.
     pub affinity_clients: u64,
-    /// Clients not added to `AFFINITY`, because their cgroup had used up its share.
+    /// Calls that got no session, because their cgroup had already added its share of clients to `AFFINITY`.
     pub affinity_over_share: u64,
 }
 

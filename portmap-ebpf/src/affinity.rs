@@ -11,10 +11,10 @@ use crate::{
     switches::AFFINITY_SHARE,
 };
 
-/// The backend of the client's session for the service port, if the session is valid. Otherwise a random backend, with a new
-/// session.
+/// The backend of the client's session for the service port, if the session is valid. Otherwise a random backend. It becomes
+/// the session's backend, unless the client is new and the share of its cgroup is used up.
 ///
-/// `namespace` is the cookie of the client's network namespace. `None` if the random slot is outside of the map.
+/// `namespace` is the cookie of the client's network namespace. `None` if the random slot is outside of BACKENDS.
 #[inline(always)]
 pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice) -> Option<Backend<A>> {
     let now = now();
@@ -39,7 +39,7 @@ pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice
     Some(backend)
 }
 
-/// The element, read word by word: another processor may write it at the same time.
+/// Reads an element of AFFINITY word by word, because another processor may write the element at the same time.
 #[inline(always)]
 fn read(element: *mut Affinity) -> Affinity {
     // SAFETY: the map returned the element, so the pointer is valid until the program returns.
@@ -53,8 +53,8 @@ fn read(element: *mut Affinity) -> Affinity {
     Affinity { endpoint, last_used }
 }
 
-/// Extends the session. If the kernel has just reused the element for another client, that client's session lasts a little
-/// longer.
+/// Sets the time of the session's last call to `now`. If the kernel has just reused the element for another client, that
+/// client's session lasts a little longer.
 #[inline(always)]
 fn refresh(element: *mut Affinity, now: u64) {
     // SAFETY: the map returned the element, so the pointer is valid until the program returns.
@@ -91,7 +91,8 @@ fn add(client: &Client, entry: &Affinity) {
     }
 }
 
-/// Counts one client against the share of the process's cgroup. False if the share is used up.
+/// Counts one new client of the calling process's cgroup in `AFFINITY_SHARES`. False if the cgroup has used up its share, or
+/// if the kernel cannot store the count.
 #[inline(always)]
 fn take_share(now: u64) -> bool {
     // SAFETY: the helper takes no argument.
@@ -107,7 +108,7 @@ fn take_share(now: u64) -> bool {
     true
 }
 
-/// Whether the endpoint is in the inside choice of the service port.
+/// Whether MEMBERS has the endpoint: it is still among the service port's backends for clients on this node.
 #[inline(always)]
 fn is_member(service: &Description, endpoint: u64) -> bool {
     MEMBERS.get_ptr(Member::new(service.id, service.kind, endpoint)).is_some()

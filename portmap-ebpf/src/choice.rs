@@ -5,13 +5,14 @@ use portmap_common::{Backend, Choice, Verdict};
 
 use crate::{maps::Tables, outcome::Action};
 
-/// One of the backends, each with the same probability. `choice.count` must not be 0. `None` if the slot is outside of the map.
+/// One of the backends, each with the same probability. `choice.count` must not be 0. `None` if the slot is outside of the
+/// map.
 #[inline(always)]
 pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
     A::backend(choice.slot(random())).copied()
 }
 
-/// The action of a choice without backends.
+/// The action of a choice without backends. An unknown verdict leaves the call unchanged.
 #[inline(always)]
 pub fn verdict(choice: Choice) -> Action {
     const REFUSE: u32 = Verdict::Refuse as u32;

@@ -1,7 +1,7 @@
 //! The decision for a call: frontend → service → backend. After `scope`, before `socket_notes`.
 //!
-//! Reads the tables and the notes on the socket. Does not record the decision: it writes only AFFINITY and `AFFINITY_SHARES`, the
-//! logical clock of notes, and TOTALS for source ranges and session affinity.
+//! Reads the tables and the notes on the socket. Does not record the decision: it writes only AFFINITY and
+//! `AFFINITY_SHARES`, the logical time of notes, and TOTALS for source ranges and session affinity.
 
 use portmap_common::{
     ALLOCATED, Address, Backend, Description, FrontendKey, HOST_ONLY, OTHER_PROXY, SOURCE_RANGES, UDP, UNDEFINED_PORT,
@@ -29,8 +29,8 @@ pub enum Owner {
     Other,
 }
 
-/// The owner of a destination, and the number of its service entry. Not an enum with fields, for the reason given at
-/// [`Outcome`].
+/// The owner of a destination, and the number of its service entry. Not an enum with fields: the compiler copies the fields
+/// of all variants, and the verifier rejects a copy of unwritten memory.
 #[derive(Clone, Copy)]
 pub struct Found {
     /// The kind of owner.
@@ -45,17 +45,18 @@ pub struct Decision<A> {
     pub found: Found,
     /// The outcome of the call.
     pub outcome: Outcome<A>,
-    /// The id of the service port for which the backend was chosen; [`NOTED`] if there is nothing to note.
+    /// The id of the service port, to be noted with a backend that was chosen now. [`NOTED`] if the socket's note already
+    /// has the backend, or if no backend was sought.
     pub id: u64,
 }
 
-/// Instead of an id: the socket already has the note, or there is no backend. No service port has this id. Not an `Option`,
-/// because a program has only 512 bytes of stack.
+/// The value of [`Decision::id`] if there is no new backend to note. No service port has this id. Not an `Option`, because a
+/// program has only 512 bytes of stack.
 pub const NOTED: u64 = u64::MAX;
 
 impl<A: Address> Decision<A> {
-    /// Forwards the call to the backend, or refuses it if there is none. `None` does not occur: the agent never stores a range
-    /// outside of the map. But the verifier does not know this.
+    /// Forwards the call to the backend, or refuses it if there is none. `None` is a slot outside of BACKENDS: the agent
+    /// never stores such a range, but the verifier does not know this.
     #[inline(always)]
     fn forward(&mut self, backend: Option<Backend<A>>) {
         self.outcome.action = Action::Refuse;
@@ -74,14 +75,15 @@ impl Found {
     }
 }
 
-/// Decides a call of a socket on this node to a destination.
+/// Decides the outcome of a socket's call to a destination, for sockets on this node.
 #[inline(always)]
 pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, call: Call) -> Decision<S::Address> {
     let found = find(frontend);
     let mut decision = Decision { found, outcome: Outcome::of(Action::Leave), id: NOTED };
     match found.owner {
         Owner::Service => serve(socket, frontend, call, &mut decision),
-        // glibc connects a UDP socket to each address of a name, to sort the addresses. It would sort refused addresses last.
+        // `getaddrinfo()` of glibc connects a UDP socket to each address of a name, to sort the addresses. It would sort
+        // refused addresses last.
         Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => {}
         Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => {}
         Owner::UndefinedPort => decision.outcome.action = Action::Refuse,
@@ -91,7 +93,8 @@ pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::
     decision
 }
 
-/// The owner of a destination. Costs two look-ups for an address inside a prefix without a frontend, and one look-up otherwise.
+/// The owner of a destination. Costs two look-ups in FRONTENDS if the destination is no frontend and its address is in a
+/// range of PREFIXES, else one look-up.
 #[inline(always)]
 pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     if let Some(number) = maps::service_of(frontend) {
@@ -108,7 +111,8 @@ pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     })
 }
 
-/// Decides a call to a service. A socket that sends datagrams keeps its backend while the backend's endpoint serves.
+/// Decides a call to a frontend of a Service. A socket that sends datagrams keeps its backend while the backend's endpoint
+/// serves.
 #[inline(always)]
 fn serve<S: Socket<Address: Tables>>(
     socket: &S,
@@ -120,7 +124,7 @@ fn serve<S: Socket<Address: Tables>>(
     if service.flags & HOST_ONLY != 0 && !socket.is_on_host() {
         return;
     }
-    // Before the notes: the call that wrote them may have had another source address.
+    // Checked before the socket's notes are read: the call that wrote the notes may have had another source address.
     if service.flags & SOURCE_RANGES != 0 && !is_admitted(socket, frontend, call, service.id) {
         decision.outcome.action = Action::Drop;
         return;
@@ -155,7 +159,7 @@ fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
     call == Call::Send && socket_notes::was_given(socket, &socket.destination())
 }
 
-/// Chooses a backend for a socket that has none.
+/// Chooses a backend for a call that keeps no earlier backend. Without backends, the verdict of the choice is the action.
 #[inline(always)]
 fn choose<S: Socket<Address: Tables>>(socket: &S, service: &Description, decision: &mut Decision<S::Address>) {
     let Some(choice) = maps::inside_choice(decision.found.service) else { return };

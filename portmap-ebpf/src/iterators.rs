@@ -1,6 +1,6 @@
 //! Lists the connected UDP sockets whose endpoint no longer serves, by the notes on sockets. The agent destroys these sockets.
 //!
-//! The programs are BPF iterators: they run only when the agent reads from them, so they cost a call nothing. `stale` walks
+//! The programs are BPF iterators: they run only when the agent reads from them, so they slow down no call. `stale` walks
 //! through the notes, `stale_udp` through the UDP sockets of a network namespace. The agent chooses one by the kernel's
 //! version.
 #![no_std]
@@ -44,7 +44,8 @@ struct Meta {
     output: *mut seq_file,
 }
 
-/// Writes an [`EndedSocketRecord`] if the note is of such a socket. Returns 0: the kernel goes on to the next element.
+/// Writes an [`EndedSocketRecord`] if the note's socket is a connected UDP socket whose endpoint no longer serves. Returns
+/// 0: the kernel goes on to the next element.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale")]
 pub extern "C" fn stale(element: &Element) -> i32 {
@@ -52,11 +53,11 @@ pub extern "C" fn stale(element: &Element) -> i32 {
     write(element.meta, unsafe { element.note.as_ref() })
 }
 
-/// Like [`stale`], for the note on a UDP socket.
+/// Like [`stale`], for each UDP socket of a network namespace instead of each note.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale_udp")]
 pub extern "C" fn stale_udp(element: &UdpSocket) -> i32 {
-    // The kernel's last call has no socket.
+    // After the last socket, the kernel calls the program once more without a socket.
     if element.socket.is_null() {
         return 0;
     }
@@ -79,7 +80,8 @@ fn write(meta: *const Meta, note: Option<&Connected>) -> i32 {
     0
 }
 
-/// The record of a note; `None` if its socket is not a connected UDP socket, or if its endpoint still serves.
+/// The record of a note; `None` if its socket is not a connected UDP socket, if its endpoint still serves, or if another
+/// thread writes the note.
 #[inline(always)]
 fn record(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);

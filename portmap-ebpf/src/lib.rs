@@ -1,8 +1,8 @@
 //! The datapath of portmap: it replaces a Service address by a pod address inside the client's system call.
 //!
-//! `translate` in `main.rs` is the walk of a call: [`socket`] reads the destination → [`scope`] → [`decision`], which reads the
-//! tables of [`maps`] → [`socket_notes`] → [`report`] → [`outcome`]. In the other direction, [`reverse`] shows the Service to
-//! the client.
+//! `translate` in `main.rs` runs the steps of a call: [`socket`] reads the destination → [`scope`] → [`decision`], which
+//! reads the tables of [`maps`] → [`socket_notes`] → [`report`] → [`outcome`]. In the other direction, [`reverse`] shows the
+//! Service to the client.
 //!
 //! The agent writes the tables while the programs run. `portmap_common` defines their layout. Unsafe code is limited to access
 //! to the kernel: the hook's context, map elements, reads and writes of words in them, and helpers.

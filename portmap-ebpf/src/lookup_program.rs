@@ -1,8 +1,8 @@
 //! For tests and measurements only: the datapath's look-up as programs that user space can run. The agent never loads them.
 //!
 //! `BPF_PROG_TEST_RUN` cannot run the hooks themselves. It runs these programs, of type classifier, on a packet: an array of
-//! probes. The program writes the outcome into each probe, and counts nothing. Session affinity, source ranges and notes on
-//! sockets are left out.
+//! probes. The program writes the outcome into each probe, and counts nothing. It ignores session affinity, source ranges,
+//! restrictions to the host's clients, and notes on sockets.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros generate undocumented copies of the entry points")]
@@ -62,7 +62,7 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
 }
 
-/// The outcome for a client without notes, on a service without session affinity and source ranges.
+/// The outcome of a call from a socket without notes. Session affinity and all restrictions to certain clients are ignored.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);
@@ -74,7 +74,7 @@ fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     }
 }
 
-/// The outcome of a choice: a random backend, or the verdict.
+/// The outcome of a choice: forwarding to a random backend, or the verdict of a choice without backends.
 #[inline(always)]
 fn pick<A: Tables>(choice: Choice) -> Outcome<A> {
     if choice.count == 0 {

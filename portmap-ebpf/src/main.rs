@@ -1,7 +1,7 @@
-//! The programs that the agent attaches: the entry point of each hook, and the walk of a call that they share.
+//! The programs that the agent attaches: the entry point of each hook, and the sequence of steps that they share.
 //!
-//! The kernel calls a hook inside the system call, with an address that the hook may replace. The steps of the walk are in the
-//! library.
+//! The kernel calls a hook inside the system call, with an address that the hook may replace. The steps themselves are in
+//! the library.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros generate undocumented copies of the entry points")]
@@ -81,8 +81,8 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
     outcome::PROCEED
 }
 
-/// The walk of a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the
-/// hook's answer.
+/// Translates a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the
+/// hook's return value. A call outside of the scope, or neither TCP nor UDP, goes on unchanged.
 #[inline(always)]
 fn translate<S: Socket<Address: Tables>>(socket: &S, call: Call) -> i32 {
     let Some(frontend) = socket.frontend() else {

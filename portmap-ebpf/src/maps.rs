@@ -28,19 +28,19 @@ const SHARES_MAX: usize = capacity::AFFINITY_SHARES as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Maximum number of look-ups of a frontend, while the value found belongs to another key. Each retry fails only if the agent
-/// deletes and inserts the same element again within nanoseconds. After the last, the frontend counts as absent.
+/// Maximum number of look-ups of a frontend, while the value found belongs to another key. A retry fails only if the agent
+/// deletes and inserts the same element again within nanoseconds. After the last look-up, the frontend counts as absent.
 const TRIES: u32 = 4;
 
-/// (address, port, protocol) → service, IPv4.
+/// (address, port, protocol) → service number, IPv4.
 #[btf_map]
 pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
-/// (address, port, protocol) → service, IPv6.
+/// (address, port, protocol) → service number, IPv6.
 #[btf_map]
 pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
 
-/// service → ranges of backends, id, session affinity and flags.
+/// service number → ranges of backends, id, session affinity and flags.
 #[btf_map]
 pub static SERVICES: Array<Service, SERVICES_MAX, MMAPABLE> = Array::new();
 
@@ -52,11 +52,11 @@ pub static BACKENDS_V4: Array<Backend<V4>, BACKENDS_MAX, MMAPABLE> = Array::new(
 #[btf_map]
 pub static BACKENDS_V6: Array<Backend<V6>, BACKENDS_MAX, MMAPABLE> = Array::new();
 
-/// service → calls by outcome, per CPU.
+/// service number → number of calls by outcome, per CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
 
-/// id → namespace, Service, port name and protocol. For people and the agent: no program reads it.
+/// id → namespace, Service, port name and protocol. For the subcommands and the agent: no program reads it.
 #[btf_map]
 pub static NAMES: HashMap<u64, Name, FRONTENDS_MAX, NO_PREALLOC> = HashMap::new();
 
@@ -64,7 +64,7 @@ pub static NAMES: HashMap<u64, Name, FRONTENDS_MAX, NO_PREALLOC> = HashMap::new(
 #[btf_map]
 pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
 
-/// Never read. When the agent stores a map in it, the kernel waits until all running programs have ended (an RCU grace period).
+/// Never read. When the agent stores a map in it, the kernel waits for all running programs (an RCU grace period).
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
 
@@ -76,21 +76,21 @@ pub static PREFIXES_V4: Array<Prefixes<V4>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub static PREFIXES_V6: Array<Prefixes<V6>, 1, MMAPABLE> = Array::new();
 
-/// endpoint → pod address and port, IPv4, while the endpoint serves. Only for UDP service ports, and those with session
-/// affinity.
+/// endpoint number → pod address and port, IPv4, while the endpoint serves. Only for UDP service ports, and those with
+/// session affinity.
 #[btf_map]
 pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// endpoint → pod address and port, IPv6, while the endpoint serves. Only for UDP service ports, and those with session
-/// affinity.
+/// endpoint number → pod address and port, IPv6, while the endpoint serves. Only for UDP service ports, and those with
+/// session affinity.
 #[btf_map]
 pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service port, endpoint) → 1, while the endpoint is in the inside choice. Only for service ports with session affinity.
+/// (service port, endpoint) → 1, while clients on this node may get the endpoint. Only with session affinity.
 #[btf_map]
 pub static MEMBERS: HashMap<Member, u8, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service port, client) → the endpoint that the client used last, and the time.
+/// (service port, client) → the endpoint that the client used last, and the time of that call.
 #[btf_map]
 pub static AFFINITY: LruHashMap<Client, Affinity, CLIENTS_MAX> = LruHashMap::new();
 
@@ -110,13 +110,13 @@ pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTri
 #[btf_map]
 pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (network namespace, load balancer's address) → the source address of such calls, IPv4. Only for namespaces with several
-/// addresses, and the host's.
+/// (network namespace, load balancer's address) → the source address that the kernel chooses, IPv4. Only for namespaces with
+/// several addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V4: HashMap<Way<V4>, V4, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (network namespace, load balancer's address) → the source address of such calls, IPv6. Only for namespaces with several
-/// addresses, and the host's.
+/// (network namespace, load balancer's address) → the source address that the kernel chooses, IPv6. Only for namespaces with
+/// several addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V6: HashMap<Way<V6>, V6, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
@@ -164,12 +164,12 @@ impl<T: 'static> Notes<T> for SkStorage<T> {
     }
 }
 
-/// The maps of an address family.
+/// Look-ups in the maps of one address family.
 pub trait Tables: Address + IpFormatter + Argument {
     /// The element of FRONTENDS under this key: a [`ServiceRef`] as one word.
     fn frontend(key: &FrontendKey<Self>) -> Option<*const u64>;
 
-    /// The backend in this slot of BACKENDS.
+    /// The backend in this slot of BACKENDS; `None` outside of the map.
     fn backend(slot: u32) -> Option<&'static Backend<Self>>;
 
     /// The element of ENDPOINTS under this number.
@@ -272,8 +272,8 @@ impl Tables for V6 {
     }
 }
 
-/// The service number of a frontend; `None` if FRONTENDS has no such key. May be `UNDEFINED_PORT` or `OTHER_PROXY` for a whole
-/// address.
+/// The service number of a frontend; `None` without the key, or if each of 4 look-ups found another key's value. May be
+/// `UNDEFINED_PORT` or `OTHER_PROXY` for a whole address.
 #[inline(always)]
 pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     for _ in 0..TRIES {
@@ -287,7 +287,7 @@ pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     None
 }
 
-/// The fields of a service entry other than its choices.
+/// The fields of a service entry other than its choices; `None` if the number is outside of SERVICES.
 #[inline(always)]
 pub fn description(service: u32) -> Option<Description> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();
@@ -300,7 +300,7 @@ pub fn description(service: u32) -> Option<Description> {
     Some(Description::from_words(first, second))
 }
 
-/// The endpoint with this number as a backend; `None` if it no longer serves.
+/// The endpoint with this number as a backend; `None` if it is not in ENDPOINTS.
 #[inline(always)]
 pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     let element = A::endpoint(number)?;
@@ -309,7 +309,7 @@ pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     found.belongs_to(number).then(|| Backend { address: found.address, port: found.port, flags: 0, endpoint: number.into() })
 }
 
-/// Adds to the totals of this CPU.
+/// Calls `add` with the value of TOTALS of this CPU.
 #[inline(always)]
 pub fn count(add: impl FnOnce(&mut Totals)) {
     if let Some(totals) = TOTALS.get_ptr_mut(0) {
@@ -325,7 +325,7 @@ fn active(word: &Choice) -> Choice {
     Choice::from_word(unsafe { (&raw const *word).cast::<u64>().read_volatile() })
 }
 
-/// The addresses of the network namespace with this cookie.
+/// The addresses of the network namespace with this cookie; `None` if the agent does not know the namespace.
 #[inline(always)]
 fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
     // SAFETY: the map returned the element, and any bytes are a valid value. The agent replaces the whole element: at worst,
@@ -333,7 +333,7 @@ fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
     NAMESPACES.get_ptr(cookie).map(|found| unsafe { &*found })
 }
 
-/// The choice of a service for sockets on this node, read with one load.
+/// The backends, or the verdict, of a service entry for sockets on this node, read with one load.
 #[inline(always)]
 pub fn inside_choice(service: u32) -> Option<Choice> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();
@@ -341,7 +341,7 @@ pub fn inside_choice(service: u32) -> Option<Choice> {
     Some(Choice::from_word(unsafe { entry.read_volatile() }))
 }
 
-/// The counters of a service on this CPU.
+/// The counters of a service entry on this CPU; `None` if the number is outside of COUNTERS.
 #[inline(always)]
 pub fn counters(service: u32) -> Option<&'static mut Counters> {
     let counters = COUNTERS.get_ptr_mut(service)?;

@@ -11,7 +11,7 @@ use crate::{
 /// The effect on a client's call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The call goes on unchanged. portmap does not serve the destination, or not for this client.
+    /// The call goes on unchanged. portmap does not serve the destination, or does not serve it for this client.
     Leave,
     /// The call goes on, with a backend as its destination.
     Forward,
@@ -50,7 +50,7 @@ impl<A: Address> Outcome<A> {
 /// The hook's return value for a call that goes on.
 pub const PROCEED: i32 = 1;
 
-/// The hook's return value for a call that fails. The error is the one set before, else `EPERM`.
+/// The hook's return value for a call that fails. The error is the one that [`Socket::fail_with`] has set, else `EPERM`.
 const FAIL: i32 = 0;
 
 /// `-ECONNREFUSED`: the error of a call to a port on which no process listens.
@@ -85,7 +85,7 @@ fn refuse<S: Socket>(socket: &S, call: Call) -> i32 {
     }
 }
 
-/// Fails a call with a negative errno; with `EPERM` on kernels before 5.18.
+/// Fails a call with the error `error`, a negative errno; with `EPERM` on kernels before 5.18.
 #[inline(always)]
 fn fail<S: Socket>(socket: &S, error: i32) -> i32 {
     if SETS_ERRORS.load() != 0 {

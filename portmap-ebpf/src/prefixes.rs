@@ -1,5 +1,5 @@
-//! The address ranges of ClusterIPs. `decision` looks up a destination without a frontend a second time only if it is in such a
-//! range.
+//! The address ranges of ClusterIPs. `decision` looks up a destination without a frontend a second time only if it is in
+//! such a range.
 
 use core::hint::black_box;
 
@@ -7,7 +7,8 @@ use portmap_common::{Choice, PREFIXES};
 
 use crate::maps::Tables;
 
-/// The flags of the prefix that contains the address; `None` for almost all addresses.
+/// The flags of the first prefix in force that contains the address; `None` if no prefix does, as for almost all
+/// destinations.
 #[inline(always)]
 pub fn flags_of<A: Tables>(address: A) -> Option<u32> {
     let (active, prefixes) = A::prefixes()?;

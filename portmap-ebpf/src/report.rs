@@ -10,7 +10,7 @@ use crate::{
     socket::Socket,
 };
 
-/// Counts a call in COUNTERS and TOTALS. Calls that are left alone are not counted.
+/// Counts a call in TOTALS, and in COUNTERS if it has a service entry. Calls that go on unchanged are not counted.
 #[inline(always)]
 pub fn count<A>(decision: &Decision<A>) {
     match (decision.found.owner, decision.outcome.action) {
@@ -39,7 +39,7 @@ fn count_service(number: u32, action: Action) {
     });
 }
 
-/// Logs the destination, the decision and its reason. Below the level debug, the verifier removes all of this code.
+/// Logs the decision and its reason, for destinations in the tables. Below level debug, the verifier removes this code.
 #[inline(always)]
 pub fn log<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, decision: &Decision<S::Address>) {
     let context = socket.as_context();

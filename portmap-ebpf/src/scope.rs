@@ -1,4 +1,5 @@
-//! The clients whose calls are translated: all by default. The agent's options `--only-host` and `--exclude-cgroup` limit them.
+//! The calls that are translated: by default all calls except those of the agent's own connections. The agent's options
+//! `--only-host` and `--exclude-cgroup` exclude further calls.
 //!
 //! After `socket`, before `decision`. A call outside of the scope goes on unchanged, and is not counted.
 
@@ -10,7 +11,7 @@ use crate::{
     switches::{EXCLUDED, EXCLUDED_IDS, EXCLUDED_LEVELS, ONLY_HOST, OWN_PRIORITY},
 };
 
-/// Whether the calls of the socket's process are translated.
+/// Whether a call is translated. The socket's network namespace and priority decide, and the cgroup of the calling process.
 #[inline(always)]
 pub fn includes<S: Socket>(socket: &S) -> bool {
     (ONLY_HOST.load() == 0 || socket.is_on_host()) && (EXCLUDED.load() == 0 || !is_excluded()) && !is_own(socket)
@@ -27,7 +28,7 @@ fn is_own<S: Socket>(socket: &S) -> bool {
     own != 0 && socket.priority() == own && socket.is_on_host()
 }
 
-/// Whether the process is in an excluded cgroup or below one.
+/// Whether the calling process is in an excluded cgroup, or below one.
 #[inline(always)]
 fn is_excluded() -> bool {
     let (ids, levels) = (EXCLUDED_IDS.load(), EXCLUDED_LEVELS.load());

@@ -15,7 +15,7 @@ use crate::switches::HOST_NAMESPACE;
 /// The state of a connected socket, TCP or UDP (`BPF_TCP_ESTABLISHED`).
 const ESTABLISHED: u32 = 1;
 
-/// Instead of an address, if there is none: the unspecified address of IPv6, `::`.
+/// Stands for a missing address: the unspecified address of IPv6, `::`.
 pub const NO_ADDRESS: Neutral = [0; 4];
 
 /// The calls that name a destination.
@@ -29,10 +29,10 @@ pub enum Call {
 
 /// A client's socket in a system call that passes an address to the kernel, or returns one from it.
 pub trait Socket {
-    /// The address family of the tables for the destination.
+    /// The address family whose tables are used for the destination.
     type Address: Address;
 
-    /// The loopback address of the family.
+    /// The loopback address of the family, to which refused TCP connections go on kernels before 5.18.
     const LOOPBACK: Self::Address;
 
     /// The hook's context, valid until the program returns.
@@ -41,11 +41,11 @@ pub trait Socket {
     /// The address in the context: the destination, or the sender or peer in hooks for received addresses.
     fn address(&self) -> Self::Address;
 
-    /// Replaces the address in the context.
+    /// Replaces the address in the context, which the kernel uses after the hook or returns to the process.
     fn set_address(&self, address: Self::Address);
 
-    /// The source address of the call; [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler copies
-    /// its value even for `None`, and the verifier rejects that.
+    /// The source address of the call; [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler
+    /// copies its value even for `None`, and the verifier rejects that.
     fn source(&self, call: Call) -> Neutral;
 
     /// The hook's context in the type that aya's wrappers take.
@@ -71,7 +71,7 @@ pub trait Socket {
         unsafe { (*self.context()).protocol as u8 }
     }
 
-    /// Whether the socket is connected.
+    /// Whether the socket is connected; false without a kernel socket.
     #[inline(always)]
     fn is_connected(&self) -> bool {
         let socket = self.kernel_socket();
@@ -79,7 +79,7 @@ pub trait Socket {
         !socket.is_null() && unsafe { (*socket).state } == ESTABLISHED
     }
 
-    /// The socket's `SO_PRIORITY`.
+    /// The socket's `SO_PRIORITY`; 0 without a kernel socket.
     #[inline(always)]
     fn priority(&self) -> u32 {
         let socket = self.kernel_socket();
@@ -94,14 +94,14 @@ pub trait Socket {
         unsafe { bpf_get_socket_cookie(self.context().cast()) }
     }
 
-    /// The cookie of the client's network namespace, equal for all processes of a pod.
+    /// The cookie of the socket's network namespace, which all processes of a pod normally share.
     #[inline(always)]
     fn namespace(&self) -> u64 {
         // SAFETY: the helper takes this hook's context.
         unsafe { bpf_get_netns_cookie(self.context().cast()) }
     }
 
-    /// Whether the client is in the host's network namespace.
+    /// Whether the socket is in the host's network namespace.
     #[inline(always)]
     fn is_on_host(&self) -> bool {
         let host = match HOST_NAMESPACE.load() {
@@ -112,7 +112,7 @@ pub trait Socket {
         self.namespace() == host
     }
 
-    /// The destination in the form of both families.
+    /// The address in the context, converted to a [`Neutral`], and the port.
     #[inline(always)]
     fn destination(&self) -> Destination {
         Destination { address: self.address().neutral(), port: u32::from(self.port()) }
@@ -202,7 +202,7 @@ impl Ipv6Socket {
         Self(context.sock_addr)
     }
 
-    /// The same socket, if the address is IPv4-mapped: then the IPv4 tables are those for the destination.
+    /// The same socket as a [`MappedSocket`], which uses the IPv4 tables; `None` unless the address is IPv4-mapped.
     #[inline(always)]
     pub fn mapped(&self) -> Option<MappedSocket> {
         let is_mapped = word(self.0, 0) == MAPPED[0] && word(self.0, 1) == MAPPED[1] && word(self.0, 2) == MAPPED[2];

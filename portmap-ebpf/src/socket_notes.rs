@@ -1,5 +1,5 @@
-//! The notes on sockets: the frontend that a socket asked for, and the backend that it was given. After `decision`, before
-//! `report`.
+//! The notes on sockets (SOCKETS and DATAGRAMS): the frontend that a socket asked for, and the backend that it was given.
+//! After `decision`, before `report`.
 //!
 //! `reverse` shows the frontend to the client. `decision` keeps the backend of an unconnected UDP socket. The notes are in the
 //! socket's own storage and end with it, so there is no table of connections that can overflow or must be cleaned.
@@ -29,8 +29,8 @@ pub fn record<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, call: C
     }
 }
 
-/// Notes the frontend that a socket asked for, and the backend that it is connected to. The note of a UDP socket also has its
-/// cookies: by these, the agent finds and destroys the socket when its endpoint ends.
+/// Notes the frontend that a socket asked for, and the backend that it is connected to. The note of a UDP socket also has
+/// its cookies: by these, the agent finds and destroys the socket when its endpoint no longer serves.
 #[inline(always)]
 fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {
@@ -50,8 +50,8 @@ fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64,
     end_write(&mut note.endpoint, Chosen::new(backend.endpoint.get(), frontend, id));
 }
 
-/// Notes that a call connects a socket to an address without translation. If that is the backend of the note, the peer is shown
-/// as the backend from now on.
+/// Notes that a call connects a socket to an address without translation. If this address is the backend in the note,
+/// `getpeername()` returns it untranslated from now on.
 ///
 /// A note with another backend stays: readers compare it with the peer, and if the call fails, the old connection remains.
 #[inline(always)]
@@ -87,7 +87,7 @@ pub fn last_backend<S: Socket<Address: Tables>>(
 }
 
 /// The backend to which the socket was connected for this frontend, if its endpoint still serves. The process has since
-/// dissolved the connection (`connect()` to `AF_UNSPEC`), but an `AF_INET6` socket still receives only from that peer.
+/// disconnected the socket (`connect()` with `AF_UNSPEC`), but an `AF_INET6` socket still receives only from that peer.
 #[inline(always)]
 pub fn former_backend<S: Socket<Address: Tables>>(
     socket: &S,
@@ -125,10 +125,10 @@ fn sent<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, back
     }
 }
 
-/// Notes that the process itself sends to a backend's address: answers from there are shown with that address from now on.
+/// Notes that the process itself sends to a backend's address: answers from there keep that address from now on.
 ///
-/// Only after an answer. Before, the call may come from the kernel: `io_uring` repeats a datagram that did not fit, with the
-/// address that the first attempt was given.
+/// This applies only after an answer. Before, the call may come from the kernel: `io_uring` repeats a datagram that did not
+/// fit, with the address that the first attempt was given.
 #[inline(always)]
 fn sent_untranslated<S: Socket>(socket: &S, destination: &Destination) {
     if let Some(notes) = DATAGRAMS.find(&socket.as_context()) {
@@ -153,7 +153,7 @@ pub fn was_given<S: Socket>(socket: &S, destination: &Destination) -> bool {
     notes.flows.iter().any(|flow| flow.used & ANSWERED == 0 && flow.used != 0 && flow.given.is(destination))
 }
 
-/// The frontend for which the socket last sent to this backend. Marks the flow as answered.
+/// The frontend for which the socket last sent to this backend; `None` without such a flow. Marks the flow as answered.
 #[inline(always)]
 pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<Destination> {
     let notes = DATAGRAMS.find(&socket.as_context())?;
@@ -195,14 +195,14 @@ fn flow_for<'a>(notes: &'a mut Datagrams, asked: &Destination) -> Option<&'a mut
     best
 }
 
-/// Advances the clock of the notes by one call, and returns it.
+/// Advances the logical clock of the notes by one step, and returns it.
 #[inline(always)]
 fn tick(notes: &mut Datagrams) -> u64 {
     notes.clock = notes.clock.wrapping_add(CALL);
     notes.clock
 }
 
-/// The endpoint of a note, read word by word: another thread may write it at the same time.
+/// Reads the endpoint of a note word by word, because another thread may write it at the same time.
 #[inline(always)]
 pub fn read(endpoint: &Chosen) -> Chosen {
     let number = &raw const endpoint.number;
@@ -214,7 +214,8 @@ pub fn read(endpoint: &Chosen) -> Chosen {
     Chosen { number, check }
 }
 
-/// Called before the other fields of a note are written: until [`end_write`], readers find no endpoint.
+/// Called before the other fields of a note are written: until [`end_write`], readers find the number [`BEING_WRITTEN`],
+/// which no endpoint has.
 #[inline(always)]
 fn begin_write(endpoint: &mut Chosen) {
     let number = &raw mut endpoint.number;
@@ -232,13 +233,13 @@ fn end_write(endpoint: &mut Chosen, new: Chosen) {
     unsafe { number.write_volatile(new.number) };
 }
 
-/// The destination of a frontend, in the form of notes.
+/// The address and port of a frontend, as notes hold them.
 #[inline(always)]
 fn asked<A: Address>(frontend: &FrontendKey<A>) -> Destination {
     Destination { address: frontend.address.neutral(), port: u32::from(frontend.port) }
 }
 
-/// The destination of a backend, in the form of notes.
+/// The address and port of a backend, as notes hold them.
 #[inline(always)]
 fn given<A: Address>(backend: &Backend<A>) -> Destination {
     Destination { address: backend.address.neutral(), port: u32::from(backend.port) }

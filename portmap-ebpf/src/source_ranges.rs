@@ -1,6 +1,6 @@
 //! Admission of clients on this node to a load balancer's address, by `loadBalancerSourceRanges`. Called by `decision`.
 //!
-//! Addresses are compared as 32-bit words. As bytes, they would take eight times the stack.
+//! Addresses are compared as 32-bit words: compared as bytes, they would take more of the stack, which has only 512 bytes.
 
 use core::hint::black_box;
 
@@ -13,10 +13,10 @@ use crate::{
 
 /// Whether the service port with this `id` admits a call from a network namespace to the address `asked`.
 ///
-/// `claimed` is the source address of the call, or [`NO_ADDRESS`]: an unbound socket has none yet when the hook runs. A claimed
-/// address decides, if the namespace has it; a claim that is false is not admitted. Without a claim, the address that the
-/// kernel would choose decides. If that is unknown, all addresses of the namespace must be admitted. If these are unknown too,
-/// the call is not admitted.
+/// `claimed` is the source address of the call, or [`NO_ADDRESS`]: an unbound socket has none yet when the hook runs. A
+/// claimed address decides, unless the namespace is known not to have it: then the call is not admitted. Without a claimed
+/// address, the address that the kernel would choose decides. If that is unknown, all addresses of the namespace must be
+/// admitted. If these are unknown too, the call is not admitted.
 ///
 /// Not inlined, so that it has its own stack: the caller's 512 bytes are not enough for both. Few calls need it.
 #[inline(never)]
@@ -53,19 +53,20 @@ fn has_address<A: Tables>(namespace: u64, claimed: &Neutral) -> bool {
     is_found
 }
 
-/// Whether the service port admits every address of the namespace.
+/// Whether the service port admits every address of the namespace. False, and counted, if the addresses are unknown or more
+/// than [`ADDRESSES`].
 #[inline(always)]
 fn admits_all<A: Tables>(namespace: u64, id: u64) -> bool {
     let Some((present, addresses)) = A::addresses_of(namespace).filter(|(present, _)| *present != 0) else {
         maps::count(|totals| totals.unknown_namespace += 1);
         return false;
     };
-    // `black_box` is here for the same reason as in `prefixes`.
+    // Without `black_box`, verifiers before 6.8 cannot prove that this loop ends.
     let mut all = addresses.iter().enumerate().take_while(|(index, _)| *index < black_box(present) as usize);
     count(present as usize <= ADDRESSES && all.all(|(_, address)| A::is_admitted(id, *address)))
 }
 
-/// Whether it is an address, and not [`NO_ADDRESS`].
+/// Whether the value stands for an address: it is not [`NO_ADDRESS`].
 #[inline(always)]
 fn is_some(address: Neutral) -> bool {
     !is_same(address, NO_ADDRESS)
@@ -77,7 +78,7 @@ fn is_same([a, b, c, d]: Neutral, [e, f, g, h]: Neutral) -> bool {
     (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
 
-/// Counts a call that is not admitted, and returns its argument.
+/// Counts the call in TOTALS if it is not admitted. Returns its argument.
 #[inline(always)]
 fn count(is_admitted: bool) -> bool {
     if !is_admitted {

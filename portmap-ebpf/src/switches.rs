@@ -5,15 +5,15 @@
 use aya_ebpf::Global;
 use portmap_common::EXCLUDED_CGROUPS;
 
-/// Whether the kernel has `bpf_set_retval` for these hooks (5.18).
+/// Whether the kernel has `bpf_set_retval` for these hooks (5.18 and newer), so that a program can set the error of a call.
 #[unsafe(no_mangle)]
 pub static SETS_ERRORS: Global<u8> = Global::new(1);
 
-/// Whether `getpeername()` of a TCP socket shows the Service. This needs a note on each TCP socket.
+/// Whether `getpeername()` of a TCP socket returns the Service's address. This needs a note on each TCP socket.
 #[unsafe(no_mangle)]
 pub static NOTES_TCP: Global<u8> = Global::new(1);
 
-/// Whether only calls of processes in the host's network namespace are translated.
+/// Whether only calls of sockets in the host's network namespace are translated.
 #[unsafe(no_mangle)]
 pub static ONLY_HOST: Global<u8> = Global::new(0);
 
@@ -37,6 +37,6 @@ pub static EXCLUDED_IDS: Global<[u64; EXCLUDED_CGROUPS]> = Global::new([0; EXCLU
 #[unsafe(no_mangle)]
 pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_CGROUPS]> = Global::new([0; EXCLUDED_CGROUPS]);
 
-/// The `SO_PRIORITY` of the agent's own connections, which are not translated. With 0 there are no such connections.
+/// The `SO_PRIORITY` of the agent's own connections, which are not translated. If it is 0, there are no such connections.
 #[unsafe(no_mangle)]
 pub static OWN_PRIORITY: Global<u32> = Global::new(0);

@@ -1,5 +1,5 @@
-//! Writes a plan to the maps, step by step: the stage between `plan` and `maps`. Stops at the first error; the agent then reads
-//! the maps and plans again.
+//! Writes a plan to the maps, step by step: the stage between `plan` and `maps`. Stops at the first error; the agent then
+//! reads the maps and plans again.
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,8 @@ use crate::{
     plan::{Plan, Step},
 };
 
-/// Applies the steps in their order. Consecutive insertions of source ranges are one write. The error names the failed step.
+/// Applies the steps in their order. Consecutive insertions of source ranges are one call of [`Maps::insert_ranges`]. The
+/// error names the failed step.
 pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
     let adds_range = |step: &Step| matches!(step, Step::Insert(Item::Range(..)));
     for steps in plan.steps.chunk_by(|first, second| adds_range(first) && adds_range(second)) {

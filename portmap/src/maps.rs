@@ -1,7 +1,8 @@
 //! The tables in the kernel's maps, as the agent writes and reads them: the last stage of the event walk, after `apply`.
 //!
-//! [`Maps`] is the one interface to the tables: [`bpf::BpfMaps`] writes the pinned maps, [`fake::MemoryMaps`] is a copy in
-//! memory for tests. This module does not decide which entries are written: `plan` does. `docs/maps.md` describes every map.
+//! [`Maps`] is the one interface to the tables: [`bpf::BpfMaps`] uses the pinned maps, [`fake::MemoryMaps`] keeps the tables
+//! in memory for tests. This module does not decide which entries are written: `plan` does. `docs/maps.md` describes every
+//! map.
 
 mod backends;
 pub mod bpf;
@@ -28,8 +29,8 @@ pub use snapshot::{FollowedFrontend, Snapshot};
 
 use crate::model::{AddressOwner, Endpoint, Family, Frontend, ServicePort};
 
-/// Upper limit of [`NextNumbers`]. No node assigns as many numbers: a larger one in a map was not written by an agent, and is
-/// ignored.
+/// Upper limit of [`NextNumbers`]. No node assigns as many numbers: a larger one in a map was not written by an agent, and
+/// is invalid.
 pub const LAST_NUMBER: u64 = u64::MAX / 2;
 
 /// A value of BACKENDS.
@@ -65,12 +66,13 @@ pub enum ForeignKey {
     SourceRange(Family, u32, u64),
 }
 
-/// An address range in which programs look up an address without a frontend as a whole ClusterIP.
+/// An address range of PREFIXES. Programs look up a destination in it that is no frontend once more, as a whole ClusterIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
     /// The address range.
     pub range: IpNet,
-    /// Whether the range is a `ServiceCIDR`: programs drop calls to its addresses that belong to no Service.
+    /// Whether programs drop calls to addresses of the range that belong to no Service. True only for a `ServiceCIDR`, and
+    /// only while every Service is in the tables.
     pub allocated: bool,
 }
 
@@ -124,7 +126,8 @@ pub trait Maps {
 
     /// Inserts or replaces the name of a service port's id in NAMES.
     ///
-    /// [`Self::set_next_numbers`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent do.
+    /// [`Self::set_next_numbers`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent
+    /// do.
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
 
     /// Removes the name of an id from NAMES. Fails if the id has no name.
@@ -135,7 +138,8 @@ pub trait Maps {
     /// Inserts a key into FRONTENDS with this service number. Fails if the key is present: a frontend is never updated in
     /// place.
     ///
-    /// The entry of SERVICES must have been written. A program finds no frontend, or the frontend with its whole service entry.
+    /// The entry of SERVICES must have been written. A program finds no frontend, or the frontend with its whole service
+    /// entry.
     fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()>;
 
     /// Removes a key from FRONTENDS. Fails if the key is absent.
@@ -143,7 +147,7 @@ pub trait Maps {
     /// A program that has found the frontend may still read its service entry and its backends: they are retired by this call.
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()>;
 
-    /// Inserts an item into its map. Fails if its key is present; only a present source range is accepted.
+    /// Inserts an item into its map. Fails if its key is present, except for a source range.
     ///
     /// [`Self::set_next_numbers`] must have recorded the number of an endpoint. A program finds the item absent or present.
     fn insert(&mut self, item: &Item) -> Result<()>;
@@ -159,7 +163,8 @@ pub trait Maps {
     /// A program finds the item present or absent.
     fn remove(&mut self, item: &Item) -> Result<()>;
 
-    /// Replaces all prefixes of a family in PREFIXES. At most [`portmap_common::PREFIXES`], all of this family.
+    /// Replaces all prefixes of a family in PREFIXES. There must be at most [`portmap_common::PREFIXES`], all of this
+    /// family.
     ///
     /// May block for a grace period. A program reads all old prefixes or all new ones: the new ones are written beside the old
     /// ones, then one 8-byte word is stored.

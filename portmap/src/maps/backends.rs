@@ -1,4 +1,5 @@
-//! Backends in the layout of BACKENDS. The planner keeps them so, because a node may have hundreds of thousands.
+//! Backends in the layout of BACKENDS. The planner keeps backends in this compact form, because a node may have hundreds of
+//! thousands.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -58,7 +59,7 @@ impl Backends {
         v4.iter().map(encode::slot_of).chain(v6.iter().map(encode::slot_of))
     }
 
-    /// The slot with this address and port. The slots must be sorted by address and port.
+    /// The slot with this address and port; `None` if there is no such slot. The slots must be sorted by address and port.
     pub fn find(&self, address: IpAddr, port: u16) -> Option<Slot> {
         match self {
             Self::V4(backends) => find(backends, address, port),

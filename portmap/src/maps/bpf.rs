@@ -1,6 +1,7 @@
 //! The pinned maps in the kernel: the [`Maps`] that the agent writes and the subcommands read.
 //!
-//! `datapath::load` creates and pins the maps. `frontends` and `items` have the maps of one address family each.
+//! `datapath::load` creates and pins the maps. `frontends` and `items` hold the maps of one address family; `items` also
+//! holds MEMBERS.
 
 mod frontends;
 mod items;
@@ -36,7 +37,7 @@ use items::{FamilyItems, Members};
 /// Flag of a map update: fail if the key is present. Frontends, endpoints and members are never updated in place.
 const NEW_ONLY: u64 = BPF_NOEXIST as u64;
 
-/// Number of attempts to read a service entry that the agent is changing.
+/// Maximum number of attempts to read a service entry that an agent changes at the same time.
 const TRIES: usize = 100;
 
 /// Opens a pinned map by its name.
@@ -60,8 +61,8 @@ pub struct BpfMaps {
     members: Members,
     affinity: MapData,
     affinity_clients: u32,
-    /// Service numbers from this one on have never been in use: their counters are 0. Not known, and so the largest number,
-    /// where an earlier agent has used the maps.
+    /// Service numbers from this one on have never been in use, so their counters are 0. It is `u32::MAX` if an earlier
+    /// agent has used the maps.
     unused_from: u32,
     pins: Pins,
 }
@@ -143,8 +144,8 @@ impl BpfMaps {
             .context("failed to count the entries of AFFINITY")
     }
 
-    /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read, its
-    /// slots may hold other backends already, and everything is read again.
+    /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read,
+    /// its slots may hold other backends already. Then the entry and its backends are read again, at most [`TRIES`] times.
     fn follow(&self, family: Family, number: u32) -> Result<FollowedFrontend> {
         for _ in 0..TRIES {
             let service = self.services.read(number)?;

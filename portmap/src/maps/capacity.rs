@@ -29,7 +29,7 @@ impl Capacity {
         u64::from(self.affinity_clients / 16).max(64)
     }
 
-    /// Entries of each of ENDPOINTS, and of MEMBERS.
+    /// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS.
     pub fn items(self) -> u32 {
         capacity::items(self.backends)
     }
@@ -58,7 +58,7 @@ impl Default for Capacity {
     }
 }
 
-/// The entries in use of a map.
+/// The number of entries in use of one map, and its capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fullness {
     /// The map's name.
@@ -69,7 +69,7 @@ pub struct Fullness {
     pub capacity: u32,
 }
 
-/// A map is nearly full from this percentage on.
+/// The percentage of entries in use from which on a map is nearly full.
 const NEARLY_FULL: u64 = 80;
 
 impl Fullness {

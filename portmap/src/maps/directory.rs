@@ -62,7 +62,7 @@ impl DirectoryEntry {
 }
 
 impl Directory {
-    /// Opens and checks a directory; `None` if it does not exist.
+    /// Opens and checks a directory; `None` if it does not exist. Fails if it is not on a BPF file system.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let Some(directory) = Self::open_unchecked(&absolute(path)?)? else { return Ok(None) };
         ensure!(
@@ -132,8 +132,8 @@ impl Directory {
             .with_context(|| format!("failed to open {}: another process removed it just now", self.path.join(name).display()))
     }
 
-    /// Removes all permissions of the group and of others: a user who can open the directory can hold its lock. Returns whether
-    /// there were any.
+    /// Removes all permissions of the group and of others: a user who can open the directory can hold its lock. Returns
+    /// whether there were such permissions.
     pub fn close_to_others(&self) -> Result<bool> {
         if self.stat()?.st_mode & SHARED == 0 {
             return Ok(false);
@@ -143,7 +143,7 @@ impl Directory {
         Ok(true)
     }
 
-    /// The entries of the directory, in order.
+    /// The entries of the directory, sorted by type and name.
     pub fn entries(&self) -> Result<BTreeSet<DirectoryEntry>> {
         let context = || format!("failed to list {}", self.path.display());
         // Opened again, because clones of a descriptor share the position that a listing moves.
@@ -198,7 +198,8 @@ impl Directory {
         }
     }
 
-    /// Removes this directory from its parent. False if it is not empty. Does nothing for the root of a mount.
+    /// Removes this directory from its parent. False if it is not empty. Does nothing, and returns true, for the root of a
+    /// mount, or if the path leads to another directory now.
     pub fn remove_itself(&self) -> Result<bool> {
         let parent = self.parent()?;
         let (own, above) = (self.stat()?, stat(&parent, &self.path)?);

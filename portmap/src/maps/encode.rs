@@ -1,6 +1,6 @@
 //! Converts between the types of the model and the plain data of the maps. The only module that changes the representation.
 //!
-//! A function `x` makes the value of a map, and a function `x_of` reads one back.
+//! A function `x` encodes a key or value of a map, and a function `x_of` decodes one.
 
 mod address;
 mod backends;
@@ -29,7 +29,7 @@ use crate::{
     model::{Frontend, Protocol, event::ObjectKind},
 };
 
-/// Decodes a destination that a program stored on a socket.
+/// Decodes a destination that a program stored on a socket. A port above 65,535 becomes 0.
 pub fn destination_of(destination: &Destination) -> SocketAddr {
     let Destination { address, port } = *destination;
     let address = V6::from_neutral(address).to_ip().to_canonical();

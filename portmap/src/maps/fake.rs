@@ -20,7 +20,8 @@ pub enum FakeAnswer {
     Verdict(Verdict),
 }
 
-/// Maps of a given capacity. A write fails if the kernel would refuse it, or if it breaks a precondition of [`Maps`].
+/// Maps of a given capacity. Many writes that the kernel would refuse, or that break a precondition of [`Maps`], fail.
+/// Limits of ENDPOINTS, MEMBERS and SOURCE_RANGES are not checked.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryMaps {
     capacity: Capacity,
@@ -34,7 +35,7 @@ pub struct MemoryMaps {
     guarded: Guarded,
 }
 
-/// Entries that running programs may still read. A write to them fails: only the wait for a grace period makes it safe.
+/// Entries that running programs may still read. A write to such an entry fails until [`MemoryMaps::grace`].
 #[derive(Clone, Debug, Default)]
 struct Guarded {
     services: BTreeSet<u32>,
@@ -42,7 +43,7 @@ struct Guarded {
 }
 
 impl MemoryMaps {
-    /// Empty maps.
+    /// Maps of this capacity without entries.
     pub fn new(capacity: Capacity) -> Self {
         Self { capacity, ..Self::default() }
     }
@@ -61,7 +62,7 @@ impl MemoryMaps {
         })
     }
 
-    /// Starts a program that may read every entry that is reachable now. It runs until [`Self::grace`].
+    /// Simulates a program that begins now and may read every entry that is reachable now. It ends with [`Self::grace`].
     pub fn guard(&mut self) {
         for (frontend, number) in &self.frontends {
             let Some(service) = self.services.get(number) else { continue };

@@ -18,7 +18,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Windows begin at multiples of this number of bytes. It is a multiple of the page size on every architecture.
 const WINDOW: usize = 64 * 1024;
 
-/// The values of an array map.
+/// A pinned array whose values have the type `T`, with one window of it in memory.
 pub struct Mapped<T> {
     map: File,
     length: u32,
@@ -28,7 +28,7 @@ pub struct Mapped<T> {
     values: PhantomData<T>,
 }
 
-/// The part of the array that is mapped now.
+/// The part of the array that is mapped into memory now.
 struct Window {
     memory: MmapRaw,
     /// Offset of the window in the array, in bytes.
@@ -61,7 +61,8 @@ impl<T: Pod> Mapped<T> {
         self.length
     }
 
-    /// Reads the value at an index. During a write by another thread or process, a part of the value may be old and a part new.
+    /// Reads the value at an index. During a write by another thread or process, a part of the value may be old and a part
+    /// new.
     pub fn read(&self, index: u32) -> Result<T> {
         // SAFETY: `at` passes a mapped pointer, aligned to 8 bytes; any bytes are a value of a `Pod`.
         self.at(index, |element| unsafe { element.read_volatile() })
@@ -73,14 +74,14 @@ impl<T: Pod> Mapped<T> {
         self.at(index, |element| unsafe { element.write_volatile(value) })
     }
 
-    /// Loads the 8-byte word at a byte offset of the value at an index, atomically. Later reads see all writes before the
-    /// word's store.
+    /// Loads the 8-byte word at a byte offset of the value at an index, atomically. Reads after this call see all writes
+    /// that the writer made before it stored the word. Fails if the value has no such word.
     pub fn load_word(&self, index: u32, offset: usize) -> Result<u64> {
         self.word(index, offset, |word| word.load(Ordering::Acquire))
     }
 
-    /// Stores the 8-byte word at a byte offset of the value at an index, atomically. A program that loads the new word sees all
-    /// earlier writes, too.
+    /// Stores the 8-byte word at a byte offset of the value at an index, atomically. A program that loads the new word sees
+    /// all earlier writes, too. Fails if the value has no such word.
     pub fn store_word(&mut self, index: u32, offset: usize, value: u64) -> Result<()> {
         self.word(index, offset, |word| word.store(value, Ordering::Release))
     }
@@ -115,7 +116,8 @@ impl<T: Pod> Mapped<T> {
         Ok(result)
     }
 
-    /// Maps the window that contains this offset. It is one page longer than [`WINDOW`], for an element that begins at its end.
+    /// Maps the window that contains this offset. It is one page longer than [`WINDOW`], for an element that begins at its
+    /// end.
     fn open(&self, offset: usize) -> Result<Window> {
         let first = offset - offset % WINDOW;
         let all = (self.length as usize * Self::STRIDE).next_multiple_of(self.page);

@@ -44,15 +44,15 @@ pub struct Pins {
 /// Whether the agent may mount a missing BPF file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounting {
-    /// Mount one on `/sys/fs/bpf`, if `--bpffs` is a path below it.
+    /// Mount a BPF file system on `/sys/fs/bpf`, if `--bpffs` is this path or below it.
     Allowed,
     /// Never mount a file system.
     Forbidden,
 }
 
 impl Pins {
-    /// The set in use under this directory, of the ABI version of this build. Without a set: the first one, which does not
-    /// exist yet.
+    /// The set in use under this directory, of the ABI version of this build. Without a set: the set with the number 0,
+    /// which does not exist yet.
     pub fn new(root: &Path) -> Self {
         Self::of_version(root, ABI_VERSION)
     }
@@ -66,8 +66,8 @@ impl Pins {
         in_use.cloned().unwrap_or(first)
     }
 
-    /// As [`Self::of_version`]. Fails if a user other than root, or than the user of this process, can change the directories
-    /// of the sets.
+    /// As [`Self::of_version`]. Fails if a user other than root and the user of this process can change the directories of
+    /// the sets.
     pub fn find(root: &Path, abi: u32) -> Result<Self> {
         if let Some(root) = Directory::open(root)? {
             check_below(&root)?;
@@ -75,7 +75,7 @@ impl Pins {
         Ok(Self::of_version(root, abi))
     }
 
-    /// A new set of the same ABI version: its number is one above the last set's.
+    /// A new set of the same ABI version: its number is one above the last set's, or 0 without a set.
     #[must_use]
     pub fn next(&self) -> Self {
         let last = self.sets().iter().filter(|pins| pins.abi == self.abi).map(|pins| pins.set).max();
@@ -140,10 +140,10 @@ impl Pins {
         entries.iter().any(|entry| matches!(entry, DirectoryEntry::Pin(name) if name.to_string_lossy().starts_with(LINK)))
     }
 
-    /// Makes the directory of all sets, and closes it to other users. Mounts a BPF file system on `/sys/fs/bpf` first if that
-    /// is allowed and none is mounted.
+    /// Makes the directory of all sets, and closes it to other users. If `mounting` allows it and `/sys/fs/bpf` has no BPF
+    /// file system, mounts one there first.
     ///
-    /// Fails if a user other than root, or than the user of this process, can change the directories of the sets.
+    /// Fails if a user other than root and the user of this process can change the directories of the sets.
     pub fn create_root(&self, mounting: Mounting) -> Result<()> {
         if mounting == Mounting::Allowed && self.root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
@@ -187,7 +187,7 @@ impl Pins {
     }
 }
 
-/// Fails if a user other than root, or than the user of this process, can change a directory below the directory of all sets.
+/// Fails if a user other than root and the user of this process can change a directory below the directory of all sets.
 fn check_below(root: &Directory) -> Result<()> {
     for entry in root.entries()? {
         let DirectoryEntry::Directory(name) = entry else { continue };

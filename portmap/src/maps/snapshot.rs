@@ -14,15 +14,15 @@ pub struct Snapshot {
     pub frontends: Vec<(Frontend, FollowedFrontend)>,
     /// Every id in NAMES, with its service port; `None` if the value is not one that an agent writes.
     pub names: Vec<(u64, Option<ServicePort>)>,
-    /// Every key in the set-like maps.
+    /// Every ClusterIP in FRONTENDS, and every key of ENDPOINTS, MEMBERS and SOURCE_RANGES.
     pub items: BTreeSet<Item>,
     /// Items of MEMBERS and SOURCE_RANGES with a value that no agent writes. They are in `items`, too.
     pub spoiled: BTreeSet<Item>,
-    /// Keys that no agent writes.
+    /// Keys of FRONTENDS and SOURCE_RANGES that no agent writes.
     pub foreign: BTreeSet<ForeignKey>,
     /// The active prefixes of each family; `None` if they are not prefixes that an agent writes.
     pub prefixes: PerFamily<Option<Vec<Prefix>>>,
-    /// The value of NUMBERS.
+    /// The value of NUMBERS, whether it is plausible or not.
     pub next_numbers: NextNumbers,
 }
 
@@ -33,8 +33,8 @@ pub struct FollowedFrontend {
     pub number: u32,
     /// The service entry; `None` if the frontend's value is not one that an agent writes.
     pub service: Option<Service>,
-    /// The backends of the inside choice; `None` without a service entry, or if the choice reaches beyond BACKENDS.
+    /// The backends for clients on this node; `None` without a service entry, or if the choice reaches beyond BACKENDS.
     pub inside: Option<Vec<Slot>>,
-    /// The backends of the outside choice; `None` without a service entry, or if the choice reaches beyond BACKENDS.
+    /// The backends for clients outside the node; `None` without a service entry, or if the choice reaches beyond BACKENDS.
     pub outside: Option<Vec<Slot>>,
 }

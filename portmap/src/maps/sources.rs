@@ -45,7 +45,7 @@ pub struct SourcesCapacity {
     pub sources: usize,
 }
 
-/// SOURCES of one address family.
+/// The map `SOURCES_V4` or `SOURCES_V6`.
 struct FamilySources<A: IpBytes + Pod>(HashMap<MapData, Way<A>, A>)
 where
     Way<A>: Pod;
@@ -84,7 +84,7 @@ impl SourceMaps {
 
     /// Replaces the contents of all three maps. `namespaces` has the addresses of each network namespace, by its cookie.
     ///
-    /// Entries are written one by one, and removed entries go first, so that there is room for the new ones.
+    /// Entries are written one by one. In each map, old entries are removed first, so that there is room for the new ones.
     pub fn set(&mut self, namespaces: &BTreeMap<u64, &[IpAddr]>, sources: &Sources) -> Result<()> {
         for removed in self.namespaces()?.iter().filter(|cookie| !namespaces.contains_key(cookie)) {
             self.namespaces.remove(removed)?;

@@ -118,7 +118,7 @@ impl FrontendElement {
 
 /// An address family with its variant of [`ForeignKey`].
 pub trait ForeignFrontend: IpBytes {
-    /// The key of FRONTENDS as a foreign key.
+    /// Wraps a key of FRONTENDS that no agent writes.
     fn foreign(key: FrontendKey<Self>) -> ForeignKey;
 }
 

@@ -69,7 +69,8 @@ where
         Ok(self.endpoints.remove(&number)?)
     }
 
-    /// Inserts source ranges, by one system call from kernel 5.13 on.
+    /// Inserts source ranges: with one system call from kernel 5.13 on, with one call for each range before. A present range
+    /// is accepted.
     pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, IpNet)>) -> Result<()> {
         let keys = ranges.map(|(id, range)| encode::range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
         match bpf::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {

@@ -14,7 +14,7 @@ const WRITABLE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
 impl Directory {
-    /// Fails if a user other than root, or than the user of this process, can change the entries of this directory.
+    /// Fails if a user other than root and the user of this process can change the entries of this directory.
     pub(super) fn check(&self) -> Result<()> {
         let (path, stat) = (self.path.display(), self.stat()?);
         ensure!(
@@ -32,8 +32,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Fails if a user other than root, or than the user of this process, can replace this directory. Checks all parents up to
-    /// the root of the mount.
+    /// Fails if a user other than root and the user of this process can replace this directory. Checks all parents up to the
+    /// root of the mount.
     pub(super) fn check_parents(&self) -> Result<()> {
         let mut below = self.stat()?;
         let mut directory: OwnedFd = self.file.try_clone().context("failed to clone a descriptor")?.into();
@@ -51,8 +51,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Fails if a user other than root, or than the user of this process, can rename or remove an entry of this directory.
-    /// `child` is the directory that the error names.
+    /// Fails if a user other than root and the user of this process can rename or remove an entry of this directory. `child`
+    /// is the directory that the error names.
     pub(super) fn check_parent(&self, stat: &FileStat, child: &Path) -> Result<()> {
         let (path, child) = (self.path.display(), child.display());
         ensure!(

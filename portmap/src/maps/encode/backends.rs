@@ -37,7 +37,7 @@ pub(in crate::maps) fn endpoint_entry<A: IpBytes>(number: u64, endpoint: &Endpoi
 
 /// Decodes a value of ENDPOINTS under this number. `local` is always false: ENDPOINTS does not hold it.
 pub(in crate::maps) fn endpoint_of<A: IpBytes>(number: u64, entry: &EndpointEntry<A>) -> Endpoint {
-    // A value with a wrong digest was not written by an agent: it becomes the unspecified address, which no set contains.
+    // A value with a wrong digest was not written by an agent: it becomes the unspecified address, which no backend has.
     let entry = if entry.belongs_to(number) { *entry } else { EndpointEntry::new(number, A::default(), 0) };
     Endpoint { address: entry.address.to_ip(), port: entry.port, local: false }
 }

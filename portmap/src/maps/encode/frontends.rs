@@ -1,4 +1,4 @@
-//! Keys and values of FRONTENDS: frontends, and ClusterIPs as a whole.
+//! Keys and values of FRONTENDS, for frontends and for ClusterIPs as a whole, and the kind in values of SERVICES.
 
 use std::net::IpAddr;
 
@@ -33,7 +33,7 @@ pub(in crate::maps) fn owner_number(owner: AddressOwner) -> Option<u32> {
     }
 }
 
-/// Decodes the owner of a ClusterIP.
+/// Decodes the owner of a ClusterIP: [`AddressOwner::Foreign`] for a value that no agent writes.
 pub(in crate::maps) fn address_owner_of(value: ServiceRef) -> AddressOwner {
     match value.service {
         UNDEFINED_PORT => AddressOwner::Served,

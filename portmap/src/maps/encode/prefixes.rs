@@ -22,7 +22,7 @@ pub(in crate::maps) fn prefixes_of<A: IpBytes>(table: &Prefixes<A>) -> Option<Ve
 
 /// Encodes prefixes into the inactive half. Returns the value of `active` that makes them the active ones.
 ///
-/// At most [`PREFIXES`]. Fails if a prefix is of the other family.
+/// There must be at most [`PREFIXES`] prefixes. Fails if a prefix is of the other family.
 pub(in crate::maps) fn fill_inactive_half<A: IpBytes>(table: &mut Prefixes<A>, prefixes: &[Prefix]) -> Result<Choice> {
     let first = if table.active.first == 0 { PREFIXES } else { 0 };
     for (entry, prefix) in table.prefixes.iter_mut().skip(first).zip(prefixes) {

@@ -22,7 +22,7 @@ where
     Ok(Key::new(u64::BITS + u32::from(range.prefix_len()), data))
 }
 
-/// Encodes a [`ForeignKey::SourceRange`], given by its prefix length and id.
+/// Encodes a [`ForeignKey::SourceRange`], given by its prefix length in bits and its id.
 pub(in crate::maps) fn partial_range_key<A: IpBytes>(bits: u32, id: u64) -> Key<SourceRange<A>>
 where
     SourceRange<A>: Pod,
@@ -30,7 +30,8 @@ where
     Key::new(bits, SourceRange { id: id.to_be_bytes(), address: A::default() })
 }
 
-/// Decodes a key of SOURCE_RANGES: an item, or a foreign key if the prefix ends within the id.
+/// Decodes a key of SOURCE_RANGES: an item, or a foreign key if the prefix ends within the id. Fails if the prefix is longer
+/// than an address.
 pub(in crate::maps) fn range_of<A: IpBytes>(key: &Key<SourceRange<A>>) -> Result<Result<Item, ForeignKey>>
 where
     SourceRange<A>: Pod,

@@ -11,7 +11,7 @@ use crate::maps::directory::Directory;
 /// Number of attempts to get the lock. A subcommand that checks for an agent holds a shared lock for a moment.
 const ATTEMPTS: u32 = 5;
 
-/// Time between two attempts.
+/// Time between two attempts to get the lock.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The exclusive lock of the agent that writes. The kernel releases it when the process ends, also after a crash.
@@ -41,7 +41,8 @@ impl Lock {
 }
 
 impl Pins {
-    /// Takes the lock; `None` if another agent holds it. Blocks for up to 40 ms. Fails with [`Missing`] without a directory.
+    /// Takes the lock; `None` if another agent holds it. Blocks for up to 40 ms. Fails with [`Missing`] if the directory of
+    /// all sets does not exist.
     pub fn lock(&self) -> Result<Option<Lock>> {
         for _ in 1..ATTEMPTS {
             if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {
@@ -52,7 +53,8 @@ impl Pins {
         self.try_lock(FlockArg::LockExclusiveNonblock)
     }
 
-    /// Whether an agent holds the lock. Fails with [`Missing`] without a directory.
+    /// Whether another process holds the exclusive lock, as a running agent does. Fails with [`Missing`] if the directory of
+    /// all sets does not exist.
     pub fn is_locked(&self) -> Result<bool> {
         // A shared lock: several subcommands can check at the same time.
         Ok(self.try_lock(FlockArg::LockSharedNonblock)?.is_none())
@@ -66,7 +68,8 @@ impl Pins {
         }
     }
 
-    /// Takes the lock as soon as no other process holds it. Blocks until then. Fails with [`Missing`] without a directory.
+    /// Takes the lock as soon as no other process holds it. Blocks until then. Fails with [`Missing`] if the directory of
+    /// all sets does not exist.
     pub fn wait_for_lock(&self) -> Result<Lock> {
         let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
         let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;

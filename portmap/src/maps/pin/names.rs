@@ -33,7 +33,7 @@ impl PinDirectory {
         Self::number(name).map(|_| Self::Version).or_else(|| socket_version().map(|_| Self::SocketMaps))
     }
 
-    /// The name as a number; `None` if portmap would write the number differently, as with `03`.
+    /// The name as a number; `None` if it is no number, or if portmap would write the number differently, as with `03`.
     pub fn number(name: &OsStr) -> Option<u32> {
         let name = name.to_str()?;
         name.parse().ok().filter(|number: &u32| number.to_string() == name)

@@ -1,8 +1,8 @@
-//! From changed entries to the writes that bring the kernel's maps to the desired table. Pure: the planner keeps a model of the maps,
-//! and reads no map itself. After `resolve`, before `apply`.
+//! Plans the writes that bring the kernel's maps to the desired table. Pure: the planner keeps a model of the maps, and
+//! reads no map itself. After `resolve`, before `apply`.
 //!
-//! The order of the steps makes each step safe. Backends are written before the choice that leads to them, and a service entry before
-//! its frontend. No step writes to a slot that a program may still read.
+//! The order of the steps makes each step safe. Backends are written before the choice that leads to them, and a service
+//! entry before its frontend. No step writes to a slot that a program may still read.
 
 mod adopt;
 mod entry;
@@ -43,7 +43,8 @@ use prefixes::Prefixes;
 use slots::{Range, Slots};
 pub use step::Step;
 
-/// The most incomplete frontends that one plan retries. A full map may leave all frontends incomplete.
+/// Maximum number of frontends with missing secondary entries, and of ClusterIPs without room, that one plan retries. A full
+/// map may affect all of them.
 const RETRIED: usize = 256;
 
 /// Writes, in the order they must be made.
@@ -69,24 +70,26 @@ pub struct Planner {
     prefixes: Prefixes,
     /// Ids of service ports that this plan changed: their unused secondary entries are removed at its end.
     changed_ports: HashSet<u64>,
-    /// Frontends read from the maps whose entry is invalid. The next plan removes them; the same holds for the next three.
+    /// Frontends read from the maps whose entry is invalid. The next plan removes them, and the contents of the three fields
+    /// below.
     invalid_frontends: BTreeSet<Frontend>,
     unused_names: BTreeSet<u64>,
     invalid_items: BTreeSet<Item>,
     foreign: BTreeSet<ForeignKey>,
     recorded: NextNumbers,
     has_new_room: bool,
-    /// Frontends with at least one secondary entry left out.
+    /// Frontends with at least one secondary entry left out, because its map is full.
     incomplete: BTreeSet<Frontend>,
 }
 
 impl Planner {
-    /// Continues the ids and endpoint numbers of another model: the numbers in the maps may have been changed by another program.
+    /// Continues the ids and endpoint numbers of another model: the numbers in the maps may have been changed by another
+    /// program.
     pub fn continue_numbers_of(&mut self, other: &Self) {
         self.ports.continue_from(other.ports.next_numbers());
     }
 
-    /// Whether a model that was just read from the maps equals this model.
+    /// Whether a model that was just read from the maps equals this model, and has no invalid entries.
     pub fn is_confirmed_by(&self, found: &Self) -> bool {
         let has_invalid =
             !(found.invalid_frontends.is_empty() && found.unused_names.is_empty() && found.invalid_items.is_empty());
@@ -99,7 +102,8 @@ impl Planner {
             && self.recorded == found.recorded
     }
 
-    /// Sets the ServiceCIDRs. While the owners of all ClusterIPs are known, no Service has the other addresses in these ranges.
+    /// Sets the ServiceCIDRs. While the owners of all ClusterIPs are known, an address in these ranges without an owner
+    /// counts as unallocated.
     pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
         self.prefixes.set_cidrs(cidrs, owners);
     }
@@ -108,14 +112,16 @@ impl Planner {
     pub fn plan(&mut self, changed: ChangedEntries<impl Iterator<Item = ChangedEntry>>) -> Plan {
         let ChangedEntries { owners, frontends } = changed;
         let mut phases = Phases::default();
-        // First: a frontend may be removed because another proxy serves its Service now. Its address has an owner.
+        // Prefixes come first: another proxy may serve the Service of a removed frontend now, so calls to its address must
+        // not be dropped.
         self.prefixes.withdraw(&mut phases.first);
         self.remove_invalid(&mut phases);
         for (address, owner) in owners {
             self.set_owner(address, owner, &mut phases);
         }
         self.items.take_shortage();
-        // Displaced node ports make room after a grace period. Until then no other node port is displaced.
+        // A displaced node port (removed to make room) makes room only after a grace period. Until then no other node port
+        // is displaced.
         let mut displaceable = if self.numbers.is_pending() { Some(Vec::new()) } else { None };
         for (frontend, entry) in frontends {
             self.left_out.remove(&frontend);
@@ -137,8 +143,8 @@ impl Planner {
         }
     }
 
-    /// Frontends and ClusterIPs without room that may have room now. The caller adds them to the changes of the next plan. Empty if no
-    /// room became free since the last call.
+    /// Frontends and ClusterIPs without room that may have room now. The caller adds them to the changes of the next plan.
+    /// Empty if no room became free since the last call.
     pub fn take_retries(&mut self) -> Changes {
         let mut retries = Changes::default();
         if std::mem::take(&mut self.has_new_room) {
@@ -172,8 +178,8 @@ impl Planner {
         }
     }
 
-    /// Displaces a node port in favour of a frontend of another kind without room. The room is free after a grace period; then both are
-    /// retried, and node ports come last. `candidates` are collected when the first is needed.
+    /// Removes a node port to make room for a frontend of another kind. The room is free after a grace period. Then both are
+    /// retried, and node ports come last. `candidates` (node ports to remove) are collected when the first is needed.
     fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
         let installed = &self.installed;
         let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
@@ -197,13 +203,13 @@ impl Planner {
         }
     }
 
-    /// The next ids and endpoint numbers, if this plan gave any: they are written before the first of them is used.
+    /// The next id and endpoint number, if they differ from NUMBERS. NUMBERS is written before a new number is used.
     fn new_numbers(&mut self) -> Option<NextNumbers> {
         let next = self.ports.next_numbers();
         (std::mem::replace(&mut self.recorded, next) != next).then_some(next)
     }
 
-    /// The number of entries in each map.
+    /// The number of entries in use and the capacity, for each map that the planner models.
     pub fn fullness(&self) -> Vec<Fullness> {
         let mut maps = vec![Fullness { name: "SERVICES", used: self.numbers.used(), capacity: self.numbers.capacity() }];
         for (name, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {
@@ -219,7 +225,7 @@ impl Planner {
         self.installed.len()
     }
 
-    /// Whether a load balancer has source ranges.
+    /// Whether SOURCE_RANGES has an entry, in the planner's model.
     pub fn has_source_ranges(&self) -> bool {
         self.items.has_ranges()
     }
@@ -244,8 +250,8 @@ impl Planner {
         }
     }
 
-    /// Marks all retired entries as waiting for a grace period, after the plans that retired them were applied. Returns false if no
-    /// entry waits. After the grace period [`Self::release`] frees the entries.
+    /// Marks all retired entries as waiting for a grace period, after the plans that retired them were applied. Returns
+    /// false if no entry waits. After the grace period [`Self::release`] frees the entries.
     pub fn seal(&mut self) -> bool {
         let sealed = [self.numbers.seal(), self.ports.slots(Family::V4).seal(), self.ports.slots(Family::V6).seal()];
         sealed.contains(&true)
@@ -310,7 +316,8 @@ impl Planner {
         }
     }
 
-    /// Releases the id and the choices of a service entry.
+    /// Counts one user less for the service port and the choices of a service entry. Plans to remove the port's name with
+    /// its last frontend.
     fn release_service(&mut self, service: &Service, steps: &mut Vec<Step>) {
         self.changed_ports.insert(service.id);
         self.ports.release(service.id, service.inside);

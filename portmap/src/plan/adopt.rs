@@ -1,4 +1,5 @@
-//! The model of maps that were read from the kernel: an agent goes on from the maps that an earlier agent left.
+//! Builds the planner's model from maps that were read from the kernel, so that an agent continues with the maps of an
+//! earlier agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,9 +20,11 @@ use crate::{
 };
 
 impl Planner {
-    /// A model of the maps as they were read. Inconsistent entries are removed, and written again, by the next plan.
+    /// A model of the maps as they were read. The next plan removes inconsistent entries, and writes the desired ones again
+    /// if its changes include them.
     ///
-    /// The caller waits for a grace period before it applies a plan: programs may still read entries that an earlier agent retired.
+    /// The caller waits for a grace period before it applies a plan: programs may still read entries that an earlier agent
+    /// retired.
     pub fn new(capacity: Capacity, found: Snapshot) -> Self {
         let mut planner = Self {
             installed: InstalledFrontends::default(),
@@ -54,8 +57,8 @@ impl Planner {
         planner
     }
 
-    /// Retires the service numbers and slots of frontends that the next plan removes: programs may read them until a grace period
-    /// after the removal.
+    /// Retires the service numbers and slots of frontends that the next plan removes: programs may read them until a grace
+    /// period after the removal.
     fn retire_invalid(&mut self, invalid: Vec<(Frontend, FollowedFrontend)>) {
         for (frontend, found) in invalid {
             let FollowedFrontend { number, service, inside: _, outside: _ } = found;

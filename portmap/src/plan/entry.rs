@@ -8,7 +8,7 @@ use crate::{
     model::{AddressKind, Entry, Frontend},
 };
 
-/// The flags of a service entry: restrictions to certain clients.
+/// The flags of a frontend's service entry, which restrict the frontend to clients on the host or in source ranges.
 pub fn flags(frontend: &Frontend, entry: &Entry) -> u8 {
     let is_of_host = frontend.address.is_loopback() || frontend.address.is_unspecified();
     let is_filtered = entry.kind == AddressKind::LoadBalancer && entry.source_ranges.is_some();

@@ -7,14 +7,14 @@ use crate::{maps::Capacity, model::Family};
 pub enum Full {
     /// SERVICES has no free entry.
     Services,
-    /// BACKENDS of the family has no free range of so many slots.
+    /// BACKENDS of this family has no free range with this number of slots.
     Backends(Family, u32),
     /// All ids or endpoint numbers were used, according to NUMBERS.
     Numbers,
 }
 
 impl Full {
-    /// The full map, and the remedy.
+    /// A text that names the full map and the remedy.
     pub fn advice(self, capacity: Capacity) -> String {
         match self {
             Self::Services => {

@@ -1,4 +1,4 @@
-//! The model of FRONTENDS and SERVICES: the frontends in the maps, each with its service entry.
+//! The planner's model of FRONTENDS and SERVICES: the frontends in the maps, each with its service entry.
 
 use portmap_common::Service;
 
@@ -7,7 +7,7 @@ use crate::{
     model::{Frontend, PerFamily},
 };
 
-/// The frontends in the maps.
+/// The planner's model of the frontends in the maps, and of their service entries.
 #[derive(Debug, Default)]
 pub struct InstalledFrontends {
     /// The service number of each frontend.
@@ -36,7 +36,7 @@ impl InstalledFrontends {
         self.of_family
     }
 
-    /// The service number and the service entry of a frontend.
+    /// The service number and the service entry of a frontend; `None` if the frontend is not in the maps.
     pub fn get(&self, frontend: &Frontend) -> Option<(u32, Service)> {
         let number = *self.numbers.get(frontend)?;
         self.service(number).map(|service| (number, *service))
@@ -61,7 +61,7 @@ impl InstalledFrontends {
         *self.of_family.get_mut(frontend.family()) += 1;
     }
 
-    /// Removes a frontend, and returns its service number and entry.
+    /// Removes a frontend, and returns its service number and entry; `None` if the frontend is not in the maps.
     pub fn remove(&mut self, frontend: &Frontend) -> Option<(u32, Service)> {
         let number = self.numbers.remove(frontend)?;
         let service = self.services.get_mut(number as usize)?.take()?;

@@ -1,5 +1,5 @@
-//! The keys of the set-like maps (ENDPOINTS, MEMBERS, SOURCE_RANGES, ClusterIPs in FRONTENDS): a key is present or absent, and its
-//! value never changes. Counts the entries of each map, and remembers the keys that had no room.
+//! The keys of the set-like maps (ENDPOINTS, MEMBERS, SOURCE_RANGES, ClusterIPs in FRONTENDS): a key is present or absent,
+//! and its value never changes. Counts the entries of each map, and remembers the keys that had no room.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ pub struct Items {
     capacity: Capacity,
     /// The capacity of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS, in entries.
     room_each: u32,
-    /// Keys without room. Without them, session affinity or admission is incomplete.
+    /// Desired keys that are left out, because their map is full.
     without_room: BTreeSet<Item>,
     /// Whether a key had no room since the last call of [`Self::take_shortage`].
     had_shortage: bool,
@@ -81,12 +81,13 @@ impl Items {
         })
     }
 
-    /// All present keys.
+    /// All keys in the maps, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Item> {
         self.present.iter()
     }
 
-    /// The number of entries in each map. FRONTENDS holds ClusterIPs beside `frontends`, the number of frontends of each family.
+    /// The number of entries in each map. FRONTENDS holds ClusterIPs beside `frontends`, the number of frontends of each
+    /// family.
     pub fn fullness(&self, frontends: PerFamily<u32>) -> impl Iterator<Item = Fullness> {
         let [v4, v6] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let address = |address| Item::Address(address, AddressOwner::Served);
@@ -107,7 +108,7 @@ impl Items {
         })
     }
 
-    /// Whether a source range is present.
+    /// Whether SOURCE_RANGES has an entry, of any family.
     pub fn has_ranges(&self) -> bool {
         let any = Item::Range(0, IpNet::V4(Ipv4Net::default()));
         Family::ALL.iter().any(|family| self.counts.get(&(discriminant(&any), *family)).is_some_and(|count| *count > 0))
@@ -128,7 +129,7 @@ impl Items {
         self.counts.get(&kind(item)).copied().unwrap_or_default() < self.room(item)
     }
 
-    /// Plans to insert an item, unless it is present. Returns false if its map is full.
+    /// Plans to insert an item, unless it is present. Returns false if it is absent and its map is full.
     pub fn insert(&mut self, item: Item, steps: &mut Vec<Step>) -> bool {
         let room = self.room(&item);
         let count = self.counts.entry(kind(&item)).or_default();
@@ -163,7 +164,7 @@ impl Items {
         }
     }
 
-    /// Plans to remove the items of a range that are not wanted.
+    /// Plans to remove the items in `range` for which `is_wanted` is false. Forgets such items among the keys without room.
     pub fn retain(&mut self, range: RangeInclusive<Item>, is_wanted: impl Fn(&Item) -> bool, steps: &mut Vec<Step>) {
         let lacking = self.without_room.range(range.clone());
         let unwanted: Vec<Item> = self.present.range(range).chain(lacking).filter(|item| !is_wanted(item)).copied().collect();
@@ -172,7 +173,7 @@ impl Items {
         }
     }
 
-    /// The owner of a ClusterIP in the maps.
+    /// The owner of a ClusterIP in the maps; `None` if the maps do not have the address.
     pub fn owner(&self, address: IpAddr) -> Option<AddressOwner> {
         let owners = [AddressOwner::Served, AddressOwner::OtherProxy, AddressOwner::Foreign];
         owners.into_iter().find(|owner| self.present.contains(&Item::Address(address, *owner)))
@@ -193,7 +194,7 @@ pub fn ranges_of(id: u64) -> RangeInclusive<Item> {
 /// The last source range in the order of [`IpNet`].
 const LAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::MAX), 128);
 
-/// The map of an item: the variant, and the family.
+/// The map of an item: the variant, and the family. Always V4 for members, because MEMBERS is one map for both families.
 fn kind(item: &Item) -> (Discriminant<Item>, Family) {
     let family = match item {
         Item::Address(address, _) | Item::Endpoint(_, Endpoint { address, .. }) => Family::of(*address),

@@ -3,16 +3,17 @@
 use super::Step;
 use crate::maps::NextNumbers;
 
-/// The steps of a plan by phase. Removals come first, because they make room; entries that programs may still look up go last.
+/// The steps of a plan by phase. Removals come first, because they make room; entries that programs may still look up are
+/// removed last.
 #[derive(Default)]
 pub struct Phases {
-    /// The withdrawal of prefixes.
+    /// New prefixes in which no address counts as unallocated. Only while the owners of ClusterIPs are unknown.
     pub first: Vec<Step>,
-    /// Removals.
+    /// Removals of frontends, of their names, of replaced owners of ClusterIPs, and of invalid entries.
     pub remove: Vec<Step>,
-    /// Insertions and stores.
+    /// Insertions of entries, and stores into entries in use.
     pub write: Vec<Step>,
-    /// Removals of entries that programs may look up until the stores are made.
+    /// Removals of entries that programs may look up until the stores are made, and the new prefixes.
     pub cleanup: Vec<Step>,
 }
 

@@ -21,8 +21,8 @@ use crate::{
     model::{Endpoint, Entry, Family, Protocol, ServicePort},
 };
 
-/// The identity of a service port in the maps. Each key has an id of its own; a changed key gets a new id, so that sessions and notes
-/// under the old id end.
+/// The identity of a service port in the maps. Each key has an id of its own; a changed key gets a new id, so that sessions
+/// and notes under the old id end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortKey {
     pub owner: ServicePort,
@@ -36,9 +36,9 @@ pub struct PlannedPort {
     pub key: PortKey,
     /// The frontends by [`Member::external`]. The frontends of a group have the same inside choice.
     groups: [Group; 2],
-    /// The sets of backends; nearly always one.
+    /// The sets of backends that service entries of the port use; nearly always one set.
     pub sets: SmallVec<[Set; 1]>,
-    /// None for a TCP port without session affinity and source ranges: the usual case.
+    /// `None` for a TCP port without session affinity and source ranges, which is the usual case.
     secondary: Option<Box<Secondary>>,
 }
 
@@ -55,17 +55,17 @@ struct Secondary {
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     frontends: u32,
-    /// The choice whose endpoints are in MEMBERS, once it was planned.
+    /// The choice whose endpoints are in MEMBERS; `None` before a plan has inserted them.
     members: Option<Choice>,
     /// Whether a member was left out because MEMBERS is full.
     has_shortage: bool,
 }
 
-/// Backends in consecutive slots.
+/// A set of backends in consecutive slots of BACKENDS.
 #[derive(Debug)]
 pub struct Set {
     pub range: Range,
-    /// Sorted by address and port.
+    /// The backends in the order of their slots, sorted by address and port.
     pub backends: Backends,
     pub users: u32,
 }
@@ -88,19 +88,19 @@ impl PlannedPort {
         }
     }
 
-    /// Removes a frontend of a kind.
+    /// Removes a frontend whose address has this kind.
     pub fn remove_frontend(&mut self, kind: u8) {
         if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
             group.frontends -= 1;
             if group.frontends == 0 {
-                // The members leave MEMBERS with the last frontend of the group.
+                // [`Self::remove_unused_members`] removes the members of a group without frontends.
                 group.members = None;
             }
         }
     }
 
-    /// Inserts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has done so. If MEMBERS is
-    /// full, the remaining endpoints are left out: their clients have no session affinity.
+    /// Inserts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has done so.
+    /// If MEMBERS is full, the remaining endpoints are left out: their clients have no session affinity.
     pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
         let Service { id, kind, inside, .. } = *service;
         let Some(group) = self.groups.get_mut(Member::external(kind) as usize) else { return };
@@ -113,7 +113,7 @@ impl PlannedPort {
         group.has_shortage = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
     }
 
-    /// Removes members that are in no choice of the port.
+    /// Removes members that no choice of the port for clients on the node contains.
     pub fn remove_unused_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let wanted = self.groups.each_ref().map(|group| {
             let choice = group.members.filter(|_| self.key.has_affinity && group.frontends > 0);
@@ -123,7 +123,7 @@ impl PlannedPort {
         let is_wanted = |item: &Item| match item {
             Item::Member(member) => {
                 let group = member.external as usize;
-                // The group was adopted and not planned yet: its members stay.
+                // The group was read from the maps, and no plan has set its members yet: they stay.
                 let is_unknown = self.groups.get(group).is_some_and(|it| it.frontends > 0 && it.members.is_none());
                 (is_unknown && self.key.has_affinity)
                     || wanted.get(group).is_some_and(|wanted| wanted.contains(&member.endpoint))
@@ -164,7 +164,7 @@ impl PlannedPort {
         self.key == other.key && self.sets.len() == other.sets.len() && self.sets.iter().all(is_there)
     }
 
-    /// The index of the set that a choice leads to.
+    /// The index of the set that a choice leads to; `None` if the port has no such set.
     pub fn position(&self, choice: Choice) -> Option<usize> {
         self.sets.iter().position(|set| set.choice() == choice)
     }
@@ -180,7 +180,7 @@ impl PlannedPort {
         Backends::new(self.key.family, endpoints.iter().map(slot))
     }
 
-    /// Adopts an entry of ENDPOINTS.
+    /// Records that an entry of ENDPOINTS, which was read from the maps, belongs to this port.
     pub fn record(&mut self, number: u64, endpoint: Endpoint) {
         self.secondary.get_or_insert_default().recorded.insert(number, endpoint);
     }
@@ -192,7 +192,7 @@ impl PlannedPort {
         }
         let secondary = self.secondary.get_or_insert_default();
         for slot in self.sets.get(set).into_iter().flat_map(|set| set.backends.iter()) {
-            // ENDPOINTS does not tell local endpoints apart.
+            // ENDPOINTS does not record whether an endpoint is local.
             let endpoint = Endpoint { local: false, ..slot.endpoint };
             if !secondary.recorded.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
                 secondary.recorded.insert(slot.number, endpoint);
@@ -200,11 +200,12 @@ impl PlannedPort {
         }
     }
 
-    /// Claims the port's endpoints among the unclaimed entries of ENDPOINTS, and returns the entries to remove: of endpoints that do not
-    /// serve any more.
+    /// Moves the port's serving endpoints from the unclaimed entries of ENDPOINTS to this port. Returns the port's entries
+    /// to remove: their endpoints neither serve nor are backends.
     pub fn remove_unused(&mut self, unclaimed_endpoints: &mut BTreeMap<u64, Endpoint>) -> BTreeMap<u64, Endpoint> {
         if self.has_serving() && !unclaimed_endpoints.is_empty() {
-            // An endpoint in a set has its number there: the unclaimed entry stems from an agent that crashed before it used the number.
+            // An endpoint in a set has its number there: the unclaimed entry stems from an agent that crashed before it used
+            // the number.
             let is_claimed = |_: &u64, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
             let claimed: Vec<_> = unclaimed_endpoints.extract_if(.., is_claimed).collect();
             self.secondary.get_or_insert_default().recorded.extend(claimed);
@@ -220,7 +221,7 @@ impl PlannedPort {
         gone
     }
 
-    /// Ends the port, and returns its entries of ENDPOINTS.
+    /// The port's entries of ENDPOINTS, for their removal after the port's last frontend.
     pub fn into_recorded(self) -> BTreeMap<u64, Endpoint> {
         self.secondary.map(|secondary| secondary.recorded).unwrap_or_default()
     }
@@ -230,7 +231,7 @@ impl PlannedPort {
         self.key.has_affinity || self.key.owner.protocol == Protocol::Udp
     }
 
-    /// Whether the entry lists serving endpoints: only then ENDPOINTS is needed.
+    /// Whether the port's latest entry lists serving endpoints: only then the port needs entries of ENDPOINTS.
     fn has_serving(&self) -> bool {
         self.secondary.as_ref().is_some_and(|secondary| secondary.serving.is_some())
     }
@@ -242,7 +243,7 @@ impl PlannedPort {
         serving.is_some_and(|serving| serving.binary_search_by_key(&key(endpoint), key).is_ok())
     }
 
-    /// Whether a set contains an endpoint.
+    /// Whether a set contains an endpoint with this address and port.
     fn chooses(&self, endpoint: &Endpoint) -> bool {
         let key = |endpoint: &Endpoint| (endpoint.address, endpoint.port);
         self.slots().any(|slot| key(&slot.endpoint) == key(endpoint))
@@ -255,7 +256,7 @@ impl Set {
         Choice { first: self.range.first, count: self.range.count }
     }
 
-    /// Whether the set consists of these endpoints.
+    /// Whether the set has exactly these endpoints, in this order.
     pub fn holds(&self, endpoints: &[Endpoint]) -> bool {
         self.backends.len() == endpoints.len() && self.backends.iter().map(|slot| slot.endpoint).eq(endpoints.iter().copied())
     }

@@ -1,4 +1,5 @@
-//! All service ports in the maps: their ids, the slots of their backends, and the numbers of their endpoints. `port` has one port.
+//! All service ports in the maps: their ids, the slots of their backends, and the numbers of their endpoints. `port` models
+//! a single port.
 
 mod adopt;
 
@@ -23,7 +24,8 @@ use crate::{
     model::{Endpoint, Entry, Family, Target},
 };
 
-/// Slots reserved for the new sets of an entry, before any step is planned for the entry. In the order of its targets: inside, outside.
+/// Slots reserved for the new backends of an entry, before any step is planned for the entry. In the order of its targets:
+/// inside, outside.
 #[derive(Debug, Default)]
 pub struct ReservedSlots(SmallVec<[Range; 2]>);
 
@@ -37,13 +39,15 @@ pub struct Ports {
     next_numbers: NextNumbers,
     /// Lower bounds of the next numbers: above every number that was read from the maps.
     in_use: NextNumbers,
-    /// Endpoints read from ENDPOINTS that are in no set. Their service port is known when the port is planned.
+    /// Endpoints read from ENDPOINTS whose number no backend has. Their service port is unknown until
+    /// [`Self::remove_unused`] of that port.
     unclaimed_endpoints: BTreeMap<u64, Endpoint>,
     /// Endpoints of removed service ports.
     ended_endpoints: BTreeMap<u64, Endpoint>,
-    /// Endpoints read in sets of several service ports: an agent crashed while a frontend passed from one port to another.
+    /// Numbers of endpoints that backends of several service ports have: an agent crashed while a frontend passed from one
+    /// port to another.
     shared_endpoints: BTreeSet<u64>,
-    /// The last two choices of this plan: for clients on the node, and for clients outside.
+    /// The last two choices of this plan, usually those of one entry for clients on the node and for clients outside.
     recent: SmallVec<[Recent; 2]>,
     /// The id and source ranges that this plan inserted last.
     last_ranges: Option<(u64, Arc<[IpNet]>)>,
@@ -74,12 +78,12 @@ impl Ports {
         }
     }
 
-    /// The next ids and endpoint numbers.
+    /// The next id and the next endpoint number to assign.
     pub fn next_numbers(&self) -> NextNumbers {
         self.next_numbers
     }
 
-    /// The slots of a family.
+    /// The slots of BACKENDS of a family.
     pub fn slots_of(&self, family: Family) -> &Slots {
         match family {
             Family::V4 => &self.slots_v4,
@@ -87,7 +91,7 @@ impl Ports {
         }
     }
 
-    /// The slots of a family, for changes.
+    /// The slots of BACKENDS of a family, for changes.
     pub fn slots(&mut self, family: Family) -> &mut Slots {
         match family {
             Family::V4 => &mut self.slots_v4,
@@ -95,7 +99,8 @@ impl Ports {
         }
     }
 
-    /// Reserves slots for the sets of an entry that its service port does not have yet. On failure no slot stays reserved.
+    /// Reserves slots for those backends of an entry that its service port does not have yet as a set. On failure no slot
+    /// stays reserved.
     pub fn reserve_slots(&mut self, entry: &Entry, family: Family) -> Result<ReservedSlots, Full> {
         let port = self.id_of(&key_of(entry, family)).and_then(|id| self.by_id.get(&id));
         let has_shortage = |target: &Target| match target {
@@ -132,7 +137,8 @@ impl Ports {
         }
     }
 
-    /// Whether the missing entry or slots are free now.
+    /// Whether BACKENDS has the missing slots now. True for [`Full::Services`], which the caller checks; false for
+    /// [`Full::Numbers`].
     pub fn has_room(&self, full: Full) -> bool {
         match full {
             Full::Backends(Family::V4, count) => self.slots_v4.has_room(count),
@@ -142,7 +148,8 @@ impl Ports {
         }
     }
 
-    /// Adds a frontend to its service port, and returns the port's id. A new port gets an id and a name.
+    /// Adds a frontend to its service port, and returns the port's id. A new port gets an id and a name. The entry's source
+    /// ranges are inserted.
     pub fn add_frontend(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
         let key = key_of(entry, family);
         let id = match self.id_of(&key) {
@@ -174,7 +181,8 @@ impl Ports {
         id
     }
 
-    /// Removes a frontend from its service port. Returns true if it was the last frontend: then the id is unused.
+    /// Removes a frontend from its service port. Returns true if it was the port's last frontend: then the id is not used
+    /// any more.
     pub fn remove_frontend(&mut self, service: &portmap_common::Service) -> bool {
         let id = service.id;
         let Some(port) = self.by_id.get_mut(&id) else { return false };
@@ -255,7 +263,8 @@ impl Ports {
         self.cleanup(gone, items, steps);
     }
 
-    /// Removes the endpoints of removed ports, and endpoints that no port claimed. At the end of a plan.
+    /// Removes from ENDPOINTS the endpoints of removed ports, and those that no port has claimed. Called at the end of a
+    /// plan.
     pub fn remove_ended(&mut self, items: &mut Items, steps: &mut Vec<Step>) {
         let unclaimed_endpoints = std::mem::take(&mut self.unclaimed_endpoints);
         let gone = std::mem::take(&mut self.ended_endpoints).into_iter().chain(unclaimed_endpoints);
@@ -273,7 +282,7 @@ impl Ports {
         }
     }
 
-    /// Removes one user of a choice. The slots of a set without users are retired.
+    /// Counts one service entry less that uses a choice. Retires the slots of the choice if no service entry uses it.
     pub fn release(&mut self, id: u64, choice: Choice) {
         let Some(port) = self.by_id.get_mut(&id) else { return };
         let Some(index) = port.position(choice) else { return };
@@ -295,13 +304,13 @@ impl Ports {
             && pairs.all(|(port, other)| other.is_some_and(|other| port.has_same_backends(other)))
     }
 
-    /// Whether a service port has this id.
+    /// Whether a service port in the maps has this id.
     pub fn has(&self, id: u64) -> bool {
         self.by_id.contains_key(&id)
     }
 
-    /// Continues the numbers of a model that gave them since the start of the agent. The numbers in the maps may have been changed by
-    /// another program.
+    /// Continues the numbers of a model that has assigned them since the start of the agent. The numbers in the maps may
+    /// have been changed by another program.
     pub fn continue_from(&mut self, next_numbers: NextNumbers) {
         self.next_numbers =
             NextNumbers { id: self.in_use.id.max(next_numbers.id), endpoint: self.in_use.endpoint.max(next_numbers.endpoint) };
@@ -326,7 +335,7 @@ impl Ports {
     }
 }
 
-/// A value of NUMBERS, or 0 if no node can have given so many numbers. Numbers in use still raise the next number.
+/// A value of NUMBERS, or 0 if no node can have assigned so many numbers. Numbers in use still raise the next number.
 fn plausible(next: u64) -> u64 {
     if next > LAST_NUMBER { 0 } else { next }
 }

@@ -1,5 +1,5 @@
-//! The address ranges (PREFIXES) in which a destination without a frontend costs a second look-up: the ServiceCIDRs, and ranges around
-//! ClusterIPs outside of the ServiceCIDRs.
+//! The address ranges (PREFIXES) in which a destination without a frontend costs a second look-up: the ServiceCIDRs, and
+//! ranges around ClusterIPs outside of the ServiceCIDRs.
 
 use std::net::IpAddr;
 
@@ -13,15 +13,17 @@ use crate::{
     resolve::claims::Owners,
 };
 
-/// The most ServiceCIDRs of each family. The other entries of PREFIXES are for covering ranges.
+/// Maximum number of ServiceCIDRs of each family; further ones are ignored. The other entries of PREFIXES are for covering
+/// ranges.
 const CIDRS: usize = 6;
 
-/// The model of the prefixes.
+/// The planner's model of PREFIXES, and its inputs.
 #[derive(Debug)]
 pub struct Prefixes {
     /// The prefixes in the map; `None` if another program wrote invalid prefixes.
     recorded: PerFamily<Option<Vec<Prefix>>>,
-    /// Covering ranges: around ClusterIPs outside of the ServiceCIDRs. They only grow; a range that is too large costs a look-up.
+    /// Covering ranges: around ClusterIPs outside of the ServiceCIDRs. They only grow: a range that is too large costs calls
+    /// to its addresses only a second look-up.
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
     owners: Owners,
@@ -62,7 +64,7 @@ impl Prefixes {
         }
     }
 
-    /// Ensures that a ClusterIP is in a prefix.
+    /// Ensures that a ClusterIP is in a ServiceCIDR or a covering range.
     pub fn cover(&mut self, address: IpAddr) {
         let family = Family::of(address);
         let room = PREFIXES - self.cidrs.get(family).len();
@@ -76,14 +78,15 @@ impl Prefixes {
         widen_nearest(covers, address, u8::MAX);
     }
 
-    /// While owners are unknown, plans prefixes in which no address counts as unallocated.
+    /// While owners of ClusterIPs are unknown, plans prefixes in which no address counts as unallocated.
     pub fn withdraw(&mut self, steps: &mut Vec<Step>) {
         if self.owners != Owners::Known {
             self.plan(false, steps);
         }
     }
 
-    /// Plans the prefixes of both families. Addresses count as unallocated only if `is_complete`: every Service is in the tables.
+    /// Plans the prefixes of both families. Addresses count as unallocated only if `is_complete`: every Service is in the
+    /// tables.
     pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
         let is_complete = is_complete && self.owners == Owners::Known;
         for family in Family::ALL {
@@ -109,7 +112,8 @@ fn around(address: IpAddr) -> IpNet {
     IpNet::new(address, bits).map_or_else(|_| IpNet::from(address), |range| range.trunc())
 }
 
-/// Widens the nearest covering range, so that it includes the first `bits` bits of an address.
+/// Widens one covering range so that it contains the range `address`/`bits`. Selects the covering range with the most
+/// leading bits in common.
 fn widen_nearest(covers: &mut [IpNet], address: IpAddr, bits: u8) {
     let common = |cover: &IpNet| common_bits(cover.addr(), address).min(cover.prefix_len()).min(bits);
     if let Some(cover) = covers.iter_mut().max_by_key(|cover| common(cover)) {
@@ -179,7 +183,8 @@ mod tests {
         assert!(steps.is_empty(), "{steps:?}");
     }
 
-    /// Ports that a ClusterIP does not define are refused all the same: the prefixes stay.
+    /// While owners are unknown, the ranges stay in PREFIXES: calls to ports that a ClusterIP does not define are still
+    /// refused.
     #[test]
     fn nothing_is_nobodys_while_it_is_unknown_who_else_has_an_address() {
         let mut prefixes = Prefixes::new(PerFamily::default());

@@ -1,5 +1,5 @@
-//! Allocation of numbered slots in an array map. Retired slots are allocated again only after a grace period, because a program may
-//! still read them.
+//! Allocation of numbered slots in an array map. Retired slots are allocated again only after a grace period, because a
+//! program may still read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ pub struct Range {
     pub count: u32,
 }
 
-/// The slots of one array. A slot is free, in use, retired (unused, perhaps still read), or waiting for the grace period that began
-/// after it was retired.
+/// The slots of one array. A slot is free, in use, retired (unused, perhaps still read), or waiting for the grace period
+/// that began after it was retired.
 #[derive(Debug)]
 pub struct Slots {
     /// Free ranges: first slot → count. No range is empty; no two ranges are adjacent.
@@ -27,7 +27,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// `capacity` free slots.
+    /// An array with `capacity` slots, all of them free.
     pub fn new(capacity: u32) -> Self {
         let mut slots = Self {
             free: BTreeMap::new(),
@@ -49,7 +49,8 @@ impl Slots {
         Some(Range { first, count })
     }
 
-    /// Allocates exactly these slots, which are in use in the kernel. Returns false if a slot is not free.
+    /// Allocates exactly these slots, which are in use in the kernel. Returns false, and allocates nothing, if a slot is not
+    /// free.
     pub fn reserve(&mut self, range: Range) -> bool {
         let Some(end) = range.first.checked_add(range.count) else { return false };
         let Some((&first, &count)) = self.free.range(..=range.first).next_back() else { return false };
@@ -98,7 +99,7 @@ impl Slots {
         self.capacity - self.available - pending
     }
 
-    /// Whether ranges are retired or waiting.
+    /// Whether ranges are retired, or wait for a grace period.
     pub fn is_pending(&self) -> bool {
         !self.retired.is_empty() || !self.waiting.is_empty()
     }
@@ -114,7 +115,7 @@ impl Slots {
         self.available -= count;
     }
 
-    /// Adds a free range, joined with adjacent free ranges.
+    /// Adds a free range, and merges it with adjacent free ranges.
     fn give_back(&mut self, range: Range) {
         let Range { mut first, mut count } = range;
         if count == 0 {

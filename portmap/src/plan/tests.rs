@@ -1,4 +1,5 @@
-//! Sequences of changes, applied step by step to maps in memory: what a reader finds between any two writes.
+//! Applies sequences of changes step by step to maps in memory, and checks the tables that a reader finds between any two
+//! steps.
 
 mod crash;
 mod entries;
@@ -28,7 +29,7 @@ const fn capacity(services: u32, backends: u32) -> Capacity {
     Capacity { services, backends, affinity_clients: 16 }
 }
 
-/// A Service at a moment: its addresses and endpoints.
+/// The addresses, endpoints and settings of a generated Service.
 #[derive(Clone, Debug)]
 struct Shape {
     addresses: Vec<u8>,
@@ -120,7 +121,7 @@ fn answer(target: &Target) -> FakeAnswer {
     }
 }
 
-/// The secondary entries of the endpoints that the tables lead to.
+/// The entries of ENDPOINTS and MEMBERS that the frontends of a snapshot need.
 fn recorded(snapshot: &Snapshot) -> BTreeSet<Item> {
     let mut items = BTreeSet::new();
     for (frontend, found) in &snapshot.frontends {
@@ -137,7 +138,7 @@ fn recorded(snapshot: &Snapshot) -> BTreeSet<Item> {
     items
 }
 
-/// Plans changes, and everything that had no room before.
+/// Plans changes, together with the entries that had no room before and may have room now.
 fn plan(planner: &mut Planner, table: &EntryTable, changes: &Changes) -> Plan {
     let mut changes = changes.clone();
     changes.extend(planner.take_retries());
@@ -170,8 +171,8 @@ impl Agent {
         [ClientLocation::Inside, ClientLocation::Outside].map(|side| self.maps.look_up(frontend, side))
     }
 
-    /// Applies the change step by step. Between any two steps, a reader of any frontend finds the whole old entry or the whole new
-    /// entry.
+    /// Applies the change step by step. Between any two steps, a reader of any frontend finds the whole old entry or the
+    /// whole new entry.
     fn change(&mut self, changed: &Changes) -> Result<(), TestCaseError> {
         let plan = plan(&mut self.planner, &self.table, changed);
         let watched: BTreeSet<Frontend> =
@@ -246,7 +247,8 @@ proptest! {
     fn a_reader_meets_old_or_new_and_nothing_leaks(events in prop::collection::vec(event(), 1..60)) {
         let mut agent = Agent::new(ROOM);
         for event in &events {
-            // Without a release in between, room may run out: then the left-out frontends are served after a grace period.
+            // Without a grace period between two events, room may run out. Then the left-out frontends are served after a
+            // grace period.
             agent.step(event)?;
             if !agent.planner.left_out.is_empty() {
                 agent.grace()?;

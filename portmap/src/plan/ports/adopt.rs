@@ -1,4 +1,4 @@
-//! The adoption of service ports, choices and endpoints that were read from the maps.
+//! Takes service ports, choices and endpoints that were read from the maps into the planner's model.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Ports {
-    /// Adopts the service port of a frontend that was read from the maps. Returns false if the id belongs to another port.
+    /// Adopts the service port of a frontend that was read from the maps. Returns false if the id is not plausible or
+    /// belongs to another port, or if the port has another id.
     pub fn adopt(&mut self, service: &Service, owner: &ServicePort, family: Family) -> bool {
         let id = service.id;
         let key = PortKey { owner: owner.clone(), family, has_affinity: service.affinity_timeout > 0 };
@@ -35,7 +36,8 @@ impl Ports {
         true
     }
 
-    /// Adopts the endpoints read from ENDPOINTS, after the choices. Returns the entries that contradict a choice: they are invalid.
+    /// Adopts the endpoints read from ENDPOINTS, after the choices. Returns the invalid entries: their number is not
+    /// plausible, or a backend with this number has another address or port.
     pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
         let mut owners: HashMap<u64, (u64, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {
@@ -66,7 +68,8 @@ impl Ports {
         invalid
     }
 
-    /// Adopts a choice that was read from the maps. Returns false if its slots belong to another set.
+    /// Adopts a choice that was read from the maps. Returns false if its slots belong to another set, if an endpoint number
+    /// is not plausible, or if no port has the id.
     pub fn adopt_choice(&mut self, id: u64, choice: Choice, slots: &[Slot]) -> bool {
         if choice.count == 0 {
             return true;

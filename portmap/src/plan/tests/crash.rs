@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The stores of a step. Each store leaves the maps in another state.
+/// Splits a step into its stores. An agent may crash between any two stores.
 fn stores(maps: &MemoryMaps, step: &Step) -> Vec<Step> {
     match step {
         Step::WriteBackends(first, backends) => {
@@ -35,7 +35,7 @@ fn apply_one(maps: &mut MemoryMaps, step: Step) -> Result<(), TestCaseError> {
     apply::apply(maps, &plan).map_err(|error| TestCaseError::fail(format!("{error:#}")))
 }
 
-/// Another agent starts on the maps, and brings them to the desired table.
+/// Starts another agent on the maps, and checks that it brings them to the desired table.
 fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError> {
     let snapshot = maps.read().expect("reads");
     let mut planner = Planner::new(ROOM, snapshot);
@@ -58,7 +58,7 @@ fn recover(table: &EntryTable, mut maps: MemoryMaps) -> Result<(), TestCaseError
     prop_assert_eq!(snapshot.names.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), ids);
     let recorded = recorded(&snapshot);
     prop_assert!(snapshot.items.is_superset(&recorded), "{:?} lack some of {recorded:?}", snapshot.items);
-    // The number of an endpoint that is in no set yet may stay while a service port has the endpoint.
+    // An entry of ENDPOINTS whose number no backend has may stay while a service port has the endpoint.
     let serving: Vec<&Endpoint> = table.iter().filter_map(|(_, _, entry)| entry.serving.as_deref()).flatten().collect();
     let is_served = |endpoint: &Endpoint| serving.iter().any(|it| (it.address, it.port) == (endpoint.address, endpoint.port));
     for item in snapshot.items.difference(&recorded) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Numbers that somebody else wrote into NUMBERS are not plausible where it is known which were given.
+/// If another program changes NUMBERS, the agent continues with the numbers that it has assigned itself.
 #[test]
 fn given_numbers_stay_given() {
     let mut agent = Agent::new(ROOM);
@@ -21,7 +21,7 @@ fn given_numbers_stay_given() {
     }
 }
 
-/// Without a free number a frontend is left out and reported.
+/// Without a free endpoint number, a frontend is left out with the reason [`Full::Numbers`].
 #[test]
 fn numbers_that_are_used_up_are_said() {
     let snapshot =

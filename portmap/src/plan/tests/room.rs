@@ -18,7 +18,7 @@ fn what_worked_keeps_working_when_the_maps_are_full() {
     assert!(agent.planner.left_out.is_empty(), "served as soon as there is room");
 }
 
-/// Frontends without room must not be planned and discarded again and again.
+/// Frontends without room must cause no steps and use up no numbers, however often they are planned.
 #[test]
 fn full_maps_rest() {
     let mut shape = Shape {
@@ -29,7 +29,7 @@ fn full_maps_rest() {
         protocol: Protocol::Udp,
         affinity_timeout: 60,
     };
-    // Full are in turn: SERVICES, BACKENDS for the first set, BACKENDS for the second set.
+    // The full map is in turn: SERVICES, BACKENDS for the first set of backends, BACKENDS for the second set.
     for (reserved, full) in [
         (capacity(1, 64), Full::Services),
         (capacity(8, 9), Full::Backends(Family::V4, 2)),
@@ -54,7 +54,7 @@ fn full_maps_rest() {
     }
 }
 
-/// Endpoints without room in ENDPOINTS are inserted when other endpoints go.
+/// Endpoints without room in ENDPOINTS are inserted when other endpoints are removed.
 #[test]
 fn what_is_remembered_finds_room_later() {
     let reserved = capacity(8, 64);
@@ -67,7 +67,7 @@ fn what_is_remembered_finds_room_later() {
         protocol: Protocol::Udp,
         affinity_timeout: 0,
     };
-    // So that two sets fit into BACKENDS, and one into ENDPOINTS.
+    // Two sets of 30 backends fit into BACKENDS, but only one set fits into ENDPOINTS.
     agent.planner.items = Items::of_room(reserved, 30);
     for service in 0..2 {
         let changed = agent.replace(service, entries(service, &shape(service, service * 40)));
@@ -82,7 +82,7 @@ fn what_is_remembered_finds_room_later() {
     assert_eq!(snapshot.items, recorded(&snapshot));
 }
 
-/// A ClusterIP has no substitute; a node port has the other nodes.
+/// ClusterIPs displace node ports when SERVICES is full, because clients can use a node port at another node.
 #[test]
 fn node_ports_give_way_when_room_is_short() {
     let mut agent = Agent::new(capacity(3, 8));

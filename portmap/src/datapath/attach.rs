@@ -1,5 +1,5 @@
-//! Attaches the programs to a cgroup, all or none. Pinned links keep them attached after the agent has ended; `removal`
-//! detaches them.
+//! Attaches the programs to a cgroup. If one fails, newly attached programs are detached again. Pinned links keep the
+//! programs attached after the agent has ended; `removal` detaches them.
 
 use std::{
     fs,
@@ -99,7 +99,8 @@ fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
     Ok(program.take_link(attached)?.try_into()?)
 }
 
-/// Attaches one program: by its pinned link, or by the link of another set, or else by a new link.
+/// Attaches one program: by its pinned link, or by the link of another set, or else by a new link. Detaches its pinned link
+/// first if that is to another cgroup.
 fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
     let own = pins.link(name);
     for pin in std::iter::once(own.clone()).chain(pins.others()?.iter().map(|other| other.link(name))) {
@@ -127,7 +128,8 @@ fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cg
     Ok(Attached::New)
 }
 
-/// Detaches the program of a pinned link, also if other processes hold the link, and removes the pin.
+/// Detaches the program of a pinned link, also if other processes hold the link, and removes the pin. Does nothing if there
+/// is no pin.
 fn detach(pin: &Path) -> Result<()> {
     if let Some(link) = open(pin)? {
         bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;

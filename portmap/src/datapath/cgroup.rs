@@ -13,8 +13,8 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 /// The id of the root of the machine's cgroup hierarchy. The root of a private cgroup namespace has another id.
 const ROOT_ID: u64 = 1;
 
-/// Cgroups directly below the root of a node: those of systemd, and those of the kubelet for pods. A container with one program
-/// has none of them.
+/// Cgroups directly below the root of a node: those of systemd, and those of the kubelet for pods. A container with one
+/// program has none of them.
 const NODE_CGROUPS: [&str; 5] = ["init.scope", "kubepods", "kubepods.slice", "kubelet", "kubelet.slice"];
 
 /// An open cgroup.
@@ -93,8 +93,8 @@ impl Cgroup {
         NODE_CGROUPS.iter().any(|name| self.path.join(name).is_dir())
     }
 
-    /// Opens the cgroup that has this cgroup's path now, if it is another one: the cgroup was removed and made again. `None` if
-    /// it is the same. Fails if the path does not exist.
+    /// Opens the cgroup that has this cgroup's path now, if it is another cgroup: the old one was removed and made again.
+    /// `None` if it is the same cgroup. Fails if the path does not exist.
     pub fn successor(&self) -> Result<Option<Self>> {
         let found = fs::metadata(&self.path).with_context(|| format!("failed to stat the cgroup {}", self.path.display()))?;
         if found.ino() == self.id { Ok(None) } else { Self::at(&self.path).map(Some) }
@@ -111,7 +111,7 @@ impl Cgroup {
     pub fn level(&self) -> Result<u32> {
         let path = self.path.canonicalize().with_context(|| format!("failed to resolve {}", self.path.display()))?;
         let is_cgroup = |directory: &&Path| statfs(*directory).is_ok_and(|info| info.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        // The last one is the mount point of the hierarchy: the root.
+        // The last directory of the list is the mount point of the hierarchy, which must be its root.
         let cgroups: Vec<&Path> = path.ancestors().take_while(is_cgroup).collect();
         let top = cgroups.last().with_context(|| format!("{} is not a cgroup v2 directory", path.display()))?;
         ensure!(

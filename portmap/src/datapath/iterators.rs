@@ -1,5 +1,5 @@
-//! Lists the connected UDP sockets whose backend no longer serves. A BPF iterator finds them: it runs each time the agent reads
-//! from it.
+//! Lists the connected UDP sockets whose backend no longer serves. A BPF iterator finds them: it runs each time the agent
+//! reads from it.
 //!
 //! The agent destroys the sockets that are found here, so that their clients connect again.
 
@@ -45,7 +45,7 @@ pub struct SocketIterators {
     link: OwnedFd,
 }
 
-/// The kernel objects that the iterator visits.
+/// The kernel objects that the iterator visits, one by one.
 #[derive(Clone, Copy, Debug)]
 enum Walk {
     /// The elements of SOCKETS, in all network namespaces.
@@ -90,7 +90,8 @@ impl SocketIterators {
         Ok(Self { walk, link: link.context("failed to create the iterator over sockets")? })
     }
 
-    /// Lists the sockets. A socket that is opened or closed during the call may be missing.
+    /// Lists the connected UDP sockets whose backend no longer serves. A socket that is opened or closed during the call may
+    /// be missing. On kernels from 7.0 on, network namespaces that cannot be read are logged and skipped.
     pub fn list(&self) -> Result<Vec<EndedSocket>> {
         match self.walk {
             Walk::SocketStorage => self.read(),

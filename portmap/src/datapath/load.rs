@@ -37,7 +37,7 @@ pub(super) fn load_datapath(pins: &Pins, capacity: Capacity, constants: &Constan
 
 /// Loads an object onto the pinned maps of a set. Creates and pins missing maps with this capacity.
 ///
-/// Fails if a pinned map has another capacity or another layout.
+/// Fails if a pinned map has another type, capacity or layout, or if the kernel rejects the object.
 pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Option<&Constants>) -> Result<Ebpf> {
     let names = check_maps(object, pins, capacity)?;
     let mut loader = EbpfLoader::new();
@@ -55,8 +55,8 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
     loader.load(object).context("failed to load the BPF object; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
 }
 
-/// A difference between a pinned map of the set and the map that this agent needs: its capacity, its layout, or its type.
-/// `None` if there is none. Maps that all sets share are not compared.
+/// A difference between a pinned map of the set and the map that this agent needs, in type, key size, value size, flags or
+/// capacity. `None` if there is no difference. Maps that all sets share are not compared.
 pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
     Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, difference)| difference))

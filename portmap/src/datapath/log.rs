@@ -1,4 +1,4 @@
-//! Copies the programs' diagnostics to the agent's log, up to a rate.
+//! Copies the BPF programs' diagnostics to the agent's log, up to a maximum rate.
 
 use std::{
     sync::Mutex,
@@ -11,10 +11,11 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Number of records that are logged within each period. The next period begins with the number of those that were not logged.
+/// Maximum number of records that are logged within each [`PERIOD`]. The next period begins with a record that counts the
+/// dropped records.
 const MAX_RECORDS: u32 = 50;
 
-/// Length of a period.
+/// The time after which the count of records begins again.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Opens the diagnostics of these programs. [`run`] reads them.
@@ -43,7 +44,7 @@ struct Limited {
     period: Mutex<Option<Period>>,
 }
 
-/// The records since the beginning of a period.
+/// The number of records since the beginning of a period.
 #[derive(Debug)]
 struct Period {
     began: Instant,

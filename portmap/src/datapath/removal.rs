@@ -1,8 +1,8 @@
 //! Detaches the programs and removes portmap's pins. An object is portmap's if its directory, its name and its kind are those
 //! of a pin of portmap. All other objects stay, and are reported.
 //!
-//! A search comes first, through open directories (see `maps::directory`). Only then links are removed, after them maps, and at
-//! last the directories that are empty.
+//! A search comes first, through open directories (see `maps::directory`). Only then links are removed, after them maps, and
+//! at last the directories that are empty.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -32,8 +32,8 @@ const EARLIER_MAPS: [&str; 1] = ["UDP_SOCKETS"];
 /// Files of the kernel in the root directory of a BPF file system.
 const KERNEL_FILES: [&str; 2] = ["maps.debug", "progs.debug"];
 
-/// Detaches the programs and removes the pins of all sets. Continues after an error. Returns the paths of the removed pins, and
-/// an error for each object that stays.
+/// Detaches the programs and removes the pins of all sets. Continues after an error. Returns the paths of the removed pins,
+/// and an error for each object that stays.
 ///
 /// Fails, and removes nothing, if the directory has objects and none of them is portmap's.
 pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
@@ -61,7 +61,7 @@ pub fn remove_set(set: &Pins) -> Vec<anyhow::Error> {
     find_set(set).map_or_else(|error| vec![error], |search| search.remove().1)
 }
 
-/// Searches one set.
+/// Searches one set for pins of portmap and other objects. Finds nothing if the set does not exist.
 fn find_set(set: &Pins) -> Result<Search> {
     let mut search = Search::new()?;
     let (abi, number) = set.numbers();
@@ -95,11 +95,11 @@ struct Pin {
     name: OsString,
 }
 
-/// The kind of a pinned object.
+/// The kind of a pinned object, as far as its removal depends on it.
 enum PinKind {
     /// An open link, which keeps a program attached.
     Link(OwnedFd),
-    /// A map.
+    /// A map, which needs no other action than the removal of its pin.
     Map,
 }
 
@@ -170,7 +170,8 @@ impl Search {
         Ok(())
     }
 
-    /// Adds an object with the name of a pin of portmap. Reports it instead if it is of another kind.
+    /// Adds an object with the name of a pin of portmap to the pins to remove. Reports it instead if it is of another kind
+    /// or cannot be opened.
     fn add_pin(&mut self, directory: &Rc<Directory>, entry: &DirectoryEntry, wanted: Object) {
         let DirectoryEntry::Pin(name) = entry else { return self.report(directory, entry.name(), "it is not a pin") };
         let opened =
@@ -197,8 +198,8 @@ impl Search {
         self.remaining.push(anyhow!("left {}: {reason}", directory.path().join(name).display()));
     }
 
-    /// Removes the pins, and the directories that are empty then. Returns the paths of the removed pins, and an error for each
-    /// object that stays.
+    /// Detaches the programs of the pinned links, removes the pins, and then the directories that are empty. Returns the
+    /// paths of the removed pins, and an error for each object that stays.
     fn remove(mut self) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
         let (mut removed, mut failed) = (Vec::new(), self.remaining);
         self.pins.sort_by_key(|pin| matches!(pin.object, PinKind::Map));

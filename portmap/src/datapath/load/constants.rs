@@ -1,5 +1,5 @@
-//! The programs' constants. They are computed from the options before the programs are loaded, and `portmap-ebpf` defines their
-//! meaning.
+//! The programs' constants. They are computed from the options before the programs are loaded, and `portmap-ebpf` defines
+//! their meaning.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -25,7 +25,7 @@ pub struct Constants {
     log: u8,
 }
 
-/// The cgroups whose processes are excluded: ids and levels of the first `count` elements.
+/// The cgroups whose processes are excluded: their ids and levels. Only the first `count` elements are valid.
 #[derive(Clone, Debug)]
 struct Excluded {
     count: u32,
@@ -56,13 +56,14 @@ impl Excluded {
 }
 
 impl Constants {
-    /// Computes the constants for programs that are attached to this cgroup. Fails if an excluded cgroup does not exist, or
-    /// contains the attached one.
+    /// Computes the constants for programs that are attached to this cgroup. Fails if there are too many excluded cgroups,
+    /// or if one does not exist, has no known level, or contains the attached cgroup.
     pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
         let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         Ok(Self {
             only_host: u8::from(*only_host),
-            // A kernel without cookies of network namespaces: 0 makes the programs take the initial namespace for the host's.
+            // On a kernel without cookies of network namespaces, 0 makes the programs take the initial namespace for the
+            // host's.
             host_namespace: namespaces::cookie().unwrap_or(0),
             excluded: Excluded::new(excluded, attached)?,
             notes_tcp: u8::from(*peer_names == PeerNames::Service),

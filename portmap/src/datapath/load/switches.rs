@@ -5,9 +5,9 @@ use std::path::PathBuf;
 /// The options of the programs. They cannot change while a program is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
-    /// The processes whose calls are translated.
+    /// The clients whose calls are translated.
     pub scope: Scope,
-    /// The peer address that a TCP socket shows.
+    /// The address that `getpeername()` of a TCP socket returns.
     pub peer_names: PeerNames,
     /// The diagnostics that the programs write.
     pub log: LogLevel,
@@ -23,10 +23,10 @@ pub enum PeerNames {
     Pod,
 }
 
-/// The processes whose calls are translated.
+/// The clients whose calls are translated.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Translate only calls of processes in the network namespace of the agent.
+    /// Translate only calls of sockets in the network namespace of the agent.
     pub only_host: bool,
     /// Do not translate calls of processes in or below these cgroups, at most [`portmap_common::EXCLUDED_CGROUPS`].
     pub excluded: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! The agent as a process on the node's network, where the API server is reachable.
+//! The agent as a process in the machine's network namespace, where the API server listens, or on the node of a world.
 
 use std::fmt;
 use std::fs;
@@ -22,14 +22,14 @@ use crate::wait::eventually;
 /// The agent logs one of these when its programs are attached, for the first time or in a take-over.
 const ATTACHED: [&str; 2] = ["attached to ", "took over "];
 
-/// `portmap run`. Killed when dropped, and by the kernel when the thread of the test ends without a drop.
+/// A running `portmap run`. Killed when dropped, and by the kernel when the thread of the test ends without a drop.
 pub struct Agent {
     child: Child,
     log: NamedTempFile,
     servers: Servers,
 }
 
-/// The addresses of the agent's servers. The default ports are those of the machine, so every agent gets others.
+/// The addresses of the agent's servers. Agents share the machine's network, so each gets its own ports.
 struct Servers {
     health: SocketAddr,
     metrics: SocketAddr,
@@ -89,7 +89,7 @@ impl Agent {
         let servers = Servers::choose()?;
         command.arg("--healthz-bind-address").arg(servers.health.to_string());
         command.arg("--metrics-bind-address").arg(servers.metrics.to_string());
-        // Without the proxy settings and the log level of the tests' own environment.
+        // The agent must not get the proxy settings and the log level of the tests' own environment.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let stderr = log.reopen().context("failed to open the agent's log")?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
@@ -127,7 +127,7 @@ impl Agent {
         Answer::of(&format!("http://{}/{path}", self.servers.health))
     }
 
-    /// The value of a metric with this name and these labels.
+    /// The value of a metric. `name` includes the labels, as in the answer of `/metrics`.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let text = Answer::of(&format!("http://{}/metrics", self.servers.metrics))?.body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -137,7 +137,8 @@ impl Agent {
     /// Fails if the agent has ended.
     pub fn check_alive(&self) -> Result<()> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("the agent has no process")?;
-        // The state follows the name, which is in brackets. The child is not waited for, so it would stay as a zombie.
+        // The state follows the name, which is in brackets. An ended child is a zombie (`Z`), because nothing has waited for
+        // it.
         if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
             bail!("the agent ended");
         }

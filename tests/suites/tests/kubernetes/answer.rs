@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-/// An answer in the format of curl.
+/// An HTTP answer in the format of `curl --include`.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -13,7 +13,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Sends a request from the network of the agent. The status is 0 if no server listens.
+    /// Sends a request from the machine's network namespace. Without an answer within 5 seconds the status is 0.
     pub fn of(url: &str) -> Result<Self> {
         let output = Command::new("curl").args(["--silent", "--include", "--max-time", "5", url]).output();
         let text = String::from_utf8(output.context("failed to run curl")?.stdout).context("the answer is no text")?;

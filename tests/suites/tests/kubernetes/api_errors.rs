@@ -17,7 +17,7 @@ use crate::wait::{MINUTES, within};
 const SILENT: &str = "the watch of";
 const METRIC: &str = "portmap_watch_failing{kind=\"EndpointSlices\"}";
 
-/// Two Services. One is deleted while the agent cannot see it, and is created again.
+/// A cluster with the Services `web` and `old`. Tests delete `old` while the agent cannot see it, and create it again.
 struct Shop {
     cluster: Cluster,
     web: [SocketAddr; 2],
@@ -44,7 +44,7 @@ async fn a_broken_connection_is_reported_and_overcome() -> Result<()> {
     let agent = shop.cluster.agent_by(&gate.url()).await?;
     shop.expect_in_time(&agent, &["web", "old"]).await?;
     let traffic = Traffic::start(&shop.cluster.world, shop.web)?;
-    // Several times, because a short interruption must not be reported.
+    // Three short interruptions must not make portmap unhealthy.
     for _ in 0..3 {
         gate.set(Mode::Reset);
         gate.set(Mode::Open);
@@ -100,7 +100,7 @@ async fn overload_is_waited_out(shop: &Shop, detour: &Detour, agent: &Agent) -> 
     shop.restart_watches(detour).await?;
     shop.expect_said(agent).await?;
     agent.await_log("429").await?;
-    // Each of five watches sent a request, waited, and may have sent a second request.
+    // Each of the five watches may have sent two requests: one before the wait, and one after it.
     let asked = detour.refused();
     ensure!(asked <= 10, "{asked} requests were sent to a server that asked for none in 20 seconds");
     shop.cluster.delete_service("old").await?;
@@ -109,7 +109,7 @@ async fn overload_is_waited_out(shop: &Shop, detour: &Detour, agent: &Agent) -> 
     shop.make_again(agent).await
 }
 
-/// An API server usually reports 410 within an open watch. Without a watch cache it answers the request with 410.
+/// An API server usually reports 410 within an open watch. Without a watch cache it answers the request for a watch with 410.
 async fn a_forgotten_version_is_listed_anew(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
     detour.refuse(Some(Refusal { of: "watch=true", status: StatusCode::GONE, retry_after: None }));
     shop.restart_watches(detour).await?;
@@ -138,15 +138,16 @@ impl Shop {
         Ok(Self { cluster, web })
     }
 
-    /// Ends all connections of the detour, so that watches start again.
+    /// Ends all open answers of the proxy before the API server, so that watches start again. Waits until it has refused a
+    /// request.
     async fn restart_watches(&self, detour: &Detour) -> Result<()> {
         detour.break_off();
         within(MINUTES, async || Ok(detour.refused()), |refused| *refused > 0).await.context("no request arrives")?;
         Ok(())
     }
 
-    /// Expects the failing watch in the status, `/readyz` and the metric, but not in `/healthz` and `/livez`. The tables are
-    /// unchanged.
+    /// Expects the failing watch in the status, `/readyz` and the metric, but not in `/healthz` and `/livez`. Connections to
+    /// `web` must still reach both pods.
     async fn expect_said(&self, agent: &Agent) -> Result<()> {
         let status = within(MINUTES, async || self.cluster.status(), |status| !status.is_fine("source")).await?;
         ensure!(status.text("source").starts_with(SILENT) && !status.healthy && status.synced(), "{status:?}");
@@ -163,7 +164,7 @@ impl Shop {
         self.cluster.expect_landings(&self.web, &[(&self.cluster.a, COMMON_PORT), (&self.cluster.b, COMMON_PORT)])
     }
 
-    /// Expects exactly these Services in the tables, and a healthy status.
+    /// Waits for exactly these Services in the tables, and for a healthy status, `/readyz` and metric.
     async fn expect_in_time(&self, agent: &Agent, names: &[&str]) -> Result<()> {
         self.expect_rows(names).await?;
         within(MINUTES, async || self.cluster.status(), |status| status.healthy).await?;

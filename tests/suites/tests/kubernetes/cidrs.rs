@@ -1,5 +1,5 @@
-//! The ranges of ClusterIPs: ServiceCIDR objects in the API server's version, else the flag. Addresses in them without a
-//! Service are dropped, and others are left alone.
+//! The ranges of ClusterIPs: ServiceCIDR objects in the version that the API server has, else `--service-cidr`. Addresses in a
+//! range without a Service are dropped. Other addresses are left alone.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::manifest;
 use crate::permissions::{Permission, apply_role, await_access, role_without};
 use crate::wait::PATIENCE;
 
-/// An address in the range of the API server's flag, for which it creates a ServiceCIDR.
+/// An address in the range of ClusterIPs of the API server, which creates a ServiceCIDR for this range.
 const OF_THE_CLUSTER: &str = "10.96.99.99:80";
 const FLAG: &str = "10.97.0.0/16";
 const OF_THE_FLAG: &str = "10.97.99.99:80";
@@ -27,7 +27,8 @@ const OF_THE_OLD_VERSION: &str = "10.98.99.99:80";
 const LEFT_ALONE: &str = "ENETUNREACH";
 const DROPPED: &str = "ETIMEDOUT";
 
-/// Without this API group the API server allocates no ClusterIPs and never becomes ready. It serves all other requests.
+/// Switches off networking.k8s.io/v1. The API server then allocates no ClusterIPs and never becomes ready, but serves all other
+/// requests.
 const WITHOUT: &str = "--runtime-config=networking.k8s.io/v1=false";
 
 #[tokio::test]
@@ -50,7 +51,7 @@ async fn service_cidrs_come_from_objects_or_from_the_flag() -> Result<()> {
     without_permission(&cluster).await.context("forbidden")
 }
 
-/// Without the permission the agent uses the flag, and is healthy.
+/// Without the permission to list ServiceCIDRs the agent uses the flag, and is healthy.
 async fn without_permission(cluster: &Cluster) -> Result<()> {
     let list = Permission { group: "networking.k8s.io".into(), resource: "servicecidrs".into(), verb: "list".into() };
     apply_role(cluster, &role_without(&list)?).await?;
@@ -75,7 +76,8 @@ async fn agent(cluster: &Cluster) -> Result<Agent> {
     cluster.agent_with(&["--service-cidr", FLAG]).await
 }
 
-/// Expects these errors at an address of the cluster's range, of the flag's range, and of the old version's range.
+/// Expects these errors at an address of the API server's range, of the flag's range, and of the range in
+/// networking.k8s.io/v1beta1.
 async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
     for (address, error) in [OF_THE_CLUSTER, OF_THE_FLAG, OF_THE_OLD_VERSION].into_iter().zip(errors) {
         let address: SocketAddr = address.parse()?;
@@ -84,7 +86,7 @@ async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Current API servers do not have the old version. A custom resource of the same name looks the same to clients.
+/// Current API servers do not serve ServiceCIDR in v1beta1. A custom resource of the same name looks the same to clients.
 async fn offer_old_version(cluster: &Cluster) -> Result<()> {
     cluster.apply(include_str!("service-cidr-v1beta1.yaml")).await?;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1beta1", "ServiceCIDR"));

@@ -1,4 +1,4 @@
-//! A cluster of one node: a control plane, a Service with two pods, and a client.
+//! A cluster of one node: a control plane, two pods that serve, and a client. Tests create Services for the pods.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -23,14 +23,14 @@ use crate::wait::{eventually, eventually_equal};
 
 /// The name of the Node of the agent and the pods.
 pub const NODE: &str = "node-1";
-/// The namespace of the Service and its pods.
+/// The namespace of the tests' Services and pods.
 pub const NAMESPACE: &str = "shop";
 /// Every pod listens on this port, which has no name.
 pub const COMMON_PORT: u16 = 9000;
-/// Enough connections that each of two pods gets one.
+/// Number of connections, so large that each of two pods gets at least one.
 const CONNECTIONS: u32 = 40;
 
-/// A pod of the Service.
+/// A pod that is a backend of the tests' Services.
 pub struct Backend {
     pod: world::Pod,
     /// The number of the container port `http` of this pod.
@@ -53,10 +53,10 @@ impl Backend {
     }
 }
 
-/// A pod and its port number, which connections should reach.
+/// A pod and its port number, which connections must reach.
 pub type Landing<'a> = (&'a Backend, u16);
 
-/// A control plane and a world with two serving pods. It has no Service and no agent yet.
+/// A control plane, and a node with two serving pods. It has no Service of the tests and no agent yet.
 pub struct Cluster {
     pub plane: ControlPlane,
     pub world: World,
@@ -67,7 +67,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a control plane and a world with this name, and applies the manifest of portmap.
+    /// Starts a control plane and a node with two pods, and applies the manifest of portmap. `name` is the name of the world.
     pub async fn start(name: &str) -> Result<Self> {
         Self::start_on(ControlPlane::start().await?, name).await
     }
@@ -148,7 +148,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Creates a Pod object that is ready.
+    /// Creates the Pod object of a backend, ready and on [`NODE`].
     pub async fn run(&self, backend: &Backend) -> Result<()> {
         self.report(backend, NODE).await
     }
@@ -182,7 +182,7 @@ impl Cluster {
         delete_pod(&self.plane.admin()?, NAMESPACE, backend.name()).await
     }
 
-    /// Creates or changes a dual-stack Service with port 80 of this name, and with this targetPort.
+    /// Creates or changes a dual-stack Service. `port` is the name of its port 80, and `target` is the targetPort.
     pub async fn apply_service(&self, name: &str, port: &str, target: &str) -> Result<()> {
         let service = format!(
             "apiVersion: v1\n\
@@ -210,7 +210,7 @@ impl Cluster {
         addresses.try_into().ok().with_context(|| format!("one address of each family was expected, not {found}"))
     }
 
-    /// All ClusterIPs of a Service, with port 80.
+    /// All ClusterIPs of a Service with port 80, sorted.
     pub async fn addresses(&self, service: &str) -> Result<Vec<SocketAddr>> {
         let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
         let spec = services.get(service).await?.spec.context("a Service has a spec")?;
@@ -287,7 +287,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the tables have no row with this address.
+    /// Waits until the tables have no row for this address and port.
     pub async fn await_no_frontend(&self, frontend: SocketAddr) -> Result<()> {
         let name = format!("{frontend}/TCP");
         eventually(async || self.table(), |rows| rows.iter().all(|row| row.frontend != name)).await?;

@@ -33,7 +33,8 @@ async fn an_expired_token_is_read_again() -> Result<()> {
     agent.terminate()
 }
 
-/// The kubeconfig contains the authority. The old authority becomes invalid, and a new kubeconfig replaces the file.
+/// The kubeconfig contains the certificate of the API server's authority. A new authority replaces it in the API server, and
+/// then in the file.
 #[tokio::test]
 async fn a_new_authority_is_read_from_the_kubeconfig() -> Result<()> {
     let mut cluster = Cluster::start("authority").await?;
@@ -68,7 +69,7 @@ async fn new_credentials_of_a_pod_are_read_again() -> Result<()> {
     agent.terminate()
 }
 
-/// Deletes the Secret that the token is bound to.
+/// Deletes the Secret that the token is bound to, and waits until the token is invalid.
 async fn end_token(cluster: &Cluster, secret: &str, token: &str) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(cluster.plane.admin()?, NAMESPACE);
     secrets.delete(secret, &DeleteParams::default()).await.context("failed to delete the Secret of the token")?;

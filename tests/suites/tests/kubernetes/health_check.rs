@@ -1,4 +1,4 @@
-//! `healthCheckNodePort`: the API server chooses the port, and the agent answers for the pods of its node.
+//! `healthCheckNodePort`: the API server chooses the port, and the agent answers with the number of ready pods on its node.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;

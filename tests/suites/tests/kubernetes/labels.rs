@@ -1,4 +1,4 @@
-//! Labels that select the proxy of a Service, added and removed while the Service exists.
+//! Labels of Services and EndpointSlices that make portmap ignore these objects, added and removed while the agent runs.
 
 use std::net::SocketAddr;
 

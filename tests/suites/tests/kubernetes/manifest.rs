@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const TEXT: &str = include_str!("../../../../deploy/portmap.yaml");
 
-/// The namespace of the manifest.
+/// The namespace that `deploy/portmap.yaml` creates for the agent.
 pub const NAMESPACE: &str = "portmap-system";
 /// The name of the agent's service account.
 pub const SERVICE_ACCOUNT: &str = "portmap";
@@ -17,7 +17,7 @@ pub async fn apply(plane: &ControlPlane) -> Result<()> {
     apply_yaml(&plane.admin()?, TEXT).await.context("failed to apply deploy/portmap.yaml")
 }
 
-/// The only document of this kind.
+/// The first document of this kind in `deploy/portmap.yaml`.
 pub fn document(kind: &str) -> Result<Value> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(TEXT).context("failed to parse deploy/portmap.yaml")?;
     let found = documents.into_iter().find(|document| document["kind"] == kind);

@@ -15,7 +15,7 @@ use crate::wait::{PATIENCE, eventually};
 /// The agent logs this once for a failing watch.
 const TROUBLE: &str = "failed to watch";
 
-/// Two Services of the same pods. One is deleted during an outage.
+/// A cluster with the Services `web` and `old` of the same pods. Tests delete `old` during an outage.
 struct Shop {
     cluster: Cluster,
     web: [SocketAddr; 2],
@@ -54,7 +54,7 @@ impl Shop {
         [(a, a.http), (b, b.http)]
     }
 
-    /// The rows while both Services have both pods.
+    /// The rows of the tables while both Services have both pods.
     fn rows(&self) -> BTreeSet<Row> {
         let mut all = rows("web", "http", &self.web, &self.both());
         all.extend(rows("old", "http", &self.old, &self.both()));
@@ -71,7 +71,7 @@ impl Shop {
         self.cluster.expect_landings(&[self.web, self.old].concat(), &self.both())
     }
 
-    /// Expects unchanged tables and working connections, without waiting.
+    /// Expects the rows of [`Self::rows`] and working connections, without waiting.
     fn expect_unchanged(&self) -> Result<()> {
         ensure!(self.cluster.table()? == self.rows(), "the tables have changed");
         self.expect_connections()
@@ -141,7 +141,7 @@ impl Shop {
         self.expect_the_rest().await
     }
 
-    /// Waits until only `web` is left, with one pod.
+    /// Waits until the tables have only `web`, with one pod, and until addresses of `old` are dropped.
     async fn expect_the_rest(&self) -> Result<()> {
         let landings = [(&self.cluster.a, self.cluster.a.http)];
         self.cluster.await_table(&rows("web", "http", &self.web, &landings)).await?;

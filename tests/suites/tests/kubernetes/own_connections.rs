@@ -26,7 +26,8 @@ const CLUSTER_IP: &str = "10.96.0.1:443";
 const ADVERTISED: &str = "192.0.2.1:6443";
 const WARNING: &str = "is reachable only through portmap's own translation";
 
-/// The tables refuse. Without translation the ClusterIP reaches the API server, as if another proxy served it.
+/// The tables refuse connections to the ClusterIP of the API server. Without translation it reaches the API server, as if
+/// another proxy served it.
 #[tokio::test]
 async fn tables_that_refuse_do_not_stop_the_agent() -> Result<()> {
     let cluster = Cluster::start("own-refuses").await?;
@@ -40,7 +41,8 @@ async fn tables_that_refuse_do_not_stop_the_agent() -> Result<()> {
     agent.terminate()
 }
 
-/// The outdated tables lead to another server.
+/// The outdated tables lead from the ClusterIP of the API server to another server. Without translation it reaches the API
+/// server.
 #[tokio::test]
 async fn tables_with_another_server_do_not_stop_the_agent() -> Result<()> {
     let cluster = Cluster::start("own-misleads").await?;
@@ -115,7 +117,7 @@ async fn a_service_with_the_api_servers_address_does_not_affect_the_agent() -> R
     agent.terminate()
 }
 
-/// Starts an agent that writes tables in which `default/kubernetes` has this endpoint, and stops it.
+/// Starts an agent that writes tables in which `default/kubernetes` has this endpoint, or none. Then stops the agent.
 async fn write_tables(cluster: &Cluster, server: Option<SocketAddr>) -> Result<()> {
     if let Some(server) = server {
         cluster.apply(&slice(server)).await?;
@@ -139,7 +141,8 @@ fn slice(server: SocketAddr) -> String {
     slice.to_string()
 }
 
-/// Starts an agent with the ClusterIP as its API server, and expects a sync and a log line about the connection.
+/// Starts an agent with the ClusterIP as its API server. Expects that it follows changes, and warns that it needs portmap's own
+/// translation.
 async fn expect_sync(cluster: &Cluster, name: &str) -> Result<()> {
     let agent = cluster.agent_on_node_by(&format!("https://{CLUSTER_IP}")).await?;
     expect_changes(cluster, name).await?;
@@ -147,7 +150,7 @@ async fn expect_sync(cluster: &Cluster, name: &str) -> Result<()> {
     agent.terminate()
 }
 
-/// Waits until the agent is synced and a new Service is in the tables.
+/// Waits until the agent is healthy and a new Service is in the tables.
 async fn expect_changes(cluster: &Cluster, name: &str) -> Result<()> {
     cluster.await_healthy().await?;
     cluster.apply_service(name, "http", "http").await?;

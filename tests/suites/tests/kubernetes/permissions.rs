@@ -25,7 +25,7 @@ async fn the_shipped_permissions_are_required_and_sufficient() -> Result<()> {
     Ok(())
 }
 
-/// One verb on one resource.
+/// A permission of a role: one verb on one resource.
 #[derive(Clone, Debug)]
 pub struct Permission {
     pub group: String,
@@ -133,7 +133,7 @@ pub async fn apply_role(cluster: &Cluster, role: &Value) -> Result<()> {
     apply_yaml(&cluster.plane.admin()?, &role.to_string()).await
 }
 
-/// Waits until the API server's authorisation uses the changed role.
+/// Waits until the API server allows the permission to the agent's service account (`expected` is true), or forbids it.
 pub async fn await_access(cluster: &Cluster, permission: &Permission, expected: bool) -> Result<()> {
     let Permission { group, resource, verb } = permission;
     let review: SubjectAccessReview = serde_json::from_value(json!({"spec": {

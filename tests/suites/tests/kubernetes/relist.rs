@@ -14,7 +14,8 @@ use portmap_harness::control_plane::gate::{Gate, Mode};
 use crate::cluster::{COMMON_PORT, Cluster, rows};
 use crate::wait::eventually;
 
-/// The API server reads from etcd, which keeps the history for at most two of these intervals.
+/// Arguments of an API server that reads from etcd instead of a cache. etcd keeps the history for at most two of these
+/// intervals.
 const FORGETFUL: [&str; 2] = ["--watch-cache=false", "--etcd-compaction-interval=1s"];
 
 #[tokio::test]
@@ -58,7 +59,8 @@ async fn version(cluster: &Cluster) -> Result<String> {
     services.list(&ListParams::default()).await?.metadata.resource_version.context("a list has a resourceVersion")
 }
 
-/// Waits until a watch from this version is refused. etcd compacts only up to a later version, so each attempt makes a change.
+/// Waits until the API server refuses a watch from this version. etcd compacts only up to a later version, so each attempt
+/// makes a change.
 async fn await_compaction(cluster: &Cluster, version: &str) -> Result<()> {
     let look = async || {
         cluster.patch_service("stays", &serde_json::json!({"metadata": {"annotations": {"looked-at": now()}}})).await?;

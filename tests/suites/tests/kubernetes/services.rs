@@ -24,7 +24,7 @@ async fn a_service_is_followed_from_creation_to_deletion() -> Result<()> {
     agent.terminate()
 }
 
-/// Waits until the tables have these pods and port numbers, and connects.
+/// Waits until the tables of `web` have these pods and port numbers, and connects. Without pods, connections must be refused.
 async fn expect(cluster: &Cluster, port: &str, landings: &[Landing<'_>]) -> Result<()> {
     let frontends = cluster.frontends(WEB).await?;
     cluster.await_table(&rows(WEB, port, &frontends, landings)).await?;

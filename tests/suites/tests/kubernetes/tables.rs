@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::world::{World, program};
 use serde::Deserialize;
 
-/// The Service that the API server creates for itself. It has no endpoints here.
+/// The Service that the API server creates for itself. It has no endpoints, unless a test creates them.
 pub const API_SERVER: &str = "default/kubernetes";
 
 /// A frontend as `portmap services` prints it.
@@ -70,13 +70,13 @@ impl Status {
         self.checks.iter().find(|found| found.name == check).map_or("", |found| &found.text)
     }
 
-    /// Whether the agent has this process id.
+    /// Whether the running agent has this process id.
     pub fn is_agent(&self, process: u32) -> bool {
         self.is_fine("agent") && self.checks.iter().any(|found| found.text.contains(&format!("process {process} ")))
     }
 }
 
-/// Runs `portmap status`.
+/// Runs `portmap status`. Fails if the exit code does not agree with `healthy`.
 pub fn status(world: &World) -> Result<Status> {
     let output = ask(world, "status")?;
     let status: Status = serde_json::from_slice(&output.stdout)

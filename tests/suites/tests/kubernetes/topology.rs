@@ -34,7 +34,7 @@ async fn clients_stay_in_their_zone_with_zone_hints() -> Result<()> {
     agent.terminate()
 }
 
-/// `PreferSameNode` hints, independent of the zones.
+/// `PreferSameNode` selects the pod on the client's node, independent of zones. Without such a pod, other pods are selected.
 async fn the_node_itself_is_preferred(cluster: &Cluster, a: &Backend, b: &Backend) -> Result<()> {
     put_in_zone(cluster, NODE, "west").await?;
     cluster.patch_service("web", &json!({"spec": {"trafficDistribution": "PreferSameNode"}})).await?;

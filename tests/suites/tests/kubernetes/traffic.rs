@@ -1,4 +1,4 @@
-//! A client that connects all the time during a test. It must not see any error.
+//! A client that connects to two frontends during a whole test. No connection may fail.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use portmap_harness::world::{Client, World};
 /// Number of connections in one call of the client.
 const BATCH: u32 = 50;
 
-/// The client, in a thread of its own.
+/// A running client, in its own thread.
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Answers>>,

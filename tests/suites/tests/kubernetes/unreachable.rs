@@ -1,4 +1,4 @@
-//! An API server that is not reachable at its address.
+//! Nothing listens at the address of the API server at first. The agent names the address in its log, and keeps trying.
 
 use std::fs;
 use std::net::TcpListener;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep};
 
-/// The agent repeats a failed watch after some seconds, and doubles the interval. So do Kubernetes' controllers.
+/// Time limit of [`eventually`]. The agent repeats a failed watch after about a second, and doubles the wait with each failure.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// A watch that has failed for long is repeated at most every minute. A silent watch is given up after 90 seconds.
+/// Time limit for recoveries that take minutes. A watch without data is closed after 90 seconds, and the wait before a retry is
+/// one minute at most.
 pub const MINUTES: Duration = Duration::from_mins(4);
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -17,7 +18,7 @@ pub async fn eventually<T: Debug>(look: impl AsyncFn() -> Result<T>, expected: i
     within(PATIENCE, look, expected).await
 }
 
-/// As [`eventually`], with this time limit.
+/// As [`eventually`], with the time limit `patience`.
 pub async fn within<T: Debug>(
     patience: Duration,
     look: impl AsyncFn() -> Result<T>,

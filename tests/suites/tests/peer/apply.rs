@@ -17,7 +17,7 @@ use crate::population::{Key, Kind, Object, Objects};
 /// Number of concurrent requests.
 const CONCURRENCY: usize = 8;
 
-/// The objects that have been written.
+/// The objects that were written to the API server, and counts for the report of the test.
 pub struct Applied {
     client: Client,
     objects: Objects,
@@ -32,7 +32,7 @@ impl Applied {
         Self { client, objects: Objects::new(), writes: 0, refusals: Vec::new() }
     }
 
-    /// Deletes, creates and changes the objects that differ.
+    /// Makes the objects of the API server equal to `wanted`: deletes, creates and changes those that differ.
     pub async fn become_objects(&mut self, wanted: Objects) -> Result<()> {
         let gone = self.objects.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key, None));
         let changed = wanted.iter().filter(|(key, object)| self.objects.get(key) != Some(object));
@@ -77,7 +77,7 @@ where
     if apply(api, name, object).await?.is_none() {
         return Ok(None);
     }
-    // An object with an unchangeable field is deleted and created again.
+    // The API server refused the change, usually because a field cannot be changed. So the object is deleted and created again.
     delete(api, name).await?;
     apply(api, name, object).await
 }
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// The reason of a refusal. The API server also reports some refusals as an internal error. Without an answer this is an error.
+/// The API server's reason, if it answered with an error. It reports some refusals as internal errors. Fails without an answer.
 fn refusal<T>(outcome: kube::Result<T>) -> Result<Option<String>> {
     match outcome {
         Err(kube::Error::Api(status)) => Ok(Some(status.message)),

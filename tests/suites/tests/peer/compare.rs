@@ -7,7 +7,7 @@ use crate::deviation::{Claims, Deviation};
 use crate::model::{Answer, Frontend, Model};
 use crate::tally::Tally;
 
-/// A frontend with different results.
+/// A frontend at which the two proxies have different results.
 #[derive(Debug)]
 pub struct Difference {
     pub frontend: Frontend,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use crate::compare::Difference;
 use crate::model::{Family, Frontend};
 
-/// An accepted difference.
+/// A kind of difference that the test accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deviation {
     Sctp,
@@ -63,7 +63,7 @@ impl Claims {
         self.0.get(frontend).map_or(&[], Vec::as_slice)
     }
 
-    /// The kind of a frontend's address, as a claim has it.
+    /// The kind of the frontend's address in its first claim, or `unknown` without a claim.
     pub fn kind(&self, frontend: &Frontend) -> &'static str {
         self.of(frontend).first().map_or("unknown", |claim| claim.kind)
     }
@@ -89,7 +89,7 @@ impl Claims {
         }
     }
 
-    /// An address that a Service names twice is one claim.
+    /// Adds a claim. A Service that names an address twice has one claim on it.
     fn insert(&mut self, frontend: Frontend, kind: &'static str, service: &Service) {
         let [namespace, name] = [&service.metadata.namespace, &service.metadata.name].map(Option::as_deref);
         let service = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());

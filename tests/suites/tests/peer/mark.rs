@@ -1,7 +1,7 @@
 //! A Service that is changed last in every round. A proxy that shows its new state has applied all changes before it.
 //!
-//! A proxy watches Services, EndpointSlices and the Node separately. So the marker gets another port number in every round,
-//! another number in its slices, and one endpoint for each zone.
+//! A proxy watches Services, EndpointSlices and the Node separately. So each round changes the port number of the marker's
+//! Service and slices, and the marker has one endpoint in each zone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ use crate::node::ZONES;
 const NAMESPACE: &str = "peer";
 const NAME: &str = "mark";
 
-/// Writes the marker of a round. Returns the expected model of it for a Node in this zone.
+/// Writes the marker of a round. Returns its expected frontends for a Node in this zone.
 pub async fn write(client: &Client, round: u16, zone: Option<&str>) -> Result<Model> {
     let port = 1_000 + round;
     let mut documents = vec![service(port)];

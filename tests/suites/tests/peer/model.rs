@@ -1,4 +1,4 @@
-//! The behaviour of a proxy, in terms that apply to both proxies.
+//! The behaviour of a proxy as data that can be compared, independent of the proxy's implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// The behaviour at every frontend.
+/// The results of a proxy at every frontend.
 pub type Model = BTreeMap<Frontend, Answer>;
 
 /// A destination of clients.
@@ -57,7 +57,7 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// The behaviour at one frontend.
+/// The results at one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The result for clients on the node: its processes and its pods.

@@ -30,7 +30,7 @@ struct Rule {
     expr: Vec<Value>,
 }
 
-/// One object of the output.
+/// One object of the output of `nft -j`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Object {
@@ -48,15 +48,15 @@ enum Object {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expression {
-    /// The rule continues if the comparison is true.
+    /// A comparison. The rule continues only if it is true.
     Match { left: Value, op: String, right: Value },
     /// Sets a mark on the packet.
     Mangle(IgnoredAny),
     /// Adds the client to a set.
     Set(IgnoredAny),
-    /// Continues in another chain without a return.
+    /// Continues in another chain, and does not come back.
     Goto { target: String },
-    /// Continues by the verdict of the map's element.
+    /// Continues with the verdict of a matching element.
     Vmap { data: Elements },
     /// Changes the destination address.
     Dnat { addr: Value, port: Option<u16> },
@@ -109,7 +109,7 @@ impl Table {
         self.collection(set)?.timeout.with_context(|| format!("the set {set} has no timeout"))
     }
 
-    /// The keys of a map, each in its parts, and their verdicts.
+    /// The elements of a map: the parts of the key, such as address, protocol and port, and the verdict.
     pub fn map(&self, name: &str) -> Result<Vec<(&[Value], Expression)>> {
         let elements = &self.collection(name)?.elem;
         elements.iter().map(|element| entry(element).with_context(|| format!("{name}: {element}"))).collect()
@@ -127,7 +127,7 @@ impl Table {
     }
 }
 
-/// The key and verdict of an element. An element with a comment has one more level.
+/// The key and the verdict of a map element. The key of an element with a comment is nested more deeply.
 fn entry(element: &Value) -> Result<(&[Value], Expression)> {
     let key = element[0].pointer("/elem/val").unwrap_or(&element[0]);
     let key = key["concat"].as_array().context("the key has only one part")?;

@@ -47,12 +47,12 @@ pub struct Slice {
 #[derive(Clone, Debug)]
 pub struct SlicePort {
     pub name: &'static str,
-    /// The port number. `None` means all ports, which no Service port joins.
+    /// The port number. `None` means all ports; such a slice port is the target of no Service port.
     pub number: Option<u16>,
     pub protocol: &'static str,
 }
 
-/// The label of a slice that selects its Service.
+/// The labels of a slice: the name of its Service, the name and the headless label, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Labels {
     OfService,
@@ -78,7 +78,7 @@ impl Service {
         matches!(self.kind, "NodePort" | "LoadBalancer") || !self.external_ips.is_empty()
     }
 
-    /// The manifest. The API server refuses fields that do not fit the type.
+    /// The manifest. Fields that do not fit the type of the Service are left out, because the API server refuses them.
     pub fn manifest(&self, namespace: &str, name: &str) -> Value {
         let spec = if self.kind == "ExternalName" {
             json!({"type": self.kind, "externalName": "elsewhere.example", "ports": self.port_manifests()})
@@ -142,7 +142,7 @@ impl Service {
 }
 
 impl Slice {
-    /// The manifest.
+    /// The manifest. `service` is the name of the Service that the labels contain.
     pub fn manifest(&self, namespace: &str, name: &str, service: &str) -> Value {
         let labels = match self.labels {
             Labels::OfService => json!({"kubernetes.io/service-name": service}),

@@ -35,7 +35,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// An object as it is written.
+/// The manifest of an object, and its status, which is written separately.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     pub manifest: Value,
@@ -50,7 +50,7 @@ pub struct Population {
     pub zone: Option<&'static str>,
 }
 
-/// A Service that may exist, and its slices, which may exist without it.
+/// A Service that may exist, and its slices. The slices may exist without the Service.
 struct Group {
     number: usize,
     profile: EndpointProfile,
@@ -61,7 +61,8 @@ struct Group {
 }
 
 /// A copy of an endpoint in another slice or in its own. A real endpoint has copies while it moves between slices, or when a
-/// new pod gets its address. Other copies are equal, because the result of kube-proxy for different ones is undefined.
+/// new pod gets its address. A copy differs from its endpoint only by terminating: for other differences, the result of
+/// kube-proxy is undefined.
 #[derive(Clone, Copy, Debug)]
 struct Copy {
     from: usize,
@@ -126,7 +127,7 @@ impl Group {
         }
     }
 
-    /// Makes one change, so that a difference shows its cause.
+    /// Changes one field, so that a difference between the proxies shows its cause. Creates the Service if it is missing.
     fn change_service(&mut self, random: &mut Random) {
         let other = random.service(self.number);
         let Some(service) = &mut self.service else {

@@ -14,7 +14,7 @@ use crate::values;
 /// The name of kube-proxy's chain that refuses.
 const REJECT_CHAIN: &str = "reject-chain";
 
-/// The location of a client, as far as the rules test it.
+/// The location of a client. kube-proxy's rules distinguish these three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     Pod,
@@ -22,14 +22,14 @@ enum Client {
     Outside,
 }
 
-/// The backends and properties of a chain.
+/// The backends that a chain leads to, and the timeout of its session affinity in seconds.
 #[derive(Debug, PartialEq, Eq)]
 struct Destination {
     backends: BTreeSet<SocketAddr>,
     affinity: Option<u64>,
 }
 
-/// The effect of one rule.
+/// The effect of one rule on a packet.
 enum Step {
     Next,
     Goto(String),
@@ -97,7 +97,7 @@ impl Reader {
         Ok(Answer { inside: verdict(pod)?, outside: verdict(outside)?, affinity, sources: None })
     }
 
-    /// The destination of a client without affinity in this chain; `None` if the chain has no verdict for it.
+    /// The destination in this chain of a client without a session; `None` if the chain has no verdict for it.
     fn follow(&self, chain: &str, client: Client) -> Result<Option<Destination>> {
         let mut affinity = None;
         for rule in self.table.rules(chain)? {

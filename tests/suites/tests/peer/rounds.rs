@@ -28,9 +28,9 @@ use crate::random::Random;
 use crate::tally::Tally;
 use crate::{mark, proxy, tables};
 
-/// The time limit until both proxies have applied the changes.
+/// The time limit until both proxies show the marker of a round.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The time limit until both agree after that, because a change is applied in several steps.
+/// The time limit from the marker to equal models. It is needed because a proxy applies a change in several steps.
 const SETTLING: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The agent has no HTTP servers here, because kube-proxy uses their ports.
@@ -47,7 +47,7 @@ async fn both_proxies_agree_on_random_objects() -> Result<()> {
     println!("both have started: {:.1} s", begin.elapsed().as_secs_f32());
     let mut population = Population::new(Random::new(seed), services);
     let mut tally = Tally::default();
-    // Further rounds run until all expected cases have occurred.
+    // Further rounds run until all expected cases have occurred, up to four times the given number of rounds.
     let mut round = 0;
     while round <= rounds || round <= 4 * rounds && tally.check().is_err() {
         if round > 0 {
@@ -75,7 +75,7 @@ fn seed_of_now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
 }
 
-/// The API server and both proxies, on the network of a world's node. Fields are dropped in this order.
+/// The API server and both proxies, in the network namespace of a node. Fields are dropped in this order.
 struct Site {
     agent: Agent,
     proxy: Proxy,
@@ -119,7 +119,7 @@ impl Site {
         let shows = |model: &Model| mark.iter().all(|(frontend, answer)| model.get(frontend) == Some(answer));
         let begin = Instant::now();
         loop {
-            // At first neither proxy has tables.
+            // Reading fails at first, because neither proxy has tables.
             let (ours, theirs) = (tables::read(&self.agent, &self.world), proxy::read());
             let [is_ours, is_theirs] = [&ours, &theirs].map(|model| model.as_ref().is_ok_and(shows));
             if is_ours && is_theirs {

@@ -12,7 +12,7 @@ pub const PROTOCOLS: [(usize, &str); 3] = [(6, "TCP"), (5, "UDP"), (1, "SCTP")];
 const KINDS: [(usize, &str); 4] = [(4, "ClusterIP"), (3, "NodePort"), (4, "LoadBalancer"), (1, "ExternalName")];
 /// The first family of a Service cannot be changed. A Service stays in one of these rows.
 const FAMILIES: [[&[&str]; 2]; 2] = [[&["IPv4"], &["IPv4", "IPv6"]], [&["IPv6"], &["IPv6", "IPv4"]]];
-/// Ranges that contain the node's address, that are adjacent, that overlap, of size zero, and with blanks.
+/// Ranges that contain the node's address, are adjacent, overlap, have the prefix length 0, or have blanks.
 const SOURCE_RANGES: [&str; 10] = [
     "10.244.0.0/16",
     "10.0.0.0/9",
@@ -83,7 +83,7 @@ impl Random {
     }
 
     fn ingress(&mut self, number: usize) -> Vec<Value> {
-        // The last addresses are external IPs too, or belong to another Service.
+        // The third address may also be an external IP of this Service. The last may belong to several Services.
         let addresses = [
             (60, format!("203.0.113.{}", number + 1)),
             (60, format!("2001:db8:2::{:x}", number + 1)),

@@ -8,7 +8,7 @@ use crate::services::PROTOCOLS;
 /// The name of another node. Its endpoints are not local.
 const OTHER_NODE: &str = "other-node";
 
-/// The typical conditions and hints of a Service's endpoints, so that not every Service has all of them.
+/// The conditions and hints that most endpoints of a Service have. They differ between Services.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointProfile {
     health: Health,

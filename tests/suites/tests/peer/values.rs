@@ -20,7 +20,7 @@ pub fn backends(at: &Value, number: Option<u16>) -> Result<BTreeSet<SocketAddr>>
     elements.iter().map(backend).collect()
 }
 
-/// The ranges of an address, a prefix, or a pair of first and last address.
+/// The ranges of a single address, of a prefix, or of all addresses from a first to a last one.
 pub fn ranges(value: &Value) -> Result<Vec<IpNet>> {
     if let Some(prefix) = value.get("prefix") {
         let length = prefix["len"].as_u64().and_then(|length| u8::try_from(length).ok()).context("a prefix has a length")?;
@@ -37,12 +37,12 @@ pub fn ranges(value: &Value) -> Result<Vec<IpNet>> {
     Ok(vec![address(value)?.into()])
 }
 
-/// An address.
+/// Parses the text of an address.
 pub fn address(value: &Value) -> Result<IpAddr> {
     value.as_str().and_then(|text| text.parse().ok()).with_context(|| format!("{value} is no address"))
 }
 
-/// A port number.
+/// Parses a port number. Fails above 65535.
 pub fn port(value: &Value) -> Result<u16> {
     value.as_u64().and_then(|port| u16::try_from(port).ok()).with_context(|| format!("{value} is no port"))
 }

@@ -1,4 +1,4 @@
-//! Runs and times the stages of the agent's loop on real maps: store → resolve → plan → apply. One run of all stages is a pass.
+//! Runs and times the stages of the agent's loop on real maps: store → resolve → plan → apply.
 //!
 //! `portmap::agent` runs the same stages, and also has an event queue, a log and a delay to collect events.
 
@@ -18,14 +18,14 @@ use crate::tables::Tables;
 /// The name of the node for which Services are resolved.
 pub const NODE: &str = "this-node";
 
-/// The state that the agent keeps from one pass through its stages to the next.
+/// The agent's state, which it keeps between two runs of its stages: objects, planner and maps.
 pub struct Stages {
     desired: Desired,
     planner: Planner,
     maps: BpfMaps,
 }
 
-/// The frontends that a pass compares with the maps.
+/// The frontends that one run of the stages compares with the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All frontends, as after the agent's start.
@@ -34,7 +34,7 @@ pub enum Scope {
     Changes,
 }
 
-/// The times of the agent's first steps on existing maps, before its first pass.
+/// The times of the steps with which the agent takes over existing maps, before the first run of its stages.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
     /// Time to open the maps.
@@ -47,7 +47,7 @@ pub struct Takeover {
     pub adopt: Duration,
 }
 
-/// The times of the stages of one pass, and the number of its writes to the maps.
+/// The times of one run of the agent's stages, and the number of its writes to the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
     /// Time to store the objects of the events.
@@ -86,8 +86,8 @@ impl Stages {
         Ok((Self { desired: Desired::new(NODE.into(), Vec::new(), Vec::new()), planner, maps }, takeover))
     }
 
-    /// Runs all stages for these events: stores them, and writes the changes to the maps. Fails if frontends do not fit into
-    /// the maps.
+    /// Runs all stages once: stores these events, and writes the changes to the maps. Fails if frontends do not fit into the
+    /// maps.
     pub fn pass(&mut self, events: Vec<Event>, scope: Scope) -> Result<Pass> {
         let mut clock = Clock::start();
         for event in events {
@@ -105,7 +105,7 @@ impl Stages {
         Ok(Pass { store, resolve, plan: planned, apply: applied, writes: plan.steps.len() })
     }
 
-    /// The maps to which the passes write.
+    /// The open maps, to which [`Self::pass`] writes.
     #[must_use]
     pub fn maps(&self) -> &BpfMaps {
         &self.maps

@@ -57,7 +57,7 @@ struct Measured {
     huge: Vec<(Huge, [Vec<TimedChange>; 3])>,
 }
 
-/// The time to convert an object to events, and the times of the agent's stages for these events.
+/// The time to convert an object to events, and the times of the agent's stages (store to apply) for these events.
 #[derive(Clone, Copy, Debug)]
 struct TimedChange {
     convert: Duration,

@@ -127,17 +127,17 @@ impl fmt::Display for Arm {
 pub struct Report {
     /// The call that was timed.
     pub work: Work,
-    /// Number of rounds.
+    /// Number of rounds; each measures every [`Arm`] once.
     pub rounds: u32,
-    /// Timed calls per arm and round.
+    /// Number of timed calls of each [`Arm`] in a round.
     pub per_round: u32,
-    /// Seed of the random order of the arms.
+    /// Seed of the random order in which each round measures every [`Arm`].
     pub seed: u64,
-    /// The times of each arm.
+    /// The times of the calls of each [`Arm`].
     pub arms: BTreeMap<Arm, Figures>,
 }
 
-/// The times of one arm, in nanoseconds.
+/// The times of one [`Arm`], in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {

@@ -54,7 +54,8 @@ pub struct World {
     shared: Arc<Shared>,
 }
 
-/// The parts that all handles of a world share. The fields are dropped in this order, running processes first.
+/// The parts that all clones of a [`World`], its pods and its clients share. The fields are dropped in this order, running
+/// processes first.
 struct Shared {
     cgroups: Cgroups,
     pins: Pins,
@@ -91,7 +92,7 @@ impl World {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Removes the worlds whose process no longer runs. Prints a warning for each failure.
+    /// Removes each [`World`] whose process no longer runs. Prints a warning for each failure.
     pub fn sweep() {
         sweep::sweep();
     }
@@ -113,7 +114,7 @@ impl World {
 
     /// A command that runs in the node's network namespace, in a cgroup without portmap.
     ///
-    /// This is for programs of the node, such as the agent. Dropping the world kills them.
+    /// This is for programs of the node, such as the agent. Dropping the last handle of this [`World`] kills them.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.command_in(Group::Clean, program)
@@ -150,13 +151,15 @@ impl World {
         self.shared.cgroups.directory(group)
     }
 
-    /// The directory for the agent's pinned maps, on a mounted bpffs. The agent makes it; dropping the world removes it.
+    /// The directory for the agent's pinned maps, on a mounted bpffs. The agent makes it; dropping the last handle of this
+    /// [`World`] removes it.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
         self.shared.pins.directory()
     }
 
-    /// A temporary directory for manifests and for the logs of agent and servers. Dropping the world removes it.
+    /// A temporary directory for manifests and for the logs of agent and servers. Dropping the last handle of this [`World`]
+    /// removes it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.shared.directory.path()
@@ -168,13 +171,13 @@ impl World {
         self.shared.node.path()
     }
 
-    /// The node's IPv4 address in the pods' network, 10.244.0.1. It exists only if the world has IPv4.
+    /// The node's IPv4 address in the pods' network, 10.244.0.1. It exists unless the node has IPv6 only.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(NODE)
     }
 
-    /// The node's IPv6 address in the pods' network, `fd00:10:244::1`. It exists only if the world has IPv6.
+    /// The node's IPv6 address in the pods' network, `fd00:10:244::1`. It exists unless the node has IPv4 only.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(NODE)

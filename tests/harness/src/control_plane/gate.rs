@@ -38,8 +38,8 @@ impl Gate {
         Self::serve(listener, server)
     }
 
-    /// As [`Self::start`], but listens on an address and port of the world's node. The connection to the server starts in this
-    /// process's own network namespace.
+    /// As [`Self::start`], but listens on an address and port of the node of `world`. The connection to the server starts in
+    /// this process's own network namespace.
     pub fn start_on_node(world: &World, address: SocketAddr, server: SocketAddr) -> Result<Self> {
         // The listening socket stays in the network namespace of the node, in which it is made.
         let listen = || {

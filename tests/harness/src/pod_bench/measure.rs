@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Measures blocks of calls, of any [`Arm`] in any order.
 pub(super) struct Arms<'p> {
     plan: &'p Plan,
-    /// Counter that selects one of the arm's addresses in the plan.
+    /// Counter that selects the next destination from the addresses of the plan.
     turn: usize,
 }
 
@@ -69,7 +69,7 @@ impl<'p> Arms<'p> {
         Ok(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX))
     }
 
-    /// The arm's address that `turn` selects. Fails if the plan has no address for this arm.
+    /// The destination of `arm` that `turn` selects from the plan. Fails if the plan has no address for `arm`.
     fn address(&self, arm: Arm) -> io::Result<SocketAddr> {
         let addresses = match arm {
             Arm::Clean | Arm::Miss => &self.plan.direct,

@@ -35,8 +35,8 @@ fn mean(times: &[u32]) -> u32 {
     u32::try_from(sum / count).unwrap_or(u32::MAX)
 }
 
-/// Times of one arm divided by the times of the arm without portmap (`clean`). Each figure is the median over the rounds, so
-/// that one disturbed round has little effect.
+/// Times of one [`Arm`](super::Arm) divided by the times of [`Arm::Clean`](super::Arm::Clean), which are times without portmap.
+/// Each figure is the median over the rounds, so that one disturbed round has little effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratios {
     /// Ratio of the median times.

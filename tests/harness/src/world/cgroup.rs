@@ -1,7 +1,7 @@
 //! The cgroups of a [`World`](super::World) in the cgroup v2 tree, and commands that run in them.
 //!
-//! Each world has one child of the root cgroup, with one child for each [`Group`]. They do not depend on this process's own
-//! cgroup. The root cgroup is not changed otherwise.
+//! Each [`World`](super::World) has one child of the root cgroup, with one child for each [`Group`]. They do not depend on this
+//! process's own cgroup. The root cgroup is not changed otherwise.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ use super::namespace::Namespace;
 /// Time limit for killed processes to end, after which a removal fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One of the two cgroups in which a world's processes run.
+/// One of the two cgroups for the processes of a [`World`](super::World).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// For clients of Services. Agents attach portmap to this cgroup.
@@ -41,7 +41,8 @@ impl Group {
     }
 }
 
-/// The parent of the cgroups of a world. Dropping this kills their processes and removes them.
+/// The parent cgroup of both groups of a [`World`](super::World). Dropping this kills their processes and removes all three
+/// cgroups.
 pub(super) struct Cgroups(PathBuf);
 
 impl Cgroups {

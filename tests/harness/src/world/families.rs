@@ -1,4 +1,4 @@
-//! The IP address families of a world.
+//! The IP address families of a [`World`](super::World), which tests choose.
 
 use crate::kernel::Features;
 
@@ -7,7 +7,7 @@ use crate::kernel::Features;
 pub enum Families {
     /// IPv4 and IPv6.
     Both,
-    /// IPv4 only. IPv6 is disabled in the network namespaces of the world.
+    /// IPv4 only. IPv6 is disabled in all network namespaces of the [`World`](super::World).
     V4,
     /// IPv6 only. IPv4 has loopback addresses only.
     V6,

@@ -1,4 +1,4 @@
-//! The name of a world, which begins the names of its namespaces, cgroups and directories.
+//! The name of a [`World`](super::World). The names of its namespaces, cgroups and directories begin with it.
 
 use std::fmt;
 use std::fs;
@@ -9,7 +9,8 @@ use anyhow::{Result, ensure};
 
 const PREFIX: &str = "portmap-";
 
-/// The unique name `portmap-<pid>-<number>-<name>`. The process id allows [`is_orphan`] to find worlds of ended processes.
+/// The unique name `portmap-<pid>-<number>-<name>`. By the process id, [`is_orphan`] finds the names that an ended process
+/// left.
 pub(super) struct Identity(String);
 
 impl Identity {
@@ -20,7 +21,7 @@ impl Identity {
         Ok(Self(format!("{PREFIX}{}-{number}-{name}", process::id())))
     }
 
-    /// The name of a part of the world, for example of the network namespace of the pod `name`.
+    /// The name of a part of the [`World`](super::World), for example of the network namespace of the pod `name`.
     pub(super) fn member(&self, name: &str) -> String {
         format!("{self}-{name}")
     }
@@ -43,8 +44,8 @@ pub(super) fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the name is that of a world whose process has ended. A zombie has ended: it has no `/proc/<pid>/exe`. Other names
-/// give false.
+/// Whether the name belongs to a [`World`](super::World) whose process has ended. A zombie has ended: it has no
+/// `/proc/<pid>/exe`. Other names give false.
 pub(super) fn is_orphan(name: &str) -> bool {
     creator(name).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
 }

@@ -1,4 +1,4 @@
-//! Pods and clients. Each has a network namespace with an address of each family of its world, connected to the node's bridge.
+//! Pods and clients. Each has a network namespace, connected to the node's bridge, with an address of each family of the node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -48,13 +48,13 @@ impl Pod {
         &self.name
     }
 
-    /// The pod's address in 10.244.0.0/24. It exists only if the world has IPv4.
+    /// The pod's address in 10.244.0.0/24. It exists unless the node has IPv6 only.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
         ipv4(self.host)
     }
 
-    /// The pod's address in `fd00:10:244::/64`. It exists only if the world has IPv6.
+    /// The pod's address in `fd00:10:244::/64`. It exists unless the node has IPv4 only.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
         ipv6(self.host)
@@ -66,7 +66,7 @@ impl Pod {
         self.namespace.path()
     }
 
-    /// Starts a server on these ports, in all address families of the world. The ports are open when this returns.
+    /// Starts a server on these ports, in all address families of the node. The ports are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
         let command = self.command_in(Group::Clean, program::find("portmap-pod")?);
         self.start(command, &serve(&self.name, self.shared.families, listens))
@@ -110,7 +110,8 @@ impl Pod {
         self.servers.clear();
     }
 
-    /// A command that runs in the pod, in the cgroup that portmap is attached to. Dropping the world kills the process.
+    /// A command that runs in the pod, in the cgroup that portmap is attached to. Dropping the last handle of the
+    /// [`World`](super::World) kills the process.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         self.command_in(Group::Clients, program)

@@ -13,7 +13,7 @@ use crate::pod_server::READY;
 
 /// A running server. Dropping this kills it. It also ends with this process, which holds the other end of its standard input.
 ///
-/// `PR_SET_PDEATHSIG` is not used: it acts when the starting *thread* ends, and a world may outlive the thread that made it.
+/// `PR_SET_PDEATHSIG` is not used: it acts when the starting *thread* ends, and a server may run longer than that thread.
 #[derive(Debug)]
 pub struct Server(Child);
 

@@ -1,5 +1,5 @@
-//! Removes the namespaces, cgroups and directories of worlds whose process was killed. Several processes may do so at the same
-//! time, so a missing object is no error.
+//! Removes the namespaces, cgroups and directories of each [`World`](super::World) whose process was killed. Several processes
+//! may do so at the same time, so a missing object is no error.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 
 use super::{bpffs, cgroup, identity, namespace};
 
-/// Removes everything of such worlds. The cgroups come first: their removal kills the processes that use the other objects.
+/// Removes everything that killed processes left. The cgroups come first: their removal kills the processes that use the other
+/// objects.
 pub(super) fn sweep() {
     match cgroup::mount() {
         Ok(mount) => sweep_directory(&mount, |path, _| cgroup::remove(path)),

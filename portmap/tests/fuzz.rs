@@ -1,5 +1,5 @@
-//! Property tests with arbitrary input from outside: files, objects, command line arguments, and pinned maps with foreign content.
-//! No input may cause a crash or an endless loop, and valid objects must be served.
+//! Property tests with arbitrary input: manifest files, command line arguments, and pinned maps that another process changed.
+//! No input may cause a crash or an endless loop, and a valid manifest beside an invalid one must be served.
 //!
 //! `PROPTEST_CASES` is the number of inputs per test (256 by default).
 //!
@@ -20,7 +20,7 @@ use portmap::{
 use portmap_common::{Choice, Member, Service};
 use proptest::{collection::vec, option, prelude::*};
 
-/// A valid manifest, which must be served beside any other file.
+/// A valid manifest. Its Services must be served, whatever another file in the same directory has.
 const SOUND: &str = include_str!("../../docs/examples/web.yaml");
 
 /// The manifests that are mutated.
@@ -59,7 +59,7 @@ const WORDS: [&str; 24] = [
     "\u{1b}[2J",
 ];
 
-/// Reads a file with this content and a valid manifest, resolves them, and returns all frontends.
+/// Reads a file with this content and a valid manifest, resolves both, and returns all frontends as texts.
 fn read_and_resolve(content: &[u8]) -> Vec<String> {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("fuzz.yaml"), content).expect("a file");
@@ -76,7 +76,7 @@ fn read_and_resolve(content: &[u8]) -> Vec<String> {
     rows.into_iter().map(|row| row.frontend).collect()
 }
 
-/// An example with some parts replaced by `WORDS`.
+/// A manifest of `EXAMPLES` with some parts replaced by `WORDS`.
 fn mutated() -> impl Strategy<Value = String> {
     let change = (any::<prop::sample::Index>(), 0..12_usize, prop::sample::select(WORDS.to_vec()));
     (prop::sample::select(EXAMPLES.to_vec()), vec(change, 1..8)).prop_map(|(example, changes)| {
@@ -98,7 +98,7 @@ fn protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
 }
 
-/// Small numbers, which are often equal, and arbitrary ones.
+/// Small numbers, so that several fields often have the same number, and arbitrary numbers.
 fn number() -> impl Strategy<Value = u32> {
     prop_oneof![3 => 0..6_u32, 1 => any::<u32>()]
 }
@@ -196,7 +196,7 @@ proptest! {
         }
     }
 
-    /// For any content of the maps, one plan reaches the desired table, and the written maps are consistent.
+    /// For any former content of the maps, one plan reaches the desired table, so that a second plan has no steps.
     #[test]
     fn any_content_of_the_maps_leads_to_the_table(found in snapshot()) {
         let capacity = Capacity { services: 64, backends: 256, affinity_clients: 16 };

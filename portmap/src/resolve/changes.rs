@@ -1,4 +1,4 @@
-//! Changes of the desired table: the output of `resolve` and the input of `plan`.
+//! The changed frontends and ClusterIPs of the desired table: the output of `resolve` and the input of `plan`.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether nothing has changed.
+    /// Whether no frontend and no ClusterIP has changed.
     pub fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.addresses.is_empty()
     }

@@ -1,6 +1,7 @@
 //! The desired table: the claims of all Services on frontends, the winner of each frontend, and the owner of each ClusterIP.
 //!
-//! The table has no entries: [`super::ServiceEntries`] derives them when `plan` reads them.
+//! A claim is the request of a Service to receive the connections to a frontend. If several Services claim a frontend, one of
+//! them wins. The table has no entries (endpoints and policies): [`super::ServiceEntries`] derives them when `plan` reads them.
 
 mod node_addresses;
 mod order;
@@ -36,13 +37,13 @@ pub struct Table {
     addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
     /// Frontends with at least one unsuccessful claim.
     contested: BTreeSet<FrontendSpec>,
-    /// The node's addresses, and the node ports to apply to them.
+    /// The node's addresses, and the changes of node ports until [`Self::apply_node_ports`].
     node: NodeAddresses,
 }
 
 impl Table {
-    /// Replaces the claims of a Service on the frontends `before`, and returns the changes. Changes of node ports are returned
-    /// by [`Self::apply_node_ports`].
+    /// Removes the claims of a Service on the frontends `before`, adds `claims`, and returns all these frontends. It does not
+    /// return node ports: [`Self::apply_node_ports`] returns their changes.
     pub fn replace(&mut self, precedence: &Precedence, before: &[FrontendSpec], claims: Vec<(FrontendSpec, Rank)>) -> Changes {
         let mut changed = Vec::with_capacity(before.len() + claims.len());
         for spec in before {
@@ -69,8 +70,8 @@ impl Table {
         Changes { frontends: frontends.collect(), addresses: HashSet::default() }
     }
 
-    /// Replaces the ClusterIPs `before` of a Service with `addresses`, and returns the changes. Changes of node ports are
-    /// returned by [`Self::apply_node_ports`].
+    /// Replaces the ClusterIPs `before` of a Service with `addresses`. Returns these addresses, and the frontends on addresses
+    /// that gained a first owner or lost the last one. [`Self::apply_node_ports`] returns the changes of node ports.
     pub fn set_addresses(
         &mut self,
         owner: AddressOwner,
@@ -112,13 +113,14 @@ impl Table {
         changes
     }
 
-    /// The winning Service of a frontend, and the claim it wins by: the frontend itself or, with lower precedence, a node port.
+    /// The Service that wins a frontend, and its claim. A claim on exactly this address wins over a claim on the node port.
+    /// `None` if no claim is successful.
     pub fn winner(&self, frontend: &Frontend) -> Option<(FrontendSpec, &ObjectName)> {
         let (spec, claim) = self.first_claim(frontend)?;
         Some((spec, &claim.precedence.service))
     }
 
-    /// The owner of a ClusterIP.
+    /// The owner of a ClusterIP; `None` if no Service has this ClusterIP.
     pub fn owner(&self, address: &IpAddr) -> Option<AddressOwner> {
         // Owners are sorted: if several proxies serve Services with this ClusterIP, `AddressOwner::Served` is the first.
         self.addresses.get(address)?.first().map(|(owner, _)| *owner)
@@ -129,12 +131,12 @@ impl Table {
         self.contested.len()
     }
 
-    /// All claimed frontends in order, including those with unsuccessful claims only.
+    /// All claimed frontends and node ports in order, including those with unsuccessful claims only.
     pub fn frontend_specs(&self) -> impl Iterator<Item = &FrontendSpec> {
         self.claims.keys()
     }
 
-    /// All frontends with a winning Service, in order.
+    /// All frontends and node ports with their winning Service, in order. Those without a successful claim are left out.
     pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName)> {
         self.claims.iter().filter_map(|(spec, claims)| {
             let winner = claims.first().filter(|claim| !self.is_blocked(spec, claim))?;
@@ -142,7 +144,8 @@ impl Table {
         })
     }
 
-    /// All frontends and ClusterIPs of the table, as changes.
+    /// All claimed frontends and all ClusterIPs of the table, as changes. Node ports are included on each address that serves
+    /// them.
     pub fn everything(&self) -> Changes {
         let mut frontends: HashSet<Frontend> =
             self.claims.keys().filter_map(|spec| spec.address.map(|address| spec.on(address))).collect();
@@ -152,7 +155,8 @@ impl Table {
         Changes { frontends, addresses: self.addresses.keys().copied().collect() }
     }
 
-    /// The Service that holds a frontend: the winner or, if the first claim is blocked, the owner of the ClusterIP.
+    /// The Service that holds a frontend: the winner or, if the address is another Service's ClusterIP, that Service. `None`
+    /// without any claim.
     pub fn holder(&self, spec: &FrontendSpec) -> Option<&ObjectName> {
         let first = self.claims.get(spec)?.first()?;
         Some(if self.is_blocked(spec, first) { self.first_owner(spec)? } else { &first.precedence.service })
@@ -197,7 +201,8 @@ impl Table {
         self.claims.range(spec(u16::MIN, Protocol::Tcp)..=spec(u16::MAX, Protocol::Udp))
     }
 
-    /// Updates `contested` after a change of the frontend's claims or of the owners of its address.
+    /// Updates `contested` after a change of the frontend's claims or of the owners of its address. Records the address for
+    /// [`Self::apply_node_ports`].
     fn update_contested(&mut self, spec: &FrontendSpec) {
         if self.conflicts(spec).next().is_some() {
             self.contested.insert(*spec);

@@ -1,6 +1,7 @@
 //! The desired state: takes events and node addresses, and returns the changes of the desired table.
 //!
-//! Joins `store`, `resolve` and [`super::claims::Table`]. `plan` consumes the changes, see [`entries`].
+//! Calls `store`, then [`resolve::resolve`] for each affected Service, then [`super::claims::Table`]. `plan` consumes the
+//! changes, see [`entries`].
 
 mod conflicts;
 pub mod entries;
@@ -34,7 +35,7 @@ use reports::Reports;
 /// The kinds that must be listed before the table is complete enough to be written.
 const REQUIRED: [ObjectKind; 2] = [ObjectKind::Service, ObjectKind::Slice];
 
-/// The objects, and the desired table derived from them.
+/// The Kubernetes objects of all events, the node's addresses, and the desired table that is derived from them.
 pub struct Desired {
     store: Store,
     /// The claims and owners. Entries are not stored, but derived from the objects.
@@ -47,9 +48,9 @@ pub struct Desired {
     external_ips: Option<Arc<[IpNet]>>,
     /// `--nodeport-addresses`.
     eligible: Vec<Eligible>,
-    /// The ranges of the command line, used while there is no ServiceCIDR.
+    /// The ranges of ClusterIPs on the command line, used while no ServiceCIDR has a valid range.
     cidrs: Vec<IpNet>,
-    /// The addresses of the interfaces, with their prefixes.
+    /// The addresses of the node's interfaces, with their prefixes.
     local: Vec<IpNet>,
     /// Whether node ports are served on all addresses, because the Node object had no address in time.
     serves_all_addresses: bool,
@@ -105,12 +106,12 @@ impl Desired {
         &self.name
     }
 
-    /// The desired table.
+    /// The desired table as of the last [`Self::resolve`].
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The objects of all events.
+    /// The last known objects, which may be newer than the table.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -149,8 +150,8 @@ impl Desired {
         changes
     }
 
-    /// Resolves a Service. `before` and `former` are the Service and the node of its last resolution; they give its former
-    /// claims.
+    /// Resolves a Service, or removes its claims if it does not exist any more. `before` and `former` are the Service and the
+    /// node of its last resolution; its former claims are derived from them.
     fn resolve_service(&mut self, name: &ObjectName, before: Option<&Service>, former: &NodeContext) -> Changes {
         let created = before.map_or(0, |service| service.created);
         let before = before.map(|service| resolve::claims(service, former, |_| ())).unwrap_or_default();
@@ -165,7 +166,7 @@ impl Desired {
         changes
     }
 
-    /// Replaces the claims `before` of a Service with `after`.
+    /// Replaces the claims `before` of a Service with `after` in the table, and logs new conflicts.
     fn claim(&mut self, precedence: &Precedence, before: &Claims, after: &Claims) -> Changes {
         let service = &precedence.service;
         let former: Vec<FrontendSpec> = before.frontends.iter().map(|(spec, _)| *spec).collect();

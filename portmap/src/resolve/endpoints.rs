@@ -1,4 +1,5 @@
-//! From EndpointSlices to the endpoints of one Service port: ready, local and serving ones, with topology hints applied.
+//! Selects the endpoints of one Service port from the EndpointSlices: ready, local and serving endpoints. Applies topology
+//! hints.
 
 use arcstr::ArcStr;
 
@@ -32,10 +33,11 @@ pub struct Slices<'a> {
     index: &'a Index,
 }
 
-/// For each port the slices that have it, as (position among all slices, port number); `None` for a Service with few ports.
+/// For each port name and protocol the slices that have the port, as (position among all slices, port number). `None` for a
+/// Service with few ports.
 pub struct Index(Option<HashMap<PortName, Vec<(usize, u16)>>>);
 
-/// The name and protocol that join a Service port and a slice port.
+/// A slice port belongs to the Service port of the same name and protocol.
 type PortName = (ArcStr, Protocol);
 
 /// The endpoints of a Service port. Each set is sorted and has each address and port once.
@@ -47,17 +49,17 @@ pub struct Sets {
     pub local: Vec<Endpoint>,
     /// All serving endpoints, including those without new clients; empty if [`Uses::serving`] is false.
     pub serving: Vec<Endpoint>,
-    /// Whether any node has a usable endpoint.
+    /// Whether any node has an endpoint that is ready, or that still serves while it terminates.
     pub has_any: bool,
 }
 
-/// An endpoint of the port, and the slice entry with its conditions and hints.
+/// An endpoint of the Service port, and its slice entry with conditions and hints. It is not yet selected for any set.
 struct Candidate<'a> {
     endpoint: Endpoint,
     entry: &'a SliceEndpoint,
 }
 
-/// The topology hints that are applied on this node.
+/// The kind of topology hints that are applied for a Service port on this node, with the name of the node or zone.
 #[derive(Clone, Copy)]
 enum Topology<'a> {
     /// Endpoints with this node in `hints.forNodes`.
@@ -70,8 +72,8 @@ enum Topology<'a> {
 
 /// The endpoint sets of a Service port, by the rules of kube-proxy.
 ///
-/// A set has the ready endpoints; if none is ready, it has the endpoints that terminate and still serve. The cluster set and
-/// the local set fall back independently. Topology hints restrict the cluster set only.
+/// The cluster set and the local set have the ready endpoints. If no endpoint of a set is ready, the set has the endpoints that
+/// terminate and still serve. Topology hints restrict only the ready endpoints of the cluster set.
 pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &NodeContext, uses: Uses) -> Sets {
     let candidates = join(slices, port, family);
     let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
@@ -102,7 +104,8 @@ fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bo
     candidates.iter().filter(|candidate| is_wanted(candidate)).map(|candidate| candidate.endpoint).collect()
 }
 
-/// The topology of a port. Hints are applied only if every ready endpoint has them and at least one names this node or zone.
+/// The hints to apply for a port: those for nodes or else those for zones. Hints of a kind are applied only if every ready
+/// endpoint has them, and at least one names this node or zone.
 fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology<'a> {
     if candidates.iter().all(|candidate| candidate.entry.hints.is_none()) {
         return Topology::None;
@@ -131,7 +134,7 @@ impl Topology<'_> {
         self.hints(candidate).is_some_and(|hints| !hints.is_empty())
     }
 
-    /// Whether the hints of the endpoint admit clients on this node.
+    /// Whether the endpoint has a hint for this node or zone. True for every endpoint if hints are ignored.
     fn allows(self, candidate: &Candidate<'_>) -> bool {
         match self {
             Self::Node(name) | Self::Zone(name) => {
@@ -151,10 +154,11 @@ impl Topology<'_> {
     }
 }
 
-/// Joins the slices with the Service port by port name and protocol. Each slice has the resolved number of the targetPort.
+/// The endpoints of all slices of the family that have the Service port's name and protocol. Each slice has its own number of
+/// the targetPort.
 ///
-/// Of several entries with the same address and port the first is used, unless a later one is not terminating. So an endpoint
-/// may move between slices, and a new pod may have the address of a terminating pod.
+/// Of several entries with the same address and port, the last that does not terminate is used, or the first if all terminate.
+/// So an endpoint may move between slices, and a new pod may have the address of a terminating pod.
 fn join<'a>(slices: &Slices<'a>, port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     slices.for_each_with(port, |slice, number| {
@@ -203,7 +207,7 @@ impl<'a> Slices<'a> {
 }
 
 impl Index {
-    /// Indexes the slices of a Service with `ports` ports.
+    /// Indexes the slices of a Service with `ports` ports. Makes no index if the ports are few.
     pub fn of(slices: &[Slice], ports: usize) -> Self {
         if ports <= FEW {
             return Self(None);

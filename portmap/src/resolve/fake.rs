@@ -11,7 +11,7 @@ use crate::{
     model::{AddressKind, Entry, Frontend, FrontendSpec, ObjectName, Precedence},
 };
 
-/// The table and its entries.
+/// A desired table without ClusterIP owners, and a given entry for each claim.
 #[derive(Debug, Default)]
 pub struct EntryTable {
     table: Table,
@@ -35,12 +35,12 @@ impl EntryTable {
         self.table.replace(precedence, before, claims)
     }
 
-    /// All frontends and ClusterIPs.
+    /// All claimed frontends, as changes.
     pub fn everything(&self) -> Changes {
         self.table.everything()
     }
 
-    /// All frontends with their Service and entry, in order.
+    /// All frontends with their winning Service and its entry, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&FrontendSpec, &ObjectName, &Entry)> {
         self.table.iter().filter_map(|(spec, service)| {
             let entry = self.entries.get(&(*spec, service.clone()))?;
@@ -48,7 +48,7 @@ impl EntryTable {
         })
     }
 
-    /// The entries and owners for changes.
+    /// The entries of changed frontends and the owners of changed addresses: the input of `plan`.
     pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
         let owners = sorted(changes.addresses.iter().copied()).into_iter().map(|address| (address, self.table.owner(&address)));
         let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));

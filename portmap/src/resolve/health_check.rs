@@ -20,8 +20,8 @@ pub struct HealthCheck {
     pub ready: PerFamily<Option<usize>>,
 }
 
-/// The health check of a Service of type `LoadBalancer` with `externalTrafficPolicy: Local`; other Services have none.
-/// Terminating endpoints are not counted, even if they still serve.
+/// The health check of a Service of type `LoadBalancer` with `externalTrafficPolicy: Local` and a `healthCheckNodePort`; other
+/// Services have none. An endpoint that still serves but is not ready, as while it terminates, is not counted.
 pub fn health_check(objects: &ServiceObjects) -> Option<HealthCheck> {
     let ServiceObjects { name: _, service, slices } = objects;
     let is_asked = service.kind == ServiceType::LoadBalancer && service.external_policy == Policy::Local;

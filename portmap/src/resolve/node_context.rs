@@ -1,4 +1,4 @@
-//! The properties of the node that its desired table depends on.
+//! The properties of the node on which the resolution of Services depends.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::model::{PerFamily, object::Node};
 
-/// The node whose table is resolved.
+/// The node for which Services are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeContext {
     /// The name of the Node. An endpoint with this `nodeName` is local.
@@ -38,7 +38,7 @@ impl NodeContext {
         Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
     }
 
-    /// Uses the addresses of the node's interfaces, if there is no Node object.
+    /// Compares the addresses of the node's interfaces with source ranges, if there is no Node object.
     #[must_use]
     pub fn at(self, local: &[IpAddr]) -> Self {
         if !self.addresses.is_empty() {

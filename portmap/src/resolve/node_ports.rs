@@ -19,7 +19,7 @@ use crate::{
 pub enum Eligible {
     /// `primary`: the first address of each family in the Node object.
     Primary,
-    /// `localhost`: the loopback addresses, for clients in the host's network namespace.
+    /// `localhost`: the loopback and unspecified addresses, for clients in the host's network namespace.
     Localhost,
     /// `all`: every address of the node except loopback and link-local IPv6 addresses.
     All,
@@ -55,7 +55,7 @@ impl fmt::Display for Eligible {
 /// given and the Node object has no address yet.
 ///
 /// `local` are the addresses of the node's interfaces, with their prefixes. If all items are ranges of one family, node ports
-/// of the other family are served on all its addresses.
+/// of the other family are served on all addresses of that family, as for `all`.
 pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpNet]) -> Option<BTreeMap<IpAddr, Yielding>> {
     let PerFamily { v4, v6 } = node.map(|node| node.addresses).unwrap_or_default();
     let named: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();

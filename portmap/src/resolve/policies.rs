@@ -24,7 +24,7 @@ pub struct Policies {
     pub internal: Policy,
     /// `externalTrafficPolicy`; `Cluster` for a Service that clients outside the cluster cannot use.
     pub external: Policy,
-    /// Whether the port has a node port, an external IP or a load balancer address.
+    /// Whether the port has a frontend besides its ClusterIP: a node port, an external IP or a load balancer address.
     pub is_accessible: bool,
     /// Whether UDP sockets or session affinity keep clients at an endpoint.
     pub is_remembered: bool,
@@ -49,7 +49,7 @@ impl Policies {
         }
     }
 
-    /// The traffic that a `Local` policy keeps on this node, if all endpoints are on other nodes.
+    /// The traffic whose `Local` policy finds no usable endpoint on this node, while other nodes have one.
     pub fn lacking(
         &self,
         slices: &Slices<'_>,

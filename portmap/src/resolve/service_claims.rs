@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// The largest number of frontends that a Service may claim.
+/// The largest number of frontends that a Service may claim, including duplicates.
 ///
 /// Each frontend costs some microseconds, in which no other Service is updated. The limit keeps the time for one object below a
-/// tenth of a second. Without it, a Service of 1 MiB could claim a hundred million frontends.
+/// tenth of a second. Without the limit, a Service object of 1 MiB could claim a hundred million frontends.
 pub const MAX_FRONTENDS: usize = 16_384;
 
 /// The frontends and ClusterIPs that a Service claims.
@@ -38,7 +38,8 @@ pub enum Extent {
     Cut,
 }
 
-/// The claims of a Service on a node. `on_duplicate` is called for each address and port that two ports of the Service define.
+/// The claims of a Service on a node. Calls `on_duplicate` for each address and port that two ports of the Service define; the
+/// first port keeps them.
 pub fn claims(service: &Service, node: &NodeContext, mut on_duplicate: impl FnMut(FrontendSpec)) -> Claims {
     let mut claims = Claims::default();
     // A Service of type ExternalName is only a DNS name; a remaining address from an earlier type is not served.
@@ -90,12 +91,13 @@ fn rank(service: &Service, kind: AddressKind) -> Rank {
     }
 }
 
-/// The address families of a Service, each with its ClusterIP.
+/// The address families in which a Service has a ClusterIP, each with that ClusterIP.
 pub fn cluster_ips(service: &Service) -> impl Iterator<Item = (Family, IpAddr)> {
     Family::ALL.into_iter().filter_map(|family| Some((family, (*service.cluster_ips.get(family))?)))
 }
 
-/// The addresses of a Service in the family of this ClusterIP, each once with its kind. The ClusterIP is the first.
+/// The addresses of a Service that are served on a node, in the family of this ClusterIP, each once with its kind. The
+/// ClusterIP is the first.
 pub fn addresses(service: &Service, node: &NodeContext, cluster_ip: IpAddr) -> impl Iterator<Item = (IpAddr, AddressKind)> {
     let load_balancers = service.load_balancer_ips.iter().map(|address| (*address, AddressKind::LoadBalancer));
     let others = load_balancers.chain(external_ips(service, node).map(|address| (address, AddressKind::ExternalIp)));

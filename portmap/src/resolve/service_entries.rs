@@ -22,21 +22,21 @@ use crate::{
 
 /// Derives the entries of one Service on one node, one frontend at a time.
 ///
-/// All addresses of a port share their entry except for the address kind. The endpoints of the last port are kept, so that a
-/// further frontend of the same port costs only a look-up.
+/// All frontends of a port in one family share their endpoints and policies. Those of the last port are kept, so that a further
+/// frontend of the same port costs only a look-up.
 pub struct ServiceEntries {
     objects: ServiceObjects,
     node: NodeContext,
     /// External IPs and load balancer addresses, with their kinds.
     kinds: HashMap<IpAddr, AddressKind>,
-    /// Whether the family has an address in `kinds`.
+    /// Whether the family has an external IP or a load balancer address.
     has_others: PerFamily<bool>,
     /// The index of a port in `spec.ports`.
     ports: HashMap<DestinationPort, usize>,
     /// The index of the slices by port.
     index: Index,
     source_ranges: PerFamily<Option<Arc<[IpNet]>>>,
-    /// The endpoints and policies of the last port.
+    /// The endpoints and policies of the port for which [`Self::entry`] was called last.
     last: RefCell<Option<PortEntries>>,
 }
 
@@ -61,7 +61,7 @@ struct PortEntries {
 }
 
 impl ServiceEntries {
-    /// The entries of this Service.
+    /// Prepares the look-ups for a Service's entries. Derives no entry yet.
     pub fn new(objects: ServiceObjects, node: &NodeContext) -> Self {
         let service = &objects.service;
         let (mut kinds, mut has_others) = (HashMap::default(), PerFamily::default());
@@ -138,8 +138,8 @@ impl ServiceEntries {
     }
 }
 
-/// The target for a set of endpoints. Clients are refused if no node has an endpoint, and dropped if a policy excludes all
-/// endpoints.
+/// The target for a set of endpoints. Connections are refused if no node has a usable endpoint (`has_any` is false). They
+/// are dropped if a policy excludes all usable endpoints.
 fn target(has_any: bool, set: Vec<Endpoint>) -> Target {
     if !has_any {
         Target::Verdict(Verdict::Refuse)

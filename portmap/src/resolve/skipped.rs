@@ -1,4 +1,4 @@
-//! Fields of a Service and its EndpointSlices that have no effect, with the reasons.
+//! Reports the fields of a Service and its EndpointSlices that are ignored, cut or replaced by a default, with the reasons.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::{
     store::ServiceObjects,
 };
 
-/// A field of a Service or of one of its EndpointSlices that has no effect.
+/// A field of a Service or of one of its EndpointSlices that is ignored, cut or replaced by a default.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
     /// The Service that the field belongs to.
@@ -45,7 +45,7 @@ pub fn skipped(objects: &ServiceObjects, node: &NodeContext, extent: Extent, dup
     all.map(|fault| Skipped { service: name.clone(), reason: fault.to_owned() }).collect()
 }
 
-/// Reports EndpointSlices that share no port name and protocol with the Service. This is the most common mistake.
+/// Reports EndpointSlices of which no port has the name and protocol of a Service port, so that their endpoints are not used.
 fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Faults) {
     let wanted: HashSet<(&str, Protocol)> = service.ports.iter().map(|port| (&*port.name, port.protocol)).collect();
     let has_no_port_of_service = |slice: &&Slice| {
@@ -61,7 +61,7 @@ fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Fau
     }
 }
 
-/// Number of ports that are listed in one sentence; further ports are counted.
+/// Number of ports that one sentence lists; further ports are counted.
 const NAMED: usize = 10;
 
 fn names<'a>(mut ports: impl ExactSizeIterator<Item = (&'a str, Protocol)>) -> String {

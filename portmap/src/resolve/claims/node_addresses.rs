@@ -1,4 +1,4 @@
-//! The node's addresses, and the frontends of node ports on them.
+//! Selects the node's addresses that serve node ports, and derives the frontends of node ports on these addresses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,18 +13,18 @@ use crate::{
     resolve::changes::Changes,
 };
 
-/// The addresses of the node, and the changes that [`Table::apply_node_ports`] has to apply.
+/// The addresses of the node, and the changed addresses and node ports that [`Table::apply_node_ports`] has to apply.
 #[derive(Debug, Default)]
 pub(super) struct NodeAddresses {
-    /// The eligible addresses of the node, with the Service addresses that take precedence.
+    /// The addresses that `--nodeport-addresses` selects, each with the Service addresses that take precedence over it.
     candidates: BTreeMap<IpAddr, Yielding>,
-    /// The candidates that no Service has: they serve node ports.
+    /// The candidates over which no Service address takes precedence: they serve node ports.
     serving: BTreeSet<IpAddr>,
     /// Candidates that a Service may have gained or lost since the last call of [`Table::apply_node_ports`].
     changed: BTreeSet<IpAddr>,
-    /// Node ports whose claims have changed since that call.
+    /// Node ports whose claims have changed since the last call of [`Table::apply_node_ports`].
     node_ports: BTreeSet<FrontendSpec>,
-    /// The node ports in `node_ports` that had no claim before.
+    /// The node ports in `node_ports` that no Service claimed at the last call of [`Table::apply_node_ports`].
     new_node_ports: BTreeSet<FrontendSpec>,
 }
 
@@ -34,14 +34,15 @@ impl NodeAddresses {
         &self.serving
     }
 
-    /// Marks a node port whose claims change; `is_new` if no Service claimed it before.
+    /// Records a node port whose claims change, for [`Table::apply_node_ports`]. `is_new` if no Service claimed it before.
     pub fn mark_node_port(&mut self, spec: FrontendSpec, is_new: bool) {
         if self.node_ports.insert(spec) && is_new {
             self.new_node_ports.insert(spec);
         }
     }
 
-    /// Marks an address that a Service gained or lost, if the node may have it.
+    /// Records an address that a Service may have gained or lost, for [`Table::apply_node_ports`]. Does nothing if
+    /// `--nodeport-addresses` does not select the address.
     pub fn mark_address(&mut self, address: IpAddr) {
         if self.candidates.contains_key(&address) {
             self.changed.insert(address);
@@ -50,7 +51,8 @@ impl NodeAddresses {
 }
 
 impl Table {
-    /// Sets the eligible addresses of the node, applies the node ports, and returns the changes.
+    /// Sets the node addresses that `--nodeport-addresses` selects, applies the node ports to them, and returns the changed
+    /// frontends.
     pub fn set_node_addresses(&mut self, addresses: BTreeMap<IpAddr, Yielding>) -> Changes {
         let is_other = |(address, yielding): (&IpAddr, &Yielding), map: &BTreeMap<_, _>| {
             (map.get(address) != Some(yielding)).then_some(*address)
@@ -68,7 +70,7 @@ impl Table {
     pub fn apply_node_ports(&mut self) -> Changes {
         let (changed, new) = (mem::take(&mut self.node.node_ports), mem::take(&mut self.node.new_node_ports));
         let mut frontends = HashSet::default();
-        // The node ports before the batch. They are computed once, and are few if the batch has most Services.
+        // The node ports with claims before the batch. They are computed once, and are few if the batch has most Services.
         let mut before: Option<Vec<FrontendSpec>> = None;
         for address in mem::take(&mut self.node.changed) {
             let family = Family::of(address);
@@ -92,7 +94,7 @@ impl Table {
         Changes { frontends, addresses: HashSet::default() }
     }
 
-    /// The claimed node ports of a family.
+    /// The node ports of a family that at least one Service claims.
     pub(super) fn node_ports_of(&self, family: Family) -> impl Iterator<Item = &FrontendSpec> {
         let spec = |port, protocol| FrontendSpec::node_port(family, port, protocol);
         self.claims.range(spec(u16::MIN, Protocol::Tcp)..=spec(u16::MAX, Protocol::Udp)).map(|(spec, _)| spec)

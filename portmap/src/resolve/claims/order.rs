@@ -1,4 +1,4 @@
-//! The order in which frontends are planned.
+//! The order in which `plan` reads changed frontends.
 
 use super::Table;
 use crate::{
@@ -7,10 +7,10 @@ use crate::{
 };
 
 impl Table {
-    /// Sorts frontends into the order in which they are planned: removed frontends first, then by [`super::Rank`].
+    /// Sorts frontends into the order in which `plan` reads them: frontends without a winner first, then by [`super::Rank`].
     ///
-    /// Node ports are the last, so that they are the first to be left out of a full map. Within a rank the frontends of a
-    /// Service port are adjacent, because they share their endpoints.
+    /// Node ports are the last, so that they are the first to be left out of a full map. Within a rank and family the frontends
+    /// of a Service port are adjacent, because they share their endpoints.
     pub fn arrange(&self, frontends: Vec<Frontend>) -> Vec<Frontend> {
         let mut groups: HashMap<&ObjectName, usize> = HashMap::default();
         let key = |frontend: Frontend| {

@@ -1,4 +1,5 @@
-//! The order of claims on one frontend, and the precedence between node addresses and Service addresses.
+//! The order of claims on one frontend, the precedence between node addresses and Service addresses, and the knowledge of other
+//! proxies' Services.
 
 use crate::model::Precedence;
 
@@ -15,7 +16,8 @@ pub enum Rank {
     NodePort,
 }
 
-/// The Service addresses that take precedence over a node address. A node address that a Service has serves no node ports.
+/// The kinds of Service addresses that take precedence over a node address. If a Service has the same address as one of these
+/// kinds, the node address serves no node ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Yielding {
     /// ClusterIPs take precedence.
@@ -27,9 +29,9 @@ pub enum Yielding {
 /// The claim of a Service on a frontend.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The kind of the claim.
+    /// The kind of the claim, which is compared first.
     pub rank: Rank,
-    /// The Service and its creation time.
+    /// The claiming Service and its creation time, which are compared within a rank.
     pub precedence: Precedence,
 }
 
@@ -51,7 +53,8 @@ pub enum Owners {
     Unknown,
 }
 
-/// The index of a Service's claim among the sorted claims on a frontend. A binary search, because all Services may claim it.
+/// The index of a Service's claim among the sorted claims on a frontend. A binary search, because all Services of a cluster may
+/// claim the same frontend.
 pub fn position(claims: &[Claim], claimant: &Precedence) -> Option<usize> {
     let ranks = [Rank::ClusterIp, Rank::External, Rank::LeftOver, Rank::NodePort];
     ranks.iter().find_map(|rank| claims.binary_search_by(|claim| claim.key().cmp(&(*rank, claimant))).ok())

@@ -60,7 +60,7 @@ fn a_left_over_address_loses_to_one_in_use() {
     assert_eq!(winner(&table), Some("is"));
 }
 
-/// Also at ports that the Service does not define.
+/// Another Service's external IP equals the ClusterIP. Its claim fails even at a port that the owner does not define.
 #[test]
 fn a_cluster_ip_belongs_to_its_service_at_every_port() {
     for owner in [AddressOwner::Served, AddressOwner::OtherProxy] {
@@ -79,7 +79,7 @@ fn a_cluster_ip_belongs_to_its_service_at_every_port() {
     }
 }
 
-/// The case of kube-ipvs0, an interface with the ClusterIPs of all Services.
+/// kube-proxy in IPVS mode makes an interface (kube-ipvs0) with the addresses of all Services, so they are node addresses too.
 #[test]
 fn an_address_of_a_service_serves_no_node_ports() {
     let node_port = FrontendSpec::node_port(Family::V4, 30_080, Protocol::Tcp);

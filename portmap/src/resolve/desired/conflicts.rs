@@ -1,4 +1,4 @@
-//! Logs the unsuccessful claims of Services, each once.
+//! Logs the unsuccessful claims of Services on frontends, each once until the conflict ends.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,11 @@ use crate::{
     resolve::claims::Table,
 };
 
-/// Number of conflicts that are logged at once. Further ones are counted, because a Service may have thousands.
+/// Number of conflicts that one call of [`Conflicts::review`] logs. Further conflicts are counted, because a Service may have
+/// thousands.
 const MAX_LOGGED: usize = 5;
 
-/// The conflicts that are already logged and still exist.
+/// The conflicts that are already logged or counted and still exist: frontend and unsuccessful Service.
 #[derive(Debug, Default)]
 pub struct Conflicts {
     logged: BTreeSet<(FrontendSpec, ObjectName)>,

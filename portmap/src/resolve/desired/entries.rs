@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Desired {
-    /// The entries and owners for changes: the input of `plan`.
+    /// The entries of changed frontends and the owners of changed addresses: the input of `plan`.
     pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
         let addresses = sorted(changes.addresses.iter().copied());
         let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));
@@ -24,7 +24,7 @@ impl Desired {
         }
     }
 
-    /// All entries in the order of their frontends. All are in memory at once.
+    /// The entries of all frontends and node ports with a winner, in order. All are in memory at once.
     pub fn entries(&self) -> impl Iterator<Item = (FrontendSpec, Entry)> {
         let mut specs: Vec<(&ObjectName, &FrontendSpec)> = self.table.iter().map(|(spec, service)| (service, spec)).collect();
         // Sorted by Service, because the reader keeps the unpacked objects of one Service.
@@ -43,18 +43,19 @@ pub struct EntryReader<'a> {
 }
 
 impl<'a> EntryReader<'a> {
-    /// A reader of this table.
+    /// A reader that has no objects unpacked yet.
     pub fn new(desired: &'a Desired) -> Self {
         Self { desired, last: None }
     }
 
-    /// The entry of a frontend; `None` if no Service has the frontend.
+    /// The entry of a frontend; `None` if no Service wins the frontend.
     pub fn of_frontend(&mut self, frontend: &Frontend) -> Option<Entry> {
         let (spec, service) = self.desired.table.winner(frontend)?;
         self.at(&spec, service)
     }
 
-    /// Whether the endpoint `given` still serves the frontend, if only for existing clients.
+    /// Whether `given` is in [`Entry::serving`] of the frontend: existing clients may keep this endpoint. False for TCP without
+    /// session affinity, whose entries do not list serving endpoints.
     pub fn serves(&mut self, frontend: &Frontend, given: SocketAddr) -> bool {
         let serving = self.of_frontend(frontend).and_then(|entry| entry.serving);
         serving.is_some_and(|serving| serving.iter().any(|end| SocketAddr::new(end.address, end.port) == given))

@@ -1,4 +1,4 @@
-//! Changes of the node: zone, addresses and the ranges of ClusterIPs.
+//! Applies changes of the node to the desired state: its zone, its addresses and the ranges of ClusterIPs.
 
 use std::{collections::BTreeMap, mem, net::IpAddr};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Desired {
-    /// The ranges from which ClusterIPs are allocated: those of the ServiceCIDRs, else those of the command line.
+    /// The ranges from which ClusterIPs are allocated: the valid ranges of the ServiceCIDRs, else those of the command line.
     pub fn cidrs(&self) -> Vec<IpNet> {
         let listed: Vec<IpNet> = self.store.cidrs().collect();
         if listed.is_empty() { self.cidrs.clone() } else { listed }
@@ -33,26 +33,27 @@ impl Desired {
         self.owners = owners;
     }
 
-    /// Sets the addresses of the node's interfaces, with their prefixes, and returns the changed node ports.
+    /// Sets the addresses of the node's interfaces, with their prefixes. Returns the changed frontends of node ports.
     pub fn set_local(&mut self, addresses: Vec<IpNet>) -> Changes {
         self.local = addresses;
         self.node_may_have_changed = true;
         self.update_node_addresses()
     }
 
-    /// Whether node ports are not served yet, because the Node object has no address.
+    /// Whether the addresses for node ports are unknown, because `--nodeport-addresses` has `primary` and the Node object has
+    /// no address. The addresses that served node ports before are kept.
     pub fn lacks_address(&self) -> bool {
         self.node_addresses().is_none()
     }
 
-    /// Serves node ports on all addresses until the Node object has an address. Returns the changed node ports.
+    /// Serves node ports on all external node addresses until the Node object has an address. Returns the changed frontends.
     pub fn give_up_waiting(&mut self) -> Changes {
         self.serves_all_addresses = true;
         self.update_node_addresses()
     }
 
-    /// Updates the node from the Node object, the ServiceCIDRs and the interfaces, and marks the Services that depend on the
-    /// change.
+    /// Updates the node from the Node object, the ServiceCIDRs and the interfaces. Marks the Services that depend on the change
+    /// for resolution.
     pub(super) fn update_node(&mut self) {
         let local: Vec<IpAddr> = self.local.iter().map(IpNet::addr).collect();
         let node = NodeContext::new(&self.name, self.store.node()).at(&local);
@@ -68,7 +69,8 @@ impl Desired {
         }
     }
 
-    /// Updates the addresses that serve node ports, and returns the changed frontends.
+    /// Updates the addresses that serve node ports, and returns the changed frontends. Keeps the former addresses while
+    /// [`Self::lacks_address`].
     pub(super) fn update_node_addresses(&mut self) -> Changes {
         if self.named_addresses().is_some() {
             self.serves_all_addresses = false;
@@ -79,13 +81,14 @@ impl Desired {
         }
     }
 
-    /// The addresses that serve node ports; `None` while the Node object has no address and the agent still waits for it.
+    /// The addresses that serve node ports: the selected ones or, after [`Self::give_up_waiting`], all external addresses of
+    /// the node. `None` while the agent waits for an address of the Node object.
     fn node_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
         let all = || node_ports::addresses(&[Eligible::All], None, &self.local);
         self.named_addresses().or_else(|| self.serves_all_addresses.then(all).flatten())
     }
 
-    /// The addresses that `--nodeport-addresses` selects; `None` while the Node object has no address.
+    /// The addresses that `--nodeport-addresses` selects; `None` if it has `primary` and the Node object has no address.
     fn named_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
         node_ports::addresses(&self.eligible, self.store.node(), &self.local)
     }

@@ -1,6 +1,8 @@
-//! Results per Service beside the table: skipped fields, health checks, missing local endpoints and source ranges.
+//! Keeps the results per Service that are not in the table: skipped fields, health checks, missing local endpoints, and the
+//! load balancer addresses with source ranges.
 //!
-//! Logs each skipped field once per change. `agent` publishes the rest as metrics and health checks.
+//! Logs the skipped fields of a Service whenever they have changed. `agent` reads the results, and publishes most of them as
+//! metrics and health checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +23,7 @@ use crate::{
     store::ServiceObjects,
 };
 
-/// The last results of each Service.
+/// The results of the last resolution of each Service.
 #[derive(Default)]
 pub(super) struct Reports {
     skipped: BTreeMap<ObjectName, Vec<Skipped>>,
@@ -30,7 +32,7 @@ pub(super) struct Reports {
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     /// See [`Resolved::lacking`].
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
-    /// Services with a traffic policy `Local`.
+    /// Services with `Local` as `internalTrafficPolicy` or `externalTrafficPolicy`.
     kept_local: BTreeSet<ObjectName>,
     /// The load balancer addresses of Services with source ranges.
     guarded: BTreeMap<ObjectName, Vec<IpAddr>>,
@@ -39,7 +41,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Records the results of a Service.
+    /// Replaces the results of a Service, and logs its skipped fields if they have changed.
     pub fn record(&mut self, service: &Service, resolved: Resolved) {
         let name = &resolved.precedence.service;
         self.set_guarded(name, resolve::source_ranges::guarded(service));
@@ -53,7 +55,7 @@ impl Reports {
         }
     }
 
-    /// Removes the results of a Service.
+    /// Removes the results of a deleted Service.
     pub fn forget(&mut self, name: &ObjectName) {
         self.set_guarded(name, Vec::new());
         self.skipped.remove(name);
@@ -69,7 +71,7 @@ impl Reports {
         set(&mut self.guarded, name, Some(addresses).filter(|addresses| !addresses.is_empty()));
     }
 
-    /// Logs the skipped fields of a Service, if they are not those of the last result.
+    /// Stores the skipped fields of a Service. Logs all of them if they differ from the last result.
     fn report_skipped(&mut self, name: &ObjectName, skipped: Vec<Skipped>) {
         if self.skipped.get(name).map(Vec::as_slice).unwrap_or_default() == skipped {
             return;
@@ -82,18 +84,18 @@ impl Reports {
 }
 
 impl Desired {
-    /// The health check of each Service with a `healthCheckNodePort`.
+    /// The health checks that the node answers, see [`Resolved::health_check`].
     pub fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
         &self.reports.health_checks
     }
 
-    /// The load balancer addresses of all Services with source ranges; `None` if they have not changed since the last call.
+    /// The load balancer addresses with source ranges, of all Services; `None` if they have not changed since the last call.
     pub fn take_guarded(&mut self) -> Option<BTreeSet<IpAddr>> {
         mem::take(&mut self.reports.guarded_has_changed).then(|| self.reports.guarded.values().flatten().copied().collect())
     }
 
-    /// The number of Service ports whose policy `Local` for this traffic finds no endpoint on this node, but some on other
-    /// nodes.
+    /// The number of Service ports whose policy `Local` for this traffic finds no usable endpoint on this node, but some on
+    /// other nodes.
     pub fn lacking(&self, family: Family, traffic: Traffic) -> usize {
         self.reports.lacking.values().flatten().filter(|lacking| **lacking == (family, traffic)).count()
     }
@@ -135,7 +137,7 @@ impl Desired {
     }
 }
 
-/// Inserts the value under the key, or removes the key if there is none.
+/// Inserts the value under the key, or removes the key if the value is `None`.
 fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key.clone(), value)),

@@ -1,4 +1,4 @@
-//! Property test: the table depends only on the current objects, not on earlier events or their order.
+//! Property test: the desired table depends only on the current objects, not on earlier events or their order.
 
 mod costs;
 
@@ -16,7 +16,7 @@ const NODE: &str = "this-node";
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// A change of one object: it becomes `object`, or is removed if that is `None`.
+/// A change of the object with this kind and name: it becomes `object`, or is removed if `object` is `None`.
 #[derive(Clone, Debug)]
 struct Change {
     kind: ObjectKind,
@@ -136,7 +136,7 @@ fn parse<T: serde::de::DeserializeOwned>(object: Value) -> T {
 fn start() -> Desired {
     let own = "10.96.0.0/29".parse().expect("a range");
     let mut desired = Desired::new(NODE.into(), vec![Eligible::Primary, Eligible::Range(own)], Vec::new());
-    // Some of these addresses are at times addresses of Services.
+    // The test's Services have some of these addresses as ClusterIPs or external IPs, at times.
     let local = ["10.96.0.1/32", "10.96.0.2/24", "10.96.0.3/32", "10.96.0.7/32"];
     desired.set_local(local.map(|text| text.parse().expect("an address")).into());
     for kind in ObjectKind::ALL {

@@ -72,7 +72,7 @@ fn external_ips_of_one_service() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
 }
 
-/// The addresses of a port share the entries of session affinity.
+/// Session affinity adds the serving endpoints to the entry of each TCP frontend.
 #[test]
 fn external_ips_of_one_service_with_session_affinity() {
     let (mut service, slice) = (huge(80, 8_000, 0), slice_of("a", 1_000));
@@ -88,7 +88,7 @@ fn source_ranges_of_one_service() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service), convert(ObjectKind::Slice, "s", slice)]);
 }
 
-/// The frontends of the two Services alternate in the table.
+/// The two Services have other ports on the same addresses, so their frontends alternate in the order of the table.
 #[test]
 fn two_services_with_the_same_external_ips() {
     let services = [("a", 80), ("b", 90)].map(|(name, port)| convert(ObjectKind::Service, name, huge(port, 4_000, 20_000)));
@@ -116,7 +116,7 @@ fn more_than_a_service_may_claim_is_left_out() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
 }
 
-/// An invalid object, by mistake or on purpose.
+/// A Service with 60,000 invalid external IPs, given by mistake or on purpose.
 #[test]
 fn tens_of_thousands_of_faults() {
     let mut service = huge(80, 1, 0);
@@ -124,7 +124,7 @@ fn tens_of_thousands_of_faults() {
     expect_in_time(&[convert(ObjectKind::Service, "a", service)]);
 }
 
-/// The case of kube-ipvs0, an interface with the ClusterIPs of all Services.
+/// kube-proxy in IPVS mode makes an interface (kube-ipvs0) with the addresses of all Services, so they are node addresses too.
 #[test]
 fn cluster_ips_on_an_interface_serve_no_node_ports() {
     let mut desired = Desired::new(NODE.into(), vec![Eligible::All], Vec::new());

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::setup::{self, Purpose};
 use crate::{program, workspace};
 
-/// Installs missing tools, builds, and replaces this process by `<target>/release/<name>`, which then gets signals directly.
+/// Installs missing tools, builds the workspace, and replaces this process by `<target>/release/<name>`, which then gets
+/// signals directly. Returns only an error, for example if the user is not root.
 pub fn become_program(name: &str, args: &[OsString]) -> Result<Infallible> {
     if !program::is_root() {
         bail!("{name} makes network namespaces and loads BPF programs: run this command as root");
@@ -22,7 +23,8 @@ pub fn become_program(name: &str, args: &[OsString]) -> Result<Infallible> {
     Err(failure).with_context(|| format!("failed to start {}", path.display()))
 }
 
-/// Builds the agent and the programs of the test harness.
+/// Builds all programs of the workspace in release mode: the agent with its BPF programs, and the programs of the
+/// tests, demo and measurements.
 pub fn build() -> Result<()> {
     program::run(workspace::cargo().arg("build").args(workspace::SELECTION).arg("--bins"))
 }

@@ -1,4 +1,6 @@
-//! `cargo xtask lint`: formatting, imports between rooms, and clippy in two passes, as the host and the BPF target see different code.
+//! `cargo xtask lint`: checks formatting and the imports between rooms (first-level modules of the library), and runs clippy.
+//!
+//! Clippy has two passes, because the host and the BPF target compile different code.
 
 mod rooms;
 
@@ -15,7 +17,7 @@ use crate::{program, workspace};
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// The command itself: stops at the first complaint.
+/// Runs the checks in order. Fails at the first check that finds a fault.
 pub fn run(_: &Args) -> Result<ExitCode> {
     setup::require(&[Purpose::Build])?;
     let ours = program::output(toolchain::rustup().args(["show", "active-toolchain"]).current_dir(workspace::root()))?;
@@ -43,7 +45,8 @@ fn host(toolchain: &str) -> Result<()> {
     program::run(clippy.args(["--", "-D", "warnings"]))
 }
 
-/// With the flags that aya-build compiles the programs with, so that the linted code is the built code.
+/// Runs clippy for the BPF programs with the compiler flags of aya-build, so that it checks the same code as the build. Skipped
+/// if clippy cannot be installed for the nightly toolchain.
 fn bpf() -> Result<()> {
     if let Err(reason) = add_component(&toolchain::chosen()?.name, "clippy") {
         Screen::Stderr.line(&format!("skipped: clippy for the BPF programs ({reason:#})"));
@@ -58,7 +61,7 @@ fn bpf() -> Result<()> {
     program::run(clippy.args(["--", "-D", "warnings"]))
 }
 
-/// Adds a component that a minimal toolchain lacks.
+/// Adds `rustfmt` or `clippy` to a toolchain with rustup, if it is missing: a minimal toolchain has neither.
 fn add_component(toolchain: &str, component: &str) -> Result<()> {
     let tool = if component == "rustfmt" { "rustfmt" } else { "cargo-clippy" };
     if program::output(toolchain::rustup().args(["which", "--toolchain", toolchain, tool])).is_ok() {

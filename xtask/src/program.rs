@@ -32,7 +32,8 @@ fn cargo_bin() -> Option<PathBuf> {
     Some(home.join("bin"))
 }
 
-/// The directory of the Go that the set-up has installed for this workspace, if the system's Go is too old.
+/// The directory of the Go that the set-up installed for this workspace, because the system's Go was too old; `None` without
+/// it.
 fn own_go() -> Option<PathBuf> {
     Some(workspace::tools_dir().ok()?.join("go/bin")).filter(|dir| dir.is_dir())
 }
@@ -42,14 +43,15 @@ pub fn find(name: &str) -> Option<PathBuf> {
     env::split_paths(&search_path()).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// A command of the program `name`. It and its child processes are found on [`search_path`].
+/// A command that starts the program `name` from [`search_path`]. Its environment has the same path for its child processes.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", search_path());
     command
 }
 
-/// Runs a command to its end. Its output goes to standard error, because standard output is for the results of this program.
+/// Runs a command to its end. Fails if the command fails. Its output goes to standard error, because standard output is for the
+/// results of this program.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = describe(command);
     let status = command.stdout(Stdio::from(io::stderr())).status().with_context(|| format!("failed to start `{shown}`"))?;
@@ -59,7 +61,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end and returns its standard output. If it fails, the error has the first line of its standard error.
+/// Runs a command to its end and returns its standard output. If the command fails, the error has the first non-empty line of
+/// its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = describe(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to start `{shown}`"))?;
@@ -85,7 +88,7 @@ pub fn is_root() -> bool {
     uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
 }
 
-/// The first dotted number in `text`: `[1, 26, 8]` in `go version go1.26.8 linux/amd64`.
+/// The first dotted number in `text`: `[1, 26, 8]` in `go version go1.26.8 linux/amd64`. `None` without digits.
 pub fn version(text: &str) -> Option<Vec<u32>> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let digits = text[start..].split(|c: char| !(c.is_ascii_digit() || c == '.')).next()?;

@@ -1,9 +1,9 @@
-//! Prints progress and result lines.
+//! Prints the progress and result lines of all commands.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write};
 
-/// The state of a step, shown at the beginning of a line.
+/// The state of a tool or requirement, shown as a sign at the beginning of a line.
 #[derive(Clone, Copy)]
 pub enum Mark {
     /// The tool is installed.
@@ -14,7 +14,7 @@ pub enum Mark {
     Missing,
 }
 
-/// The output of the lines. They have colours on a terminal, unless `NO_COLOR` is set.
+/// The output to which lines are printed. Lines have colours on a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy)]
 pub enum Screen {
     /// Standard output, for the command's result.
@@ -36,7 +36,7 @@ impl Screen {
 
     /// Prints a plain line.
     pub fn line(self, text: &str) {
-        // A closed output does not stop the command.
+        // Errors are ignored, so that a closed output does not stop the command.
         match self {
             Self::Stdout => writeln!(io::stdout(), "{text}").ok(),
             Self::Stderr => writeln!(io::stderr(), "{text}").ok(),
@@ -48,7 +48,7 @@ impl Screen {
         self.line(&self.paint("1", text));
     }
 
-    /// Whether this output has colours.
+    /// Whether this output has colours: it is a terminal, and `NO_COLOR` is not set or empty.
     pub fn coloured(self) -> bool {
         let terminal = match self {
             Self::Stdout => io::stdout().is_terminal(),

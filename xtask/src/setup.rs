@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs the tools for building, running and testing portmap, without questions.
 //!
-//! A [`Step`] is one requirement. It checks whether the requirement is met and, if that can be automated, installs what is missing.
-//! The other commands call [`ensure`], which only checks if nothing is missing.
+//! A [`Step`] is one requirement. It checks whether the requirement is met, and installs the missing tool if that can be
+//! automated. The other commands call [`ensure`], which installs missing tools for one task and is silent without any.
 
 mod apt;
 pub mod debian;
@@ -46,17 +46,19 @@ pub enum Purpose {
     Machines,
 }
 
-/// One requirement.
+/// One requirement of a task: a group of tools, or a property of the user or the kernel.
 trait Step {
-    /// The name of the requirement, for people.
+    /// The name of the requirement in printed lines, for example "bpf-linker".
     fn name(&self) -> &'static str;
-    /// The use of it, for people.
+    /// The reason for the requirement, which printed lines have at their end, for example "links the BPF programs".
     fn why(&self) -> &'static str;
-    /// The task that needs it.
+    /// The task that has this requirement.
     fn purpose(&self) -> Purpose;
-    /// Returns the name and version of the installed tool. The error names what is missing.
+    /// Returns a text for users about the met requirement, for example name and version of a tool. The error has the reason why
+    /// the requirement is not met.
     fn check(&self) -> Result<String>;
-    /// Installs the tool. It can be repeated, also after an interruption. If it cannot be automated, the error has the instructions.
+    /// Meets the requirement, for example by installing the tool. May be repeated, also after an interruption. If this cannot
+    /// be automated, the error has instructions for the user.
     fn install(&self) -> Result<()>;
 }
 
@@ -74,15 +76,16 @@ const STEPS: [&dyn Step; 10] = [
     &programs::MACHINES,
 ];
 
-/// A requirement that is not met.
+/// A requirement that is not met after an attempt to install it.
 pub struct Gap {
-    /// The task that needs it.
+    /// The task that has the requirement.
     pub purpose: Purpose,
-    /// Its name, and the reason why it is missing.
+    /// The name of the requirement, and the error of the installation, as one text.
     pub reason: String,
 }
 
-/// Checks all steps, and installs missing tools unless `--check` is given.
+/// Checks all requirements, and installs missing tools unless `--check` is given. Returns exit code 1 if some are still not
+/// met.
 pub fn run(args: &SetupArgs) -> Result<ExitCode> {
     let begin = Instant::now();
     let lock = if args.check { None } else { Some(lock()?) };
@@ -111,7 +114,8 @@ fn conclude(missing: &[&str], begin: Instant) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Installs the missing tools for these tasks, and returns those that are still missing. Prints nothing if nothing is missing.
+/// Installs the missing tools for these tasks, and returns the requirements that are still not met. Prints nothing if all are
+/// met from the start.
 pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     let wanted = STEPS.into_iter().filter(|step| purposes.contains(&step.purpose()));
     let absent: Vec<_> = wanted.filter(|step| step.check().is_err()).collect();
@@ -121,7 +125,7 @@ pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     let _lock = lock()?;
     let mut gaps = Vec::new();
     for step in absent {
-        // Another set-up may have installed it while this one waited for the lock.
+        // Another set-up may have installed the tool while this process waited for the lock.
         let Err(reason) = step.check() else { continue };
         if let Err(reason) = install(step, &reason, Screen::Stderr) {
             gaps.push(Gap { purpose: step.purpose(), reason: format!("{}: {reason:#}", step.name()) });
@@ -130,7 +134,7 @@ pub fn ensure(purposes: &[Purpose]) -> Result<Vec<Gap>> {
     Ok(gaps)
 }
 
-/// As [`ensure`], but fails if a tool is still missing.
+/// Installs the missing tools for these tasks, as [`ensure`]. Fails if a requirement is still not met.
 pub fn require(purposes: &[Purpose]) -> Result<()> {
     match ensure(purposes)?.first() {
         None => Ok(()),
@@ -138,7 +142,8 @@ pub fn require(purposes: &[Purpose]) -> Result<()> {
     }
 }
 
-/// Installs a tool, checks the result, and prints both.
+/// Installs the tool of a step, checks the result, and prints a line before and after. `reason` is the error of the first
+/// check.
 fn install(step: &dyn Step, reason: &anyhow::Error, screen: Screen) -> Result<()> {
     screen.marked(Mark::Doing, &format!("{}: {reason:#}", step.name()), step.why());
     let begin = Instant::now();
@@ -156,7 +161,8 @@ fn install(step: &dyn Step, reason: &anyhow::Error, screen: Screen) -> Result<()
     }
 }
 
-/// Takes the lock of the set-up, so that only one runs at a time in this workspace. Dropping the file releases it.
+/// Takes the lock of the set-up, and waits for it if necessary, so that only one process installs tools for this workspace.
+/// Dropping the file releases the lock.
 fn lock() -> Result<File> {
     let path = workspace::tools_dir()?.join("setup.lock");
     let dir = path.parent().unwrap_or(&path);

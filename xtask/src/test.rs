@@ -44,7 +44,7 @@ pub struct TestArgs {
     chaos: bool,
 }
 
-/// Runs the selected suites. Fails with exit code 1 if a test fails.
+/// Builds the workspace and runs the selected suites. Returns exit code 1 if a test fails.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
@@ -73,7 +73,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     conclude(total, &remarks, args)
 }
 
-/// The other kernels to boot: those of the arguments, or the quick selection in a general run.
+/// The other kernels to boot: those of `--kernels`; without it, the quick selection in a run of all suites or of "kernels".
 fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     if args.peer.is_some() || args.chaos {
         return Ok(None);
@@ -87,7 +87,8 @@ fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     }
 }
 
-/// The suites to run, and the filters for tests' names. A filter that is a suite's name selects the suite.
+/// The suites to run, and the filters for tests' names. A filter that is a suite's name selects the suite; all other filters
+/// are parts of tests' names.
 fn select(suites: Vec<Suite>, args: &TestArgs) -> (Vec<Suite>, Vec<String>) {
     if args.kernels.is_some() {
         return (Vec::new(), Vec::new());
@@ -125,7 +126,7 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     Ok(tally)
 }
 
-/// Runs one suite and passes its output through. Returns the counts, the lines of skipped tests, and the failures.
+/// Runs one suite and prints its output. Returns the counts, the lines of skipped tests, and the lines about failed tests.
 fn run_suite(suite: &Suite, names: &[String]) -> Result<(Tally, Vec<String>, Failures)> {
     let mut child = command(suite, names).stdout(Stdio::piped()).spawn().context("failed to start cargo test")?;
     let output = child.stdout.take().context("cargo test has no standard output")?;
@@ -143,7 +144,7 @@ fn command(suite: &Suite, names: &[String]) -> Command {
     if Screen::Stdout.coloured() {
         cargo.args(["--color", "always"]);
     }
-    // Each of these tests starts many processes, so only two run at a time.
+    // Each test that needs the kernel starts many processes, so only two run at a time.
     if suite.needs.contains(&Purpose::Kernel) {
         cargo.arg("--test-threads=2");
     }
@@ -165,7 +166,7 @@ fn pass_through(mut output: impl BufRead) -> Result<(Tally, Vec<String>, Failure
     Ok((tally.with_skips(skips.len()), skips, failures))
 }
 
-/// Prints the skipped and failed suites, and the counts as the last line.
+/// Prints the remarks about skipped and failed tests, and the counts as the last line. Fails if no test matches the filters.
 fn conclude(total: Tally, remarks: &[String], args: &TestArgs) -> Result<ExitCode> {
     if total == Tally::default() && !args.filters.is_empty() {
         bail!("no test matches {}", args.filters.join(" "));

@@ -1,4 +1,4 @@
-//! Paths of this workspace, and commands of cargo with the environment that it needs.
+//! Paths of this workspace, and cargo commands with the environment for building portmap.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result};
 use crate::program;
 use crate::setup::toolchain;
 
-/// Prefixes of the variables that `cargo run` sets for its program.
+/// Prefixes of the environment variables that `cargo run` sets for its program.
 ///
-/// Some build scripts run again if one of these changes. So they are not passed on: otherwise `cargo build` and `cargo xtask` would
-/// rebuild these crates alternately.
+/// Some build scripts run again if one of these variables changes. xtask removes them for the cargo that it starts. Otherwise
+/// `cargo build` and `cargo xtask` would rebuild these crates alternately.
 const SET_BY_CARGO_RUN: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
 
-/// Cargo's arguments for the packages that xtask builds and tests. Another profile or selection would change the features of
-/// dependencies and rebuild them. `portmap-ebpf` has another target, and portmap's build script builds it.
+/// Cargo's arguments for the packages that xtask builds and tests. Every command uses the same profile and packages: others
+/// would change the features of dependencies and rebuild them. portmap's build script builds `portmap-ebpf` for the BPF target.
 pub const SELECTION: [&str; 4] = ["--release", "--workspace", "--exclude", "portmap-ebpf"];
 
 /// The directory of the workspace's `Cargo.toml`.
@@ -25,14 +25,14 @@ pub fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Cargo's target directory, from the path of this program.
+/// Cargo's target directory, derived from the path of this program, `<target>/<profile>/xtask`.
 pub fn target_dir() -> Result<PathBuf> {
     let program = env::current_exe().context("failed to get the path of this program")?;
     let target = program.ancestors().nth(2).context("failed to find the target directory above this program")?;
     Ok(target.to_path_buf())
 }
 
-/// The directory of tools that the set-up installs for this workspace only.
+/// The directory for tools that the set-up installs for this workspace only. It may not exist yet.
 pub fn tools_dir() -> Result<PathBuf> {
     Ok(target_dir()?.join("tools"))
 }
@@ -44,7 +44,7 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// A command of cargo of the toolchain that compiles the BPF programs.
+/// A command of the cargo that belongs to the toolchain for the BPF programs. Fails if no toolchain is suitable.
 pub fn bpf_cargo() -> Result<Command> {
     let mut cargo = program::command("rustup");
     cargo.args(["run", &toolchain::chosen()?.name, "cargo"]);
@@ -61,9 +61,9 @@ fn prepare(cargo: &mut Command) {
             cargo.env_remove(name);
         }
     }
-    // .cargo/config.toml sets this for the build inside portmap's build script, and `cargo run` passes it on.
+    // .cargo/config.toml sets it for the inner build of portmap's build script. `cargo run` also sets it for this process.
     cargo.env_remove("CARGO_TERM_QUIET");
-    // The variable stays unset for the default toolchain, so that a plain `cargo build` sees no change.
+    // The variable stays unset for the default toolchain, so that a plain `cargo build` sees no change and rebuilds nothing.
     if let Ok(chosen) = toolchain::chosen()
         && chosen.name != toolchain::DEFAULT
     {

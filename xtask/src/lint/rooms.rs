@@ -14,13 +14,13 @@ use crate::workspace;
 /// The heading above the table.
 const HEADING: &str = "## Which room may import which";
 
-/// Modules of the binary, which is no room.
+/// Files and directories that are no rooms: the command line, and the root of the library.
 const BINARY: [&str; 3] = ["main", "cli", "lib"];
 
 /// Each room, and the rooms that it imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Fails with every difference between the table and the code.
+/// Fails if the table and the code differ, or if rooms import each other in a circle. The error lists every fault.
 pub fn check() -> Result<()> {
     let root = workspace::root();
     let document = root.join("docs/architecture.md");
@@ -33,7 +33,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Reads the table: rows of a room and its imports, both in backticks.
+/// Reads the table from the document. Each row has a room and its imports, both in backticks.
 fn table(document: &str) -> Graph {
     let section = document.split_once(HEADING).map_or("", |(_, rest)| rest.split("\n## ").next().unwrap_or_default());
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('|'));
@@ -42,7 +42,7 @@ fn table(document: &str) -> Graph {
         .collect()
 }
 
-/// Reads the imports from the code.
+/// Reads the imports between rooms from all files below `source`, without tests.
 fn imports(source: &Path) -> Result<Graph> {
     let mut graph = Graph::new();
     for file in files(source)? {
@@ -72,7 +72,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The first segments of all paths that begin with `crate::`, outside of comments and unit tests.
+/// The names after `crate::` in all paths, outside of comments and unit tests.
 fn imported_by(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
@@ -80,7 +80,7 @@ fn imported_by(text: &str) -> BTreeSet<String> {
     code.split("crate::").skip(1).flat_map(first_segments).collect()
 }
 
-/// The first segments of a path, or of a group of paths in braces.
+/// The first segment of a path, or the first segments of a group of paths in braces. Capitalized names (types) are left out.
 fn first_segments(path: &str) -> Vec<String> {
     let Some(group) = path.strip_prefix('{') else { return segment(path).into_iter().collect() };
     let (mut depth, mut segments, mut rest) = (1, Vec::new(), group);
@@ -128,7 +128,7 @@ fn differences(allowed: &Graph, found: &Graph) -> Vec<String> {
     faults
 }
 
-/// Rooms that import each other in a circle, if there are any.
+/// The rooms of a circle of imports, and the rooms that import these; `None` without a circle.
 fn circle(graph: &Graph) -> Option<Vec<String>> {
     let mut rest = graph.clone();
     loop {

@@ -10,7 +10,7 @@ use crate::program;
 /// Whether this process has downloaded the package lists.
 static UPDATED: AtomicBool = AtomicBool::new(false);
 
-/// Installs packages by their Debian names.
+/// Installs packages by their Debian names. Downloads the package lists first.
 pub fn install(packages: &[String]) -> Result<()> {
     let packages = packages.join(" ");
     if program::find("apt-get").is_none() {
@@ -19,13 +19,13 @@ pub fn install(packages: &[String]) -> Result<()> {
     if !program::is_root() {
         bail!("run: sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}");
     }
-    // Completes an interrupted installation; otherwise it does nothing.
+    // Completes an installation by dpkg that was interrupted before. Otherwise this command does nothing.
     program::run(program::command("dpkg").args(["--configure", "-a"]))?;
     update()?;
     program::run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages.split(' ')))
 }
 
-/// Downloads the package lists, once per process.
+/// Downloads apt's package lists, once per process. Fails without root.
 pub fn update() -> Result<()> {
     if UPDATED.load(Ordering::Relaxed) {
         return Ok(());
@@ -38,7 +38,8 @@ pub fn update() -> Result<()> {
     Ok(())
 }
 
-/// The version of a package that apt would install, if there is one.
+/// The version of a package that apt would install; `None` if apt knows no such package. As root, downloads the package lists
+/// first.
 pub fn candidate(package: &str) -> Result<Option<String>> {
     if program::is_root() {
         update()?;

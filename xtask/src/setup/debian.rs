@@ -1,7 +1,7 @@
 //! Downloads single packages of a newer Debian, and unpacks them into a directory instead of installing them.
 //!
-//! apt uses a separate configuration, lists and cache in a directory of this workspace. Files in /etc/apt and /var are not changed,
-//! and root is not needed. The mirror is that of this machine's own apt.
+//! apt uses a separate configuration, lists and cache in a directory of this workspace. The mirror is that of this machine's
+//! own apt. Root is needed only if the machine's own package lists must be downloaded first, to find the mirror.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ impl DebianSuite {
     }
 }
 
-/// The package lists of some suites, in a temporary directory that is removed on drop.
+/// The package lists of some suites, in a directory `debian` of this workspace that is removed on drop. A process must have
+/// only one at a time.
 pub struct Archive {
     dir: PathBuf,
     suites: String,
@@ -54,7 +55,7 @@ impl Archive {
         let sources = suites.iter().map(|suite| source(*suite)).collect::<Result<Vec<_>>>()?.concat();
         let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
         let archive = Self { dir: workspace::tools_dir()?.join("debian"), suites: names.join(", ") };
-        // Removes the files of an interrupted set-up. A lock ensures that no other set-up runs.
+        // Removes the files of an interrupted process. The set-up holds its lock here; the download of kernels holds no lock.
         fs::remove_dir_all(&archive.dir).ok();
         archive.configure(&sources).with_context(|| format!("failed to prepare {}", archive.dir.display()))?;
         let update = program::run(archive.apt("apt-get").args(["-q", "update"]));
@@ -71,7 +72,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The configuration of this archive. Other settings, such as proxies, come from the machine's configuration.
+    /// The apt configuration of this archive. Other settings, such as proxies, come from the machine's configuration.
     fn apt_conf(&self) -> String {
         let dir = self.dir.display();
         // The sandbox user is root, because apt's unprivileged user cannot enter every directory.
@@ -82,20 +83,20 @@ impl Archive {
         )
     }
 
-    /// A command of apt that uses this archive only.
+    /// A command of `apt-get` or `apt-cache` that uses this archive only.
     fn apt(&self, name: &str) -> Command {
         let mut apt = program::command(name);
         apt.env("APT_CONFIG", self.dir.join("apt.conf")).current_dir(&self.dir);
         apt
     }
 
-    /// The names of all packages that begin with `prefix`.
+    /// The names of all packages of the suites that begin with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = program::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads a package and unpacks it into `dir`: the newest version that begins with `series`.
+    /// Downloads a package in the newest version that begins with `series`, and unpacks it into `dir`.
     pub fn unpack(&self, package: &str, series: &str, dir: &Path) -> Result<()> {
         let table = program::output(self.apt("apt-cache").args(["madison", package]))?;
         let Some(version) = matching(&table, series) else {
@@ -129,7 +130,8 @@ fn source(suite: DebianSuite) -> Result<String> {
     Ok(format!("deb [target=Packages{signed_by}] {} {} main\n", mirror(suite.label())?, suite.name()))
 }
 
-/// The URL of the mirror from which this machine's apt gets the archive of this label.
+/// The URL of the mirror from which this machine's apt gets the archive of this label. Fails if apt has no source of this
+/// label.
 fn mirror(label: &str) -> Result<String> {
     if program::find("apt-get").is_none() || program::find("dpkg-deb").is_none() {
         bail!("apt-get or dpkg-deb is missing, and Debian's packages need both");
@@ -151,7 +153,8 @@ fn known_mirror(label: &str) -> Result<Option<String>> {
     Ok(targets.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned))
 }
 
-/// The first version that begins with `series` in the output of `apt-cache madison`, whose lines are `package | version | source`.
+/// The newest version that begins with `series` in the output of `apt-cache madison`, whose lines are
+/// `package | version | source` with the newest version first.
 fn matching<'a>(table: &'a str, series: &str) -> Option<&'a str> {
     let versions = table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
     versions.into_iter().find(|version| version.starts_with(series))

@@ -1,6 +1,7 @@
 //! Installs Go, which builds the real Kubernetes API server for the tests.
 //!
-//! `tests/control-plane/go.mod` requires a version of Go. Go 1.21 or newer downloads that version itself, unless GOTOOLCHAIN forbids it.
+//! `tests/control-plane/go.mod` requires a version of Go. Go 1.21 or newer downloads that version itself, unless GOTOOLCHAIN
+//! forbids the download.
 
 use std::env;
 use std::fs;
@@ -34,7 +35,7 @@ impl Step for Go {
 
     fn check(&self) -> Result<String> {
         program::find("go").context("not installed")?;
-        // Outside of any module, so that Go does not download the version that the module requires.
+        // The command runs outside of any module, so that Go does not download the version that the module requires.
         let found = program::output(program::command("go").args(["env", "GOVERSION"]).current_dir("/"))?;
         check_version(&found, &needed()?, env::var("GOTOOLCHAIN").ok().as_deref())
     }
@@ -49,8 +50,8 @@ impl Step for Go {
     }
 }
 
-/// Fails if this version of Go cannot build a module that requires `needed`. `toolchain` is the environment variable GOTOOLCHAIN; if
-/// it is not set, the tests set it to "auto".
+/// Fails if this version of Go cannot build a module that requires `needed`. `toolchain` is the environment variable
+/// GOTOOLCHAIN; if it is not set, the tests set it to "auto".
 fn check_version(found: &str, needed: &str, toolchain: Option<&str>) -> Result<String> {
     let found = found.trim().trim_start_matches("go");
     let version = program::version(found).with_context(|| format!("failed to parse Go's version {found:?}"))?;
@@ -68,7 +69,7 @@ fn check_version(found: &str, needed: &str, toolchain: Option<&str>) -> Result<S
     }
 }
 
-/// The version of Go that the control plane's module requires.
+/// The version of Go that the control plane's module requires, for example `1.26.0`.
 fn needed() -> Result<String> {
     let path = workspace::root().join("tests/control-plane/go.mod");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
@@ -76,7 +77,7 @@ fn needed() -> Result<String> {
     Ok(version.with_context(|| format!("failed to find the `go` line in {}", path.display()))?.trim().to_owned())
 }
 
-/// Whether apt's package of Go is new enough to download the required version.
+/// Whether apt has a package of Go that is new enough to download the required version.
 fn packaged_go_fits() -> Result<bool> {
     if program::find("apt-cache").is_none() {
         return Ok(false);
@@ -87,7 +88,8 @@ fn packaged_go_fits() -> Result<bool> {
     Ok(version.as_deref() >= Some(FIRST_WITH_DOWNLOAD.as_slice()))
 }
 
-/// Unpacks Debian's Go into a directory of this workspace, with a final rename. [`program::search_path`] contains its `bin`.
+/// Unpacks Debian's Go into the directory `go` of this workspace, with a final rename. [`program::search_path`] contains the
+/// directory's `bin`.
 fn from_debian(needed: &str) -> Result<()> {
     let series: String = needed.split('.').take(2).collect::<Vec<_>>().join(".");
     let directory = workspace::tools_dir()?.join("go");

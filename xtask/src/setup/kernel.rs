@@ -1,4 +1,5 @@
-//! Checks the requirements on the user and the running kernel. Only the bpffs can be set up here (a mount); the others are reported.
+//! Checks the requirements on the user and the running kernel. A missing bpffs is mounted; for the other requirements, the
+//! error has the instructions.
 
 use std::fs;
 use std::path::Path;
@@ -130,7 +131,7 @@ fn mounts() -> Result<String> {
     fs::read_to_string("/proc/self/mounts").context("failed to read /proc/self/mounts")
 }
 
-/// Mount points and their file system types.
+/// The mount points and file system types in the text of `/proc/self/mounts`.
 fn parse_mounts(mounts: &str) -> impl Iterator<Item = (&str, &str)> {
     mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);

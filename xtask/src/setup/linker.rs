@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{Purpose, Step};
 use crate::{program, workspace};
 
-/// The version of bpf-linker. Its default features use the LLVM version that [`super::toolchain`] requires.
+/// The required version of bpf-linker. Its default features use the LLVM version that [`super::toolchain`] requires.
 const VERSION: &str = "0.10.4";
 
 /// The step that installs bpf-linker.
@@ -34,7 +34,7 @@ impl Step for BpfLinker {
         Ok(found.to_owned())
     }
 
-    /// Installs it into cargo's bin directory, so that a plain `cargo build` finds it too.
+    /// Installs bpf-linker into cargo's bin directory, so that a plain `cargo build` finds it too.
     fn install(&self) -> Result<()> {
         program::run(workspace::cargo().args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"]))
     }

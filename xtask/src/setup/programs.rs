@@ -1,4 +1,4 @@
-//! Installs the system programs that the build, the demo and the tests call.
+//! Installs the system programs that the demo and the tests call.
 
 use std::fs;
 
@@ -88,13 +88,13 @@ impl Step for Programs {
 
 fn works(name: &str) -> bool {
     match name {
-        // In Ubuntu this may be a script that finds no bpftool for the running kernel, so run it.
+        // In Ubuntu `bpftool` may be a script that finds no program for the running kernel, so run it.
         BPFTOOL => program::output(program::command(BPFTOOL).arg("version")).is_ok(),
         _ => program::find(name).is_some(),
     }
 }
 
-/// The packages of bpftool. Debian has a package of that name. In Ubuntu before 25.04 it is part of each kernel's tools.
+/// The packages of bpftool. Debian has a package of that name. In Ubuntu before 25.04, bpftool is part of each kernel's tools.
 fn bpftool_packages() -> Result<Vec<String>> {
     if program::find("apt-cache").is_none() || apt::candidate(BPFTOOL)?.is_some() {
         return Ok(vec![BPFTOOL.into()]);

@@ -1,6 +1,6 @@
 //! Installs the standard library's sources into the toolchain, where cargo's `-Z build-std` finds them.
 //!
-//! They come from rustup or, if rustup fails, from Debian's package of the same Rust version.
+//! The sources come from rustup or, if rustup fails, from Debian's package of the same Rust minor version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,10 @@ use super::{Purpose, Step};
 use crate::program;
 use crate::screen::Screen;
 
-/// A file in the sources from Debian, with the version of rustc that they belong to.
+/// The name of a file that the set-up adds to sources from Debian. It has the version of rustc for which they were unpacked.
 ///
-/// rustup does not manage these sources, and keeps them when it updates the compiler. The file shows that they are outdated.
+/// rustup does not manage these sources, and keeps them when it updates the compiler. The file then shows that they are
+/// outdated.
 const MARKER: &str = "unpacked-by-portmap-setup";
 
 /// The step that installs the sources.
@@ -56,12 +57,12 @@ fn library(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust/library")
 }
 
-/// Temporary directory for unpacking, on the same file system as the library.
+/// Temporary directory for unpacking, on the same file system as the library, so that a rename works.
 fn partial(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust.partial")
 }
 
-/// The origin of the sources. Fails if they are incomplete or belong to another compiler.
+/// The origin of the sources, "rustup" or "Debian". Fails if they are incomplete or belong to another compiler than `release`.
 fn check_library(library: &Path, release: &str) -> Result<&'static str> {
     for file in ["core/src/lib.rs", "Cargo.lock"] {
         if !library.join(file).is_file() {
@@ -75,7 +76,7 @@ fn check_library(library: &Path, release: &str) -> Result<&'static str> {
     }
 }
 
-/// Removes the partial sources of an interrupted set-up, and Debian's sources for an earlier compiler.
+/// Removes the partial sources of an interrupted set-up, and sources from Debian, which [`MARKER`] identifies.
 fn clear(sysroot: &Path) -> Result<()> {
     let (library, partial) = (library(sysroot), partial(sysroot));
     fs::remove_dir_all(&partial).ok();
@@ -107,7 +108,7 @@ fn from_debian(release: &str, sysroot: &Path) -> Result<()> {
     result
 }
 
-/// Unpacks Debian's sources with the marker file, and moves them to `library` with a rename.
+/// Unpacks Debian's sources, adds [`MARKER`], and moves them to `library` with a rename.
 fn unpack(release: &str, partial: &Path, library: &Path) -> Result<()> {
     // For example "1.97.": the minor version must match the compiler, but the patch version may differ.
     let series: String = release.split_inclusive('.').take(2).collect();

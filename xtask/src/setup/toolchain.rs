@@ -16,9 +16,9 @@ use crate::program;
 const LLVM_MAJOR: u32 = 22;
 /// The toolchain of portmap's build script if [`VARIABLE`] is not set.
 pub const DEFAULT: &str = "nightly";
-/// The toolchain that is installed if the default has another LLVM.
+/// The toolchain that the set-up installs if the default is missing or has another LLVM.
 const PINNED: &str = "nightly-2026-05-20";
-/// Environment variable with the name of the toolchain for portmap's build script.
+/// Environment variable with the name of the rustup toolchain that portmap's build script uses.
 pub const VARIABLE: &str = "PORTMAP_BPF_TOOLCHAIN";
 
 /// An installed and suitable toolchain.
@@ -32,14 +32,15 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// The directory of the toolchain.
+    /// The directory of the toolchain, as rustc prints it.
     pub fn sysroot(&self) -> Result<PathBuf> {
         let path = program::output(&mut rustc(&self.name, &["--print", "sysroot"]))?;
         Ok(PathBuf::from(path.trim_end()))
     }
 }
 
-/// The toolchain for the BPF programs: that of the environment variable, or else the first suitable one.
+/// The toolchain for the BPF programs: that of [`VARIABLE`] or, if it is not set, the first suitable one of [`DEFAULT`] and
+/// [`PINNED`].
 pub fn chosen() -> Result<Toolchain> {
     let named = env::var(VARIABLE).ok().filter(|name| !name.is_empty());
     if let Some(name) = named {
@@ -48,7 +49,7 @@ pub fn chosen() -> Result<Toolchain> {
     suitable(DEFAULT).or_else(|reason| suitable(PINNED).map_err(|_| reason))
 }
 
-/// The toolchain of this name. Fails if it is not installed, is not a nightly, or has another LLVM.
+/// The toolchain of this name. Fails if it is not installed, is a stable or beta release, or has another LLVM.
 fn suitable(name: &str) -> Result<Toolchain> {
     let toolchain = installed(name)?;
     if !toolchain.release.ends_with("-nightly") && !toolchain.release.ends_with("-dev") {
@@ -82,7 +83,7 @@ fn rustc(toolchain: &str, args: &[&str]) -> Command {
     rustc
 }
 
-/// Reads `rustc -vV`: lines of `key: value`.
+/// Reads the output of `rustc -vV`, which has lines of `key: value`.
 fn parse(name: &str, text: &str) -> Option<Toolchain> {
     let value = |key| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
     Some(Toolchain { name: name.to_owned(), release: value("release: ")?, llvm: value("LLVM version: ")? })

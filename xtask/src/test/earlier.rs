@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 use crate::screen::Screen;
 use crate::{program, workspace};
 
-/// Environment variable with the paths of the agents for the suites, separated as in `PATH`.
+/// Environment variable with the paths of the earlier agents for the suites, separated as in `PATH`.
 pub const VARIABLE: &str = "PORTMAP_EARLIER_AGENTS";
 
-/// The commits of the agents: the maps of the first have another layout than the current maps, those of the second the same.
+/// The commits of the earlier agents. Their maps have the layouts `ABI_VERSION` 2 and 3.
 const COMMITS: [&str; 2] = ["f8d3acde50665e0ee35ab8035b563ac986116ac1", "63e5d2abe6b97633e3d8a961d23e85eda9c4d4dd"];
 
 /// Builds the missing agents, and returns the value of [`VARIABLE`]. Fails in a shallow clone, which lacks the history.

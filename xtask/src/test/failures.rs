@@ -7,12 +7,12 @@ const MAX_LINES: usize = 80;
 #[derive(Debug, Default)]
 pub struct Failures {
     lines: Vec<String>,
-    /// Whether the current line is in the section of failures.
+    /// Whether the next line is in the runner's section `failures:`.
     is_inside: bool,
 }
 
 impl Failures {
-    /// Adds a line of the runner's output. Keeps the lines between `failures:` and the result.
+    /// Reads a line of the runner's output. Keeps the line if it is between `failures:` and `test result:` and not empty.
     pub fn add_line(&mut self, line: &str) {
         let line = line.trim_end();
         match line {
@@ -23,7 +23,7 @@ impl Failures {
         }
     }
 
-    /// The first [`MAX_LINES`] lines, indented, each after a line break.
+    /// The first [`MAX_LINES`] lines, indented, each after a line break. The number of the others follows.
     pub fn text(&self) -> String {
         let first = self.lines.iter().take(MAX_LINES).map(|line| format!("\n    {line}"));
         let rest = self.lines.len().saturating_sub(MAX_LINES);

@@ -23,34 +23,36 @@ use super::tally::Tally;
 use crate::screen::Screen;
 use crate::setup::{Gap, Purpose};
 
-/// The name of these tests among the suites.
+/// The name that selects the tests on other kernels on the command line, like the name of a suite.
 pub const NAME: &str = "kernels";
 
 /// Number of virtual machines that run at the same time. Each has one or two processors.
 const PARALLEL: usize = 2;
 
-/// The kernels, and the suites to run on them.
+/// The kernels to boot, and the suites to run on them.
 pub struct Matrix {
     series: Vec<&'static Series>,
-    /// Suites and filters that replace those of each series.
+    /// The suites and filters of the command line, as arguments of portmap-guest; `None` runs the suites of each series.
     plans: Option<Vec<String>>,
     extent: Extent,
 }
 
 impl Matrix {
-    /// The selection of a general test run, which takes some minutes.
+    /// The kernels and suites of a general test run, which take some minutes.
     pub fn quick() -> Self {
         Self { series: Series::of(Extent::Quick), plans: None, extent: Extent::Quick }
     }
 
-    /// The kernels of these names, or all kernels. Runs the suites and tests of the filters, or all suites that need only a kernel.
+    /// The kernels of these names, or all kernels if there are none. Runs the suites and tests of the filters or, without
+    /// filters, the full list of suites of each series.
     pub fn chosen(names: &[String], filters: &[String]) -> Result<Self> {
         let chosen = names.iter().map(|name| Series::named(name)).collect::<Result<Vec<_>>>()?;
         let series = if chosen.is_empty() { Series::of(Extent::Full) } else { chosen };
         Ok(Self { series, plans: plans(filters), extent: Extent::Full })
     }
 
-    /// Runs the suites on all kernels, and adds failures to `remarks`. A quick run is skipped if kernels or qemu are missing.
+    /// Runs the suites on all kernels of the matrix, and adds failures to `remarks`. If kernels or qemu are missing, a quick
+    /// run is skipped, and a full run fails.
     pub fn run_or_skip(&self, gaps: &[Gap], remarks: &mut Vec<String>) -> Result<Tally> {
         let reason = match gaps.iter().find(|gap| gap.purpose == Purpose::Machines) {
             Some(gap) => gap.reason.clone(),

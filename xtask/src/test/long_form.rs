@@ -1,14 +1,16 @@
-//! Selects the suites of `cargo xtask test --peer NAME` and `--chaos`, which then run much longer than usual.
+//! Selects the suites of `cargo xtask test --peer NAME` and `cargo xtask test --chaos`, and makes them run longer than usual.
 
 use super::suite::Suite;
 
-/// A suite, and the environment variables that make it run longer. Variables that are set already have priority.
+/// The name of a suite, and the environment variables that make it run longer. A variable of the user's environment has
+/// priority.
 type LongForm = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// Enough Services and rounds to combine every kind of object with every kind of change.
+/// The comparison with another proxy, with enough Services and rounds to combine every kind of object with every kind of
+/// change.
 const PEER: [LongForm; 1] = [("peer", &[("PORTMAP_PEER_SERVICES", "120"), ("PORTMAP_PEER_ROUNDS", "200")])];
 
-/// Ten minutes of the agent's ends and starts, and one minute of changes.
+/// Ten minutes in which the agent ends and starts at random, and one minute of changed backends during connections.
 const CHAOS: [LongForm; 2] =
     [("chaos", &[("PORTMAP_CHAOS_SECONDS", "600")]), ("socket_stress", &[("PORTMAP_STRESS_SECONDS", "60")])];
 

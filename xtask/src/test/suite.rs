@@ -31,7 +31,7 @@ pub struct Suite {
     pub environment: Vec<(&'static str, OsString)>,
 }
 
-/// All suites, sorted by the number of their requirements.
+/// All suites, those with the fewest requirements first.
 pub fn all() -> Result<Vec<Suite>> {
     let mut suites = vec![plain("unit", &["--lib", "--bins"]), plain("doc", &["--doc"])];
     for member in OTHERS {
@@ -58,7 +58,7 @@ fn of_member(member: &str, default_needs: fn(&str) -> Vec<Purpose>) -> Result<Ve
     paths.iter().filter_map(|path| Some(of_file(path, &root_module(path)?, default_needs))).collect()
 }
 
-/// The file that cargo compiles for an entry of the directory `tests`.
+/// The file that cargo compiles for an entry of the directory `tests`; `None` if cargo ignores the entry.
 fn root_module(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.join("main.rs")).filter(|file| file.is_file());
@@ -73,7 +73,7 @@ fn of_file(path: &Path, file: &Path, default_needs: fn(&str) -> Vec<Purpose>) ->
     Ok(Suite { selection: vec!["--test".into(), name.clone()], name, needs, environment: Vec::new() })
 }
 
-/// The requirements that the module doc of a suite declares.
+/// The requirements in the line `//! Needs: ` of a suite's module doc; `None` without that line.
 fn declared_needs(text: &str) -> Option<Vec<Purpose>> {
     let docs = text.lines().take_while(|line| line.starts_with("//!"));
     let declared = docs.into_iter().find_map(|line| line.strip_prefix("//! Needs: "))?;

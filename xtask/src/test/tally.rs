@@ -24,8 +24,8 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 
-    /// The report of a skipped part of a test in this line (`portmap_harness::say::skipped`). The runner may have written the test's
-    /// name before it.
+    /// The text from `skipped: ` on; `None` for other lines. `portmap_harness::say::skipped` prints it for a test that skips a
+    /// part. The runner may have written the test's name before it.
     pub fn skip_of_line(line: &str) -> Option<&str> {
         line.find("skipped: ").map(|start| line[start..].trim_end())
     }

@@ -7,12 +7,12 @@ use anyhow::Result;
 use super::tally::Tally;
 use crate::screen::Screen;
 
-/// The names, times and counts of the suites that have run.
+/// The name, duration and counts of each suite that has run.
 #[derive(Default)]
 pub struct Times(Vec<(String, Duration, Tally)>);
 
 impl Times {
-    /// Runs a suite, and records its time.
+    /// Runs a suite, and records its time. Records nothing if `run` returns an error.
     pub fn of(&mut self, suite: &str, run: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
         let begin = Instant::now();
         let tally = run()?;

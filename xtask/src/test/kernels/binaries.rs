@@ -16,7 +16,7 @@ pub struct SuiteBinary {
     pub path: PathBuf,
 }
 
-/// Builds the suites of these names.
+/// Builds the suites of these names in release mode, and returns their programs.
 pub fn build(names: &[&str]) -> Result<Vec<SuiteBinary>> {
     let mut cargo = workspace::cargo();
     cargo.arg("test").args(workspace::SELECTION).args(["--no-run", "--color", "never"]);

@@ -11,7 +11,7 @@ use crate::screen::Screen;
 use crate::setup::debian::{Archive, DebianSuite};
 use crate::workspace;
 
-/// Age of a kernel after which a newer one is searched.
+/// Age of a downloaded kernel after which a newer version is searched.
 const FRESH: Duration = Duration::from_hours(7 * 24);
 
 /// Number of versions to try, because an archive's index may list packages that the archive no longer has.
@@ -28,12 +28,13 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// The directory of the kernels, the ramdisk and the logs.
+/// The directory of the downloaded kernels, of the ramdisk and of the virtual machines' logs.
 pub fn directory() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join("kernels"))
 }
 
-/// The kernels of these series, in the same order. Downloads kernels only if one is missing or older than [`FRESH`].
+/// The kernels of these series, in the same order. Downloads kernels that are missing or older than [`FRESH`]. If the download
+/// fails, kernels that were downloaded before are used.
 pub fn obtain(wanted: &[&Series]) -> Result<Vec<Kernel>> {
     let mut stale: Vec<&Series> = wanted.iter().copied().filter(|series| !is_fresh(series)).collect();
     stale.dedup_by_key(|series| series.version);
@@ -81,7 +82,7 @@ fn refresh(stale: &[&Series]) -> Result<()> {
     })
 }
 
-/// Unpacks the first kernel that the archive still has. The error is that of the first kernel.
+/// Unpacks the first kernel that the archive still has, of at most [`ATTEMPTS`]. If none works, the error is that of the first.
 fn unpack_first(archive: &Archive, kernels: &[PackagedKernel], directory: &Path) -> Result<()> {
     let mut failure = None;
     for kernel in kernels.iter().take(ATTEMPTS) {
@@ -93,7 +94,7 @@ fn unpack_first(archive: &Archive, kernels: &[PackagedKernel], directory: &Path)
     Err(failure.context("Debian has no package of this kernel")?)
 }
 
-/// Unpacks a kernel, and moves it to `directory` with a rename.
+/// Downloads and unpacks the packages of a kernel, and moves the kernel to `directory` with a rename.
 fn unpack(archive: &Archive, kernel: &PackagedKernel, directory: &Path) -> Result<()> {
     let partial = directory.with_extension("partial");
     fs::remove_dir_all(&partial).ok();
@@ -113,7 +114,7 @@ fn unpack(archive: &Archive, kernel: &PackagedKernel, directory: &Path) -> Resul
     fs::rename(&partial, directory).with_context(|| format!("failed to move the kernel to {}", directory.display()))
 }
 
-/// Moves the first of these paths that exists below `unpacked`.
+/// Moves the first of these paths that exists below `unpacked` to `to`. Fails if none exists.
 fn move_first(unpacked: &Path, paths: &[&str], to: &Path) -> Result<()> {
     let found = paths.iter().map(|path| unpacked.join(path)).find(|path| path.exists());
     let found = found.with_context(|| format!("the packages have no {}", paths.join(" and no ")))?;

@@ -18,7 +18,7 @@ use crate::{program, workspace};
 
 /// This workspace's programs that the suites start.
 const OWN: [&str; 2] = ["portmap", "portmap-pod"];
-/// This workspace's program for PID 1.
+/// This workspace's program that runs as PID 1 in the virtual machine.
 const GUEST: &str = "portmap-guest";
 
 /// Programs that the suites, the harness, portmap-guest and the kernel call.
@@ -76,7 +76,7 @@ impl RootDirectory {
         for file in FILES.map(Path::new).into_iter().filter(|file| file.exists()) {
             self.copy(file, file)?;
         }
-        // Some suites mount their own file over it.
+        // Some suites mount their own file over /etc/resolv.conf, so it must exist.
         self.write(Path::new("/etc/resolv.conf"), "")
     }
 
@@ -121,7 +121,7 @@ impl RootDirectory {
         symlink(to, &link).with_context(|| format!("failed to link {}", link.display()))
     }
 
-    /// Copies the files and directories in a directory for which `is_wanted` holds, recursively.
+    /// Copies a directory recursively. Leaves out files and directories for which `is_wanted` is false.
     fn copy_tree(&self, path: &Path, destination: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
         let entries = fs::read_dir(path).with_context(|| format!("failed to list {}", path.display()))?;
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_wanted(path)) {
@@ -154,7 +154,7 @@ impl RootDirectory {
         fs::write(&to, text).with_context(|| format!("failed to write {}", to.display()))
     }
 
-    /// The path on this machine for a path in the ramdisk.
+    /// The path on this machine for an absolute path in the ramdisk.
     fn inside(&self, path: &Path) -> PathBuf {
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }

@@ -13,9 +13,9 @@ use super::series::Series;
 use crate::program;
 use crate::screen::Screen;
 
-/// Time limit of a machine for all of its suites.
+/// Time limit of one boot of a machine, for all of its suites.
 const PATIENCE: Duration = Duration::from_mins(90);
-/// Number of times that a crashed machine is booted again. qemu's processor emulation has faults.
+/// Number of times that a crashed or hung machine is booted again, because qemu's processor emulation has faults.
 const REPEATS: u32 = 1;
 /// The factor by which the tests' time limits are extended in a virtual machine.
 const SLOWNESS: u32 = 10;
@@ -24,13 +24,13 @@ const STRESS_SECONDS: u32 = 20;
 /// The suite that needs parallel processors. It runs in a separate machine with two. The other suites get one processor, because
 /// more emulated processors than real ones would slow every suite down.
 const PARALLEL_SUITE: &str = "table_stress";
-/// Memory of a machine in MiB.
+/// Memory of a virtual machine in MiB.
 const MEMORY: &str = "1536";
 
 /// A virtual machine before its start.
 pub struct Machine {
     series: &'static Series,
-    /// Series and release, for people.
+    /// The name of the series and the kernel's release, for printed lines.
     title: String,
     processors: u32,
     kernel: PathBuf,
@@ -48,9 +48,9 @@ pub enum End {
     Failed,
     /// The machine ended without a report: a kernel panic, or a shutdown.
     Crashed,
-    /// The machine was killed after its time limit.
+    /// The machine reached its time limit, and was ended.
     Hung,
-    /// qemu failed.
+    /// Any other exit code or a signal: qemu failed.
     Broken,
 }
 
@@ -67,7 +67,8 @@ impl End {
 }
 
 impl Machine {
-    /// The machines for a kernel's suites. Each writes its output to a log file in the directory of the kernels.
+    /// The machines for a kernel's suites: one, or two if the suites include `table_stress`. Each writes its output to a log
+    /// file in the directory of the kernels.
     pub fn all(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Vec<Self>> {
         let (parallel, others): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| plan.starts_with(PARALLEL_SUITE));
         let groups = [(others, 1, String::new()), (parallel, 2, format!("-{PARALLEL_SUITE}"))];
@@ -87,7 +88,8 @@ impl Machine {
         groups.map(machine).collect()
     }
 
-    /// Boots the machine, waits for its end, and returns the report. A crashed machine is booted again.
+    /// Boots the machine, waits for its end, and returns the report. A crashed or hung machine is booted once more; the log of
+    /// the first boot is kept under another name.
     pub fn run(&self) -> Result<Report> {
         let start = Instant::now();
         let mut end = self.boot()?;
@@ -122,7 +124,8 @@ impl Machine {
         qemu
     }
 
-    /// The kernel command line. Unknown parameters with `=` become environment variables of PID 1, words after `--` its arguments.
+    /// The kernel command line. Unknown parameters with `=` become environment variables of PID 1. Words after `--` become its
+    /// arguments.
     fn kernel_command_line(&self) -> String {
         let Self { series, plans, .. } = self;
         format!(

@@ -1,4 +1,4 @@
-//! Counts the tests in the output of a virtual machine, and prints it.
+//! Counts the tests in the output of a virtual machine, and prints the output.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::test::tally::Tally;
 /// Number of lines at the end of a log that are shown if the machine did not run all suites.
 const TAIL: usize = 60;
 
-/// The last line of a machine's output, which `portmap_guest` prints.
+/// The line that portmap-guest prints after all suites have run, passed or failed.
 const CLOSING: &str = "portmap-guest: all suites have run";
 
-/// The result of a machine.
+/// The result of one virtual machine.
 pub struct Report {
     title: String,
     end: End,
     output: String,
     tally: Tally,
-    /// Whether all suites have run.
+    /// Whether the output has the results of all suites and [`CLOSING`], and portmap-guest reported the end.
     is_complete: bool,
     took: Duration,
 }
@@ -34,13 +34,14 @@ impl Report {
             tally += counted;
         }
         tally = tally.with_skips(output.lines().filter_map(Tally::skip_of_line).count());
-        // The counts must agree with the exit code: failures if and only if the machine did not pass. Otherwise add a failure.
+        // One failure is added if the output is incomplete, or if it contradicts the exit code: a failed test in a machine that
+        // passed, or no failed test in a machine that failed.
         let is_consistent = is_complete && (tally.failed == 0) == (end == End::Passed);
         tally.failed += usize::from(!is_consistent);
         Self { title, end, output, tally, is_complete, took }
     }
 
-    /// Prints the output of the machine, or the end of its log if it did not run all suites. Returns its counts.
+    /// Prints the output of the machine, or only its last lines if not all suites have run. Returns the counts of tests.
     pub fn show(&self) -> Tally {
         Screen::Stdout.title(&format!("\nkernel {}", self.title));
         let lines: Vec<&str> = self.output.lines().map(str::trim_end).collect();
@@ -52,7 +53,7 @@ impl Report {
         self.tally
     }
 
-    /// The line for the summary at the end of the test run, if a test failed.
+    /// The line for the summary at the end of the test run; `None` if the machine has no failure.
     pub fn remark(&self) -> Option<String> {
         let Self { title, end, tally, .. } = self;
         let reason = if self.is_complete { String::new() } else { format!(" did not run all of its suites: {end:?}") };

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 
 use crate::setup::debian::DebianSuite;
 
-/// A kernel series of the matrix.
+/// A kernel series of the matrix: versions of which the newest is tested, and the way to boot it.
 #[derive(Debug)]
 pub struct Series {
-    /// The name on the command line.
+    /// The name of the series on the command line.
     pub name: &'static str,
     /// The first numbers of the version; empty for the newest version of all.
     pub version: &'static [u32],
-    /// The Debian suite that has its packages.
+    /// The Debian suite that has the packages of the kernels.
     pub suite: DebianSuite,
     /// Additional parameters of the kernel command line.
     pub parameters: &'static str,
@@ -25,12 +25,12 @@ pub struct Series {
     full: &'static [&'static str],
 }
 
-/// The amount of tests.
+/// The number of kernels and tests in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// The tests whose result depends on the kernel, in a few minutes.
+    /// Some kernels, and the tests whose result depends most on the kernel; takes some minutes.
     Quick,
-    /// All suites that need only a kernel.
+    /// All kernels, and all suites that need only a kernel.
     Full,
 }
 
@@ -77,12 +77,12 @@ pub static ALL: [Series; 6] = [
 ];
 
 impl Series {
-    /// The series of a run of this extent.
+    /// All series for a full run, some series for a quick run.
     pub fn of(extent: Extent) -> Vec<&'static Self> {
         ALL.iter().filter(|series| extent == Extent::Full || series.is_quick).collect()
     }
 
-    /// The series of this name.
+    /// The series of this name. The error lists the known names.
     pub fn named(name: &str) -> Result<&'static Self> {
         let names = || ALL.iter().map(|series| series.name).collect::<Vec<_>>().join(", ");
         ALL.iter()
@@ -107,7 +107,7 @@ pub struct PackagedKernel {
     pub packages: Vec<String>,
 }
 
-/// From this version on, `linux-image-*` is empty: image and modules are in separate packages.
+/// From this version on, Debian's `linux-image-*` is empty: image and modules are in separate packages.
 const SPLIT: [u32; 2] = [6, 19];
 const FLAVOUR: &str = "-cloud-amd64";
 

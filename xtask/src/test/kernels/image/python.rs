@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use super::{RootDirectory, libraries};
 use crate::program;
 
-/// Parts of the library that no client imports. They make up most of its size.
+/// Directories of the standard library that no client imports. They make up most of its size. `config` also stands for
+/// `config-*`.
 const LEFT_OUT: [&str; 12] = [
     "__pycache__",
     "config",

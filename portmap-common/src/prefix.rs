@@ -30,8 +30,8 @@ layout!(PrefixEntry<V6>, 36);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Prefixes<A> {
-    /// The entries in force, as a range within one half. To replace them, the agent writes the other half, then stores this
-    /// word.
+    /// The entries that programs use now, as a range within one half. To replace them, the agent writes the other half, then
+    /// stores this word.
     pub active: Choice,
     /// Two halves of [`PREFIXES`] entries each. Only the entries of `active` are valid.
     pub prefixes: [PrefixEntry<A>; 2 * PREFIXES],

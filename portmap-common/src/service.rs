@@ -78,7 +78,7 @@ pub struct Service {
     pub id: u64,
     /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// An [`AddressKind`].
+    /// The frontend's [`AddressKind`], as a number.
     pub kind: u8,
     /// Bits: [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,
@@ -104,7 +104,7 @@ pub struct Description {
     pub id: u64,
     /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,
-    /// An [`AddressKind`].
+    /// The frontend's [`AddressKind`], as a number.
     pub kind: u8,
     /// Bits: [`HOST_ONLY`], [`SOURCE_RANGES`].
     pub flags: u8,

@@ -33,7 +33,7 @@ pub enum Owner {
 /// of all variants, and the verifier rejects a copy of unwritten memory.
 #[derive(Clone, Copy)]
 pub struct Found {
-    /// The kind of owner.
+    /// The kind of owner that the destination has.
     pub owner: Owner,
     /// The number of the service entry; 0 unless the owner is [`Owner::Service`].
     pub service: u32,

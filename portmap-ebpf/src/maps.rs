@@ -175,7 +175,7 @@ pub trait Tables: Address + IpFormatter + Argument {
     /// The element of ENDPOINTS under this number.
     fn endpoint(number: u64) -> Option<*const EndpointEntry<Self>>;
 
-    /// The range of the prefixes in force, and the array that contains it.
+    /// The range of the prefixes that are used now, and the array that contains it.
     fn prefixes() -> Option<(Choice, &'static [PrefixEntry<Self>])>;
 
     /// Whether a source range of the service port with this `id` contains the address.
@@ -318,7 +318,7 @@ pub fn count(add: impl FnOnce(&mut Totals)) {
     }
 }
 
-/// The range of the prefixes in force, read with one load.
+/// The range of the prefixes that are used now, read with one load.
 #[inline(always)]
 fn active(word: &Choice) -> Choice {
     // SAFETY: a choice is one aligned 8-byte word, and this one is in a map.

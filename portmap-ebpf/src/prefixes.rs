@@ -7,8 +7,7 @@ use portmap_common::{Choice, PREFIXES};
 
 use crate::maps::Tables;
 
-/// The flags of the first prefix in force that contains the address; `None` if no prefix does, as for almost all
-/// destinations.
+/// The flags of the first active prefix that contains the address; `None` if no prefix does, as for almost all destinations.
 #[inline(always)]
 pub fn flags_of<A: Tables>(address: A) -> Option<u32> {
     let (active, prefixes) = A::prefixes()?;

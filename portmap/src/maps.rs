@@ -38,7 +38,7 @@ pub const LAST_NUMBER: u64 = u64::MAX / 2;
 pub struct Slot {
     /// The backend's address and port.
     pub endpoint: Endpoint,
-    /// The number of this incarnation of the endpoint. An endpoint that returns gets another number.
+    /// The endpoint's number. An endpoint that is removed and returns gets another number.
     pub number: u64,
 }
 
@@ -69,7 +69,7 @@ pub enum ForeignKey {
 /// An address range of PREFIXES. Programs look up a destination in it that is no frontend once more, as a whole ClusterIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
-    /// The address range.
+    /// The address range, as in `10.96.0.0/16`.
     pub range: IpNet,
     /// Whether programs drop calls to addresses of the range that belong to no Service. True only for a `ServiceCIDR`, and
     /// only while every Service is in the tables.

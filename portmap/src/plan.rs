@@ -47,10 +47,10 @@ pub use step::Step;
 /// map may affect all of them.
 const RETRIED: usize = 256;
 
-/// Writes, in the order they must be made.
+/// The writes of one plan, and the entries that are left out because a map is full.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The writes, in their order.
+    /// The writes, in the order in which they must be made.
     pub steps: Vec<Step>,
     /// Frontends without room, of this plan and of earlier plans, with the reason. A frontend keeps its previous entry, and is
     /// retried when room becomes free.
@@ -68,7 +68,8 @@ pub struct Planner {
     left_out: BTreeMap<Frontend, Full>,
     items: Items,
     prefixes: Prefixes,
-    /// Ids of service ports that this plan changed: their unused secondary entries are removed at its end.
+    /// Ids of service ports that this plan changed: their unused secondary entries (endpoints, members, source ranges) are
+    /// removed at its end.
     changed_ports: HashSet<u64>,
     /// Frontends read from the maps whose entry is invalid. The next plan removes them, and the contents of the three fields
     /// below.

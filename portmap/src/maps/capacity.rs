@@ -63,7 +63,7 @@ impl Default for Capacity {
 pub struct Fullness {
     /// The map's name.
     pub name: &'static str,
-    /// Entries in use.
+    /// Number of entries in use.
     pub used: u32,
     /// Entries that the map has room for.
     pub capacity: u32,

@@ -1,4 +1,5 @@
-//! One service port in the maps: the sets of backends that its frontends share, and its secondary entries.
+//! One service port in the maps: the sets of backends that its frontends share, and its entries in ENDPOINTS, MEMBERS and
+//! SOURCE_RANGES.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +35,7 @@ pub struct PortKey {
 #[derive(Debug)]
 pub struct PlannedPort {
     pub key: PortKey,
-    /// The frontends by [`Member::external`]. The frontends of a group have the same inside choice.
+    /// The frontends by [`Member::external`]. The frontends of a group have the same backends for clients on the node.
     groups: [Group; 2],
     /// The sets of backends that service entries of the port use; nearly always one set.
     pub sets: SmallVec<[Set; 1]>,
@@ -42,7 +43,7 @@ pub struct PlannedPort {
     secondary: Option<Box<Secondary>>,
 }
 
-/// The secondary entries of a port with UDP, session affinity or source ranges.
+/// The contents of ENDPOINTS and SOURCE_RANGES for a port with UDP, session affinity or source ranges.
 #[derive(Debug, Default)]
 struct Secondary {
     /// The port's entries of ENDPOINTS: endpoint by number.
@@ -51,7 +52,7 @@ struct Secondary {
     source_ranges: Option<Arc<[IpNet]>>,
 }
 
-/// Frontends of a service port whose inside choice is the same.
+/// Frontends of a service port that have the same backends for clients on the node.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     frontends: u32,
@@ -99,7 +100,7 @@ impl PlannedPort {
         }
     }
 
-    /// Inserts the endpoints of a frontend's inside choice into MEMBERS, unless another frontend of its group has done so.
+    /// Inserts a frontend's backends for clients on the node into MEMBERS, unless another frontend of its group has done so.
     /// If MEMBERS is full, the remaining endpoints are left out: their clients have no session affinity.
     pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
         let Service { id, kind, inside, .. } = *service;
@@ -133,7 +134,7 @@ impl PlannedPort {
         items.retain(items::members_of(id), is_wanted, steps);
     }
 
-    /// Sets the serving endpoints and source ranges of an entry.
+    /// Takes over the serving endpoints and the source ranges of the port's latest entry.
     pub fn set_secondary(&mut self, entry: &Entry) {
         let Entry { serving, source_ranges, .. } = entry;
         if self.secondary.is_some() || serving.is_some() || source_ranges.is_some() {

@@ -237,7 +237,7 @@ impl Ports {
         choice
     }
 
-    /// Inserts the endpoints of a service's inside choice into MEMBERS, if the service has session affinity.
+    /// Inserts a service entry's backends for clients on the node into MEMBERS, if the entry has session affinity.
     pub fn set_members(&mut self, service: &portmap_common::Service, items: &mut Items, steps: &mut Vec<Step>) {
         if service.affinity_timeout > 0
             && let Some(port) = self.by_id.get_mut(&service.id)

@@ -1,4 +1,4 @@
-//! Start, stop, restart and cleanup of an agent, and its status at each stage.
+//! Start, stop, restart and cleanup of an agent, with its status before and after them.
 
 use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -25,7 +25,7 @@ fn expect_at_service(client: &Pod, error: &str) -> Result<()> {
     Ok(())
 }
 
-/// The failing checks of `portmap status`. Fails unless they agree with the exit code.
+/// The failing checks of `portmap status`, as `name: text`. Fails unless `code` is the exit code, and agrees with `healthy`.
 fn failing_checks(site: &Site, code: i32) -> Result<Vec<String>> {
     let json = site.ask(&["status", "-o", "json"])?.expect(code)?.stdout;
     let health: Value = serde_json::from_str(&json)?;
@@ -99,11 +99,11 @@ fn cleanup_refuses_while_an_agent_runs() -> Result<()> {
     assert!(outcome.stdout.contains("connect4") && outcome.stdout.contains("FRONTENDS_V4"), "{outcome:#?}");
     assert!(!site.world.bpffs().exists() && outcome.stderr.is_empty(), "{outcome:#?}");
     expect_at_service(&client, LEFT_ALONE)?;
-    // A second cleanup succeeds.
+    // A second cleanup finds nothing, and succeeds.
     site.ask(&["cleanup"])?.expect(0).map(drop)
 }
 
-/// An agent without pins and links must end, because it cannot serve clients any more.
+/// `cleanup --force` removes pins and links of a running agent. The agent must end, because it cannot serve clients any more.
 #[test]
 fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
     let site = site("force")?;
@@ -114,7 +114,7 @@ fn a_forced_cleanup_detaches_at_once_and_ends_the_agent() -> Result<()> {
     assert!(!site.world.bpffs().exists());
     expect_at_service(&client, LEFT_ALONE)?;
     site.ask(&["status"])?.expect_error(&["nothing is pinned"])?;
-    // The agent notices it at the next change at the latest.
+    // The agent notices the cleanup at the next change at the latest.
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     let (status, log) = agent.await_end()?;
     assert!(!status.success(), "{status}: {log}");

@@ -10,7 +10,7 @@ use portmap_harness::world::Group;
 use crate::harness::{as_nobody, binary, finish, in_time, portmap, public_copy};
 use crate::site::{Site, service};
 
-/// A failed start leaves no attached program and no pin.
+/// Expects no attached program and no pin, after a failed start.
 fn nothing_is_left(site: &Site) -> Result<()> {
     site.ask(&["status"])?.expect_error(&["nothing is pinned", &site.world.bpffs().to_string_lossy(), "portmap run"])?;
     let shown = finish(Command::new("bpftool").args(["cgroup", "show"]).arg(site.world.cgroup(Group::Clients)))?.expect(0)?;
@@ -78,8 +78,8 @@ fn a_cgroup_must_be_of_version_2() -> Result<()> {
     nothing_is_left(&site)
 }
 
-/// Runs in a mount namespace of its own, and only if that has no cgroup v2. Otherwise the agent would attach to the machine's
-/// cgroup.
+/// The command runs in a mount namespace without any cgroup v2. With one, the agent would attach to the machine's cgroup: the
+/// shell checks that none is left.
 #[test]
 fn without_cgroup_v2_the_remedy_is_named() -> Result<()> {
     const UNMOUNT: &str = r#"while dir=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts) && [ -n "$dir" ]; do
@@ -90,7 +90,7 @@ fn without_cgroup_v2_the_remedy_is_named() -> Result<()> {
     let site = Site::new("no-cgroup")?;
     let mut command = site.world.command("unshare");
     command.args(["--mount", "sh", "-c", UNMOUNT, "sh"]).arg("timeout").args(["--signal=KILL", "30"]).arg(binary()?);
-    // The agent could not pin anything here either.
+    // The agent could not pin anything either, because `--bpffs` is not on a BPF file system.
     command.arg("run").arg("--manifests").arg(site.manifests()).arg("--bpffs").arg(site.world.directory());
     finish(&mut command)?.expect_error(&["no cgroup v2", "mount -t cgroup2", "--cgroup"])?;
     nothing_is_left(&site)
@@ -126,7 +126,7 @@ fn without_privileges_root_is_named() -> Result<()> {
     Ok(())
 }
 
-/// The capabilities are those of a container that is not privileged.
+/// The agent runs as root without CAP_BPF and CAP_SYS_ADMIN.
 #[test]
 fn missing_capabilities_are_named() -> Result<()> {
     let site = Site::new("no-caps")?;

@@ -14,23 +14,24 @@ use portmap_harness::world::Group;
 use crate::harness::{PATIENCE, binary, finish, in_time};
 use crate::site::{Agent, Site, service};
 
-/// Number of attached programs.
+/// Number of programs that the agent attaches to a cgroup.
 const ALL: usize = 8;
 
-/// Error of a connection to a Service without endpoints, and error of a connection that is not translated.
+/// Error of a connection to a Service without endpoints, in a cgroup with attached programs. [`LEFT_ALONE`] is the error in
+/// other cgroups.
 const SERVED: &str = "Connection refused";
 const LEFT_ALONE: &str = "Network is unreachable";
 
-/// Makes the shell's cgroup the root of a private cgroup namespace, and mounts it at `$1`. No other cgroup v2 hierarchy stays
-/// mounted, so that an agent cannot attach to the machine's.
+/// Mounts the root of the shell's cgroup namespace at `$1`. First unmounts all other cgroup v2 hierarchies, so that an agent
+/// cannot attach to the machine's.
 const CONTAINER: &str = r#"while dir=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/self/mounts) && [ -n "$dir" ]; do
         umount --lazy "$dir" || exit 99
     done
     mount -t cgroup2 none "$1" && [ "$(stat -c %i "$1")" != 1 ] || exit 99
     shift; exec "$@""#;
 
-/// A shell in a container with the defaults of container runtimes, in the cgroup of the world's clients. The caller appends a
-/// program and its arguments.
+/// A command in a private mount and cgroup namespace, as container runtimes make them. The root of the cgroup namespace is the
+/// cgroup of the world's clients. The caller appends a program and its arguments.
 fn container(site: &Site, mounted: &Path) -> Result<Command> {
     fs::create_dir_all(mounted)?;
     let mut command = site.world.command_in(Group::Clients, "unshare");
@@ -38,7 +39,7 @@ fn container(site: &Site, mounted: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Adds the arguments of an agent, without `--cgroup`.
+/// Adds the arguments of `portmap run`, without `--cgroup`.
 fn run(site: &Site, command: &mut Command) {
     command.args(["run", "--max-services", "64", "--max-backends", "64", "--manifests"]).arg(site.manifests());
     command.arg("--bpffs").arg(site.world.bpffs());
@@ -54,7 +55,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-/// An agent in a container. The agent is expected to end by itself.
+/// A command for an agent in a container, run by `timeout`. The agent ends by itself, or is killed after the time limit.
 fn agent_in_time(site: &Site, mounted: &Path) -> Result<Command> {
     let mut command = container(site, mounted)?;
     command.arg("timeout");
@@ -81,7 +82,8 @@ fn a_containers_private_cgroup_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// The namespace has the node's systemd and kubelet, as with kind, or `--cgroup` names the cgroup.
+/// A private cgroup namespace is accepted if `--cgroup` names its root, or if it contains the cgroup of a kubelet, as with
+/// kind.
 #[test]
 fn a_node_in_a_container_is_served() -> Result<()> {
     let site = Site::new("node-in-container")?;
@@ -109,7 +111,8 @@ fn a_node_in_a_container_is_served() -> Result<()> {
     finish(&mut command)?.expect_error(&["exclude", "not the root of the node's cgroups"])
 }
 
-/// The node's hierarchy is mounted beside the container's own. The agent fails before it attaches, because it cannot pin.
+/// The node's cgroups are mounted beside the container's private ones, and are accepted. Then the agent fails, because it
+/// cannot pin here.
 #[test]
 fn the_nodes_cgroups_are_found_beside_a_containers_own() -> Result<()> {
     const BESIDE: &str = r#"mount -t cgroup2 none "$1" && [ "$(stat -c %i "$1")" != 1 ] || exit 99
@@ -127,7 +130,7 @@ fn the_nodes_cgroups_are_found_beside_a_containers_own() -> Result<()> {
     finish(&mut command)?.expect_error(&["not on a BPF file system"])
 }
 
-/// Whether all programs are attached. Listing links may fail while links appear and disappear.
+/// Whether all programs are attached. False if the links cannot be listed, as while links appear and disappear.
 fn is_attached(cgroup: &Path) -> bool {
     Link::to(cgroup).is_ok_and(|links| links.len() == ALL)
 }
@@ -160,7 +163,7 @@ fn a_recreated_cgroup_is_attached_again() -> Result<()> {
         assert_eq!(Link::to(&cgroup)?.len(), ALL);
         site.ask(&["status"])?.expect(0)?;
     }
-    // The cgroup is created again at once, so that the agent does not see it missing.
+    // The cgroup is created again at once, so that the agent probably does not see it missing.
     eventually("the cgroup is removed", || Ok(fs::remove_dir(&cgroup).is_ok()))?;
     fs::create_dir(&cgroup)?;
     eventually("the programs are attached again", || Ok(is_attached(&cgroup)))?;

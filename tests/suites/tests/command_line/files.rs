@@ -21,7 +21,7 @@ fn text((address, name): (&str, &str)) -> String {
     service(name, address)
 }
 
-/// An agent with the Service `web` in one file.
+/// Starts an agent with the Service `web` in one file. Returns when the tables have the Service.
 fn start(name: &str) -> Result<(Site, Agent)> {
     let site = Site::new(name)?;
     site.write("web.yaml", &text(WEB))?;
@@ -30,7 +30,7 @@ fn start(name: &str) -> Result<(Site, Agent)> {
     Ok((site, agent))
 }
 
-/// Replaces a manifest atomically, by a rename.
+/// Replaces or creates a manifest atomically, by a rename.
 fn exchange(site: &Site, file: &str, text: &str) -> Result<()> {
     let next = site.manifests().join(".next");
     fs::write(&next, text)?;
@@ -87,7 +87,7 @@ fn a_single_file_is_followed_through_replacements() -> Result<()> {
     site.await_services(&[WEB])
 }
 
-/// A deployment unpacks a new directory and renames it to the old name.
+/// Some deployments unpack a new directory, and rename it to the name of the old one.
 #[test]
 fn a_replaced_directory_is_followed() -> Result<()> {
     let (site, _agent) = start("replaced")?;

@@ -1,4 +1,4 @@
-//! Runs the command and returns its exit code and output.
+//! Runs the command `portmap`, and returns its exit code and output.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// The time limit of each command.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Environment variables that change the output of the command.
+/// Environment variables that change the behaviour or the output of the command.
 const VARIABLES: [&str; 5] = ["NODE_NAME", "NO_COLOR", "RUST_LOG", "KUBECONFIG", "TERM"];
 
 /// The path of the command under test.
@@ -27,7 +27,7 @@ pub fn portmap(arguments: &[&str]) -> Result<Outcome> {
     finish(in_time(Command::new("timeout"))?.args(arguments))
 }
 
-/// Adds the time limit and the command to a `timeout` command line.
+/// Completes a command that ends in `timeout`: adds the time limit and the path of portmap.
 pub fn in_time(mut timeout: Command) -> Result<Command> {
     timeout.args(["--signal=KILL", &PATIENCE.as_secs().to_string()]).arg(binary()?);
     Ok(timeout)
@@ -74,7 +74,8 @@ impl Outcome {
         Ok(self)
     }
 
-    /// Fails unless the exit code is 3 and standard error has one line, the error, which contains all parts.
+    /// Fails unless the exit code is 3 and standard error has one line, the error, which contains all parts. Ignores lines of
+    /// level INFO. Fails if there is any standard output.
     pub fn expect_error(self, parts: &[&str]) -> Result<()> {
         let outcome = self.expect(3)?;
         let errors: Vec<&str> = outcome.stderr.lines().filter(|line| !line.contains(" INFO ")).collect();
@@ -95,7 +96,7 @@ pub fn public_copy() -> Result<(TempDir, PathBuf)> {
     Ok((directory, copy))
 }
 
-/// A `setpriv` that runs the command as a user without privileges.
+/// Completes a `setpriv` command, so that it runs `portmap` as a user without privileges.
 pub fn as_nobody(mut setpriv: Command, portmap: &PathBuf) -> Command {
     setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(portmap);
     setpriv

@@ -14,10 +14,10 @@ use crate::harness::{self, Outcome};
 const PORTS: u32 = 5_000;
 const ENDPOINTS: u32 = 100_000;
 
-/// Endpoints of a slice. The API server's controller has the same limit.
+/// Number of endpoints in a slice. The API server accepts at most this number.
 const SLICE: u32 = 1000;
 
-/// Ten times the size of the objects' text, and a margin.
+/// Limit of the address space of `portmap resolve`: 512 MiB. The largest input has about 3 MB of text.
 const MEMORY: &str = "--as=536870912";
 
 fn service(name: &str, address: &str, ports: &[Value]) -> Value {
@@ -50,7 +50,7 @@ fn many_endpoints() -> Vec<Value> {
     [service("many-endpoints", "10.96.0.11", &[json!({"port": 80})])].into_iter().chain(slices).collect()
 }
 
-/// A small Service with one endpoint.
+/// A small Service with one endpoint, at the address `target`.
 fn web(target: &str) -> Vec<Value> {
     let port = [json!({"name": "", "port": 8080})];
     vec![service("web", "10.96.0.12", &[json!({"port": 80})]), slice("web", 0, &port, [target.to_owned()].into_iter())]

@@ -1,6 +1,7 @@
 //! The command line: exit codes and texts, with and without privileges, and agents that read files.
 //!
-//! Agents run in worlds of their own. They attach to the world's cgroup and never to the machine's.
+//! Each agent runs in the network namespace of its own node (`World`). It attaches to the world's cgroup, never to the
+//! machine's.
 //!
 //! Needs: kernel.
 

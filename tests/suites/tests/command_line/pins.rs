@@ -1,4 +1,4 @@
-//! Directories of pins: those of other programs, and those that other users can change.
+//! Directories of pins that contain pins of other programs, or that other users can change.
 //!
 //! This file has the helpers. The submodules test pins of other programs and the permissions of directories.
 
@@ -64,7 +64,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// All paths below a directory. A symbolic link is listed by its target.
+/// All paths below a directory, sorted. For a symbolic link, the list has its target instead of its path.
 fn everything(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("failed to list {}", directory.display()))? {
@@ -79,7 +79,7 @@ fn everything(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Name of the directory with the notes on sockets.
+/// Name of the directory with the pinned maps that hold the programs' notes on sockets.
 fn notes() -> String {
     format!("sockets-{SOCKETS_VERSION}")
 }
@@ -88,14 +88,14 @@ fn cleanup(directory: &Path) -> Result<Outcome> {
     portmap(&["cleanup", "--bpffs", &text(directory)])
 }
 
-/// Runs `portmap run` of a site with this directory of pins. The agent is expected to end by itself.
+/// Runs `portmap run` on the manifests of a site with this directory of pins. The agent ends by itself, or is killed.
 fn run(site: &Site, bpffs: &Path) -> Result<Outcome> {
     let mut command = in_time(site.world.command("timeout"))?;
     command.arg("run").arg("--manifests").arg(site.manifests()).arg("--bpffs").arg(bpffs);
     finish(command.arg("--cgroup").arg(site.world.cgroup(Group::Clients)))
 }
 
-/// Expects that each subcommand refuses the directory with all parts in its error, and changes nothing in `whole`.
+/// Expects that each subcommand refuses the directory, with all parts in its error. The tree `whole` must stay unchanged.
 fn expect_refusal(site: &Site, bpffs: &Path, whole: &Path, parts: &[&str]) -> Result<()> {
     let before = everything(whole)?;
     run(site, bpffs)?.expect_error(parts)?;
@@ -135,7 +135,8 @@ fn cleanup_touches_nothing_in_an_ordinary_directory() -> Result<()> {
     Ok(())
 }
 
-/// An agent that waits for the lock of a removed directory would not exclude a third agent.
+/// The first agent removes the directory at its end. The waiting agent must then lock the new directory, so that it excludes a
+/// third agent.
 #[test]
 fn a_waiting_agent_locks_the_directory_in_use() -> Result<()> {
     let site = Site::new("lock")?;

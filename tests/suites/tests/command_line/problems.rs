@@ -1,4 +1,4 @@
-//! Problems that do not end the agent: it reports them, serves the rest, and `status` shows them.
+//! Problems that do not end the agent: the agent reports them and serves the remaining objects, and `status` shows them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::site::{Agent, Site, service};
 
-/// No server listens on port 1 of the node.
+/// A kubeconfig for port 1 of the node, where no server listens.
 const NOBODY: &str = "
 apiVersion: v1
 kind: Config
@@ -57,7 +57,7 @@ fn services_that_do_not_fit_are_left_out() -> Result<()> {
     site.ask(&["status"])?.expect(0).map(drop)
 }
 
-/// A Service with an invalid address, and a Service whose ClusterIP an older one has.
+/// One Service has an invalid address, and another has the ClusterIP of an older Service.
 #[test]
 fn invalid_objects_are_named_once_and_others_are_served() -> Result<()> {
     let site = Site::new("bad-objects")?;
@@ -71,7 +71,7 @@ fn invalid_objects_are_named_once_and_others_are_served() -> Result<()> {
     site.await_services(&[("10.96.0.10", "early")])?;
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     site.await_services(&[("10.96.0.10", "early"), ("10.96.0.53", "dns")])?;
-    // The next Service by age gets the frontend.
+    // The other Service with this ClusterIP gets the frontend.
     fs::remove_file(site.manifests().join("early.yaml"))?;
     site.await_services(&[("10.96.0.10", "late"), ("10.96.0.53", "dns")])?;
     let (_, log) = agent.stop(Signal::SIGTERM)?;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 use crate::site::service;
 
-/// Rows of different widths. One row has more backends than a table shows.
+/// The rows of this case have different widths. One row has more backends than the table output shows.
 const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/order-of-rows/input.yaml");
 
 fn resolve(arguments: &[&str], paths: &[&Path]) -> Result<Command> {
@@ -41,7 +41,7 @@ fn directory(files: Files) -> Result<(TempDir, PathBuf)> {
     Ok((directory, path))
 }
 
-/// The only warning, without its label.
+/// The only line of standard error, without `warning: `. Fails if there are more lines, or none.
 fn warning(outcome: &Outcome) -> Result<&str> {
     let mut warnings = outcome.stderr.lines();
     let warning = warnings.next().and_then(|line| line.strip_prefix("warning: "));

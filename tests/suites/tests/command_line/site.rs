@@ -1,4 +1,4 @@
-//! An agent in a world of its own, on a directory of manifests.
+//! An agent in a world (network namespaces and cgroups of one test), which reads a directory of manifests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +46,7 @@ impl Site {
         self.world.directory().join("manifests")
     }
 
-    /// Writes a manifest in place.
+    /// Creates a manifest, or overwrites it in place.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         Ok(fs::write(self.manifests().join(file), text)?)
     }
@@ -56,7 +56,7 @@ impl Site {
         Ok(self.complete(self.world.command(harness::binary()?), arguments))
     }
 
-    /// Runs `portmap run`, which is expected to end by itself.
+    /// Runs `portmap run`. The agent ends by itself, or is killed after the time limit.
     pub fn run_in_time(&self, arguments: &[&str]) -> Result<Outcome> {
         harness::finish(&mut self.complete(harness::in_time(self.world.command("timeout"))?, arguments))
     }
@@ -89,7 +89,7 @@ impl Site {
         harness::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))
     }
 
-    /// The Services in the kernel's tables, by frontend.
+    /// The Services in the kernel's tables: from the frontend, such as `10.96.0.10:80/TCP`, to `namespace/name`.
     pub fn services(&self) -> Result<BTreeMap<String, String>> {
         let outcome = self.ask(&["services", "-o", "json"])?.expect(0)?;
         let rows: Vec<BTreeMap<String, Value>> = serde_json::from_str(&outcome.stdout)?;
@@ -134,7 +134,7 @@ impl Agent {
         self.child.id()
     }
 
-    /// Waits for the next line of the log that contains this text.
+    /// Waits for a line of the log that contains this text, among the lines not read before. Returns the line.
     pub fn await_log(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -174,7 +174,7 @@ impl Drop for Agent {
     }
 }
 
-/// Replaces a file, directory or symbolic link atomically, by a rename.
+/// Renames `new` to `old`. A file or symbolic link `old` is replaced atomically. A directory `old` must be empty or missing.
 pub fn replace(new: &Path, old: &Path) -> Result<()> {
     fs::rename(new, old).with_context(|| format!("failed to rename {} to {}", new.display(), old.display()))
 }

@@ -82,7 +82,7 @@ fn wrong_usage_ends_with_2() -> Result<()> {
     Ok(())
 }
 
-/// The line of a user's ~/.bashrc: `source <(portmap completions bash)`.
+/// Loads the completions as in a user's ~/.bashrc, and completes `portmap stat`. `$0` is the path of portmap.
 const COMPLETE: &str = r#"source <("$0" completions bash) && complete -p portmap && COMP_WORDS=(portmap stat) COMP_CWORD=1 &&
     _portmap portmap stat portmap && echo "${COMPREPLY[@]}""#;
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::{DNS, WEB, start_on, text};
 use crate::site::{Site, replace};
 
-/// Changes the target of a symbolic link atomically.
+/// Changes the target of a symbolic link atomically, by a rename.
 fn relink(target: &str, link: &Path) -> Result<()> {
     let next = link.with_file_name(".next");
     symlink(target, &next)?;
@@ -82,7 +82,7 @@ fn links_in_a_directory_are_followed_to_their_files() -> Result<()> {
     site.await_services(&[WEB])
 }
 
-/// Deployments keep each release in a directory, and a link to the current one.
+/// Some deployments keep each release in its own directory, and a symbolic link to the current one.
 #[test]
 fn a_link_in_the_path_is_followed() -> Result<()> {
     let site = Site::new("releases")?;
@@ -101,7 +101,7 @@ fn a_link_in_the_path_is_followed() -> Result<()> {
     site.await_services(&[WEB, DNS])?;
     relink("3", &releases.join("current"))?;
     site.await_services(&[("10.96.0.11", "web")])?;
-    // The agent ignores the directory of the previous release.
+    // The agent ignores changes in the directory of the previous release.
     fs::write(releases.join("2/deep/manifests/web.yaml"), text(("10.96.0.12", "web")))?;
     fs::write(releases.join("3/deep/manifests/dns.yaml"), text(DNS))?;
     site.await_services(&[("10.96.0.11", "web"), DNS])

@@ -22,7 +22,7 @@ fn an_empty_file_waits_for_its_writer() -> Result<()> {
     site.await_services(&[("10.96.0.11", "web"), DNS])
 }
 
-/// Writes `text` in pieces. After each piece the tables must be unchanged.
+/// Writes `text` in pieces of 16 bytes. Before the last piece, the tables must still have the Services `expected`.
 fn write_slowly(site: &Site, text: &str, expected: &[(&str, &str)], mut write: impl FnMut(&str) -> Result<()>) -> Result<()> {
     let mut rest = text;
     while !rest.is_empty() {
@@ -63,7 +63,7 @@ fn a_slow_writer_removes_no_service() -> Result<()> {
     site.await_services(&[DNS])
 }
 
-/// Number of voluntary context switches of the agent's threads.
+/// Number of times that the agent's threads waited, by their voluntary context switches.
 fn wakes(agent: &Agent) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{}/task", agent.pid()))? {

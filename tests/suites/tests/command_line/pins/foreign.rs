@@ -62,17 +62,17 @@ fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
     }
     assert_eq!(outcome.stderr.lines().count(), 14, "{outcome:#?}");
     assert!(elsewhere.path("STATE").exists() && root.join("tc/STATE").exists() && root.join("03/STATE").exists());
-    // All pins of portmap are removed.
+    // Only the five foreign pins are left in the directory of the agent's maps.
     assert_eq!(fs::read_dir(&set)?.count(), 5);
     assert!(Link::to(&site.world.cgroup(Group::Clients))?.is_empty(), "programs are attached");
-    // The second cleanup finds no pin of portmap.
+    // The second cleanup finds no pin of portmap, and changes nothing.
     let before = everything(&root)?;
     cleanup(&root)?.expect_error(&[&text(&root), "nothing was removed", &text(&root.join("tc"))])?;
     assert_eq!(everything(&root)?, before);
     Ok(())
 }
 
-/// A take-over removes the old set, and `--cleanup-on-exit` removes the current one. Both keep foreign pins.
+/// The next agent removes the maps of the previous one, and `--cleanup-on-exit` removes its own. Both keep foreign pins.
 #[test]
 fn an_agent_keeps_and_names_foreign_pins() -> Result<()> {
     let mut site = Site::new("others-set")?;

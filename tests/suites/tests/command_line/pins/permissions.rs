@@ -12,7 +12,7 @@ use portmap_harness::world::Group;
 use super::{Shared, expect_refusal, make, pin_map, run, text};
 use crate::site::{Agent, Site};
 
-/// Runs a program as a user without privileges.
+/// Runs a program as the user 65534, without privileges.
 fn as_nobody(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).args(arguments);
@@ -21,7 +21,7 @@ fn as_nobody(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An unprivileged user created the directory, or a symbolic link with its name, before the agent starts.
+/// Before the agent starts, an unprivileged user creates the directory, a parent of it, or a symbolic link with its name.
 #[test]
 fn a_directory_of_another_user_is_refused() -> Result<()> {
     let site = Site::new("planted")?;
@@ -90,7 +90,7 @@ fn a_directory_that_another_user_can_change_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Every user who can open the directory can hold its lock.
+/// Every user who can open the directory can hold its lock. So the agent changes the mode 0755 to 0700.
 #[test]
 fn a_readable_directory_is_closed_to_other_users() -> Result<()> {
     let site = Site::new("readable")?;
@@ -102,7 +102,7 @@ fn a_readable_directory_is_closed_to_other_users() -> Result<()> {
     Ok(())
 }
 
-/// Runs in a mount namespace of its own, without a BPF file system.
+/// The mount namespace of the agent has no BPF file system, so the agent mounts one.
 #[test]
 fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     const UNMOUNT: &str = r#"while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done; exec "$@""#;
@@ -114,7 +114,7 @@ fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     agent.await_log("synced: ")?;
     let mounted = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf", agent.pid()));
     for path in [mounted.clone(), mounted.join("portmap")] {
-        // The kernel sets the sticky bit on the root of such a mount, independent of the mode option.
+        // The kernel sets the sticky bit on the root of a mounted BPF file system, independent of the mode option.
         assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o700, "{}", path.display());
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// Finds a program of this workspace: the path in `<NAME>_BIN`, for example `PORTMAP_POD_BIN`. Without that variable, a file beside
-/// the running program or one directory above, because Cargo builds tests in `deps/`.
+/// Finds a program of this workspace: the path in `<NAME>_BIN`, for example `PORTMAP_POD_BIN`. Without that variable, a file
+/// beside the running program or one directory above, because Cargo builds tests in `deps/`.
 pub fn find(name: &str) -> Result<PathBuf> {
     let variable = format!("{}_BIN", name.replace('-', "_").to_uppercase());
     if let Some(path) = env::var_os(&variable) {

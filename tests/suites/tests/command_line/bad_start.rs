@@ -146,7 +146,7 @@ fn a_second_agent_names_the_first() -> Result<()> {
     let manifests = site.manifests();
     let second = site.run_in_time(&["--manifests", &manifests.to_string_lossy()])?;
     second.expect_error(&[&format!("process {}", first.pid()), &site.world.bpffs().to_string_lossy()])?;
-    // The first agent continues.
+    // The first agent continues: it applies changes.
     site.write("dns.yaml", &service("dns", "10.96.0.53"))?;
     site.await_services(&[("10.96.0.10", "web"), ("10.96.0.53", "dns")])?;
     let client = site.world.client("client")?;

@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use crate::harness::{self, Outcome, PATIENCE};
 
-/// The interval of polling.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The manifest of a Service without endpoints.
@@ -30,7 +29,7 @@ pub fn service(name: &str, address: &str) -> String {
 /// A world with a directory of manifests.
 pub struct Site {
     pub world: World,
-    /// `--max-services` of the agent.
+    /// The agent's `--max-services`, by default 64 here.
     pub max_services: u32,
 }
 
@@ -41,7 +40,6 @@ impl Site {
         Ok(Self { world, max_services: 64 })
     }
 
-    /// The directory of manifests.
     pub fn manifests(&self) -> PathBuf {
         self.world.directory().join("manifests")
     }
@@ -51,7 +49,7 @@ impl Site {
         Ok(fs::write(self.manifests().join(file), text)?)
     }
 
-    /// `portmap run` with these arguments and with those that keep the agent in this world. The command is not started yet.
+    /// A command for `portmap run` with these arguments, and with the cgroup and the pins of this world.
     pub fn run(&self, arguments: &[&str]) -> Result<Command> {
         Ok(self.complete(self.world.command(harness::binary()?), arguments))
     }
@@ -61,7 +59,7 @@ impl Site {
         harness::finish(&mut self.complete(harness::in_time(self.world.command("timeout"))?, arguments))
     }
 
-    /// Adds the arguments that keep `portmap run` in this world.
+    /// Adds the arguments of `portmap run`, among them the cgroup and the pins of this world.
     pub fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args([
             "run",
@@ -83,7 +81,7 @@ impl Site {
         Ok(agent)
     }
 
-    /// Runs a subcommand on the pins of this world.
+    /// Runs a subcommand on the pins of this world, with the time limit of all commands.
     pub fn ask(&self, arguments: &[&str]) -> Result<Outcome> {
         let mut command = harness::in_time(self.world.command("timeout"))?;
         harness::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))

@@ -150,7 +150,7 @@ impl Agent {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Continues a frozen agent.
+    /// Continues an agent after [`Self::freeze`], by SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }

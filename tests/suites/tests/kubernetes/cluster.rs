@@ -43,7 +43,6 @@ impl Backend {
         self.pod.name()
     }
 
-    /// The pod's IPv4 address.
     pub fn ipv4(&self) -> IpAddr {
         self.pod.ipv4().into()
     }
@@ -172,7 +171,6 @@ impl Cluster {
         apply_pod(&self.plane.admin()?, pod).await
     }
 
-    /// Sets the readiness of a pod.
     pub async fn set_ready(&self, backend: &Backend, ready: Readiness) -> Result<()> {
         set_ready(&self.plane.admin()?, NAMESPACE, backend.name(), ready).await
     }
@@ -196,7 +194,7 @@ impl Cluster {
         apply_yaml(&self.plane.admin()?, &service).await
     }
 
-    /// Deletes a Service.
+    /// Deletes a Service of the namespace [`NAMESPACE`].
     pub async fn delete_service(&self, name: &str) -> Result<()> {
         let services: Api<Service> = Api::namespaced(self.plane.admin()?, NAMESPACE);
         services.delete(name, &DeleteParams::default()).await.with_context(|| format!("failed to delete Service {name}"))?;

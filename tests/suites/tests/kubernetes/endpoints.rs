@@ -1,5 +1,5 @@
-//! Sources of endpoints: families that are added and removed, pods that are published although not ready, and Endpoints objects
-//! that the mirroring controller copies into slices.
+//! Sources of endpoints: families that are added and removed, and pods that are published although not ready. Also Endpoints
+//! objects, which the mirroring controller copies into slices.
 
 use std::net::SocketAddr;
 

@@ -49,7 +49,6 @@ pub struct Claim {
 }
 
 impl Claims {
-    /// The claims of these Services.
     pub fn new(services: &[Service]) -> Self {
         let mut claims = Self::default();
         for service in services {
@@ -58,7 +57,7 @@ impl Claims {
         claims
     }
 
-    /// The claims on a frontend.
+    /// The claims on a frontend; empty if no Service claims it.
     pub fn of(&self, frontend: &Frontend) -> &[Claim] {
         self.0.get(frontend).map_or(&[], Vec::as_slice)
     }

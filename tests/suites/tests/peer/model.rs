@@ -9,7 +9,7 @@ use ipnet::IpNet;
 /// The results of a proxy at every frontend.
 pub type Model = BTreeMap<Frontend, Answer>;
 
-/// A destination of clients.
+/// A destination of clients, at which a proxy has a result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Frontend {
     /// An address, a port and the name of a protocol.
@@ -20,7 +20,6 @@ pub enum Frontend {
     OtherPorts(IpAddr),
 }
 
-/// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     IPv4,
@@ -101,7 +100,7 @@ pub enum Verdict {
     Forward(BTreeSet<SocketAddr>),
     /// The connection is refused with an error.
     Refuse,
-    /// The packets are dropped.
+    /// The packets are dropped without an error.
     Drop,
 }
 

@@ -50,9 +50,9 @@ enum Object {
 pub enum Expression {
     /// A comparison. The rule continues only if it is true.
     Match { left: Value, op: String, right: Value },
-    /// Sets a mark on the packet.
+    /// Sets a mark on the packet, which does not affect the destination.
     Mangle(IgnoredAny),
-    /// Adds the client to a set.
+    /// Adds the client to a set, for session affinity.
     Set(IgnoredAny),
     /// Continues in another chain, and does not come back.
     Goto { target: String },
@@ -99,12 +99,12 @@ impl Table {
         Ok(table)
     }
 
-    /// The elements of a set.
+    /// The elements of a set. Fails if the table has no such set.
     pub fn set(&self, name: &str) -> Result<&[Value]> {
         Ok(&self.collection(name)?.elem)
     }
 
-    /// The timeout of a set in seconds.
+    /// The timeout of a set in seconds. Fails if the set has none.
     pub fn timeout(&self, set: &str) -> Result<u64> {
         self.collection(set)?.timeout.with_context(|| format!("the set {set} has no timeout"))
     }

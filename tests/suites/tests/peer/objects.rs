@@ -34,7 +34,7 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
-/// One EndpointSlice.
+/// The fields of an EndpointSlice that the test varies.
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub address_type: &'static str,

@@ -41,7 +41,7 @@ impl Random {
         choices.iter().copied().filter(|_| self.chance(percent)).collect()
     }
 
-    /// A zone or none.
+    /// One of the zones, or `None` with a probability of 20 %.
     pub fn zone(&mut self) -> Option<&'static str> {
         let zone = self.pick(&ZONES);
         self.chance(80).then_some(zone)

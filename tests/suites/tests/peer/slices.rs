@@ -1,4 +1,4 @@
-//! Random EndpointSlices.
+//! Random EndpointSlices, mostly with the ports of their Service.
 
 use crate::node::{NODE, ZONES};
 use crate::objects::{Endpoint, Labels, ServicePort, Slice, SlicePort};

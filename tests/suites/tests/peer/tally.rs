@@ -50,7 +50,6 @@ impl Tally {
         self.sources += usize::from(sources.is_some());
     }
 
-    /// Counts an accepted deviation.
     pub fn deviate(&mut self, deviation: Deviation) {
         *self.deviations.entry(deviation).or_default() += 1;
     }

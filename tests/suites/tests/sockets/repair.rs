@@ -135,7 +135,7 @@ const FOREIGN: [(&str, &str, &str); 6] = [
     ("SOURCE_RANGES_V6", "0 0 0 0  0 0 0 0 0 0 0 0  0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0", "1"),
 ];
 
-/// Inserts an invalid key.
+/// Inserts an entry of [`FOREIGN`], which has an invalid key.
 fn insert(stage: &Stage, (map, key, value): (&str, &str, &str)) -> Result<()> {
     let pin = pin(stage, map);
     let mut arguments = vec!["map", "update", "pinned", &pin, "key"];

@@ -1,4 +1,4 @@
-//! Manifests behind symbolic links.
+//! Manifests behind symbolic links. The agent notices changes of the target file, of the link, and of links in the path.
 
 use std::fs;
 use std::os::unix::fs::symlink;

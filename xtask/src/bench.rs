@@ -9,9 +9,9 @@ use crate::launch;
 
 /// Measure portmap on this machine
 ///
-/// `connect` measures clients' socket calls through portmap, compared with direct calls. `sync` measures the time from objects in
-/// memory to the BPF maps. `lookup` measures the look-ups of the BPF programs. `memory` measures the agent's memory with a real API
-/// server. `cargo xtask bench NAME --help` lists the arguments of a measurement. Needs root.
+/// `connect` measures clients' socket calls through portmap, compared with direct calls. `sync` measures the time from objects
+/// in memory to the BPF maps. `lookup` measures the look-ups of the BPF programs. `memory` measures the agent's memory with a
+/// real API server. `cargo xtask bench NAME --help` lists the arguments of a measurement. Needs root.
 #[derive(clap::Args)]
 #[command(override_usage = "cargo xtask bench <NAME> [ARGS]...")]
 pub struct BenchArgs {

@@ -9,8 +9,9 @@ use crate::launch;
 
 /// Show portmap step by step: pods as network namespaces, the real agent and real connections
 ///
-/// Builds the workspace, makes the pods of the manifests in docs/examples, runs the agent on these manifests, and connects. No packet
-/// leaves the machine, and portmap is not attached to the root cgroup. Removes everything at the end, also after Ctrl-C. Needs root.
+/// Builds the workspace, makes the pods of the manifests in docs/examples, runs the agent on these manifests, and connects. No
+/// packet leaves the machine, and portmap is not attached to the root cgroup. Removes everything at the end, also after Ctrl-C.
+/// Needs root.
 #[derive(clap::Args)]
 pub struct DemoArgs {
     /// Keep pods and agent running after the steps, and print commands to explore them

@@ -14,7 +14,7 @@ pub enum Mark {
     Missing,
 }
 
-/// The output to which lines are printed. Lines have colours on a terminal, unless `NO_COLOR` is set.
+/// The output to which lines are printed. See [`Screen::coloured`] for colours.
 #[derive(Clone, Copy)]
 pub enum Screen {
     /// Standard output, for the command's result.
@@ -48,7 +48,7 @@ impl Screen {
         self.line(&self.paint("1", text));
     }
 
-    /// Whether this output has colours: it is a terminal, and `NO_COLOR` is not set or empty.
+    /// Whether lines on this output have colours: it is a terminal, and the variable `NO_COLOR` is absent or empty.
     pub fn coloured(self) -> bool {
         let terminal = match self {
             Self::Stdout => io::stdout().is_terminal(),

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: installs the tools for building, running and testing portmap, without questions.
 //!
 //! A [`Step`] is one requirement. It checks whether the requirement is met, and installs the missing tool if that can be
-//! automated. The other commands call [`ensure`], which installs missing tools for one task and is silent without any.
+//! automated. The other commands call [`ensure`], which installs the missing tools for their tasks only.
 
 mod apt;
 pub mod debian;
@@ -23,9 +23,9 @@ use crate::workspace;
 
 /// Install the tools for building, running and testing portmap
 ///
-/// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the tests:
-/// system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, and qemu for other kernels. It can be
-/// interrupted and repeated at any time. The other commands install the tools that they need too.
+/// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
+/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, and qemu for other kernels. It
+/// can be interrupted and repeated at any time. The other commands install the tools that they need too.
 #[derive(clap::Args)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing

@@ -56,7 +56,7 @@ impl fmt::Display for ObjectKind {
 pub enum Object {
     /// A Service that portmap serves.
     Service(ObjectName, Packed<Service>),
-    /// An EndpointSlice. Its endpoints on the agent's node are local.
+    /// An EndpointSlice. Its endpoints on the agent's node are marked as local.
     Slice(SliceHead, Packed<Slice>),
     /// A Service that another proxy serves, reduced to its ClusterIPs.
     OtherService(ObjectName, OtherService),

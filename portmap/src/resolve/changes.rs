@@ -22,7 +22,7 @@ impl Changes {
         self.frontends.is_empty() && self.addresses.is_empty()
     }
 
-    /// Adds other changes.
+    /// Adds the frontends and ClusterIPs of `other`.
     pub fn extend(&mut self, other: Self) {
         self.frontends.extend(other.frontends);
         self.addresses.extend(other.addresses);

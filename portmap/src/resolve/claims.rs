@@ -37,7 +37,7 @@ pub struct Table {
     addresses: BTreeMap<IpAddr, SmallVec<[(AddressOwner, ObjectName); 1]>>,
     /// Frontends with at least one unsuccessful claim.
     contested: BTreeSet<FrontendSpec>,
-    /// The node's addresses, and the changes of node ports until [`Self::apply_node_ports`].
+    /// The node's addresses that may serve node ports, and the changes that [`Self::apply_node_ports`] has not applied yet.
     node: NodeAddresses,
 }
 

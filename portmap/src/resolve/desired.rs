@@ -46,7 +46,7 @@ pub struct Desired {
     node: NodeContext,
     /// `--allowed-external-ips`, see [`NodeContext::external_ips`].
     external_ips: Option<Arc<[IpNet]>>,
-    /// `--nodeport-addresses`.
+    /// The items of `--nodeport-addresses`.
     eligible: Vec<Eligible>,
     /// The ranges of ClusterIPs on the command line, used while no ServiceCIDR has a valid range.
     cidrs: Vec<IpNet>,
@@ -91,12 +91,12 @@ impl Desired {
         self.node_may_have_changed |= self.store.apply(event);
     }
 
-    /// Whether Services and EndpointSlices have been listed.
+    /// Whether complete lists of Services and EndpointSlices have been received.
     pub fn is_synced(&self) -> bool {
         REQUIRED.iter().all(|kind| self.store.has_listed(*kind))
     }
 
-    /// Whether every kind has been listed.
+    /// Whether a complete list of every kind of objects has been received.
     pub fn is_complete(&self) -> bool {
         ObjectKind::ALL.iter().all(|kind| self.store.has_listed(*kind))
     }
@@ -116,7 +116,7 @@ impl Desired {
         &self.store
     }
 
-    /// Starts to collect the trigger times of EndpointSlices, see [`Store::note_triggers`].
+    /// Starts to collect the trigger times of EndpointSlices that are later than now, see [`Store::note_triggers`].
     pub fn note_triggers(&mut self) {
         self.store.note_triggers(Timestamp::now());
     }

@@ -19,11 +19,11 @@ const FEW: usize = 8;
 /// The endpoint sets that a Service port needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Uses {
-    /// Endpoints on all nodes.
+    /// Whether it needs endpoints on all nodes.
     pub cluster: bool,
-    /// Endpoints on this node.
+    /// Whether it needs endpoints on this node.
     pub local: bool,
-    /// Endpoints with `conditions.serving`, for clients that already use them.
+    /// Whether it needs all endpoints with `conditions.serving`, for clients that already use them.
     pub serving: bool,
 }
 

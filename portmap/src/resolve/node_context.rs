@@ -38,7 +38,7 @@ impl NodeContext {
         Self { name: name.into(), zone, addresses: addresses.map(Into::into).unwrap_or_default(), ..Self::default() }
     }
 
-    /// Compares the addresses of the node's interfaces with source ranges, if there is no Node object.
+    /// Sets `addresses` to the addresses of the node's interfaces, if there is no Node object.
     #[must_use]
     pub fn at(self, local: &[IpAddr]) -> Self {
         if !self.addresses.is_empty() {

@@ -1,7 +1,7 @@
 //! Checks the imports between the rooms of `portmap/src` against the table in `docs/architecture.md`.
 //!
-//! A room is a first-level module of the library. The table lists each room with the rooms that it imports: no more, no less, and
-//! without a circle. The command line (`main.rs`, `cli`) may import every room. Tests may, too.
+//! A room is a first-level module of the library. The table lists each room with the rooms that it imports: no more, no less,
+//! and without a circle. The command line (`main.rs`, `cli`) may import every room. Tests may, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Finds or installs the nightly Rust that compiles the BPF programs.
 //!
-//! The BPF target has no prebuilt `core`, and building `core` needs a nightly. bpf-linker reads the compiler's LLVM bitcode, so both
-//! must have the same major version of LLVM.
+//! The BPF target has no prebuilt `core`, and building `core` needs a nightly. bpf-linker reads the compiler's LLVM bitcode, so
+//! both must have the same major version of LLVM.
 
 use std::env;
 use std::path::PathBuf;

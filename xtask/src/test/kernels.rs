@@ -1,7 +1,7 @@
 //! Runs suites on other kernels, in virtual machines without hardware acceleration.
 //!
-//! [`series`] lists the kernels, and [`fetch`] downloads them from Debian. [`image`] packs the suites and the programs that they call
-//! into a ramdisk. [`machine`] boots a kernel with the ramdisk, and [`report`] counts the tests in its output.
+//! [`series`] lists the kernels, and [`fetch`] downloads them from Debian. [`image`] packs the suites and the programs that
+//! they call into a ramdisk. [`machine`] boots a kernel with the ramdisk, and [`report`] counts the tests in its output.
 
 mod binaries;
 mod fetch;

@@ -30,7 +30,7 @@ pub(super) struct Reports {
     /// External IPs that are addresses of this node and are already logged.
     on_node: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
-    /// See [`Resolved::lacking`].
+    /// Family and traffic of Service ports without a usable endpoint on this node, see [`Resolved::lacking`].
     lacking: BTreeMap<ObjectName, Vec<(Family, Traffic)>>,
     /// Services with `Local` as `internalTrafficPolicy` or `externalTrafficPolicy`.
     kept_local: BTreeSet<ObjectName>,

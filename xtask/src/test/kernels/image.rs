@@ -1,5 +1,5 @@
-//! Makes the ramdisk of the virtual machines: the suites, portmap, and the programs of this machine that they call. Shared libraries
-//! keep their paths.
+//! Makes the ramdisk of the virtual machines: the suites, portmap, and the programs of this machine that they call. Shared
+//! libraries keep their paths.
 
 mod go_client;
 mod libraries;

@@ -21,8 +21,8 @@ const REPEATS: u32 = 1;
 const SLOWNESS: u32 = 10;
 /// Duration of each stress test.
 const STRESS_SECONDS: u32 = 20;
-/// The suite that needs parallel processors. It runs in a separate machine with two. The other suites get one processor, because
-/// more emulated processors than real ones would slow every suite down.
+/// The suite that needs parallel processors. It runs in a separate machine with two. The other suites get one processor,
+/// because more emulated processors than real ones would slow every suite down.
 const PARALLEL_SUITE: &str = "table_stress";
 /// Memory of a virtual machine in MiB.
 const MEMORY: &str = "1536";

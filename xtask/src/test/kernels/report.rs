@@ -24,7 +24,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of a machine with this number of suites.
+    /// Counts the tests in `output`. `suites` is the number of suites that the machine should run.
     pub fn new(title: String, end: End, output: String, suites: usize, took: Duration) -> Self {
         let tallies: Vec<Tally> = output.lines().filter_map(Tally::of_line).collect();
         let closed = output.lines().any(|line| line.trim_end() == CLOSING);

@@ -37,7 +37,8 @@ pub enum Extent {
 /// The suites that need only a kernel.
 pub const SUITES: [&str; 5] = ["datapath", "sockets", "table_stress", "socket_stress", "one_family"];
 
-/// The tests that depend on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges, families.
+/// The tests that depend on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges,
+/// families.
 const QUICK: [&str; 3] = ["datapath", "sockets:names::,ended_sockets::,clock::,privileges::each", "one_family"];
 
 /// A processor without `cmpxchg16b`. qemu 7.2 sometimes sets wrong flags after it, which crashes kernels (observed with 6.12).

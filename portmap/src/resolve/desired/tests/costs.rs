@@ -1,4 +1,5 @@
-//! Large Services, and many Services with the same frontends. An algorithm with quadratic cost takes minutes here.
+//! Tests the CPU time for large Services, and for many Services with the same frontends. An algorithm with quadratic cost takes
+//! minutes here.
 
 use std::{fs, time::Duration};
 

@@ -8,25 +8,43 @@ use crate::{
     plan::{Plan, Step},
 };
 
-/// Applies the steps in their order. Consecutive insertions of source ranges are one call of [`Maps::insert_ranges`]. The
-/// error names the failed step.
+/// Applies the steps in their order. Consecutive insertions of names, or of source ranges and ClusterIPs, are one write. The error
+/// names the failed step.
 pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
-    let adds_range = |step: &Step| matches!(step, Step::Insert(Item::Range(..)));
-    for steps in plan.steps.chunk_by(|first, second| adds_range(first) && adds_range(second)) {
+    for steps in
+        plan.steps.chunk_by(|first, second| kind_of_batch(first).is_some_and(|kind| kind_of_batch(second) == Some(kind)))
+    {
         match steps {
             [] => {}
             [step] => apply_step(maps, step).with_context(|| format!("failed to {step}"))?,
-            [first, others @ ..] => insert_ranges(maps, steps).with_context(|| {
-                format!("failed to {first}, or to insert one of the {} source ranges after it", others.len())
-            })?,
+            [first, others @ ..] => apply_batch(maps, steps)
+                .with_context(|| format!("failed to {first}, or to make one of the {} insertions after it", others.len()))?,
         }
     }
     Ok(())
 }
 
-fn insert_ranges(maps: &mut impl Maps, steps: &[Step]) -> Result<()> {
-    let range = |step: &Step| if let Step::Insert(Item::Range(id, range)) = step { Some((*id, *range)) } else { None };
-    maps.insert_ranges(&steps.iter().filter_map(range).collect::<Vec<_>>())
+/// Insertions that the maps accept many at a time.
+#[derive(PartialEq, Eq)]
+enum BatchKind {
+    Items,
+    Names,
+}
+
+/// The kind of batch that a step may be part of; `None` for steps that are written one by one.
+fn kind_of_batch(step: &Step) -> Option<BatchKind> {
+    if matches!(step, Step::Insert(Item::Range(..) | Item::Address(..))) {
+        Some(BatchKind::Items)
+    } else {
+        matches!(step, Step::InsertName(..)).then_some(BatchKind::Names)
+    }
+}
+
+fn apply_batch(maps: &mut impl Maps, steps: &[Step]) -> Result<()> {
+    let item = |step: &Step| if let Step::Insert(item) = step { Some(*item) } else { None };
+    let name = |step: &Step| if let Step::InsertName(id, owner) = step { Some((*id, owner.clone())) } else { None };
+    maps.insert_all(&steps.iter().filter_map(item).collect::<Vec<_>>())?;
+    maps.insert_names(&steps.iter().filter_map(name).collect::<Vec<_>>())
 }
 
 fn apply_step(maps: &mut impl Maps, step: &Step) -> Result<()> {

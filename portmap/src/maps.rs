@@ -130,6 +130,9 @@ pub trait Maps {
     /// do.
     fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
 
+    /// Inserts or replaces names, by fewer system calls than [`Self::insert_name`].
+    fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()>;
+
     /// Removes the name of an id from NAMES. Fails if the id has no name.
     ///
     /// No frontend may lead to a service entry with this id. Programs do not read NAMES.
@@ -152,11 +155,10 @@ pub trait Maps {
     /// [`Self::set_next_numbers`] must have recorded the number of an endpoint. A program finds the item absent or present.
     fn insert(&mut self, item: &Item) -> Result<()>;
 
-    /// Inserts source ranges, each with the id of its service port: the same as one [`Item::Range`] each, by fewer system
-    /// calls.
+    /// Inserts source ranges and ClusterIPs, by fewer system calls than [`Self::insert`]. A present key gets the new value.
     ///
-    /// A program may find some of the ranges present and the others absent until the call returns.
-    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()>;
+    /// A program may find some of the items present and the others absent until the call returns.
+    fn insert_all(&mut self, items: &[Item]) -> Result<()>;
 
     /// Removes an item from its map. Fails if its key is absent.
     ///

@@ -275,7 +275,7 @@ impl Planner {
             return Err(Full::Services);
         };
         let mut steps = Vec::new();
-        let service = self.build(frontend, entry, &mut reserved, &mut steps);
+        let service = self.build(frontend, entry, &mut reserved, &mut phases.names, &mut steps);
         self.ports.set_members(&service, &mut self.items, &mut steps);
         match before {
             Some((_, before)) => {
@@ -294,9 +294,16 @@ impl Planner {
     }
 
     /// Builds the service entry of a frontend, with its id and its choices.
-    fn build(&mut self, frontend: &Frontend, entry: &Entry, reserved: &mut ReservedSlots, steps: &mut Vec<Step>) -> Service {
+    fn build(
+        &mut self,
+        frontend: &Frontend,
+        entry: &Entry,
+        reserved: &mut ReservedSlots,
+        names: &mut Vec<Step>,
+        steps: &mut Vec<Step>,
+    ) -> Service {
         let Entry { owner: _, kind, inside, outside, affinity_timeout, serving: _, source_ranges: _ } = entry;
-        let id = self.ports.add_frontend(entry, frontend.family(), &mut self.items, steps);
+        let id = self.ports.add_frontend(entry, frontend.family(), &mut self.items, names, steps);
         self.changed_ports.insert(id);
         Service {
             inside: self.ports.choose(id, inside, reserved, &mut self.items, steps),

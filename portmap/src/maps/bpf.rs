@@ -1,15 +1,16 @@
 //! The pinned maps in the kernel: the [`Maps`] that the agent writes and the subcommands read.
 //!
-//! `datapath::load` creates and pins the maps. `frontends` and `items` hold the maps of one address family; `items` also
+//! `datapath::load` creates and pins the maps. `batch` inserts many entries at a time. `frontends` and `items` hold the maps of one address family; `items` also
 //! holds MEMBERS.
 
+mod batch;
+mod counters;
 mod frontends;
 mod items;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::offset_of,
-    os::fd::AsFd as _,
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,18 +20,17 @@ use aya::{
     util::nr_cpus,
 };
 use aya_obj::generated::BPF_NOEXIST;
-use ipnet::IpNet;
-use portmap_common::{Affinity, Choice, Client, Counters, Name, Numbers, Service, State, Totals, V4, V6};
+use portmap_common::{Choice, Counters, Name, Numbers, Service, State, Totals, V4, V6};
 
 use super::{
     Backends, Capacity, ClientLocation, FollowedFrontend, ForeignKey, Item, Maps, NextNumbers, Prefix, Slot, Snapshot,
     grace::Grace, mapped::Mapped,
 };
 use crate::{
-    kernel::bpf,
     maps::{encode, pin::Pins},
     model::{Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
+use batch::Batch;
 use frontends::{FamilyMaps, FrontendElement};
 use items::{FamilyItems, Members};
 
@@ -53,6 +53,7 @@ pub struct BpfMaps {
     services: Mapped<Service>,
     counters: PerCpuArray<MapData, Counters>,
     names: HashMap<MapData, u64, Name>,
+    names_batch: Batch,
     state: Mapped<State>,
     numbers: Mapped<Numbers>,
     totals: PerCpuArray<MapData, Totals>,
@@ -73,13 +74,14 @@ impl BpfMaps {
         let state: Mapped<State> = mapped(pins, "STATE")?;
         // No service entry was in use before the first agent started.
         let unused_from = if state.read(0)?.started == 0 { 0 } else { u32::MAX };
-        let affinity = open(pins, "AFFINITY")?;
+        let (affinity, names) = (open(pins, "AFFINITY")?, open(pins, "NAMES")?);
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
             services: mapped(pins, "SERVICES")?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
-            names: HashMap::try_from(Map::HashMap(open(pins, "NAMES")?))?,
+            names_batch: Batch::of(&names)?,
+            names: HashMap::try_from(Map::HashMap(names))?,
             state,
             numbers: mapped(pins, "NUMBERS")?,
             unused_from,
@@ -108,40 +110,6 @@ impl BpfMaps {
         let mut state = self.state.read(0)?;
         change(&mut state);
         self.state.write(0, state)
-    }
-
-    /// The counters of a service entry, summed over all CPUs.
-    pub fn counters(&self, number: u32) -> Result<Counters> {
-        let per_cpu = self.counters.get(&number, 0)?;
-        Ok(per_cpu.iter().fold(Counters::default(), |sum, counters| Counters {
-            forwarded: sum.forwarded + counters.forwarded,
-            refused: sum.refused + counters.refused,
-            dropped: sum.dropped + counters.dropped,
-        }))
-    }
-
-    /// The value of TOTALS, summed over all CPUs.
-    pub fn totals(&self) -> Result<Totals> {
-        let per_cpu = self.totals.get(&0, 0)?;
-        Ok(per_cpu.iter().fold(Totals::default(), |sum, totals| Totals {
-            forwarded: sum.forwarded + totals.forwarded,
-            refused: sum.refused + totals.refused,
-            dropped: sum.dropped + totals.dropped,
-            undefined_port: sum.undefined_port + totals.undefined_port,
-            unallocated: sum.unallocated + totals.unallocated,
-            unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
-            not_admitted: sum.not_admitted + totals.not_admitted,
-            forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
-            affinity_clients: sum.affinity_clients + totals.affinity_clients,
-            affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
-        }))
-    }
-
-    /// Number of entries in AFFINITY. Reads the whole map.
-    pub fn affinity_clients(&self) -> Result<u32> {
-        let affinity = self.affinity.fd();
-        bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
-            .context("failed to count the entries of AFFINITY")
     }
 
     /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read,
@@ -226,6 +194,13 @@ impl Maps for BpfMaps {
         Ok(self.names.insert(id, encode::name(owner)?, 0)?)
     }
 
+    fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()> {
+        let ids: Vec<u64> = names.iter().map(|(id, _)| *id).collect();
+        let values = names.iter().map(|(_, owner)| encode::name(owner)).collect::<Result<Vec<_>>>()?;
+        let Self { names, names_batch, .. } = self;
+        names_batch.insert(&ids, &values, |id, name| Ok(names.insert(id, name, 0)?))
+    }
+
     fn remove_name(&mut self, id: u64) -> Result<()> {
         Ok(self.names.remove(&id)?)
     }
@@ -246,23 +221,28 @@ impl Maps for BpfMaps {
 
     fn insert(&mut self, item: &Item) -> Result<()> {
         match *item {
-            Item::Address(address, owner) => match Family::of(address) {
-                Family::V4 => self.v4.insert_address(address, owner),
-                Family::V6 => self.v6.insert_address(address, owner),
-            },
             Item::Endpoint(number, endpoint) => match Family::of(endpoint.address) {
                 Family::V4 => self.items_v4.insert_endpoint(number, &endpoint),
                 Family::V6 => self.items_v6.insert_endpoint(number, &endpoint),
             },
             Item::Member(member) => self.members.insert(member),
-            Item::Range(id, range) => self.insert_ranges(&[(id, range)]),
+            Item::Address(..) | Item::Range(..) => self.insert_all(std::slice::from_ref(item)),
         }
     }
 
-    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()> {
-        let of = |family| ranges.iter().filter(move |(_, range)| Family::of(range.addr()) == family);
-        self.items_v4.insert_ranges(of(Family::V4))?;
-        self.items_v6.insert_ranges(of(Family::V6))
+    fn insert_all(&mut self, items: &[Item]) -> Result<()> {
+        let (mut addresses, mut ranges) = (PerFamily::<Vec<_>>::default(), PerFamily::<Vec<_>>::default());
+        for item in items {
+            match *item {
+                Item::Address(address, owner) => addresses.get_mut(Family::of(address)).push((address, owner)),
+                Item::Range(id, range) => ranges.get_mut(Family::of(range.addr())).push((id, range)),
+                Item::Endpoint(..) | Item::Member(_) => self.insert(item)?,
+            }
+        }
+        self.v4.insert_addresses(&addresses.v4)?;
+        self.v6.insert_addresses(&addresses.v6)?;
+        self.items_v4.insert_ranges(&ranges.v4)?;
+        self.items_v6.insert_ranges(&ranges.v6)
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
-use ipnet::IpNet;
 use portmap_common::{Choice, Service};
 
 use super::{
@@ -133,6 +132,10 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
+    fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()> {
+        names.iter().try_for_each(|(id, owner)| self.insert_name(*id, owner))
+    }
+
     fn remove_name(&mut self, id: u64) -> Result<()> {
         ensure!(self.names.remove(&id).is_some(), "id {id} has no name");
         Ok(())
@@ -160,8 +163,8 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
-    fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()> {
-        ranges.iter().try_for_each(|(id, range)| self.insert(&Item::Range(*id, *range)))
+    fn insert_all(&mut self, items: &[Item]) -> Result<()> {
+        items.iter().try_for_each(|item| self.insert(item))
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {

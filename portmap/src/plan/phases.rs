@@ -11,7 +11,9 @@ pub struct Phases {
     pub first: Vec<Step>,
     /// Removals of frontends, of their names, of replaced owners of ClusterIPs, and of invalid entries.
     pub remove: Vec<Step>,
-    /// Insertions of entries, and stores into entries in use.
+    /// Insertions of names: together, since `apply` writes consecutive names with one system call.
+    pub names: Vec<Step>,
+    /// Insertions of other entries, and stores into entries in use.
     pub write: Vec<Step>,
     /// Removals of entries that programs may look up until the stores are made, and the new prefixes.
     pub cleanup: Vec<Step>,
@@ -20,10 +22,10 @@ pub struct Phases {
 impl Phases {
     /// All steps in their order, after the step that writes the next numbers.
     pub fn into_steps(self, numbers: Option<NextNumbers>) -> Vec<Step> {
-        let Self { first, remove, write, cleanup } = self;
-        let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + write.len() + cleanup.len());
+        let Self { first, remove, names, write, cleanup } = self;
+        let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + names.len() + write.len() + cleanup.len());
         steps.extend(numbers.map(Step::SetNextNumbers));
-        steps.extend(first.into_iter().chain(remove).chain(write).chain(cleanup));
+        steps.extend(first.into_iter().chain(remove).chain(names).chain(write).chain(cleanup));
         steps
     }
 }

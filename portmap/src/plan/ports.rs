@@ -150,14 +150,21 @@ impl Ports {
 
     /// Adds a frontend to its service port, and returns the port's id. A new port gets an id and a name. The entry's source
     /// ranges are inserted.
-    pub fn add_frontend(&mut self, entry: &Entry, family: Family, items: &mut Items, steps: &mut Vec<Step>) -> u64 {
+    pub fn add_frontend(
+        &mut self,
+        entry: &Entry,
+        family: Family,
+        items: &mut Items,
+        names: &mut Vec<Step>,
+        steps: &mut Vec<Step>,
+    ) -> u64 {
         let key = key_of(entry, family);
         let id = match self.id_of(&key) {
             Some(id) => id,
             None => {
                 let id = self.next_numbers.id;
                 self.next_numbers.id += 1;
-                steps.push(Step::InsertName(id, entry.owner.clone()));
+                names.push(Step::InsertName(id, entry.owner.clone()));
                 self.insert(id, key);
                 id
             }

@@ -9,7 +9,7 @@ use aya::{
 };
 use portmap_common::{Backend, Choice, FrontendKey, ServiceRef, V4, V6};
 
-use super::{NEW_ONLY, mapped, open};
+use super::{NEW_ONLY, batch::Batch, mapped, open};
 use crate::{
     maps::{
         ForeignKey, Slot,
@@ -27,6 +27,7 @@ where
     Backend<A>: Pod,
 {
     frontends: HashMap<MapData, FrontendKey<A>, ServiceRef>,
+    frontends_batch: Batch,
     backends: Mapped<Backend<A>>,
 }
 
@@ -47,8 +48,10 @@ where
 {
     /// Opens the pinned maps with these names.
     pub fn open(pins: &Pins, frontends: &str, backends: &str) -> Result<Self> {
-        let frontends = HashMap::try_from(Map::HashMap(open(pins, frontends)?))?;
-        Ok(Self { frontends, backends: mapped(pins, backends)? })
+        let frontends = open(pins, frontends)?;
+        let frontends_batch = Batch::of(&frontends)?;
+        let frontends = HashMap::try_from(Map::HashMap(frontends))?;
+        Ok(Self { frontends, frontends_batch, backends: mapped(pins, backends)? })
     }
 
     /// Number of slots in BACKENDS.
@@ -80,10 +83,16 @@ where
         Ok(self.frontends.remove(&encode::frontend(frontend).context(OTHER_FAMILY)?)?)
     }
 
-    pub fn insert_address(&mut self, address: IpAddr, owner: AddressOwner) -> Result<()> {
-        let key = encode::address_key(address)?;
-        let number = encode::owner_number(owner).context("no agent writes this owner of a ClusterIP")?;
-        Ok(self.frontends.insert(key, ServiceRef::new(&key, number), NEW_ONLY)?)
+    /// Inserts ClusterIPs, each with its owner. A present ClusterIP gets the new owner.
+    pub fn insert_addresses(&mut self, addresses: &[(IpAddr, AddressOwner)]) -> Result<()> {
+        let element = |(address, owner): &(IpAddr, AddressOwner)| {
+            let key = encode::address_key(*address)?;
+            let number = encode::owner_number(*owner).context("no agent writes this owner of a ClusterIP")?;
+            Ok((key, ServiceRef::new(&key, number)))
+        };
+        let (keys, values): (Vec<_>, Vec<_>) = addresses.iter().map(element).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let Self { frontends, frontends_batch, .. } = self;
+        frontends_batch.insert(&keys, &values, |key, value| Ok(frontends.insert(key, value, 0)?))
     }
 
     pub fn remove_address(&mut self, address: IpAddr) -> Result<()> {

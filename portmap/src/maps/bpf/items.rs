@@ -1,10 +1,6 @@
 //! The set-like maps ENDPOINTS, MEMBERS and SOURCE_RANGES, in which a key is present or absent, and PREFIXES.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use aya::{
@@ -14,9 +10,8 @@ use aya::{
 use ipnet::IpNet;
 use portmap_common::{EndpointEntry, Member, Prefixes, SourceRange};
 
-use super::{NEW_ONLY, mapped, open};
+use super::{NEW_ONLY, batch::Batch, mapped, open};
 use crate::{
-    kernel::bpf,
     maps::{
         ForeignKey, Item, Prefix,
         encode::{self, IpBytes},
@@ -38,8 +33,7 @@ where
 {
     endpoints: HashMap<MapData, u64, EndpointEntry<A>>,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
-    /// The map of `ranges`, for batch updates: `LpmTrie` has no such call.
-    ranges_fd: OwnedFd,
+    ranges_batch: Batch,
     prefixes: Mapped<Prefixes<A>>,
 }
 
@@ -55,7 +49,7 @@ where
         let ranges = open_one("SOURCE_RANGES")?;
         Ok(Self {
             endpoints: HashMap::try_from(Map::HashMap(open_one("ENDPOINTS")?))?,
-            ranges_fd: ranges.fd().as_fd().try_clone_to_owned()?,
+            ranges_batch: Batch::of(&ranges)?,
             ranges: LpmTrie::try_from(Map::LpmTrie(ranges))?,
             prefixes: mapped(pins, &format!("PREFIXES_{family}"))?,
         })
@@ -69,16 +63,11 @@ where
         Ok(self.endpoints.remove(&number)?)
     }
 
-    /// Inserts source ranges: with one system call from kernel 5.13 on, with one call for each range before. A present range
-    /// is accepted.
-    pub fn insert_ranges<'a>(&mut self, ranges: impl Iterator<Item = &'a (u64, IpNet)>) -> Result<()> {
-        let keys = ranges.map(|(id, range)| encode::range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
-        match bpf::update_entries(self.ranges_fd.as_fd(), &keys, &vec![PRESENT; keys.len()]) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                keys.iter().try_for_each(|key| Ok(self.ranges.insert(key, PRESENT, 0)?))
-            }
-            other => Ok(other?),
-        }
+    /// Inserts source ranges. A present range is accepted.
+    pub fn insert_ranges(&mut self, ranges: &[(u64, IpNet)]) -> Result<()> {
+        let keys = ranges.iter().map(|(id, range)| encode::range_key::<A>(*id, range)).collect::<Result<Vec<_>>>()?;
+        let Self { ranges, ranges_batch, .. } = self;
+        ranges_batch.insert(&keys, &vec![PRESENT; keys.len()], |key, value| Ok(ranges.insert(key, *value, 0)?))
     }
 
     pub fn remove_range(&mut self, id: u64, range: &IpNet) -> Result<()> {

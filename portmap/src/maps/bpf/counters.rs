@@ -1,0 +1,45 @@
+//! The counters of the programs, summed over all CPUs.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context, Result};
+use portmap_common::{Affinity, Client, Counters, Totals};
+
+use super::BpfMaps;
+use crate::kernel::bpf;
+
+impl BpfMaps {
+    /// The counters of a service entry, summed over all CPUs.
+    pub fn counters(&self, number: u32) -> Result<Counters> {
+        let per_cpu = self.counters.get(&number, 0)?;
+        Ok(per_cpu.iter().fold(Counters::default(), |sum, counters| Counters {
+            forwarded: sum.forwarded + counters.forwarded,
+            refused: sum.refused + counters.refused,
+            dropped: sum.dropped + counters.dropped,
+        }))
+    }
+
+    /// The value of TOTALS, summed over all CPUs.
+    pub fn totals(&self) -> Result<Totals> {
+        let per_cpu = self.totals.get(&0, 0)?;
+        Ok(per_cpu.iter().fold(Totals::default(), |sum, totals| Totals {
+            forwarded: sum.forwarded + totals.forwarded,
+            refused: sum.refused + totals.refused,
+            dropped: sum.dropped + totals.dropped,
+            undefined_port: sum.undefined_port + totals.undefined_port,
+            unallocated: sum.unallocated + totals.unallocated,
+            unknown_namespace: sum.unknown_namespace + totals.unknown_namespace,
+            not_admitted: sum.not_admitted + totals.not_admitted,
+            forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
+            affinity_clients: sum.affinity_clients + totals.affinity_clients,
+            affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
+        }))
+    }
+
+    /// Number of entries in AFFINITY. Reads the whole map.
+    pub fn affinity_clients(&self) -> Result<u32> {
+        let affinity = self.affinity.fd();
+        bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
+            .context("failed to count the entries of AFFINITY")
+    }
+}

@@ -62,6 +62,20 @@ pub fn numbered(directory: &Directory) -> Result<Vec<(u32, OsString)>> {
 mod tests {
     use super::*;
 
+    /// The numbers in `docs/maps.md` after a text.
+    fn documented(before: &str) -> Vec<u32> {
+        let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+        include_str!("../../../../docs/maps.md").split(before).skip(1).filter_map(digits).collect()
+    }
+
+    #[test]
+    fn the_documented_paths_have_the_current_versions() {
+        for (before, version) in [("/sys/fs/bpf/portmap/", portmap_common::ABI_VERSION), ("/sockets-", SOCKETS_VERSION)] {
+            let found = documented(before);
+            assert!(!found.is_empty() && found.iter().all(|found| *found == version), "docs/maps.md: {before}{found:?}");
+        }
+    }
+
     #[test]
     fn only_names_that_portmap_gives_are_its_own() {
         let kind = |name: &str| PinDirectory::in_root(OsStr::new(name));

@@ -80,8 +80,9 @@ fn write(meta: *const Meta, note: Option<&Connected>) -> i32 {
     0
 }
 
-/// The record of a note; `None` if its socket is not a connected UDP socket, if its endpoint still serves, or if another
-/// thread writes the note.
+/// The record of a note. `None` if the note is not of a UDP socket that was connected to a Service, if a later direct connection
+/// to the same address has ended it, if the endpoint still serves, or while another thread writes the note. The agent checks whether
+/// the socket is still connected.
 #[inline(always)]
 fn record(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);

@@ -150,15 +150,11 @@ impl Agent {
                 Box::pin(log::run(installed.datapath.diagnostics()?))
             }
         };
+        let mut desired = DesiredState::start(options)?;
+        desired.keep_node_addresses(installed.node_port_addresses());
         let tasks = Tasks { clients: Clients::default(), ended_sockets, comparison: Comparison::new(options.compare_every) };
-        let agent = Self {
-            desired: DesiredState::start(options)?,
-            installed,
-            tasks,
-            reporting: Reporting::new(watches),
-            is_initialized: false,
-            has_free_heap: false,
-        };
+        let agent =
+            Self { desired, installed, tasks, reporting: Reporting::new(watches), is_initialized: false, has_free_heap: false };
         Ok((agent, diagnostics))
     }
 

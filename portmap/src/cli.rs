@@ -93,8 +93,8 @@ struct ObjectArguments {
     /// label]
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     service_proxy_name: Option<String>,
-    /// Serve external IPs of Services only in these ranges [default: all; then anybody who may write Services may claim any
-    /// address]
+    /// Serve external IPs of Services only in these ranges [default: all addresses outside of the
+    /// ServiceCIDRs; then anybody who may write Services may claim such an address]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     allowed_external_ips: Option<Vec<IpNet>>,
 }

@@ -226,6 +226,13 @@ impl Planner {
         self.installed.len()
     }
 
+    /// The addresses of installed node ports.
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
+        let node_ports = self.installed.iter().filter(|(.., service)| is_node_port(service));
+        node_ports.map(|(frontend, ..)| frontend.address).collect()
+    }
+
     /// Whether SOURCE_RANGES has an entry, in the planner's model.
     pub fn has_source_ranges(&self) -> bool {
         self.items.has_ranges()

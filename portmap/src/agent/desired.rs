@@ -2,7 +2,11 @@
 //!
 //! `source` sends the events; [`super::installed`] writes the changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -48,6 +52,12 @@ impl DesiredState {
             is_address_due: false,
             changes,
         })
+    }
+
+    /// Keeps node ports on the addresses on which an earlier agent served them, until the Node object's addresses are known.
+    pub fn keep_node_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        let kept = self.table.keep_node_addresses(addresses);
+        self.changes.extend(kept);
     }
 
     /// Stores the objects of an event. The next [`Self::take_changes`] resolves the Services that they affect.

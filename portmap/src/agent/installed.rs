@@ -3,7 +3,11 @@
 //!
 //! [`super::desired`] provides the changes, `plan` the writes, and `apply` carries them out.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
@@ -81,6 +85,11 @@ impl Installed {
     /// The number of frontends in the tables.
     pub fn frontends(&self) -> usize {
         self.planner.last().frontends()
+    }
+
+    /// The addresses of node ports in the tables.
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        self.planner.last().node_port_addresses()
     }
 
     /// Whether a load balancer in the tables has source ranges.

@@ -162,6 +162,17 @@ mod tests {
         assert_eq!(at(Some(Event::Listed(ObjectKind::Node, Vec::new())), 140), [OTHER], "the object itself is gone");
     }
 
+    /// A Node object may have no address yet when the agent starts again.
+    #[test]
+    fn node_ports_of_an_earlier_agent_stay_until_addresses_are_known() {
+        let (mut own_node, mut desired) = (OwnNode::new(true), desired());
+        desired.keep_node_addresses([OTHER.parse().expect("an address")].into());
+        let mut at = |event, seconds| served(&mut own_node, &mut desired, event, seconds);
+        assert_eq!(at(Some(node(&[])), 1), [OTHER]);
+        assert_eq!(at(None, 29), [OTHER]);
+        assert_eq!(at(Some(node(&[OWN])), 29), [OWN]);
+    }
+
     #[test]
     fn without_a_cluster_nothing_is_waited_for_that_was_not_there() {
         let (mut own_node, mut desired) = (OwnNode::new(false), desired());

@@ -77,7 +77,7 @@ pub struct Arguments {
     max_affinity_clients: u32,
 }
 
-/// The agent's behaviour at its start and end, and between.
+/// How the agent starts and ends, and how often it compares the tables.
 #[derive(Debug, Args)]
 struct Life {
     /// Do not mount a BPF file system if none is mounted at /sys/fs/bpf

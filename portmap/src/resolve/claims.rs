@@ -4,7 +4,7 @@
 //! them wins. The table has no entries (endpoints and policies): [`super::ServiceEntries`] derives them when `plan` reads them.
 
 mod node_addresses;
-mod order;
+mod plan_order;
 mod rank;
 #[cfg(test)]
 mod tests;

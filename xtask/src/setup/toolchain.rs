@@ -21,7 +21,7 @@ const PINNED: &str = "nightly-2026-05-20";
 /// Environment variable with the name of the rustup toolchain that portmap's build script uses.
 pub const VARIABLE: &str = "PORTMAP_BPF_TOOLCHAIN";
 
-/// An installed and suitable toolchain.
+/// An installed Rust toolchain. [`suitable`] checks that it is a nightly with the LLVM of bpf-linker.
 pub struct Toolchain {
     /// The name of the toolchain in rustup.
     pub name: String,

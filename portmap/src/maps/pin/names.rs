@@ -16,7 +16,7 @@ const SOCKET_DIRECTORY: &str = "sockets-";
 /// The maps about open sockets. All sets share them, because open sockets outlive a set.
 pub const SOCKET_MAPS: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
 
-/// The kind of a directory in the directory of all sets.
+/// The kind of a subdirectory of `--bpffs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinDirectory {
     /// The directory of the sets of one ABI version.

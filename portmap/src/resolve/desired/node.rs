@@ -1,6 +1,10 @@
 //! Applies changes of the node to the desired state: its zone, its addresses and the ranges of ClusterIPs.
 
-use std::{collections::BTreeMap, mem, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -38,6 +42,15 @@ impl Desired {
         self.local = addresses;
         self.node_may_have_changed = true;
         self.update_node_addresses()
+    }
+
+    /// Serves node ports on the addresses on which an earlier agent served them, until the addresses for node ports are known.
+    pub fn keep_node_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> Changes {
+        if !self.lacks_address() {
+            return Changes::default();
+        }
+        let kept = addresses.into_iter().map(|address| (address, Yielding::ToClusterIps));
+        self.table.set_node_addresses(kept.collect())
     }
 
     /// Whether the addresses for node ports are unknown, because `--nodeport-addresses` has `primary` and the Node object has

@@ -154,7 +154,7 @@ impl Cluster {
     }
 }
 
-/// The configuration of [`super::open`].
+/// Reads the client's configuration from the kubeconfig or, without a kubeconfig, from the places that [`super::open`] lists.
 async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
     let Some(path) = kubeconfig else {
         return Config::infer()

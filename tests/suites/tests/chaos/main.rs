@@ -7,7 +7,7 @@
 //! `PORTMAP_CHAOS_SECONDS` is the duration (30 by default). `PORTMAP_CHAOS_SEED` repeats the order of events.
 //! `PORTMAP_EARLIER_AGENTS` has the paths of earlier builds, separated as in `PATH` (none by default).
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 #![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! Each agent runs in the network namespace of its own node (`World`). It attaches to the world's cgroup, never to the
 //! machine's.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 
 mod agent;
 mod bad_start;

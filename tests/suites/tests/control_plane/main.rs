@@ -1,6 +1,6 @@
 //! Tests of the harness: its control plane behaves like a cluster.
 //!
-//! Needs: kernel, control plane.
+//! Needs: root and BPF, control plane.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

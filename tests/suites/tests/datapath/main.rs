@@ -1,6 +1,6 @@
 //! Basic translation: connections of processes on the real kernel, with an agent that reads manifests.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 #![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 use std::{

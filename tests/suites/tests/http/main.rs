@@ -1,6 +1,6 @@
 //! The agent's HTTP servers: health, health checks for load balancers, and metrics.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 
 mod limits;
 

@@ -5,7 +5,7 @@
 //! kubelet does. The agent is a process beside the API server, attached only to the cgroup of the tests' own clients. It has
 //! the service account and the role of `deploy/portmap.yaml`.
 //!
-//! Needs: kernel, control plane.
+//! Needs: root and BPF, control plane.
 
 mod agent;
 mod answer;

@@ -1,7 +1,7 @@
 //! A node of one IP family: the other family is switched off in the kernel, or no address of it is in use. The agent starts and
 //! attaches all programs, and translates the remaining family.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 
 use std::net::SocketAddr;
 

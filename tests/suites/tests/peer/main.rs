@@ -7,7 +7,7 @@
 //!
 //! `PORTMAP_PEER_SEED` repeats a run. `PORTMAP_PEER_ROUNDS` and `PORTMAP_PEER_SERVICES` are the numbers of rounds and Services.
 //!
-//! Needs: kernel, control plane.
+//! Needs: root and BPF, control plane.
 
 mod apply;
 mod compare;

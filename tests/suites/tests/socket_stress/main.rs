@@ -6,7 +6,7 @@
 //! The exact moment of a change is unknown: it is between the writing of the file and the moment when the tables show it. The
 //! recorded periods include this uncertainty.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 #![expect(clippy::unwrap_used, reason = "a test reports an error by a panic")]
 
 mod field;

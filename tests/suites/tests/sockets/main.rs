@@ -4,7 +4,7 @@
 //! ([`portmap_harness::world`]). Its processes make one system call at a time ([`portmap_harness::process`]), or are ordinary
 //! client programs.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 
 mod affinity;
 mod attach;

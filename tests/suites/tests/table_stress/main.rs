@@ -3,7 +3,7 @@
 //! A look-up must find every permanent frontend, and must get only complete backends of that frontend. The writer waits for a
 //! grace period before it reuses slots. Without this wait the test must find errors.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test reports an error by a panic")]
 
 mod prefixes;

@@ -1,6 +1,6 @@
 //! Tests of the harness's worlds: network namespaces and cgroups of a node and its pods, their processes, and their cleanup.
 //!
-//! Needs: kernel.
+//! Needs: root and BPF.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -23,7 +23,7 @@ use crate::machine::Machine;
 use crate::report::{Row, Section};
 use crate::{Report, Size, progress};
 
-/// Limit of the agent's anonymous memory (RssAnon) after the first synchronization, in MiB. The rest of the resident set is
+/// Limit of the agent's anonymous memory (`RssAnon`) after the first synchronization, in MiB. The rest of the resident set is
 /// pages of the program file and of BPF maps, which the kernel may reclaim or has allocated anyway.
 const AIM: f64 = 40.0;
 

@@ -126,7 +126,7 @@ fn without_privileges_root_is_named() -> Result<()> {
     Ok(())
 }
 
-/// The agent runs as root without CAP_BPF and CAP_SYS_ADMIN.
+/// The agent runs as root without `CAP_BPF` and `CAP_SYS_ADMIN`.
 #[test]
 fn missing_capabilities_are_named() -> Result<()> {
     let site = Site::new("no-caps")?;

@@ -153,7 +153,7 @@ fn a_range_may_select_loopback_of_one_family() -> Result<()> {
     Ok(())
 }
 
-/// Some proxies add ClusterIPs to an interface of the node: kube-proxy in IPVS mode (kube-ipvs0) and NodeLocal DNSCache.
+/// Some proxies add ClusterIPs to an interface of the node: kube-proxy in IPVS mode (kube-ipvs0) and `NodeLocal DNSCache`.
 #[test]
 fn a_service_address_on_an_interface_has_no_node_ports() -> Result<()> {
     let world = World::new("ipvs")?;

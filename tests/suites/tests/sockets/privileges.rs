@@ -43,7 +43,7 @@ fn three_capabilities_suffice_to_translate() -> Result<()> {
     expect_all(&stage.world)
 }
 
-/// CAP_SYS_ADMIN and CAP_SYS_PTRACE are needed to enter the network namespaces of pods: for source ranges, and to destroy
+/// `CAP_SYS_ADMIN` and `CAP_SYS_PTRACE` are needed to enter the network namespaces of pods: for source ranges, and to destroy
 /// sockets.
 #[test]
 fn two_more_capabilities_give_access_to_pods_namespaces() -> Result<()> {

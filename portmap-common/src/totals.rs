@@ -25,7 +25,8 @@ pub struct Totals {
     pub forgotten_sockets: u64,
     /// Entries added to `AFFINITY`: one per client and service port.
     pub affinity_clients: u64,
-    /// Calls that got no session, because their cgroup had already added its share of clients to `AFFINITY`.
+    /// Calls that got no session, because their cgroup had already added its share of clients to `AFFINITY`, or because the
+    /// kernel could not store the cgroup's count.
     pub affinity_over_share: u64,
 }
 

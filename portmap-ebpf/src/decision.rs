@@ -153,7 +153,8 @@ fn is_admitted<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S:
     source_ranges::admit(socket.namespace(), &socket.source(call), &frontend.address, id)
 }
 
-/// Whether the call sends a datagram to the backend that an earlier decision gave to the socket.
+/// Whether the call sends a datagram whose destination comes from the kernel, by an earlier decision for this socket, and not
+/// from the process.
 #[inline(always)]
 fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
     call == Call::Send && socket_notes::was_given(socket, &socket.destination())

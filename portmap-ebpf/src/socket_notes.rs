@@ -29,8 +29,8 @@ pub fn record<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, call: C
     }
 }
 
-/// Notes the frontend that a socket asked for, and the backend that it is connected to. The note of a UDP socket also has
-/// its cookies: by these, the agent finds and destroys the socket when its endpoint no longer serves.
+/// Notes the frontend that a socket asks for, and the backend that it will be connected to. A TCP socket gets no note if
+/// `NOTES_TCP` is 0. The note of a UDP socket also has its cookies, by which the agent finds the socket of an ended endpoint.
 #[inline(always)]
 fn connected<S: Socket>(socket: &S, frontend: &FrontendKey<S::Address>, id: u64, backend: &Backend<S::Address>) {
     if NOTES_TCP.load() == 0 && frontend.protocol == TCP {

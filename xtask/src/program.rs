@@ -32,8 +32,8 @@ fn cargo_bin() -> Option<PathBuf> {
     Some(home.join("bin"))
 }
 
-/// The directory of the Go that the set-up installed for this workspace, because the system's Go was too old; `None` without
-/// it.
+/// The directory of the Go that the set-up unpacked for this workspace, because the system had no package of a suitable Go.
+/// `None` without that directory.
 fn own_go() -> Option<PathBuf> {
     Some(workspace::tools_dir().ok()?.join("go/bin")).filter(|dir| dir.is_dir())
 }

@@ -52,7 +52,7 @@ pub struct Row {
 pub enum External {
     /// Forward to one of these backends.
     Backends(Vec<String>),
-    /// Another action: `refuse` or `drop`, as in [`Row::action`].
+    /// Another action than `forward`, with the values of [`Row::action`].
     Action(&'static str),
 }
 

@@ -86,7 +86,8 @@ async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Current API servers do not serve ServiceCIDR in v1beta1. A custom resource of the same name looks the same to clients.
+/// Makes the API server serve ServiceCIDR in v1beta1, by a custom resource of that name. Current API servers do not serve that
+/// version themselves; to clients both look the same.
 async fn offer_old_version(cluster: &Cluster) -> Result<()> {
     cluster.apply(include_str!("service-cidr-v1beta1.yaml")).await?;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1beta1", "ServiceCIDR"));

@@ -11,8 +11,8 @@ const SOURCE: &str = "tests/suites/tests/sockets/clients/main.go";
 /// The path of the client in the ramdisk. The suite uses it instead of building the client.
 const CLIENT: &str = "/portmap/portmap-go-client";
 
-/// Builds the client, statically linked and only with the standard library. Without Go the client is left out, and its test is
-/// skipped.
+/// Builds the client, statically linked and only with the standard library. Without Go the client is left out, and its test
+/// fails in the virtual machine.
 pub(super) fn add(root: &RootDirectory) -> Result<()> {
     if program::find("go").is_none() {
         return Ok(());

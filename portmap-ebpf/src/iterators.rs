@@ -80,9 +80,9 @@ fn write(meta: *const Meta, note: Option<&Connected>) -> i32 {
     0
 }
 
-/// The record of a note. `None` if the note is not of a UDP socket that was connected to a Service, if a later direct connection
-/// to the same address has ended it, if the endpoint still serves, or while another thread writes the note. The agent checks whether
-/// the socket is still connected.
+/// The record of a note. `None` if the note is not of a UDP socket that was connected to a Service, if a later direct
+/// connection to the same address has ended it, if the endpoint still serves, or while another thread writes the note.
+/// Whether the socket is still connected, the agent checks.
 #[inline(always)]
 fn record(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);

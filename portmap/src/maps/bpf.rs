@@ -1,7 +1,7 @@
 //! The pinned maps in the kernel: the [`Maps`] that the agent writes and the subcommands read.
 //!
-//! `datapath::load` creates and pins the maps. `batch` inserts many entries at a time. `frontends` and `items` hold the maps of one address family; `items` also
-//! holds MEMBERS.
+//! `datapath::load` creates and pins the maps. `batch` inserts many entries at a time. `frontends` and `items` hold the maps of
+//! one address family; `items` also holds MEMBERS.
 
 mod batch;
 mod counters;

@@ -76,7 +76,8 @@ fn answer(published: &Published, node_eligible: Option<bool>) -> Response {
     let healthy = is_healthy && node_eligible != Some(false);
     let family = FamilyHealth { last_updated: last_sync, healthy: is_healthy };
     let answer = HealthzAnswer {
-        // Some consumers compare `lastUpdated` with `currentTime`, so an answer with `healthy` reports the current time in both.
+        // Some consumers compare `lastUpdated` with `currentTime`, so an answer with `healthy` reports the current time in
+        // both.
         last_updated: if healthy { now } else { last_sync },
         current_time: now,
         node_eligible,

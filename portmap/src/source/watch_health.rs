@@ -97,8 +97,8 @@ impl Watches {
 
     /// Whether the events of a kind are up to date: its watch works and has caught up after its last failure or delay.
     ///
-    /// Own Services and Services of other proxies have separate watches. A Service whose label moves it from one to the other may be
-    /// missing in both while one watch is late. Its ClusterIP must not count as unallocated then.
+    /// Own Services and Services of other proxies have separate watches. A Service whose label moves it from one to the other
+    /// may be missing in both while one watch is late. Its ClusterIP must not count as unallocated then.
     pub fn is_current(&self, kind: ObjectKind) -> bool {
         let states = self.lock();
         let is_slow = states.waiting.get(&kind).is_some_and(|since| since.elapsed() >= SLOW);

@@ -1,8 +1,8 @@
 //! Finds the test suites of the workspace, and the requirements of each.
 //!
 //! A suite is a file `tests/NAME.rs` or `tests/NAME/main.rs` of a workspace member, as for cargo. A line of its module doc may
-//! declare its requirements: `//! Needs: nothing.`, `//! Needs: root and BPF.` or `//! Needs: root and BPF, control plane.` Without that
-//! line, an end-to-end suite needs the kernel, and also a control plane if its text contains `control_plane`.
+//! declare its requirements: `//! Needs: nothing.`, `//! Needs: root and BPF.` or `//! Needs: root and BPF, control plane.`
+//! Without that line, an end-to-end suite needs the kernel, and also a control plane if its text contains `control_plane`.
 
 use std::ffi::OsString;
 use std::fs;

@@ -19,7 +19,8 @@ impl Batch {
         Ok(Self(map.fd().as_fd().try_clone_to_owned()?))
     }
 
-    /// Inserts or replaces entries: `keys` and `values` must have the map's sizes. On older kernels `insert` inserts each entry.
+    /// Inserts or replaces entries: `keys` and `values` must have the map's sizes. On older kernels `insert` inserts each
+    /// entry.
     pub fn insert<K: Pod, V: Pod>(&self, keys: &[K], values: &[V], mut insert: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
         match bpf::update_entries(self.0.as_fd(), keys, values) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {

@@ -36,9 +36,9 @@ impl Ports {
         true
     }
 
-    /// Adopts the endpoints read from ENDPOINTS. Must be called after every [`Self::adopt_choice`], because the backends of the choices
-    /// tell the service port of an endpoint. Returns the invalid entries: entries with a number above [`LAST_NUMBER`], or with another
-    /// address or port than the backend of that number.
+    /// Adopts the endpoints read from ENDPOINTS. Must be called after every [`Self::adopt_choice`], because the backends of the
+    /// choices tell the service port of an endpoint. Returns the invalid entries: entries with a number above [`LAST_NUMBER`],
+    /// or with another address or port than the backend of that number.
     pub fn adopt_endpoints(&mut self, items: &Items) -> BTreeSet<Item> {
         let mut owners: HashMap<u64, (u64, Endpoint)> = HashMap::default();
         for (id, port) in &self.by_id {

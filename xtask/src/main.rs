@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask setup | demo | bench | test | lint`.
 //!
-//! Each command has one file. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
+//! Each command has one module. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
 //! rustup. The commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds
 //! quickly.
 #![forbid(unsafe_code)]

@@ -50,7 +50,7 @@ pub enum Purpose {
 trait Step {
     /// The name of the requirement in printed lines, for example "bpf-linker".
     fn name(&self) -> &'static str;
-    /// The reason for the requirement, which printed lines have at their end, for example "links the BPF programs".
+    /// The reason for the requirement, which most printed lines have at their end, for example "links the BPF programs".
     fn why(&self) -> &'static str;
     /// The task that has this requirement.
     fn purpose(&self) -> Purpose;

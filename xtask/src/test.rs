@@ -33,13 +33,15 @@ pub struct TestArgs {
     /// Run only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// Run all suites that need only a kernel on these kernels: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest [default: all]
+    /// Run only the suites for other kernels, or those of FILTER, on these: 5.10, 6.1, 6.1-ipv4, 6.12, newest-6, newest
+    /// [without a list: all]
     #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     kernels: Option<Vec<String>>,
     /// Run only the comparison with this proxy, with hundreds of rounds of changes
     #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
     peer: Option<Peer>,
-    /// Run only the suites that end, start and upgrade the agent at random, for ten minutes, also from and to earlier builds
+    /// Run only "chaos" for ten minutes (ends, starts and upgrades the agent at random, also from and to earlier builds), and
+    /// "socket_stress" for one minute per test
     #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
     chaos: bool,
 }
@@ -87,8 +89,8 @@ fn matrix(args: &TestArgs) -> Result<Option<Matrix>> {
     }
 }
 
-/// The suites to run, and the filters for tests' names. A filter that is a suite's name selects the suite; all other filters
-/// are parts of tests' names.
+/// The suites to run, and the filters for tests' names. A filter that is "kernels" or a suite's name selects that; all other
+/// filters are parts of tests' names.
 fn select(suites: Vec<Suite>, args: &TestArgs) -> (Vec<Suite>, Vec<String>) {
     if args.kernels.is_some() {
         return (Vec::new(), Vec::new());

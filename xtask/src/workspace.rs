@@ -63,7 +63,7 @@ fn prepare(cargo: &mut Command) {
     }
     // .cargo/config.toml sets it for the inner build of portmap's build script. `cargo run` also sets it for this process.
     cargo.env_remove("CARGO_TERM_QUIET");
-    // The variable stays unset for the default toolchain, so that a plain `cargo build` sees no change and rebuilds nothing.
+    // The variable is not added for the default toolchain, so that a plain `cargo build` sees no change and rebuilds nothing.
     if let Ok(chosen) = toolchain::chosen()
         && chosen.name != toolchain::DEFAULT
     {

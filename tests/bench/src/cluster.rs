@@ -32,7 +32,7 @@ pub const TARGET_PORT: u16 = 8080;
 /// Largest number of endpoints in one slice; the default of Kubernetes.
 const SLICE: usize = 100;
 
-/// Largest number of endpoints in a cluster. The addresses of more pods would overlap with those of replacement pods.
+/// Largest number of endpoints in a cluster. From 4,194,305 on, addresses of pods would overlap with those of replacement pods.
 const MOST_ENDPOINTS: u32 = 4_000_000;
 
 /// The namespace of all generated objects.
@@ -47,12 +47,12 @@ pub struct Cluster {
     reached: Option<Reached>,
 }
 
-/// An existing pod, which is the only backend of some Services. The endpoints of these Services are the pod's addresses.
+/// An existing pod, which serves some of the Services. The pod's addresses are the only endpoints of these Services.
 #[derive(Clone, Debug)]
 pub struct Reached {
     /// The pod's addresses, of one family.
     pub pod: Vec<IpAddr>,
-    /// Number of Services with this pod as backend, evenly distributed among all Services.
+    /// Number of Services with this pod as backend, evenly distributed among all Services; all if there are fewer.
     pub services: u32,
 }
 

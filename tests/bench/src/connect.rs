@@ -35,7 +35,7 @@ const AIMS: [(Work, Arm, f64); 4] = [
 
 /// Last byte of the IPv4 address that is the server's first additional one. Pods and clients get lower addresses.
 ///
-/// 155 addresses remain (100 to 254). A Service with more endpoints has only these 155 as endpoints.
+/// 155 addresses remain (100 to 254). A Service that the client connects to has at most these 155 endpoints.
 const FIRST_HOST: u8 = 100;
 
 /// Calls before the timed ones of a block. They fill the CPU's caches and branch predictors.

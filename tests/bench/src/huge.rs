@@ -1,5 +1,5 @@
-//! Generates Services of about the largest size that the API server stores (1.5 MiB). While the agent handles such a Service,
-//! other Services wait. So `sync` measures that time.
+//! Generates Services with very many addresses, ports, source ranges or endpoints. Their objects still fit into the API server
+//! (at most 1.5 MiB each). While the agent handles such a Service, other Services wait. So `sync` measures that time.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;

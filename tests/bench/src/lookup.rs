@@ -26,14 +26,15 @@ const HOT: u32 = 2000;
 /// Number of measurements of the batch that is repeated [`HOT`] times.
 const HOT_TURNS: u32 = 50;
 
-/// Number of batches that run once each. Each has other look-ups, so the CPU's caches do not hold its map entries.
+/// Number of batches that run once each. With many Services, each has other look-ups than the batch before, so the CPU's caches
+/// hold few of its map entries.
 const BATCHES: u32 = 10_000;
 
 /// Measure the look-ups of the BPF programs alone, in nanoseconds
 ///
-/// Spread: each look-up is for another Service. Hot: the same few look-ups are repeated, so that the CPU's caches hold their
-/// map entries. Each look-up includes reading the probe from a packet and writing the result to it, which a real connection
-/// does not do.
+/// Spread: the look-ups are spread over all Services. Hot: the same few look-ups are repeated, so that the CPU's caches hold
+/// their map entries. Each look-up includes reading the probe from a packet and writing the result to it, which a real
+/// connection does not do.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct LookupArguments {
     #[command(flatten)]
@@ -133,7 +134,7 @@ impl LookupCase {
     }
 }
 
-/// Maps consecutive indexes to numbers below `limit`, evenly distributed, in an order that CPU caches cannot predict.
+/// Maps consecutive indexes to numbers below `limit`, evenly distributed, in an order that a CPU does not prefetch.
 fn scatter(index: u64, limit: u32) -> u32 {
     let fraction = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     ((fraction * u64::from(limit)) >> 32) as u32

@@ -37,8 +37,8 @@ const CHANGES: u32 = 1000;
 
 /// Measure the time from objects in memory to the BPF maps
 ///
-/// The time begins when the store gets the events, and ends after the last write. The objects, the maps and the loaded BPF
-/// programs exist before.
+/// The time begins when the store gets the events, and ends after the last write. For a huge Service, it also includes the
+/// conversion of the object to events. The objects, the maps and the loaded BPF programs exist before.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SyncArguments {
     #[command(flatten)]

@@ -97,7 +97,7 @@ impl Stage {
     }
 }
 
-/// Makes a pod of a manifest and starts its server. [`World`] assigns addresses in order; the manifest must have the same
+/// Makes a pod of a manifest and starts its server. [`World`] assigns addresses in order. Fails if the manifest has other
 /// addresses.
 fn make(world: &World, manifest: &k8s_openapi::api::core::v1::Pod) -> Result<Pod> {
     let name = pod::name(manifest);

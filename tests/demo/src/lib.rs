@@ -1,7 +1,7 @@
 //! The demo: shows step by step how portmap translates Service ports to pods' ports, with the real kernel and the real agent.
 //!
-//! [`example_stage::Stage`] is the environment: the pods, the client and the agent. Each step acts on it, and prints the
-//! manifest and the result. A step fails if the result does not match the manifests. The environment is removed at the end,
+//! [`example_stage::Stage`] is the environment: the pods, the client and the agent. Each step acts on it, and prints its
+//! actions and the result. A step fails if the result does not match the manifests. The environment is removed at the end,
 //! also after a failure.
 #![forbid(unsafe_code)]
 
@@ -40,7 +40,7 @@ pub use interrupt::Interrupted;
 pub struct Options {
     /// The directory of the example manifests.
     pub examples: PathBuf,
-    /// Whether the demo cleans up after its steps, or keeps its environment.
+    /// Whether the demo cleans up directly after its steps, or keeps its environment until a signal arrives.
     pub ending: Ending,
 }
 

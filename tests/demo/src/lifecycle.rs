@@ -35,7 +35,7 @@ pub fn stop(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok("BPF programs and maps stay in the kernel: connections do not need the agent".to_owned())
 }
 
-/// Runs `portmap cleanup`, and verifies that Service addresses are unreachable afterwards.
+/// Runs `portmap cleanup`, and verifies that the address of the Service `web` is unreachable afterwards.
 pub fn clean_up(stage: &mut Stage, screen: Screen) -> Result<String> {
     let (_, port) = stage.examples.port("web")?;
     screen.command(&format!("portmap cleanup --bpffs {}", stage.world.bpffs().display()))?;

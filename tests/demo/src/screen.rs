@@ -1,4 +1,4 @@
-//! The output of the demo: numbered steps, labelled lines and bars. It has colours on a terminal, unless `NO_COLOR` is set.
+//! The output of the demo: numbered steps, labelled lines and bars. Colours on a terminal, unless `NO_COLOR` has a value.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -52,7 +52,7 @@ pub fn output(text: &str) -> io::Result<()> {
 }
 
 impl Screen {
-    /// Uses colours if standard output is a terminal and `NO_COLOR` is not set.
+    /// Uses colours if standard output is a terminal, and `NO_COLOR` is absent or empty.
     #[must_use]
     pub fn new() -> Self {
         let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -7,7 +7,8 @@ mod debug_exit {
     /// I/O port of the device `isa-debug-exit`.
     const PORT: u16 = 0xf4;
 
-    /// Ends the machine: qemu exits with `2 * value + 1`. Returns if the machine has no such device.
+    /// Ends the machine: qemu exits with `2 * value + 1`. Returns if the machine has no such device, or
+    /// if the port is not permitted.
     pub fn write(value: u8) {
         // SAFETY: `ioperm` only sets an I/O permission bit of this thread; it accesses no memory.
         let is_allowed = unsafe { libc::ioperm(PORT.into(), 1, 1) } == 0;
@@ -21,7 +22,7 @@ mod debug_exit {
 /// The value for `isa-debug-exit` if all suites passed: qemu exits with 33.
 const PASSED: u8 = 16;
 
-/// The value for `isa-debug-exit` if a suite failed: qemu exits with 35.
+/// The value for `isa-debug-exit` if a suite failed, or if the suites could not run: qemu exits with 35.
 const FAILED: u8 = 17;
 
 fn main() {

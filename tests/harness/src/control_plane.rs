@@ -126,8 +126,8 @@ impl ControlPlane {
         &self.admin_kubeconfig
     }
 
-    /// Writes a self-contained kubeconfig file with this token into the control plane's directory. `user_name` is part of the
-    /// file name; an existing file is replaced.
+    /// Writes a self-contained kubeconfig file with this token into the control plane's directory. The file name depends on
+    /// `user_name`; an existing file is replaced.
     pub fn kubeconfig(&self, user_name: &str, token: &str) -> Result<PathBuf> {
         self.access.write_kubeconfig(self.home.path(), user_name, token)
     }

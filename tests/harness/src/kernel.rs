@@ -1,4 +1,5 @@
-//! Features of the running kernel, derived from its version and the kernel's documentation. Only IPv6 is looked up in `/proc`.
+//! Features of the running kernel, derived from its version and the kernel's documentation. IPv6 is an exception: it is looked
+//! up in `/proc/net`.
 //!
 //! The harness does not use the agent's own probes, because the tests verify these probes.
 

@@ -22,7 +22,7 @@ pub struct Link {
 
 impl Link {
     /// The links of a cgroup, without those of its children. Fails if the cgroup does not exist, or if bpftool is not
-    /// installed.
+    /// installed or fails.
     pub fn to(cgroup: &Path) -> Result<Vec<Self>> {
         let id = fs::metadata(cgroup).with_context(|| format!("there is no cgroup {}", cgroup.display()))?.ino();
         let output = Command::new("bpftool").args(["-j", "link", "show"]).output().context("failed to run bpftool")?;
@@ -36,7 +36,7 @@ impl Link {
     }
 }
 
-/// Expands the short names of attach types, which bpftool printed before version 5.19. Other names stay as they are.
+/// Expands the short names of portmap's attach types, which bpftool printed before version 5.19. Other names stay as they are.
 fn kernel_name(attach_type: &str) -> String {
     match attach_type {
         "connect4" | "connect6" | "getpeername4" | "getpeername6" | "sendmsg4" | "sendmsg6" | "recvmsg4" | "recvmsg6" => {

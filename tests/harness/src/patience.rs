@@ -18,8 +18,8 @@ pub fn seconds(count: u32) -> String {
     (count * slowness()).to_string()
 }
 
-/// The factor by which this machine is slower than a current one: `PORTMAP_PATIENCE`, or 1 if it is not set or not a number.
-/// Tests divide their minimum throughput by it.
+/// The factor by which this machine is slower than a current one: `PORTMAP_PATIENCE`, or 1 if it is not set or no whole
+/// number. Tests divide their minimum throughput by it.
 #[must_use]
 pub fn slowness() -> u32 {
     env::var("PORTMAP_PATIENCE").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)

@@ -81,7 +81,7 @@ fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
 }
 
-/// The server's name and port in a reply, without the client's address, which differs in every reply.
+/// The server's name and port in a reply, without the client's address, which differs between sockets.
 pub(crate) fn identity(line: &str) -> String {
     let line = line.trim_end();
     line.split_once(" from ").map_or(line, |(identity, _)| identity).to_owned()

@@ -1,4 +1,5 @@
-//! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record the time of each call.
+//! `portmap-pod hammer`: threads that send requests to some addresses as fast as possible, and record the time of each call or,
+//! with `--tally`, count the replies.
 //!
 //! The times are those of the monotonic clock, which all processes share. A test can compare them with the times of its
 //! changes.

@@ -11,8 +11,8 @@
 //! A world has no route off the machine, and at first pods have routes to each other and to the node only. So a connection to
 //! an address that portmap should have translated fails at once with `ENETUNREACH`. The host's network namespace, routes,
 //! sysctls and existing cgroups are not changed: the processes run in new child cgroups ([`Group`]). Dropping the last handle
-//! removes the world. [`World::sweep`] removes the worlds of killed processes. The names of its namespaces, cgroups and
-//! directories begin with `portmap-<pid>-`.
+//! removes the world. [`World::sweep`] removes the worlds of killed processes. The names of its namespaces, its parent cgroup
+//! and its directories begin with `portmap-<pid>-`.
 
 mod bpffs;
 mod cgroup;
@@ -151,8 +151,8 @@ impl World {
         self.shared.cgroups.directory(group)
     }
 
-    /// The directory for the agent's pinned maps, on a mounted bpffs. The agent makes it; dropping the last handle of this
-    /// [`World`] removes it.
+    /// The directory for the agent's pinned maps, on a mounted bpffs. The agent or the benchmark makes it; dropping the last
+    /// handle of this [`World`] removes it.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
         self.shared.pins.directory()

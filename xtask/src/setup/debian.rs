@@ -1,4 +1,4 @@
-//! Downloads single packages of a newer Debian, and unpacks them into a directory instead of installing them.
+//! Downloads single packages of other Debian releases, and unpacks them into a directory instead of installing them.
 //!
 //! apt uses a separate configuration, lists and cache in a directory of this workspace. The mirror is that of this machine's
 //! own apt. Root is needed only if the machine's own package lists must be downloaded first, to find the mirror.
@@ -118,7 +118,7 @@ impl Archive {
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        // If this fails, the next set-up removes the directory.
+        // If this fails, the next `open` removes the directory.
         fs::remove_dir_all(&self.dir).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! Checks the requirements on the user and the running kernel. A missing bpffs is mounted; for the other requirements, the
+//! Checks the requirements on the user and the running kernel. As root, a missing bpffs is mounted; in all other cases, the
 //! error has the instructions.
 
 use std::fs;

@@ -39,8 +39,8 @@ impl Toolchain {
     }
 }
 
-/// The toolchain for the BPF programs: that of [`VARIABLE`] or, if it is not set, the first suitable one of [`DEFAULT`] and
-/// [`PINNED`].
+/// The toolchain for the BPF programs: that of [`VARIABLE`] or, if it is absent or empty, the first suitable one of [`DEFAULT`]
+/// and [`PINNED`].
 pub fn chosen() -> Result<Toolchain> {
     let named = env::var(VARIABLE).ok().filter(|name| !name.is_empty());
     if let Some(name) = named {

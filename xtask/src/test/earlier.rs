@@ -21,7 +21,8 @@ const COMMITS: [&str; 3] = [
     "bec16a11219b708a928f1b356dde9e7b25821aa5",
 ];
 
-/// Builds the missing agents, and returns the value of [`VARIABLE`]. Fails in a shallow clone, which lacks the history.
+/// Builds the missing agents, and returns the value of [`VARIABLE`]. Fails if an agent is missing and the clone is shallow, so
+/// that it lacks the history.
 pub fn build() -> Result<OsString> {
     let agents = COMMITS.into_iter().map(agent).collect::<Result<Vec<_>>>()?;
     env::join_paths(agents).context("the target directory's path has a colon, so it cannot be in a list of paths")

@@ -28,7 +28,7 @@ pub fn of_peer(peer: Peer, suites: Vec<Suite>) -> Vec<Suite> {
     }
 }
 
-/// The suites that end, start and upgrade the agent at random, in their long form.
+/// The suites of [`CHAOS`], in their long form.
 pub fn of_chaos(suites: Vec<Suite>) -> Vec<Suite> {
     select(&CHAOS, suites)
 }

@@ -30,7 +30,7 @@ impl Tally {
         line.find("skipped: ").map(|start| line[start..].trim_end())
     }
 
-    /// Counts this number of passed tests as skipped. The runner counts tests that skip a part as passed.
+    /// Counts this number of passed tests, at most all, as skipped. The runner counts tests that skip a part as passed.
     pub fn with_skips(self, count: usize) -> Self {
         let count = count.min(self.passed);
         Self { passed: self.passed - count, skipped: self.skipped + count, ..self }

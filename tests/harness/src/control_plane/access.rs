@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::TokenFile;
 
-/// Lifetime of tokens: four hours, longer than any test.
+/// Lifetime of service accounts' tokens: four hours, longer than a test usually runs.
 const TOKEN_SECONDS: i64 = 4 * 3600;
 
 /// The URL of a server of the control plane, and the authority of its certificate.

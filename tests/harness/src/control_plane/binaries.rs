@@ -1,8 +1,8 @@
 //! Builds the programs of Kubernetes from source, once per pinned version.
 //!
 //! The Go module in `tests/control-plane` pins the versions. The programs are placed in `<target directory>/control-plane`. The
-//! first build takes minutes; later calls only compare `go.mod`. A lock serializes several test processes: one builds, the
-//! others wait for it.
+//! first build takes minutes; later calls build a program only if it is missing or `go.mod` has changed. A lock serializes
+//! several test processes: one builds, the others wait for it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};

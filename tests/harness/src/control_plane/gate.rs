@@ -11,15 +11,15 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// The handling of connections. Setting [`Self::Silent`] also makes existing connections silent. Setting another mode, or the
-/// same again, resets existing connections.
+/// The handling of connections. Setting [`Self::Silent`] also makes existing connections silent. Setting any other mode resets
+/// existing connections, even if that mode is already set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// New connections are forwarded to the API server.
     Open,
     /// New connections are reset.
     Reset,
-    /// Connections stay open, but carry no data, as after a firewall lost its state.
+    /// Clients' connections stay open, but carry no data, as after a firewall lost its state. Those to the API server close.
     Silent,
 }
 

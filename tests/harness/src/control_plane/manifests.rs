@@ -1,4 +1,5 @@
-//! Applies manifests as `kubectl apply --server-side` does, but with strict field validation.
+//! Applies manifests as `kubectl apply --server-side --force-conflicts` does, and creates missing namespaces. Unknown fields
+//! are refused.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;

@@ -59,7 +59,7 @@ where
     }
 }
 
-/// The selected objects that the watch has reported so far, by namespace and name.
+/// The selected objects in their last reported state, by namespace and name. Deleted objects are removed.
 struct Seen<K> {
     objects: BTreeMap<(Option<String>, String), K>,
     /// Whether the initial list is complete.

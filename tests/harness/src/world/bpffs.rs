@@ -1,5 +1,5 @@
-//! The bpffs directory of a [`World`](super::World). This module chooses the path and removes the directory; the agent creates
-//! it.
+//! The bpffs directory of a [`World`](super::World). This module mounts the bpffs if needed, chooses the path and removes the
+//! directory; the agent or the benchmark creates it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

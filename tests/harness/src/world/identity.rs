@@ -1,4 +1,4 @@
-//! The name of a [`World`](super::World). The names of its namespaces, cgroups and directories begin with it.
+//! The name of a [`World`](super::World). The names of its namespaces, its parent cgroup and its directories begin with it.
 
 use std::fmt;
 use std::fs;
@@ -45,7 +45,7 @@ pub(super) fn check(name: &str) -> Result<()> {
 }
 
 /// Whether the name belongs to a [`World`](super::World) whose process has ended. A zombie has ended: it has no
-/// `/proc/<pid>/exe`. Other names give false.
+/// `/proc/<pid>/exe`. False for other names, and while a new process has the same id.
 pub(super) fn is_orphan(name: &str) -> bool {
     creator(name).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_err())
 }

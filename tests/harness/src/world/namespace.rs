@@ -15,7 +15,7 @@ use crate::kernel::Features;
 /// Directory of the named network namespaces of iproute2.
 pub(super) const DIRECTORY: &str = "/run/netns";
 
-/// A named network namespace. Dropping this removes the name; the kernel frees the namespace when its last process ends.
+/// A named network namespace. Dropping this removes the name; the kernel frees the namespace when nothing uses it.
 pub(super) struct Namespace {
     name: String,
     path: PathBuf,

@@ -44,7 +44,7 @@ pub struct Machine {
 pub enum End {
     /// portmap-guest reported that all suites passed.
     Passed,
-    /// portmap-guest reported that a suite failed.
+    /// portmap-guest reported that a suite failed, or that it could not run the suites.
     Failed,
     /// The machine ended without a report: a kernel panic, or a shutdown.
     Crashed,
@@ -67,8 +67,8 @@ impl End {
 }
 
 impl Machine {
-    /// The machines for a kernel's suites: one, or two if the suites include `table_stress`. Each writes its output to a log
-    /// file in the directory of the kernels.
+    /// The machines for a kernel's suites: one for `table_stress`, and one for all other suites. A machine without suites is
+    /// left out. Each writes its output to a log file in the directory of the kernels.
     pub fn all(series: &'static Series, kernel: &Kernel, ramdisk: &Path, plans: Vec<String>) -> Result<Vec<Self>> {
         let (parallel, others): (Vec<_>, Vec<_>) = plans.into_iter().partition(|plan| plan.starts_with(PARALLEL_SUITE));
         let groups = [(others, 1, String::new()), (parallel, 2, format!("-{PARALLEL_SUITE}"))];

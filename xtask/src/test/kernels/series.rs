@@ -30,11 +30,11 @@ pub struct Series {
 pub enum Extent {
     /// Some kernels, and the tests whose result depends most on the kernel; takes some minutes.
     Quick,
-    /// All kernels, and all suites that need only a kernel.
+    /// All kernels, and on each the full list of its suites ([`SUITES`], except for series with a special parameter).
     Full,
 }
 
-/// The suites that need only a kernel.
+/// The suites for other kernels. They need only a kernel, and their results depend on it.
 pub const SUITES: [&str; 5] = ["datapath", "sockets", "table_stress", "socket_stress", "one_family"];
 
 /// The tests that depend on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges,

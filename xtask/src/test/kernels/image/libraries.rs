@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::program;
 
-/// The paths of the program's libraries and of its dynamic loader. Empty for scripts and statically linked programs.
+/// The paths of the program's libraries and of its dynamic loader. Empty if `ldd` fails or finds none, as for scripts and
+/// statically linked programs.
 pub fn of(path: &Path) -> Result<Vec<PathBuf>> {
     let Ok(output) = program::output(program::command("ldd").arg(path)) else { return Ok(Vec::new()) };
     output.lines().filter_map(parse).map(|library| with_real_directory(&library)).collect()

@@ -40,8 +40,8 @@ pub struct TestArgs {
     /// Run only the comparison with this proxy, with hundreds of rounds of changes
     #[arg(long, value_name = "PROXY", value_enum, conflicts_with_all = ["filters", "kernels"])]
     peer: Option<Peer>,
-    /// Run only "chaos" for ten minutes (ends, starts and upgrades the agent at random, also from and to earlier builds), and
-    /// "socket_stress" for one minute per test
+    /// Run only `chaos` for ten minutes (ends, starts and upgrades the agent at random, also from and to earlier builds), and
+    /// `socket_stress` for one minute per test
     #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
     chaos: bool,
 }

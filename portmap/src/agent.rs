@@ -198,7 +198,7 @@ impl Agent {
     }
 
     /// Attaches detached programs again, reports the counters, and returns free memory to the kernel. Fails if the pins were
-    /// removed.
+    /// removed, or if a report fails for another reason than a shortage of descriptors or memory.
     fn check(&mut self) -> Result<()> {
         let datapath = &mut self.installed.datapath;
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;

@@ -8,8 +8,8 @@ use crate::{
     plan::{Plan, Step},
 };
 
-/// Applies the steps in their order. Consecutive insertions of names, or of source ranges and ClusterIPs, are one write. The
-/// error names the failed step.
+/// Applies the steps in their order. Consecutive insertions of names, or of source ranges and ClusterIPs, are handed to the
+/// maps together. The error names the failed step, or the first step of a batch that failed.
 pub fn apply(maps: &mut impl Maps, plan: &Plan) -> Result<()> {
     for steps in
         plan.steps.chunk_by(|first, second| kind_of_batch(first).is_some_and(|kind| kind_of_batch(second) == Some(kind)))

@@ -2,7 +2,8 @@
 //! reads no map itself. After `resolve`, before `apply`.
 //!
 //! The order of the steps makes each step safe. Backends are written before the choice that leads to them, and a service
-//! entry before its frontend. No step writes to a slot that a program may still read.
+//! entry before its frontend. A slot of BACKENDS, or a service entry for a new frontend, is written only after all programs
+//! that may read its old content have ended.
 
 mod adopt;
 mod entry;
@@ -47,13 +48,13 @@ pub use step::Step;
 /// map may affect all of them.
 const RETRIED: usize = 256;
 
-/// The writes of one plan, and the entries that are left out because a map is full.
+/// The writes of one plan, and the entries without room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The writes, in the order in which they must be made.
     pub steps: Vec<Step>,
-    /// Frontends without room, of this plan and of earlier plans, with the reason. A frontend keeps its previous entry, and is
-    /// retried when room becomes free.
+    /// Frontends without room, of this plan and of earlier plans, with the reason. A frontend keeps its previous entry, if it
+    /// has one, except a node port that was removed to make room. The frontends are retried when room becomes free.
     pub left_out: BTreeMap<Frontend, Full>,
     /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) left out because their map is full.
     pub without_room: usize,
@@ -79,7 +80,8 @@ pub struct Planner {
     foreign: BTreeSet<ForeignKey>,
     recorded: NextNumbers,
     has_new_room: bool,
-    /// Frontends with at least one secondary entry left out, because its map is full.
+    /// Frontends for which the last plan left out a secondary entry, because its map is full. Other frontends of the same
+    /// service port may be missing here.
     incomplete: BTreeSet<Frontend>,
 }
 
@@ -103,8 +105,8 @@ impl Planner {
             && self.recorded == found.recorded
     }
 
-    /// Sets the ServiceCIDRs. While the owners of all ClusterIPs are known, an address in these ranges without an owner
-    /// counts as unallocated.
+    /// Sets the ServiceCIDRs. An address in these ranges without an owner counts as unallocated only while the owners of all
+    /// ClusterIPs are known, and no entry is left out for lack of room.
     pub fn set_cidrs(&mut self, cidrs: &[IpNet], owners: Owners) {
         self.prefixes.set_cidrs(cidrs, owners);
     }
@@ -121,8 +123,8 @@ impl Planner {
             self.set_owner(address, owner, &mut phases);
         }
         self.items.take_shortage();
-        // A displaced node port (removed to make room) makes room only after a grace period. Until then no other node port
-        // is displaced.
+        // A displaced node port (removed to make room) makes room only after a grace period. While service numbers of earlier
+        // plans wait for a grace period, no node port is displaced.
         let mut displaceable = if self.numbers.is_pending() { Some(Vec::new()) } else { None };
         for (frontend, entry) in frontends {
             self.left_out.remove(&frontend);
@@ -144,8 +146,8 @@ impl Planner {
         }
     }
 
-    /// Frontends and ClusterIPs without room that may have room now. The caller adds them to the changes of the next plan.
-    /// Empty if no room became free since the last call.
+    /// Frontends and ClusterIPs without room, and frontends with missing secondary entries, that may have room now. The caller
+    /// adds them to the changes of the next plan. Empty if no room became free since the last call.
     pub fn take_retries(&mut self) -> Changes {
         let mut retries = Changes::default();
         if std::mem::take(&mut self.has_new_room) {
@@ -179,8 +181,9 @@ impl Planner {
         }
     }
 
-    /// Removes a node port to make room for a frontend of another kind. The room is free after a grace period. Then both are
-    /// retried, and node ports come last. `candidates` (node ports to remove) are collected when the first is needed.
+    /// Removes a node port, if any is left, to make room for a frontend of another kind. The room is free after a grace
+    /// period. Then both are retried, and node ports come last. `candidates` (node ports to remove) are collected when the
+    /// first is needed.
     fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
         let installed = &self.installed;
         let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
@@ -210,7 +213,8 @@ impl Planner {
         (std::mem::replace(&mut self.recorded, next) != next).then_some(next)
     }
 
-    /// The number of entries in use and the capacity, for each map that the planner models.
+    /// The number of entries in use and the capacity of SERVICES, BACKENDS, FRONTENDS, ENDPOINTS, MEMBERS and `SOURCE_RANGES`,
+    /// for each family if there is one map per family.
     pub fn fullness(&self) -> Vec<Fullness> {
         let mut maps = vec![Fullness { name: "SERVICES", used: self.numbers.used(), capacity: self.numbers.capacity() }];
         for (name, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {
@@ -238,7 +242,7 @@ impl Planner {
         self.items.has_ranges()
     }
 
-    /// All frontends and ClusterIPs in the maps.
+    /// All frontends and ClusterIPs in the maps, except frontends with an invalid entry.
     pub fn everything(&self) -> Changes {
         let addresses = self.items.iter().filter_map(|item| match item {
             Item::Address(address, _) => Some(*address),
@@ -265,7 +269,7 @@ impl Planner {
         sealed.contains(&true)
     }
 
-    /// Frees the entries that were sealed. [`Self::take_retries`] then names the frontends without room.
+    /// Frees the entries that were sealed. [`Self::take_retries`] then returns the frontends that may have room now.
     pub fn release(&mut self) {
         self.numbers.release();
         self.ports.slots(Family::V4).release();

@@ -7,7 +7,7 @@ use portmap_common::Totals;
 
 use crate::maps::bpf::BpfMaps;
 
-/// The shortest time between two counts of AFFINITY, which cost one system call per 4,096 entries.
+/// The shortest time between two counts of AFFINITY. A count costs at least one system call per 4,096 entries.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// The number of forgotten clients at the last count of the entries of AFFINITY. The kernel removes an entry of AFFINITY

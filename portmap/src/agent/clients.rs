@@ -1,9 +1,10 @@
 //! The clients on this node: the addresses of each network namespace, for the source ranges of load balancers.
 //!
 //! A survey enters network namespaces of this node, and lists their addresses. This module decides when a survey is due;
-//! [`survey`] makes it, and writes NAMESPACES and SOURCES. A survey is due every [`REFRESH`]. It is due earlier after a call
-//! from an unknown namespace or source address, or after a change in a watched namespace. The same holds after a change of
-//! the load balancer addresses with source ranges. A known client that is in no range causes no survey.
+//! [`survey`] makes it, and writes NAMESPACES and SOURCES. Without source ranges in the tables, there is no survey. Otherwise
+//! one is due every [`REFRESH`]. It is due earlier after a call from an unknown namespace or source address, after a change in
+//! a watched namespace, or after a survey that failed in part. The same holds after a change of the load balancer addresses
+//! with source ranges. A known client that is in no range causes no survey.
 
 mod selection;
 mod survey;
@@ -34,7 +35,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// The schedule of the surveys of this node's network namespaces, and the results of the last survey.
 pub struct Clients {
-    /// The results of earlier surveys; none before the first survey, and while a survey is under way.
+    /// The results of earlier surveys; none before the first survey, while a survey is under way, and after a survey that
+    /// crashed or could not start.
     survey: Option<Survey>,
     /// The task of the survey that is under way.
     task: Option<JoinHandle<(Option<Survey>, Result<Findings>)>>,
@@ -53,7 +55,8 @@ pub struct Clients {
     is_incomplete: bool,
     /// Whether the failure of the last survey was logged.
     is_failure_logged: bool,
-    /// The number of namespaces that the last survey left out of NAMESPACES or SOURCES; at least 1 after a failed survey.
+    /// The number of namespaces that the last successful survey left out of NAMESPACES or SOURCES. It is at least 1 after a
+    /// failed survey, unless that survey crashed or could not start.
     left_out: u32,
 }
 
@@ -207,8 +210,8 @@ impl Clients {
     }
 }
 
-/// Makes a survey, and returns it for the next one; `None` if it cannot open the maps, or the kernel lacks cookies of
-/// namespaces. Blocks the thread.
+/// Makes a survey, and returns it for the next one; `None` if it cannot open the maps, or cannot read the cookie of the
+/// agent's namespace. Blocks the thread.
 fn run(survey: Option<Survey>, pins: &Pins, request: &Request) -> (Option<Survey>, Result<Findings>) {
     // Kernels before 5.14 have no cookies of namespaces. The query for the agent's own namespace then fails at once.
     let open = || namespaces::cookie().and_then(|_| Survey::open(pins));

@@ -45,7 +45,7 @@ impl Comparison {
         }
     }
 
-    /// Waits for the tables that are being read. Returns `None` if the reading failed, or if a plan was applied since it
+    /// Waits for the tables that are being read. Returns `None` if the reading failed, or if a plan made writes since it
     /// began. Waits for ever if no reading is under way.
     pub async fn ended(&mut self, applied: u64) -> Option<Planner> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };

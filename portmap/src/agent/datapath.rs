@@ -96,8 +96,8 @@ impl Datapath {
     /// Attaches this agent's programs again if another program detached them, or if their cgroup was removed and created
     /// again. Loads them again if an excluded cgroup was.
     ///
-    /// Returns false if the programs cannot be kept attached. Returns true, without a check, while the programs of another
-    /// set of maps serve. Also returns true if a check fails for lack of descriptors or memory.
+    /// Returns false if the check fails, or if the programs cannot be attached or loaded again. Returns true, without a check,
+    /// while the programs of another set of maps serve. Also returns true after a failure for lack of descriptors or memory.
     pub fn keep_attached(&mut self) -> bool {
         if !self.is_attached {
             return true;
@@ -111,7 +111,7 @@ impl Datapath {
             tracing::error!("failed to keep the programs attached: {failure}; trying again each second");
             self.logged_failure = Some(failure);
         }
-        // A shortage of descriptors or memory prevents the check, but detaches no program.
+        // A shortage of descriptors or memory detaches no program, and the next check tries again.
         is_exhausted(&error)
     }
 
@@ -200,7 +200,7 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
 }
 
 /// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes the other sets without
-/// links: such a set remains from a start that did not complete.
+/// links: such a set remains, for example, from a start that did not complete.
 fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
         // Recorded at once, because STATE still says that the earlier agent is synced.

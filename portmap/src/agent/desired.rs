@@ -88,7 +88,7 @@ impl DesiredState {
         self.table.is_complete() || (self.table.is_synced() && self.started.elapsed() >= LISTING)
     }
 
-    /// Whether changes wait to be written.
+    /// Whether changes wait to be written. Events count only after [`Self::take_changes`] has resolved them.
     pub fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
@@ -103,7 +103,7 @@ impl DesiredState {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether this node has no Node object, although a Service has a traffic policy `Local`.
+    /// Whether this node has no Node object, although a Service has a traffic policy `Local`. See [`OwnNode::is_missing`].
     pub fn lacks_node(&self, watches: &Watches) -> bool {
         self.own_node.is_missing(&self.table, watches)
     }

@@ -1,4 +1,4 @@
-//! The destruction of connected UDP sockets whose endpoint ended. No packet reports the end to such a socket; a destroyed
+//! The destruction of connected UDP sockets whose endpoint ended. Often no packet reports the end to such a socket; a destroyed
 //! socket gets an error, and its owner can connect again.
 //!
 //! The agent's loop requests a search after endpoints ended. Among the sockets that a search finds, it chooses the sockets
@@ -147,7 +147,8 @@ fn destroy(sockets: Vec<EndedSocket>) -> Result<usize> {
                 continue;
             }
         };
-        // Kernels before 5.14 have no cookies of namespaces. Then the cookies of sockets, which are unique, are compared alone.
+        // Kernels before 5.14 have no cookies of namespaces. Then, and if the query fails, the cookies of sockets, which are
+        // unique, are compared alone.
         let of_namespace = match namespace.cookie() {
             Ok(cookie) => by_namespace.get(&cookie).cloned().unwrap_or_default(),
             Err(_) => by_namespace.values().flatten().map(|(cookie, peer)| (*cookie, *peer)).collect(),

@@ -34,7 +34,7 @@ pub struct Installed {
     /// The wait for the end of all programs that may read retired entries (removed, but not free yet); `None` if no entry
     /// waits.
     grace: Option<JoinHandle<Result<()>>>,
-    /// The number of plans with at least one write.
+    /// The number of plans with at least one write, including those whose writes failed.
     applied: u64,
     scope: PlanScope,
     retry: Option<Retry>,
@@ -70,14 +70,14 @@ impl Written {
 }
 
 impl Installed {
-    /// Takes the lock, loads the programs, and reads the tables that an earlier agent left.
+    /// Starts the datapath (see [`Datapath::start`]), and reads the tables that an earlier agent left, if any.
     pub async fn start(options: &Options) -> Result<Self> {
         let datapath = Datapath::start(options).await?;
         let planner = KnownPlanner::new(Planner::new(datapath.maps.capacity(), datapath.maps.read()?));
         Ok(Self { datapath, planner, grace: None, applied: 0, scope: PlanScope::All, retry: None })
     }
 
-    /// The number of plans with at least one write.
+    /// The number of plans with at least one write, including those whose writes failed.
     pub fn applied(&self) -> u64 {
         self.applied
     }
@@ -97,7 +97,7 @@ impl Installed {
         self.planner.last().has_source_ranges()
     }
 
-    /// The used entries and the capacity of each map that plans fill.
+    /// The used entries and the capacity of the maps of [`Planner::fullness`].
     pub fn fullness(&self) -> Vec<Fullness> {
         self.planner.last().fullness()
     }
@@ -115,7 +115,7 @@ impl Installed {
         }
     }
 
-    /// Whether a write has failed, and the retry has not succeeded yet.
+    /// Whether a write, or the replacement of another set's programs, has failed, and the retry has not succeeded yet.
     pub fn is_failing(&self) -> bool {
         self.retry.is_some()
     }
@@ -168,7 +168,7 @@ impl Installed {
     pub fn compare_with(&mut self, tables: Planner) {
         if !self.planner.last().is_confirmed_by(&tables) {
             self.planner.replace(tables);
-            // In the new model no entry is retired: the wait would free nothing.
+            // In the new model no entry waits for this grace period.
             (self.grace, self.scope) = (None, PlanScope::Repair);
         }
     }
@@ -178,7 +178,7 @@ impl Installed {
         let Datapath { maps, pins, .. } = &self.datapath;
         let is_read = self.planner.refresh(|| planner::read(maps, pins))?;
         if is_read {
-            // In the new model no entry is retired: the wait would free nothing.
+            // In the new model no entry waits for this grace period.
             self.grace = None;
         }
         Ok(())

@@ -58,7 +58,7 @@ pub struct Options {
     pub leaving: Leaving,
     /// The interval of comparisons of the kernel's tables with the model; none: no comparison.
     pub compare_every: Option<Duration>,
-    /// The cgroup v2 directory that the programs are attached to; none: the root of the hierarchy.
+    /// The cgroup v2 directory that the programs are attached to; none: the root of the node's cgroups.
     pub cgroup: Option<PathBuf>,
     /// The sizes of the maps.
     pub capacity: Capacity,

@@ -1,6 +1,7 @@
 //! The Node object of this node: whether it exists, and whether it names an address that can serve node ports.
 //!
 //! Without such an address, node ports keep their addresses for some time, and are then served on all addresses of the host.
+//! With manifests that never had a Node object, they are served there at once.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ pub struct OwnNode {
     exists: Option<bool>,
     /// Whether the Node object ever existed. After that, node ports wait for its return as for an expected Node object.
     has_existed: bool,
-    /// Since when node ports have no address, as a time since the agent's start; zero at first. None while they have
-    /// addresses.
+    /// Since when no address of the Node object can serve node ports, as a time since the agent's start; zero at first. None
+    /// while node ports wait for no address.
     lacking_since: Option<Duration>,
     /// Whether the current wait for an address was logged.
     is_waiting: bool,

@@ -12,7 +12,7 @@ use crate::{
 /// The problems that were logged and still last.
 #[derive(Default)]
 pub struct Problems {
-    /// The frontends without room, and the full map of each.
+    /// The frontends without room, and the reason for each.
     left_out: BTreeMap<Frontend, Full>,
     /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that were left out because their map
     /// is full.
@@ -24,17 +24,18 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// The number of frontends that the last plan left out because a map is full.
+    /// The number of frontends without room after the last plan.
     pub fn left_out(&self) -> usize {
         self.left_out.len()
     }
 
-    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) that the last plan left out.
+    /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) without room after the last plan.
     pub fn without_room(&self) -> usize {
         self.without_room
     }
 
-    /// Logs frontends that this plan leaves out and the last plan did not, and the first secondary entries that are left out.
+    /// Logs frontends that are left out now and were not after the last plan, and the first secondary entries that are left
+    /// out. Logs when all frontends have room again.
     pub fn plan(&mut self, plan: Plan, table: &Table, capacity: Capacity) {
         let Plan { steps: _, left_out, without_room } = plan;
         if without_room > 0 && self.without_room == 0 {
@@ -63,7 +64,7 @@ impl Problems {
         self.nearly_full = nearly_full().map(|map| map.name).collect();
     }
 
-    /// Logs each Service once whose `healthCheckNodePort` another Service has. `services`: all such Services.
+    /// Logs each Service when another Service begins to keep its `healthCheckNodePort`. `services`: all such Services.
     pub fn port_conflicts(&mut self, services: Vec<ObjectName>) {
         for service in services.iter().filter(|service| !self.port_conflicts.contains(service)) {
             tracing::warn!(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-/// The wait before the first retry. Each further retry waits twice as long.
+/// The wait before the first retry. Each further retry waits twice as long, up to [`LONGEST`].
 const FIRST: Duration = Duration::from_millis(100);
 
 /// The longest wait before a retry.

@@ -31,9 +31,9 @@ pub const PROGRAMS: [&str; 8] =
 /// The effect of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// At least one hook had no program of portmap before.
+    /// At least one hook of the cgroup had no link of portmap before.
     New,
-    /// Each hook had a program of portmap, which was replaced atomically.
+    /// Each hook of the cgroup had a link of portmap, whose program was replaced atomically.
     Replaced,
 }
 
@@ -81,7 +81,7 @@ pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
 }
 
 /// The id of the cgroup and the id of the program of a pinned link; `None` if the link is not pinned. The cgroup is 0 if the
-/// link is detached.
+/// link is detached, or its cgroup is gone.
 pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
     let Some(link) = open(&pins.link(program))? else { return Ok(None) };
     let info = bpf::link_info(link.as_fd()).with_context(|| format!("failed to read the state of the link of {program}"))?;

@@ -1,7 +1,8 @@
-//! Lists the connected UDP sockets whose backend no longer serves. A BPF iterator finds them: it runs each time the agent
+//! Lists the connected UDP sockets whose endpoint is not in ENDPOINTS. A BPF iterator finds them: it runs each time the agent
 //! reads from it.
 //!
-//! The agent destroys the sockets that are found here, so that their clients connect again.
+//! Of the sockets that are found here, the agent destroys those whose endpoint no longer serves, so that their clients connect
+//! again.
 
 use std::{
     io::Read as _,
@@ -24,8 +25,8 @@ use crate::{
 /// The BPF object of the iterators.
 static ITERATORS: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/iterators"));
 
-/// A connected UDP socket whose endpoint is not in ENDPOINTS: the endpoint no longer serves, or another set assigned its
-/// number.
+/// A connected UDP socket whose endpoint is not in ENDPOINTS: the endpoint no longer serves, had no room there, or got its
+/// number from another set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedSocket {
     /// The socket's cookie.
@@ -90,8 +91,9 @@ impl SocketIterators {
         Ok(Self { walk, link: link.context("failed to create the iterator over sockets")? })
     }
 
-    /// Lists the connected UDP sockets whose backend no longer serves. A socket that is opened or closed during the call may
-    /// be missing. On kernels from 7.0 on, network namespaces that cannot be read are logged and skipped.
+    /// Lists the connected UDP sockets whose endpoint is not in ENDPOINTS. A socket that is opened or closed during the call
+    /// may be missing. On kernels from 7.0 on, or of unknown version, network namespaces that cannot be read are logged and
+    /// skipped.
     pub fn list(&self) -> Result<Vec<EndedSocket>> {
         match self.walk {
             Walk::SocketStorage => self.read(),
@@ -113,7 +115,7 @@ impl SocketIterators {
         Ok(found)
     }
 
-    /// Runs the iterator once, in the network namespace of the calling thread.
+    /// Runs the iterator once. [`Walk::UdpSockets`] visits only the network namespace of the calling thread.
     fn read(&self) -> Result<Vec<EndedSocket>> {
         let mut bytes = Vec::new();
         let read = bpf::read_iterator(self.link.as_fd()).and_then(|mut output| output.read_to_end(&mut bytes));

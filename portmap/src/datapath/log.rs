@@ -11,8 +11,8 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Maximum number of records that are logged within each [`PERIOD`]. The next period begins with a record that counts the
-/// dropped records.
+/// Maximum number of records that are logged within each [`PERIOD`]. If records were dropped, the next period begins with a
+/// line that counts them.
 const MAX_RECORDS: u32 = 50;
 
 /// The time after which the count of records begins again.

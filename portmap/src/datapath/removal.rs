@@ -1,5 +1,5 @@
 //! Detaches the programs and removes portmap's pins. An object is portmap's if its directory, its name and its kind are those
-//! of a pin of portmap. All other objects stay, and are reported.
+//! of a pin of portmap. All other objects stay, and are reported, except the kernel's own files.
 //!
 //! A search comes first, through open directories (see `maps::directory`). Only then links are removed, after them maps, and
 //! at last the directories that are empty.

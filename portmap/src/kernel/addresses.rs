@@ -19,7 +19,8 @@ pub fn local() -> Result<Vec<IpAddr>> {
     Ok(networks()?.iter().map(IpNet::addr).collect())
 }
 
-/// The addresses of all interfaces in the thread's network namespace, each with the prefix length of its network.
+/// The addresses of all interfaces in the thread's network namespace, each with the prefix length of its network. An address
+/// without a valid netmask gets the full length (32 or 128).
 pub fn networks() -> Result<Vec<IpNet>> {
     let interfaces = getifaddrs().context("failed to list the addresses of this host")?;
     let address = |interface: InterfaceAddress| {

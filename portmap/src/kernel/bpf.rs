@@ -152,6 +152,7 @@ pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Resul
 /// Writes entries into a hash map or trie, with one call. Keys that exist get the new values.
 ///
 /// Fails with `Unsupported`, before any write, on kernels without the call: before 5.6 for hash maps, before 5.13 for tries.
+/// After another error, some entries may have been written.
 pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
     let mut attr = zeroed();
     attr.batch.map_fd = map.as_raw_fd().cast_unsigned();

@@ -14,7 +14,7 @@ const CONNECTION_RESERVE: u64 = 64;
 const LISTENER_RESERVE: u64 = 256;
 
 /// The most network namespaces that the agent watches for changes of addresses and routes. A watch keeps its namespace alive
-/// until no process is found in it.
+/// until a survey finds neither a process in it nor a name of it.
 const WATCHED: u64 = 256;
 
 /// Watches of network namespaces use at most the limit of open files divided by this number.

@@ -27,7 +27,7 @@ const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// The path of this process's network namespace.
 const OWN: &str = "/proc/self/ns/net";
 
-/// The number of paths that are remembered per namespace: a process may end before its path is opened.
+/// Maximum number of paths that are remembered per namespace: a process may end before its path is opened.
 const PATHS: usize = 4;
 
 /// The socket option for the cookie of the socket's network namespace.
@@ -86,7 +86,7 @@ pub fn holders() -> Result<Vec<NamespaceHolder>> {
 }
 
 /// The namespaces of [`holders`], opened one by one, because their number may exceed the limit of open files. Namespaces
-/// that are gone meanwhile are skipped.
+/// that are gone meanwhile, or may not be opened, are skipped.
 pub fn all() -> Result<impl Iterator<Item = Result<Namespace>>> {
     Ok(holders()?.into_iter().filter_map(|holder| holder.open().transpose()))
 }

@@ -97,7 +97,7 @@ mod tests {
         let routes = Routes::open()?;
         let loopback: IpAddr = "127.0.0.1".parse()?;
         assert_eq!(routes.source(loopback)?, Some(loopback));
-        // No route leads to a reserved address.
+        // A reserved address has no route of its own; a default route may lead there.
         assert_eq!(routes.source("240.0.0.1".parse()?)?.filter(IpAddr::is_unspecified), None);
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Builds the planner's model from maps that were read from the kernel, so that an agent continues with the maps of an
-//! earlier agent.
+//! Builds the planner's model from maps that were read from the kernel: at the start, so that an agent continues with the maps
+//! of an earlier agent, after a failed write, and for comparisons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,8 @@ impl Planner {
     /// A model of the maps as they were read. The next plan removes inconsistent entries, and writes the desired ones again
     /// if its changes include them.
     ///
-    /// The caller waits for a grace period before it applies a plan: programs may still read entries that an earlier agent
-    /// retired.
+    /// The caller waits for a grace period before it applies a plan: programs may still read entries that an earlier agent or
+    /// an earlier model retired.
     pub fn new(capacity: Capacity, found: Snapshot) -> Self {
         let mut planner = Self {
             installed: InstalledFrontends::default(),

@@ -9,12 +9,12 @@ pub enum Full {
     Services,
     /// BACKENDS of this family has no free range with this number of slots.
     Backends(Family, u32),
-    /// All ids or endpoint numbers were used, according to NUMBERS.
+    /// Too few ids or endpoint numbers are left, according to NUMBERS or to the numbers in use.
     Numbers,
 }
 
 impl Full {
-    /// A text that names the full map and the remedy.
+    /// A text that names the full map, or NUMBERS, and the remedy.
     pub fn advice(self, capacity: Capacity) -> String {
         match self {
             Self::Services => {

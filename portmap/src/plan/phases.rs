@@ -3,13 +3,13 @@
 use super::Step;
 use crate::maps::NextNumbers;
 
-/// The steps of a plan by phase. Removals come first, because they make room; entries that programs may still look up are
-/// removed last.
+/// The steps of a plan by phase. Removals that make room come before the writes. Entries that an entry in use refers to until
+/// the stores are made are removed after the writes.
 #[derive(Default)]
 pub struct Phases {
     /// New prefixes in which no address counts as unallocated. Only while the owners of ClusterIPs are unknown.
     pub first: Vec<Step>,
-    /// Removals of frontends, of their names, of replaced owners of ClusterIPs, and of invalid entries.
+    /// Removals of frontends, of their names, of ClusterIPs whose owner changed or is gone, and of invalid entries.
     pub remove: Vec<Step>,
     /// Insertions of names: together, since `apply` writes consecutive names with one system call.
     pub names: Vec<Step>,
@@ -20,7 +20,7 @@ pub struct Phases {
 }
 
 impl Phases {
-    /// All steps in their order, after the step that writes the next numbers.
+    /// All steps in their order, after the step that writes the next numbers, if they changed.
     pub fn into_steps(self, numbers: Option<NextNumbers>) -> Vec<Step> {
         let Self { first, remove, names, write, cleanup } = self;
         let mut steps = Vec::with_capacity(1 + first.len() + remove.len() + names.len() + write.len() + cleanup.len());

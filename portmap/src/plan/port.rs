@@ -39,11 +39,12 @@ pub struct PlannedPort {
     groups: [Group; 2],
     /// The sets of backends that service entries of the port use; nearly always one set.
     pub sets: SmallVec<[Set; 1]>,
-    /// `None` for a TCP port without session affinity and source ranges, which is the usual case.
+    /// `None` for a TCP port without session affinity that has not had source ranges, which is the usual case.
     secondary: Option<Box<Secondary>>,
 }
 
-/// The contents of ENDPOINTS and SOURCE_RANGES for a port with UDP, session affinity or source ranges.
+/// The contents of ENDPOINTS and `SOURCE_RANGES` for a port that has UDP, session affinity or source ranges, or had source
+/// ranges.
 #[derive(Debug, Default)]
 struct Secondary {
     /// The port's entries of ENDPOINTS: endpoint by number.
@@ -56,7 +57,8 @@ struct Secondary {
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     frontends: u32,
-    /// The choice whose endpoints are in MEMBERS; `None` before a plan has inserted them.
+    /// The choice whose endpoints are in MEMBERS, as far as there was room; `None` before a plan has inserted them, and for a
+    /// group without frontends.
     members: Option<Choice>,
     /// Whether a member was left out because MEMBERS is full.
     has_shortage: bool,
@@ -100,8 +102,9 @@ impl PlannedPort {
         }
     }
 
-    /// Inserts a frontend's backends for clients on the node into MEMBERS, unless another frontend of its group has done so.
-    /// If MEMBERS is full, the remaining endpoints are left out: their clients have no session affinity.
+    /// Inserts a frontend's backends for clients on the node into MEMBERS. Does nothing if a frontend of its group has inserted
+    /// the same backends, unless some were left out and MEMBERS has room now. If MEMBERS is full, the remaining endpoints are
+    /// left out: their clients have no session affinity.
     pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
         let Service { id, kind, inside, .. } = *service;
         let Some(group) = self.groups.get_mut(Member::external(kind) as usize) else { return };
@@ -114,7 +117,8 @@ impl PlannedPort {
         group.has_shortage = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
     }
 
-    /// Removes members that no choice of the port for clients on the node contains.
+    /// Removes members that no choice of the port for clients on the node contains; all members of a port without session
+    /// affinity. Members of a group whose members no plan has set yet stay.
     pub fn remove_unused_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let wanted = self.groups.each_ref().map(|group| {
             let choice = group.members.filter(|_| self.key.has_affinity && group.frontends > 0);
@@ -124,7 +128,7 @@ impl PlannedPort {
         let is_wanted = |item: &Item| match item {
             Item::Member(member) => {
                 let group = member.external as usize;
-                // The group was read from the maps, and no plan has set its members yet: they stay.
+                // The group was read from the maps, and no plan has set its members yet.
                 let is_unknown = self.groups.get(group).is_some_and(|it| it.frontends > 0 && it.members.is_none());
                 (is_unknown && self.key.has_affinity)
                     || wanted.get(group).is_some_and(|wanted| wanted.contains(&member.endpoint))
@@ -202,11 +206,11 @@ impl PlannedPort {
     }
 
     /// Moves the port's serving endpoints from the unclaimed entries of ENDPOINTS to this port. Returns the port's entries
-    /// to remove: their endpoints neither serve nor are backends.
+    /// to remove: their endpoints neither serve nor are backends. Returns all if the latest entry lists no serving endpoints.
     pub fn remove_unused(&mut self, unclaimed_endpoints: &mut BTreeMap<u64, Endpoint>) -> BTreeMap<u64, Endpoint> {
         if self.has_serving() && !unclaimed_endpoints.is_empty() {
-            // An endpoint in a set has its number there: the unclaimed entry stems from an agent that crashed before it used
-            // the number.
+            // An endpoint in a set has its number there. An unclaimed entry of the same endpoint has an earlier number, or a
+            // number that an agent had not used yet when it crashed.
             let is_claimed = |_: &u64, endpoint: &mut Endpoint| self.serves(endpoint) && !self.chooses(endpoint);
             let claimed: Vec<_> = unclaimed_endpoints.extract_if(.., is_claimed).collect();
             self.secondary.get_or_insert_default().recorded.extend(claimed);

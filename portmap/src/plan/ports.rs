@@ -37,7 +37,7 @@ pub struct Ports {
     slots_v4: Slots,
     slots_v6: Slots,
     next_numbers: NextNumbers,
-    /// Lower bounds of the next numbers: above every number that was read from the maps.
+    /// Lower bounds of the next numbers: above every id and endpoint number that was adopted from the maps.
     in_use: NextNumbers,
     /// Endpoints read from ENDPOINTS whose number no backend has. Their service port is unknown until
     /// [`Self::remove_unused`] of that port.
@@ -149,7 +149,7 @@ impl Ports {
     }
 
     /// Adds a frontend to its service port, and returns the port's id. A new port gets an id and a name. The entry's source
-    /// ranges are inserted.
+    /// ranges are inserted, as far as there is room.
     pub fn add_frontend(
         &mut self,
         entry: &Entry,
@@ -181,7 +181,7 @@ impl Ports {
         self.last_ranges = Some((id, ranges.clone()));
         for range in ranges.iter() {
             if !items.insert(Item::Range(id, *range), steps) {
-                // The map is full: the other ranges have no room either, and a list of them would be unbounded.
+                // The map of this family is full: other new ranges have no room either, and a list of them would be unbounded.
                 break;
             }
         }
@@ -217,7 +217,7 @@ impl Ports {
         };
         let nobody = Choice::verdict(Verdict::Refuse);
         let Some(port) = self.by_id.get_mut(&id) else { return nobody };
-        // The frontends of a port share one list of endpoints: comparing the pointers is enough.
+        // The frontends of a port usually share one list of endpoints, so most searches end with a comparison of pointers.
         let recent = self.recent.iter().find(|recent| recent.id == id && Arc::ptr_eq(&recent.endpoints, endpoints));
         if let Some(set) = recent.and_then(|recent| port.sets.iter_mut().find(|set| set.choice() == recent.choice)) {
             set.users += 1;
@@ -253,7 +253,7 @@ impl Ports {
         }
     }
 
-    /// Removes the secondary entries that a service port no longer needs: members, source ranges, endpoints that do not serve.
+    /// Removes unused secondary entries of a service port. [`Self::remove_ended`] removes the endpoints of a removed port.
     pub fn remove_unused(&mut self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let Some(port) = self.by_id.get_mut(&id) else {
             items.retain(items::members_of(id), |_| false, steps);
@@ -289,7 +289,7 @@ impl Ports {
         }
     }
 
-    /// Counts one service entry less that uses a choice. Retires the slots of the choice if no service entry uses it.
+    /// Counts one use of a choice (inside or outside, of a service entry) less. Retires its slots after the last use.
     pub fn release(&mut self, id: u64, choice: Choice) {
         let Some(port) = self.by_id.get_mut(&id) else { return };
         let Some(index) = port.position(choice) else { return };

@@ -22,8 +22,8 @@ const CIDRS: usize = 6;
 pub struct Prefixes {
     /// The prefixes in the map; `None` if another program wrote invalid prefixes.
     recorded: PerFamily<Option<Vec<Prefix>>>,
-    /// Covering ranges: around ClusterIPs outside of the ServiceCIDRs. They only grow: a range that is too large costs calls
-    /// to its addresses only a second look-up.
+    /// Covering ranges: around ClusterIPs outside of the ServiceCIDRs, and ranges read from the map whose addresses do not
+    /// count as unallocated. They only grow: a range that is too large costs calls to its addresses only a second look-up.
     covers: PerFamily<Vec<IpNet>>,
     cidrs: PerFamily<Vec<IpNet>>,
     owners: Owners,
@@ -85,8 +85,8 @@ impl Prefixes {
         }
     }
 
-    /// Plans the prefixes of both families. Addresses count as unallocated only if `is_complete`: every Service is in the
-    /// tables.
+    /// Plans the prefixes of both families. Addresses count as unallocated only if the owners of all ClusterIPs are known, and
+    /// `is_complete`: no entry is left out for lack of room.
     pub fn plan(&mut self, is_complete: bool, steps: &mut Vec<Step>) {
         let is_complete = is_complete && self.owners == Owners::Known;
         for family in Family::ALL {

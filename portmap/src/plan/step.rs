@@ -40,7 +40,7 @@ pub enum Step {
     RemoveForeign(ForeignKey),
 }
 
-/// The text of a step, in errors and in the log with `-v`.
+/// The text of a step: in errors, in the warning about repaired tables, and in the debug log.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

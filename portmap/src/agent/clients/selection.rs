@@ -29,11 +29,11 @@ pub struct ClientNamespace {
 /// The priority with which a namespace gets entries in the maps. The first variant has the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientRank {
-    /// The agent's own namespace, which is the node's.
+    /// The agent's own namespace: the node's, as the agent runs in the host's network.
     Own,
     /// A namespace of the agent's user namespace: only privileged processes create such namespaces, as for pods.
     Privileged,
-    /// A namespace of another user namespace, which any process can create.
+    /// A namespace of another user namespace, which any process can create, or of an unknown one.
     Anybody,
 }
 
@@ -68,7 +68,8 @@ impl ClientNamespace {
 
 /// Chooses namespaces by rank. Of equal rank, namespaces whose cookie is in `present` come first: NAMESPACES has them already.
 pub fn select<'a>(mut namespaces: Vec<&'a ClientNamespace>, present: &BTreeSet<u64>, room: SourcesCapacity) -> Selection<'a> {
-    // A namespace without an address is being set up, and has no clients.
+    // A namespace without an address (except loopback and link-local addresses), such as one that is being set up, needs no
+    // entry: source ranges could admit none of its clients.
     namespaces.retain(|namespace| !namespace.addresses.is_empty());
     namespaces.sort_by_key(|namespace| (namespace.rank, !present.contains(&namespace.cookie), namespace.cookie));
     let mut selection = Selection { namespaces: BTreeMap::new(), sources: Sources::new(), left_out: 0 };

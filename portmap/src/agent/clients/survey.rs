@@ -171,7 +171,8 @@ impl Survey {
                 progress.is_new |= self.known.get(&id).is_none_or(|known| known.clients != clients);
                 self.known.insert(id, KnownNamespace { holder, clients, is_watched });
             }
-            // No path leads to the namespace any more, so no process is in it.
+            // No remembered path leads to the namespace any more, or none may be opened. If the namespace still exists, it is
+            // new to a later survey.
             Ok(None) => drop(self.known.remove(&id)),
             Err(error) => {
                 // The results of an earlier visit are kept.
@@ -181,7 +182,8 @@ impl Survey {
         }
     }
 
-    /// The clients of a namespace, and whether the namespace is watched from now on; `None` if the namespace is gone.
+    /// The clients of a namespace, and whether the namespace is watched from now on; `None` if no remembered path opens the
+    /// namespace.
     fn describe(&self, holder: &NamespaceHolder, progress: &mut Progress<'_>) -> Result<Option<(ClientNamespace, bool)>> {
         let Some(namespace) = holder.open()? else { return Ok(None) };
         let rank = match holder.id {

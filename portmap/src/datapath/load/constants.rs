@@ -57,7 +57,7 @@ impl Excluded {
 
 impl Constants {
     /// Computes the constants for programs that are attached to this cgroup. Fails if there are too many excluded cgroups,
-    /// or if one does not exist, has no known level, or contains the attached cgroup.
+    /// or if one cannot be opened as a cgroup v2 directory, has no known level, or contains the attached cgroup.
     pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
         let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
         Ok(Self {

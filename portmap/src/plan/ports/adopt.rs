@@ -69,8 +69,8 @@ impl Ports {
         invalid
     }
 
-    /// Adopts a choice that was read from the maps. Returns false if its slots belong to another set, if an endpoint number
-    /// is not plausible, or if no port has the id.
+    /// Adopts a choice that was read from the maps. Returns false if a slot belongs to another set or does not exist, if an
+    /// endpoint number is not plausible, or if no port has the id. Returns true for a choice without backends.
     pub fn adopt_choice(&mut self, id: u64, choice: Choice, slots: &[Slot]) -> bool {
         if choice.count == 0 {
             return true;

@@ -21,7 +21,7 @@ fn given_numbers_stay_given() {
     }
 }
 
-/// Without a free endpoint number, a frontend is left out with the reason [`Full::Numbers`].
+/// Without enough free endpoint numbers, a frontend is left out with the reason [`Full::Numbers`].
 #[test]
 fn numbers_that_are_used_up_are_said() {
     let snapshot =

@@ -80,8 +80,7 @@ pub struct Planner {
     foreign: BTreeSet<ForeignKey>,
     recorded: NextNumbers,
     has_new_room: bool,
-    /// Frontends for which the last plan left out a secondary entry, because its map is full. Other frontends of the same
-    /// service port may be missing here.
+    /// Frontends whose latest plan left out a secondary entry, usually one frontend of each affected service port.
     incomplete: BTreeSet<Frontend>,
 }
 
@@ -213,8 +212,7 @@ impl Planner {
         (std::mem::replace(&mut self.recorded, next) != next).then_some(next)
     }
 
-    /// The number of entries in use and the capacity of SERVICES, BACKENDS, FRONTENDS, ENDPOINTS, MEMBERS and `SOURCE_RANGES`,
-    /// for each family if there is one map per family.
+    /// The number of entries in use and the capacity of each map that the planner fills, except NAMES and PREFIXES.
     pub fn fullness(&self) -> Vec<Fullness> {
         let mut maps = vec![Fullness { name: "SERVICES", used: self.numbers.used(), capacity: self.numbers.capacity() }];
         for (name, family) in [("BACKENDS_V4", Family::V4), ("BACKENDS_V6", Family::V6)] {

@@ -3,8 +3,8 @@
 
 use crate::{AddressKind, layout};
 
-/// A key of `AFFINITY`: a client of a service port. A client is a network namespace: one per pod, and one for the host's
-/// network.
+/// A key of `AFFINITY`: a client of a service port. A client is a network namespace: usually one per pod, and one for the
+/// host's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Client {
@@ -76,11 +76,11 @@ impl Share {
     }
 }
 
-/// A key of `MEMBERS`: present while the endpoint is among the backends for clients on this node
-/// ([`crate::Service::inside`]).
+/// A key of `MEMBERS`: present only while the endpoint is among the backends for clients on this node
+/// ([`crate::Service::inside`]). Only service ports with session affinity have members.
 ///
-/// All ClusterIP frontends of a service port have the same backends for clients on this node. All its other frontends have
-/// the same backends, too. Both sets may differ if the internal traffic policy is `Local`.
+/// All ClusterIP frontends of a service port and address family have the same backends for clients on this node. All its other
+/// frontends have the same backends, too. Both sets may differ if the internal traffic policy is `Local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Member {

@@ -11,7 +11,7 @@ pub const LOCAL: u16 = 1;
 pub struct Backend<A> {
     /// The pod's address.
     pub address: A,
-    /// The port that the pod listens on. It may differ between pods of one Service, if the targetPort is a name.
+    /// The port that the pod listens on. It may differ between pods of one Service, for example if the targetPort is a name.
     pub port: u16,
     /// Bits: [`LOCAL`].
     pub flags: u16,

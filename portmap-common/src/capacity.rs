@@ -1,5 +1,5 @@
-//! Default capacities of the maps, in entries. The programs' map definitions use them; the agent's options may replace them
-//! when the maps are created.
+//! Default capacities of the maps, in entries. The programs' map definitions use them; the agent's options may replace most of
+//! them when the maps are created.
 
 /// Number of frontends of both address families together. `SERVICES`, `COUNTERS`, `SOURCE_RANGES_V4` and `SOURCE_RANGES_V6`
 /// have this number of entries each.

@@ -2,15 +2,15 @@
 
 use crate::layout;
 
-/// A value of `COUNTERS`, per CPU: number of calls since the frontend was created, by outcome.
+/// A value of `COUNTERS`, per CPU: number of calls since the frontend's service entry was written, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
     /// Calls forwarded to a backend.
     pub forwarded: u64,
-    /// Calls failed with `ECONNREFUSED`.
+    /// Calls refused: failed with `ECONNREFUSED`, or with `EPERM` for UDP before kernel 5.18.
     pub refused: u64,
-    /// Calls failed with `ETIMEDOUT`.
+    /// Calls dropped: failed with `ETIMEDOUT`, or with `EPERM` before kernel 5.18.
     pub dropped: u64,
 }
 

@@ -5,8 +5,8 @@
 
 use crate::{Address, FrontendKey, V4, V6, layout};
 
-/// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: present while the endpoint serves, and never
-/// updated.
+/// A value of `ENDPOINTS_V4` or `ENDPOINTS_V6` under an endpoint's number: present only while the endpoint serves, and never
+/// updated in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EndpointEntry<A> {

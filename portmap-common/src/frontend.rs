@@ -22,7 +22,8 @@ pub const OTHER_PROXY: u32 = u32::MAX - 1;
 pub struct FrontendKey<A> {
     /// The destination address of the client's call.
     pub address: A,
-    /// The destination port, in host order: the port of the Service, or a node port.
+    /// The destination port, in host order: the port of the Service, or a node port; 0 for all ports without a key of their
+    /// own.
     pub port: u16,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`; 0 for all ports and protocols without a key of their own.
     pub protocol: u8,
@@ -81,7 +82,8 @@ fn mix(value: u64) -> u64 {
     product ^ product >> 32
 }
 
-/// A value of `FRONTENDS_V4` or `FRONTENDS_V6`, read as one 64-bit word. It is inserted once, deleted once and never updated.
+/// A value of `FRONTENDS_V4` or `FRONTENDS_V6`, read as one 64-bit word. An element is inserted and deleted, and never changed
+/// in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct ServiceRef {

@@ -1,9 +1,9 @@
 //! The tables that the portmap agent writes and its BPF programs read: frontends → services → backends.
 //!
-//! One file per table or concept. Every type is plain data with a fixed layout, which is asserted at compile time. The layouts
-//! are the ABI of the pinned maps: one version of the agent writes them and the next one reads them. `bpftool map dump` shows
-//! the same fields, so ports are host-order integers and addresses are byte arrays. `docs/maps.md` describes the maps
-//! themselves.
+//! One file per table or concept. Every key and value of a map is plain data with a fixed layout, which is asserted at compile
+//! time. The layouts are the ABI of the pinned maps: one version of the agent writes them and the next one reads them.
+//! `bpftool map dump` shows the same fields, so ports are host-order integers and addresses are byte arrays. `docs/maps.md`
+//! describes the maps themselves.
 //!
 //! This crate reads and writes no map. `portmap::maps` does it for the agent, and `portmap_ebpf::maps` for the programs.
 #![cfg_attr(not(test), no_std)]
@@ -55,8 +55,8 @@ macro_rules! layout {
     ($type:ty, $size:literal) => {
         const _: () = assert!(size_of::<$type>() == $size);
 
-        // SAFETY: the type is `repr(C)` and has only integers and arrays of integers, without padding. Any bytes are a valid
-        // value.
+        // SAFETY: the type is `repr(C)` and has only integers, arrays, and other such types, without padding. Any bytes are a
+        // valid value.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}
     };

@@ -2,8 +2,8 @@
 
 use crate::{layout, word};
 
-/// A range of backends, or a [`Verdict`] if there are none. It is one aligned 8-byte word: the agent writes it with one
-/// atomic store, and a program reads it with one load. So a call sees the old range or the new range, never a mix.
+/// A range of backends, or a [`Verdict`] if there are none. It is one aligned 8-byte word: in an entry in use, the agent writes
+/// it with one atomic store, and a program reads it with one load. So a call sees the old range or the new range, never a mix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct Choice {
@@ -20,9 +20,9 @@ word!(Choice { first, count });
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Verdict {
-    /// The call fails with `ECONNREFUSED`.
+    /// The call fails with `ECONNREFUSED`; with `EPERM` for UDP before kernel 5.18.
     Refuse = 0,
-    /// The call fails with `ETIMEDOUT`, at once. No packet leaves the node.
+    /// The call fails with `ETIMEDOUT`, or with `EPERM` before kernel 5.18, at once. No packet leaves the node.
     Drop = 1,
     /// The call goes on untranslated. The agent does not write this verdict; programs accept it.
     Leave = 2,

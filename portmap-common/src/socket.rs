@@ -124,7 +124,7 @@ pub struct Datagrams {
 layout!(Datagrams, 520);
 
 /// The one value of `NUMBERS`: the next id and the next endpoint number to assign. Notes on sockets hold such numbers, so no
-/// number is ever assigned twice.
+/// number is assigned twice while the map is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Numbers {
@@ -136,8 +136,8 @@ pub struct Numbers {
 
 layout!(Numbers, 16);
 
-/// One record in the output of the programs `stale` and `stale_udp`: a connected UDP socket whose endpoint is not in
-/// `ENDPOINTS`.
+/// One record in the output of the programs `stale` and `stale_udp`: a UDP socket that was connected to a Service, and whose
+/// endpoint is not in `ENDPOINTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EndedSocketRecord {
@@ -147,7 +147,7 @@ pub struct EndedSocketRecord {
     pub namespace: u64,
     /// The frontend that the socket asked for.
     pub asked: Destination,
-    /// The backend that the socket is connected to.
+    /// The backend in the socket's note. The agent checks whether the socket is still connected to it.
     pub given: Destination,
 }
 

@@ -9,7 +9,7 @@ pub const SYNCED: u32 = 1;
 /// A flag of [`State`]: hooks can set the error of a call (kernel 5.18 and newer).
 pub const SETS_ERRORS: u32 = 2;
 
-/// A flag of [`State`]: the kernel can destroy sockets for the agent.
+/// A flag of [`State`]: the kernel can find and destroy the UDP sockets of ended endpoints for the agent.
 pub const DESTROYS_SOCKETS: u32 = 4;
 
 /// A flag of [`State`]: there is no Node with the agent's `--node-name`, but a Service keeps traffic on the node.
@@ -61,8 +61,8 @@ pub struct State {
     pub used: [u32; MEASURED.len()],
     /// Number of Services with a fault: a field that the agent cannot serve.
     pub faulty: u32,
-    /// Number of network namespaces that the agent could not open, or that did not fit into `NAMESPACES` or `SOURCES`. 0
-    /// without source ranges.
+    /// Number of network namespaces that the agent could not open, or that did not fit into `NAMESPACES` or `SOURCES`; at least
+    /// 1 after a failed survey of the namespaces. 0 without source ranges.
     pub namespaces_left_out: u32,
 }
 

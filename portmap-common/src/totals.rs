@@ -8,20 +8,22 @@ use crate::layout;
 pub struct Totals {
     /// Calls forwarded to a backend, over all services.
     pub forwarded: u64,
-    /// Calls failed with `ECONNREFUSED`, over all services.
+    /// Calls to frontends that failed with `ECONNREFUSED` (with `EPERM` for UDP before kernel 5.18), over all services.
     pub refused: u64,
-    /// Calls failed with `ETIMEDOUT`, over all services. Includes calls outside of source ranges.
+    /// Calls to frontends that failed with `ETIMEDOUT` (with `EPERM` before kernel 5.18), over all services. Includes calls
+    /// outside of source ranges.
     pub dropped: u64,
     /// Calls refused because the Service of the ClusterIP does not define the port.
     pub undefined_port: u64,
     /// Calls dropped because the address is in a `ServiceCIDR` and no Service has it.
     pub unallocated: u64,
-    /// Calls dropped by source ranges because the client's network namespace, or the source address that the socket named, was
-    /// unknown.
+    /// Calls dropped by source ranges because the addresses of the client's network namespace were unknown or none, or because
+    /// the source address that the socket named is not among them.
     pub unknown_namespace: u64,
-    /// Calls dropped by source ranges because the client's address, or one of its possible addresses, is in no range.
+    /// Calls dropped by source ranges because the client's address, or one of its possible addresses, is in no range, or
+    /// because it has more than [`crate::ADDRESSES`] possible addresses.
     pub not_admitted: u64,
-    /// Calls translated without a note on the socket, because the kernel had no memory for the note.
+    /// Calls translated without a note on the socket, because the kernel could not create the note, usually for lack of memory.
     pub forgotten_sockets: u64,
     /// Entries added to `AFFINITY`: one per client and service port.
     pub affinity_clients: u64,

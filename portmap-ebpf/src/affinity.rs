@@ -1,6 +1,8 @@
-//! Session affinity: a client gets the same endpoint again until its session's timeout. Called by `decision`.
+//! Session affinity: a client gets the same endpoint again while its session is valid and the endpoint can be used. Called by
+//! `decision`.
 //!
-//! A client is a network namespace. The sessions are the entries of AFFINITY. Their readers and writers take no lock.
+//! A client is a network namespace. The sessions are the entries of AFFINITY. The programs read and update an entry without a
+//! lock.
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
 use portmap_common::{Affinity, Backend, Choice, Client, Description, Member, Share};
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// The backend of the client's session for the service port, if the session is valid. Otherwise a random backend. It becomes
-/// the session's backend, unless the client is new and the share of its cgroup is used up.
+/// the session's backend, unless the client is new and gets no session: see `add`.
 ///
 /// `namespace` is the cookie of the client's network namespace. `None` if the random slot is outside of BACKENDS.
 #[inline(always)]
@@ -54,7 +56,7 @@ fn read(element: *mut Affinity) -> Affinity {
 }
 
 /// Sets the time of the session's last call to `now`. If the kernel has just reused the element for another client, that
-/// client's session lasts a little longer.
+/// client's session may last a little longer.
 #[inline(always)]
 fn refresh(element: *mut Affinity, now: u64) {
     // SAFETY: the map returned the element, so the pointer is valid until the program returns.
@@ -67,7 +69,7 @@ fn refresh(element: *mut Affinity, now: u64) {
 ///
 /// The kernel may have just reused the element for another client. That client uses the endpoint only if it is a member of the
 /// client's service port, so it gets a valid endpoint in any case. A call that reads between the two writes may use the old
-/// endpoint once more, as if it had come a moment earlier.
+/// endpoint once more, as if the session were still valid.
 #[inline(always)]
 fn replace(element: *mut Affinity, entry: &Affinity) {
     refresh(element, entry.last_used);
@@ -77,10 +79,11 @@ fn replace(element: *mut Affinity, entry: &Affinity) {
     unsafe { endpoint.write_volatile(entry.endpoint) };
 }
 
-/// Adds a session for a new client. If AFFINITY is full, the kernel evicts clients that were not seen for long.
+/// Adds a session for a new client, if the share of its cgroup allows it. If AFFINITY has no free element, the kernel evicts
+/// other clients, mostly those that were not seen for long.
 ///
-/// Each cgroup may add a limited number of clients. Otherwise a process that makes thousands of network namespaces, each of
-/// which is a client, would evict all other clients.
+/// Each cgroup may add a limited number of clients in a period. Otherwise a process that makes thousands of network namespaces,
+/// each of which is a client, could evict all other clients.
 #[inline(always)]
 fn add(client: &Client, entry: &Affinity) {
     if !take_share(entry.last_used) {
@@ -108,7 +111,8 @@ fn take_share(now: u64) -> bool {
     true
 }
 
-/// Whether MEMBERS has the endpoint: it is still among the service port's backends for clients on this node.
+/// Whether MEMBERS has the endpoint for frontends of this kind. Such an endpoint is still among the backends for clients on
+/// this node.
 #[inline(always)]
 fn is_member(service: &Description, endpoint: u64) -> bool {
     MEMBERS.get_ptr(Member::new(service.id, service.kind, endpoint)).is_some()

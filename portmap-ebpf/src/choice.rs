@@ -5,8 +5,8 @@ use portmap_common::{Backend, Choice, Verdict};
 
 use crate::{maps::Tables, outcome::Action};
 
-/// One of the backends, each with the same probability. `choice.count` must not be 0. `None` if the slot is outside of the
-/// map.
+/// One of the backends, each with nearly the same probability: see [`Choice::slot`]. `choice.count` must not be 0. `None` if
+/// the slot is outside of the map.
 #[inline(always)]
 pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
     A::backend(choice.slot(random())).copied()

@@ -21,7 +21,7 @@ use crate::{
 pub enum Owner {
     /// The destination is a frontend of a Service.
     Service,
-    /// A Service has the address as a ClusterIP and does not define the port.
+    /// A Service that portmap serves has the address as a ClusterIP and does not define the port.
     UndefinedPort,
     /// The address is in a ServiceCIDR, and no Service has it.
     Unallocated,
@@ -29,8 +29,8 @@ pub enum Owner {
     Other,
 }
 
-/// The owner of a destination, and the number of its service entry. Not an enum with fields: the compiler copies the fields
-/// of all variants, and the verifier rejects a copy of unwritten memory.
+/// The owner of a destination, and the number of its service entry. Not an enum with fields: the compiler copies the fields of
+/// all variants, and verifiers before 6.3 reject a copy of unwritten memory.
 #[derive(Clone, Copy)]
 pub struct Found {
     /// The kind of owner that the destination has.
@@ -45,13 +45,13 @@ pub struct Decision<A> {
     pub found: Found,
     /// The outcome of the call.
     pub outcome: Outcome<A>,
-    /// The id of the service port, to be noted with a backend that was chosen now. [`NOTED`] if the socket's note already
-    /// has the backend, or if no backend was sought.
+    /// The id of the service port, to be noted with a backend that the socket's note does not have yet. [`NOTED`] if the note
+    /// already has the backend, or if no backend was sought.
     pub id: u64,
 }
 
-/// The value of [`Decision::id`] if there is no new backend to note. No service port has this id. Not an `Option`, because a
-/// program has only 512 bytes of stack.
+/// The value of [`Decision::id`] if the socket's note already has the backend, or if no backend was sought. No service port has
+/// this id. Not an `Option`, because a program has only 512 bytes of stack.
 pub const NOTED: u64 = u64::MAX;
 
 impl<A: Address> Decision<A> {
@@ -82,8 +82,8 @@ pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::
     let mut decision = Decision { found, outcome: Outcome::of(Action::Leave), id: NOTED };
     match found.owner {
         Owner::Service => serve(socket, frontend, call, &mut decision),
-        // `getaddrinfo()` of glibc connects a UDP socket to each address of a name, to sort the addresses. It would sort
-        // refused addresses last.
+        // `getaddrinfo()` of glibc connects a UDP socket to each address of a name with several addresses, to sort them. It
+        // would sort refused addresses last.
         Owner::UndefinedPort if call == Call::Connect && frontend.protocol == UDP => {}
         Owner::UndefinedPort | Owner::Unallocated if was_given(socket, call) => {}
         Owner::UndefinedPort => decision.outcome.action = Action::Refuse,
@@ -93,8 +93,8 @@ pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::
     decision
 }
 
-/// The owner of a destination. Costs two look-ups in FRONTENDS if the destination is no frontend and its address is in a
-/// range of PREFIXES, else one look-up.
+/// The owner of a destination. Costs two look-ups in FRONTENDS if the destination is no frontend and its address is in a range
+/// of PREFIXES, else one look-up. Retries of [`maps::service_of`] are rare.
 #[inline(always)]
 pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     if let Some(number) = maps::service_of(frontend) {
@@ -111,8 +111,8 @@ pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
     })
 }
 
-/// Decides a call to a frontend of a Service. A socket that sends datagrams keeps its backend while the backend's endpoint
-/// serves.
+/// Decides a call to a frontend of a Service. An unconnected socket that sends datagrams to the frontend keeps its backend
+/// while its note has the backend and the backend's endpoint serves.
 #[inline(always)]
 fn serve<S: Socket<Address: Tables>>(
     socket: &S,
@@ -153,8 +153,8 @@ fn is_admitted<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S:
     source_ranges::admit(socket.namespace(), &socket.source(call), &frontend.address, id)
 }
 
-/// Whether the call sends a datagram whose destination comes from the kernel, by an earlier decision for this socket, and not
-/// from the process.
+/// Whether the call sends a datagram to a backend of an earlier decision for this socket. Such a destination may come from the
+/// kernel instead of the process: see [`socket_notes::was_given`].
 #[inline(always)]
 fn was_given<S: Socket>(socket: &S, call: Call) -> bool {
     call == Call::Send && socket_notes::was_given(socket, &socket.destination())

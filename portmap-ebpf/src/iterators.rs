@@ -1,4 +1,5 @@
-//! Lists the connected UDP sockets whose endpoint no longer serves, by the notes on sockets. The agent destroys these sockets.
+//! Lists the UDP sockets that were connected to an endpoint that no longer serves, by the notes on sockets. The agent destroys
+//! those that are still connected.
 //!
 //! The programs are BPF iterators: they run only when the agent reads from them, so they slow down no call. `stale` walks
 //! through the notes, `stale_udp` through the UDP sockets of a network namespace. The agent chooses one by the kernel's
@@ -44,8 +45,8 @@ struct Meta {
     output: *mut seq_file,
 }
 
-/// Writes an [`EndedSocketRecord`] if the note's socket is a connected UDP socket whose endpoint no longer serves. Returns
-/// 0: the kernel goes on to the next element.
+/// Writes an [`EndedSocketRecord`] if the note is of a UDP socket that was connected to a Service, and its endpoint no longer
+/// serves: see `record`. Returns 0: the kernel goes on to the next element.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/stale")]
 pub extern "C" fn stale(element: &Element) -> i32 {
@@ -81,8 +82,8 @@ fn write(meta: *const Meta, note: Option<&Connected>) -> i32 {
 }
 
 /// The record of a note. `None` if the note is not of a UDP socket that was connected to a Service, if a later direct
-/// connection to the same address has ended it, if the endpoint still serves, or while another thread writes the note.
-/// Whether the socket is still connected, the agent checks.
+/// connection to the same address has ended it, if the endpoint still serves, or if another thread writes the note during this
+/// call. The agent checks whether the socket is still connected.
 #[inline(always)]
 fn record(note: &Connected) -> Option<EndedSocketRecord> {
     let endpoint = socket_notes::read(&note.endpoint);

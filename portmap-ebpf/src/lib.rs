@@ -23,7 +23,7 @@ pub mod socket_notes;
 pub mod source_ranges;
 pub mod switches;
 
-/// Never reached: the verifier rejects a program with an endless loop. The BPF target cannot unwind.
+/// Never reached: the verifier rejects a program that could reach this endless loop. The BPF target cannot unwind.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -45,7 +45,7 @@ fn answer_all<A: Tables>(context: &TcContext) -> i32 {
     answered
 }
 
-/// Answers the probe at this offset of the packet; `None` if the packet ends before the probe does.
+/// Answers the probe at this offset of the packet; `None` if the packet ends before the probe does, or cannot be written.
 #[inline(always)]
 fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
@@ -62,7 +62,8 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
 }
 
-/// The outcome of a call from a socket without notes. Session affinity and all restrictions to certain clients are ignored.
+/// The outcome of a call from a socket without notes. Session affinity and all restrictions to certain clients are ignored. A
+/// UDP port that the Service does not define is refused, as for a datagram: the hooks leave `connect()` to it unchanged.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);

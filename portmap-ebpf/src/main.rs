@@ -33,13 +33,14 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     }
 }
 
-/// A datagram to an IPv4 address. The kernel calls it for an `AF_INET6` socket too, if the address is IPv4-mapped.
+/// A UDP datagram with an IPv4 address in the call. The kernel calls it for an `AF_INET6` socket too, if the address, or the
+/// peer of a connected socket, is IPv4-mapped.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
     translate(&Ipv4Socket::new(&context), Call::Send)
 }
 
-/// A datagram to an IPv6 address. IPv4-mapped addresses go to [`sendmsg4`].
+/// A UDP datagram with an IPv6 address in the call. IPv4-mapped addresses go to [`sendmsg4`].
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
     translate(&Ipv6Socket::new(&context), Call::Send)

@@ -1,6 +1,6 @@
 //! The map definitions, and reads that are safe while the agent writes. Used by all steps of a call.
 //!
-//! Capacities are the defaults; the loader replaces them by those of the agent's options. `docs/maps.md` describes every map.
+//! Capacities are the defaults; the loader replaces those that the agent's options decide. `docs/maps.md` describes every map.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -28,8 +28,8 @@ const SHARES_MAX: usize = capacity::AFFINITY_SHARES as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Maximum number of look-ups of a frontend, while the value found belongs to another key. A retry fails only if the agent
-/// deletes and inserts the same element again within nanoseconds. After the last look-up, the frontend counts as absent.
+/// Maximum number of look-ups of a frontend, while the value found belongs to another key. A retry usually succeeds: the agent
+/// would have to reuse the element again within nanoseconds. After the last look-up, the frontend counts as absent.
 const TRIES: u32 = 4;
 
 /// (address, port, protocol) → service number, IPv4.
@@ -60,7 +60,7 @@ pub static COUNTERS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
 #[btf_map]
 pub static NAMES: HashMap<u64, Name, FRONTENDS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// The agent's state, for its subcommands: no program reads it.
+/// The agent's state, for the agent and its subcommands: no program reads it.
 #[btf_map]
 pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
 
@@ -86,7 +86,7 @@ pub static ENDPOINTS_V4: HashMap<u64, EndpointEntry<V4>, ITEMS_MAX, NO_PREALLOC>
 #[btf_map]
 pub static ENDPOINTS_V6: HashMap<u64, EndpointEntry<V6>, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
-/// (service port, endpoint) → 1, while clients on this node may get the endpoint. Only with session affinity.
+/// (service port, ClusterIP or not, endpoint) → 1, while clients on this node may get the endpoint. Only with session affinity.
 #[btf_map]
 pub static MEMBERS: HashMap<Member, u8, ITEMS_MAX, NO_PREALLOC> = HashMap::new();
 
@@ -111,12 +111,12 @@ pub static SOURCE_RANGES_V6: LpmTrie<SourceRange<V6>, u8, SERVICES_MAX> = LpmTri
 pub static NAMESPACES: HashMap<u64, Namespace, NAMESPACES_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (network namespace, load balancer's address) → the source address that the kernel chooses, IPv4. Only for namespaces with
-/// several addresses, and the host's.
+/// several IPv4 addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V4: HashMap<Way<V4>, V4, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
 /// (network namespace, load balancer's address) → the source address that the kernel chooses, IPv6. Only for namespaces with
-/// several addresses, and the host's.
+/// several IPv6 addresses, and the host's.
 #[btf_map]
 pub static SOURCES_V6: HashMap<Way<V6>, V6, SOURCES_MAX, NO_PREALLOC> = HashMap::new();
 
@@ -141,7 +141,7 @@ pub trait Notes<T> {
     /// The note on the hook's socket; `None` if the socket has no note.
     fn find(&self, context: &SockAddrContext) -> Option<&'static mut T>;
 
-    /// The note on the hook's socket, created if necessary; `None` if the kernel has no memory for it.
+    /// The note on the hook's socket, created if necessary; `None` if the kernel cannot create it, usually for lack of memory.
     fn create(&self, context: &SockAddrContext) -> Option<&'static mut T>;
 }
 
@@ -182,7 +182,7 @@ pub trait Tables: Address + IpFormatter + Argument {
     fn is_admitted(id: u64, address: Self) -> bool;
 
     /// The number of addresses of this family in a network namespace, and the first [`ADDRESSES`] of them. `namespace` is a
-    /// cookie; `None` if the agent does not know the namespace.
+    /// cookie; `None` if NAMESPACES has no entry for it.
     fn addresses_of(namespace: u64) -> Option<(u32, &'static [Self; ADDRESSES])>;
 
     /// The source address that the kernel chooses for calls of the namespace to the destination; [`NO_ADDRESS`] if SOURCES has
@@ -225,8 +225,8 @@ impl Tables for V4 {
 
     #[inline(always)]
     fn source_of(way: &Way<V4>) -> Neutral {
-        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces the element at this
-        // moment, the source address changes anyway.
+        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces or removes the element
+        // at this moment, at worst one call reads another value.
         SOURCES_V4.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
@@ -266,8 +266,8 @@ impl Tables for V6 {
 
     #[inline(always)]
     fn source_of(way: &Way<V6>) -> Neutral {
-        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces the element at this
-        // moment, the source address changes anyway.
+        // SAFETY: the map returned the element, and any bytes are a valid address. If the agent replaces or removes the element
+        // at this moment, at worst one call reads another value.
         SOURCES_V6.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
 }
@@ -300,7 +300,7 @@ pub fn description(service: u32) -> Option<Description> {
     Some(Description::from_words(first, second))
 }
 
-/// The endpoint with this number as a backend; `None` if it is not in ENDPOINTS.
+/// The endpoint with this number as a backend; `None` if ENDPOINTS of this family does not have it, or if its digest is wrong.
 #[inline(always)]
 pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     let element = A::endpoint(number)?;
@@ -325,15 +325,15 @@ fn active(word: &Choice) -> Choice {
     Choice::from_word(unsafe { (&raw const *word).cast::<u64>().read_volatile() })
 }
 
-/// The addresses of the network namespace with this cookie; `None` if the agent does not know the namespace.
+/// The addresses of the network namespace with this cookie; `None` if NAMESPACES has no entry for it.
 #[inline(always)]
 fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
-    // SAFETY: the map returned the element, and any bytes are a valid value. The agent replaces the whole element: at worst,
-    // one call reads addresses of the old and the new value.
+    // SAFETY: the map returned the element, and any bytes are a valid value. If the agent replaces or removes the element at
+    // this moment, at worst one call reads a mixture of two values.
     NAMESPACES.get_ptr(cookie).map(|found| unsafe { &*found })
 }
 
-/// The backends, or the verdict, of a service entry for sockets on this node, read with one load.
+/// The choice of a service entry for sockets on this node, read with one load; `None` if the number is outside of SERVICES.
 #[inline(always)]
 pub fn inside_choice(service: u32) -> Option<Choice> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();

@@ -11,20 +11,20 @@ use crate::{
 /// The effect on a client's call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The call goes on unchanged. portmap does not serve the destination, or does not serve it for this client.
+    /// The call goes on unchanged: usually portmap does not serve the destination, or does not serve it for this client.
     Leave,
     /// The call goes on, with a backend as its destination.
     Forward,
-    /// The call fails with `ECONNREFUSED`, as if no process listened on the port.
+    /// The call fails with `ECONNREFUSED`, as if no process listened on the port; with `EPERM` for UDP before kernel 5.18.
     Refuse,
-    /// The call fails with `ETIMEDOUT`, as if no host answered.
+    /// The call fails with `ETIMEDOUT`, as if no host answered; with `EPERM` before kernel 5.18.
     Drop,
 }
 
 /// The action for a client's call, and the new destination.
 ///
-/// Not an enum with fields: the compiler copies the fields of all variants, and the verifier rejects a copy of memory that the
-/// program has not written.
+/// Not an enum with fields: the compiler copies the fields of all variants, and verifiers before 6.3 reject a copy of memory
+/// that the program has not written.
 #[derive(Clone, Copy)]
 pub struct Outcome<A> {
     /// The effect on the call.

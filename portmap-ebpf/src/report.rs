@@ -39,7 +39,7 @@ fn count_service(number: u32, action: Action) {
     });
 }
 
-/// Logs the decision and its reason, for destinations in the tables. Below level debug, the verifier removes this code.
+/// Logs the decision and its reason, unless the owner is [`Owner::Other`]. Below level debug, the verifier removes this code.
 #[inline(always)]
 pub fn log<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::Address>, decision: &Decision<S::Address>) {
     let context = socket.as_context();

@@ -1,7 +1,7 @@
 //! The only wrapper of `struct bpf_sock_addr`, the context of a hook: reads the destination of a call, and replaces it. The
 //! first and the last step of a call.
 //!
-//! Addresses and ports are in network byte order in the context. They are converted here and nowhere else.
+//! Addresses and ports are in network byte order in the context. Ports are converted to host order here and nowhere else.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -23,7 +23,8 @@ pub const NO_ADDRESS: Neutral = [0; 4];
 pub enum Call {
     /// `connect()`, of TCP or UDP.
     Connect,
-    /// `sendto()`, `sendmsg()` or `sendmmsg()` of a datagram with an address.
+    /// `sendto()`, `sendmsg()` or `sendmmsg()` of a UDP datagram with an address. Also a datagram without an address from a
+    /// connected `AF_INET6` socket whose peer is IPv4-mapped: the kernel passes the peer.
     Send,
 }
 
@@ -44,8 +45,8 @@ pub trait Socket {
     /// Replaces the address in the context, which the kernel uses after the hook or returns to the process.
     fn set_address(&self, address: Self::Address);
 
-    /// The source address of the call; [`NO_ADDRESS`] while the kernel has not chosen one. Not an `Option`: the compiler
-    /// copies its value even for `None`, and the verifier rejects that.
+    /// The source address of the call; [`NO_ADDRESS`] while neither the process nor the kernel has chosen one. Not an `Option`:
+    /// the compiler copies its value even for `None`, and verifiers before 6.3 reject that.
     fn source(&self, call: Call) -> Neutral;
 
     /// The hook's context in the type that aya's wrappers take.
@@ -71,7 +72,7 @@ pub trait Socket {
         unsafe { (*self.context()).protocol as u8 }
     }
 
-    /// Whether the socket is connected; false without a kernel socket.
+    /// Whether the socket's state is established, as for every connected UDP socket; false without a kernel socket.
     #[inline(always)]
     fn is_connected(&self) -> bool {
         let socket = self.kernel_socket();
@@ -125,7 +126,7 @@ pub trait Socket {
         matches!(protocol, TCP | UDP).then(|| FrontendKey::new(self.address(), self.port(), protocol))
     }
 
-    /// The destination port, in host order.
+    /// The port in the context, in host order: of the destination, or of the sender or peer in hooks for received addresses.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the port is in the lower half")]
     fn port(&self) -> u16 {
@@ -280,7 +281,7 @@ impl Socket for MappedSocket {
     }
 }
 
-/// The IPv4 address that the socket is bound to; [`NO_ADDRESS`] if it is not bound.
+/// The IPv4 address that the socket is bound to, by the process or by an earlier connection; [`NO_ADDRESS`] if there is none.
 #[inline(always)]
 fn bound_v4<S: Socket>(socket: &S) -> Neutral {
     let socket = socket.kernel_socket();

@@ -70,7 +70,8 @@ pub fn asked_of_peer<S: Socket>(socket: &S, peer: &Destination) -> Option<Destin
     note.given.is(peer).then_some(note.asked)
 }
 
-/// The backend of the socket's last datagram to this frontend, if its endpoint still serves. `id` is that of the service port.
+/// The backend of the socket's last datagram to this frontend of the service port with this `id`. `None` if no note has it any
+/// more, or if its endpoint no longer serves.
 #[inline(always)]
 pub fn last_backend<S: Socket<Address: Tables>>(
     socket: &S,
@@ -86,8 +87,9 @@ pub fn last_backend<S: Socket<Address: Tables>>(
     Some(backend)
 }
 
-/// The backend to which the socket was connected for this frontend, if its endpoint still serves. The process has since
-/// disconnected the socket (`connect()` with `AF_UNSPEC`), but an `AF_INET6` socket still receives only from that peer.
+/// The backend in the note of a socket that was connected to this frontend of the service port with this `id`. `None` without
+/// such a note, or if its endpoint no longer serves. If the process has since disconnected the socket (`connect()` with
+/// `AF_UNSPEC`), an `AF_INET6` socket still receives only from that peer.
 #[inline(always)]
 pub fn former_backend<S: Socket<Address: Tables>>(
     socket: &S,
@@ -140,7 +142,8 @@ fn sent_untranslated<S: Socket>(socket: &S, destination: &Destination) {
     }
 }
 
-/// Whether the destination comes from the kernel, by an earlier decision for this socket, and not from the process.
+/// Whether the destination is a backend that an earlier decision gave to this socket. The process may name this address itself,
+/// but usually the kernel passes it.
 ///
 /// For a connected `AF_INET6` socket, the kernel passes an IPv4-mapped peer with each datagram. For an unconnected socket,
 /// `io_uring` passes the backend again with a datagram that it repeats.
@@ -153,7 +156,8 @@ pub fn was_given<S: Socket>(socket: &S, destination: &Destination) -> bool {
     notes.flows.iter().any(|flow| flow.used & ANSWERED == 0 && flow.used != 0 && flow.given.is(destination))
 }
 
-/// The frontend for which the socket last sent to this backend; `None` without such a flow. Marks the flow as answered.
+/// The frontend for which the socket last sent to this backend; `None` without such a flow, or if another thread replaces the
+/// flow meanwhile. Marks the flow as answered.
 #[inline(always)]
 pub fn asked_of_sender<S: Socket>(socket: &S, sender: &Destination) -> Option<Destination> {
     let notes = DATAGRAMS.find(&socket.as_context())?;

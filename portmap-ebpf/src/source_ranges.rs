@@ -13,10 +13,10 @@ use crate::{
 
 /// Whether the service port with this `id` admits a call from a network namespace to the address `asked`.
 ///
-/// `claimed` is the source address of the call, or [`NO_ADDRESS`]: an unbound socket has none yet when the hook runs. A
-/// claimed address decides, unless the namespace is known not to have it: then the call is not admitted. Without a claimed
-/// address, the address that the kernel would choose decides. If that is unknown, all addresses of the namespace must be
-/// admitted. If these are unknown too, the call is not admitted.
+/// `claimed` is the source address of the call, or [`NO_ADDRESS`]: an unbound socket has none yet when the hook runs. A claimed
+/// address decides, if the kernel would choose it or if `has_address` is true; otherwise the call is not admitted. Without a
+/// claimed address, the address that the kernel would choose decides. If that is unknown, `admits_all` decides: all addresses
+/// of the namespace must be known and admitted.
 ///
 /// Not inlined, so that it has its own stack: the caller's 512 bytes are not enough for both. Few calls need it.
 #[inline(never)]
@@ -34,8 +34,9 @@ pub fn admit<A: Tables>(namespace: u64, claimed: &Neutral, asked: &A, id: u64) -
     count(A::is_admitted(id, A::from_neutral(source)))
 }
 
-/// Whether the namespace has the claimed address. Any process may bind to an address that its namespace does not have
-/// (`IP_FREEBIND`), or name such an address in a control message. True if the namespace's addresses are unknown or too many.
+/// Whether the namespace has the claimed address, other than as a loopback or link-local address. Any process may bind to an
+/// address that its namespace does not have (`IP_FREEBIND`), or name such an address in a control message. True if the
+/// namespace's addresses are unknown, or more than [`ADDRESSES`].
 #[inline(always)]
 fn has_address<A: Tables>(namespace: u64, claimed: &Neutral) -> bool {
     let Some((present, addresses)) = A::addresses_of(namespace) else { return true };
@@ -53,8 +54,8 @@ fn has_address<A: Tables>(namespace: u64, claimed: &Neutral) -> bool {
     is_found
 }
 
-/// Whether the service port admits every address of the namespace. False, and counted, if the addresses are unknown or more
-/// than [`ADDRESSES`].
+/// Whether the service port admits every address of the namespace. False if the addresses are unknown, none, or more than
+/// [`ADDRESSES`]. Counts the call in TOTALS if the result is false.
 #[inline(always)]
 fn admits_all<A: Tables>(namespace: u64, id: u64) -> bool {
     let Some((present, addresses)) = A::addresses_of(namespace).filter(|(present, _)| *present != 0) else {

@@ -1,8 +1,8 @@
 //! The tables in the kernel's maps, as the agent writes and reads them: the last stage of the event walk, after `apply`.
 //!
-//! [`Maps`] is the one interface to the tables: [`bpf::BpfMaps`] uses the pinned maps, [`fake::MemoryMaps`] keeps the tables
-//! in memory for tests. This module does not decide which entries are written: `plan` does. `docs/maps.md` describes every
-//! map.
+//! [`Maps`] is the interface to the tables: [`bpf::BpfMaps`] uses the pinned maps, [`fake::MemoryMaps`] keeps the tables in
+//! memory for tests. [`sources`] has the maps of client addresses. This module does not decide which entries are written:
+//! `plan` does. `docs/maps.md` describes every map.
 
 mod backends;
 pub mod bpf;
@@ -150,7 +150,7 @@ pub trait Maps {
     /// A program that has found the frontend may still read its service entry and its backends: they are retired by this call.
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()>;
 
-    /// Inserts an item into its map. Fails if its key is present, except for a source range.
+    /// Inserts an item into its map. Fails if its key is present, but may replace a source range or the owner of a ClusterIP.
     ///
     /// [`Self::set_next_numbers`] must have recorded the number of an endpoint. A program finds the item absent or present.
     fn insert(&mut self, item: &Item) -> Result<()>;
@@ -183,7 +183,7 @@ pub trait Maps {
     /// must not assign that number again. Programs do not read NUMBERS.
     fn set_next_numbers(&mut self, next: NextNumbers) -> Result<()>;
 
-    /// Reads all tables. An agent may write at the same time: then each frontend is read as it was at one moment, but the
-    /// snapshot as a whole is not.
+    /// Reads all tables. An agent may write at the same time: then each frontend is read with the choices and backends of one
+    /// moment, but the snapshot as a whole may mix several moments.
     fn read(&self) -> Result<Snapshot>;
 }

@@ -46,7 +46,7 @@ pub fn open(pins: &Pins, name: &str) -> Result<MapData> {
     MapData::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))
 }
 
-/// All maps of one set that the agent reads or writes, except those of [`super::sources`].
+/// The maps that the agent writes or the subcommands read, except those of [`super::sources`] and GRACE.
 pub struct BpfMaps {
     v4: FamilyMaps<V4>,
     v6: FamilyMaps<V6>,
@@ -112,8 +112,9 @@ impl BpfMaps {
         self.state.write(0, state)
     }
 
-    /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read,
-    /// its slots may hold other backends already. Then the entry and its backends are read again, at most [`TRIES`] times.
+    /// Reads a service entry and its backends. An agent may write at the same time: if a choice changed since it was read, its
+    /// slots may hold other backends already. Then the entry and its backends are read again; after [`TRIES`] reads in all, the
+    /// call fails.
     fn follow(&self, family: Family, number: u32) -> Result<FollowedFrontend> {
         for _ in 0..TRIES {
             let service = self.services.read(number)?;
@@ -127,7 +128,8 @@ impl BpfMaps {
         bail!("failed to read service {number}: the agent changed it during each of {TRIES} attempts; try again")
     }
 
-    /// Reads FRONTENDS of both families, and the service entry and backends of each frontend.
+    /// Reads FRONTENDS of both families, and the service entry and backends of each frontend. Adds ClusterIPs to `items`, and
+    /// keys that no agent writes to `foreign`.
     fn read_frontends(
         &self,
         items: &mut BTreeSet<Item>,

@@ -3,8 +3,8 @@
 //!
 //! The directory must be on a BPF file system, belong to root or to the user of this process, and not be writable by others.
 //! Its parents, up to the root of the mount, must belong to the same users. A parent may be writable by others only if it is
-//! sticky: then only the owner of an entry renames or removes the entry. So only these users can replace a checked directory,
-//! and paths below it are safe to use. Entries are removed through the open directory, never by a path.
+//! sticky: then only the owner of an entry, or of the parent, renames or removes the entry. So only these users can replace a
+//! checked directory, and paths below it are safe to use. Entries are removed through the open directory, never by a path.
 
 mod checks;
 
@@ -62,7 +62,8 @@ impl DirectoryEntry {
 }
 
 impl Directory {
-    /// Opens and checks a directory; `None` if it does not exist. Fails if it is not on a BPF file system.
+    /// Opens and checks a directory; `None` if it does not exist. Fails if it is not on a BPF file system, or does not pass the
+    /// checks.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let Some(directory) = Self::open_unchecked(&absolute(path)?)? else { return Ok(None) };
         ensure!(
@@ -132,8 +133,8 @@ impl Directory {
             .with_context(|| format!("failed to open {}: another process removed it just now", self.path.join(name).display()))
     }
 
-    /// Removes all permissions of the group and of others: a user who can open the directory can hold its lock. Returns
-    /// whether there were such permissions.
+    /// Sets the mode to 0700, if the group or others have any permission: a user who can open the directory can hold its lock.
+    /// Returns whether there were such permissions.
     pub fn close_to_others(&self) -> Result<bool> {
         if self.stat()?.st_mode & SHARED == 0 {
             return Ok(false);
@@ -143,7 +144,7 @@ impl Directory {
         Ok(true)
     }
 
-    /// The entries of the directory, sorted by type and name.
+    /// The entries of the directory, sorted by type and name. An entry that is removed during the call may be missing.
     pub fn entries(&self) -> Result<BTreeSet<DirectoryEntry>> {
         let context = || format!("failed to list {}", self.path.display());
         // Opened again, because clones of a descriptor share the position that a listing moves.
@@ -173,7 +174,8 @@ impl Directory {
         &self.path
     }
 
-    /// A path to an entry through the open descriptor. It stays valid if the directory is moved.
+    /// A path to an entry through the open descriptor, for this process while `self` is open. It stays valid if the directory
+    /// is moved.
     pub fn path_by_descriptor(&self, name: &OsStr) -> PathBuf {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
     }
@@ -199,7 +201,7 @@ impl Directory {
     }
 
     /// Removes this directory from its parent. False if it is not empty. Does nothing, and returns true, for the root of a
-    /// mount, or if the path leads to another directory now.
+    /// mount, or if the path does not lead to this directory any more.
     pub fn remove_itself(&self) -> Result<bool> {
         let parent = self.parent()?;
         let (own, above) = (self.stat()?, stat(&parent, &self.path)?);

@@ -1,6 +1,6 @@
 //! Converts between the types of the model and the plain data of the maps. The only module that changes the representation.
 //!
-//! A function `x` encodes a key or value of a map, and a function `x_of` decodes one.
+//! A function with a name that ends with `_of` decodes a key or value; the other functions encode.
 
 mod address;
 mod backends;

@@ -34,7 +34,8 @@ pub struct MemoryMaps {
     guarded: Guarded,
 }
 
-/// Entries that running programs may still read. A write to such an entry fails until [`MemoryMaps::grace`].
+/// Entries that running programs may still read. Until [`MemoryMaps::grace`], `write_service` and `write_backends` fail for
+/// them.
 #[derive(Clone, Debug, Default)]
 struct Guarded {
     services: BTreeSet<u32>,

@@ -1,4 +1,4 @@
-//! A BPF array that is mapped into the agent's address space: reads and writes need no system call.
+//! A BPF array that is mapped into the agent's address space: most reads and writes need no system call.
 //!
 //! Only one window of the array is mapped at a time, because mapped pages count as the agent's memory although the kernel owns
 //! them. Consecutive reads and writes mostly concern neighbouring elements, so the window rarely changes.
@@ -15,10 +15,12 @@ use anyhow::{Context, Result, ensure};
 use aya::{Pod, maps::MapData};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// Windows begin at multiples of this number of bytes. It is a multiple of the page size on every architecture.
+/// Windows begin at multiples of this number of bytes. It must be a multiple of the page size: pages have at most 64 KiB on the
+/// usual architectures.
 const WINDOW: usize = 64 * 1024;
 
-/// A pinned array whose values have the type `T`, with one window of it in memory.
+/// A pinned array whose values have the type `T`, with one window of it in memory. Reads and writes fail if the index is
+/// outside of the array.
 pub struct Mapped<T> {
     map: File,
     length: u32,
@@ -39,7 +41,8 @@ impl<T: Pod> Mapped<T> {
     /// Distance between elements in bytes: the kernel rounds the size of each element up to a multiple of 8.
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
-    /// Maps an array that was created with `BPF_F_MMAPABLE`. Fails if its values do not have the size of `T`.
+    /// Maps an array that was created with `BPF_F_MMAPABLE`. Fails for another array, or if its values do not have the size of
+    /// `T`.
     pub fn new(map: &MapData) -> Result<Self> {
         let info = map.info()?;
         ensure!(
@@ -68,7 +71,8 @@ impl<T: Pod> Mapped<T> {
         self.at(index, |element| unsafe { element.read_volatile() })
     }
 
-    /// Writes the value at an index. No program may read it at the same time: a part of the value could be old and a part new.
+    /// Writes the value at an index. No program may read a part of it that changes at the same time: it could read a mixture of
+    /// old and new bytes.
     pub fn write(&mut self, index: u32, value: T) -> Result<()> {
         // SAFETY: `at` passes a mapped and writable pointer, aligned to 8 bytes.
         self.at(index, |element| unsafe { element.write_volatile(value) })
@@ -116,8 +120,8 @@ impl<T: Pod> Mapped<T> {
         Ok(result)
     }
 
-    /// Maps the window that contains this offset. It is one page longer than [`WINDOW`], for an element that begins at its
-    /// end.
+    /// Maps the window that contains this offset. It is one page longer than [`WINDOW`], for an element that begins at its end,
+    /// but never reaches beyond the array's last page.
     fn open(&self, offset: usize) -> Result<Window> {
         let first = offset - offset % WINDOW;
         let all = (self.length as usize * Self::STRIDE).next_multiple_of(self.page);

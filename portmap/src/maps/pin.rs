@@ -51,8 +51,8 @@ pub enum Mounting {
 }
 
 impl Pins {
-    /// The set in use under this directory, of the ABI version of this build. Without a set: the set with the number 0,
-    /// which does not exist yet.
+    /// The set in use under this directory, of the ABI version of this build: the last set with links, else the last set.
+    /// Without a set, or if a directory cannot be read: the set with the number 0, which may not exist.
     pub fn new(root: &Path) -> Self {
         Self::of_version(root, ABI_VERSION)
     }

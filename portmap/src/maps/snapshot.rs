@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub frontends: Vec<(Frontend, FollowedFrontend)>,
     /// Every id in NAMES, with its service port; `None` if the value is not one that an agent writes.
     pub names: Vec<(u64, Option<ServicePort>)>,
-    /// Every ClusterIP in FRONTENDS, and every key of ENDPOINTS, MEMBERS and SOURCE_RANGES.
+    /// Every ClusterIP in FRONTENDS, and every key of ENDPOINTS, MEMBERS and SOURCE_RANGES, except those in `foreign`.
     pub items: BTreeSet<Item>,
     /// Items of MEMBERS and SOURCE_RANGES with a value that no agent writes. They are in `items`, too.
     pub spoiled: BTreeSet<Item>,
@@ -29,7 +29,7 @@ pub struct Snapshot {
 /// A frontend's service entry and backends, followed from FRONTENDS through SERVICES to BACKENDS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowedFrontend {
-    /// The index of the service entry in SERVICES; 0 without a service entry.
+    /// The index of the service entry in SERVICES. [`super::bpf`] sets it to 0 without a service entry.
     pub number: u32,
     /// The service entry; `None` if the frontend's value is not one that an agent writes.
     pub service: Option<Service>,

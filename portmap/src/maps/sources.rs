@@ -1,7 +1,7 @@
 //! The addresses of clients on this node, for the source ranges of load balancers: the maps NAMESPACES and SOURCES.
 //!
 //! `agent::clients` collects the addresses and sources, and calls [`SourceMaps::set`]. Not part of the plan: these maps depend
-//! on the network namespaces of the node, not on Services.
+//! on the network namespaces of the node. Of the Services, they depend only on the load balancer addresses with source ranges.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -51,8 +51,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Fails if a user other than root and the user of this process can rename or remove an entry of this directory. `child`
-    /// is the directory that the error names.
+    /// Fails if a user other than root and the user of this process can rename or remove a subdirectory of these two users
+    /// here. `child` is the directory that the error names.
     pub(super) fn check_parent(&self, stat: &FileStat, child: &Path) -> Result<()> {
         let (path, child) = (self.path.display(), child.display());
         ensure!(

@@ -42,7 +42,8 @@ pub(in crate::maps) fn address_owner_of(value: ServiceRef) -> AddressOwner {
     }
 }
 
-/// Decodes the kind of a service entry. Programs, too, take an unknown kind for a ClusterIP.
+/// Decodes the kind of a service entry. An unknown kind becomes a ClusterIP here; [`portmap_common::Member::external`] takes it
+/// for another kind.
 pub fn kind_of(kind: u8) -> AddressKind {
     let kinds = [AddressKind::NodePort, AddressKind::ExternalIp, AddressKind::LoadBalancer];
     kinds.into_iter().find(|known| *known as u8 == kind).unwrap_or_default()

@@ -6,7 +6,8 @@ use portmap_common::{Name, TEXT};
 use super::{protocol_number, protocol_of};
 use crate::model::{ObjectName, ServicePort};
 
-/// Encodes a service port as a value of NAMES. Fails if a name has more than 63 bytes; the API server accepts no such name.
+/// Encodes a service port as a value of NAMES. Fails if a name has more than 63 bytes or a 0 byte; the API server accepts no
+/// such name.
 pub fn name(owner: &ServicePort) -> Result<Name> {
     let ServicePort { service, port, protocol } = owner;
     Ok(Name {

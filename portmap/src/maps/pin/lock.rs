@@ -41,8 +41,8 @@ impl Lock {
 }
 
 impl Pins {
-    /// Takes the lock; `None` if another agent holds it. Blocks for up to 40 ms. Fails with [`Missing`] if the directory of
-    /// all sets does not exist.
+    /// Takes the lock; `None` if another process holds it. Blocks for about 40 ms at most. Fails with [`Missing`] if the
+    /// directory of all sets does not exist.
     pub fn lock(&self) -> Result<Option<Lock>> {
         for _ in 1..ATTEMPTS {
             if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {

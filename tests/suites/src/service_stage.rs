@@ -197,7 +197,8 @@ pub fn left_alone<T>() -> Met<T> {
     Err(Failure::named("ENETUNREACH"))
 }
 
-/// Repeats `attempt` every 10 ms until it returns a value. Fails after [`PATIENCE`], or if `attempt` fails.
+/// Repeats `attempt` every 10 ms until it returns a value. Fails after [`PATIENCE`], scaled by [`patience`], or if `attempt`
+/// fails.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let patience = patience(PATIENCE);
     let until = Instant::now() + patience;

@@ -33,7 +33,8 @@ const PODS: [&str; 3] = ["a", "b", "c"];
 /// Every pod serves Service n on port 9000 + n.
 const PORTS: u16 = 9000;
 
-/// Arguments that prevent agents from using each other's maps: other sizes, or another version of the tables.
+/// Arguments of the agents. Agents with different arguments cannot use each other's maps, because the sizes or the version of
+/// the tables differ.
 const ARGUMENTS: [&[&str]; 4] =
     [&[], &["--max-services", "2000"], &["--abi-version", "901"], &["--abi-version", "902", "--max-backends", "9000"]];
 
@@ -149,11 +150,11 @@ fn hammer(client: &Pod) -> Worker {
 enum Event {
     /// The agent is killed, and the next one starts.
     Killed,
-    /// The agent is stopped by a signal, and the next one starts.
+    /// The agent is stopped by SIGTERM, and the next one starts.
     Stopped,
-    /// The agent is killed, and its successor is killed within 250 ms of its start. Then another one starts.
+    /// The agent is killed, and its successor is killed about 250 ms after its start at the latest. Then another one starts.
     KilledAtStart,
-    /// The next agent starts with `--wait`, and waits until the current one is killed.
+    /// The next agent starts with `--wait` beside the current one, which is killed within about 250 ms.
     Succeeded,
 }
 

@@ -17,8 +17,8 @@ use crate::site::{Agent, Site, service};
 /// Number of programs that the agent attaches to a cgroup.
 const ALL: usize = 8;
 
-/// Error of a connection to a Service without endpoints, in a cgroup with attached programs. [`LEFT_ALONE`] is the error in
-/// other cgroups.
+/// Error of a connection to a Service without endpoints, from a cgroup that the agent serves. [`LEFT_ALONE`] is the error in
+/// excluded and other cgroups.
 const SERVED: &str = "Connection refused";
 const LEFT_ALONE: &str = "Network is unreachable";
 
@@ -45,7 +45,7 @@ fn run(site: &Site, command: &mut Command) {
     command.arg("--bpffs").arg(site.world.bpffs());
 }
 
-/// Polls until the condition is true.
+/// Polls until the condition is true. Fails after [`PATIENCE`], or if the check fails.
 fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !is_so()? {

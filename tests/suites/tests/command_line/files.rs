@@ -51,7 +51,7 @@ fn changed_files_are_applied() -> Result<()> {
     site.await_services(&[WEB, DNS])?;
     site.write("web.yaml", &text(("10.96.0.11", "web")))?;
     site.await_services(&[("10.96.0.11", "web"), DNS])?;
-    // Editors save by writing a new file and renaming it.
+    // Some editors save by writing a new file and renaming it.
     site.write("web.yaml~", &text(("10.96.0.12", "web")))?;
     replace(&site.manifests().join("web.yaml~"), &site.manifests().join("web.yaml"))?;
     site.await_services(&[("10.96.0.12", "web"), DNS])

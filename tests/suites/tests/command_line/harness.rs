@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use portmap_harness::world::program;
 use tempfile::TempDir;
 
-/// The time limit of each command.
+/// The time limit of commands that run by [`in_time`], and of waits for an agent.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Environment variables that change the behaviour or the output of the command.
@@ -54,7 +54,7 @@ pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> 
     Ok(outcome)
 }
 
-/// Removes the environment variables that change the output.
+/// Removes [`VARIABLES`] from the environment of a command.
 pub fn clean(command: &mut Command) -> &mut Command {
     VARIABLES.iter().fold(command, |command, variable| command.env_remove(variable))
 }

@@ -1,6 +1,7 @@
 //! Directories of pins that contain pins of other programs, or that other users can change.
 //!
-//! This file has the helpers. The submodules test pins of other programs and the permissions of directories.
+//! This file has the helpers, and tests of cleanup, of the lock and of the root of a mount. The submodules test pins of other
+//! programs and the permissions of directories.
 
 mod foreign;
 mod permissions;

@@ -1,4 +1,5 @@
-//! Problems that do not end the agent: the agent reports them and serves the remaining objects, and `status` shows them.
+//! Problems that do not end the agent: it reports them, and serves the remaining objects. Without an API
+//! server it keeps the tables.
 
 use std::fs;
 

@@ -41,7 +41,8 @@ fn directory(files: Files) -> Result<(TempDir, PathBuf)> {
     Ok((directory, path))
 }
 
-/// The only line of standard error, without `warning: `. Fails if there are more lines, or none.
+/// The only line of standard error, without `warning: `. Fails if there are more lines or none, or if the line begins
+/// otherwise.
 fn warning(outcome: &Outcome) -> Result<&str> {
     let mut warnings = outcome.stderr.lines();
     let warning = warnings.next().and_then(|line| line.strip_prefix("warning: "));

@@ -2,8 +2,8 @@
 //!
 //! A case has these files:
 //!
-//! - `input.yaml`, `input.json`, or a directory `input` with several files. The first comment states the rule, and
-//!   the second cites its heading in `docs/semantics.md`.
+//! - `input.yaml`, `input.json`, or a directory `input` with several files. In YAML, the first comment states the rule, and the
+//!   second cites its heading in `docs/semantics.md`. In JSON, a field `//` does both.
 //! - `table.json`: the expected output of `-o json`.
 //! - `warnings.txt`, if warnings are expected: a part of each line of standard error, in order.
 //! - `arguments.txt`, optional: further arguments, one on each line.
@@ -84,7 +84,8 @@ fn directories(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// The differences between the expected and the printed output. With `update`, the output first replaces `table.json`.
+/// The differences between the expected and the printed output, and the exit status if the command failed. With `update`, the
+/// output first replaces `table.json`.
 fn check(portmap: &Path, case: &Path, update: bool) -> Result<Vec<String>> {
     let output = resolve(portmap, &input(case)?, &optional(&case.join("arguments.txt"))?)?;
     let mut differences = Vec::new();

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{HEALTH, ask, endpoint, local, node, start, write};
 
-/// Number of connections that hostile clients open, all from one address.
+/// Number of connections that hostile clients open to one server, all from one address.
 const MANY: usize = 300;
 
 /// Time limit for the server to end an idle or unfinished connection.
@@ -137,7 +137,8 @@ fn service(address: &str, node_port: u16) -> [Value; 2] {
     ]
 }
 
-/// Arguments that put node ports on all addresses of the node except loopback. A new address then shows in the tables.
+/// Arguments that put node ports on all addresses of the node except loopback and link-local IPv6 addresses. A new address then
+/// shows in the tables.
 const EVERYWHERE: [&str; 4] = ["--healthz-bind-address", HEALTH, "--nodeport-addresses", "all"];
 
 /// Adds an address to the node, and a second Service to the manifests.

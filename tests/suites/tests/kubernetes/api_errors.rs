@@ -1,5 +1,5 @@
-//! The API server rejects requests, resets connections, or does not answer for minutes. The agent reports it, and recovers.
-//! Connections to Services are not affected.
+//! The API server rejects requests, connections are reset, or the agent's clock jumps. The agent reports watches that fail for
+//! long, and recovers. Connections to Services are not affected.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,8 @@ use crate::wait::{MINUTES, within};
 const SILENT: &str = "the watch of";
 const METRIC: &str = "portmap_watch_failing{kind=\"EndpointSlices\"}";
 
-/// A cluster with the Services `web` and `old`. Tests delete `old` while the agent cannot see it, and create it again.
+/// A cluster with the Services `web` and `old`. Tests delete `old`, often while the agent cannot see it. Most tests create it
+/// again.
 struct Shop {
     cluster: Cluster,
     web: [SocketAddr; 2],
@@ -109,7 +110,8 @@ async fn overload_is_waited_out(shop: &Shop, detour: &Detour, agent: &Agent) -> 
     shop.make_again(agent).await
 }
 
-/// An API server usually reports 410 within an open watch. Without a watch cache it answers the request for a watch with 410.
+/// An API server usually reports 410 by an event of an open watch. Here the answer to the request for a watch has this status,
+/// which a client must handle too.
 async fn a_forgotten_version_is_listed_anew(shop: &Shop, detour: &Detour, agent: &Agent) -> Result<()> {
     detour.refuse(Some(Refusal { of: "watch=true", status: StatusCode::GONE, retry_after: None }));
     shop.restart_watches(detour).await?;

@@ -1,5 +1,5 @@
 //! The ranges of ClusterIPs: ServiceCIDR objects in the version that the API server has, else `--service-cidr`. Addresses in a
-//! range without a Service are dropped. Other addresses are left alone.
+//! range that no Service has are dropped. Other addresses are left alone.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ async fn service_cidrs_come_from_objects_or_from_the_flag() -> Result<()> {
     without_permission(&cluster).await.context("forbidden")
 }
 
-/// Without the permission to list ServiceCIDRs the agent uses the flag, and is healthy.
+/// Without the permission to list ServiceCIDRs the agent uses the flag if it is set, and is healthy.
 async fn without_permission(cluster: &Cluster) -> Result<()> {
     let list = Permission { group: "networking.k8s.io".into(), resource: "servicecidrs".into(), verb: "list".into() };
     apply_role(cluster, &role_without(&list)?).await?;
@@ -87,7 +87,7 @@ async fn expect(cluster: &Cluster, errors: [&str; 3]) -> Result<()> {
 }
 
 /// Makes the API server serve ServiceCIDR in v1beta1, by a custom resource of that name. Current API servers do not serve that
-/// version themselves; to clients both look the same.
+/// version by default; to clients both look the same.
 async fn offer_old_version(cluster: &Cluster) -> Result<()> {
     cluster.apply(include_str!("service-cidr-v1beta1.yaml")).await?;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1beta1", "ServiceCIDR"));

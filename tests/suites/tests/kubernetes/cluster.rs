@@ -27,7 +27,7 @@ pub const NODE: &str = "node-1";
 pub const NAMESPACE: &str = "shop";
 /// Every pod listens on this port, which has no name.
 pub const COMMON_PORT: u16 = 9000;
-/// Number of connections, so large that each of two pods gets at least one.
+/// Number of connections, so large that each of two pods almost certainly gets at least one.
 const CONNECTIONS: u32 = 40;
 
 /// A pod that is a backend of the tests' Services.
@@ -55,7 +55,7 @@ impl Backend {
 /// A pod and its port number, which connections must reach.
 pub type Landing<'a> = (&'a Backend, u16);
 
-/// A control plane, and a node with two serving pods. It has no Service of the tests and no agent yet.
+/// A control plane, and a node with two serving pods. At first it has no Service of the tests and no agent.
 pub struct Cluster {
     pub plane: ControlPlane,
     pub world: World,

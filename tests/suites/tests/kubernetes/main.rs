@@ -2,8 +2,8 @@
 //! Kubernetes.
 //!
 //! There is no kubelet. Pods are network namespaces with a server. The tests report the addresses and readiness of pods as a
-//! kubelet does. The agent is a process beside the API server, attached only to the cgroup of the tests' own clients. It has
-//! the service account and the role of `deploy/portmap.yaml`.
+//! kubelet does. The agent is a process beside the API server, or on the node of a world ([`own_connections`]). It is attached
+//! only to the cgroup of the tests' own clients. Usually it has the service account and the role of `deploy/portmap.yaml`.
 //!
 //! Needs: root and BPF, control plane.
 

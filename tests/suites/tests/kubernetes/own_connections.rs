@@ -130,7 +130,7 @@ async fn write_tables(cluster: &Cluster, server: Option<SocketAddr>) -> Result<(
     agent.terminate()
 }
 
-/// The EndpointSlice that the API server writes for `default/kubernetes`.
+/// An EndpointSlice of `default/kubernetes`, as API servers usually write it. The API server of the tests writes none.
 fn slice(server: SocketAddr) -> String {
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",

@@ -1,4 +1,4 @@
-//! The permissions of the shipped manifest: the agent needs each of them, and no other.
+//! The permissions of the shipped manifest: the agent uses each of them, and no other.
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -107,7 +107,7 @@ async fn permission_is_needed(cluster: &Cluster, permission: &Permission) -> Res
     let agent = cluster.agent().await?;
     let Permission { resource, verb, .. } = permission;
     agent.await_log(&format!("cannot {verb} resource \"{resource}\"")).await?;
-    // Without lists of Services and EndpointSlices the agent cannot be synced.
+    // Without the list of Services, or of EndpointSlices, the agent cannot be synced.
     if verb == "list" && ["services", "endpointslices"].contains(&resource.as_str()) {
         ensure!(!cluster.status()?.synced(), "the agent should not be synced");
     }

@@ -51,7 +51,7 @@ async fn expect(cluster: &Cluster, landings: &[Landing<'_>]) -> Result<()> {
     cluster.expect_landings(&frontends, landings)
 }
 
-/// Sets the Node's zone and its capacity. The older controller logic for hints reads the capacity.
+/// Sets the Node's zone and capacity, and marks it as ready. The older controller logic for hints reads the capacity.
 async fn put_in_zone(cluster: &Cluster, node: &str, zone: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(cluster.plane.admin()?);
     let merge = PatchParams::default();

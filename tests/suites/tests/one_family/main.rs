@@ -84,7 +84,7 @@ fn a_node_without_ipv6_translates_ipv4() -> Result<()> {
 #[test]
 fn a_node_without_ipv4_translates_ipv6() -> Result<()> {
     if !Features::here().has_ipv6 {
-        // The kernel was booted without IPv6, so there is nothing to test.
+        // The kernel has no IPv6, so there is nothing to test.
         return Ok(());
     }
     check("v6-single", Families::V6, Stack::Single, Via::V6)?;

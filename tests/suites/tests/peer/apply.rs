@@ -21,9 +21,9 @@ const CONCURRENCY: usize = 8;
 pub struct Applied {
     client: Client,
     objects: Objects,
-    /// Number of objects written or deleted.
+    /// Number of objects to write or delete in all rounds, with the refused ones.
     writes: usize,
-    /// Objects that the API server refused, with the reason. They do not exist.
+    /// Objects that the API server refused in all rounds, with the reason. Such an object does not exist, or lacks its status.
     refusals: Vec<String>,
 }
 
@@ -32,7 +32,8 @@ impl Applied {
         Self { client, objects: Objects::new(), writes: 0, refusals: Vec::new() }
     }
 
-    /// Makes the objects of the API server equal to `wanted`: deletes, creates and changes those that differ.
+    /// Makes the objects of the API server equal to `wanted`, except refused ones: deletes, creates and changes those that
+    /// differ.
     pub async fn become_objects(&mut self, wanted: Objects) -> Result<()> {
         let gone = self.objects.keys().filter(|key| !wanted.contains_key(key)).map(|key| (key, None));
         let changed = wanted.iter().filter(|(key, object)| self.objects.get(key) != Some(object));
@@ -45,7 +46,7 @@ impl Applied {
         Ok(())
     }
 
-    /// Fails if too many objects were refused: the random objects would then be unsuitable.
+    /// Fails if a tenth of the objects or more were refused: the random objects would then be unsuitable.
     pub fn check(&self) -> Result<()> {
         ensure!(self.refusals.len() * 10 < self.writes, "too much was refused: {self}");
         Ok(())

@@ -1,11 +1,12 @@
 //! Compares portmap with the real kube-proxy, on one API server with the same random objects.
 //!
-//! Every round changes some Services, their EndpointSlices and the Node, and waits until both proxies have applied the changes.
-//! Then it compares kube-proxy's nftables maps with the kernel's tables of portmap. It compares each frontend: backends for
-//! clients inside and outside the node, session affinity, source ranges, and refused ports of ClusterIPs. A difference is a
-//! failure, unless `docs/kube-proxy.md` gives a reason for it ([`deviation`]).
+//! Every round after the first changes some Services or their EndpointSlices, and sometimes the Node's zone. It waits until
+//! both proxies have applied the changes. Then it compares kube-proxy's nftables maps with the kernel's tables of portmap. It
+//! compares each frontend: backends for clients inside and outside the node, session affinity, source ranges, and refused ports
+//! of ClusterIPs. A difference is a failure, unless `docs/kube-proxy.md` gives a reason for it ([`deviation`]).
 //!
-//! `PORTMAP_PEER_SEED` repeats a run. `PORTMAP_PEER_ROUNDS` and `PORTMAP_PEER_SERVICES` are the numbers of rounds and Services.
+//! `PORTMAP_PEER_SEED` repeats a run. `PORTMAP_PEER_ROUNDS` is the minimum number of rounds, and `PORTMAP_PEER_SERVICES` is
+//! about the number of Services.
 //!
 //! Needs: root and BPF, control plane.
 

@@ -1,4 +1,5 @@
-//! A Service that is changed last in every round. A proxy that shows its new state has applied all changes before it.
+//! A Service that is changed last in every round. A proxy that shows its new state has received all changes before it, and soon
+//! applies them.
 //!
 //! A proxy watches Services, EndpointSlices and the Node separately. So each round changes the port number of the marker's
 //! Service and slices, and the marker has one endpoint in each zone.

@@ -44,7 +44,7 @@ enum Object {
     Other(IgnoredAny),
 }
 
-/// The parts of a rule that affect its result. Unknown parts are an error, because they may affect it too.
+/// The known parts of a rule. Unknown parts are an error, because they may affect the rule's result.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expression {

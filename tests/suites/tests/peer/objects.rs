@@ -1,4 +1,5 @@
-//! Random Services and EndpointSlices, and their manifests. [`crate::population`] creates them.
+//! The varied fields of Services and EndpointSlices, and their manifests. [`crate::services`] and [`crate::slices`] create
+//! random ones.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Random choices. [`crate::services`] and [`crate::slices`] create objects from them.
+//! Random choices. [`crate::services`] and [`crate::slices`] create objects from them, and [`crate::population`] changes
+//! objects.
 
 use crate::node::ZONES;
 

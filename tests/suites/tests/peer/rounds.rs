@@ -47,7 +47,7 @@ async fn both_proxies_agree_on_random_objects() -> Result<()> {
     println!("both have started: {:.1} s", begin.elapsed().as_secs_f32());
     let mut population = Population::new(Random::new(seed), services);
     let mut tally = Tally::default();
-    // Further rounds run until all expected cases have occurred, up to four times the given number of rounds.
+    // Further rounds run until all expected cases have occurred. There are at most four times the given number of rounds.
     let mut round = 0;
     while round <= rounds || round <= 4 * rounds && tally.check().is_err() {
         if round > 0 {
@@ -63,7 +63,7 @@ async fn both_proxies_agree_on_random_objects() -> Result<()> {
     tally.check()
 }
 
-/// A number from an environment variable.
+/// A number from an environment variable; `None` if it is not set. Fails if it is not a number.
 fn setting<T: FromStr>(name: &str) -> Result<Option<T>> {
     let Some(text) = env::var_os(name) else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse().ok());
@@ -137,7 +137,7 @@ impl Site {
         }
     }
 
-    /// Waits until the models agree, and counts the frontends. Fails after the time limit.
+    /// Waits until the models agree apart from accepted deviations, and counts the frontends. Fails after the time limit.
     async fn await_agreement(&self, claims: &Claims, tally: &mut Tally) -> Result<()> {
         let begin = Instant::now();
         loop {

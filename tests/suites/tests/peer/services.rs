@@ -12,7 +12,7 @@ pub const PROTOCOLS: [(usize, &str); 3] = [(6, "TCP"), (5, "UDP"), (1, "SCTP")];
 const KINDS: [(usize, &str); 4] = [(4, "ClusterIP"), (3, "NodePort"), (4, "LoadBalancer"), (1, "ExternalName")];
 /// The first family of a Service cannot be changed. A Service stays in one of these rows.
 const FAMILIES: [[&[&str]; 2]; 2] = [[&["IPv4"], &["IPv4", "IPv6"]], [&["IPv6"], &["IPv6", "IPv4"]]];
-/// Ranges that contain the node's address, are adjacent, overlap, have the prefix length 0, or have blanks.
+/// Ranges; some contain the node's address, are adjacent, overlap, have the prefix length 0, or have blanks.
 const SOURCE_RANGES: [&str; 10] = [
     "10.244.0.0/16",
     "10.0.0.0/9",
@@ -56,7 +56,7 @@ impl Random {
         }
     }
 
-    /// One port without a name, or several with names. At most one node port of each protocol is requested.
+    /// One port without a name, or one to three with names. At most one node port of each protocol is requested.
     fn ports(&mut self, number: usize) -> Vec<ServicePort> {
         let names = if self.chance(30) { vec![""] } else { self.some(60, &NAMES) };
         let names = if names.is_empty() { vec!["http"] } else { names };

@@ -57,7 +57,7 @@ impl Random {
         Slice { address_type, labels, ports: self.slice_ports(ports), endpoints }
     }
 
-    /// Some ports of the Service with other numbers, and sometimes a port that the Service does not have.
+    /// Most ports of the Service, each with a random number or none, and sometimes a port that the Service does not have.
     pub fn slice_ports(&mut self, ports: &[ServicePort]) -> Vec<SlicePort> {
         let mut chosen: Vec<_> = ports.iter().map(|port| (port.name, port.protocol)).filter(|_| self.chance(90)).collect();
         let other = (self.pick(&["", "http", "dns", "web", "other"]), self.weigh(&PROTOCOLS));

@@ -54,7 +54,7 @@ impl Tally {
         *self.deviations.entry(deviation).or_default() += 1;
     }
 
-    /// Fails if an expected case was not compared.
+    /// Fails if an expected case, session affinity or source ranges were not compared.
     pub fn check(&self) -> Result<()> {
         let missing: Vec<_> = EXPECTED.iter().filter(|case| !self.cases.contains_key(case)).collect();
         ensure!(missing.is_empty(), "nothing was compared of {missing:?}");

@@ -23,7 +23,7 @@ const PORTS: std::ops::Range<u16> = 9000..9008;
 type Member = (usize, u16);
 
 /// The backends of a Service in a period. The period begins before the file is written and ends after the tables show the next
-/// change.
+/// change. The last period has no end.
 #[derive(Debug)]
 struct Era {
     members: BTreeSet<Member>,
@@ -133,7 +133,8 @@ impl Field {
         self.history.iter().map(|eras| eras.last().unwrap().members.iter().map(answer).collect()).collect()
     }
 
-    /// An error text if the backend of this answer was not a member of the Service during the call.
+    /// An error text if the backend of this answer was not a member of the Service during the call. `None` also if the target
+    /// is no ClusterIP of a Service, or the answer names no port.
     pub fn misdirection(&self, visit: &Visit, answer: &str) -> Option<String> {
         let service = (1..=SERVICES).position(|number| cluster_ip(number).addresses().contains(&visit.target.ip()))?;
         let (pod, port) = answer.split_once(' ')?;

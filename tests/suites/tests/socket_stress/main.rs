@@ -1,7 +1,7 @@
 //! Eight threads connect to Services while a loop rewrites the manifests, each time with other backends for every Service.
 //!
 //! A connection must reach a backend that was a member at some moment of its call. Only a connected UDP socket may fail, if its
-//! backend is removed before the answer. Two further tests hold connected sockets, and share one socket between threads.
+//! backend is removed before the answer. In two further tests, processes hold connected sockets, or threads share one socket.
 //!
 //! The exact moment of a change is unknown: it is between the writing of the file and the moment when the tables show it. The
 //! recorded periods include this uncertainty.

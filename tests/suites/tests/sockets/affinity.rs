@@ -1,7 +1,7 @@
 //! `sessionAffinity: ClientIP`.
 //!
-//! A random choice of backends must not look like affinity. So the Service has ten ports, each with its own session. The
-//! probability that ten random choices among five pods are equal is one in two million.
+//! A random choice of backends must not look like affinity. So the Service of most tests has ten ports, each with its own
+//! session. The probability that ten random choices among five pods are equal is one in two million.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Counters, as bpftool shows them: each call counts once, by its outcome.
+//! Counters, as bpftool shows them: each forwarded, refused or dropped call counts once, by its outcome.
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -7,7 +7,7 @@ use portmap_harness::listen::{Listen, Protocol};
 use portmap_suites::service_objects::{Both, Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, who};
 
-/// The endpoints are consecutive ports of one pod. This is the first.
+/// In the first test, the endpoints are consecutive ports of one pod. This is the lowest.
 const FIRST: u16 = 9000;
 /// Number of connections for each backend.
 const EACH: u32 = 200;

@@ -14,7 +14,7 @@ use portmap_suites::service_stage::{Stage, Transport, answer, eventually, servin
 /// socket has no destination any more.
 const ERRORS: [&str; 3] = ["ECONNABORTED", "EDESTADDRREQ", "ENOTCONN"];
 
-/// Service 1 has the pod `a` as its only endpoint. The tests replace it by the pod `b`.
+/// Service 1 has the pod `a` as its only endpoint. Most tests replace it by the pod `b`.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
     stage.apply(&[service().endpoints(endpoints(&stage.pods[..1]))])?;
@@ -174,7 +174,7 @@ fn a_socket_that_was_reconnected_is_not_destroyed() -> Result<()> {
     Ok(())
 }
 
-/// A terminating backend keeps its sockets until its condition `serving` is false.
+/// A terminating backend keeps its sockets while its condition `serving` is true.
 #[test]
 fn a_terminating_backend_keeps_its_sockets() -> Result<()> {
     let mut stage = stage("ended-terminating")?;

@@ -14,7 +14,7 @@ use portmap_suites::service_objects::{
 use portmap_suites::service_stage::{Reached, Stage, Transport, answer, dropped, reach, refused};
 use serde_json::json;
 
-/// The time limit of each call. It is much less than a retransmission of a SYN.
+/// The time limit of each call, before scaling by [`patience`]. The kernel repeats a SYN only after one second.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

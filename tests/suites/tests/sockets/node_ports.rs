@@ -34,8 +34,8 @@ fn listens() -> [Listen; 2] {
     [Listen::tcp(node_port(NUMBER)), Listen::udp(node_port(NUMBER))]
 }
 
-/// A node with two addresses of each family. The Node object has the first. A server of the node listens on the node port too,
-/// so that an untranslated connection is recognisable.
+/// A node with a Service that has a node port. From [`Self::new`], it has two addresses of each family, and the Node object has
+/// the first. A server of the node listens on the node port too, so that an untranslated connection is recognisable.
 struct Node {
     stage: Stage,
     _own: Server,
@@ -95,7 +95,7 @@ fn without_a_node_object_node_ports_are_on_all_addresses_but_loopback() -> Resul
     node.expect(second(), [POD, POD])
 }
 
-/// A family without a range has node ports on all its addresses.
+/// A family without a range has node ports on all its addresses except loopback and link-local IPv6 addresses.
 #[test]
 fn ranges_select_addresses_of_their_family() -> Result<()> {
     let node = Node::new("cidr", &["--nodeport-addresses", "10.244.0.250/32"])?;
@@ -153,7 +153,7 @@ fn a_range_may_select_loopback_of_one_family() -> Result<()> {
     Ok(())
 }
 
-/// Some proxies add ClusterIPs to an interface of the node: kube-proxy in IPVS mode (kube-ipvs0) and `NodeLocal DNSCache`.
+/// Some programs add ClusterIPs to an interface of the node: kube-proxy in IPVS mode (kube-ipvs0) and `NodeLocal DNSCache`.
 #[test]
 fn a_service_address_on_an_interface_has_no_node_ports() -> Result<()> {
     let world = World::new("ipvs")?;

@@ -116,7 +116,7 @@ fn a_local_port_cannot_connect_to_one_pod_twice() -> Result<()> {
     Ok(())
 }
 
-/// The agent sets `SO_PRIORITY` of its own sockets to [`OWN_PRIORITY`], so that they are not translated. In a pod this priority
+/// The agent sets `SO_PRIORITY` of its own sockets to [`OWN_PRIORITY`] if they must not be translated. In a pod this priority
 /// has no effect.
 #[test]
 fn sockets_of_the_host_with_the_agents_priority_are_left_alone() -> Result<()> {

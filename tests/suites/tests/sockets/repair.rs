@@ -30,7 +30,8 @@ fn bpftool(arguments: &[&str]) -> Result<Value> {
     if text.trim().is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).context("bpftool prints no JSON") }
 }
 
-/// The path of the pin of a map or link. NUMBERS is in a directory of its own, and the agent here has only the set of maps 0.
+/// The path of the pin of a map or link. NUMBERS is in the directory of the notes on sockets, and the agent here has only the
+/// set of maps 0.
 fn pin(stage: &Stage, name: &str) -> String {
     if name == "NUMBERS" {
         let directory = format!("sockets-{}", portmap_common::SOCKETS_VERSION);

@@ -142,7 +142,7 @@ fn an_address_outside_the_ranges_excludes_the_client() -> Result<()> {
     eventually("the removal of the second address is noticed", || Ok((met(&process) == admitted()).then_some(())))
 }
 
-/// For a bound socket, source ranges check the address that it is bound to.
+/// For a bound socket, source ranges check the address that it is bound to, unless that is the unspecified address.
 #[test]
 fn the_address_of_a_bound_socket_decides() -> Result<()> {
     let mut stage = stage("ranges-bind", &[])?;

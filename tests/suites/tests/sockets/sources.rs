@@ -242,7 +242,7 @@ impl Drop for Spare {
     }
 }
 
-/// The agent may open 120 file descriptors, and finds 150 network namespaces. So it must not keep them all open.
+/// The agent may open 120 file descriptors, and finds more than 150 network namespaces. So it must not keep them all open.
 #[test]
 fn the_agent_handles_more_namespaces_than_descriptors() -> Result<()> {
     const FILES: u32 = 120;
@@ -273,7 +273,8 @@ fn the_agent_handles_more_namespaces_than_descriptors() -> Result<()> {
     Ok(())
 }
 
-/// A process in a new network namespace, with one loopback address of each family and without routes.
+/// A process in a new network namespace, with one further address of each family on the loopback interface. It has no routes to
+/// other hosts.
 fn elsewhere(stage: &Stage) -> Result<Process> {
     let mut command = stage.client.command("unshare");
     let script =

@@ -19,7 +19,7 @@ fn stage(name: &str, arguments: &[&str]) -> Result<Stage> {
     Ok(stage)
 }
 
-/// Undefined ports of a ClusterIP are refused with and without a ServiceCIDR.
+/// Calls to undefined ports of a ClusterIP are refused with and without a ServiceCIDR, except a UDP `connect()`.
 #[test]
 fn an_undefined_port_of_a_cluster_ip_is_refused() -> Result<()> {
     for arguments in [&[][..], &CIDRS] {

@@ -70,7 +70,7 @@ fn without_the_grace_period_the_test_finds_errors() {
 }
 
 /// Runs readers and the writer until the time is over or a reader finds an error. There are this many permanent Services, and
-/// as many temporary ones. Returns the readers' counts and the number of changes.
+/// at most as many temporary ones. Returns the readers' counts and the number of changes.
 fn stress(name: &str, services: u16, waiting: Waiting, time: Duration) -> (Seen, u64) {
     let world = World::new(name).unwrap();
     let pins = Pins::new(world.bpffs());

@@ -45,7 +45,8 @@ fn a_typo_takes_no_service_away() -> Result<()> {
         exchange(&site, "web.yaml", &text(WEB).replace(right, wrong))?;
         let warning = agent.await_log("WARN")?;
         ensure!(warning.contains(part) && warning.contains("web.yaml"), "{wrong}: {warning}");
-        // The agent reads the files in order: a change of the marker shows that it has read the other file too.
+        // The warning shows that the agent has read the file. The marker is read later: its Service in the tables shows that
+        // the earlier read removed nothing.
         let marker = (format!("10.96.1.{number}"), format!("marker-{number}"));
         exchange(&site, "marker.yaml", &text((&marker.0, &marker.1)))?;
         site.await_services(&[WEB, (&marker.0, &marker.1)]).with_context(|| wrong)?;

@@ -9,12 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use super::{DNS, WEB, start, text};
 use crate::site::{Agent, Site};
 
-/// `kubectl get services -o yaml > services.yaml` truncates the file first, and writes it later.
+/// With `kubectl get services -o yaml > services.yaml`, the shell truncates the file first, and kubectl writes it later.
 #[test]
 fn an_empty_file_waits_for_its_writer() -> Result<()> {
     let (site, _agent) = start("written")?;
     let mut file = File::create(site.manifests().join("web.yaml"))?;
-    // The agent reads the files in order: a change of the second file shows that it has read the first.
+    // The agent gets notifications in order: the Service of the second file shows that it has noticed the change of the first.
+    // It does not read the first soon, because the file is still open.
     site.write("dns.yaml", &text(DNS))?;
     site.await_services(&[WEB, DNS])?;
     file.write_all(text(("10.96.0.11", "web")).as_bytes())?;

@@ -13,7 +13,8 @@ use portmap_harness::world::Group;
 use super::{Shared, bpftool, cleanup, everything, leave_pins, make, notes, pin_map, text};
 use crate::site::{Agent, Site};
 
-/// Adds directories, maps, a program and links that are not portmap's. Returns the paths that cleanup must keep and name.
+/// Adds directories, symbolic links, and pins of maps and of a program, none of them made by portmap. Returns the paths that
+/// cleanup must keep and name.
 fn pin_foreign_objects(site: &Site, root: &Path, elsewhere: &Shared) -> Result<Vec<PathBuf>> {
     let set = root.join(ABI_VERSION.to_string()).join("0");
     let links = Link::to(&site.world.cgroup(Group::Clients))?;
@@ -62,7 +63,7 @@ fn cleanup_keeps_and_names_foreign_pins() -> Result<()> {
     }
     assert_eq!(outcome.stderr.lines().count(), 14, "{outcome:#?}");
     assert!(elsewhere.path("STATE").exists() && root.join("tc/STATE").exists() && root.join("03/STATE").exists());
-    // Only the five foreign pins are left in the directory of the agent's maps.
+    // Only the five foreign entries are left in the directory of the agent's maps.
     assert_eq!(fs::read_dir(&set)?.count(), 5);
     assert!(Link::to(&site.world.cgroup(Group::Clients))?.is_empty(), "programs are attached");
     // The second cleanup finds no pin of portmap, and changes nothing.

@@ -102,7 +102,7 @@ fn a_readable_directory_is_closed_to_other_users() -> Result<()> {
     Ok(())
 }
 
-/// The mount namespace of the agent has no BPF file system, so the agent mounts one.
+/// The mount namespace of the agent has no BPF file system at /sys/fs/bpf, so the agent mounts one there.
 #[test]
 fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     const UNMOUNT: &str = r#"while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done; exec "$@""#;

@@ -74,7 +74,7 @@ pub struct Service {
     /// The backends for clients outside the node. No program reads it yet.
     pub outside: Choice,
     /// The id of the frontend's service port: a key of `NAMES`, never reused. All frontends of a service port and address
-    /// family have the same id.
+    /// family have the same id, except while the agent changes it: session affinity was turned on or off.
     pub id: u64,
     /// Timeout of session affinity in seconds; 0 without session affinity.
     pub affinity_timeout: u32,

@@ -1,9 +1,10 @@
 //! The directories of the pinned maps and links on a BPF file system: `<--bpffs>/<abi version>/<set>/`. Pinned objects outlive
 //! the agent.
 //!
-//! Usually there is one set. An agent makes a second set if the maps of the first one have another capacity or another layout
-//! (ABI version). It fills the second set, moves the links to it, and removes the first set. `datapath::attach` moves the
-//! links, `datapath::removal` removes sets, and `directory` checks each directory before it is used.
+//! Usually there is one set. An agent makes a second set if the maps of the first one have another capacity, another type or
+//! other flags, or another layout (ABI version). It fills the second set, moves the links to it, and removes the first set.
+//! `datapath::attach` moves the links, `datapath::removal` removes sets, and `directory` checks each directory before it is
+//! used.
 
 mod lock;
 mod names;

@@ -16,7 +16,7 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{maps::pin::Pins, model::event::Wanted};
 
-/// The exit code of the answers "no" and "unhealthy".
+/// The exit code of a negative result: unhealthy, no Service to resolve, a warning with `--strict`, or pins that were left.
 const NO: u8 = 1;
 
 /// The exit code of a subcommand that failed. Code 2, for wrong usage, comes from clap.
@@ -54,7 +54,7 @@ enum Command {
     },
 }
 
-/// The directory of the pins, for each subcommand that opens maps.
+/// The directory of the pins, for each subcommand that uses them.
 #[derive(Debug, Args)]
 struct PinsArguments {
     /// The directory of portmap's pins, on a BPF file system

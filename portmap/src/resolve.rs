@@ -2,8 +2,8 @@
 //!
 //! The desired table has the frontends that the BPF maps should have, with their endpoints. [`resolve`] returns the frontends
 //! that one Service claims, and [`ServiceEntries`] the entry of each of them. Both are pure and cannot fail: invalid or
-//! unsupported fields are skipped and reported with the reason. [`desired`] holds the objects, collects the claims of all
-//! Services in the table, and logs the reports. The stage before is `store`, the stage after is `plan`.
+//! unsupported fields are skipped, and nearly all are reported with the reason. [`desired`] holds the objects, collects the
+//! claims of all Services in the table, and logs the reports. The stage before is `store`, the stage after is `plan`.
 
 pub mod changes;
 pub mod claims;

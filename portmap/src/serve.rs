@@ -1,6 +1,6 @@
 //! The agent's HTTP servers: probes of its health, health checks for load balancers, and metrics.
 //!
-//! The agent's loop writes [`Published`] and [`Metrics`]; the servers only read them.
+//! The agent's loop writes [`Published`] and [`Metrics`]. The servers read them, and count their answers to probes.
 
 mod connections;
 mod listen;
@@ -30,11 +30,11 @@ const CONNECTIONS: usize = 64;
 pub struct Addresses {
     /// The addresses of `/healthz`, `/livez` and `/readyz`.
     pub health: Vec<SocketAddr>,
-    /// The address of `/metrics` and `/proxyMode`; none: no server.
+    /// The address of `/metrics` and `/proxyMode`, and of a plain `/healthz` and `/readyz`; none: no server.
     pub metrics: Option<SocketAddr>,
 }
 
-/// Runs all servers until the agent's loop ends. A server that cannot listen tries again until it can.
+/// Runs all servers until its task ends: it does not return by itself. A server that cannot listen tries again until it can.
 pub async fn run(addresses: Addresses, published: Arc<Published>, metrics: Arc<Metrics>) -> Result<()> {
     let Addresses { health, metrics: metrics_at } = addresses;
     let health_router = probes::router(published.clone(), metrics.clone());

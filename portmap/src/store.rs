@@ -30,7 +30,7 @@ pub struct Store {
     /// Services and their EndpointSlices. Boxed, so that an empty slot is small: a large hash map may have more empty slots
     /// than records.
     records: HashMap<ObjectName, Box<Record>>,
-    /// The Service of each EndpointSlice. An EndpointSlice without a Service label is not stored.
+    /// The Service of each EndpointSlice. An EndpointSlice without a Service is not stored.
     slices: HashMap<ObjectName, ObjectName>,
     /// The number of records with a Service.
     services: usize,
@@ -38,7 +38,8 @@ pub struct Store {
     nodes: BTreeMap<ObjectName, Node>,
     cidrs: BTreeMap<ObjectName, Vec<IpNet>>,
     dirty: Dirty,
-    /// For each Service the trigger times ([`SliceHead::triggered`]) that were stored since the last [`Self::take_triggers`].
+    /// For each Service the trigger times ([`SliceHead::triggered`]) since the last [`Self::take_triggers`], or since one of
+    /// its slices was deleted.
     triggers: HashMap<ObjectName, Vec<(Family, Timestamp)>>,
     /// Trigger times up to this time are ignored: they belong to changes before the start of the agent. `None` ignores all.
     since: Option<Timestamp>,
@@ -148,7 +149,7 @@ impl Store {
         self.cidrs.values().flatten().copied()
     }
 
-    /// The number of stored objects of a kind. EndpointSlices without a Service label are not stored.
+    /// The number of stored objects of a kind. EndpointSlices without a Service are not stored.
     pub fn count(&self, kind: ObjectKind) -> usize {
         match kind {
             ObjectKind::Service => self.services,

@@ -46,7 +46,7 @@ pub fn print_rows(rows: &[Row], format: Format) -> Result<()> {
     print_table(&table)
 }
 
-/// The most backends per frontend that a table shows; JSON and YAML show all.
+/// The most backends that a table shows per frontend, for clients on the node and outside each; JSON and YAML show all.
 const SHOWN: usize = 4;
 
 fn backends(row: &Row) -> String {

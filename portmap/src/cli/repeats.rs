@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// The number of remembered texts from which on texts older than [`PERIOD`] are forgotten.
 const MANY: usize = 1024;
 
-/// The target of records from the `log` crate: the log of the BPF programs, which has a limit of its own.
+/// The target of records that libraries write with the `log` crate. Their repeats are not left out.
 const LOG_CRATE: &str = "log";
 
 /// A format of log lines that leaves out repeated warnings and errors, and counts them.

@@ -133,7 +133,8 @@ fn agent(state: &State, is_running: bool) -> Check {
     Check { name: "agent", fine: is_running, text }
 }
 
-/// Checks the agent's watches. A watch fails if the API server is unreachable, or refuses the agent's request.
+/// Checks the agent's watches. The check fails without an agent, or if a watch has failed for at least 15 seconds: the API
+/// server is unreachable, or refuses the request.
 fn source(state: &State, is_running: bool) -> Check {
     let silent_on = encode::kinds_of(state.silent_on);
     let text = if !is_running {
@@ -216,7 +217,7 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
     ]
 }
 
-/// The numbers of events that the BPF programs count, each with its text.
+/// The numbers of events, from the counts of the BPF programs, each with its text.
 fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
     let Totals {
         forwarded: _,

@@ -21,7 +21,7 @@ use crate::{
 pub struct Row {
     /// Address, port and protocol: `10.96.0.10:80/TCP`, `[fd00::1]:80/TCP`, or `*:30080/TCP` for a node port.
     pub frontend: String,
-    /// The address family of a node port: `IPv4` or `IPv6`.
+    /// The address family of a node port: `IPv4` or `IPv6`; none for other frontends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<&'static str>,
     /// The Service, as `namespace/name`.
@@ -74,7 +74,7 @@ fn of_entry(spec: &FrontendSpec, entry: &Entry) -> Row {
 }
 
 /// The rows of the kernel's maps, in the order of the frontends. A node port is one row per address family, for all its
-/// addresses. Frontends without a service entry, a name or valid backends are left out, because the agent repairs them.
+/// addresses. Frontends without a service entry, a name or valid backends are left out, because a running agent repairs them.
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
     let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
     let mut rows = BTreeMap::new();

@@ -42,7 +42,7 @@ pub enum Target {
 pub struct Entry {
     /// The Service port that the frontend belongs to.
     pub owner: ServicePort,
-    /// The field of the Service that gives the frontend's address.
+    /// The field of the Service that gives the frontend's address, or its port for a node port.
     pub kind: AddressKind,
     /// The target for clients on this node.
     pub inside: Target,
@@ -73,7 +73,7 @@ pub enum AddressOwner {
 /// name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
-    /// `metadata.creationTimestamp` in seconds since 1970. A Service without it, as in files, has 0 and is the oldest.
+    /// `metadata.creationTimestamp` in seconds since 1970. A Service without it, as usually in files, has 0 and is the oldest.
     pub created: i64,
     /// The Service that makes the claim.
     pub service: ObjectName,

@@ -38,7 +38,7 @@ impl ObjectKind {
     }
 }
 
-/// Writes the plural of the kind for log lines, for example `EndpointSlices`.
+/// Writes the plural of the kind for log lines and metrics, for example `EndpointSlices`.
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -139,9 +139,9 @@ impl Wanted {
 pub enum Event {
     /// The object was created or changed.
     Changed(Object),
-    /// The object was deleted.
+    /// The object was deleted, or is no longer selected.
     Removed(ObjectKind, ObjectName),
-    /// The complete list of a kind. All other objects of this kind are deleted.
+    /// The complete list of a kind. All other objects of this kind are removed.
     Listed(ObjectKind, Vec<Object>),
 }
 

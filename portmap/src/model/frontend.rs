@@ -32,7 +32,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The address families. Each family has its own maps.
+/// The address families. Maps with addresses exist once per family, for example FRONTENDS and BACKENDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// `IPv4`.
@@ -115,8 +115,8 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// A destination that a Service claims: one frontend, or a node port. A node port is a frontend on each node address that
-/// serves node ports. Ordered by family, address, port and protocol; node ports come first in their family.
+/// A destination that a Service claims: one frontend, or a node port. A node port is a frontend on each node address of its
+/// family that serves node ports. Ordered by family, address, port and protocol; node ports come first in their family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendSpec {
     /// The family of the address or node port.

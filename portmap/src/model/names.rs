@@ -6,7 +6,7 @@ use arcstr::ArcStr;
 
 use super::Protocol;
 
-/// The name of a namespaced object, `namespace/name`. Clones share one allocation.
+/// The name of an object as `namespace/name`; for kinds without namespaces usually `default/name`. Clones share one allocation.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ObjectName(ArcStr);
 

@@ -1,8 +1,8 @@
 //! Kubernetes objects, reduced to the fields that the desired table depends on, and converted to checked types.
 //!
-//! Invalid fields are dropped or replaced by a default. Those of Services and EndpointSlices are recorded in [`Faults`], which
-//! `resolve` reports. Those of ServiceCIDRs are returned as texts. Those of Nodes and of other proxies' Services are not
-//! reported.
+//! Invalid fields are dropped or replaced by a default. Nearly all those of Services and EndpointSlices are recorded in
+//! [`Faults`], which `resolve` reports. Those of ServiceCIDRs are returned as texts. Those of Nodes and of other proxies'
+//! Services are not reported.
 
 mod cidr;
 mod faults;

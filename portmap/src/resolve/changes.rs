@@ -17,7 +17,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether no frontend and no ClusterIP has changed.
+    /// Whether both sets are empty: then no frontend and no ClusterIP has changed.
     pub fn is_empty(&self) -> bool {
         self.frontends.is_empty() && self.addresses.is_empty()
     }
@@ -34,10 +34,10 @@ impl Changes {
 pub struct ChangedEntries<I> {
     /// Changed ClusterIPs in order, with their owners; `None` if no Service has the address any more.
     pub owners: Vec<(IpAddr, Option<AddressOwner>)>,
-    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service has
+    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service wins
     /// the frontend any more.
     pub frontends: I,
 }
 
-/// A changed frontend and its entry; `None` if no Service has the frontend any more.
+/// A changed frontend and its entry; `None` if no Service wins the frontend any more.
 pub type ChangedEntry = (Frontend, Option<Entry>);

@@ -1,7 +1,8 @@
 //! The desired table: the claims of all Services on frontends, the winner of each frontend, and the owner of each ClusterIP.
 //!
-//! A claim is the request of a Service to receive the connections to a frontend. If several Services claim a frontend, one of
-//! them wins. The table has no entries (endpoints and policies): [`super::ServiceEntries`] derives them when `plan` reads them.
+//! A claim is the request of a Service to receive the connections to a frontend. If several Services claim a frontend, at most
+//! one of them wins. The table has no entries (endpoints and policies): [`super::ServiceEntries`] derives them when `plan`
+//! reads them.
 
 mod node_addresses;
 mod plan_order;
@@ -70,8 +71,8 @@ impl Table {
         Changes { frontends: frontends.collect(), addresses: HashSet::default() }
     }
 
-    /// Replaces the ClusterIPs `before` of a Service with `addresses`. Returns these addresses, and the frontends on addresses
-    /// that gained a first owner or lost the last one. [`Self::apply_node_ports`] returns the changes of node ports.
+    /// Replaces the ClusterIPs `before` of a Service with `addresses`. Returns both, and the frontends on addresses that gained
+    /// a first owner or lost the last one. [`Self::apply_node_ports`] returns the changes of node ports.
     pub fn set_addresses(
         &mut self,
         owner: AddressOwner,

@@ -52,7 +52,7 @@ pub struct Desired {
     cidrs: Vec<IpNet>,
     /// The addresses of the node's interfaces, with their prefixes.
     local: Vec<IpNet>,
-    /// Whether node ports are served on all addresses, because the Node object had no address in time.
+    /// Whether node ports are served on all external addresses, because no Node object has an address, or had one in time.
     serves_all_addresses: bool,
     /// Whether the watch of other proxies' Services works.
     owners: Owners,
@@ -126,7 +126,7 @@ impl Desired {
         self.store.take_triggers()
     }
 
-    /// Resolves all Services that the events since the last call affect, and returns the changes of the table.
+    /// Resolves all Services that events or node changes since the last call affect, and returns the changes of the table.
     pub fn resolve(&mut self) -> Changes {
         let mut changes = Changes::default();
         let former = self.node.clone();

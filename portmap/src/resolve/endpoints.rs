@@ -121,7 +121,7 @@ fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology
 }
 
 impl Topology<'_> {
-    /// Whether the name of this node or zone is known.
+    /// Whether the name of this node or zone is known. True if hints are ignored.
     fn is_known(self) -> bool {
         match self {
             Self::Node(name) | Self::Zone(name) => !name.is_empty(),

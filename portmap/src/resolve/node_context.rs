@@ -60,12 +60,12 @@ impl NodeContext {
         Self { service_cidrs: service_cidrs.into(), ..self }
     }
 
-    /// Whether an external IP is served on this node.
+    /// Whether this node's ranges allow an external IP.
     pub fn allows(&self, external_ip: IpAddr) -> bool {
         self.rejection(external_ip).is_none()
     }
 
-    /// The reason why an external IP is skipped; `None` if it is served.
+    /// The reason why this node skips an external IP; `None` if its ranges allow the address.
     pub fn rejection(&self, external_ip: IpAddr) -> Option<String> {
         let holds = |range: &&IpNet| range.contains(&external_ip);
         if let Some(allowed) = &self.external_ips {

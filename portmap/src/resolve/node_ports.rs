@@ -17,13 +17,14 @@ use crate::{
 /// An item of `--nodeport-addresses`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Eligible {
-    /// `primary`: the first address of each family in the Node object.
+    /// `primary`: the addresses of the Node object, at most one of each family, see [`Node::addresses`].
     Primary,
     /// `localhost`: the loopback and unspecified addresses, for clients in the host's network namespace.
     Localhost,
     /// `all`: every address of the node except loopback and link-local IPv6 addresses.
     All,
-    /// A CIDR: the node's addresses in this range.
+    /// A CIDR: the addresses of `all` in this range. If it has the loopback address and is not /0, also those of `localhost` in
+    /// its family.
     Range(IpNet),
 }
 
@@ -52,10 +53,10 @@ impl fmt::Display for Eligible {
 }
 
 /// The addresses that serve node ports, each with the Service addresses that take precedence over it. `None` if `primary` is
-/// given and the Node object has no address yet.
+/// given and no Node object has an address.
 ///
-/// `local` are the addresses of the node's interfaces, with their prefixes. If all items are ranges of one family, node ports
-/// of the other family are served on all addresses of that family, as for `all`.
+/// `local` are the addresses of the node's interfaces, with their prefixes. If all items are ranges, node ports of a family
+/// without a range are served on all addresses of that family, as for `all`.
 pub fn addresses(eligible: &[Eligible], node: Option<&Node>, local: &[IpNet]) -> Option<BTreeMap<IpAddr, Yielding>> {
     let PerFamily { v4, v6 } = node.map(|node| node.addresses).unwrap_or_default();
     let named: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();
@@ -99,7 +100,8 @@ const LOOPBACK: [[IpAddr; 2]; 2] = [
     [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
 ];
 
-/// Whether other hosts can connect to the address. Link-local IPv6 addresses are excluded: they are unique only per interface.
+/// Whether other hosts may be able to connect to the address. Link-local IPv6 addresses are excluded: they are unique only per
+/// interface.
 fn is_external(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),

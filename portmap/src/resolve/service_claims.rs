@@ -34,12 +34,12 @@ pub enum Extent {
     /// All frontends of the Service are claimed.
     #[default]
     Whole,
-    /// The Service has more than [`MAX_FRONTENDS`] frontends; only that many are claimed.
+    /// The Service has more than [`MAX_FRONTENDS`] frontends; at most that many are claimed.
     Cut,
 }
 
-/// The claims of a Service on a node. Calls `on_duplicate` for each address and port that two ports of the Service define; the
-/// first port keeps them.
+/// The claims of a Service on a node. Calls `on_duplicate` for each frontend that an earlier port of the Service defines too;
+/// the first port keeps it. Looks only at the first [`MAX_FRONTENDS`] frontends.
 pub fn claims(service: &Service, node: &NodeContext, mut on_duplicate: impl FnMut(FrontendSpec)) -> Claims {
     let mut claims = Claims::default();
     // A Service of type ExternalName is only a DNS name; a remaining address from an earlier type is not served.
@@ -73,7 +73,7 @@ pub fn claims(service: &Service, node: &NodeContext, mut on_duplicate: impl FnMu
     claims
 }
 
-/// The external IPs of a Service that are served on a node.
+/// The external IPs of a Service that the ranges of a node allow, of both families.
 pub fn external_ips(service: &Service, node: &NodeContext) -> impl Iterator<Item = IpAddr> {
     service.external_ips.iter().copied().filter(|address| node.allows(*address))
 }

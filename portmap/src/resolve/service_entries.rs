@@ -31,7 +31,7 @@ pub struct ServiceEntries {
     kinds: HashMap<IpAddr, AddressKind>,
     /// Whether the family has an external IP or a load balancer address.
     has_others: PerFamily<bool>,
-    /// The index of a port in `spec.ports`.
+    /// The index of a port in the valid ports of the Service.
     ports: HashMap<DestinationPort, usize>,
     /// The index of the slices by port.
     index: Index,
@@ -105,7 +105,7 @@ impl ServiceEntries {
         let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
         let (inside, outside) = match kind {
             AddressKind::ClusterIp if policies.internal == Policy::Local => (local, local),
-            // externalTrafficPolicy applies to clients outside the node only; clients on the node get all endpoints.
+            // externalTrafficPolicy applies to clients outside the node only; clients on the node get the cluster set.
             AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer
                 if policies.external == Policy::Local =>
             {

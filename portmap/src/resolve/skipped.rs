@@ -27,8 +27,8 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// The skipped fields of a Service and its EndpointSlices: faults of the objects, then faults that depend on the node.
-/// `duplicates` are the frontends that two ports of the Service define.
+/// The skipped fields of a Service and its EndpointSlices: faults of the objects, then too many frontends, unused slices,
+/// rejected external IPs and duplicates. `duplicates` are the frontends that two ports of the Service define.
 pub fn skipped(objects: &ServiceObjects, node: &NodeContext, extent: Extent, duplicates: &Faults) -> Vec<Skipped> {
     let ServiceObjects { name, service, slices } = objects;
     let mut faults = Faults::default();
@@ -46,6 +46,7 @@ pub fn skipped(objects: &ServiceObjects, node: &NodeContext, extent: Extent, dup
 }
 
 /// Reports EndpointSlices of which no port has the name and protocol of a Service port, so that their endpoints are not used.
+/// Skips slices without valid ports or endpoints, and Services without ports.
 fn report_unmatched_slices(service: &Service, slices: &[Slice], faults: &mut Faults) {
     let wanted: HashSet<(&str, Protocol)> = service.ports.iter().map(|port| (&*port.name, port.protocol)).collect();
     let has_no_port_of_service = |slice: &&Slice| {

@@ -1,4 +1,4 @@
-//! The connections to the HTTP servers. Any host may open them, so their number, duration and memory are limited.
+//! The connections to the HTTP servers. Any host may be able to open them, so their number, duration and memory are limited.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::kernel::descriptors::{self, Use};
 /// The longest duration of a connection. Then it is closed, even before its answer is complete.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// The size in bytes of a connection's buffers for requests and answers.
+/// The maximum size in bytes of a connection's buffers for requests and answers.
 const BUFFER: usize = 16 * 1024;
 
 /// The connections of one server, or of several servers that share a limit.
@@ -50,8 +50,8 @@ impl Connections {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// Answers the connection's request in a task. If the limit is reached, it first ends the oldest connection of the
-    /// client with the most connections: so no client can shut others out. Closes the connection if no descriptor outside of
+    /// Answers the connection's request in a task. If the limit is reached, it first ends the oldest connection of the client
+    /// with the most connections: so no single client can shut others out. Closes the connection if no descriptor outside of
     /// the reserve is free.
     pub async fn answer(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, router: &Router) {
         let Ok(Some(mut stream)) = self.leave_reserve(stream).await else { return };

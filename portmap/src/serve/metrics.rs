@@ -1,6 +1,6 @@
 //! Metrics for Prometheus: under kube-proxy's names where the meaning is the same, otherwise under `portmap_`.
 //!
-//! `registration` has the names and help texts. The agent's loop sets the values.
+//! `registration` has the names and help texts. The agent's loop sets the values, and the servers count answers to probes.
 
 mod labels;
 mod registration;
@@ -131,7 +131,7 @@ impl Metrics {
         self.pending_endpoints.set(0);
     }
 
-    /// Records a sync. `triggers`: the time of each change of a pod or Service that the sync applied.
+    /// Records a sync. `triggers`: the trigger times of the EndpointSlices that the sync applied.
     pub fn synced(&self, kind: SyncKind, took: Duration, triggers: &[(Family, Timestamp)]) {
         let now = Timestamp::now();
         for family in Family::ALL {
@@ -150,7 +150,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a failed write of the tables.
+    /// Counts a failed sync: usually a failed write of the tables, else a failed replacement of the programs.
     pub fn failed(&self) {
         self.failures.inc();
     }

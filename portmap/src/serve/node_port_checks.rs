@@ -36,7 +36,8 @@ struct Name {
     name: String,
 }
 
-/// Keeps one server per `healthCheckNodePort` of [`Published::checks`]. Fails when the agent's loop ends.
+/// Keeps one server per `healthCheckNodePort` of [`Published::checks`]. Does not return, as long as it holds `published`, which
+/// has the sender of the checks.
 pub async fn run(published: Arc<Published>) -> Result<()> {
     let mut checks = published.checks();
     let connections = Connections::new(CONNECTIONS);

@@ -66,7 +66,7 @@ pub fn router(published: Arc<Published>, metrics: Arc<Metrics>) -> Router {
         .route("/readyz", get(move || async move { readiness(&ready) }))
 }
 
-/// The routes beside `/metrics`: `/healthz`, which always answers 200, and `/readyz`.
+/// Further routes of the server of `/metrics`: `/healthz`, which always answers 200, and `/readyz`.
 pub fn plain_router(published: Arc<Published>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(move || async move { readiness(&published) }))
 }

@@ -28,7 +28,7 @@ pub struct Published {
 
 #[derive(Debug)]
 struct Inner {
-    /// The time since which some change is not in the tables; none if no change is pending.
+    /// The time since which some change is not in the tables; none if no change is pending, and before the first sync.
     pending_since: Option<Instant>,
     last_sync: Timestamp,
     is_ready: bool,
@@ -64,7 +64,7 @@ impl Published {
         (inner.pending_since, inner.last_sync, inner.is_ready) = (None, Timestamp::now(), true);
     }
 
-    /// Records that a write of the tables failed, so the agent is not ready until [`Self::synced`].
+    /// Records that a sync failed, usually a write of the tables. The agent is not ready until [`Self::synced`].
     pub fn failed(&self) {
         self.lock().is_ready = false;
     }
@@ -104,11 +104,12 @@ impl Published {
     }
 
     /// Whether no change has been pending for more than a minute. Idleness, or an absent API server, does not make it false.
+    /// Changes before the first sync do not count.
     pub fn is_healthy(&self) -> bool {
         self.lock().pending_since.is_none_or(|since| since.elapsed() <= PATIENCE)
     }
 
-    /// Whether the tables have been written since the start, and the last write succeeded.
+    /// Whether the tables have agreed with the objects since the agent's start, and no sync has failed since then.
     pub fn is_ready(&self) -> bool {
         self.lock().is_ready
     }

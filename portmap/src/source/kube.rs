@@ -80,7 +80,7 @@ struct KindWatch<'a> {
 /// The reaction of a watch to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recovery {
-    /// The watcher continues: it repeats the request, or lists again after a 410 Gone in the middle of a watch.
+    /// The watcher continues: it repeats the request, or lists again (for example after a 410 Gone in the middle of a watch).
     Retry,
     /// The resourceVersion is too old to start a watch; a new watcher lists all objects.
     Relist,
@@ -183,8 +183,8 @@ impl KindWatch<'_> {
         }
     }
 
-    /// Logs an error and records the failure of the watch, then waits and returns the recovery. An optional kind that is
-    /// missing or forbidden does not fail: it counts as empty.
+    /// Logs an error unless it equals the last one, and records the failure of the watch. Then waits and returns the recovery.
+    /// An optional kind that is missing or forbidden does not fail: it counts as empty.
     async fn fail(self, error: &watcher::Error, failures: &mut Failures) -> Result<Recovery> {
         let recovery = recovery_from(error);
         let is_missing = self.kind.is_optional() && matches!(recovery, Recovery::Unserved | Recovery::Forbidden);

@@ -1,8 +1,8 @@
 //! Manifest files as a source: Kubernetes objects in YAML or JSON, for a machine without a cluster.
 //!
 //! This module keeps the last valid content of each file. [`parse`] converts text to objects, [`objects`] selects the objects
-//! to send, and [`follow`] reads changed files again. A Service without an EndpointSlice gets endpoints from its Pods if it has
-//! a selector, else from its Endpoints.
+//! to send, and [`follow`] reads changed files again. A served Service without an EndpointSlice gets endpoints from its Pods if
+//! it has a selector, else from its Endpoints.
 
 mod beta;
 mod faults;
@@ -39,6 +39,7 @@ pub struct Manifests {
     /// Warnings about the paths.
     warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
+    /// Standard input, of which only `objects` and `warnings` are set. `None` if it is not read.
     stdin: Option<File>,
     hasher: foldhash::fast::RandomState,
 }
@@ -69,7 +70,7 @@ pub struct Reading {
 /// The result of reading a file that may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadOutcome {
-    /// The content has not changed, or the file does not exist.
+    /// The content has not changed, or the file neither exists nor was known.
     Same,
     /// The objects or the warnings of the file may have changed, also by a lasting error.
     Changed,
@@ -93,7 +94,8 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// A path does not exist, a directory cannot be listed, or standard input is invalid.
+    /// A path does not exist or its metadata cannot be read, a directory cannot be listed, or standard input cannot be read or
+    /// is invalid.
     pub fn read(&mut self) -> Result<Reading> {
         self.read_all()?;
         let (selection, warnings) = self.select();
@@ -139,7 +141,7 @@ impl Manifests {
             Ok(stamp) => (Some(stamp), files::read(path)),
             Err(error) => (None, Err(error)),
         };
-        // A replaced file is complete: only a file that is written in place may be incomplete.
+        // A replaced file is taken as complete. Only a file that is written in place is expected to be incomplete at times.
         let is_in_place = stamp.zip(file.stamp).is_some_and(|(new, old)| new.is_same_file(&old));
         let outcome = match text {
             Ok(text) => {
@@ -171,15 +173,16 @@ impl Manifests {
 }
 
 impl File {
-    /// Takes over the objects of a new text, or keeps the former objects if the text is invalid. `hash`: the hash of the
-    /// text. Changes nothing if `mode` is tentative, and the text is invalid or lacks former objects.
+    /// Takes over the objects of a new text, or keeps the former objects if the text is invalid. `hash`: the hash of the text.
+    /// Changes nothing if the text is the last one again. The same holds if `mode` is tentative, and the text is invalid or
+    /// lacks former objects.
     fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, mode: ReadMode) -> ReadOutcome {
         if self.hash == Some(hash) {
             return ReadOutcome::Same;
         }
         let name = path.display().to_string();
         let parsed = if self.has_content && text.trim().is_empty() {
-            // Editors and shells truncate a file before they write it.
+            // Shells and some editors truncate a file before they write it.
             Err(anyhow!("{name} is empty"))
         } else {
             parse::parse(text, &name, wanted)

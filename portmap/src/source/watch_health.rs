@@ -1,6 +1,6 @@
 //! The state of the watches of objects: which watches fail, and since when.
 //!
-//! A source reports successes and failures here; `agent` and `serve` publish them.
+//! `kube` reports successes and failures here, and `manifests` a missing Node. `agent` and `serve` publish them.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ const REPORT_AFTER: Duration = Duration::from_secs(15);
 /// The duration from which on a response delays events noticeably.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The time in which a watch catches up after a failure or delay: then all delayed events have arrived.
+/// The time for a watch to catch up after a failure or delay: then all delayed events should have arrived.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// The state of all watches of a source.
@@ -35,7 +35,7 @@ pub struct Watches {
 struct States {
     /// The watches that fail, with the time of the first failure since their last success.
     failing: BTreeMap<ObjectKind, Instant>,
-    /// The watches that wait for a successful response, with the time of their first request.
+    /// The watches that wait for a successful response, with the time of the first request since the last success.
     waiting: BTreeMap<ObjectKind, Instant>,
     /// The last time at which each watch worked again after a failure or delay.
     resumed: BTreeMap<ObjectKind, Instant>,
@@ -95,7 +95,8 @@ impl Watches {
         has_failed
     }
 
-    /// Whether the events of a kind are up to date: its watch works and has caught up after its last failure or delay.
+    /// Whether the events of a kind are up to date: its watch neither fails nor waits for a late response, and has caught up
+    /// after its last failure or delay.
     ///
     /// Own Services and Services of other proxies have separate watches. A Service whose label moves it from one to the other
     /// may be missing in both while one watch is late. Its ClusterIP must not count as unallocated then.

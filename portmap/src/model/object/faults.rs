@@ -22,7 +22,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// The sentences in the order found. If there are more than 20 faults, a last sentence has the number of the others.
+    /// The sentences in the order found. If faults follow after 20 sentences, a last sentence has their number.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.sentences.iter().chain(&self.rest).map(AsRef::as_ref)
     }
@@ -82,8 +82,8 @@ impl Faults {
         range
     }
 
-    /// Checks a port number. Returns `None` for 0, which means that no number is given. Records a fault and returns `None` for
-    /// other numbers outside 1 to 65535.
+    /// Checks a port number. Returns `None` without a number, and for 0, which means the same. Records a fault and returns
+    /// `None` for other numbers outside 1 to 65535.
     pub fn port(&mut self, field: &str, number: Option<i32>) -> Option<u16> {
         let number = number.filter(|number| *number != 0)?;
         let port = u16::try_from(number).ok();

@@ -145,7 +145,7 @@ fn service_type(name: Option<&str>, faults: &mut Faults) -> ServiceType {
 }
 
 /// The ClusterIPs with the defaults of the API server: `clusterIP` and `clusterIPs` default to each other. Without
-/// `ipFamilies`, only `clusterIP` is used.
+/// `ipFamilies`, only the first ClusterIP is used.
 fn cluster_ips(spec: &mut core::ServiceSpec, faults: &mut Faults) -> PerFamily<Option<IpAddr>> {
     let mut all = std::mem::take(&mut spec.cluster_ips).unwrap_or_default();
     let first = spec.cluster_ip.take().or_else(|| all.first().cloned()).unwrap_or_default();

@@ -34,7 +34,7 @@ pub struct Slice {
     pub ports: Box<[SlicePort]>,
     /// The endpoints with a valid address of the family.
     pub endpoints: Box<[SliceEndpoint]>,
-    /// The invalid fields of the EndpointSlice.
+    /// The invalid fields of the EndpointSlice. Ports without a number or with an unsupported protocol are not recorded.
     pub faults: Faults,
 }
 

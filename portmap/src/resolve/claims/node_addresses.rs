@@ -16,7 +16,7 @@ use crate::{
 /// The addresses of the node, and the changed addresses and node ports that [`Table::apply_node_ports`] has to apply.
 #[derive(Debug, Default)]
 pub(super) struct NodeAddresses {
-    /// The addresses that `--nodeport-addresses` selects, each with the Service addresses that take precedence over it.
+    /// The addresses of the last [`Table::set_node_addresses`], each with the Service addresses that take precedence over it.
     candidates: BTreeMap<IpAddr, Yielding>,
     /// The candidates over which no Service address takes precedence: they serve node ports.
     serving: BTreeSet<IpAddr>,
@@ -41,8 +41,8 @@ impl NodeAddresses {
         }
     }
 
-    /// Records an address that a Service may have gained or lost, for [`Table::apply_node_ports`]. Does nothing if
-    /// `--nodeport-addresses` does not select the address.
+    /// Records an address that a Service may have gained or lost, for [`Table::apply_node_ports`]. Does nothing unless the
+    /// address is a candidate.
     pub fn mark_address(&mut self, address: IpAddr) {
         if self.candidates.contains_key(&address) {
             self.changed.insert(address);
@@ -51,8 +51,8 @@ impl NodeAddresses {
 }
 
 impl Table {
-    /// Sets the node addresses that `--nodeport-addresses` selects, applies the node ports to them, and returns the changed
-    /// frontends.
+    /// Sets the node addresses that may serve node ports, applies the node ports to them, and returns the changed frontends.
+    /// They are usually the addresses that `--nodeport-addresses` selects.
     pub fn set_node_addresses(&mut self, addresses: BTreeMap<IpAddr, Yielding>) -> Changes {
         let is_other = |(address, yielding): (&IpAddr, &Yielding), map: &BTreeMap<_, _>| {
             (map.get(address) != Some(yielding)).then_some(*address)
@@ -65,12 +65,13 @@ impl Table {
 
     /// Applies all changes of claims and addresses since the last call to the node ports, and returns the changed frontends.
     ///
-    /// Called once at the end of a batch of events. The batch may contain the Services of addresses that would otherwise serve
-    /// thousands of node ports for a moment.
+    /// Called at the end of a batch of events, and after a change of the node addresses. A batch may contain the Services of
+    /// addresses that would otherwise serve thousands of node ports for a moment.
     pub fn apply_node_ports(&mut self) -> Changes {
         let (changed, new) = (mem::take(&mut self.node.node_ports), mem::take(&mut self.node.new_node_ports));
         let mut frontends = HashSet::default();
-        // The node ports with claims before the batch. They are computed once, and are few if the batch has most Services.
+        // The node ports with claims before the batch. They are computed at most once, and are few if the batch has most
+        // Services.
         let mut before: Option<Vec<FrontendSpec>> = None;
         for address in mem::take(&mut self.node.changed) {
             let family = Family::of(address);

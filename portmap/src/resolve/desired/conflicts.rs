@@ -1,4 +1,6 @@
-//! Logs the unsuccessful claims of Services on frontends, each once until the conflict ends.
+//! Logs the unsuccessful claims of Services on frontends, each at most once until the conflict ends.
+//!
+//! Conflicts are reviewed when a Service that portmap serves is resolved, not when a Service of another proxy changes.
 
 use std::collections::BTreeSet;
 

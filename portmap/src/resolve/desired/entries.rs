@@ -48,7 +48,8 @@ impl<'a> EntryReader<'a> {
         Self { desired, last: None }
     }
 
-    /// The entry of a frontend; `None` if no Service wins the frontend.
+    /// The entry of a frontend; `None` if no Service wins the frontend. The objects may be newer than the table: `None` also if
+    /// the winner has lost the frontend since.
     pub fn of_frontend(&mut self, frontend: &Frontend) -> Option<Entry> {
         let (spec, service) = self.desired.table.winner(frontend)?;
         self.at(&spec, service)

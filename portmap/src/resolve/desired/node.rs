@@ -45,6 +45,7 @@ impl Desired {
     }
 
     /// Serves node ports on the addresses on which an earlier agent served them, until the addresses for node ports are known.
+    /// Does nothing if they are known. Returns the changed frontends.
     pub fn keep_node_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> Changes {
         if !self.lacks_address() {
             return Changes::default();
@@ -53,8 +54,8 @@ impl Desired {
         self.table.set_node_addresses(kept.collect())
     }
 
-    /// Whether the addresses for node ports are unknown, because `--nodeport-addresses` has `primary` and the Node object has
-    /// no address. The addresses that served node ports before are kept.
+    /// Whether the addresses for node ports are unknown, because `--nodeport-addresses` has `primary` and no Node object has an
+    /// address. False after [`Self::give_up_waiting`]. The addresses that served node ports before are kept.
     pub fn lacks_address(&self) -> bool {
         self.node_addresses().is_none()
     }
@@ -101,7 +102,7 @@ impl Desired {
         self.named_addresses().or_else(|| self.serves_all_addresses.then(all).flatten())
     }
 
-    /// The addresses that `--nodeport-addresses` selects; `None` if it has `primary` and the Node object has no address.
+    /// The addresses that `--nodeport-addresses` selects; `None` if it has `primary` and no Node object has an address.
     fn named_addresses(&self) -> Option<BTreeMap<IpAddr, Yielding>> {
         node_ports::addresses(&self.eligible, self.store.node(), &self.local)
     }

@@ -1,8 +1,8 @@
 //! The HTTP client of the API server, and its recovery after errors.
 //!
-//! Addresses, certificate authorities and credentials change while an agent runs. After a failed connection or a 401
-//! Unauthorized, the configuration is read again before the next request. Watches continue from their resourceVersion.
-//! [`super::connector`] makes the TCP connections, and selects their route.
+//! Addresses, certificate authorities and credentials change while an agent runs. After a request without a response, or with a
+//! 401 Unauthorized, the configuration is read again before the next request. Watches then continue from their resourceVersion,
+//! if the API server still has it. [`super::connector`] makes the TCP connections, and selects their route.
 
 use std::{
     path::{Path, PathBuf},
@@ -51,8 +51,8 @@ pub struct Cluster {
 /// The current HTTP client, and the state of the API server.
 struct Access {
     client: Client,
-    /// The number of earlier clients, as the number of this one. Results of earlier clients' requests do not affect this
-    /// client.
+    /// The number of this client: it grows with each attempt to renew the client. Successes and failures of requests under an
+    /// earlier number are not counted for this client.
     earlier: u64,
     /// Whether the configuration is read again before the next request.
     is_outdated: bool,
@@ -131,8 +131,8 @@ impl Cluster {
         (access.client.clone(), access.earlier)
     }
 
-    /// Records a successful response to a request of the client with this number. Logs when only translated connections
-    /// reach the API server.
+    /// Records a successful response to a request of the client with this number. Warns if the response came over a translated
+    /// connection, and the response before did not.
     async fn answered(&self, kind: ObjectKind, client: u64) {
         if self.watches.succeeded(kind) {
             tracing::info!("{kind} are watched again");
@@ -167,7 +167,7 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
         .with_context(|| format!("failed to use the kubeconfig {}", path.display()))
 }
 
-/// A client as kube-rs creates it, but with the connections of `connector`.
+/// A client for the configuration. Like the client of kube-rs, but with the connections of `connector` and without retries.
 fn new_client(config: Config, connector: &Connector) -> Result<Client> {
     const FAILED: &str = "failed to create a client of the API server";
     if config.proxy_url.is_some() {

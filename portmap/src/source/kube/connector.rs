@@ -2,7 +2,8 @@
 //!
 //! If the API server's address is the address of a Service, translation may be the only way to reach it. But translation may
 //! also be wrong: the maps are as old as the last agent, and another Service may claim the API server's address. The right
-//! route is unknown in advance. So both routes are tried, the last successful one first, and the first TCP connection is used.
+//! route is unknown in advance. So usually both routes are tried, and the first TCP connection is used. The route of the last
+//! response usually comes first. If that route was untranslated, it is the only one until requests have failed for a minute.
 //! TLS and the responses show whether the API server is there; [`super::connection`] reports the result.
 
 mod routes;
@@ -32,8 +33,8 @@ pub use routes::Route;
 /// Delay between the start of two attempts. The next attempt starts at once if an attempt fails.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// Timeout of one attempt. It is shorter than the timeout of the whole connection, so that the errors of all attempts are
-/// reported.
+/// Timeout of one attempt. It is shorter than the timeout of the whole connection, so that the errors of both routes to one
+/// address are reported.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Makes TCP connections, and keeps the state of the routes.
@@ -65,8 +66,8 @@ impl Connector {
         self.lock().answered()
     }
 
-    /// Records a failed request. If the API server has not responded since the failure before, another server may have its
-    /// address: then the other route is tried first.
+    /// Records a failed request. If the API server has not responded since the failure before or the start, another server may
+    /// have its address: then the other route comes first.
     pub fn failed(&self) {
         self.lock().failed(Instant::now());
     }
@@ -145,7 +146,7 @@ async fn connect_by(route: Route, address: SocketAddr) -> Result<TcpStream> {
     let set = setsockopt(&socket, sockopt::Priority, &OWN_PRIORITY.cast_signed());
     set.context("failed to set SO_PRIORITY, which requires CAP_NET_ADMIN")?;
     let stream = socket.connect(address).await?;
-    // Only the programs use the priority, in connect(). Packets are sent with the default priority.
+    // The programs need the priority only in connect(). Later packets are sent with the default priority.
     setsockopt(&stream, sockopt::Priority, &0).context("failed to reset SO_PRIORITY")?;
     Ok(stream)
 }

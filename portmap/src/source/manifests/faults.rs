@@ -9,7 +9,7 @@ use crate::model::ObjectName;
 pub struct Fault {
     /// The kind of the object; `None` if it is unknown.
     pub kind: Option<&'static str>,
-    /// The name of the object; `None` if it is unknown.
+    /// The name of the object; `None` if it is unknown or invalid.
     pub name: Option<ObjectName>,
     /// The kind and name of the document, as the warning shows them.
     pub subject: String,
@@ -37,8 +37,8 @@ impl Faults {
         self.warnings.push(warning.to_string());
     }
 
-    /// Whether a document that is left out may be this object, so that its former state has to be kept. If so, the
-    /// document's warning mentions that.
+    /// Whether a document that is left out may be this object, so that its former state has to be kept. If so, the warning of
+    /// the first such document mentions that.
     pub fn keeps(&mut self, kind: &'static str, name: &ObjectName) -> bool {
         let may_be = |fault: &Fault| fault.kind.is_none_or(|it| it == kind) && fault.name.as_ref().is_none_or(|it| it == name);
         let found = self.left_out.iter().position(may_be);

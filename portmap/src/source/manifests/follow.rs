@@ -56,7 +56,7 @@ impl Watched {
     ///
     /// # Errors
     ///
-    /// A path cannot be read or watched.
+    /// A path is missing or cannot be watched, a file fails with a temporary error, or standard input is invalid.
     pub fn start(paths: Vec<PathBuf>, wanted: Wanted, watches: Arc<Watches>) -> Result<Self> {
         // The watch starts before the read, so that no change is missed.
         let watch = Watch::start(&paths)?;

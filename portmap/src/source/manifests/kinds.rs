@@ -25,7 +25,7 @@ const KINDS: [(&str, &str); 6] = [
     (SERVICE_CIDR, "networking.k8s.io/v1"),
 ];
 
-/// Kinds of the core API that resemble a kind of [`KINDS`], but are no misspelling.
+/// Kinds of the core API that begin with a kind of [`KINDS`], but are no misspelling.
 const OTHERS: [&str; 2] = ["ServiceAccount", "PodTemplate"];
 
 /// An object with a kind or version that is probably misspelt.
@@ -54,7 +54,8 @@ pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Miss
     })
 }
 
-/// Whether a kind differs from a known kind by at most two edits (one for short names), apart from upper and lower case.
+/// Whether a kind differs from a known kind by at most two edits (one for short names), apart from upper and lower case. False
+/// for [`OTHERS`].
 fn is_like(kind: &str, known: &str) -> bool {
     let max_distance = if known.len() > 6 { 2 } else { 1 };
     !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= max_distance

@@ -29,9 +29,9 @@ const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Name, protocol and number of a port.
 type Port = (String, Option<String>, i32);
 
-/// EndpointSlices for the Endpoints of served Services without a selector, unless the files have the slices that the
-/// controller mirrored. Warns about Endpoints of Services that have a selector, but no slice. `from_pods`: the slices that
-/// are derived from Pods.
+/// EndpointSlices for the Endpoints of served Services without a selector, unless the files have the slices that the controller
+/// mirrored. Warns about Endpoints of Services that have a selector, but no slice from the files or from Pods. `from_pods`: the
+/// slices that are derived from Pods.
 pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings: &mut Vec<String>) -> Vec<Object> {
     let has_pods: BTreeSet<&ObjectName> = from_pods.iter().filter_map(service_of).collect();
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
@@ -54,7 +54,7 @@ pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings
     made
 }
 
-/// Whether the controller mirrors Endpoints with these labels and annotations.
+/// Whether the controller mirrors Endpoints with these labels and annotations, to slices that portmap uses.
 fn is_mirrored(metadata: &ObjectMeta) -> bool {
     let ObjectMeta { labels, annotations, .. } = metadata;
     let is_skipped = labels.as_ref().and_then(|labels| labels.get(SKIP_LABEL)).is_some_and(|value| value == "true");

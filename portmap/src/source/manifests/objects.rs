@@ -131,7 +131,8 @@ pub fn service_of(object: &Object) -> Option<&ObjectName> {
     }
 }
 
-/// The faults because of which an API server would reject the object; `None` if it has none, or if the former object had some.
+/// All faults of an object that an API server would reject. `None` if it would accept the object, or would have rejected the
+/// former object.
 fn new_fault(before: &object::Faults, after: &object::Faults) -> Option<String> {
     let is_worse = after.is_refused() && !before.is_refused();
     is_worse.then(|| after.iter().collect::<Vec<_>>().join("; "))
@@ -175,7 +176,8 @@ impl Objects {
         all
     }
 
-    /// The objects for the agent: those that it would request from an API server, and slices derived from Pods and Endpoints.
+    /// The objects for the agent: Services, EndpointSlices (without those of headless Services), ServiceCIDRs, the agent's
+    /// Node, and slices derived from Pods and Endpoints.
     pub fn select(&self, wanted: &Wanted, warnings: &mut Vec<String>) -> Selection {
         let Self { services, slices, pods: _, endpoints: _, nodes, cidrs } = self;
         let slices = slices.values().filter(|slice| !slice.is_headless).map(|slice| &slice.object);
@@ -194,7 +196,7 @@ impl Objects {
         !self.nodes.is_empty() && !self.nodes.keys().any(|name| *name.name() == *wanted.node)
     }
 
-    /// A warning about served Services without a ClusterIP; `None` if all have one.
+    /// A warning about served Services without a required ClusterIP; `None` if there are none.
     fn without_address(&self) -> Option<String> {
         let lacking: Vec<&ObjectName> = self.named(Service::lacks_address);
         (!lacking.is_empty()).then(|| {

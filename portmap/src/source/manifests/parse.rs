@@ -1,5 +1,5 @@
-//! Parses YAML or JSON text with one or several documents, each an object or a list of objects. Kinds that are not in
-//! [`kinds`] are ignored.
+//! Parses YAML or JSON text with one or several documents, each an object or a list of objects. Kinds that are not in [`kinds`]
+//! are ignored, unless they look misspelt.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Converts a document, or each item of a list. A document that is no object becomes a warning.
+    /// Converts a document, or each item of a list. Another document becomes a warning, unless it is empty.
     fn take(&mut self, mut document: Value) {
         let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
@@ -106,7 +106,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Ignores a document of an unknown kind or version. If that looks misspelt, the document becomes a fault.
+    /// Ignores a document of an unknown kind or version. If that looks misspelt, or an object with metadata has no kind, the
+    /// document becomes a fault.
     fn ignore(&mut self, document: &Value, version: &str, kind: &str) {
         let Some(misspelling) = kinds::misspelling(version, kind, document.get("metadata").is_some_and(Value::is_object))
         else {

@@ -32,7 +32,7 @@ pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) ->
     made
 }
 
-/// The selector of a Service; `None` if it is empty.
+/// The selector of a Service; `None` if it is absent or empty.
 pub fn selector(spec: &ServiceSpec) -> Option<&BTreeMap<String, String>> {
     spec.selector.as_ref().filter(|selector| !selector.is_empty())
 }
@@ -134,8 +134,8 @@ fn endpoint(pod: &Pod, address: IpAddr, node: &str, publish_not_ready: bool) -> 
     }
 }
 
-/// A warning about the `targetPort` of a Service port: a number as text, or a name that no selected Pod has. `None` if it is
-/// fine.
+/// A warning about the `targetPort` of a Service port: a number as text, or (except for SCTP) a name that no selected Pod has.
+/// `None` otherwise, and for a name if no Pod is selected.
 fn fault(service: &ObjectName, port: &ServicePort, pods: &[&Pod]) -> Option<String> {
     let Some(IntOrString::String(name)) = &port.target_port else { return None };
     if let Some(number) = digits(name) {

@@ -1,5 +1,5 @@
-//! Schedules reads of changed files, so that no file is read while a process writes it. Exception: a file that is not closed
-//! within [`OPEN`] after a write. Pure.
+//! Schedules reads of changed files, so that a file is usually read after its writer has closed it. A file that is not closed
+//! within [`OPEN`] after the last write is read nevertheless. Pure.
 //!
 //! [`super::watch`] reports the changes, and [`super::follow`] reads the files that are due.
 
@@ -18,7 +18,7 @@ const DOUBT: Duration = Duration::from_secs(1);
 /// Delay after the last write to a file, if its writer does not close it.
 const OPEN: Duration = Duration::from_secs(5);
 
-/// A file that changes all the time for longer than this is read at once when its writer closes it.
+/// If the first change since the last read is at least this old, the file is read at once when its writer closes it.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Delay after a failed read.
@@ -29,11 +29,11 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum FileChange {
     /// A complete file was moved or linked to the name.
     Replaced,
-    /// A process has written to the file, and not closed it.
+    /// A process has created the file or written to it, and not closed it.
     Written,
     /// The writer has closed the file.
     Closed,
-    /// The owner, mode or link count of the file has changed.
+    /// The metadata of the file has changed (for example owner, mode or link count), or a list of the files showed a change.
     Touched,
     /// The file was deleted or moved away.
     Removed,
@@ -45,9 +45,9 @@ pub struct ReadSchedule(BTreeMap<PathBuf, Pending>);
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
-    /// The time of the first change since the last read.
+    /// The time of the first change since the last read, or of that read if it failed or found an incomplete file.
     first: Instant,
-    /// The time of the last change.
+    /// The time from which `wait` counts: the last change that moved the read, or the last failed or incomplete read.
     last: Instant,
     /// The time from `last` to the read.
     wait: Duration,

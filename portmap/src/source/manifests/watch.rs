@@ -1,8 +1,8 @@
 //! Watches the manifest files by inotify, and reports possible changes.
 //!
-//! Directories are watched for changes of names, and manifest files for changes of content. So while a process writes
-//! another file in the same directory, only the close of that file causes an event. Each path is followed through symbolic
-//! links. All directories on it are watched, because each of its components may be replaced.
+//! Directories are watched for changes of names, and manifest files for changes of content. So while a process writes another
+//! file in the same directory, usually only the close of that file causes an event. Each path is followed through symbolic
+//! links. All readable directories on it are watched, because each of its components may be replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,10 +33,10 @@ const MAX_LINKS: usize = 40;
 const DIRECTORY: WatchMask =
     WatchMask::CREATE.union(WatchMask::DELETE).union(WatchMask::MOVE).union(WatchMask::CLOSE_WRITE).union(WatchMask::ONLYDIR);
 
-/// Events of a file: its content or metadata changed.
+/// Events of a file: its content or metadata changed, or its writer closed it.
 const CONTENT: WatchMask = WatchMask::MODIFY.union(WatchMask::CLOSE_WRITE).union(WatchMask::ATTRIB);
 
-/// Events after which a name may refer to another file.
+/// Events after which a name may refer to another file, or to none.
 const NAMES: EventMask = EventMask::CREATE.union(EventMask::DELETE).union(EventMask::MOVED_FROM).union(EventMask::MOVED_TO);
 
 /// A possible change of the manifest files.
@@ -72,7 +72,7 @@ struct Interest {
 enum Destination {
     /// A directory, with its path without symbolic links.
     Directory(PathBuf),
-    /// A file, a missing target, or a symbolic link that cannot be followed.
+    /// A file, a missing target, or a path that cannot be followed to its end.
     Other,
 }
 
@@ -237,8 +237,8 @@ impl Watch {
         match self.watch(&directory.join(name), CONTENT) {
             Ok(interest) => drop(interest.itself.insert(listed.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Too many watches, or no permission to read the file: instead, its directory is watched for changes of content
-            // of all its files.
+            // For example too many watches, or no permission to read the file: instead, its directory is watched for changes of
+            // content of all its files.
             Err(_) => drop(self.watch(directory, DIRECTORY | CONTENT).with_context(|| cannot_watch(directory))?),
         }
         Ok(())

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     collections::HashMap,
     maps::{Item, LAST_NUMBER, NextNumbers},
-    model::{Endpoint, Entry, Family, Target},
+    model::{Endpoint, Entry, Family, PerFamily, Target},
 };
 
 /// Slots reserved for the new backends of an entry, before any step is planned for the entry. In the order of its targets:
@@ -34,8 +34,7 @@ pub struct ReservedSlots(SmallVec<[Range; 2]>);
 pub struct Ports {
     by_id: HashMap<u64, Box<PlannedPort>>,
     ids: HashMap<PortKey, u64>,
-    slots_v4: Slots,
-    slots_v6: Slots,
+    slots: PerFamily<Slots>,
     next_numbers: NextNumbers,
     /// Lower bounds of the next numbers: above every id and endpoint number that was adopted from the maps.
     in_use: NextNumbers,
@@ -66,8 +65,7 @@ impl Ports {
         Self {
             by_id: HashMap::default(),
             ids: HashMap::default(),
-            slots_v4: Slots::new(backends),
-            slots_v6: Slots::new(backends),
+            slots: PerFamily::of(|_| Slots::new(backends)),
             next_numbers: NextNumbers { id: plausible(next_numbers.id), endpoint: plausible(next_numbers.endpoint) },
             in_use: NextNumbers::default(),
             unclaimed_endpoints: BTreeMap::new(),
@@ -85,18 +83,12 @@ impl Ports {
 
     /// The slots of BACKENDS of a family.
     pub fn slots_of(&self, family: Family) -> &Slots {
-        match family {
-            Family::V4 => &self.slots_v4,
-            Family::V6 => &self.slots_v6,
-        }
+        self.slots.get(family)
     }
 
     /// The slots of BACKENDS of a family, for changes.
     pub fn slots(&mut self, family: Family) -> &mut Slots {
-        match family {
-            Family::V4 => &mut self.slots_v4,
-            Family::V6 => &mut self.slots_v6,
-        }
+        self.slots.get_mut(family)
     }
 
     /// Reserves slots for those backends of an entry that its service port does not have yet as a set. On failure no slot
@@ -141,8 +133,7 @@ impl Ports {
     /// [`Full::Numbers`].
     pub fn has_room(&self, full: Full) -> bool {
         match full {
-            Full::Backends(Family::V4, count) => self.slots_v4.has_room(count),
-            Full::Backends(Family::V6, count) => self.slots_v6.has_room(count),
+            Full::Backends(family, count) => self.slots.get(family).has_room(count),
             Full::Services => true,
             Full::Numbers => false,
         }

@@ -62,8 +62,9 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
     context.store(probe + offset_of!(Probe<A>, outcome), &outcome, 0).ok()
 }
 
-/// The outcome of a call from a socket without notes. Session affinity and all restrictions to certain clients are ignored. A
-/// UDP port that the Service does not define is refused, as for a datagram: the hooks leave `connect()` to it unchanged.
+/// The outcome of a call from a socket without notes. Session affinity and all restrictions to certain clients are ignored.
+/// A UDP call is decided as a datagram, not as a `connect()`: a port that the Service does not define is refused, although
+/// the hooks leave a UDP `connect()` to such a port unchanged.
 #[inline(always)]
 fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);

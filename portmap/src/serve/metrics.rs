@@ -175,8 +175,8 @@ impl Metrics {
         self.lacking.get_or_create(&label).set(gauge(count));
     }
 
-    /// Sets three numbers: frontends without room in the maps, secondary entries without room, and frontends that several
-    /// Services claim (`contested`).
+    /// Sets three numbers: frontends without room in the maps, secondary entries (endpoints, members, source ranges,
+    /// ClusterIPs) without room, and frontends that several Services claim (`contested`).
     pub fn set_left_out(&self, left_out: usize, without_room: usize, contested: usize) {
         self.left_out.set(gauge(left_out));
         self.without_room.set(gauge(without_room));

@@ -35,7 +35,8 @@ struct PinnedMaps {
 }
 
 impl PinnedMaps {
-    /// The number of a frontend's entry in SERVICES. Prints this frontend only, and the number of other entries in the map.
+    /// Finds a frontend in `FRONTENDS_V4`, and returns the index of its entry in SERVICES. Prints only this entry of the map,
+    /// and the number of its other entries.
     fn frontend(&self, port: &Port) -> Result<u64> {
         let dump = self.bpftool("dump", "FRONTENDS_V4", None)?;
         let IpAddr::V4(address) = port.address.ip() else { bail!("{} is not IPv4", port.address) };

@@ -1,4 +1,5 @@
-//! Rounds of changes, with a comparison after each.
+//! The test itself: rounds that change random objects (except the first), wait for both proxies, and compare portmap with
+//! kube-proxy.
 
 use std::env;
 use std::fmt::Write as _;

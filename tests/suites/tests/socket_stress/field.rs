@@ -31,7 +31,7 @@ struct Era {
     until: Duration,
 }
 
-/// A node with pods, a client and an agent. It rewrites the Services, and records their backends.
+/// A node with pods, a client and an agent. [`Field`] itself rewrites the Services, and records their backends.
 pub struct Field {
     pub agent: Agent,
     pub client: Pod,

@@ -1,4 +1,4 @@
-//! Unusual sockets: TCP Fast Open, Multipath TCP, sockets that are neither TCP nor UDP, and the agent's own sockets.
+//! Unusual sockets and calls, such as TCP Fast Open, Multipath TCP, the error queue, and sockets with the agent's priority.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -34,7 +34,7 @@ impl Changes {
 pub struct ChangedEntries<I> {
     /// Changed ClusterIPs in order, with their owners; `None` if no Service has the address any more.
     pub owners: Vec<(IpAddr, Option<AddressOwner>)>,
-    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::arrange`]; `None` if no Service wins
+    /// An iterator of `(Frontend, Option<Entry>)`, in the order of [`super::claims::Table::changed`]; `None` if no Service wins
     /// the frontend any more.
     pub frontends: I,
 }

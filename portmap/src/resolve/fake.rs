@@ -6,10 +6,7 @@ use super::{
     changes::{ChangedEntries, ChangedEntry, Changes},
     claims::{Rank, Table},
 };
-use crate::{
-    collections::sorted,
-    model::{AddressKind, Entry, Frontend, FrontendSpec, ObjectName, Precedence},
-};
+use crate::model::{AddressKind, Entry, Frontend, FrontendSpec, ObjectName, Precedence};
 
 /// A desired table without ClusterIP owners, and a given entry for each claim.
 #[derive(Debug, Default)]
@@ -50,12 +47,7 @@ impl EntryTable {
 
     /// The entries of changed frontends and the owners of changed addresses: the input of `plan`.
     pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
-        let owners = sorted(changes.addresses.iter().copied()).into_iter().map(|address| (address, self.table.owner(&address)));
-        let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));
-        ChangedEntries {
-            owners: owners.collect(),
-            frontends: frontends.into_iter().map(|frontend| (frontend, self.entry(&frontend))),
-        }
+        self.table.changed(changes, |frontend| self.entry(frontend))
     }
 
     fn entry(&self, frontend: &Frontend) -> Option<Entry> {

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Desired;
 use crate::{
-    collections::sorted,
     model::{Entry, Frontend, FrontendSpec, ObjectName},
     resolve::{
         ServiceEntries,
@@ -15,13 +14,8 @@ use crate::{
 impl Desired {
     /// The entries of changed frontends and the owners of changed addresses: the input of `plan`.
     pub fn changed(&self, changes: &Changes) -> ChangedEntries<impl Iterator<Item = ChangedEntry>> {
-        let addresses = sorted(changes.addresses.iter().copied());
-        let frontends = self.table.arrange(sorted(changes.frontends.iter().copied()));
         let mut reader = EntryReader::new(self);
-        ChangedEntries {
-            owners: addresses.into_iter().map(|address| (address, self.table.owner(&address))).collect(),
-            frontends: frontends.into_iter().map(move |frontend| (frontend, reader.of_frontend(&frontend))),
-        }
+        self.table.changed(changes, move |frontend| reader.of_frontend(frontend))
     }
 
     /// The entries of all frontends and node ports with a winner, in order. All are in memory at once.

@@ -185,11 +185,7 @@ impl Planner {
     /// first is needed.
     fn displace_node_port(&mut self, candidates: &mut Option<Vec<Frontend>>, phases: &mut Phases) {
         let installed = &self.installed;
-        let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
-        let candidates = candidates.get_or_insert_with(|| {
-            let node_ports = installed.iter().filter(|(.., service)| is_node_port(service));
-            sorted(node_ports.map(|(frontend, ..)| *frontend))
-        });
+        let candidates = candidates.get_or_insert_with(|| sorted(installed.node_ports().copied()));
         if let Some(frontend) = candidates.pop() {
             self.remove(&frontend, phases);
             self.incomplete.remove(&frontend);
@@ -230,9 +226,7 @@ impl Planner {
 
     /// The addresses of installed node ports.
     pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
-        let is_node_port = |service: &Service| service.kind == AddressKind::NodePort as u8;
-        let node_ports = self.installed.iter().filter(|(.., service)| is_node_port(service));
-        node_ports.map(|(frontend, ..)| frontend.address).collect()
+        self.installed.node_ports().map(|frontend| frontend.address).collect()
     }
 
     /// Whether SOURCE_RANGES has an entry, in the planner's model.

@@ -4,7 +4,7 @@ use portmap_common::Service;
 
 use crate::{
     collections::HashMap,
-    model::{Frontend, PerFamily},
+    model::{AddressKind, Frontend, PerFamily},
 };
 
 /// The planner's model of the frontends in the maps, and of their service entries.
@@ -45,6 +45,12 @@ impl InstalledFrontends {
     /// All frontends with their service numbers and entries, in any order.
     pub fn iter(&self) -> impl Iterator<Item = (&Frontend, u32, &Service)> {
         self.numbers.iter().filter_map(|(frontend, number)| Some((frontend, *number, self.service(*number)?)))
+    }
+
+    /// The frontends that are node ports, in any order.
+    pub fn node_ports(&self) -> impl Iterator<Item = &Frontend> {
+        let node_ports = self.iter().filter(|(.., service)| service.kind == AddressKind::NodePort as u8);
+        node_ports.map(|(frontend, ..)| frontend)
     }
 
     /// Sets the service number and entry of a frontend.

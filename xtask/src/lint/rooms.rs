@@ -83,23 +83,18 @@ fn imported_by(text: &str) -> BTreeSet<String> {
 /// The first segment of a path, or the first segments of a group of paths in braces. Capitalized names (types) are left out.
 fn first_segments(path: &str) -> Vec<String> {
     let Some(group) = path.strip_prefix('{') else { return segment(path).into_iter().collect() };
-    let (mut depth, mut segments, mut rest) = (1, Vec::new(), group);
-    while depth > 0
-        && let Some(character) = rest.chars().next()
-    {
-        let is_start = depth == 1 && character.is_ascii_lowercase();
-        let name = segment(rest).filter(|_| is_start);
-        rest = &rest[name.as_ref().map_or(character.len_utf8(), String::len)..];
+    let (mut depth, mut is_start, mut segments) = (0, true, Vec::new());
+    for (index, character) in group.char_indices() {
+        if is_start && !character.is_whitespace() {
+            segments.extend(segment(&group[index..]));
+            is_start = false;
+        }
         match character {
             '{' => depth += 1,
+            '}' if depth == 0 => break,
             '}' => depth -= 1,
+            ',' if depth == 0 => is_start = true,
             _ => {}
-        }
-        if let Some(name) = name {
-            // The following segments of the same path are no rooms.
-            let end = rest.find([',', '{', '}']).unwrap_or(rest.len());
-            rest = &rest[end..];
-            segments.push(name);
         }
     }
     segments

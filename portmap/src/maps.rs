@@ -124,13 +124,10 @@ pub trait Maps {
     /// other: a program may read the new id together with the old timeout, kind and flags.
     fn describe_service(&mut self, number: u32, service: &Service) -> Result<()>;
 
-    /// Inserts or replaces the name of a service port's id in NAMES.
+    /// Inserts or replaces the names of service ports' ids in NAMES.
     ///
-    /// [`Self::set_next_numbers`] must have recorded the id. Programs do not read NAMES; the subcommands and the next agent
+    /// [`Self::set_next_numbers`] must have recorded the ids. Programs do not read NAMES; the subcommands and the next agent
     /// do.
-    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()>;
-
-    /// Inserts or replaces names, by fewer system calls than [`Self::insert_name`].
     fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()>;
 
     /// Removes the name of an id from NAMES. Fails if the id has no name.
@@ -150,15 +147,12 @@ pub trait Maps {
     /// A program that has found the frontend may still read its service entry and its backends: they are retired by this call.
     fn remove_frontend(&mut self, frontend: &Frontend) -> Result<()>;
 
-    /// Inserts an item into its map. Fails if its key is present, but may replace a source range or the owner of a ClusterIP.
+    /// Inserts items into their maps. Fails if the key of an endpoint or member is present; a source range or ClusterIP that is
+    /// present gets the new value.
     ///
-    /// [`Self::set_next_numbers`] must have recorded the number of an endpoint. A program finds the item absent or present.
-    fn insert(&mut self, item: &Item) -> Result<()>;
-
-    /// Inserts source ranges and ClusterIPs, by fewer system calls than [`Self::insert`]. A present key gets the new value.
-    ///
-    /// A program may find some of the items present and the others absent until the call returns.
-    fn insert_all(&mut self, items: &[Item]) -> Result<()>;
+    /// [`Self::set_next_numbers`] must have recorded the numbers of endpoints. A program may find some of the items present and
+    /// the others absent until the call returns.
+    fn insert(&mut self, items: &[Item]) -> Result<()>;
 
     /// Removes an item from its map. Fails if its key is absent.
     ///

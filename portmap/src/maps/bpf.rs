@@ -192,10 +192,6 @@ impl Maps for BpfMaps {
         self.services.store_word(number, offset_of!(Service, affinity_timeout), second)
     }
 
-    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
-        Ok(self.names.insert(id, encode::name(owner)?, 0)?)
-    }
-
     fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()> {
         let ids: Vec<u64> = names.iter().map(|(id, _)| *id).collect();
         let values = names.iter().map(|(_, owner)| encode::name(owner)).collect::<Result<Vec<_>>>()?;
@@ -221,24 +217,17 @@ impl Maps for BpfMaps {
         }
     }
 
-    fn insert(&mut self, item: &Item) -> Result<()> {
-        match *item {
-            Item::Endpoint(number, endpoint) => match Family::of(endpoint.address) {
-                Family::V4 => self.items_v4.insert_endpoint(number, &endpoint),
-                Family::V6 => self.items_v6.insert_endpoint(number, &endpoint),
-            },
-            Item::Member(member) => self.members.insert(member),
-            Item::Address(..) | Item::Range(..) => self.insert_all(std::slice::from_ref(item)),
-        }
-    }
-
-    fn insert_all(&mut self, items: &[Item]) -> Result<()> {
+    fn insert(&mut self, items: &[Item]) -> Result<()> {
         let (mut addresses, mut ranges) = (PerFamily::<Vec<_>>::default(), PerFamily::<Vec<_>>::default());
         for item in items {
             match *item {
                 Item::Address(address, owner) => addresses.get_mut(Family::of(address)).push((address, owner)),
                 Item::Range(id, range) => ranges.get_mut(Family::of(range.addr())).push((id, range)),
-                Item::Endpoint(..) | Item::Member(_) => self.insert(item)?,
+                Item::Endpoint(number, endpoint) => match Family::of(endpoint.address) {
+                    Family::V4 => self.items_v4.insert_endpoint(number, &endpoint)?,
+                    Family::V6 => self.items_v6.insert_endpoint(number, &endpoint)?,
+                },
+                Item::Member(member) => self.members.insert(member)?,
             }
         }
         self.v4.insert_addresses(&addresses.v4)?;

@@ -126,15 +126,13 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
-    fn insert_name(&mut self, id: u64, owner: &ServicePort) -> Result<()> {
-        ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
-        ensure!(id < self.next_numbers.id, "id {id} is not below the recorded next id");
-        self.names.insert(id, owner.clone());
-        Ok(())
-    }
-
     fn insert_names(&mut self, names: &[(u64, ServicePort)]) -> Result<()> {
-        names.iter().try_for_each(|(id, owner)| self.insert_name(*id, owner))
+        for (id, owner) in names {
+            ensure!(self.names.len() < self.capacity.frontends() as usize, "NAMES is full");
+            ensure!(*id < self.next_numbers.id, "id {id} is not below the recorded next id");
+            self.names.insert(*id, owner.clone());
+        }
+        Ok(())
     }
 
     fn remove_name(&mut self, id: u64) -> Result<()> {
@@ -156,16 +154,14 @@ impl Maps for MemoryMaps {
         Ok(())
     }
 
-    fn insert(&mut self, item: &Item) -> Result<()> {
-        if let Item::Endpoint(number, _) = item {
-            ensure!(*number < self.next_numbers.endpoint, "endpoint {number} is not below the recorded next number");
+    fn insert(&mut self, items: &[Item]) -> Result<()> {
+        for item in items {
+            if let Item::Endpoint(number, _) = item {
+                ensure!(*number < self.next_numbers.endpoint, "endpoint {number} is not below the recorded next number");
+            }
+            ensure!(self.items.insert(*item), "{item:?} is present already");
         }
-        ensure!(self.items.insert(*item), "{item:?} is present already");
         Ok(())
-    }
-
-    fn insert_all(&mut self, items: &[Item]) -> Result<()> {
-        items.iter().try_for_each(|item| self.insert(item))
     }
 
     fn remove(&mut self, item: &Item) -> Result<()> {

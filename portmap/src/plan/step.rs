@@ -22,7 +22,7 @@ pub enum Step {
     StoreChoice(u32, ClientLocation, Choice),
     /// [`crate::maps::Maps::describe_service`]
     DescribeService(u32, Service),
-    /// [`crate::maps::Maps::insert_name`]
+    /// [`crate::maps::Maps::insert_names`]
     InsertName(u64, ServicePort),
     /// [`crate::maps::Maps::remove_name`]
     RemoveName(u64),

@@ -22,6 +22,9 @@ impl Batch {
     /// Inserts or replaces entries: `keys` and `values` must have the map's sizes. On older kernels `insert` inserts each
     /// entry.
     pub fn insert<K: Pod, V: Pod>(&self, keys: &[K], values: &[V], mut insert: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         match bpf::update_entries(self.0.as_fd(), keys, values) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 keys.iter().zip(values).try_for_each(|(key, value)| insert(key, value))

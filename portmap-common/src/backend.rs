@@ -17,23 +17,23 @@ pub struct Backend<A> {
     pub flags: u16,
     /// The number of this endpoint of the service port. An endpoint that is removed and returns gets another number, so
     /// earlier sessions and notes on sockets do not apply to it.
-    pub endpoint: EndpointNumber,
+    pub endpoint: Halves,
 }
 
 layout!(Backend<V4>, 16);
 layout!(Backend<V6>, 28);
 
-/// The 64-bit number of an endpoint in two halves. A `u64` would give [`Backend<V6>`] padding.
+/// A 64-bit number in two halves, such as an endpoint's. A `u64` would give [`Backend<V6>`] padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
-pub struct EndpointNumber {
+pub struct Halves {
     /// The lower 32 bits.
     pub low: u32,
-    /// The upper 32 bits; 0 for the first 2³² endpoints of a node.
+    /// The upper 32 bits.
     pub high: u32,
 }
 
-impl EndpointNumber {
+impl Halves {
     /// The number as one integer.
     #[inline]
     pub fn get(self) -> u64 {
@@ -41,7 +41,7 @@ impl EndpointNumber {
     }
 }
 
-impl From<u64> for EndpointNumber {
+impl From<u64> for Halves {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "only the lower half is wanted")]
     fn from(number: u64) -> Self {
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_number_is_its_halves() {
         for number in [0, 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, 0x0123_4567_89ab_cdef, u64::MAX] {
-            assert_eq!(EndpointNumber::from(number).get(), number);
+            assert_eq!(Halves::from(number).get(), number);
         }
     }
 }

@@ -27,6 +27,18 @@ pub const NAMESPACES: u32 = 4_096;
 /// it.
 pub const SOURCES: u32 = 16_384;
 
+/// Entries of `DEVICES`: one per network device. No option replaces it.
+pub const DEVICES: u32 = 4_096;
+
+/// Entries of each of `FLOWS_V4` and `FLOWS_V6`: two per flow, and four if the client is hidden from its backend.
+pub const FLOWS: u32 = 262_144;
+
+/// Entries of each of `OPENING_V4` and `OPENING_V6`. No option replaces it.
+pub const OPENING: u32 = 32_768;
+
+/// Entries of each of `FRAGMENTS_V4` and `FRAGMENTS_V6`. No option replaces it.
+pub const FRAGMENTS: u32 = 8_192;
+
 /// Entries of each of `FRONTENDS_V4` and `FRONTENDS_V6`, for this number of entries of `SERVICES`. Twice as many, because
 /// there is one entry per frontend, and one per ClusterIP as a whole.
 ///

@@ -14,7 +14,9 @@ mod affinity;
 mod backend;
 pub mod capacity;
 mod counters;
+mod device;
 mod endpoint;
+mod flow;
 mod frontend;
 mod name;
 mod prefix;
@@ -27,9 +29,14 @@ mod totals;
 
 pub use address::{Address, MAPPED, Neutral, V4, V6};
 pub use affinity::{Affinity, Client, Member, Share};
-pub use backend::{Backend, EndpointNumber, LOCAL};
+pub use backend::{Backend, Halves, LOCAL};
 pub use counters::Counters;
+pub use device::{Device, PODS};
 pub use endpoint::EndpointEntry;
+pub use flow::{
+    ASSURED, CLIENT_FIN, EGRESS, FLOWS_VERSION, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, HIDDEN, INGRESS,
+    OutsideClient, PENDING, REMOTE, REPLIED, RESET, SERVER_FIN, TOWARDS_CLIENT, clock,
+};
 pub use frontend::{FrontendKey, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, PrefixEntry, Prefixes};
@@ -43,9 +50,10 @@ pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
 pub use totals::Totals;
 
-/// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]). It is part of the pin
+/// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]) and `flow.rs`
+/// ([`FLOWS_VERSION`]). It is part of the pin
 /// directory's path, so an agent never adopts maps of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Number of cgroups that one agent can exclude from translation: the length of two arrays among the programs' constants.
 pub const EXCLUDED_CGROUPS: usize = 8;

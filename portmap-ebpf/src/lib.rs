@@ -14,6 +14,7 @@ pub mod choice;
 pub mod decision;
 pub mod maps;
 pub mod outcome;
+pub mod outside;
 pub mod prefixes;
 pub mod report;
 pub mod reverse;

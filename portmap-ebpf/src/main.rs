@@ -8,11 +8,16 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros pass the context by value")]
 #![expect(clippy::inline_always, reason = "a program is one function: calls are slow, and old verifiers check them separately")]
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
 use portmap_ebpf::{
     decision,
     maps::Tables,
-    outcome, report, reverse, scope,
+    outcome,
+    outside::{self, ETHERNET, Packet},
+    report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
     socket_notes,
 };
@@ -80,6 +85,30 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
         None => reverse::peer(&socket),
     }
     outcome::PROCEED
+}
+
+/// A packet that a device with an Ethernet header has received.
+#[classifier]
+pub fn ingress(context: TcContext) -> i32 {
+    outside::ingress(&Packet::<ETHERNET>::new(&context))
+}
+
+/// A packet that a device with an Ethernet header is about to send.
+#[classifier]
+pub fn egress(context: TcContext) -> i32 {
+    outside::egress(&Packet::<ETHERNET>::new(&context))
+}
+
+/// A packet that a device without a link-layer header has received, such as a WireGuard tunnel.
+#[classifier]
+pub fn ingress_bare(context: TcContext) -> i32 {
+    outside::ingress(&Packet::<0>::new(&context))
+}
+
+/// A packet that a device without a link-layer header is about to send.
+#[classifier]
+pub fn egress_bare(context: TcContext) -> i32 {
+    outside::egress(&Packet::<0>::new(&context))
 }
 
 /// Translates a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the

@@ -199,7 +199,7 @@ proptest! {
     /// For any former content of the maps, one plan reaches the desired table, so that a second plan has no steps.
     #[test]
     fn any_content_of_the_maps_leads_to_the_table(found in snapshot()) {
-        let capacity = Capacity { services: 64, backends: 256, affinity_clients: 16 };
+        let capacity = Capacity { services: 64, backends: 256, affinity_clients: 16, flows: 256 };
         let mut desired = Desired::new("demo".into(), vec![Eligible::All], Vec::new());
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("sound.yaml"), SOUND).expect("a file");

@@ -75,6 +75,10 @@ pub struct Arguments {
     /// Room for this many clients of Services with session affinity; more clients replace the least recent ones
     #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_affinity_clients: u32,
+    /// Room for this many entries of flows of clients outside the node, of each address family: 2 per flow, or 4 if its
+    /// backend is on another node
+    #[arg(long, value_name = "N", default_value_t = Capacity::default().flows, value_parser = clap::value_parser!(u32).range(256..=16_777_216))]
+    max_flows: u32,
 }
 
 /// How the agent starts and ends, and how often it compares the tables.
@@ -122,8 +126,12 @@ impl Arguments {
         };
         let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST.into()));
         let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
-        let capacity =
-            Capacity { services: self.max_services, backends: self.max_backends, affinity_clients: self.max_affinity_clients };
+        let capacity = Capacity {
+            services: self.max_services,
+            backends: self.max_backends,
+            affinity_clients: self.max_affinity_clients,
+            flows: self.max_flows,
+        };
         let options = Options {
             source,
             wanted: self.objects.wanted()?,

@@ -62,6 +62,7 @@ pub struct BpfMaps {
     members: Members,
     affinity: MapData,
     affinity_clients: u32,
+    flows: u32,
     /// Service numbers from this one on have never been in use, so their counters are 0. It is `u32::MAX` if an earlier
     /// agent has used the maps.
     unused_from: u32,
@@ -91,13 +92,19 @@ impl BpfMaps {
             members: Members::open(pins)?,
             affinity_clients: affinity.info()?.max_entries(),
             affinity,
+            flows: open(pins, "FLOWS_V4")?.info()?.max_entries(),
             pins: pins.clone(),
         })
     }
 
     /// The capacity that the maps were created with.
     pub fn capacity(&self) -> Capacity {
-        Capacity { services: self.services.len(), backends: self.v4.slots(), affinity_clients: self.affinity_clients }
+        Capacity {
+            services: self.services.len(),
+            backends: self.v4.slots(),
+            affinity_clients: self.affinity_clients,
+            flows: self.flows,
+        }
     }
 
     /// The value of STATE: the state of the agent that runs, or ran last.

@@ -16,6 +16,8 @@ pub struct Capacity {
     pub backends: u32,
     /// Entries of AFFINITY: one per client and service port with session affinity.
     pub affinity_clients: u32,
+    /// Entries of FLOWS, of each family: two per flow of a client outside the node, four if the client is hidden.
+    pub flows: u32,
 }
 
 impl Capacity {
@@ -46,7 +48,8 @@ impl Capacity {
             "FRONTENDS_V4" | "FRONTENDS_V6" | "NAMES" => Some(self.frontends()),
             "BACKENDS_V4" | "BACKENDS_V6" => Some(self.backends),
             "ENDPOINTS_V4" | "ENDPOINTS_V6" | "MEMBERS" => Some(self.items()),
-            "AFFINITY" => Some(self.affinity_clients),
+            "AFFINITY" | "OUTSIDE_AFFINITY" => Some(self.affinity_clients),
+            "FLOWS_V4" | "FLOWS_V6" => Some(self.flows),
             _ => None,
         }
     }
@@ -54,7 +57,12 @@ impl Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { services: capacity::SERVICES, backends: capacity::BACKENDS, affinity_clients: capacity::AFFINITY_CLIENTS }
+        Self {
+            services: capacity::SERVICES,
+            backends: capacity::BACKENDS,
+            affinity_clients: capacity::AFFINITY_CLIENTS,
+            flows: capacity::FLOWS,
+        }
     }
 }
 
@@ -87,6 +95,7 @@ impl Fullness {
     pub fn flag(&self) -> &'static str {
         match self.name {
             "AFFINITY" => "--max-affinity-clients",
+            name if name.starts_with("FLOWS") => "--max-flows",
             name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => "--max-backends",
             _ => "--max-services",
         }

@@ -26,7 +26,7 @@ const SERVICES: u8 = 6;
 const ROOM: Capacity = capacity(64, 256);
 
 const fn capacity(services: u32, backends: u32) -> Capacity {
-    Capacity { services, backends, affinity_clients: 16 }
+    Capacity { services, backends, affinity_clients: 16, flows: 256 }
 }
 
 /// The addresses, endpoints and settings of a generated Service.

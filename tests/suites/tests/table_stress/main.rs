@@ -39,7 +39,7 @@ const STEADY: u16 = 256;
 const FEW: u16 = 4;
 
 /// The maps are small, so that freed slots are reused soon.
-const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192, affinity_clients: 1 };
+const CAPACITY: Capacity = Capacity { services: 2048, backends: 8192, affinity_clients: 1, flows: 256 };
 
 /// Number of threads that look up. On machines with few processors, some are interrupted during a look-up.
 const READERS: usize = 4;

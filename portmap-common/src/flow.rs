@@ -1,0 +1,314 @@
+//! Flows of clients outside the node: `FLOWS` says how each packet of a flow is rewritten at a hook.
+//!
+//! A flow from client c to frontend v, which is served by backend b, has two entries. If the client is hidden from a backend
+//! on another node, it has two more:
+//!
+//! | packet | hook | rewritten |
+//! |---|---|---|
+//! | client:c → frontend:v | ingress | to client:p → backend:b |
+//! | backend:b → client:p | egress | to frontend:v → client:c |
+//! | client:p → backend:b | egress | to node:n → backend:b |
+//! | backend:b → node:n | ingress | to backend:b → client:p |
+//!
+//! The first two entries are *twins*, and so are the last two: the key and value of each follow from those of the other.
+//!
+//! These layouts have a version of their own, because flows stay valid when the layouts of the tables change.
+
+use crate::{Address, Choice, Halves, Neutral, TCP, V4, V6, layout};
+
+/// The version of the layouts in this file: part of the path where the maps of flows are pinned.
+pub const FLOWS_VERSION: u32 = 1;
+
+/// A value of [`FlowKey::hook`]: the packet was received. Its destination and source port are rewritten.
+pub const INGRESS: u8 = 0;
+
+/// A value of [`FlowKey::hook`]: the packet is about to be sent. Its source and destination port are rewritten.
+pub const EGRESS: u8 = 1;
+
+/// A key of `FLOWS_V4` or `FLOWS_V6`: a packet as it looks at a hook. Ports are in host order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey<A> {
+    /// The packet's source address.
+    pub source: A,
+    /// The packet's destination address.
+    pub destination: A,
+    /// The packet's source port.
+    pub source_port: u16,
+    /// The packet's destination port.
+    pub destination_port: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// [`INGRESS`] or [`EGRESS`].
+    pub hook: u8,
+    /// Always 0. A hash map compares every byte of its keys.
+    pub unused: u16,
+}
+
+layout!(FlowKey<V4>, 16);
+layout!(FlowKey<V6>, 40);
+
+/// A state of [`FlowEntry`]: the client has sent a FIN.
+pub const CLIENT_FIN: u32 = 1;
+
+/// A state of [`FlowEntry`]: the backend has sent a FIN.
+pub const SERVER_FIN: u32 = 2;
+
+/// Both sides have sent a FIN.
+const BOTH_FINS: u32 = CLIENT_FIN | SERVER_FIN;
+
+/// A state of [`FlowEntry`]: one side has sent a RST.
+pub const RESET: u32 = 4;
+
+/// A state of [`FlowEntry`]: the backend has answered.
+pub const REPLIED: u32 = 8;
+
+/// A state of [`FlowEntry`]: the client has sent a packet after the backend's answer, so it exists at its address.
+pub const ASSURED: u32 = 16;
+
+/// A flag of [`FlowEntry`]: its packets go from the backend to the client.
+pub const TOWARDS_CLIENT: u32 = 32;
+
+/// A flag of [`FlowEntry`]: the backend is not on this node.
+pub const REMOTE: u32 = 64;
+
+/// A flag of [`FlowEntry`]: the client is hidden from the backend behind an address of this node.
+pub const HIDDEN: u32 = 128;
+
+/// A flag of [`FlowEntry`]: the source address and port are chosen when the first packet is sent.
+pub const PENDING: u32 = 256;
+
+/// A value of `FLOWS_V4` or `FLOWS_V6`: the rewritten packet, and the state of the flow. Programs of several CPUs may write
+/// `seen` and `state` at the same time; a lost state bit only lets the entry live longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowEntry<A> {
+    /// The id of the service port: a key of `NAMES`.
+    pub id: Halves,
+    /// The number of the backend's endpoint; 0 for a refused flow.
+    pub endpoint: Halves,
+    /// A digest of the choice that the backend was taken from. See [`FlowEntry::digest`].
+    pub choice: u32,
+    /// At ingress, the new destination address; at egress, the new source address.
+    pub address: A,
+    /// The port at `address`, in host order.
+    pub port: u16,
+    /// The new port on the other side, in host order: at ingress the source port, at egress the destination port.
+    pub other_port: u16,
+    /// The time of the last packet, as a [`clock`]. Updated at most every four steps.
+    pub seen: u32,
+    /// The time of the first packet, as a [`clock`].
+    pub opened: u32,
+    /// Bits: [`CLIENT_FIN`], [`SERVER_FIN`], [`RESET`], [`REPLIED`], [`ASSURED`], [`TOWARDS_CLIENT`], [`REMOTE`], [`HIDDEN`],
+    /// [`PENDING`].
+    pub state: u32,
+}
+
+layout!(FlowEntry<V4>, 40);
+layout!(FlowEntry<V6>, 52);
+
+// The programs access these fields as words at these offsets, after `id`, `endpoint`, `choice` and the address.
+const _: () = assert!(core::mem::offset_of!(FlowEntry<V4>, state) == 36);
+const _: () = assert!(core::mem::offset_of!(FlowEntry<V6>, state) == 48);
+
+/// The time in steps of 2³⁰ nanoseconds (1.07 seconds), from nanoseconds of the monotonic clock.
+#[inline]
+pub fn clock(nanoseconds: u64) -> u32 {
+    (nanoseconds >> 30) as u32
+}
+
+/// Lifetimes of entries after their last packet, in steps of [`clock`].
+mod lifetime {
+    pub const RESET: u32 = 5;
+    pub const CLOSED: u32 = 30;
+    pub const HALF_CLOSED: u32 = 3_600;
+    pub const ESTABLISHED: u32 = 86_400;
+    pub const HALF_OPEN: u32 = 60;
+    pub const DATAGRAM: u32 = 30;
+    pub const DATAGRAMS: u32 = 120;
+}
+
+impl<A: Address> FlowKey<A> {
+    /// The key of the twin of an entry under this key.
+    #[inline]
+    #[must_use]
+    pub fn twin(&self, entry: &FlowEntry<A>) -> Self {
+        if self.hook == INGRESS {
+            Self {
+                source: entry.address,
+                destination: self.source,
+                source_port: entry.port,
+                destination_port: entry.other_port,
+                hook: EGRESS,
+                ..*self
+            }
+        } else {
+            Self {
+                source: self.destination,
+                destination: entry.address,
+                source_port: entry.other_port,
+                destination_port: entry.port,
+                hook: INGRESS,
+                ..*self
+            }
+        }
+    }
+}
+
+impl<A: Address> FlowEntry<A> {
+    /// The twin of this entry, which is under `key`.
+    #[inline]
+    #[must_use]
+    pub fn twin(&self, key: &FlowKey<A>) -> Self {
+        let (address, port, other_port) = if key.hook == INGRESS {
+            (key.destination, key.destination_port, key.source_port)
+        } else {
+            (key.source, key.source_port, key.destination_port)
+        };
+        Self { address, port, other_port, state: self.state ^ TOWARDS_CLIENT, ..*self }
+    }
+
+    /// A digest of a choice. If it differs from an entry's, the backends have changed since the flow was opened.
+    #[inline]
+    pub fn digest(choice: Choice) -> u32 {
+        choice.first.wrapping_mul(0x9e37_79b1) ^ choice.count
+    }
+
+    /// Whether the connection has ended: after a RST, or a FIN from each side.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.state & RESET != 0 || self.state & BOTH_FINS == BOTH_FINS
+    }
+
+    /// How long the entry lives after its last packet, in steps of [`clock`].
+    #[inline]
+    pub fn lifetime(&self, protocol: u8) -> u32 {
+        if protocol != TCP {
+            return if self.state & ASSURED != 0 { lifetime::DATAGRAMS } else { lifetime::DATAGRAM };
+        }
+        if self.state & RESET != 0 {
+            lifetime::RESET
+        } else if self.state & ASSURED == 0 {
+            lifetime::HALF_OPEN
+        } else {
+            match self.state & BOTH_FINS {
+                0 => lifetime::ESTABLISHED,
+                BOTH_FINS => lifetime::CLOSED,
+                _ => lifetime::HALF_CLOSED,
+            }
+        }
+    }
+
+    /// Whether the entry is still valid at `now`, a [`clock`]. The clock of another CPU may be behind: `seen` may be later.
+    #[inline]
+    pub fn is_alive(&self, protocol: u8, now: u32) -> bool {
+        now.saturating_sub(self.seen) <= self.lifetime(protocol)
+    }
+}
+
+/// A key of `FRAGMENTS_V4` or `FRAGMENTS_V6`: the fragments of one datagram at a hook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey<A> {
+    /// The packet's source address.
+    pub source: A,
+    /// The packet's destination address.
+    pub destination: A,
+    /// The identification of the datagram.
+    pub identification: u32,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// [`INGRESS`] or [`EGRESS`].
+    pub hook: u8,
+    /// Always 0. A hash map compares every byte of its keys.
+    pub unused: u16,
+}
+
+layout!(FragmentKey<V4>, 16);
+layout!(FragmentKey<V6>, 40);
+
+/// A value of `FRAGMENTS_V4` or `FRAGMENTS_V6`: the ports in the datagram's first fragment, in host order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// The source port.
+    pub source_port: u16,
+    /// The destination port.
+    pub destination_port: u16,
+}
+
+layout!(FragmentPorts, 4);
+
+/// A key of `OUTSIDE_AFFINITY`: a client outside the node, of a service port with session affinity. The value is an
+/// [`crate::Affinity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct OutsideClient {
+    /// The client's address; IPv4 in the IPv4-mapped form.
+    pub address: Neutral,
+    /// The service port's `id`.
+    pub id: u64,
+}
+
+layout!(OutsideClient, 24);
+
+/// The one value of `GATE`: limits the flows in `FLOWS` that are not [`ASSURED`], so that a flood of them evicts no others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gate {
+    /// The current period, as a [`clock`].
+    pub period: u32,
+    /// Number of flows opened in the current period, less the number of flows that were assured in it.
+    pub half_open: i32,
+    /// The time when a flow was last opened in `OPENING` instead, as a [`clock`]; 0 if none ever was.
+    pub overflowed: u32,
+    /// Always 0.
+    pub unused: u32,
+}
+
+layout!(Gate, 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_lead_to_each_other() {
+        let key = FlowKey::<V4> {
+            source: [1, 2, 3, 4],
+            destination: [5, 6, 7, 8],
+            source_port: 1,
+            destination_port: 2,
+            protocol: TCP,
+            hook: INGRESS,
+            unused: 0,
+        };
+        let entry = FlowEntry { address: [9, 9, 9, 9], port: 3, other_port: 4, ..FlowEntry::default() };
+        for (key, entry) in [(key, entry), (FlowKey { hook: EGRESS, ..key }, FlowEntry { state: TOWARDS_CLIENT, ..entry })] {
+            let (twin_key, twin) = (key.twin(&entry), entry.twin(&key));
+            assert_ne!(key.hook, twin_key.hook);
+            assert_eq!(twin_key.twin(&twin), key);
+            assert_eq!(twin.twin(&twin_key), entry);
+        }
+    }
+
+    #[test]
+    fn lifetimes_follow_the_state() {
+        let at = |state, protocol, age: u32| FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_alive(protocol, 100 + age);
+        for (state, protocol, lifetime) in [
+            (0, TCP, 60),
+            (REPLIED, TCP, 60),
+            (REPLIED | ASSURED, TCP, 86_400),
+            (REPLIED | ASSURED | CLIENT_FIN, TCP, 3_600),
+            (REPLIED | ASSURED | CLIENT_FIN | SERVER_FIN, TCP, 30),
+            (REPLIED | ASSURED | RESET, TCP, 5),
+            (RESET, TCP, 5),
+            (REPLIED, crate::UDP, 30),
+            (REPLIED | ASSURED, crate::UDP, 120),
+        ] {
+            assert!(at(state, protocol, lifetime), "{state:b}");
+            assert!(!at(state, protocol, lifetime + 1), "{state:b}");
+        }
+        assert!(FlowEntry::<V4> { seen: 100, ..FlowEntry::default() }.is_alive(TCP, 99), "the clock of this CPU is behind");
+    }
+}

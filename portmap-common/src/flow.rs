@@ -294,7 +294,9 @@ mod tests {
 
     #[test]
     fn lifetimes_follow_the_state() {
-        let at = |state, protocol, age: u32| FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_alive(protocol, 100 + age);
+        let at = |state, protocol, age: u32| {
+            FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_alive(protocol, 100 + age)
+        };
         for (state, protocol, lifetime) in [
             (0, TCP, 60),
             (REPLIED, TCP, 60),

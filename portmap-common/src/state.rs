@@ -68,6 +68,8 @@ pub struct State {
     pub devices_absent: u32,
     /// Always 0.
     pub reserved: u32,
+    /// The inode of the agent's network namespace, in which the network devices are.
+    pub network: u64,
 }
 
-layout!(State, 176);
+layout!(State, 184);

@@ -4,9 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap},
     macros::btf_map,
 };
-use portmap_common::{
-    Affinity, Device, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, OutsideClient, V4, V6, capacity,
-};
+use portmap_common::{Affinity, Device, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, OutsideClient, V4, V6, capacity};
 
 const DEVICES_MAX: usize = capacity::DEVICES as usize;
 const FLOWS_MAX: usize = capacity::FLOWS as usize;

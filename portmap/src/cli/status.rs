@@ -104,7 +104,7 @@ fn check(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let is_running = pins.is_locked()?;
-    let devices = devices::read(pins)?;
+    let devices = devices::read(pins, &state)?;
     let checks = vec![
         programs(pins)?,
         devices::check(&devices),

@@ -13,7 +13,7 @@ use crate::{
         attach::{self, Attached},
         cgroup::Cgroup,
         devices,
-        load::{Constants, LogLevel, Switches, difference},
+        load::{Constants, LogLevel, Switches, close_maps, difference},
         log::{self, Logger},
         removal,
     },
@@ -180,12 +180,13 @@ impl Datapath {
     }
 }
 
-/// Loads the programs; those for network devices only if any device may get them.
+/// Loads the programs; those for network devices only if any device may get them. Keeps few descriptors open.
 fn load(pins: &Pins, capacity: Capacity, constants: &Constants, devices: &DeviceSelection) -> Result<Ebpf> {
     let mut programs = attach::load(pins, capacity, constants)?;
     if *devices != DeviceSelection::None {
         devices::load(&mut programs)?;
     }
+    close_maps(&mut programs);
     Ok(programs)
 }
 

@@ -55,6 +55,14 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
     loader.load(object).context("failed to load the BPF object; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
 }
 
+/// Closes the descriptors of the object's maps, except the one for diagnostics. The kernel keeps the maps of loaded programs.
+pub fn close_maps(programs: &mut Ebpf) {
+    let names: Vec<String> = programs.maps().map(|(name, _)| name.to_owned()).filter(|name| name != LOGS).collect();
+    for name in names {
+        drop(programs.take_map(&name));
+    }
+}
+
 /// A difference between a pinned map of the set and the map that this agent needs, in type, key size, value size, flags or
 /// capacity. `None` if there is no difference. Maps that all sets share are not compared.
 pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {

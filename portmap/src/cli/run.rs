@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
-    datapath::load::{LogLevel, PeerNames, Scope, Switches},
+    datapath::load::{LogLevel, Outside, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
     model::object,
@@ -37,6 +37,8 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    outside: OutsideArguments,
     /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -98,6 +100,28 @@ struct Life {
     compare_interval: u64,
 }
 
+/// The treatment of packets of clients outside the node.
+#[derive(Debug, Args)]
+struct OutsideArguments {
+    /// Send packets between an outside client and a pod of another node on at once, past this node's routing, netfilter and
+    /// policies
+    #[arg(long, value_name = "SWITCH", value_enum, default_value_t = Shortcut::On)]
+    north_south_shortcut: Shortcut,
+}
+
+/// The argument of `--north-south-shortcut`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shortcut {
+    On,
+    Off,
+}
+
+impl OutsideArguments {
+    fn switches(&self) -> Outside {
+        Outside { shortcut: self.north_south_shortcut == Shortcut::On, ..Outside::default() }
+    }
+}
+
 /// A listening address; `None` for the argument `none`.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
@@ -147,6 +171,7 @@ impl Arguments {
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
                 peer_names: self.peer_names,
                 log: self.datapath_log,
+                outside: self.outside.switches(),
             },
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,

@@ -1,5 +1,7 @@
 //! `portmap run`: the arguments of the node agent, and their checks and defaults.
 
+mod devices;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -21,6 +23,7 @@ use portmap::{
 };
 
 use super::{ObjectArguments, PinsArguments};
+use devices::DeviceArguments;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
@@ -68,6 +71,8 @@ pub struct Arguments {
     /// Level of the programs' log. Each decision is logged at the level debug; other levels cost nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     datapath_log: LogLevel,
+    #[command(flatten)]
+    devices: DeviceArguments,
     /// Room for this many frontends (a Service port on one address)
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
@@ -175,6 +180,8 @@ impl Arguments {
             },
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
+            device_attach: self.devices.device_attach,
+            devices: self.devices.options(),
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
         heap::share_one_heap();

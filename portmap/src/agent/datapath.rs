@@ -60,7 +60,8 @@ impl Datapath {
         let lock = lock(find, options).await?;
         let pins = choose(find(), options)?;
         pins.create()?;
-        let programs = load(&pins, options.capacity, &constants, &options.devices.outside)?;
+        let capacity = keep_flows(&pins, options.capacity)?;
+        let programs = load(&pins, capacity, &constants, &options.devices.outside)?;
         let is_replacing = pins.others()?.iter().any(Pins::has_links);
         let mut datapath = Self {
             maps: BpfMaps::open(&pins)?,
@@ -68,7 +69,7 @@ impl Datapath {
             programs,
             cgroup,
             switches: options.switches.clone(),
-            capacity: options.capacity,
+            capacity,
             constants,
             devices: options.devices.outside.clone(),
             is_attached: false,
@@ -217,6 +218,20 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
             waited.await.context("the wait for the other agent crashed")?
         }
     }
+}
+
+/// The capacity with the size of the pinned FLOWS. Logs a difference from `--max-flows`.
+fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
+    let kept = load::keep_flows(pins, capacity)?;
+    if kept.flows != capacity.flows {
+        tracing::warn!(
+            "FLOWS keeps its size of {} entries instead of {} (--max-flows): a new map would end the connections of clients \
+             outside the node; to change the size all the same, stop the agent, run portmap cleanup, and start the agent again",
+            kept.flows,
+            capacity.flows
+        );
+    }
+    Ok(kept)
 }
 
 /// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes the other sets without

@@ -187,6 +187,8 @@ impl Agent {
             wait_out(self.desired.list_addresses())?;
             if self.desired.is_known() && self.installed.may_write() {
                 self.reconcile()?;
+            } else if self.is_initialized {
+                wait_out(self.devices.follow(&self.installed.datapath, &self.desired.node_addresses()))?;
             }
             self.start_due_work()?;
         }
@@ -217,7 +219,7 @@ impl Agent {
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;
         let (is_attached, has_devices) = (datapath.keep_attached(), self.devices.keep(datapath));
         self.reporting.published.set_attached(is_attached && has_devices);
-        wait_out(self.reporting.refresh(&self.desired, &mut datapath.maps))?;
+        wait_out(self.reporting.refresh(&self.desired, &self.devices, &mut datapath.maps))?;
         if self.is_initialized && std::mem::take(&mut self.has_free_heap) {
             heap::give_back();
         }
@@ -228,15 +230,22 @@ impl Agent {
     /// programs of another set of maps for lack of descriptors or memory.
     fn reconcile(&mut self) -> Result<()> {
         let changes = self.desired.take_changes(self.reporting.published.owners());
-        let written = self.installed.write(&self.desired.table, changes);
-        if let Err(error) = written.and_then(|written| self.report(written)) {
-            self.retry_later(&error);
-            return Ok(());
-        }
+        let written = match self.installed.write(&self.desired.table, changes) {
+            Ok(written) => written,
+            Err(error) => {
+                self.retry_later(&error);
+                return Ok(());
+            }
+        };
+        // The programs come before the report, so that `portmap status` calls the agent synced when it serves all clients.
         if let Err(error) = self.take_over() {
             if !is_exhausted(&error) {
                 return Err(error);
             }
+            self.retry_later(&error);
+            return Ok(());
+        }
+        if let Err(error) = self.report(written) {
             self.retry_later(&error);
             return Ok(());
         }

@@ -56,6 +56,8 @@ pub struct Metrics {
     without_room: Gauge,
     namespaces_left_out: Gauge,
     contested: Gauge,
+    devices: Gauge,
+    devices_failed: Gauge,
     failures: Counter,
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
@@ -96,6 +98,8 @@ impl Default for Metrics {
             without_room: Gauge::default(),
             namespaces_left_out: Gauge::default(),
             contested: Gauge::default(),
+            devices: Gauge::default(),
+            devices_failed: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
             failing_watches: Metric::default(),
@@ -188,6 +192,12 @@ impl Metrics {
     /// Sets the number of network namespaces that are missing in NAMESPACES or SOURCES, the maps for source ranges.
     pub fn set_namespaces_left_out(&self, count: u32) {
         self.namespaces_left_out.set(i64::from(count));
+    }
+
+    /// Sets the number of network devices that should have programs, and of those without their programs.
+    pub fn set_devices(&self, chosen: usize, failed: usize) {
+        self.devices.set(gauge(chosen));
+        self.devices_failed.set(gauge(failed));
     }
 
     /// Sets the used and available entries of each map.

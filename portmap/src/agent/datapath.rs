@@ -13,7 +13,7 @@ use crate::{
         attach::{self, Attached},
         cgroup::Cgroup,
         devices,
-        load::{Constants, LogLevel, Switches, difference},
+        load::{self, Constants, LogLevel, Switches, difference},
         log::{self, Logger},
         removal,
     },

@@ -68,6 +68,10 @@ pub struct State {
     /// Number of network namespaces that the agent could not open, or that did not fit into `NAMESPACES` or `SOURCES`; at least
     /// 1 after a failed survey of the namespaces. 0 without source ranges.
     pub namespaces_left_out: u32,
+    /// Number of network devices that the user named and that do not exist.
+    pub devices_absent: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-layout!(State, 184);
+layout!(State, 192);

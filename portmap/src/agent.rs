@@ -8,6 +8,7 @@ mod clients;
 mod comparison;
 mod datapath;
 mod desired;
+mod devices;
 mod ended_sockets;
 mod flows;
 mod installed;
@@ -40,6 +41,8 @@ use crate::{
 use clients::Clients;
 use comparison::Comparison;
 use desired::DesiredState;
+use devices::Devices;
+pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
 use flows::Flows;
 use installed::{Installed, PlanScope, Written};
@@ -123,6 +126,7 @@ type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Agent {
     desired: DesiredState,
     installed: Installed,
+    devices: Devices,
     tasks: Tasks,
     reporting: Reporting,
     /// Whether a write has brought the kernel's tables to the desired state since the agent's start.
@@ -157,10 +161,18 @@ impl Agent {
         let mut desired = DesiredState::start(options)?;
         desired.keep_node_addresses(installed.node_port_addresses());
         let flows = Flows::new(&installed.datapath.pins)?;
+        let devices = Devices::start(&options.devices, options.device_attach)?;
         let tasks =
             Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every) };
-        let agent =
-            Self { desired, installed, tasks, reporting: Reporting::new(watches), is_initialized: false, has_free_heap: false };
+        let agent = Self {
+            desired,
+            installed,
+            devices,
+            tasks,
+            reporting: Reporting::new(watches),
+            is_initialized: false,
+            has_free_heap: false,
+        };
         Ok((agent, diagnostics))
     }
 
@@ -172,6 +184,7 @@ impl Agent {
                 _ = checks.tick() => self.check()?,
                 event = events.recv() => self.take_burst(event.context("the source of objects ended")?, events).await,
                 result = self.desired.address_change() => wait_out(result)?,
+                result = self.devices.changed() => wait_out(result)?,
                 result = self.installed.wake() => result?,
                 sockets = self.tasks.ended_sockets.found() => self.destroy(sockets),
                 result = self.tasks.flows.result() => self.take_flow_result(result)?,
@@ -181,6 +194,8 @@ impl Agent {
             wait_out(self.desired.list_addresses())?;
             if self.desired.is_known() && self.installed.may_write() {
                 self.reconcile()?;
+            } else if self.is_initialized {
+                wait_out(self.devices.follow(&self.installed.datapath, &self.desired.node_addresses()))?;
             }
             self.start_due_work()?;
         }
@@ -209,8 +224,9 @@ impl Agent {
     fn check(&mut self) -> Result<()> {
         let datapath = &mut self.installed.datapath;
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;
-        self.reporting.published.set_attached(datapath.keep_attached());
-        wait_out(self.reporting.refresh(&self.desired, &mut datapath.maps))?;
+        let (is_attached, has_devices) = (datapath.keep_attached(), self.devices.keep(datapath));
+        self.reporting.published.set_attached(is_attached && has_devices);
+        wait_out(self.reporting.refresh(&self.desired, &self.devices, &mut datapath.maps))?;
         if self.is_initialized && std::mem::take(&mut self.has_free_heap) {
             heap::give_back();
         }
@@ -221,21 +237,38 @@ impl Agent {
     /// programs of another set of maps for lack of descriptors or memory.
     fn reconcile(&mut self) -> Result<()> {
         let changes = self.desired.take_changes(self.reporting.published.owners());
-        let written = self.installed.write(&self.desired.table, changes);
-        if let Err(error) = written.and_then(|written| self.report(written)) {
-            self.retry_later(&error);
-            return Ok(());
-        }
-        if let Err(error) = self.installed.datapath.take_over() {
+        let written = match self.installed.write(&self.desired.table, changes) {
+            Ok(written) => written,
+            Err(error) => {
+                self.retry_later(&error);
+                return Ok(());
+            }
+        };
+        // The programs come before the report, so that `portmap status` calls the agent synced when it serves all clients.
+        if let Err(error) = self.take_over() {
             if !is_exhausted(&error) {
                 return Err(error);
             }
             self.retry_later(&error);
             return Ok(());
         }
+        if let Err(error) = self.report(written) {
+            self.retry_later(&error);
+            return Ok(());
+        }
         self.is_initialized = true;
         wait_out(self.reporting.publish(&self.desired, &mut self.installed))?;
         self.installed.confirm();
+        Ok(())
+    }
+
+    /// Attaches the programs to the devices, and replaces the programs of another set of maps, if there is one. The tables must
+    /// be filled.
+    fn take_over(&mut self) -> Result<()> {
+        let datapath = &mut self.installed.datapath;
+        datapath.take_over()?;
+        self.devices.follow(datapath, &self.desired.node_addresses())?;
+        datapath.remove_others();
         Ok(())
     }
 

@@ -71,6 +71,11 @@ pub fn record_faults(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Res
     })
 }
 
+/// Records the number of network devices that the user named and that do not exist.
+pub fn record_devices(maps: &mut BpfMaps, absent: usize) -> Result<()> {
+    maps.set_state(|state| state.devices_absent = u32::try_from(absent).unwrap_or(u32::MAX))
+}
+
 /// Records the kinds of objects whose watch fails, and the time of the first failure. Clears the record if `outage` is none.
 pub fn record_outage(maps: &mut BpfMaps, outage: Option<&Outage>) -> Result<()> {
     let (since, kinds) = match outage {

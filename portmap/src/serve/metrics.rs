@@ -60,10 +60,13 @@ pub struct Metrics {
     without_room: Gauge,
     namespaces_left_out: Gauge,
     contested: Gauge,
+    devices: Gauge,
+    devices_failed: Gauge,
     failures: Counter,
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
     calls: Metric<OfOutcome, Counter>,
+    outside: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
     livez: Metric<OfCode, Counter>,
@@ -100,10 +103,13 @@ impl Default for Metrics {
             without_room: Gauge::default(),
             namespaces_left_out: Gauge::default(),
             contested: Gauge::default(),
+            devices: Gauge::default(),
+            devices_failed: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
             failing_watches: Metric::default(),
             calls: Metric::default(),
+            outside: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
             livez: Metric::default(),
@@ -193,6 +199,12 @@ impl Metrics {
         self.namespaces_left_out.set(i64::from(count));
     }
 
+    /// Sets the number of network devices that should have programs, and of those without their programs.
+    pub fn set_devices(&self, chosen: usize, failed: usize) {
+        self.devices.set(gauge(chosen));
+        self.devices_failed.set(gauge(failed));
+    }
+
     /// Sets the used and available entries of each map.
     pub fn set_fullness(&self, maps: &[Fullness]) {
         for Fullness { name: map, used, capacity } in maps {
@@ -214,11 +226,19 @@ impl Metrics {
             forgotten_sockets,
             affinity_clients,
             affinity_over_share,
+            outside_forwarded,
+            outside_refused,
+            outside_dropped,
+            outside_without_port,
+            outside_overflowed,
         } = *totals;
         // The programs count in the map TOTALS, and this copies their counts.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
         for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
             store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
+        }
+        for (outcome, count) in [("forwarded", outside_forwarded), ("refused", outside_refused), ("dropped", outside_dropped)] {
+            store(&self.outside.get_or_create(&OfOutcome { outcome }), count);
         }
         for (event, count) in [
             ("undefined_port", undefined_port),
@@ -228,6 +248,8 @@ impl Metrics {
             ("forgotten_socket", forgotten_sockets),
             ("affinity_client", affinity_clients),
             ("affinity_over_share", affinity_over_share),
+            ("outside_without_port", outside_without_port),
+            ("outside_overflowed", outside_overflowed),
             ("affinity_forgotten", affinity_forgotten),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);

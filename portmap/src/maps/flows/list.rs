@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use aya::Pod;
-use portmap_common::{ASSURED, CLIENT_FIN, EndpointEntry, FlowEntry, FlowKey, PENDING, SERVER_FIN, TCP};
+use portmap_common::{ASSURED, CLIENT_FIN, EndpointEntry, FlowEntry, FlowKey, SERVER_FIN, TCP};
 
 use super::{FamilyFlows, FlowMaps, entries::Located};
 use crate::{
@@ -83,7 +83,9 @@ where
 {
     fn list(&self, now: u32, flows: &mut Vec<Flow>) -> Result<()> {
         self.for_each(|found| {
-            flows.extend(flow_of(&found, now, |key| self.get(key))?);
+            if !self.is_superseded(&found, now)? {
+                flows.extend(flow_of(&found, now, |key| self.get(key))?);
+            }
             Ok(())
         })
     }
@@ -103,7 +105,7 @@ fn flow_of<A: IpBytes>(
     if !flow.is_alive(key.protocol, now) {
         return Ok(None);
     }
-    let hiding = first.hiding(get)?.filter(|hiding| hiding.entry.state & PENDING == 0);
+    let hiding = first.hiding(get)?.filter(|hiding| !hiding.entry.lacks_source(&hiding.key));
     Ok(Some(Flow {
         client: encode::client_of(key),
         frontend,

@@ -4,6 +4,7 @@
 //! [`reporting`] reports each write. The source of objects, the HTTP servers and the tasks of [`Tasks`] run beside the loop.
 
 mod affinity_evictions;
+mod client_ports;
 mod clients;
 mod comparison;
 mod datapath;
@@ -44,7 +45,7 @@ use devices::Devices;
 pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
 use installed::{Installed, PlanScope, Written};
-pub use options::{Leaving, Options, Source, Waiting};
+pub use options::{ClientPorts, Leaving, Options, Source, Sysctls, Waiting};
 use reporting::Reporting;
 
 /// The capacity of the channel from the source of objects to the loop, in events.

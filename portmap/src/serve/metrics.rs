@@ -2,6 +2,7 @@
 //!
 //! `registration` has the names and help texts. The agent's loop sets the values, and the servers count answers to probes.
 
+mod flows;
 mod labels;
 mod registration;
 
@@ -30,6 +31,7 @@ use crate::{
     model::{Family, event::ObjectKind},
     source::Outage,
 };
+use flows::FlowMetrics;
 use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
 /// A gauge with a number of seconds; for a point in time, the seconds since 1970.
@@ -39,6 +41,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The metrics of FLOWS and OPENING.
+    pub flows: FlowMetrics,
     sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     full_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     partial_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
@@ -81,6 +85,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             registry: Mutex::default(),
+            flows: FlowMetrics::default(),
             sync_duration: Metric::new_with_constructor(durations),
             full_sync_duration: Metric::new_with_constructor(durations),
             partial_sync_duration: Metric::new_with_constructor(durations),

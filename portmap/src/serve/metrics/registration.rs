@@ -108,5 +108,6 @@ impl Metrics {
             "Events that belong to no single Service, since the maps were created",
             self.events.clone(),
         );
+        self.flows.register(registry);
     }
 }

@@ -14,7 +14,7 @@ use crate::listen::Protocol;
 use crate::pod_client::identity;
 use crate::pod_process::{Reply, Request};
 use crate::pod_socket::{Datagram, Domain};
-use crate::world::{Group, Pod, World, program};
+use crate::world::{Group, Machine, Pod, program};
 
 /// The result of a system call in a [`Process`].
 pub type Met<T> = Result<T, Failure>;
@@ -56,8 +56,8 @@ impl Process {
     }
 
     /// Starts a process in the node's network namespace, in the cgroup that portmap is attached to.
-    pub fn on_node(world: &World) -> Result<Self> {
-        Self::start(world.command_in(Group::Clients, program::find("portmap-pod")?))
+    pub fn on_node(machine: &Machine) -> Result<Self> {
+        Self::start(machine.command_in(Group::Clients, program::find("portmap-pod")?))
     }
 
     /// Starts a process with a command whose program is `portmap-pod`, with `drive` as the next argument.

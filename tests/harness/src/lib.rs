@@ -23,6 +23,7 @@ pub mod pod_socket;
 pub mod process;
 pub mod random;
 pub mod say;
+pub mod topology;
 pub mod usage;
 pub mod worker;
 pub mod world;

@@ -1,8 +1,10 @@
 //! `portmap-pod serve`: the server of a pod. It replies to every request with its name and port.
 //!
-//! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. An
-//! HTTP GET gets the same line as a response, so that curl works too. The server sends nothing without a request, and never
-//! closes an idle connection. [`crate::pod_client`] is its client.
+//! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. It
+//! echoes the rest of a longer datagram. An HTTP GET gets the same line as a response, so that curl works too. The server sends
+//! nothing without a request, and never closes an idle connection. [`crate::pod_client`] is its client.
+
+mod datagrams;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -43,7 +45,7 @@ impl ServerSocket {
         let address = SocketAddr::new(address, listen.port);
         let socket = match listen.protocol {
             Protocol::Tcp => listen_with_long_backlog(address).map(Self::Tcp),
-            Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
+            Protocol::Udp => datagrams::bind(address).map(Self::Udp),
         };
         socket.with_context(|| format!("failed to listen on {address}/{}", listen.protocol))
     }
@@ -126,11 +128,8 @@ fn http_response(body: &str) -> String {
 }
 
 fn answer_datagrams(socket: &UdpSocket, identity: &str) {
-    let mut datagram = [0; 512];
     loop {
-        let answered =
-            socket.recv_from(&mut datagram).and_then(|(_, peer)| socket.send_to(answer(identity, peer).as_bytes(), peer));
-        if let Err(error) = answered {
+        if let Err(error) = datagrams::answer_one(socket, |peer| answer(identity, peer)) {
             back_off(&error, identity);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
@@ -111,24 +111,7 @@ impl RawSocket {
     /// Sends `text` and a line end to `to` with `sendmsg()`. A control message sets the source address `from`.
     pub fn send_from(&self, text: &str, to: SocketAddr, from: IpAddr) -> io::Result<()> {
         let line = format!("{text}\n");
-        let slices = [io::IoSlice::new(line.as_bytes())];
-        let to = SockaddrStorage::from(to);
-        let with = |control| sendmsg(self.0.as_raw_fd(), &slices, &[control], MsgFlags::MSG_NOSIGNAL, Some(&to));
-        let sent = match from {
-            IpAddr::V4(from) => {
-                let address = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
-                let any = libc::in_addr { s_addr: libc::INADDR_ANY };
-                with(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: address,
-                    ipi_addr: any,
-                }))?
-            }
-            IpAddr::V6(from) => {
-                let address = libc::in6_addr { s6_addr: from.octets() };
-                with(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 }))?
-            }
-        };
+        let sent = send_with_source(&self.0, &[io::IoSlice::new(line.as_bytes())], to, from)?;
         if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
@@ -172,6 +155,29 @@ impl RawSocket {
     pub fn reset(self) -> io::Result<()> {
         Ok(set_socket_linger(&self.0, Some(Duration::ZERO))?)
     }
+}
+
+/// `sendmsg()` of a datagram to `to`, with the source address `from` in a control message. Returns the number of sent bytes.
+pub(crate) fn send_with_source(
+    socket: &impl AsRawFd,
+    slices: &[io::IoSlice<'_>],
+    to: SocketAddr,
+    from: IpAddr,
+) -> io::Result<usize> {
+    let to = SockaddrStorage::from(to);
+    let with = |control| sendmsg(socket.as_raw_fd(), slices, &[control], MsgFlags::MSG_NOSIGNAL, Some(&to));
+    let sent = match from {
+        IpAddr::V4(from) => {
+            let address = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+            let any = libc::in_addr { s_addr: libc::INADDR_ANY };
+            with(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: any }))?
+        }
+        IpAddr::V6(from) => {
+            let address = libc::in6_addr { s6_addr: from.octets() };
+            with(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 }))?
+        }
+    };
+    Ok(sent)
 }
 
 fn internet(address: SocketAddrAny) -> io::Result<SocketAddr> {

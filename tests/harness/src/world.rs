@@ -85,7 +85,9 @@ impl World {
             .filter(|host| *host < u8::MAX)
             .context("the world has no free address for another pod: 253 are the most")?;
         let pod = Pod::new(Arc::clone(&self.machine), name, addresses(host), addresses(NODE))?;
-        pod.join_bridge(BRIDGE, &format!("pod{host}"))?;
+        let port = format!("pod{host}");
+        pod.join_subnet(&port)?;
+        self.ip(&format!("link set {port} master {BRIDGE}"))?;
         Ok(pod)
     }
 

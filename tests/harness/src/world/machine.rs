@@ -118,6 +118,16 @@ impl Machine {
         self.network.path()
     }
 
+    /// Writes a value to sysctls below `net/` of the machine's network namespace.
+    pub(crate) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
+        self.network.write_sysctls(names, value)
+    }
+
+    /// Adds the interface `eth0`, whose peer is the interface `port` of the machine `other`. Both are down.
+    pub(crate) fn connect_to(&self, other: &Self, port: &str) -> Result<()> {
+        other.ip(&format!("link add {port} type veth peer name eth0 netns {}", self.network.name()))
+    }
+
     /// The IP families of the machine and its pods.
     pub(super) fn families(&self) -> Families {
         self.families

@@ -30,22 +30,47 @@ pub struct Pod {
 
 impl Pod {
     /// Makes a pod of a machine, without interfaces. The node has the addresses `gateway` in the pods' network.
-    pub(super) fn new(machine: Arc<Machine>, name: &str, addresses: Both, gateway: Both) -> Result<Self> {
+    pub(crate) fn new(machine: Arc<Machine>, name: &str, addresses: Both, gateway: Both) -> Result<Self> {
         identity::check(name)?;
         let namespace = machine.pod_namespace(name)?;
         Ok(Self { servers: Vec::new(), namespace, machine, name: name.to_owned(), addresses, gateway })
     }
 
-    /// Connects the pod to a bridge of the node. The node's end of the connection is the interface `port`.
-    pub(super) fn join_bridge(&self, bridge: &str, port: &str) -> Result<()> {
-        self.machine.ip(&format!(
-            "link add {port} type veth peer name eth0 netns {}\n\
-             link set {port} master {bridge} up",
-            self.namespace.name()
-        ))?;
+    /// Connects the pod to the interface `device` of the node, in a subnet with the node and all other pods that are connected
+    /// so. The node's interface is new, and has no addresses.
+    pub(crate) fn join_subnet(&self, device: &str) -> Result<()> {
+        self.add_interface(device)?;
+        self.machine.ip(&format!("link set {device} up"))?;
         let Both { v4, v6 } = self.addresses;
         let [v4, v6] = [format!("addr add {v4}/24 dev eth0"), format!("addr add {v6}/64 dev eth0 nodad")];
         self.namespace.ip(&format!("{}\nlink set eth0 up", self.machine.families().script(v4, v6)))
+    }
+
+    /// Connects the pod to the interface `device` of the node as the CNI plugin `ptp` does: no bridge, no subnet, and host
+    /// routes only. All packets of the pod go through the node. Needs both IP families.
+    pub(crate) fn join_node(&self, device: &str) -> Result<()> {
+        self.add_interface(device)?;
+        let ([pod4, pod6], [node4, node6]) = (self.addresses.texts(), self.gateway.texts());
+        self.machine.ip(&format!(
+            "addr add {node4}/32 dev {device}\n\
+             addr add {node6}/128 dev {device} nodad\n\
+             link set {device} up\n\
+             route add {pod4}/32 dev {device}\n\
+             route add {pod6}/128 dev {device}"
+        ))?;
+        self.namespace.ip(&format!(
+            "addr add {pod4}/32 dev eth0\n\
+             addr add {pod6}/128 dev eth0 nodad\n\
+             link set eth0 up\n\
+             route add {node4}/32 dev eth0\n\
+             route add {node6}/128 dev eth0"
+        ))?;
+        self.route_through_node()
+    }
+
+    /// Adds the interface `eth0`, whose peer is the interface `device` of the node.
+    fn add_interface(&self, device: &str) -> Result<()> {
+        self.machine.ip(&format!("link add {device} type veth peer name eth0 netns {}", self.namespace.name()))
     }
 
     /// The pod's name, which its servers put into every reply.
@@ -139,6 +164,11 @@ impl Pod {
         let output = command.stdin(Stdio::null()).output().context("failed to run portmap-pod connect")?;
         ensure!(output.status.success(), "portmap-pod connect failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
         serde_json::from_slice(&output.stdout).context("failed to parse the output of portmap-pod connect")
+    }
+
+    /// Writes a value to sysctls below `net/` of the pod's network namespace.
+    pub(crate) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
+        self.namespace.write_sysctls(names, value)
     }
 
     /// Runs `ip` commands in the pod's network namespace, one per line. Fails at the first error.

@@ -16,6 +16,7 @@ pub mod pod_bench;
 pub mod pod_client;
 pub mod pod_dns;
 pub mod pod_hammer;
+pub mod pod_problem;
 pub mod pod_process;
 pub mod pod_server;
 pub mod pod_share;

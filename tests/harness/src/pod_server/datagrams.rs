@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, cmsg_space, recvmsg, setsockopt, sockopt};
 
-use crate::pod_socket::send_with_source;
+use crate::pod_socket::{send_with_source, socket_address};
 
 /// Greater than every UDP datagram.
 const LARGEST: usize = 1 << 16;
@@ -41,11 +41,6 @@ fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<(usize, SocketAdd
     let local = received.cmsgs()?.find_map(|message| destination(&message));
     let peer = received.address.and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
     Ok((received.bytes, peer, local.ok_or(io::ErrorKind::InvalidData)?))
-}
-
-fn socket_address(address: SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 fn destination(message: &ControlMessageOwned) -> Option<IpAddr> {

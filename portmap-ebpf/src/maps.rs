@@ -306,7 +306,12 @@ pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
     let element = A::endpoint(number)?;
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that by the digest.
     let found = unsafe { element.read_volatile() };
-    found.belongs_to(number).then(|| Backend { address: found.address, port: found.port, flags: 0, endpoint: number.into() })
+    found.belongs_to(number).then(|| Backend {
+        address: found.address,
+        port: found.port,
+        flags: found.flags,
+        endpoint: number.into(),
+    })
 }
 
 /// Calls `add` with the value of TOTALS of this CPU.
@@ -339,6 +344,16 @@ pub fn inside_choice(service: u32) -> Option<Choice> {
     let entry = SERVICES.get_ptr(service)?.cast::<u64>();
     // SAFETY: the map returned the entry, and `inside` is its first word.
     Some(Choice::from_word(unsafe { entry.read_volatile() }))
+}
+
+/// The choice of a service entry for clients outside the node, read with one load; `None` if the number is outside of SERVICES.
+#[inline(always)]
+pub fn outside_choice(service: u32) -> Option<Choice> {
+    let entry = SERVICES.get_ptr(service)?.cast::<u64>();
+    // SAFETY: the map returned the entry, which has four words, and `outside` is the second one.
+    let outside = unsafe { entry.add(1) };
+    // SAFETY: as above.
+    Some(Choice::from_word(unsafe { outside.read_volatile() }))
 }
 
 /// The counters of a service entry on this CPU; `None` if the number is outside of COUNTERS.

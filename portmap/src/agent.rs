@@ -8,6 +8,7 @@ mod clients;
 mod comparison;
 mod datapath;
 mod desired;
+mod devices;
 mod ended_sockets;
 mod installed;
 mod options;
@@ -39,6 +40,8 @@ use crate::{
 use clients::Clients;
 use comparison::Comparison;
 use desired::DesiredState;
+use devices::Devices;
+pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
 use installed::{Installed, PlanScope, Written};
 pub use options::{Leaving, Options, Source, Waiting};
@@ -121,6 +124,7 @@ type Diagnostics = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Agent {
     desired: DesiredState,
     installed: Installed,
+    devices: Devices,
     tasks: Tasks,
     reporting: Reporting,
     /// Whether a write has brought the kernel's tables to the desired state since the agent's start.
@@ -152,9 +156,17 @@ impl Agent {
         };
         let mut desired = DesiredState::start(options)?;
         desired.keep_node_addresses(installed.node_port_addresses());
+        let devices = Devices::start(&options.devices, options.device_attach)?;
         let tasks = Tasks { clients: Clients::default(), ended_sockets, comparison: Comparison::new(options.compare_every) };
-        let agent =
-            Self { desired, installed, tasks, reporting: Reporting::new(watches), is_initialized: false, has_free_heap: false };
+        let agent = Self {
+            desired,
+            installed,
+            devices,
+            tasks,
+            reporting: Reporting::new(watches),
+            is_initialized: false,
+            has_free_heap: false,
+        };
         Ok((agent, diagnostics))
     }
 
@@ -166,6 +178,7 @@ impl Agent {
                 _ = checks.tick() => self.check()?,
                 event = events.recv() => self.take_burst(event.context("the source of objects ended")?, events).await,
                 result = self.desired.address_change() => wait_out(result)?,
+                result = self.devices.changed() => wait_out(result)?,
                 result = self.installed.wake() => result?,
                 sockets = self.tasks.ended_sockets.found() => self.destroy(sockets),
                 tables = self.tasks.comparison.ended(applied) => self.compare_with(tables),
@@ -202,7 +215,8 @@ impl Agent {
     fn check(&mut self) -> Result<()> {
         let datapath = &mut self.installed.datapath;
         wait_out(datapath.pins.expect()).context("the pins were removed while the agent ran")?;
-        self.reporting.published.set_attached(datapath.keep_attached());
+        let (is_attached, has_devices) = (datapath.keep_attached(), self.devices.keep(datapath));
+        self.reporting.published.set_attached(is_attached && has_devices);
         wait_out(self.reporting.refresh(&self.desired, &mut datapath.maps))?;
         if self.is_initialized && std::mem::take(&mut self.has_free_heap) {
             heap::give_back();
@@ -219,7 +233,7 @@ impl Agent {
             self.retry_later(&error);
             return Ok(());
         }
-        if let Err(error) = self.installed.datapath.take_over() {
+        if let Err(error) = self.take_over() {
             if !is_exhausted(&error) {
                 return Err(error);
             }
@@ -229,6 +243,16 @@ impl Agent {
         self.is_initialized = true;
         wait_out(self.reporting.publish(&self.desired, &mut self.installed))?;
         self.installed.confirm();
+        Ok(())
+    }
+
+    /// Attaches the programs to the devices, and replaces the programs of another set of maps, if there is one. The tables must
+    /// be filled.
+    fn take_over(&mut self) -> Result<()> {
+        let datapath = &mut self.installed.datapath;
+        datapath.take_over()?;
+        self.devices.follow(datapath, &self.desired.node_addresses())?;
+        datapath.remove_others();
         Ok(())
     }
 

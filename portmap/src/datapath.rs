@@ -6,9 +6,11 @@
 
 pub mod attach;
 pub mod cgroup;
+pub mod devices;
 pub mod iterators;
 pub mod load;
 pub mod log;
 #[cfg(feature = "testing")]
 pub mod lookup;
+mod pinned_links;
 pub mod removal;

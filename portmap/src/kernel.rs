@@ -5,14 +5,17 @@
 pub mod addresses;
 pub mod bpf;
 pub mod descriptors;
+pub mod devices;
 pub mod exhaustion;
 pub mod heap;
 pub mod limits;
 pub mod namespaces;
+mod netlink;
 pub mod notifications;
 pub mod privileges;
 pub mod routes;
 pub mod sock_diag;
+pub mod tc;
 pub mod uptime;
 
 /// The `SO_PRIORITY` of sockets whose connections the eBPF programs do not translate. The agent sets it for its untranslated

@@ -7,12 +7,13 @@
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 
-use super::{Options, Waiting, record};
+use super::{DeviceSelection, Options, Waiting, record};
 use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
-        load::{self, Constants, LogLevel, Switches},
+        devices,
+        load::{Constants, LogLevel, Switches, difference},
         log::{self, Logger},
         removal,
     },
@@ -30,14 +31,19 @@ pub struct Datapath {
     /// The pins of the maps and links of this agent's set.
     pub pins: Pins,
     pub maps: BpfMaps,
-    programs: Ebpf,
+    /// The loaded programs.
+    pub programs: Ebpf,
     cgroup: Cgroup,
     switches: Switches,
     capacity: Capacity,
     /// The constants that the programs were loaded with.
     constants: Constants,
-    /// Whether this agent's programs are attached: false while the programs of another set of maps serve.
+    /// The devices that get programs; without any, those programs are not loaded.
+    devices: DeviceSelection,
+    /// Whether this agent's programs are attached to the cgroup: false while the programs of another set of maps serve.
     is_attached: bool,
+    /// The sets of maps whose programs were replaced, until they are removed.
+    others: Vec<Pins>,
     /// The failure to keep the programs attached that was logged last, so that it is logged once.
     logged_failure: Option<String>,
     _lock: Lock,
@@ -54,7 +60,7 @@ impl Datapath {
         let lock = lock(find, options).await?;
         let pins = choose(find(), options)?;
         pins.create()?;
-        let programs = attach::load(&pins, options.capacity, &constants)?;
+        let programs = load(&pins, options.capacity, &constants, &options.devices.outside)?;
         let is_replacing = pins.others()?.iter().any(Pins::has_links);
         let mut datapath = Self {
             maps: BpfMaps::open(&pins)?,
@@ -64,7 +70,9 @@ impl Datapath {
             switches: options.switches.clone(),
             capacity: options.capacity,
             constants,
+            devices: options.devices.outside.clone(),
             is_attached: false,
+            others: Vec::new(),
             logged_failure: None,
             _lock: lock,
         };
@@ -79,18 +87,21 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Replaces the programs of another set of maps by this agent's programs, and removes that set. Does nothing if this
-    /// agent's programs are attached. The tables must be filled.
+    /// Replaces the programs of another set of maps at the cgroup by this agent's programs. Does nothing if this agent's
+    /// programs are attached. The tables must be filled.
     pub fn take_over(&mut self) -> Result<()> {
         if self.is_attached {
             return Ok(());
         }
-        let others = self.pins.others()?;
-        self.attach()?;
-        for error in others.iter().flat_map(removal::remove_set) {
+        self.others = self.pins.others()?;
+        self.attach()
+    }
+
+    /// Removes the other sets of maps, after [`Self::take_over`] and after their programs at network devices were replaced.
+    pub fn remove_others(&mut self) {
+        for error in std::mem::take(&mut self.others).iter().flat_map(removal::remove_set) {
             tracing::warn!("{error:#}");
         }
-        Ok(())
     }
 
     /// Attaches this agent's programs again if another program detached them, or if their cgroup was removed and created
@@ -142,7 +153,7 @@ impl Datapath {
     /// programs.
     fn follow_excluded(&mut self) -> Result<()> {
         let Some(constants) = self.constants.successor(&self.switches, &self.cgroup)? else { return Ok(()) };
-        self.programs = attach::load(&self.pins, self.capacity, &constants)?;
+        self.programs = load(&self.pins, self.capacity, &constants, &self.devices)?;
         self.constants = constants;
         attach::attach(&mut self.programs, &self.pins, &self.cgroup)?;
         tracing::warn!("an excluded cgroup was removed and created again: it is excluded again");
@@ -167,6 +178,15 @@ impl Datapath {
         self.is_attached = true;
         Ok(())
     }
+}
+
+/// Loads the programs; those for network devices only if any device may get them.
+fn load(pins: &Pins, capacity: Capacity, constants: &Constants, devices: &DeviceSelection) -> Result<Ebpf> {
+    let mut programs = attach::load(pins, capacity, constants)?;
+    if *devices != DeviceSelection::None {
+        devices::load(&mut programs)?;
+    }
+    Ok(programs)
 }
 
 /// Creates the directory of the pins, and takes the lock that allows one agent to write the tables. Repeats both if the
@@ -206,7 +226,7 @@ fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
         // Recorded at once, because STATE still says that the earlier agent is synced.
         record::record_start(&mut earlier)?;
     }
-    let pins = match load::difference(&in_use, options.capacity)? {
+    let pins = match difference(&in_use, options.capacity)? {
         None => in_use,
         Some(difference) => {
             tracing::info!("{difference}: creating a new set of maps");

@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::{Options, Source, own_node::OwnNode};
 use crate::{
     kernel::{addresses, notifications::Notifications},
-    model::event::Event,
+    model::{PerFamily, event::Event},
     resolve::{changes::Changes, claims::Owners, desired::Desired},
     source::Watches,
 };
@@ -80,6 +80,11 @@ impl DesiredState {
             self.changes.extend(changes);
         }
         Ok(())
+    }
+
+    /// The Node's address of each family; none without a Node object, or if it has none.
+    pub fn node_addresses(&self) -> PerFamily<Option<IpAddr>> {
+        self.table.store().node().map(|node| node.addresses).unwrap_or_default()
     }
 
     /// Whether enough objects are known to write tables: all kinds were listed, or after [`LISTING`] at least Services and

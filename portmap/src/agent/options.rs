@@ -4,8 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+use super::devices::DeviceOptions;
 use crate::{
-    datapath::load::Switches,
+    datapath::{devices::DeviceAttach, load::Switches},
     maps::{Capacity, pin::Mounting},
     model::event::Wanted,
     resolve::node_ports::Eligible,
@@ -68,6 +69,10 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// Selects the addresses of the node that serve node ports.
     pub node_port_addresses: Vec<Eligible>,
+    /// The network devices at which packets of clients outside the node are translated.
+    pub devices: DeviceOptions,
+    /// How programs are attached to network devices.
+    pub device_attach: DeviceAttach,
     /// The addresses of the HTTP servers.
     pub serve: serve::Addresses,
 }

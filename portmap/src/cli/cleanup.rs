@@ -1,5 +1,5 @@
-//! `portmap cleanup`: removes all pins of portmap and their directories, and nothing else. The kernel frees a program or map
-//! when no process holds it any more.
+//! `portmap cleanup`: removes all pins of portmap and their directories, its filters of `tc`, and nothing else. The kernel frees
+//! a program or map when no process holds it any more.
 
 use std::process::ExitCode;
 
@@ -22,17 +22,17 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let pins = self.pins.open()?;
         let root = pins.root().display();
-        if !pins.root_exists()? {
+        let has_root = pins.root_exists()?;
+        if !has_root {
             output::print(&format!("nothing is pinned under {root}\n"))?;
-            return Ok(ExitCode::SUCCESS);
         }
-        let lock = pins.lock()?;
-        if lock.is_none() && !self.force {
+        let lock = if has_root { pins.lock()? } else { None };
+        if has_root && lock.is_none() && !self.force {
             bail!("an agent is running on {root}; stop it first, or use --force");
         }
         let (removed, failed) = removal::clean_up(&pins)?;
-        for path in &removed {
-            output::print(&format!("removed {}\n", path.display()))?;
+        for object in &removed {
+            output::print(&format!("removed {object}\n"))?;
         }
         for error in &failed {
             output::error(error);

@@ -1,5 +1,7 @@
 //! `portmap run`: the arguments of the node agent, and their checks and defaults.
 
+mod devices;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -8,11 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
-    datapath::load::{LogLevel, PeerNames, Scope, Switches},
+    datapath::load::{LogLevel, Outside, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
     model::object,
@@ -21,6 +23,7 @@ use portmap::{
 };
 
 use super::{ObjectArguments, PinsArguments};
+use devices::DeviceArguments;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
@@ -37,6 +40,8 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    outside: OutsideArguments,
     /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -66,6 +71,8 @@ pub struct Arguments {
     /// Level of the programs' log. Each decision is logged at the level debug; other levels cost nothing
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     datapath_log: LogLevel,
+    #[command(flatten)]
+    devices: DeviceArguments,
     /// Room for this many frontends (a Service port on one address)
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
@@ -96,6 +103,28 @@ struct Life {
     /// Interval of comparisons of the kernel's tables with the objects, and repairs; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     compare_interval: u64,
+}
+
+/// The treatment of packets of clients outside the node.
+#[derive(Debug, Args)]
+struct OutsideArguments {
+    /// Send packets between an outside client and a pod of another node on at once, past this node's routing, netfilter and
+    /// policies
+    #[arg(long, value_name = "SWITCH", value_enum, default_value_t = Shortcut::On)]
+    north_south_shortcut: Shortcut,
+}
+
+/// The argument of `--north-south-shortcut`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shortcut {
+    On,
+    Off,
+}
+
+impl OutsideArguments {
+    fn switches(&self) -> Outside {
+        Outside { shortcut: self.north_south_shortcut == Shortcut::On, ..Outside::default() }
+    }
 }
 
 /// A listening address; `None` for the argument `none`.
@@ -147,9 +176,12 @@ impl Arguments {
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
                 peer_names: self.peer_names,
                 log: self.datapath_log,
+                outside: self.outside.switches(),
             },
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
+            device_attach: self.devices.device_attach,
+            devices: self.devices.options(),
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
         heap::share_one_heap();

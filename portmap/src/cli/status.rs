@@ -218,7 +218,7 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
 }
 
 /// The numbers of events, from the counts of the BPF programs, each with its text.
-fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
+fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 9] {
     let Totals {
         forwarded: _,
         refused: _,
@@ -230,6 +230,11 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
         forgotten_sockets,
         affinity_clients: ever,
         affinity_over_share,
+        outside_forwarded: _,
+        outside_refused: _,
+        outside_dropped: _,
+        outside_without_port,
+        outside_overflowed,
     } = *totals;
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     [
@@ -248,6 +253,11 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
         (
             forgotten_clients,
             "clients of session affinity were forgotten; restart the agent with a larger --max-affinity-clients",
+        ),
+        (outside_without_port, "packets of clients outside the node were dropped, because no port towards the backend was free"),
+        (
+            outside_overflowed,
+            "flows of clients outside the node were opened while too many were half open; this may be a SYN flood",
         ),
     ]
 }

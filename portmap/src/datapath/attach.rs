@@ -1,14 +1,9 @@
 //! Attaches the programs to a cgroup. If one fails, newly attached programs are detached again. Pinned links keep the
 //! programs attached after the agent has ended; `removal` detaches them.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
-};
+use std::os::fd::AsFd as _;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
@@ -17,9 +12,10 @@ use aya::{
 use super::{
     cgroup::Cgroup,
     load::{self, Constants},
+    pinned_links,
 };
 use crate::{
-    kernel::bpf::{self, Object},
+    kernel::bpf::{Hook, LinkInfo, Object},
     maps::{Capacity, pin::Pins},
 };
 
@@ -58,8 +54,11 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attac
             Ok(Attached::Replaced) => {}
             Err(error) => {
                 // A node that translates only some calls is worse than a node that translates none.
-                let failures: Vec<String> =
-                    new_links.iter().filter_map(|pin| detach(pin).err()).map(|error| format!("; {error:#}")).collect();
+                let failures: Vec<String> = new_links
+                    .iter()
+                    .filter_map(|pin| pinned_links::detach(pin, Object::CgroupLink).err())
+                    .map(|error| format!("; {error:#}"))
+                    .collect();
                 let context = format!("failed to attach {name} to {}{}", cgroup.path.display(), failures.concat());
                 return Err(error).context(context);
             }
@@ -83,9 +82,8 @@ pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
 /// The id of the cgroup and the id of the program of a pinned link; `None` if the link is not pinned. The cgroup is 0 if the
 /// link is detached, or its cgroup is gone.
 pub fn attachment(pins: &Pins, program: &str) -> Result<Option<(u64, u32)>> {
-    let Some(link) = open(&pins.link(program))? else { return Ok(None) };
-    let info = bpf::link_info(link.as_fd()).with_context(|| format!("failed to read the state of the link of {program}"))?;
-    Ok(Some((info.cgroup, info.program)))
+    let state = pinned_links::state(pins, program, Object::CgroupLink)?;
+    Ok(state.map(|LinkInfo { hook, program }| (if let Hook::Cgroup(id) = hook { id } else { 0 }, program)))
 }
 
 fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
@@ -102,51 +100,13 @@ fn link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink> {
 /// Attaches one program: by its pinned link, or by the link of another set, or else by a new link. Detaches its pinned link
 /// first if that is to another cgroup.
 fn attach_one(program: &mut CgroupSockAddr, name: &str, pins: &Pins, cgroup: &Cgroup) -> Result<Attached> {
-    let own = pins.link(name);
-    for pin in std::iter::once(own.clone()).chain(pins.others()?.iter().map(|other| other.link(name))) {
-        let Some(link) = open(&pin)? else { continue };
-        let info = bpf::link_info(link.as_fd())
-            .with_context(|| format!("failed to read the state of the pinned link {}", pin.display()))?;
-        if info.cgroup == cgroup.id {
-            bpf::update_link(link.as_fd(), program.fd()?.as_fd())
-                .context("failed to replace the program of the pinned link")?;
-            if pin != own {
-                fs::rename(&pin, &own).with_context(|| format!("failed to move {} to {}", pin.display(), own.display()))?;
-            }
-            return Ok(Attached::Replaced);
-        }
-        if pin == own {
-            // The link is to another cgroup, or to a removed one.
-            detach(&pin)?;
-        }
-    }
-    let link = link(program, cgroup).context(
-        "the kernel refused the link; on EPERM, another program was attached to this hook without BPF_F_ALLOW_MULTI: find \
-         it with bpftool cgroup tree",
-    )?;
-    link.pin(&own).with_context(|| format!("failed to pin the link at {}", own.display()))?;
-    Ok(Attached::New)
-}
-
-/// Detaches the program of a pinned link, also if other processes hold the link, and removes the pin. Does nothing if there
-/// is no pin.
-fn detach(pin: &Path) -> Result<()> {
-    if let Some(link) = open(pin)? {
-        bpf::detach(link.as_fd()).with_context(|| format!("failed to detach {}", pin.display()))?;
-        fs::remove_file(pin).with_context(|| format!("failed to remove {}", pin.display()))?;
-    }
-    Ok(())
-}
-
-/// Opens a pinned link; `None` if there is no pin. Fails if the pin is another kind of object, and leaves the object alone.
-fn open(pin: &Path) -> Result<Option<OwnedFd>> {
-    let context = || format!("failed to open the pinned link {}", pin.display());
-    let link = match bpf::open_pin(pin) {
-        Ok(link) => link,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(context),
-    };
-    let kind = bpf::kind_of(link.as_fd()).with_context(context)?;
-    ensure!(kind == Object::CgroupLink, "{} is not a link to a cgroup, so it is not portmap's; remove it", pin.display());
-    Ok(Some(link))
+    let loaded = program.fd()?.try_clone()?;
+    pinned_links::attach(pins, name, Hook::Cgroup(cgroup.id), loaded.as_fd(), |pin| {
+        let link = link(program, cgroup).context(
+            "the kernel refused the link; on EPERM, another program was attached to this hook without BPF_F_ALLOW_MULTI: \
+             find it with bpftool cgroup tree",
+        )?;
+        link.pin(pin).with_context(|| format!("failed to pin the link at {}", pin.display()))?;
+        Ok(())
+    })
 }

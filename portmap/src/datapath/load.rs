@@ -14,15 +14,15 @@ use aya::{
 };
 
 pub use constants::Constants;
-pub use switches::{LogLevel, PeerNames, Scope, Switches};
+pub use switches::{LogLevel, Outside, PeerNames, Scope, Switches};
 
 use crate::maps::{Capacity, pin::Pins};
 
 /// The BPF object of the programs that `attach` attaches.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
-/// The map of the programs' diagnostics. Not pinned: each agent reads its own.
-const LOGS: &str = "AYA_LOGS";
+/// Maps that belong to one load of the programs: their diagnostics, which each agent reads itself, and their working memory.
+const PRIVATE: [&str; 3] = ["AYA_LOGS", "WALK_V4", "WALK_V6"];
 
 /// Whether programs can set the error of a call: kernel 5.18 and newer.
 pub fn sets_errors() -> Result<bool> {
@@ -102,7 +102,7 @@ fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Res
     Ok(different)
 }
 
-/// Whether a map belongs to one load of the object, and is not pinned: the constants and the diagnostics.
+/// Whether a map belongs to one load of the object, and is not pinned: the constants, and those of [`PRIVATE`].
 fn is_private(name: &str) -> bool {
-    name.starts_with('.') || name == LOGS
+    name.starts_with('.') || PRIVATE.contains(&name)
 }

@@ -2,7 +2,8 @@
 //! of a pin of portmap. All other objects stay, and are reported, except the kernel's own files.
 //!
 //! A search comes first, through open directories (see `maps::directory`). Only then links are removed, after them maps, and
-//! at last the directories that are empty.
+//! at last the directories that are empty. Filters of `tc` are not pinned: portmap's are removed from all devices of the
+//! network namespace.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,9 +15,16 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{attach::PROGRAMS, load};
+use super::{
+    attach::PROGRAMS,
+    devices::{clsact, tcx},
+    load,
+};
 use crate::{
-    kernel::bpf::{self, Object},
+    kernel::{
+        bpf::{self, Object},
+        tc::Direction,
+    },
     maps::{
         directory::{Directory, DirectoryEntry},
         pin::{LINK, PinDirectory, Pins},
@@ -32,12 +40,13 @@ const EARLIER_MAPS: [&str; 1] = ["UDP_SOCKETS"];
 /// Files of the kernel in the root directory of a BPF file system.
 const KERNEL_FILES: [&str; 2] = ["maps.debug", "progs.debug"];
 
-/// Detaches the programs and removes the pins of all sets. Continues after an error. Returns the paths of the removed pins,
-/// and an error for each object that stays.
+/// Detaches the programs from the cgroup, and from the devices of the thread's network namespace, and removes the pins of all
+/// sets. Continues after an error. Returns the removed objects (the paths of pins, and descriptions of filters), and an error
+/// for each object that stays.
 ///
 /// Fails, and removes nothing, if the directory has objects and none of them is portmap's.
-pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
-    let Some(root) = Directory::open(pins.root())? else { return Ok((Vec::new(), Vec::new())) };
+pub fn clean_up(pins: &Pins) -> Result<(Vec<String>, Vec<anyhow::Error>)> {
+    let Some(root) = Directory::open(pins.root())? else { return Ok(clsact::remove_all()) };
     let root = Rc::new(root);
     let mut search = Search::new()?;
     search.search_root(&root)?;
@@ -45,7 +54,10 @@ pub fn clean_up(pins: &Pins) -> Result<(Vec<PathBuf>, Vec<anyhow::Error>)> {
         let remaining: Vec<String> = search.remaining.iter().map(|error| format!("{error:#}")).collect();
         bail!("nothing in {} is portmap's, and nothing was removed: {}", root.path().display(), remaining.join("; "));
     }
-    let (removed, mut failed) = search.remove();
+    let (mut removed, mut failed) = clsact::remove_all();
+    let (removed_pins, failed_pins) = search.remove();
+    removed.extend(removed_pins.iter().map(|path| path.display().to_string()));
+    failed.extend(failed_pins);
     match root.remove_itself() {
         Ok(false) if failed.is_empty() => failed.push(anyhow!("left {}: it is not empty", root.path().display())),
         // The directory was removed, or `failed` has an error for each object in it.
@@ -142,10 +154,11 @@ impl Search {
         let Some(set) = version.child(&name)?.map(Rc::new) else { return Ok(()) };
         for entry in set.entries()? {
             let text = entry.name().to_string_lossy().into_owned();
-            let program = text.strip_prefix(LINK);
-            let is_program = program.is_some_and(|program| PROGRAMS.contains(&program) || EARLIER_PROGRAMS.contains(&program));
-            if is_program {
+            let link = text.strip_prefix(LINK);
+            if link.is_some_and(|link| PROGRAMS.contains(&link) || EARLIER_PROGRAMS.contains(&link)) {
                 self.add_pin(&set, &entry, Object::CgroupLink);
+            } else if link.is_some_and(|link| tcx::parse(link).is_some()) {
+                self.add_pin(&set, &entry, Object::DeviceLink);
             } else if Pins::owns(&text) && self.maps.contains(&text) {
                 self.add_pin(&set, &entry, Object::Map);
             } else {
@@ -182,8 +195,7 @@ impl Search {
                 self.has_own_objects = true;
                 self.pins.push(Pin { object, directory: directory.clone(), name: name.clone() });
             }
-            Ok(_) if wanted == Object::Map => self.report(directory, name, "it is not a map"),
-            Ok(_) => self.report(directory, name, "it is not a link to a cgroup"),
+            Ok(_) => self.report(directory, name, &format!("it is not {wanted}")),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 self.has_own_objects = true;
@@ -202,7 +214,7 @@ impl Search {
     /// paths of the removed pins, and an error for each object that stays.
     fn remove(mut self) -> (Vec<PathBuf>, Vec<anyhow::Error>) {
         let (mut removed, mut failed) = (Vec::new(), self.remaining);
-        self.pins.sort_by_key(|pin| matches!(pin.object, PinKind::Map));
+        self.pins.sort_by_key(Pin::rank);
         for pin in self.pins {
             match pin.remove() {
                 Ok(()) => removed.push(pin.path()),
@@ -221,6 +233,18 @@ impl Search {
 }
 
 impl Pin {
+    /// The place in the order of removal: programs at devices first, ingress before egress, and maps last.
+    fn rank(&self) -> u8 {
+        if matches!(self.object, PinKind::Map) {
+            return 3;
+        }
+        match self.name.to_str().and_then(|name| tcx::parse(name.strip_prefix(LINK)?)) {
+            Some((Direction::Ingress, _)) => 0,
+            Some((Direction::Egress, _)) => 1,
+            None => 2,
+        }
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join(&self.name)
     }

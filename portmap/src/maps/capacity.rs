@@ -31,6 +31,12 @@ impl Capacity {
         u64::from(self.affinity_clients / 16).max(64)
     }
 
+    /// The flows that may be half open in FLOWS, per second. They live for a minute and take up to four entries each, so they
+    /// use at most a quarter of the entries.
+    pub fn half_open_flows(self) -> u32 {
+        (self.flows / (4 * 4 * 60)).max(1)
+    }
+
     /// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS.
     pub fn items(self) -> u32 {
         capacity::items(self.backends)

@@ -4,6 +4,7 @@
 
 mod address;
 mod backends;
+mod devices;
 mod frontends;
 mod names;
 mod prefixes;
@@ -17,6 +18,7 @@ pub use address::IpBytes;
 pub(super) use address::{OTHER_FAMILY, address};
 pub use backends::{backend, slot_of, verdict_of};
 pub(super) use backends::{endpoint_entry, endpoint_of};
+pub(super) use devices::{device, device_of};
 pub(super) use frontends::{address_key, address_owner_of, owner_number};
 pub use frontends::{frontend, frontend_of, kind_of};
 pub use names::{name, owner_of, text, text_of};

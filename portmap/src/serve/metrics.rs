@@ -60,6 +60,7 @@ pub struct Metrics {
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
     calls: Metric<OfOutcome, Counter>,
+    outside: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
     livez: Metric<OfCode, Counter>,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             repairs: Counter::default(),
             failing_watches: Metric::default(),
             calls: Metric::default(),
+            outside: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
             livez: Metric::default(),
@@ -209,11 +211,19 @@ impl Metrics {
             forgotten_sockets,
             affinity_clients,
             affinity_over_share,
+            outside_forwarded,
+            outside_refused,
+            outside_dropped,
+            outside_without_port,
+            outside_overflowed,
         } = *totals;
         // The programs count in the map TOTALS, and this copies their counts.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
         for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
             store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
+        }
+        for (outcome, count) in [("forwarded", outside_forwarded), ("refused", outside_refused), ("dropped", outside_dropped)] {
+            store(&self.outside.get_or_create(&OfOutcome { outcome }), count);
         }
         for (event, count) in [
             ("undefined_port", undefined_port),
@@ -223,6 +233,8 @@ impl Metrics {
             ("forgotten_socket", forgotten_sockets),
             ("affinity_client", affinity_clients),
             ("affinity_over_share", affinity_over_share),
+            ("outside_without_port", outside_without_port),
+            ("outside_overflowed", outside_overflowed),
             ("affinity_forgotten", affinity_forgotten),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);

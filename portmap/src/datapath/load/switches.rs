@@ -1,6 +1,6 @@
 //! The options of the programs, from the command line. `constants` turns them into the programs' constants.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 /// The options of the programs. They cannot change while a program is loaded.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,28 @@ pub struct Switches {
     pub peer_names: PeerNames,
     /// The diagnostics that the programs write.
     pub log: LogLevel,
+    /// The treatment of packets of clients outside the node.
+    pub outside: Outside,
+}
+
+/// The treatment of packets of clients outside the node.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Send packets between a client and a backend on another node on at once, past the node's own routing.
+    pub shortcut: bool,
+    /// The ports that clients get towards backends.
+    pub client_ports: RangeInclusive<u16>,
+}
+
+impl Outside {
+    /// The default of [`Self::client_ports`]: below the default ranges of node ports and of a host's own connections.
+    pub const CLIENT_PORTS: RangeInclusive<u16> = 1_024..=29_999;
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { shortcut: true, client_ports: Self::CLIENT_PORTS }
+    }
 }
 
 /// The address that `getpeername()` returns for a TCP socket that connected to a Service.

@@ -33,6 +33,11 @@ impl BpfMaps {
             forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
             affinity_clients: sum.affinity_clients + totals.affinity_clients,
             affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
+            outside_forwarded: sum.outside_forwarded + totals.outside_forwarded,
+            outside_refused: sum.outside_refused + totals.outside_refused,
+            outside_dropped: sum.outside_dropped + totals.outside_dropped,
+            outside_without_port: sum.outside_without_port + totals.outside_without_port,
+            outside_overflowed: sum.outside_overflowed + totals.outside_overflowed,
         }))
     }
 

@@ -1,0 +1,144 @@
+//! The choice of the devices whose packets are translated, and of the node's address on each. Pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::selection::{DeviceOptions, DeviceSelection, NamePattern};
+use crate::{
+    datapath::devices::Target,
+    kernel::devices::{DeviceKind, DeviceRoute, NetDevice, Network},
+    maps::devices::{DeviceClients, DeviceEntry},
+    model::{Family, PerFamily},
+};
+
+/// The chosen devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The devices, by interface index.
+    pub devices: BTreeMap<u32, Chosen>,
+    /// The names that the user gave and no device has.
+    pub absent: Vec<String>,
+}
+
+/// A chosen device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The device.
+    pub target: Target,
+    /// Its entry of DEVICES.
+    pub entry: DeviceEntry,
+}
+
+/// Chooses the devices. `node` has the Node's address of each family.
+pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Option<IpAddr>>) -> Choice {
+    if options.outside == DeviceSelection::None {
+        return Choice::default();
+    }
+    let situation = Situation { network, node };
+    let chosen = network.devices.iter().filter_map(|device| {
+        let clients = if is_selected(&options.pods, device, DeviceKind::Loopback) {
+            DeviceClients::Pods
+        } else if situation.is_outside(&options.outside, device) {
+            DeviceClients::Outside
+        } else {
+            return None;
+        };
+        let addresses = PerFamily::of(|family| situation.address(device.index, family));
+        let target = Target { index: device.index, name: device.name.clone(), link_layer: device.link_layer };
+        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients } }))
+    });
+    Choice { devices: chosen.collect(), absent: absent(options, network) }
+}
+
+/// The names in the options that no device has.
+fn absent(options: &DeviceOptions, network: &Network) -> Vec<String> {
+    let named = match &options.outside {
+        DeviceSelection::Named(patterns) => patterns.as_slice(),
+        DeviceSelection::Automatic | DeviceSelection::None => &[],
+    };
+    let names = named.iter().chain(&options.pods).filter_map(|pattern| match pattern {
+        NamePattern::Name(name) => Some(name),
+        NamePattern::Beginning(_) => None,
+    });
+    names.filter(|name| network.devices.iter().all(|device| device.name != **name)).cloned().collect()
+}
+
+/// Whether a pattern selects the device. A beginning of names does not select devices of the kind `except`.
+fn is_selected(patterns: &[NamePattern], device: &NetDevice, except: DeviceKind) -> bool {
+    patterns.iter().any(|pattern| match pattern {
+        NamePattern::Name(_) => pattern.matches(&device.name),
+        NamePattern::Beginning(_) => {
+            pattern.matches(&device.name) && device.kind != except && device.kind != DeviceKind::Loopback
+        }
+    })
+}
+
+struct Situation<'a> {
+    network: &'a Network,
+    node: &'a PerFamily<Option<IpAddr>>,
+}
+
+impl Situation<'_> {
+    /// Whether the device leads to clients outside the node.
+    fn is_outside(&self, selection: &DeviceSelection, device: &NetDevice) -> bool {
+        match selection {
+            // The packets of a port are seen at the bond or bridge.
+            DeviceSelection::Named(patterns) => is_selected(patterns, device, DeviceKind::Port),
+            DeviceSelection::Automatic => match device.kind {
+                DeviceKind::Loopback | DeviceKind::Port => false,
+                DeviceKind::Tunnel | DeviceKind::Other => self.has_node_address(device) || self.leads_out(device),
+            },
+            DeviceSelection::None => false,
+        }
+    }
+
+    fn has_node_address(&self, device: &NetDevice) -> bool {
+        let named = [self.node.v4, self.node.v6];
+        self.network.addresses.iter().any(|it| it.device == device.index && named.contains(&Some(it.network.addr())))
+    }
+
+    /// Whether a route through the device leads to hosts or pods beyond its own network: a default route, a route by a
+    /// gateway, or any route through a tunnel.
+    fn leads_out(&self, device: &NetDevice) -> bool {
+        self.routes(device.index).any(|route| {
+            let leads_by = route.destination.prefix_len() == 0 || route.gateway.is_some() || device.kind == DeviceKind::Tunnel;
+            leads_by && !is_of_each_device(&route.destination)
+        })
+    }
+
+    fn routes(&self, device: u32) -> impl Iterator<Item = &DeviceRoute> {
+        self.network.routes.iter().filter(move |route| route.device == device)
+    }
+
+    /// The node's address on the device: the Node's address; else the address in the network of a gateway; else the first one.
+    /// For a device without a primary address: the address that its routes prefer; else the Node's address; else the first
+    /// address of the host.
+    fn address(&self, device: u32, family: Family) -> Option<IpAddr> {
+        let of_family = self.network.addresses.iter().filter(|it| it.is_primary && Family::of(it.network.addr()) == family);
+        let own: Vec<&IpNet> = of_family.clone().filter(|it| it.device == device).map(|it| &it.network).collect();
+        let named = *self.node.get(family);
+        let gateways = || self.routes(device).filter_map(|route| route.gateway);
+        let has_node = own.iter().find(|network| Some(network.addr()) == named);
+        let near_gateway = || own.iter().find(|network| gateways().any(|gateway| network.contains(&gateway)));
+        if let Some(network) = has_node.or_else(near_gateway).or_else(|| own.first()) {
+            return Some(network.addr());
+        }
+        let preferred = self.routes(device).find_map(|route| route.source.filter(|source| Family::of(*source) == family));
+        let first = || of_family.clone().filter(|it| !it.network.addr().is_loopback()).map(|it| it.network.addr()).next();
+        preferred.or(named).or_else(first)
+    }
+}
+
+/// Whether each device has a route to these destinations: link-local or multicast addresses.
+fn is_of_each_device(destination: &IpNet) -> bool {
+    let address = destination.addr();
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    is_link_local || address.is_multicast()
+}
+
+#[cfg(test)]
+mod tests;

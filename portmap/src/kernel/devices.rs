@@ -1,0 +1,247 @@
+//! The devices of a network namespace, with their addresses and routes.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Message,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{InfoKind, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::netlink::Connection;
+
+/// The devices, addresses and routes of a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The devices.
+    pub devices: Vec<NetDevice>,
+    /// The addresses of global scope, in the kernel's order: of each device, the primary ones first.
+    pub addresses: Vec<DeviceAddress>,
+    /// The routes that lead to other hosts, of all tables.
+    pub routes: Vec<DeviceRoute>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetDevice {
+    /// The interface index.
+    pub index: u32,
+    /// The name, as in `eth0`.
+    pub name: String,
+    /// The kind, as far as the choice of devices depends on it.
+    pub kind: DeviceKind,
+    /// The headers of its packets.
+    pub link_layer: LinkLayer,
+}
+
+/// The kind of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The loopback device.
+    Loopback,
+    /// A port of a bond, team or bridge, which receives and sends the packets of that device.
+    Port,
+    /// A tunnel.
+    Tunnel,
+    /// Another kind.
+    Other,
+}
+
+/// The header before the IP header of a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkLayer {
+    /// An Ethernet header.
+    Ethernet,
+    /// None, as for WireGuard, IP in IP, and `tun`.
+    Bare,
+}
+
+/// An address of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAddress {
+    /// The device's interface index.
+    pub device: u32,
+    /// The address, with the length of its prefix.
+    pub network: IpNet,
+    /// Whether the kernel may choose it as a source address: it is no secondary, temporary, deprecated or tentative address.
+    pub is_primary: bool,
+}
+
+/// A route, or one of the next hops of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRoute {
+    /// The device's interface index.
+    pub device: u32,
+    /// The destinations.
+    pub destination: IpNet,
+    /// The gateway; none if the destinations are reached directly.
+    pub gateway: Option<IpAddr>,
+    /// The source address that the route prefers.
+    pub source: Option<IpAddr>,
+}
+
+/// Reads the devices, addresses and routes of the thread's network namespace.
+pub fn read() -> Result<Network> {
+    (|| {
+        let kernel = Connection::open(NETLINK_ROUTE)?;
+        Ok::<_, io::Error>(Network {
+            devices: devices(&kernel)?,
+            addresses: kernel.list(Message::GetAddress(AddressMessage::default()))?.iter().filter_map(address).collect(),
+            routes: kernel.list(Message::GetRoute(RouteMessage::default()))?.iter().flat_map(routes).collect(),
+        })
+    })()
+    .context("failed to list the network devices, addresses and routes of this host")
+}
+
+/// The names of the devices in the thread's network namespace, by interface index.
+pub fn names() -> Result<BTreeMap<u32, String>> {
+    let found = Connection::open(NETLINK_ROUTE).and_then(|kernel| devices(&kernel));
+    let found = found.context("failed to list the network devices of this host")?;
+    Ok(found.into_iter().map(|device| (device.index, device.name)).collect())
+}
+
+fn devices(kernel: &Connection) -> io::Result<Vec<NetDevice>> {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Ok(kernel.list(Message::GetLink(request))?.iter().filter_map(device).collect())
+}
+
+fn device(message: &Message) -> Option<NetDevice> {
+    let Message::NewLink(LinkMessage { header, attributes, .. }) = message else { return None };
+    let name = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let infos = attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
+        _ => &[],
+    });
+    // The loopback device has an Ethernet header, too.
+    let has_ethernet = matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    let kind = if header.flags.contains(LinkFlags::Loopback) {
+        DeviceKind::Loopback
+    } else if infos.clone().any(is_port) {
+        DeviceKind::Port
+    } else if !has_ethernet || infos.clone().any(is_tunnel) {
+        DeviceKind::Tunnel
+    } else {
+        DeviceKind::Other
+    };
+    let link_layer = if has_ethernet { LinkLayer::Ethernet } else { LinkLayer::Bare };
+    Some(NetDevice { index: header.index, name, kind, link_layer })
+}
+
+fn is_port(info: &LinkInfo) -> bool {
+    let LinkInfo::PortKind(kind) = info else { return false };
+    match kind {
+        InfoPortKind::Bond | InfoPortKind::Bridge | InfoPortKind::Team => true,
+        InfoPortKind::Other(kind) => kind == "openvswitch",
+        _ => false,
+    }
+}
+
+/// Whether a device with an Ethernet header is a tunnel.
+fn is_tunnel(info: &LinkInfo) -> bool {
+    let LinkInfo::Kind(kind) = info else { return false };
+    matches!(
+        kind,
+        InfoKind::Vxlan
+            | InfoKind::Geneve
+            | InfoKind::GreTap
+            | InfoKind::GreTap6
+            | InfoKind::ErSpan
+            | InfoKind::Ip6ErSpan
+            | InfoKind::BareUdp
+            | InfoKind::BatAdv
+    )
+}
+
+fn address(message: &Message) -> Option<DeviceAddress> {
+    let Message::NewAddress(AddressMessage { header, attributes, .. }) = message else { return None };
+    if !matches!(header.scope, AddressScope::Universe | AddressScope::Site) {
+        return None;
+    }
+    // Of a pair, `Address` is the peer's.
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| attributes.iter().find_map(wanted);
+    let local = find(|attribute| if let AddressAttribute::Local(address) = attribute { Some(*address) } else { None });
+    let other = || find(|attribute| if let AddressAttribute::Address(address) = attribute { Some(*address) } else { None });
+    let flags = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    let unusable = AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    let is_primary = !flags.unwrap_or(AddressFlags::empty()).intersects(unusable);
+    let network = IpNet::new(local.or_else(other)?, header.prefix_len).ok()?;
+    Some(DeviceAddress { device: header.index, network, is_primary })
+}
+
+/// The next hops of a route, if it leads to other hosts.
+fn routes(message: &Message) -> Vec<DeviceRoute> {
+    let Message::NewRoute(RouteMessage { header, attributes, .. }) = message else { return Vec::new() };
+    let unspecified: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Vec::new(),
+    };
+    if header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let address = find_address(attributes, |it| if let RouteAttribute::Destination(to) = it { Some(to) } else { None });
+    let Ok(destination) = IpNet::new(address.unwrap_or(unspecified), header.destination_prefix_length) else {
+        return Vec::new();
+    };
+    let source = find_address(attributes, |it| if let RouteAttribute::PrefSource(from) = it { Some(from) } else { None });
+    let hop = |device, attributes| DeviceRoute { device, destination, gateway: gateway(attributes), source };
+    let mut hops = Vec::new();
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(device) => hops.push(hop(*device, attributes)),
+            RouteAttribute::MultiPath(several) => {
+                hops.extend(several.iter().map(|one| hop(one.interface_index, &one.attributes)));
+            }
+            _ => {}
+        }
+    }
+    hops
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    let own = find_address(attributes, |it| if let RouteAttribute::Gateway(gateway) = it { Some(gateway) } else { None });
+    own.or_else(|| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => Some(IpAddr::from(*gateway)),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => Some(IpAddr::from(*gateway)),
+            _ => None,
+        })
+    })
+}
+
+fn find_address(attributes: &[RouteAttribute], wanted: fn(&RouteAttribute) -> Option<&RouteAddress>) -> Option<IpAddr> {
+    match attributes.iter().find_map(wanted)? {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_device_is_read() -> Result<()> {
+        let network = read()?;
+        let loopback = network.devices.iter().find(|device| device.kind == DeviceKind::Loopback).context("no loopback")?;
+        assert_eq!((loopback.index, loopback.name.as_str()), (1, "lo"));
+        assert_eq!(names()?.get(&1).map(String::as_str), Some("lo"));
+        Ok(())
+    }
+}

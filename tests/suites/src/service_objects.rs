@@ -52,7 +52,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// A ready endpoint on [`TARGET_PORT`], without a node name.
     pub fn of(pod: &Pod) -> Self {
-        Self { address: Both::of(pod), port: TARGET_PORT, rest: Map::new() }
+        Self::at(Both::of(pod), TARGET_PORT)
+    }
+
+    /// A ready endpoint at these addresses, for example those of a node.
+    pub fn at(address: Both, port: u16) -> Self {
+        Self { address, port, rest: Map::new() }
     }
 
     /// Sets the port number, instead of [`TARGET_PORT`].
@@ -209,11 +214,16 @@ impl Service {
     }
 }
 
-/// The agent's Node with these addresses of type `InternalIP`.
+/// The Node of an agent of a world, with these addresses of type `InternalIP`.
 pub fn node(addresses: &[IpAddr]) -> Value {
+    node_named("node", addresses)
+}
+
+/// A Node with these addresses of type `InternalIP`.
+pub fn node_named(name: &str, addresses: &[IpAddr]) -> Value {
     let addresses: Vec<Value> =
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.to_string()})).collect();
-    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}, "status": {"addresses": addresses}})
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
 }
 
 fn fields(value: Value) -> Map<String, Value> {

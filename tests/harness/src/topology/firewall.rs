@@ -15,7 +15,7 @@ pub enum Firewall {
     /// No rules, and no connection tracking.
     None,
     /// Connection tracking. Packets with the state `invalid` are counted and dropped. New connections are admitted to pods, from
-    /// pods, to [`HOST_PORT`] and to port 0.
+    /// pods, to [`HOST_PORT`] of both nodes, and to port 0 of this one.
     ///
     /// Port 0 of the node is the destination of packets that portmap refuses: no program can listen there, so the kernel
     /// answers with an error.
@@ -44,6 +44,7 @@ table inet node {
         ip saddr 10.244.0.0/16 ct state new accept
         ip6 daddr fd00:10:244::/48 ct state new accept
         ip6 saddr fd00:10:244::/48 ct state new accept
+        meta l4proto { tcp, udp } th dport HOST_PORT ct state new accept
     }
 }
 ";

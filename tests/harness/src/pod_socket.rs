@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg, setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, Timeout, set_ip_freebind, set_ip_mtu_discover, set_ip_ttl, set_ipv6_freebind,
-    set_ipv6_mtu_discover, set_ipv6_unicast_hops, set_socket_linger, set_socket_timeout,
+    set_ipv6_mtu_discover, set_ipv6_unicast_hops, set_socket_linger, set_socket_reuseaddr, set_socket_timeout,
 };
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, acceptfrom, bind, connect, connect_unspec,
@@ -48,6 +48,10 @@ pub enum SocketOption {
     Hops(u8),
     /// Sent packets are not fragmented, by this machine or by others.
     Whole,
+    /// The time limit of blocking calls in milliseconds, instead of the usual one.
+    TimeLimit(u64),
+    /// Other sockets may have the same local address and port (`SO_REUSEADDR`).
+    Shared,
     /// ICMP errors are kept for [`RawSocket::problem`], and also reported by the next call.
     Problems,
 }
@@ -80,9 +84,7 @@ impl RawSocket {
     }
 
     fn with_time_limit(socket: OwnedFd) -> io::Result<Self> {
-        for direction in [Timeout::Send, Timeout::Recv] {
-            set_socket_timeout(&socket, direction, Some(patience(PATIENCE)))?;
-        }
+        set_time_limit(&socket, patience(PATIENCE))?;
         Ok(Self(socket))
     }
 
@@ -204,6 +206,8 @@ impl RawSocket {
             (SocketOption::Hops(hops), Domain::Inet6) => set_ipv6_unicast_hops(&self.0, Some(hops))?,
             (SocketOption::Whole, Domain::Inet) => set_ip_mtu_discover(&self.0, Ipv4PathMtuDiscovery::DO)?,
             (SocketOption::Whole, Domain::Inet6) => set_ipv6_mtu_discover(&self.0, Ipv6PathMtuDiscovery::DO)?,
+            (SocketOption::TimeLimit(limit), _) => set_time_limit(&self.0, Duration::from_millis(limit))?,
+            (SocketOption::Shared, _) => set_socket_reuseaddr(&self.0, true)?,
             (SocketOption::Problems, Domain::Inet) => setsockopt(&self.0, sockopt::Ipv4RecvErr, &true)?,
             (SocketOption::Problems, Domain::Inet6) => setsockopt(&self.0, sockopt::Ipv6RecvErr, &true)?,
         }
@@ -229,6 +233,13 @@ impl RawSocket {
     pub fn reset(self) -> io::Result<()> {
         Ok(set_socket_linger(&self.0, Some(Duration::ZERO))?)
     }
+}
+
+fn set_time_limit(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
+    for direction in [Timeout::Send, Timeout::Recv] {
+        set_socket_timeout(socket, direction, Some(limit))?;
+    }
+    Ok(())
 }
 
 /// The byte at a position of test data: a printable character.

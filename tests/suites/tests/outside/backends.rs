@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result};
 use portmap_harness::dual_stack::Via;
 use portmap_harness::topology::addresses;
 
-use crate::ask::expect_answers;
 use crate::cases;
-use crate::stage::Stage;
+use portmap_suites::outside_answers::expect_answers;
+use portmap_suites::outside_stage::Stage;
 
 cases![
     a_local_backend_sees_the_client,

@@ -6,9 +6,11 @@
 //!
 //! Needs: root and BPF.
 
-mod ask;
 mod backends;
-mod stage;
+mod clients;
+mod datagrams;
+mod policies;
+mod sessions;
 mod variant;
 
 use std::process::ExitCode;
@@ -17,8 +19,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use portmap_harness::dual_stack::Via;
+use portmap_suites::outside_stage::Stage;
 
-use stage::Stage;
 use variant::Variant;
 
 /// A case of this suite. It runs for the family of this socket.
@@ -35,7 +37,13 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 1] = [("backends", backends::CASES)];
+const MODULES: [(&str, &[Case]); 5] = [
+    ("backends", backends::CASES),
+    ("clients", clients::CASES),
+    ("datagrams", datagrams::CASES),
+    ("policies", policies::CASES),
+    ("sessions", sessions::CASES),
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

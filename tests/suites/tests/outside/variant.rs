@@ -7,8 +7,7 @@ use libtest_mimic::{Completion, Failed};
 use portmap_harness::dual_stack::Via;
 use portmap_harness::kernel::Features;
 use portmap_harness::topology::Firewall;
-
-use crate::stage::Stage;
+use portmap_suites::outside_stage::Stage;
 
 /// A variant of the nodes, and its topology once a case has used it.
 pub struct Variant {

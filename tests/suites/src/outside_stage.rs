@@ -1,8 +1,9 @@
-//! The environment of the cases: a topology with pods, servers, clients and an agent on each node.
+//! The environment of tests with clients outside the node: a topology with pods, servers, clients and an agent on each node.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::service_objects::{Endpoint, LISTENS, PORT, Service, external_ip, load_balancer_ip, node_named, node_port};
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
 use portmap_harness::dual_stack::Via;
@@ -10,10 +11,9 @@ use portmap_harness::listen::Listen;
 use portmap_harness::process::Process;
 use portmap_harness::topology::{Firewall, HOST_PORT, Node, Topology};
 use portmap_harness::world::{Pod, Server};
-use portmap_suites::service_objects::{Endpoint, LISTENS, PORT, Service, external_ip, load_balancer_ip, node_named, node_port};
 use serde_json::{Value, json};
 
-/// The environment of the cases. The fields are dropped in this order.
+/// The environment of a test. The fields are dropped in this order.
 pub struct Stage {
     /// The agents of node 1 and node 2.
     pub agents: [Agent; 2],
@@ -26,6 +26,7 @@ pub struct Stage {
     /// Pods of node 2: `c` and `d`.
     pub remote: [Pod; 2],
     _servers: [Server; 2],
+    /// The nodes, the router and the clients.
     pub topology: Topology,
     arguments: Vec<&'static str>,
     services: BTreeMap<u8, Service>,
@@ -87,7 +88,7 @@ impl Stage {
         })
     }
 
-    /// Forgets the Services of the last case. The next change removes them.
+    /// Forgets the Services of the last test. The next change removes them.
     pub fn begin(&mut self) -> Result<()> {
         self.services.clear();
         self.invalid_packets = self.count_invalid_packets()?;
@@ -113,17 +114,29 @@ impl Stage {
 
     /// As [`Self::publish`], with these fields of the Service's spec.
     pub fn publish_with(&mut self, spec: Value, endpoints: Vec<Endpoint>) -> Result<Published> {
+        let service = self.add(spec, endpoints);
+        self.apply()?;
+        Ok(service)
+    }
+
+    /// As [`Self::publish_with`], for several equal Services.
+    pub fn publish_all(&mut self, count: u8, spec: &Value, endpoints: &[Endpoint]) -> Result<Vec<Published>> {
+        let services = (0..count).map(|_| self.add(spec.clone(), endpoints.to_vec())).collect();
+        self.apply()?;
+        Ok(services)
+    }
+
+    fn add(&mut self, spec: Value, endpoints: Vec<Endpoint>) -> Published {
         self.last_number = self.last_number % 250 + 1;
         let number = self.last_number;
         let service = Service::new(&format!("s{number}"), number).exposed(number).spec(spec).endpoints(endpoints);
         self.services.insert(number, service);
-        self.apply()?;
-        Ok(Published(number))
+        Published(number)
     }
 
     /// Replaces the endpoints of a Service.
     pub fn set_endpoints(&mut self, Published(number): Published, endpoints: Vec<Endpoint>) -> Result<()> {
-        let service = self.services.remove(&number).context("the case has not published this Service")?;
+        let service = self.services.remove(&number).context("the test has not published this Service")?;
         self.services.insert(number, service.endpoints(endpoints));
         self.apply()
     }

@@ -8,6 +8,7 @@
 mod bench;
 mod demo;
 mod launch;
+mod libraries;
 mod lint;
 mod program;
 mod screen;

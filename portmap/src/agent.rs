@@ -4,6 +4,7 @@
 //! [`reporting`] reports each write. The source of objects, the HTTP servers and the tasks of [`Tasks`] run beside the loop.
 
 mod affinity_evictions;
+mod client_ports;
 mod clients;
 mod comparison;
 mod datapath;
@@ -46,7 +47,7 @@ pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
 use flows::Flows;
 use installed::{Installed, PlanScope, Written};
-pub use options::{Leaving, Options, Source, Waiting};
+pub use options::{ClientPorts, Leaving, Options, Source, Sysctls, Waiting};
 use reporting::Reporting;
 
 /// The capacity of the channel from the source of objects to the loop, in events.
@@ -160,8 +161,8 @@ impl Agent {
         };
         let mut desired = DesiredState::start(options)?;
         desired.keep_node_addresses(installed.node_port_addresses());
-        let flows = Flows::new(&installed.datapath.pins)?;
         let devices = Devices::start(&options.devices, options.device_attach)?;
+        let flows = Flows::new(&installed.datapath.pins)?;
         let tasks =
             Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every) };
         let agent = Self {

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 
-use super::{DeviceSelection, Options, Waiting, record};
+use super::{DeviceSelection, Options, Waiting, client_ports, record};
 use crate::{
     datapath::{
         attach::{self, Attached},
@@ -55,6 +55,9 @@ impl Datapath {
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
         privileges::check()?;
+        if options.devices.outside != DeviceSelection::None {
+            client_ports::check(options.client_ports)?;
+        }
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;

@@ -81,8 +81,8 @@ impl Constants {
             log: *log as u8,
             // Before 5.12 the kernel does not check the length of a packet that it will divide into segments.
             shortcut: u8::from(outside.shortcut && kernel >= KernelVersion::new(5, 12, 0)),
-            client_ports_first: (*outside.client_ports.start()).into(),
-            client_ports: u32::try_from(outside.client_ports.len())?.max(1),
+            client_ports_first: outside.client_ports.first.into(),
+            client_ports: u32::try_from(outside.client_ports.ports().len())?,
             half_open_flows: capacity.half_open_flows(),
             ipv6_checksum: if kernel >= KernelVersion::new(6, 16, 0) { BPF_F_IPV6 } else { 0 },
         })
@@ -101,9 +101,8 @@ impl Constants {
 
     /// Sets the constants of the object that the loader loads next.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self {
-            only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log, ..
-        } = self;
+        let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log, .. } =
+            self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)

@@ -16,7 +16,7 @@ pub const DESTROYS_SOCKETS: u32 = 4;
 pub const LACKS_NODE: u32 = 8;
 
 /// The maps that [`State::used`] counts, in the order of its elements.
-pub const MEASURED: [&str; 10] = [
+pub const MEASURED: [&str; 14] = [
     "FRONTENDS_V4",
     "FRONTENDS_V6",
     "SERVICES",
@@ -27,6 +27,10 @@ pub const MEASURED: [&str; 10] = [
     "MEMBERS",
     "SOURCE_RANGES_V4",
     "SOURCE_RANGES_V6",
+    "FLOWS_V4",
+    "OPENING_V4",
+    "FLOWS_V6",
+    "OPENING_V6",
 ];
 
 /// The one value of `STATE`: the state of the agent that runs, or ran last.
@@ -64,6 +68,10 @@ pub struct State {
     /// Number of network namespaces that the agent could not open, or that did not fit into `NAMESPACES` or `SOURCES`; at least
     /// 1 after a failed survey of the namespaces. 0 without source ranges.
     pub namespaces_left_out: u32,
+    /// Number of network devices that the user named and that do not exist.
+    pub devices_absent: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-layout!(State, 168);
+layout!(State, 192);

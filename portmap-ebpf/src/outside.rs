@@ -74,7 +74,8 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<LINK>
     }
     walk.key = key(&walk.headers, walk.ports, HOOK);
     walk.now = flows::now();
-    let is_found = flows::find(walk, walk.ports.flags);
+    // A datagram of a refused flow may be served by now.
+    let is_found = flows::find(walk, walk.ports.flags) && !(HOOK == INGRESS && flows::is_refused(walk));
     let is_tcp = walk.headers.protocol == TCP;
     let may_open = if is_tcp { walk.ports.opens() } else { !is_found && walk.headers.fragment != Fragment::Later };
     if HOOK == INGRESS && may_open {

@@ -4,7 +4,7 @@
 //! be lost, and the entry lives longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
-use portmap_common::{ASSURED, FlowEntry, INGRESS, TOWARDS_CLIENT, clock, packet::SYN};
+use portmap_common::{ASSURED, FlowEntry, INGRESS, TOWARDS_CLIENT, UDP, clock, packet::SYN};
 
 use super::{
     Family,
@@ -47,6 +47,12 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.entry = unsafe { *element };
     let is_reopened = flags & SYN != 0 && walk.entry.is_closed();
     !is_reopened && walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
+}
+
+/// Whether the walk's entry refuses datagrams: it leads to port 0.
+#[inline(always)]
+pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
+    walk.entry.port == 0 && walk.key.protocol == UDP
 }
 
 /// Inserts the twin of the walk's entry. The twin must not exist: it tells the flow from others. False if it exists, or if the

@@ -9,6 +9,7 @@ mod selection;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
     time::Duration,
 };
@@ -24,14 +25,14 @@ use crate::{
     datapath::devices::{self, AttachMode, DeviceAttach, Target},
     kernel::{
         devices::{Network, read},
-        exhaustion::is_exhausted,
+        exhaustion::{self, is_exhausted},
         notifications::Notifications,
         routes,
     },
     maps::devices::DeviceMap,
     model::PerFamily,
 };
-use choice::{Choice, choose};
+use choice::{Choice, Chosen, choose};
 pub use selection::{DeviceOptions, DeviceSelection, NamePattern};
 
 /// The shortest time between two lists of devices, addresses and routes.
@@ -47,6 +48,10 @@ pub struct Devices {
     /// Whether the devices may have changed since the last list began.
     is_due: bool,
     listed: Instant,
+    /// Whether the list is newer than `choice`.
+    is_new: bool,
+    /// The Node's addresses that `choice` was made with.
+    node: PerFamily<Option<IpAddr>>,
     /// The choice that the programs and DEVICES were brought to last; none before the tables were filled.
     choice: Option<Choice>,
     /// The devices without all their programs, each with the failure that was logged.
@@ -68,6 +73,8 @@ impl Devices {
             listing: None,
             is_due: false,
             listed: Instant::now(),
+            is_new: false,
+            node: PerFamily::default(),
             choice: None,
             failed: BTreeMap::new(),
             failure: None,
@@ -81,6 +88,7 @@ impl Devices {
                 let listed = listing.await.context("the list of network devices crashed");
                 self.listing = None;
                 self.network = listed.flatten().inspect_err(|_| self.is_due = true)?;
+                self.is_new = true;
                 return Ok(());
             }
             tokio::select! {
@@ -101,6 +109,11 @@ impl Devices {
     ///
     /// A device that fails is logged and tried again by [`Self::keep`]. Fails only for lack of descriptors or memory.
     pub fn follow(&mut self, datapath: &Datapath, node: &PerFamily<Option<IpAddr>>) -> Result<()> {
+        let is_current = self.choice.is_some() && !self.is_new && self.node == *node;
+        if is_current && self.failure.is_none() {
+            return Ok(());
+        }
+        (self.is_new, self.node) = (false, *node);
         let choice = choose(&self.options, &self.network, node);
         if self.choice.as_ref() == Some(&choice) && self.failure.is_none() {
             return Ok(());
@@ -115,24 +128,34 @@ impl Devices {
         self.note(applied)
     }
 
+    /// The number of devices that should have programs, and of those without their programs.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.choice.as_ref().map_or(0, |choice| choice.devices.len()), self.failed.len())
+    }
+
+    /// The number of devices that the user named and that do not exist.
+    pub fn absent(&self) -> usize {
+        self.choice.as_ref().map_or(0, |choice| choice.absent.len())
+    }
+
     /// Attaches programs again that another process detached, or that failed before. Returns whether all devices have their
     /// programs.
     pub fn keep(&mut self, datapath: &Datapath) -> bool {
         let Some(choice) = &self.choice else { return true };
         let mut lost = Vec::new();
-        for device in choice.devices.values() {
-            match devices::attachment(&datapath.pins, device.target.index) {
-                Ok(found) if found == Some(self.mode) => {}
-                Ok(_) => lost.push(device.target.clone()),
+        for Chosen { target, .. } in choice.devices.values() {
+            match devices::is_attached(&datapath.pins, self.mode, target.index) {
+                Ok(true) => drop(self.failed.remove(&target.index)),
+                Ok(false) => lost.push(target.clone()),
                 // A lack of descriptors does not mean that a program is detached.
-                Err(error) => tracing::debug!("{error:#}"),
+                Err(error) => exhaustion::report(&error),
             }
         }
-        for device in lost.iter().filter(|device| !self.failed.contains_key(&device.index)) {
-            tracing::warn!("another program detached the programs from {}: attaching them again", device.name);
+        for target in lost.iter().filter(|target| !self.failed.contains_key(&target.index)) {
+            tracing::warn!("the programs were detached from {}: attaching them again", target.name);
         }
-        self.failed.retain(|index, _| lost.iter().any(|device| device.index == *index));
-        self.attach(datapath, &lost).is_none() && self.failed.is_empty()
+        let shortage = self.attach(datapath, &lost);
+        shortage.is_none() && self.failed.is_empty()
     }
 
     /// Writes DEVICES, attaches the programs to the devices `new`, and detaches them from the devices that are not chosen.
@@ -155,17 +178,21 @@ impl Devices {
 
     /// Attaches the programs to devices, and logs each new failure. Returns a failure for lack of descriptors or memory.
     fn attach(&mut self, datapath: &Datapath, targets: &[Target]) -> Option<anyhow::Error> {
+        let mut failures = devices::attach(&datapath.programs, &datapath.pins, self.mode, targets);
         let mut shortage = None;
-        for target in targets {
-            self.failed.remove(&target.index);
-        }
-        for (index, error) in devices::attach(&datapath.programs, &datapath.pins, self.mode, targets) {
-            let text = format!("{error:#}");
-            tracing::error!("{text}; trying again each second");
-            self.failed.insert(index, text);
-            if is_exhausted(&error) {
-                shortage = Some(error);
+        for Target { index, .. } in targets {
+            let before = self.failed.remove(index);
+            let Some(error) = failures.remove(index) else { continue };
+            // The device has vanished, and the next list will not have it.
+            if is_gone(&error) {
+                continue;
             }
+            let text = format!("{error:#}");
+            if before.as_ref() != Some(&text) {
+                tracing::error!("{text}; trying again each second");
+            }
+            self.failed.insert(*index, text);
+            shortage = Some(error).filter(is_exhausted).or(shortage);
         }
         shortage
     }
@@ -202,4 +229,10 @@ impl Devices {
             tracing::warn!("there is no network device {}; waiting for it", choice.absent.join(", "));
         }
     }
+}
+
+/// Whether an error says that a device does not exist any more.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.into_iter().any(|cause| cause.raw_os_error() == Some(libc::ENODEV))
 }

@@ -51,10 +51,15 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     })
 }
 
-/// Records the number of used entries of each map, so that `portmap status` need not count them.
+/// Records the number of used entries of these maps, so that `portmap status` need not count them.
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
-    let used = MEASURED.map(|name| fullness.iter().find(|map| map.name == name).map_or(0, |map| map.used));
-    maps.set_state(|state| state.used = used)
+    maps.set_state(|state| {
+        for (used, name) in state.used.iter_mut().zip(MEASURED) {
+            if let Some(map) = fullness.iter().find(|map| map.name == name) {
+                *used = map.used;
+            }
+        }
+    })
 }
 
 /// Records mistakes in the objects: a missing Node, and the number of Services with faults.
@@ -64,6 +69,11 @@ pub fn record_faults(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Res
         state.flags = state.flags & !LACKS_NODE | flag;
         state.faulty = u32::try_from(faulty).unwrap_or(u32::MAX);
     })
+}
+
+/// Records the number of network devices that the user named and that do not exist.
+pub fn record_devices(maps: &mut BpfMaps, absent: usize) -> Result<()> {
+    maps.set_state(|state| state.devices_absent = u32::try_from(absent).unwrap_or(u32::MAX))
 }
 
 /// Records the kinds of objects whose watch fails, and the time of the first failure. Clears the record if `outage` is none.

@@ -7,12 +7,13 @@ use anyhow::Result;
 use super::{
     affinity_evictions::AffinityEvictions,
     desired::DesiredState,
+    devices::Devices,
     installed::{Installed, PlanScope, Written},
     problems::Problems,
     record,
 };
 use crate::{
-    maps::bpf::BpfMaps,
+    maps::{bpf::BpfMaps, flows::sweep::Swept},
     model::{Family, ObjectName, event::ObjectKind},
     resolve::Traffic,
     serve::{Metrics, Published, SyncKind},
@@ -89,12 +90,22 @@ impl Reporting {
         record::record_fullness(&mut installed.datapath.maps, &fullness)
     }
 
-    /// Reports states that may change without a write: failing watches, mistakes in the objects, counters.
-    pub fn refresh(&mut self, desired: &DesiredState, maps: &mut BpfMaps) -> Result<()> {
+    /// Reports a sweep of flows: the metrics, and the entries that are left.
+    pub fn swept(&mut self, swept: &Swept, maps: &mut BpfMaps) -> Result<()> {
+        self.metrics.flows.swept(swept);
+        self.problems.fullness(&swept.fullness);
+        record::record_fullness(maps, &swept.fullness)
+    }
+
+    /// Reports states that may change without a write: failing watches, mistakes in the objects, network devices, counters.
+    pub fn refresh(&mut self, desired: &DesiredState, devices: &Devices, maps: &mut BpfMaps) -> Result<()> {
         let outage = self.published.outage();
         record::record_outage(maps, outage.as_ref())?;
         record::record_faults(maps, desired.lacks_node(self.published.watches()), desired.table.faulty())?;
+        record::record_devices(maps, devices.absent())?;
         self.metrics.set_outage(outage.as_ref());
+        let (chosen, failed) = devices.counts();
+        self.metrics.set_devices(chosen, failed);
         let totals = maps.totals()?;
         self.metrics.set_totals(&totals, self.evictions.count(maps, &totals)?);
         Ok(())

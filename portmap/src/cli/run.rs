@@ -1,6 +1,7 @@
 //! `portmap run`: the arguments of the node agent, and their checks and defaults.
 
 mod devices;
+mod outside;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,11 +11,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
-    datapath::load::{LogLevel, Outside, PeerNames, Scope, Switches},
+    datapath::load::{LogLevel, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
     model::object,
@@ -24,6 +25,7 @@ use portmap::{
 
 use super::{ObjectArguments, PinsArguments};
 use devices::DeviceArguments;
+use outside::OutsideArguments;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
@@ -105,28 +107,6 @@ struct Life {
     compare_interval: u64,
 }
 
-/// The treatment of packets of clients outside the node.
-#[derive(Debug, Args)]
-struct OutsideArguments {
-    /// Send packets between an outside client and a pod of another node on at once, past this node's routing, netfilter and
-    /// policies
-    #[arg(long, value_name = "SWITCH", value_enum, default_value_t = Shortcut::On)]
-    north_south_shortcut: Shortcut,
-}
-
-/// The argument of `--north-south-shortcut`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shortcut {
-    On,
-    Off,
-}
-
-impl OutsideArguments {
-    fn switches(&self) -> Outside {
-        Outside { shortcut: self.north_south_shortcut == Shortcut::On, ..Outside::default() }
-    }
-}
-
 /// A listening address; `None` for the argument `none`.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
@@ -178,6 +158,7 @@ impl Arguments {
                 log: self.datapath_log,
                 outside: self.outside.switches(),
             },
+            client_ports: self.outside.client_ports(),
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
             device_attach: self.devices.device_attach,

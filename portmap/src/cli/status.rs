@@ -2,6 +2,8 @@
 //!
 //! The agent records its state in the map STATE; the BPF programs count in the map TOTALS.
 
+mod devices;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -18,6 +20,8 @@ use portmap::{
 };
 use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
 use serde::Serialize;
+
+use devices::DeviceState;
 
 use super::{
     NO, PinsArguments,
@@ -60,6 +64,10 @@ fn print_table(health: &Health) -> Result<()> {
         let percent = f64::from(map.used) * 100.0 / f64::from(map.capacity.max(1));
         maps.add_row([map.name.to_owned(), map.used.to_string(), map.capacity.to_string(), format!("{percent:.1} %")]);
     }
+    if !health.devices.is_empty() {
+        output::print("\n")?;
+        output::print_table(&devices::table(&health.devices))?;
+    }
     output::print("\n")?;
     output::print_table(&maps)
 }
@@ -74,6 +82,8 @@ struct Health {
     checks: Vec<Check>,
     /// Notes that do not affect the health, such as counts of dropped calls.
     notes: Vec<String>,
+    /// The network devices at which packets of clients outside the node are translated.
+    devices: Vec<DeviceState>,
     /// The used and available entries of each map.
     maps: Vec<Fullness>,
 }
@@ -81,7 +91,7 @@ struct Health {
 /// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 struct Check {
-    /// The name of the check: `programs`, `agent`, `source`, `synced` or `room`.
+    /// The name of the check: `programs`, `devices`, `agent`, `source`, `synced` or `room`.
     name: &'static str,
     /// Whether the check succeeded.
     fine: bool,
@@ -94,14 +104,21 @@ fn check(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let is_running = pins.is_locked()?;
-    let checks = vec![programs(pins)?, agent(&state, is_running), source(&state, is_running), synced(&state), room(&state)];
+    let devices = devices::read(pins)?;
+    let checks = vec![
+        programs(pins)?,
+        devices::check(&devices),
+        agent(&state, is_running),
+        source(&state, is_running),
+        synced(&state),
+        room(&state),
+    ];
     let affinity_clients = maps.affinity_clients()?;
     let fullness = fullness(maps.capacity(), &state, affinity_clients);
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
-    let mut notes: Vec<String> =
-        nearly_full.map(|map| format!("{map}; restart the agent with a larger {}", map.flag())).collect();
+    let mut notes: Vec<String> = nearly_full.filter_map(|map| Some(format!("{map}; {}", map.remedy()?))).collect();
     notes.extend(self::notes(&maps.totals()?, &state, affinity_clients));
-    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, maps: fullness })
+    Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, devices, maps: fullness })
 }
 
 fn programs(pins: &Pins) -> Result<Check> {
@@ -201,8 +218,9 @@ fn missing(state: &State) -> Vec<String> {
     notes
 }
 
-/// The numbers that the agent records in STATE, each with its text: conflicts, faults, repairs and unknown namespaces.
-fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
+/// The numbers that the agent records in STATE, each with its text: conflicts, faults, repairs, unknown namespaces and absent
+/// devices.
+fn agent_counts(state: &State) -> [(u64, &'static str); 5] {
     [
         (
             state.contested.into(),
@@ -213,6 +231,10 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 4] {
         (
             state.namespaces_left_out.into(),
             "network namespaces are unknown, so source ranges drop the calls of their clients; the agent's log has the reason",
+        ),
+        (
+            state.devices_absent.into(),
+            "network devices of --devices or --pod-devices do not exist; the agent waits for them, and its log names them",
         ),
     ]
 }
@@ -270,13 +292,7 @@ fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Ful
     all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
 }
 
-/// The time since `moment` (seconds since boot), in the largest unit of which at least two have passed, or in seconds.
+/// The time since `moment` (seconds since boot).
 fn ago(moment: u64) -> String {
-    let elapsed = uptime::now().as_secs().saturating_sub(moment);
-    match elapsed {
-        0..=119 => format!("{elapsed} s"),
-        120..=7_199 => format!("{} min", elapsed / 60),
-        7_200..=172_799 => format!("{} h", elapsed / 3_600),
-        _ => format!("{} d", elapsed / 86_400),
-    }
+    output::duration(uptime::now().as_secs().saturating_sub(moment))
 }

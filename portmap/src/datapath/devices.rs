@@ -131,7 +131,7 @@ pub fn attach(programs: &Ebpf, pins: &Pins, mode: AttachMode, targets: &[Target]
 
 /// Detaches the programs of this set from all devices except `kept`, and those that are attached in another way than `mode`.
 pub fn detach_others(pins: &Pins, mode: AttachMode, kept: &BTreeSet<u32>) -> Result<()> {
-    let (no_devices, filters) = (BTreeSet::new(), clsact::Attached::find()?);
+    let (no_devices, filters) = (BTreeSet::new(), clsact::OwnFilters::find()?);
     let (tcx, clsact) = match mode {
         AttachMode::Tcx => (kept, &no_devices),
         AttachMode::Clsact => (&no_devices, kept),
@@ -145,24 +145,26 @@ pub fn detach_others(pins: &Pins, mode: AttachMode, kept: &BTreeSet<u32>) -> Res
 
 /// How both programs of portmap are attached to a device; `None` if one of them is not attached.
 pub fn attachment(pins: &Pins, index: u32) -> Result<Option<AttachMode>> {
-    let is_attached = |mode| -> Result<bool> {
-        for direction in DIRECTIONS {
-            let is_attached = match mode {
-                AttachMode::Tcx => tcx::is_attached(pins, index, direction)?,
-                AttachMode::Clsact => clsact::is_attached(index, direction)?,
-            };
-            if !is_attached {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
     for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        if is_attached(mode)? {
+        if is_attached(pins, mode, index)? {
             return Ok(Some(mode));
         }
     }
     Ok(None)
+}
+
+/// Whether both programs of portmap are attached to a device in this way.
+pub fn is_attached(pins: &Pins, mode: AttachMode, index: u32) -> Result<bool> {
+    for direction in DIRECTIONS {
+        let is_attached = match mode {
+            AttachMode::Tcx => tcx::is_attached(pins, index, direction)?,
+            AttachMode::Clsact => clsact::is_attached(index, direction)?,
+        };
+        if !is_attached {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn loaded(programs: &Ebpf, direction: Direction, link_layer: LinkLayer) -> Result<BorrowedFd<'_>> {

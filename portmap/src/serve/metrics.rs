@@ -2,6 +2,7 @@
 //!
 //! `registration` has the names and help texts. The agent's loop sets the values, and the servers count answers to probes.
 
+mod flows;
 mod labels;
 mod registration;
 
@@ -30,6 +31,7 @@ use crate::{
     model::{Family, event::ObjectKind},
     source::Outage,
 };
+use flows::FlowMetrics;
 use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
 /// A gauge with a number of seconds; for a point in time, the seconds since 1970.
@@ -39,6 +41,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The metrics of FLOWS and OPENING.
+    pub flows: FlowMetrics,
     sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     full_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     partial_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
@@ -56,6 +60,8 @@ pub struct Metrics {
     without_room: Gauge,
     namespaces_left_out: Gauge,
     contested: Gauge,
+    devices: Gauge,
+    devices_failed: Gauge,
     failures: Counter,
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
@@ -79,6 +85,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             registry: Mutex::default(),
+            flows: FlowMetrics::default(),
             sync_duration: Metric::new_with_constructor(durations),
             full_sync_duration: Metric::new_with_constructor(durations),
             partial_sync_duration: Metric::new_with_constructor(durations),
@@ -96,6 +103,8 @@ impl Default for Metrics {
             without_room: Gauge::default(),
             namespaces_left_out: Gauge::default(),
             contested: Gauge::default(),
+            devices: Gauge::default(),
+            devices_failed: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
             failing_watches: Metric::default(),
@@ -188,6 +197,12 @@ impl Metrics {
     /// Sets the number of network namespaces that are missing in NAMESPACES or SOURCES, the maps for source ranges.
     pub fn set_namespaces_left_out(&self, count: u32) {
         self.namespaces_left_out.set(i64::from(count));
+    }
+
+    /// Sets the number of network devices that should have programs, and of those without their programs.
+    pub fn set_devices(&self, chosen: usize, failed: usize) {
+        self.devices.set(gauge(chosen));
+        self.devices_failed.set(gauge(failed));
     }
 
     /// Sets the used and available entries of each map.

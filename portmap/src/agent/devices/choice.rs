@@ -1,6 +1,9 @@
 //! The choice of the devices whose packets are translated, and of the node's address on each. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -35,7 +38,7 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
     if options.outside == DeviceSelection::None {
         return Choice::default();
     }
-    let situation = Situation { network, node };
+    let situation = Situation { network, node, ways_out: ways_out(network) };
     let chosen = network.devices.iter().filter_map(|device| {
         let clients = if is_selected(&options.pods, device, DeviceKind::Loopback) {
             DeviceClients::Pods
@@ -77,6 +80,8 @@ fn is_selected(patterns: &[NamePattern], device: &NetDevice, except: DeviceKind)
 struct Situation<'a> {
     network: &'a Network,
     node: &'a PerFamily<Option<IpAddr>>,
+    /// The interface indexes of [`ways_out`].
+    ways_out: BTreeSet<u32>,
 }
 
 impl Situation<'_> {
@@ -87,7 +92,9 @@ impl Situation<'_> {
             DeviceSelection::Named(patterns) => is_selected(patterns, device, DeviceKind::Port),
             DeviceSelection::Automatic => match device.kind {
                 DeviceKind::Loopback | DeviceKind::Port => false,
-                DeviceKind::Tunnel | DeviceKind::Other => self.has_node_address(device) || self.leads_out(device),
+                DeviceKind::Tunnel | DeviceKind::Other => {
+                    self.has_node_address(device) || self.ways_out.contains(&device.index)
+                }
             },
             DeviceSelection::None => false,
         }
@@ -96,15 +103,6 @@ impl Situation<'_> {
     fn has_node_address(&self, device: &NetDevice) -> bool {
         let named = [self.node.v4, self.node.v6];
         self.network.addresses.iter().any(|it| it.device == device.index && named.contains(&Some(it.network.addr())))
-    }
-
-    /// Whether a route through the device leads to hosts or pods beyond its own network: a default route, a route by a
-    /// gateway, or any route through a tunnel.
-    fn leads_out(&self, device: &NetDevice) -> bool {
-        self.routes(device.index).any(|route| {
-            let leads_by = route.destination.prefix_len() == 0 || route.gateway.is_some() || device.kind == DeviceKind::Tunnel;
-            leads_by && !is_of_each_device(&route.destination)
-        })
     }
 
     fn routes(&self, device: u32) -> impl Iterator<Item = &DeviceRoute> {
@@ -128,6 +126,18 @@ impl Situation<'_> {
         let first = || of_family.clone().filter(|it| !it.network.addr().is_loopback()).map(|it| it.network.addr()).next();
         preferred.or(named).or_else(first)
     }
+}
+
+/// The interface indexes of the devices with a route that leads beyond their own networks: a default route, a route by a
+/// gateway, or any route through a tunnel.
+fn ways_out(network: &Network) -> BTreeSet<u32> {
+    let tunnels = network.devices.iter().filter(|device| device.kind == DeviceKind::Tunnel);
+    let tunnels: BTreeSet<u32> = tunnels.map(|device| device.index).collect();
+    let is_way_out = |route: &&DeviceRoute| {
+        let leads_out = route.destination.prefix_len() == 0 || route.gateway.is_some() || tunnels.contains(&route.device);
+        leads_out && !is_of_each_device(&route.destination)
+    };
+    network.routes.iter().filter(is_way_out).map(|route| route.device).collect()
 }
 
 /// Whether each device has a route to these destinations: link-local or multicast addresses.

@@ -20,12 +20,12 @@ const PLACE: FilterPlace = FilterPlace { priority: 50, handle: 1 };
 const NAME: &str = "portmap_";
 
 /// The filters of portmap in the network namespace of the thread that found them.
-pub(in crate::datapath) struct Attached {
+pub(in crate::datapath) struct OwnFilters {
     filters: Filters,
     found: Vec<(u32, Direction)>,
 }
 
-impl Attached {
+impl OwnFilters {
     /// Finds portmap's filters on all devices of the thread's network namespace.
     pub(in crate::datapath) fn find() -> Result<Self> {
         let filters = open()?;
@@ -55,7 +55,7 @@ impl Attached {
 /// filters, and an error for each filter that stays.
 pub(in crate::datapath) fn remove_all() -> (Vec<String>, Vec<anyhow::Error>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    let (attached, names) = match Attached::find().and_then(|attached| Ok((attached, names()?))) {
+    let (attached, names) = match OwnFilters::find().and_then(|attached| Ok((attached, names()?))) {
         Ok(found) => found,
         Err(error) => return (removed, vec![error]),
     };

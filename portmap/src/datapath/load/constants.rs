@@ -81,8 +81,8 @@ impl Constants {
             log: *log as u8,
             // Before 5.12 the kernel does not check the length of a packet that it will divide into segments.
             shortcut: u8::from(outside.shortcut && kernel >= KernelVersion::new(5, 12, 0)),
-            client_ports_first: (*outside.client_ports.start()).into(),
-            client_ports: u32::try_from(outside.client_ports.len())?.max(1),
+            client_ports_first: outside.client_ports.first.into(),
+            client_ports: u32::try_from(outside.client_ports.ports().len())?,
             half_open_flows: capacity.half_open_flows(),
             ipv6_checksum: if kernel >= KernelVersion::new(6, 16, 0) { BPF_F_IPV6 } else { 0 },
         })

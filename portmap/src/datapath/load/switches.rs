@@ -1,6 +1,8 @@
 //! The options of the programs, from the command line. `constants` turns them into the programs' constants.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::path::PathBuf;
+
+use crate::kernel::port_ranges::PortRange;
 
 /// The options of the programs. They cannot change while a program is loaded.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +23,12 @@ pub struct Outside {
     /// Send packets between a client and a backend on another node on at once, past the node's own routing.
     pub shortcut: bool,
     /// The ports that clients get towards backends.
-    pub client_ports: RangeInclusive<u16>,
+    pub client_ports: PortRange,
 }
 
 impl Outside {
     /// The default of [`Self::client_ports`]: below the default ranges of node ports and of a host's own connections.
-    pub const CLIENT_PORTS: RangeInclusive<u16> = 1_024..=29_999;
+    pub const CLIENT_PORTS: PortRange = PortRange { first: 1_024, last: 29_999 };
 }
 
 impl Default for Outside {

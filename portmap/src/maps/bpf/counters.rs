@@ -44,7 +44,6 @@ impl BpfMaps {
     /// Number of entries in AFFINITY. Reads the whole map.
     pub fn affinity_clients(&self) -> Result<u32> {
         let affinity = self.affinity.fd();
-        bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
-            .context("failed to count the entries of AFFINITY")
+        bpf::count_entries::<Client, Affinity>(affinity.as_fd()).context("failed to count the entries of AFFINITY")
     }
 }

@@ -77,6 +77,16 @@ impl Metrics {
         );
         registry.register("contested_addresses", "Addresses and ports that several Services claim", self.contested.clone());
         registry.register(
+            "devices",
+            "Network devices at which packets of clients outside the node are translated",
+            self.devices.clone(),
+        );
+        registry.register(
+            "devices_failed",
+            "Those of the devices to which the programs could not be attached",
+            self.devices_failed.clone(),
+        );
+        registry.register(
             "sync_failures",
             "Failed writes of the tables, after which the tables are read and planned again",
             self.failures.clone(),
@@ -98,5 +108,6 @@ impl Metrics {
             "Events that belong to no single Service, since the maps were created",
             self.events.clone(),
         );
+        self.flows.register(registry);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`Maps`] is the interface to the tables: [`bpf::BpfMaps`] uses the pinned maps, [`fake::MemoryMaps`] keeps the tables in
 //! memory for tests. [`sources`] has the maps of client addresses, [`devices`] the map of network devices, and [`flows`] the
-//! flows of clients outside the node. This module does not decide which entries are written:
-//! `plan` does. `docs/maps.md` describes every map.
+//! flows of clients outside the node. This module does not decide which entries of the tables are written: `plan` does.
+//! `docs/maps.md` describes every map.
 
 mod backends;
 pub mod bpf;

@@ -6,12 +6,7 @@ use portmap_common::{
     packet::{self as headers, Bytes as _, Fragment, Message},
 };
 
-use super::{
-    DROP, Family, NEXT, flows, onward,
-    packet::Packet,
-    rewrite,
-    tables::Walk,
-};
+use super::{DROP, Family, NEXT, flows, onward, packet::Packet, rewrite, tables::Walk};
 
 /// Translates an ICMP error, so that it seems to be about the packet that its receiver knows. Other messages go on.
 ///

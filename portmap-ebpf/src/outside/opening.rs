@@ -2,8 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use portmap_common::{
-    Choice, Description, Device, EGRESS, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE,
-    SOURCE_RANGES,
+    Choice, Description, Device, EGRESS, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE, SOURCE_RANGES,
 };
 
 use super::{

@@ -4,9 +4,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{
-        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
-    },
+    helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use portmap_common::packet::Bytes;
 
@@ -106,7 +104,8 @@ impl<const LINK: usize> Packet<LINK> {
     #[inline(always)]
     pub fn update_checksum<const N: usize>(&self, offset: usize, old: &[u8; N], new: &[u8; N], flags: u64) -> bool {
         // SAFETY: both pointers are to N initialized bytes.
-        let difference = unsafe { bpf_csum_diff(old.as_ptr().cast_mut().cast(), N as u32, new.as_ptr().cast_mut().cast(), N as u32, 0) };
+        let difference =
+            unsafe { bpf_csum_diff(old.as_ptr().cast_mut().cast(), N as u32, new.as_ptr().cast_mut().cast(), N as u32, 0) };
         // SAFETY: the kernel checks the offset.
         unsafe { bpf_l4_csum_replace(self.context.cast(), position::<LINK>(offset), 0, difference.cast_unsigned(), flags) == 0 }
     }

@@ -6,7 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use portmap_common::{
-    Affinity, Backend, Device, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, LOCAL, OutsideClient, REMOTE, V4, V6, capacity,
+    Affinity, Backend, Device, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, LOCAL, OutsideClient, REMOTE, V4, V6,
+    capacity,
     packet::{Headers, Ports},
 };
 

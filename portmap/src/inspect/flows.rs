@@ -130,11 +130,11 @@ impl<'a> Owners<'a> {
         Self { by_id: names.collect(), by_frontend: ids.collect() }
     }
 
-    /// The Service port of a flow. A flow from an earlier set of maps has an id that is not in NAMES: then the Service port
-    /// that has the frontend now.
+    /// The Service port of a flow. If the flow is from an earlier set of maps, its id is not in NAMES. If it is refused, its id
+    /// may be 0, for a port that the Service does not define. Then the result is the Service port that has the frontend now.
     fn of(&self, flow: &Flow) -> Option<&'a ServicePort> {
-        let by_frontend = || self.by_id.get(self.by_frontend.get(&flow.frontend)?);
-        self.by_id.get(&flow.id).or_else(by_frontend).copied()
+        let by_id = flow.backend.and_then(|_| self.by_id.get(&flow.id));
+        by_id.or_else(|| self.by_id.get(self.by_frontend.get(&flow.frontend)?)).copied()
     }
 }
 

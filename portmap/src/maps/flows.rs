@@ -4,7 +4,8 @@
 //! flows whose endpoint no longer serves. [`list`] reads the flows for people. Not part of the plan: these maps depend on
 //! packets.
 //!
-//! OPENING has the flows that were opened while too many flows were half open. The entries of one flow may be in both maps.
+//! OPENING has the flows that were opened while too many flows were half open. An entry may be in both maps: then that of FLOWS
+//! is valid, unless it has expired.
 
 pub mod ended;
 mod entries;
@@ -92,12 +93,21 @@ where
 
     /// The entry under a key of FLOWS, or else of OPENING.
     fn get(&self, key: &FlowKey<A>) -> Result<Option<Located<A>>> {
-        for (index, table) in self.tables.iter().enumerate() {
-            if let Some(entry) = table.get(key)? {
-                return Ok(Some(Located { table: index, key: *key, entry }));
-            }
-        }
-        Ok(None)
+        let entry = self.get_in(0, key)?;
+        if entry.is_some() { Ok(entry) } else { self.get_in(1, key) }
+    }
+
+    /// The entry under a key of a table.
+    fn get_in(&self, index: usize, key: &FlowKey<A>) -> Result<Option<Located<A>>> {
+        let entry = self.tables.get(index).map_or(Ok(None), |table| table.get(key))?;
+        Ok(entry.map(|entry| Located { table: index, key: *key, entry }))
+    }
+
+    /// Whether a live entry of FLOWS replaces this one of OPENING. Programs copy the entries of a flow to FLOWS when they know
+    /// that its client exists, and leave the old ones.
+    fn is_superseded(&self, found: &Located<A>, now: u32) -> Result<bool> {
+        let newer = if found.table == 0 { None } else { self.get_in(0, &found.key)? };
+        Ok(newer.is_some_and(|newer| newer.entry.is_alive(newer.key.protocol, now)))
     }
 
     /// Calls `visit` with each entry of both tables. See [`crate::kernel::bpf::Entries`] for changes meanwhile.
@@ -140,7 +150,8 @@ where
     /// The entry under a key. The kernel does not count this as a use of the entry.
     fn get(&self, key: &FlowKey<A>) -> Result<Option<FlowEntry<A>>> {
         match self.map.get(key, 0) {
-            Ok(entry) => Ok(Some(entry)),
+            // The kernel may reuse the memory of a deleted entry while it copies the entry.
+            Ok(entry) => Ok(Some(entry).filter(|entry| entry.belongs_to(key))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to read {}", self.name)),
         }

@@ -83,7 +83,9 @@ where
 {
     fn list(&self, now: u32, flows: &mut Vec<Flow>) -> Result<()> {
         self.for_each(|found| {
-            flows.extend(flow_of(&found, now, |key| self.get(key))?);
+            if !self.is_superseded(&found, now)? {
+                flows.extend(flow_of(&found, now, |key| self.get(key))?);
+            }
             Ok(())
         })
     }

@@ -58,26 +58,26 @@ where
         Ok(())
     }
 
-    /// Reads an expired entry again, and deletes what [`dead`] returns. Returns the number of deleted entries.
+    /// Reads an expired entry again, and deletes what [`dead`] returns, or only this entry if it is superseded. Returns the
+    /// number of deleted entries.
     ///
     /// Between the second read and the deletion, some microseconds, a SYN may open a flow with the same keys: it does so however
     /// long the entries have expired. Then the first entry is deleted, or it stays without some of the others. The answer does
     /// not reach the client, and its repeated SYN opens the flow again. If the first entry were deleted last, it could be
     /// missing beside the new twin: the connection would open, and its next packet would find no flow.
     fn delete_if_dead(&self, found: &Located<A>, now: u32) -> Result<usize> {
-        let get = |key: &FlowKey<A>| self.get(key);
-        match get(&found.key)? {
-            Some(entry) => self.delete(&dead(&entry, now, get)?),
-            None => Ok(0),
+        let Some(found) = self.get_in(found.table, &found.key)?.filter(|found| has_expired(found, now)) else { return Ok(0) };
+        if self.is_superseded(&found, now)? {
+            return self.delete(&[found]);
         }
+        self.delete(&dead(&found, now, |key| self.get(key))?)
     }
 }
 
-/// The entries to delete, if this entry has expired: those of its flow, first entry first, if all of them have expired. Without
-/// a first entry, only this one, if its twin has expired or is absent. `get` finds an entry by its key.
+/// The entries to delete because this one has expired: those of its flow, first entry first, if all of them have expired.
+/// Without a first entry, this one and its twin, if both have expired. `get` finds an entry by its key.
 ///
-/// A flow is deleted as a whole. A packet renews only the entries that it meets, so while packets flow in one direction only,
-/// the entries of the other direction expire.
+/// A flow is deleted as a whole, because it does not work without one of its entries.
 fn dead<A: IpBytes>(
     found: &Located<A>,
     now: u32,
@@ -87,8 +87,7 @@ fn dead<A: IpBytes>(
         Some(first) => [first].into_iter().chain(first.others(&get)?).collect(),
         None => [*found].into_iter().chain(found.twin(&get)?).collect::<Vec<_>>(),
     };
-    let is_dead = has_expired(found, now) && flow.iter().all(|entry| has_expired(entry, now));
-    Ok(if is_dead { flow } else { Vec::new() })
+    Ok(if flow.iter().all(|entry| has_expired(entry, now)) { flow } else { Vec::new() })
 }
 
 fn has_expired<A: IpBytes>(found: &Located<A>, now: u32) -> bool {

@@ -73,7 +73,6 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>,
         return NEXT;
     }
     walk.key = key(&walk.headers, walk.ports, HOOK);
-    walk.now = flows::now();
     // A datagram of a refused flow may be served by now.
     let is_found = flows::find(walk, walk.ports.flags) && !(HOOK == INGRESS && flows::is_refused(walk));
     let is_tcp = walk.headers.protocol == TCP;

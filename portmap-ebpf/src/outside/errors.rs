@@ -32,7 +32,6 @@ pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LI
         hook: HOOK,
         unused: 0,
     };
-    walk.now = flows::now();
     if !flows::find(walk, 0) {
         return NEXT;
     }

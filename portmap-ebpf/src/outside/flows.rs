@@ -27,13 +27,15 @@ pub fn now() -> u32 {
 
 /// Finds the entry of the packet with the walk's key and these TCP flags. False if there is none, or it is no longer valid: it
 /// has expired, or is an ended connection that the packet would open again.
+///
+/// Reads the clock only if there may be an entry, because most packets belong to no flow.
 #[inline(always)]
 pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.table = Table::Flows;
     if take(walk, flags) {
         return true;
     }
-    if !tables::has_overflowed(walk.now) {
+    if !tables::has_overflowed() {
         return false;
     }
     walk.table = Table::Opening;
@@ -45,6 +47,7 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     let Some(element) = A::flow(walk.table, &walk.key) else { return false };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
     walk.entry = unsafe { *element };
+    walk.now = now();
     let is_reopened = flags & SYN != 0 && walk.entry.is_closed();
     !is_reopened && walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
 }

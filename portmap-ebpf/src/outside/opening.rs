@@ -24,6 +24,7 @@ pub const FORWARD: i32 = 0;
 /// Returns [`FORWARD`] or a program's return value. Not inlined, so that it has its own stack.
 #[inline(never)]
 pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bool) -> i32 {
+    walk.now = flows::now();
     // SAFETY: the kernel gives the program a valid context.
     let Some(device) = tables::device(unsafe { (*context).ifindex }) else { return NEXT };
     let frontend = FrontendKey::new(walk.key.destination, walk.key.destination_port, walk.key.protocol);

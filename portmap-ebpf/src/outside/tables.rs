@@ -12,6 +12,7 @@ use portmap_common::{
     packet::{Headers, Ports},
 };
 
+use super::flows;
 use crate::{
     maps::{self, Tables},
     switches::{CLIENT_PORTS, CLIENT_PORTS_FIRST, HALF_OPEN_FLOWS},
@@ -205,13 +206,13 @@ const OPENING_LIFE: u32 = 64;
 
 /// Whether OPENING may have flows.
 #[inline(always)]
-pub fn has_overflowed(now: u32) -> bool {
+pub fn has_overflowed() -> bool {
     let Some(gate) = GATE.get_ptr(0) else { return false };
     // SAFETY: the map returned the value.
     let overflowed = unsafe { &raw const (*gate).overflowed };
     // SAFETY: the field is one aligned word of the value.
     let overflowed = unsafe { overflowed.read_volatile() };
-    overflowed != 0 && now.wrapping_sub(overflowed) <= OPENING_LIFE
+    overflowed != 0 && flows::now().wrapping_sub(overflowed) <= OPENING_LIFE
 }
 
 /// Counts a flow that is opened now. False if too many flows are half open: then it must be opened in OPENING.

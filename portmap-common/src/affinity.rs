@@ -88,7 +88,8 @@ pub struct Member {
     pub id: u64,
     /// The number of the endpoint.
     pub endpoint: u64,
-    /// 0 for frontends on a ClusterIP, 1 for all others.
+    /// 0 for frontends on a ClusterIP, 1 for all others; [`Self::OUTSIDE`] for the backends of all others for clients outside
+    /// the node, if they differ.
     pub external: u32,
     /// Always 0. A hash map compares every byte of its keys.
     pub unused: u32,
@@ -97,6 +98,9 @@ pub struct Member {
 layout!(Member, 24);
 
 impl Member {
+    /// The value of the field `external` for clients outside the node, if they have other backends than clients on the node.
+    pub const OUTSIDE: u32 = 2;
+
     /// The key of an endpoint for a service port's frontends of this kind. `kind` is [`crate::Service::kind`], an
     /// [`AddressKind`].
     #[inline]

@@ -14,8 +14,8 @@ pub struct EndpointEntry<A> {
     pub address: A,
     /// The port that the pod listens on.
     pub port: u16,
-    /// Always 0.
-    pub unused: u16,
+    /// Bits: [`crate::LOCAL`].
+    pub flags: u16,
     /// A digest of the endpoint's number, address and port. A reader detects by it that the kernel has reused the element.
     pub check: u32,
 }
@@ -26,8 +26,8 @@ layout!(EndpointEntry<V6>, 24);
 impl<A: Address> EndpointEntry<A> {
     /// The value to insert under `number`.
     #[inline]
-    pub fn new(number: u64, address: A, port: u16) -> Self {
-        Self { address, port, unused: 0, check: digest(number, address, port) }
+    pub fn new(number: u64, address: A, port: u16, flags: u16) -> Self {
+        Self { address, port, flags, check: digest(number, address, port) }
     }
 
     /// Whether this value was inserted under `number`.

@@ -14,7 +14,7 @@
 //!
 //! These layouts have a version of their own, because flows stay valid when the layouts of the tables change.
 
-use crate::{Address, Choice, Halves, Neutral, TCP, V4, V6, layout};
+use crate::{Address, Choice, Halves, Neutral, TCP, V4, V6, layout, packet};
 
 /// The version of the layouts in this file: part of the path where the maps of flows are pinned.
 pub const FLOWS_VERSION: u32 = 1;
@@ -75,9 +75,6 @@ pub const REMOTE: u32 = 64;
 /// A flag of [`FlowEntry`]: the client is hidden from the backend behind an address of this node.
 pub const HIDDEN: u32 = 128;
 
-/// A flag of [`FlowEntry`]: the source address and port are chosen when the first packet is sent.
-pub const PENDING: u32 = 256;
-
 /// A value of `FLOWS_V4` or `FLOWS_V6`: the rewritten packet, and the state of the flow. Programs of several CPUs may write
 /// `seen` and `state` at the same time; a lost state bit only lets the entry live longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,9 +86,11 @@ pub struct FlowEntry<A> {
     pub endpoint: Halves,
     /// A digest of the choice that the backend was taken from. See [`FlowEntry::digest`].
     pub choice: u32,
-    /// At ingress, the new destination address; at egress, the new source address.
+    /// [`FlowKey::check`] of the entry's key. A reader detects by it that the kernel has reused the element.
+    pub check: u32,
+    /// At ingress, the new destination address; at egress, the new source address. Zeroes if the source is not chosen yet.
     pub address: A,
-    /// The port at `address`, in host order.
+    /// The port at `address`, in host order; 0 if the source is not chosen yet, and for a refused flow.
     pub port: u16,
     /// The new port on the other side, in host order: at ingress the source port, at egress the destination port.
     pub other_port: u16,
@@ -99,20 +98,17 @@ pub struct FlowEntry<A> {
     pub seen: u32,
     /// The time of the first packet, as a [`clock`].
     pub opened: u32,
-    /// Bits: [`CLIENT_FIN`], [`SERVER_FIN`], [`RESET`], [`REPLIED`], [`ASSURED`], [`TOWARDS_CLIENT`], [`REMOTE`], [`HIDDEN`],
-    /// [`PENDING`].
+    /// Bits: [`CLIENT_FIN`], [`SERVER_FIN`], [`RESET`], [`REPLIED`], [`ASSURED`], [`TOWARDS_CLIENT`], [`REMOTE`],
+    /// [`HIDDEN`].
     pub state: u32,
 }
 
-layout!(FlowEntry<V4>, 40);
-layout!(FlowEntry<V6>, 52);
-
-// The programs access these fields as words at these offsets, after `id`, `endpoint`, `choice` and the address.
-const _: () = assert!(core::mem::offset_of!(FlowEntry<V4>, state) == 36);
-const _: () = assert!(core::mem::offset_of!(FlowEntry<V6>, state) == 48);
+layout!(FlowEntry<V4>, 44);
+layout!(FlowEntry<V6>, 56);
 
 /// The time in steps of 2³⁰ nanoseconds (1.07 seconds), from nanoseconds of the monotonic clock.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the clock overflows after 146 years")]
 pub fn clock(nanoseconds: u64) -> u32 {
     (nanoseconds >> 30) as u32
 }
@@ -129,6 +125,21 @@ mod lifetime {
 }
 
 impl<A: Address> FlowKey<A> {
+    /// A digest of the key.
+    #[inline]
+    pub fn check(&self) -> u32 {
+        let fold = |digest: u32, word: u32| digest.rotate_left(5).wrapping_add(word).wrapping_mul(0x9e37_79b1);
+        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
+        let mut digest = fold(u32::from(self.protocol) << 8 | u32::from(self.hook), ports);
+        for word in self.source.words() {
+            digest = fold(digest, word);
+        }
+        for word in self.destination.words() {
+            digest = fold(digest, word);
+        }
+        digest
+    }
+
     /// The key of the twin of an entry under this key.
     #[inline]
     #[must_use]
@@ -156,22 +167,64 @@ impl<A: Address> FlowKey<A> {
 }
 
 impl<A: Address> FlowEntry<A> {
+    /// Whether this value was inserted under `key`.
+    #[inline]
+    pub fn belongs_to(&self, key: &FlowKey<A>) -> bool {
+        self.check == key.check()
+    }
+
     /// The twin of this entry, which is under `key`.
     #[inline]
     #[must_use]
     pub fn twin(&self, key: &FlowKey<A>) -> Self {
-        let (address, port, other_port) = if key.hook == INGRESS {
+        let mut twin = *self;
+        twin.turn(key, &key.twin(self));
+        twin
+    }
+
+    /// Turns this entry, which is under `key`, into its twin, which is under `twin`.
+    #[inline]
+    pub fn turn(&mut self, key: &FlowKey<A>, twin: &FlowKey<A>) {
+        (self.address, self.port, self.other_port) = if key.hook == INGRESS {
             (key.destination, key.destination_port, key.source_port)
         } else {
             (key.source, key.source_port, key.destination_port)
         };
-        Self { address, port, other_port, state: self.state ^ TOWARDS_CLIENT, ..*self }
+        self.check = twin.check();
+        self.state ^= TOWARDS_CLIENT;
     }
 
     /// A digest of a choice. If it differs from an entry's, the backends have changed since the flow was opened.
     #[inline]
     pub fn digest(choice: Choice) -> u32 {
         choice.first.wrapping_mul(0x9e37_79b1) ^ choice.count
+    }
+
+    /// Whether the source address and port are to be chosen, now that the device is known that sends the packet.
+    #[inline]
+    pub fn lacks_source(&self, key: &FlowKey<A>) -> bool {
+        key.hook == EGRESS
+            && self.state & (HIDDEN | TOWARDS_CLIENT) == HIDDEN
+            && (self.port == 0 || self.address == A::default())
+    }
+
+    /// The state after a packet of this entry with these TCP flags.
+    #[inline]
+    pub fn state_after(&self, flags: u8) -> u32 {
+        let is_towards_client = self.state & TOWARDS_CLIENT != 0;
+        let mut state = self.state;
+        if is_towards_client {
+            state |= REPLIED;
+        } else if state & REPLIED != 0 && flags & (packet::SYN | packet::RST) == 0 {
+            state |= ASSURED;
+        }
+        if flags & packet::FIN != 0 {
+            state |= if is_towards_client { SERVER_FIN } else { CLIENT_FIN };
+        }
+        if flags & packet::RST != 0 {
+            state |= RESET;
+        }
+        state
     }
 
     /// Whether the connection has ended: after a RST, or a FIN from each side.
@@ -283,13 +336,28 @@ mod tests {
             hook: INGRESS,
             unused: 0,
         };
-        let entry = FlowEntry { address: [9, 9, 9, 9], port: 3, other_port: 4, ..FlowEntry::default() };
-        for (key, entry) in [(key, entry), (FlowKey { hook: EGRESS, ..key }, FlowEntry { state: TOWARDS_CLIENT, ..entry })] {
+        for hook in [INGRESS, EGRESS] {
+            let key = FlowKey { hook, ..key };
+            let check = key.check();
+            let entry = FlowEntry { address: [9, 9, 9, 9], port: 3, other_port: 4, check, ..FlowEntry::default() };
             let (twin_key, twin) = (key.twin(&entry), entry.twin(&key));
             assert_ne!(key.hook, twin_key.hook);
             assert_eq!(twin_key.twin(&twin), key);
+            assert!(twin.belongs_to(&twin_key));
             assert_eq!(twin.twin(&twin_key), entry);
         }
+    }
+
+    #[test]
+    fn a_flow_is_assured_by_the_clients_answer_to_the_backend() {
+        let after = |state, flags| FlowEntry::<V4> { state, ..FlowEntry::default() }.state_after(flags);
+        assert_eq!(after(0, packet::SYN), 0);
+        assert_eq!(after(TOWARDS_CLIENT, packet::SYN | packet::ACK), TOWARDS_CLIENT | REPLIED);
+        assert_eq!(after(REPLIED, packet::SYN), REPLIED, "a repeated SYN");
+        assert_eq!(after(REPLIED, packet::ACK), REPLIED | ASSURED);
+        assert_eq!(after(REPLIED, packet::RST), REPLIED | RESET);
+        assert_eq!(after(REPLIED | ASSURED, packet::ACK | packet::FIN), REPLIED | ASSURED | CLIENT_FIN);
+        assert_eq!(after(TOWARDS_CLIENT | REPLIED, packet::FIN), TOWARDS_CLIENT | REPLIED | SERVER_FIN);
     }
 
     #[test]

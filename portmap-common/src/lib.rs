@@ -19,6 +19,7 @@ mod endpoint;
 mod flow;
 mod frontend;
 mod name;
+pub mod packet;
 mod prefix;
 mod probe;
 mod service;
@@ -31,11 +32,11 @@ pub use address::{Address, MAPPED, Neutral, V4, V6};
 pub use affinity::{Affinity, Client, Member, Share};
 pub use backend::{Backend, Halves, LOCAL};
 pub use counters::Counters;
-pub use device::{Device, PODS};
+pub use device::{BARE, Device, PODS};
 pub use endpoint::EndpointEntry;
 pub use flow::{
     ASSURED, CLIENT_FIN, EGRESS, FLOWS_VERSION, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, HIDDEN, INGRESS,
-    OutsideClient, PENDING, REMOTE, REPLIED, RESET, SERVER_FIN, TOWARDS_CLIENT, clock,
+    OutsideClient, REMOTE, REPLIED, RESET, SERVER_FIN, TOWARDS_CLIENT, clock,
 };
 pub use frontend::{FrontendKey, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};

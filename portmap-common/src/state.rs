@@ -16,7 +16,7 @@ pub const DESTROYS_SOCKETS: u32 = 4;
 pub const LACKS_NODE: u32 = 8;
 
 /// The maps that [`State::used`] counts, in the order of its elements.
-pub const MEASURED: [&str; 10] = [
+pub const MEASURED: [&str; 14] = [
     "FRONTENDS_V4",
     "FRONTENDS_V6",
     "SERVICES",
@@ -27,6 +27,10 @@ pub const MEASURED: [&str; 10] = [
     "MEMBERS",
     "SOURCE_RANGES_V4",
     "SOURCE_RANGES_V6",
+    "FLOWS_V4",
+    "OPENING_V4",
+    "FLOWS_V6",
+    "OPENING_V6",
 ];
 
 /// The one value of `STATE`: the state of the agent that runs, or ran last.
@@ -72,4 +76,4 @@ pub struct State {
     pub network: u64,
 }
 
-layout!(State, 184);
+layout!(State, 200);

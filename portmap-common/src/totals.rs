@@ -30,6 +30,17 @@ pub struct Totals {
     /// Calls that got no session, because their cgroup had already added its share of clients to `AFFINITY`, or because the
     /// kernel could not store the cgroup's count.
     pub affinity_over_share: u64,
+    /// Flows of clients outside the node that were opened to a backend, over all services.
+    pub outside_forwarded: u64,
+    /// Connections and datagrams of clients outside the node to frontends that were refused.
+    pub outside_refused: u64,
+    /// Packets of clients outside the node to frontends that were dropped: by a traffic policy or a source range, or because their
+    /// source port is 0.
+    pub outside_dropped: u64,
+    /// Packets that were dropped because no port was free to tell the flow from others.
+    pub outside_without_port: u64,
+    /// Flows that were opened in `OPENING` because too many flows were half open.
+    pub outside_overflowed: u64,
 }
 
-layout!(Totals, 80);
+layout!(Totals, 120);

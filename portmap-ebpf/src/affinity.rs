@@ -19,26 +19,33 @@ use crate::{
 /// `namespace` is the cookie of the client's network namespace. `None` if the random slot is outside of BACKENDS.
 #[inline(always)]
 pub fn choose<A: Tables>(namespace: u64, service: &Description, backends: Choice) -> Option<Backend<A>> {
-    let now = now();
     let client = Client { namespace, id: service.id };
-    let last = AFFINITY.get_ptr_mut(client);
-    if let Some(last) = last {
-        let found = read(last);
-        if found.holds(now, service.affinity_timeout)
-            && is_member(service, found.endpoint)
-            && let Some(backend) = maps::endpoint::<A>(found.endpoint)
-        {
-            refresh(last, now);
-            return Some(backend);
-        }
+    let (last, now) = (AFFINITY.get_ptr_mut(client), now());
+    let endpoint = last_endpoint(last, service, Member::external(service.kind), now);
+    if let Some(backend) = endpoint.and_then(maps::endpoint::<A>) {
+        keep(last, &Affinity { endpoint: backend.endpoint.get(), last_used: now }, |_| {});
+        return Some(backend);
     }
     let backend: Backend<A> = choice::any(backends)?;
-    let entry = Affinity { endpoint: backend.endpoint.get(), last_used: now };
-    match last {
-        Some(last) => replace(last, &entry),
-        None => add(&client, &entry),
-    }
+    keep(last, &Affinity { endpoint: backend.endpoint.get(), last_used: now }, |entry| add(&client, entry));
     Some(backend)
+}
+
+/// The endpoint of a client's session at `now`, if the session is valid and the endpoint is in the group of MEMBERS
+/// ([`Member::external`]). The endpoint may no longer serve.
+#[inline(always)]
+pub fn last_endpoint(last: Option<*mut Affinity>, service: &Description, group: u32, now: u64) -> Option<u64> {
+    let found = read(last?);
+    (found.holds(now, service.affinity_timeout) && is_member(service.id, group, found.endpoint)).then_some(found.endpoint)
+}
+
+/// Keeps the session in the element, or calls `add` without an element.
+#[inline(always)]
+pub fn keep(last: Option<*mut Affinity>, entry: &Affinity, add: impl FnOnce(&Affinity)) {
+    match last {
+        Some(last) => replace(last, entry),
+        None => add(entry),
+    }
 }
 
 /// Reads an element of AFFINITY word by word, because another processor may write the element at the same time.
@@ -65,7 +72,7 @@ fn refresh(element: *mut Affinity, now: u64) {
     unsafe { last_used.write_volatile(now) };
 }
 
-/// Replaces a session that is no longer valid.
+/// Writes a session into an element.
 ///
 /// The kernel may have just reused the element for another client. That client uses the endpoint only if it is a member of the
 /// client's service port, so it gets a valid endpoint in any case. A call that reads between the two writes may use the old
@@ -111,16 +118,15 @@ fn take_share(now: u64) -> bool {
     true
 }
 
-/// Whether MEMBERS has the endpoint for frontends of this kind. Such an endpoint is still among the backends for clients on
-/// this node.
+/// Whether MEMBERS has the endpoint for frontends of this group. Such an endpoint is still among the backends.
 #[inline(always)]
-fn is_member(service: &Description, endpoint: u64) -> bool {
-    MEMBERS.get_ptr(Member::new(service.id, service.kind, endpoint)).is_some()
+fn is_member(id: u64, group: u32, endpoint: u64) -> bool {
+    MEMBERS.get_ptr(Member { id, endpoint, external: group, unused: 0 }).is_some()
 }
 
 /// The monotonic clock in nanoseconds.
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: the helper takes no argument.
     unsafe { bpf_ktime_get_ns() }
 }

@@ -9,7 +9,13 @@ use crate::{maps::Tables, outcome::Action};
 /// the slot is outside of the map.
 #[inline(always)]
 pub fn any<A: Tables>(choice: Choice) -> Option<Backend<A>> {
-    A::backend(choice.slot(random())).copied()
+    A::backend(random_slot(choice)).copied()
+}
+
+/// One of the slots, each with nearly the same probability. `choice.count` must not be 0.
+#[inline(always)]
+pub fn random_slot(choice: Choice) -> u32 {
+    choice.slot(random())
 }
 
 /// The action of a choice without backends. An unknown verdict leaves the call unchanged.

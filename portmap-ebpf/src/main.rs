@@ -12,11 +12,12 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
+use portmap_common::{EGRESS, INGRESS};
 use portmap_ebpf::{
     decision,
     maps::Tables,
     outcome,
-    outside::{self, ETHERNET, Packet},
+    outside::{self, ETHERNET},
     report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
     socket_notes,
@@ -90,25 +91,25 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
 /// A packet that a device with an Ethernet header has received.
 #[classifier]
 pub fn ingress(context: TcContext) -> i32 {
-    outside::ingress(&Packet::<ETHERNET>::new(&context))
+    outside::handle::<ETHERNET, INGRESS>(&context)
 }
 
 /// A packet that a device with an Ethernet header is about to send.
 #[classifier]
 pub fn egress(context: TcContext) -> i32 {
-    outside::egress(&Packet::<ETHERNET>::new(&context))
+    outside::handle::<ETHERNET, EGRESS>(&context)
 }
 
 /// A packet that a device without a link-layer header has received, such as a WireGuard tunnel.
 #[classifier]
 pub fn ingress_bare(context: TcContext) -> i32 {
-    outside::ingress(&Packet::<0>::new(&context))
+    outside::handle::<0, INGRESS>(&context)
 }
 
 /// A packet that a device without a link-layer header is about to send.
 #[classifier]
 pub fn egress_bare(context: TcContext) -> i32 {
-    outside::egress(&Packet::<0>::new(&context))
+    outside::handle::<0, EGRESS>(&context)
 }
 
 /// Translates a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the

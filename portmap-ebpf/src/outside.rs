@@ -1,23 +1,111 @@
-//! Packets of clients outside the node: translated where a device receives and sends them.
+//! Packets of clients outside the node. Ingress programs change the destination of a packet, egress programs the source. The
+//! kernel routes the packet in between.
+//!
+//! The steps of a packet: [`packet`] reads the headers → [`flows`] finds the flow → [`opening`] opens one, if the packet may
+//! do so → [`rewrite`] changes the packet → [`onward`] sends it on, if it only passes through this node. ICMP errors about a
+//! packet of a flow take the steps of [`errors`].
 
+mod affinity;
+mod errors;
+mod flows;
+mod fragments;
+mod onward;
+mod opening;
 mod packet;
+mod rewrite;
 mod tables;
 
-pub use packet::{ETHERNET, Packet};
+use aya_ebpf::{EbpfContext as _, programs::TcContext};
+use portmap_common::{
+    EGRESS, FlowKey, INGRESS, TCP, V4, V6,
+    packet::{self as headers, Fragment, Headers, Ports},
+};
 
-/// The return value of a program that lets the next program see the packet (`TC_ACT_UNSPEC`, `TCX_NEXT`).
+use onward::Onward;
+pub use packet::{ETHERNET, Packet};
+use rewrite::Rewrite;
+use tables::{FlowTables, Walk};
+
+/// The return value for a packet that goes on to the next program (`TC_ACT_UNSPEC`, `TCX_NEXT`).
 const NEXT: i32 = -1;
 
-/// A packet that a device has received.
+/// The return value for a packet that is dropped (`TC_ACT_SHOT`).
+const DROP: i32 = 2;
+
+/// A packet of one address family: what the maps, the headers and the rewriting need.
+pub trait Family: FlowTables + Rewrite + Onward {}
+
+impl Family for V4 {}
+impl Family for V6 {}
+
+/// Handles a packet at a hook. `LINK` is the length of the link-layer header, `HOOK` is [`INGRESS`] or
+/// [`portmap_common::EGRESS`]. Returns the program's return value.
 #[inline(always)]
-pub fn ingress<const LINK: usize>(packet: &Packet<'_, LINK>) -> i32 {
-    let Some(_device) = tables::device(packet.device()) else { return NEXT };
-    NEXT
+pub fn handle<const LINK: usize, const HOOK: u8>(context: &TcContext) -> i32 {
+    let packet = Packet::<LINK>::new(context.as_ptr().cast());
+    match packet.ethertype() {
+        packet::IPV4 => of_family::<V4, LINK, HOOK>(packet),
+        packet::IPV6 => of_family::<V6, LINK, HOOK>(packet),
+        _ => NEXT,
+    }
 }
 
-/// A packet that a device is about to send.
+/// Handles a packet of one family. The state of the walk is in a map, because a program has only 512 bytes of stack.
 #[inline(always)]
-pub fn egress<const LINK: usize>(packet: &Packet<'_, LINK>) -> i32 {
-    let Some(_device) = tables::device(packet.device()) else { return NEXT };
-    NEXT
+fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>) -> i32 {
+    let Some(walk) = A::walk() else { return NEXT };
+    if A::headers(&packet, 0, &mut walk.headers).is_none() {
+        return NEXT;
+    }
+    if headers::is_translated(walk.headers.protocol) {
+        translate::<A, LINK, HOOK>(packet, walk)
+    } else if walk.headers.protocol == A::ICMP && walk.headers.fragment == Fragment::Whole {
+        errors::translate::<A, LINK, HOOK>(packet, walk)
+    } else {
+        NEXT
+    }
+}
+
+/// Translates a packet of a flow. A packet that belongs to no flow may open one at ingress.
+#[inline(always)]
+fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk: &mut Walk<A>) -> i32 {
+    if !fragments::read_ports(&packet, walk, HOOK) {
+        return NEXT;
+    }
+    walk.key = key(&walk.headers, walk.ports, HOOK);
+    // A datagram of a refused flow may be served by now.
+    let is_found = flows::find(walk, walk.ports.flags) && !(HOOK == INGRESS && flows::is_refused(walk));
+    let is_tcp = walk.headers.protocol == TCP;
+    let may_open = if is_tcp { walk.ports.opens() } else { !is_found && walk.headers.fragment != Fragment::Later };
+    if HOOK == INGRESS && may_open {
+        let verdict = opening::open(packet.context(), walk, is_found);
+        if verdict != opening::FORWARD {
+            return verdict;
+        }
+    } else if !is_found {
+        return NEXT;
+    }
+    if HOOK == EGRESS && walk.entry.lacks_source(&walk.key) && !flows::choose_source(walk, packet.device()) {
+        return DROP;
+    }
+    flows::follow(walk, walk.ports.flags);
+    fragments::note(walk, HOOK);
+    if !rewrite::packet::<A, LINK, HOOK>(packet.context(), walk) {
+        return DROP;
+    }
+    if HOOK == INGRESS { onward::send(packet, walk) } else { NEXT }
+}
+
+/// The key of a packet at a hook.
+#[inline(always)]
+fn key<A: Family>(headers: &Headers<A>, ports: Ports, hook: u8) -> FlowKey<A> {
+    FlowKey {
+        source: headers.source,
+        destination: headers.destination,
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: headers.protocol,
+        hook,
+        unused: 0,
+    }
 }

@@ -40,3 +40,23 @@ pub static EXCLUDED_LEVELS: Global<[u32; EXCLUDED_CGROUPS]> = Global::new([0; EX
 /// The `SO_PRIORITY` of the agent's own connections, which are not translated. If it is 0, there are no such connections.
 #[unsafe(no_mangle)]
 pub static OWN_PRIORITY: Global<u32> = Global::new(0);
+
+/// Whether packets that only pass through this node are redirected to the next device, past the node's own routing.
+#[unsafe(no_mangle)]
+pub static SHORTCUT: Global<u8> = Global::new(0);
+
+/// The first port of the range from which clients outside the node get their port towards backends.
+#[unsafe(no_mangle)]
+pub static CLIENT_PORTS_FIRST: Global<u32> = Global::new(1_024);
+
+/// The number of ports in that range; not 0.
+#[unsafe(no_mangle)]
+pub static CLIENT_PORTS: Global<u32> = Global::new(28_976);
+
+/// Maximum number of half-open flows that FLOWS takes in per second. Others are opened in OPENING.
+#[unsafe(no_mangle)]
+pub static HALF_OPEN_FLOWS: Global<u32> = Global::new(u32::MAX);
+
+/// The flag `BPF_F_IPV6` for changes of checksums, if the kernel knows it (6.16 and newer); else 0.
+#[unsafe(no_mangle)]
+pub static IPV6_CHECKSUM: Global<u64> = Global::new(0);

@@ -4,12 +4,14 @@
 //! [`reporting`] reports each write. The source of objects, the HTTP servers and the tasks of [`Tasks`] run beside the loop.
 
 mod affinity_evictions;
+mod client_ports;
 mod clients;
 mod comparison;
 mod datapath;
 mod desired;
 mod devices;
 mod ended_sockets;
+mod flows;
 mod installed;
 mod options;
 mod own_node;
@@ -43,8 +45,9 @@ use desired::DesiredState;
 use devices::Devices;
 pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
+use flows::Flows;
 use installed::{Installed, PlanScope, Written};
-pub use options::{Leaving, Options, Source, Waiting};
+pub use options::{ClientPorts, Leaving, Options, Source, Sysctls, Waiting};
 use reporting::Reporting;
 
 /// The capacity of the channel from the source of objects to the loop, in events.
@@ -139,6 +142,8 @@ struct Tasks {
     clients: Clients,
     /// Finds and destroys connected UDP sockets whose endpoint ended.
     ended_sockets: EndedSockets,
+    /// Deletes flows of clients outside the node, after they have expired or their endpoint ended.
+    flows: Flows,
     /// Reads the kernel's tables periodically, to compare them with the planner's model.
     comparison: Comparison,
 }
@@ -157,7 +162,9 @@ impl Agent {
         let mut desired = DesiredState::start(options)?;
         desired.keep_node_addresses(installed.node_port_addresses());
         let devices = Devices::start(&options.devices, options.device_attach)?;
-        let tasks = Tasks { clients: Clients::default(), ended_sockets, comparison: Comparison::new(options.compare_every) };
+        let flows = Flows::new(&installed.datapath.pins)?;
+        let tasks =
+            Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every) };
         let agent = Self {
             desired,
             installed,
@@ -181,6 +188,7 @@ impl Agent {
                 result = self.devices.changed() => wait_out(result)?,
                 result = self.installed.wake() => result?,
                 sockets = self.tasks.ended_sockets.found() => self.destroy(sockets),
+                result = self.tasks.flows.result() => self.take_flow_result(result)?,
                 tables = self.tasks.comparison.ended(applied) => self.compare_with(tables),
                 () = self.tasks.clients.changed() => {}
             }
@@ -266,10 +274,12 @@ impl Agent {
     }
 
     fn report(&mut self, written: Written) -> Result<()> {
-        // An endpoint that found no room in ENDPOINTS looks like an ended endpoint, so no sockets are searched for meanwhile.
-        let has_all_endpoints = written.plan.without_room == 0;
-        if has_all_endpoints && (written.scope == PlanScope::All || ends_endpoints(&written.plan)) {
-            self.tasks.ended_sockets.request();
+        // An endpoint that found no room in ENDPOINTS looks like an ended one, so nothing of it is searched for meanwhile.
+        if written.plan.without_room == 0 {
+            if written.scope == PlanScope::All || ends_endpoints(&written.plan) {
+                self.tasks.ended_sockets.request();
+            }
+            self.tasks.flows.written(&written);
         }
         let frontends = self.installed.frontends();
         self.reporting.written(written, &mut self.desired, &mut self.installed.datapath.maps, frontends)
@@ -282,7 +292,7 @@ impl Agent {
 
     /// Starts the tasks beside the loop that are due.
     fn start_due_work(&mut self) -> Result<()> {
-        let Tasks { clients, ended_sockets, comparison } = &mut self.tasks;
+        let Tasks { clients, ended_sockets, flows, comparison } = &mut self.tasks;
         if let Some(guarded) = self.desired.table.take_guarded() {
             clients.set_destinations(guarded);
         }
@@ -291,6 +301,7 @@ impl Agent {
         let result = if has_source_ranges { clients.start_if_due(datapath, metrics) } else { clients.stop(datapath, metrics) };
         wait_out(result)?;
         ended_sockets.start_if_due(&datapath.pins);
+        flows.start_if_due(&datapath.pins);
         if self.is_initialized && !self.installed.is_failing() {
             comparison.start_if_due(&self.installed.datapath.pins, applied);
         }

@@ -1,6 +1,7 @@
 //! The command line: the arguments, and one file for each subcommand.
 
 mod cleanup;
+mod flows;
 mod output;
 mod repeats;
 mod resolve;
@@ -43,6 +44,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Print the content of the kernel's tables
     Services(services::Arguments),
+    /// Print the flows of clients outside the node
+    Flows(flows::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
@@ -121,6 +124,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Resolve(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
+        Command::Flows(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {

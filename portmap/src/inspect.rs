@@ -1,3 +1,4 @@
-//! The rows that `portmap resolve` and `portmap services` show: one row per frontend.
+//! The rows that `portmap resolve`, `portmap services` and `portmap flows` show.
 
+pub mod flows;
 pub mod table;

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod namespaces;
 mod netlink;
 pub mod notifications;
+pub mod port_ranges;
 pub mod privileges;
 pub mod routes;
 pub mod sock_diag;

@@ -1,8 +1,9 @@
 //! The tables in the kernel's maps, as the agent writes and reads them: the last stage of the event walk, after `apply`.
 //!
 //! [`Maps`] is the interface to the tables: [`bpf::BpfMaps`] uses the pinned maps, [`fake::MemoryMaps`] keeps the tables in
-//! memory for tests. [`sources`] has the maps of client addresses, and [`devices`] the map of network devices. This module does not decide which entries are written:
-//! `plan` does. `docs/maps.md` describes every map.
+//! memory for tests. [`sources`] has the maps of client addresses, [`devices`] the map of network devices, and [`flows`] the
+//! flows of clients outside the node. This module does not decide which entries of the tables are written: `plan` does.
+//! `docs/maps.md` describes every map.
 
 mod backends;
 pub mod bpf;
@@ -12,6 +13,7 @@ pub(crate) mod directory;
 pub mod encode;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod flows;
 pub mod grace;
 mod mapped;
 pub mod pin;

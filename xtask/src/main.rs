@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cluster;
 mod demo;
 mod launch;
+mod libraries;
 mod lint;
 mod program;
 mod screen;
@@ -35,6 +37,8 @@ enum Task {
     Bench(bench::BenchArgs),
     Test(test::TestArgs),
     Lint(lint::Args),
+    #[command(name = cluster::process::SUBCOMMAND, hide = true)]
+    ClusterProcess(cluster::process::ProcessArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +58,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(args),
         Task::Test(args) => test::run(args),
         Task::Lint(args) => lint::run(args),
+        Task::ClusterProcess(args) => cluster::process::run(args),
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Step`] is one requirement. It checks whether the requirement is met, and installs the missing tool if that can be
 //! automated. The other commands call [`ensure`], which installs the missing tools for their tasks only.
 
-mod apt;
+pub mod apt;
 pub mod debian;
 mod go;
 mod kernel;
@@ -163,7 +163,7 @@ fn install(step: &dyn Step, reason: &anyhow::Error, screen: Screen) -> Result<()
 
 /// Takes the lock of the set-up, and waits for it if necessary, so that only one process installs tools for this workspace.
 /// Dropping the file releases the lock.
-fn lock() -> Result<File> {
+pub fn lock() -> Result<File> {
     let path = workspace::tools_dir()?.join("setup.lock");
     let dir = path.parent().unwrap_or(&path);
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;

@@ -3,12 +3,14 @@
 mod earlier;
 mod failures;
 mod kernels;
+mod kubernetes_e2e;
 mod long_form;
 mod suite;
 mod tally;
 mod times;
 
 use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -44,10 +46,21 @@ pub struct TestArgs {
     /// `socket_stress` for one minute per test
     #[arg(long, conflicts_with_all = ["filters", "kernels", "peer"])]
     chaos: bool,
+    /// Run only Kubernetes' own end-to-end tests whose names match this regular expression, on a cluster of three nodes. The
+    /// first time it builds Kubernetes, which takes about a quarter of an hour [without FOCUS: those of Services]
+    #[arg(long, value_name = "FOCUS", num_args = 0..=1, default_missing_value = kubernetes_e2e::SERVICES)]
+    #[arg(conflicts_with_all = ["filters", "kernels", "peer", "chaos"])]
+    kubernetes_e2e: Option<String>,
+    /// The agent for --kubernetes-e2e, instead of a build of this workspace
+    #[arg(long, value_name = "FILE", requires = "kubernetes_e2e")]
+    agent: Option<PathBuf>,
 }
 
 /// Builds the workspace and runs the selected suites. Returns exit code 1 if a test fails.
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
+    if let Some(focus) = &args.kubernetes_e2e {
+        return kubernetes_e2e::run(focus, args.agent.as_deref());
+    }
     let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
         bail!("{}", gap.reason);

@@ -7,13 +7,13 @@
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 
-use super::{DeviceSelection, Options, Waiting, record};
+use super::{DeviceSelection, Options, Waiting, client_ports, record};
 use crate::{
     datapath::{
         attach::{self, Attached},
         cgroup::Cgroup,
         devices,
-        load::{Constants, LogLevel, Switches, close_maps, difference},
+        load::{self, Constants, LogLevel, Switches, close_maps, difference},
         log::{self, Logger},
         removal,
     },
@@ -55,12 +55,16 @@ impl Datapath {
     pub async fn start(options: &Options) -> Result<Self> {
         let find = || Pins::of_version(&options.bpffs, options.abi);
         privileges::check()?;
+        if options.devices.outside != DeviceSelection::None {
+            client_ports::check(options.client_ports)?;
+        }
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;
         let pins = choose(find(), options)?;
         pins.create()?;
-        let programs = load(&pins, options.capacity, &constants, &options.devices.outside)?;
+        let capacity = keep_flows(&pins, options.capacity)?;
+        let programs = load(&pins, capacity, &constants, &options.devices.outside)?;
         let is_replacing = pins.others()?.iter().any(Pins::has_links);
         let mut datapath = Self {
             maps: BpfMaps::open(&pins)?,
@@ -68,7 +72,7 @@ impl Datapath {
             programs,
             cgroup,
             switches: options.switches.clone(),
-            capacity: options.capacity,
+            capacity,
             constants,
             devices: options.devices.outside.clone(),
             is_attached: false,
@@ -218,6 +222,20 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
             waited.await.context("the wait for the other agent crashed")?
         }
     }
+}
+
+/// The capacity with the size of the pinned FLOWS. Logs a difference from `--max-flows`.
+fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
+    let kept = load::keep_flows(pins, capacity)?;
+    if kept.flows != capacity.flows {
+        tracing::warn!(
+            "FLOWS keeps its size of {} entries instead of {} (--max-flows): a new map would end the connections of clients \
+             outside the node; to change the size all the same, stop the agent, run portmap cleanup, and start the agent again",
+            kept.flows,
+            capacity.flows
+        );
+    }
+    Ok(kept)
 }
 
 /// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes the other sets without

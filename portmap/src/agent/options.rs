@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::devices::DeviceOptions;
 use crate::{
     datapath::{devices::DeviceAttach, load::Switches},
+    kernel::port_ranges::PortRange,
     maps::{Capacity, pin::Mounting},
     model::event::Wanted,
     resolve::node_ports::Eligible,
@@ -40,6 +41,26 @@ pub enum Leaving {
     Nothing,
 }
 
+/// The ports that clients outside the node get towards backends.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientPorts {
+    /// The ports for clients.
+    pub range: PortRange,
+    /// The cluster's node ports.
+    pub node_ports: PortRange,
+    /// Whether the agent reserves the range, if the node's own connections would use it otherwise.
+    pub sysctls: Sysctls,
+}
+
+/// Whether the agent may change sysctls of its network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sysctls {
+    /// The agent adds its range to `net.ipv4.ip_local_reserved_ports`.
+    Managed,
+    /// The agent only warns.
+    Left,
+}
+
 /// The options of an agent, from the arguments of `portmap run`.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -71,6 +92,8 @@ pub struct Options {
     pub node_port_addresses: Vec<Eligible>,
     /// The network devices at which packets of clients outside the node are translated.
     pub devices: DeviceOptions,
+    /// The ports that clients outside the node get towards backends, and the ranges that must be disjoint from them.
+    pub client_ports: ClientPorts,
     /// How programs are attached to network devices.
     pub device_attach: DeviceAttach,
     /// The addresses of the HTTP servers.

@@ -1,6 +1,6 @@
 //! The log of problems that last: one line when a problem begins, and for missing frontends a line when all have room again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     maps::{Capacity, Fullness},
@@ -18,7 +18,7 @@ pub struct Problems {
     /// is full.
     without_room: usize,
     /// The names of nearly full maps.
-    nearly_full: Vec<&'static str>,
+    nearly_full: BTreeSet<&'static str>,
     /// The Services whose `healthCheckNodePort` another Service has.
     port_conflicts: Vec<ObjectName>,
 }
@@ -55,13 +55,20 @@ impl Problems {
         self.left_out = left_out;
     }
 
-    /// Logs each map once when it becomes nearly full.
+    /// Logs each of these maps once when it becomes nearly full.
     pub fn fullness(&mut self, maps: &[Fullness]) {
-        let nearly_full = || maps.iter().filter(|map| map.is_nearly_full());
-        for map in nearly_full().filter(|map| !self.nearly_full.contains(&map.name)) {
-            tracing::warn!("{map}; restart with a larger {} before it is full", map.flag());
+        for map in maps {
+            let is_known = self.nearly_full.contains(map.name);
+            match map.remedy() {
+                Some(remedy) if map.is_nearly_full() => {
+                    if !is_known {
+                        tracing::warn!("{map}; {remedy}");
+                    }
+                    self.nearly_full.insert(map.name);
+                }
+                Some(_) | None => drop(self.nearly_full.remove(map.name)),
+            }
         }
-        self.nearly_full = nearly_full().map(|map| map.name).collect();
     }
 
     /// Logs each Service when another Service begins to keep its `healthCheckNodePort`. `services`: all such Services.

@@ -53,10 +53,15 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     })
 }
 
-/// Records the number of used entries of each map, so that `portmap status` need not count them.
+/// Records the number of used entries of these maps, so that `portmap status` need not count them.
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
-    let used = MEASURED.map(|name| fullness.iter().find(|map| map.name == name).map_or(0, |map| map.used));
-    maps.set_state(|state| state.used = used)
+    maps.set_state(|state| {
+        for (used, name) in state.used.iter_mut().zip(MEASURED) {
+            if let Some(map) = fullness.iter().find(|map| map.name == name) {
+                *used = map.used;
+            }
+        }
+    })
 }
 
 /// Records mistakes in the objects: a missing Node, and the number of Services with faults.

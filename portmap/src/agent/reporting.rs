@@ -13,7 +13,7 @@ use super::{
     record,
 };
 use crate::{
-    maps::bpf::BpfMaps,
+    maps::{bpf::BpfMaps, flows::sweep::Swept},
     model::{Family, ObjectName, event::ObjectKind},
     resolve::Traffic,
     serve::{Metrics, Published, SyncKind},
@@ -88,6 +88,13 @@ impl Reporting {
         self.metrics.set_fullness(&fullness);
         self.problems.fullness(&fullness);
         record::record_fullness(&mut installed.datapath.maps, &fullness)
+    }
+
+    /// Reports a sweep of flows: the metrics, and the entries that are left.
+    pub fn swept(&mut self, swept: &Swept, maps: &mut BpfMaps) -> Result<()> {
+        self.metrics.flows.swept(swept);
+        self.problems.fullness(&swept.fullness);
+        record::record_fullness(maps, &swept.fullness)
     }
 
     /// Reports states that may change without a write: failing watches, mistakes in the objects, network devices, counters.

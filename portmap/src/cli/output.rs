@@ -101,6 +101,16 @@ pub fn print_table(table: &Table) -> Result<()> {
     print(&(lines.join("\n") + "\n"))
 }
 
+/// A number of seconds as text, in the largest unit of which there are at least two, or in seconds.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// Prints text on standard output.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();

@@ -1,6 +1,7 @@
 //! `portmap run`: the arguments of the node agent, and their checks and defaults.
 
 mod devices;
+mod outside;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -24,6 +25,7 @@ use portmap::{
 
 use super::{ObjectArguments, PinsArguments};
 use devices::DeviceArguments;
+use outside::OutsideArguments;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
@@ -40,6 +42,8 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    outside: OutsideArguments,
     /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -152,7 +156,9 @@ impl Arguments {
                 scope: Scope { only_host: self.only_host, excluded: self.exclude_cgroup },
                 peer_names: self.peer_names,
                 log: self.datapath_log,
+                outside: self.outside.switches(),
             },
+            client_ports: self.outside.client_ports(),
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
             device_attach: self.devices.device_attach,

@@ -116,8 +116,7 @@ fn check(pins: &Pins) -> Result<Health> {
     let affinity_clients = maps.affinity_clients()?;
     let fullness = fullness(maps.capacity(), &state, affinity_clients);
     let nearly_full = fullness.iter().filter(|map| map.is_nearly_full());
-    let mut notes: Vec<String> =
-        nearly_full.map(|map| format!("{map}; restart the agent with a larger {}", map.flag())).collect();
+    let mut notes: Vec<String> = nearly_full.filter_map(|map| Some(format!("{map}; {}", map.remedy()?))).collect();
     notes.extend(self::notes(&maps.totals()?, &state, affinity_clients));
     Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, devices, maps: fullness })
 }
@@ -241,7 +240,7 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 5] {
 }
 
 /// The numbers of events, from the counts of the BPF programs, each with its text.
-fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 7] {
+fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str); 9] {
     let Totals {
         forwarded: _,
         refused: _,
@@ -253,6 +252,11 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
         forgotten_sockets,
         affinity_clients: ever,
         affinity_over_share,
+        outside_forwarded: _,
+        outside_refused: _,
+        outside_dropped: _,
+        outside_without_port,
+        outside_overflowed,
     } = *totals;
     let forgotten_clients = ever.saturating_sub(affinity_clients.into());
     [
@@ -272,6 +276,15 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
             forgotten_clients,
             "clients of session affinity were forgotten; restart the agent with a larger --max-affinity-clients",
         ),
+        (
+            outside_without_port,
+            "packets of clients outside the node were dropped, because no port towards the backend was free",
+        ),
+        (
+            outside_overflowed,
+            "flows of clients outside the node were opened while too many were half open: a SYN flood, or many clients that send \
+             one datagram each",
+        ),
     ]
 }
 
@@ -283,13 +296,7 @@ fn fullness(capacity: Capacity, state: &State, affinity_clients: u32) -> Vec<Ful
     all.map(|(name, used)| Fullness { name, used, capacity: capacity.of_map(name) }).collect()
 }
 
-/// The time since `moment` (seconds since boot), in the largest unit of which at least two have passed, or in seconds.
+/// The time since `moment` (seconds since boot).
 fn ago(moment: u64) -> String {
-    let elapsed = uptime::now().as_secs().saturating_sub(moment);
-    match elapsed {
-        0..=119 => format!("{elapsed} s"),
-        120..=7_199 => format!("{} min", elapsed / 60),
-        7_200..=172_799 => format!("{} h", elapsed / 3_600),
-        _ => format!("{} d", elapsed / 86_400),
-    }
+    output::duration(uptime::now().as_secs().saturating_sub(moment))
 }

@@ -3,7 +3,7 @@
 mod constants;
 mod switches;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -14,15 +14,21 @@ use aya::{
 };
 
 pub use constants::Constants;
-pub use switches::{LogLevel, PeerNames, Scope, Switches};
+pub use switches::{LogLevel, Outside, PeerNames, Scope, Switches};
 
-use crate::maps::{Capacity, pin::Pins};
+use crate::maps::{
+    Capacity,
+    pin::{Pins, SharedMaps},
+};
 
 /// The BPF object of the programs that `attach` attaches.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
-/// The map of the programs' diagnostics. Not pinned: each agent reads its own.
+/// The map of the programs' diagnostics.
 const LOGS: &str = "AYA_LOGS";
+
+/// Maps that belong to one load of the programs: their diagnostics, which each agent reads itself, and their working memory.
+const PRIVATE: [&str; 3] = [LOGS, "WALK_V4", "WALK_V6"];
 
 /// Whether programs can set the error of a call: kernel 5.18 and newer.
 pub fn sets_errors() -> Result<bool> {
@@ -70,6 +76,14 @@ pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, difference)| difference))
 }
 
+/// The capacity with the size of the pinned FLOWS; unchanged if FLOWS is not pinned. A map of another size would begin without
+/// flows, which would end the connections of clients outside the node.
+pub fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
+    let path = pins.map("FLOWS_V4");
+    let flows = if path.exists() { pinned(&path)?.max_entries() } else { capacity.flows };
+    Ok(Capacity { flows, ..capacity })
+}
+
 /// The names of the maps that this version pins, in no order.
 pub(super) fn pinned_maps() -> Result<Vec<String>> {
     let object = aya_obj::Object::parse(DATAPATH).context("failed to parse the BPF object")?;
@@ -86,7 +100,8 @@ fn check_maps(object: &[u8], pins: &Pins, capacity: Capacity) -> Result<Vec<Stri
     Ok(object.maps.into_keys().filter(|name| !is_private(name)).collect())
 }
 
-/// The first difference of each pinned map that differs from the object's map, by the name of the map.
+/// The first difference of each pinned map that differs from the object's map, by the name of the map. The maps of flows may
+/// have any size: see [`keep_flows`].
 fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Result<BTreeMap<String, String>> {
     let mut different = BTreeMap::new();
     for (name, map) in object.maps.iter().filter(|(name, _)| !is_private(name)) {
@@ -94,14 +109,16 @@ fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Res
         if !path.exists() {
             continue;
         }
-        let found = MapInfo::from_pin(&path).with_context(|| format!("failed to open the pinned map {}", path.display()))?;
+        let found = pinned(&path)?;
+        let kept = (SharedMaps::of_map(name) == Some(SharedMaps::Flows)).then(|| found.max_entries());
+        let size = kept.or_else(|| capacity.entries(name)).unwrap_or_else(|| map.max_entries());
         let kind = found.map_type().map_or(u32::MAX, |kind| kind as u32);
         let properties = [
             ("type", kind, map.map_type()),
             ("key size", found.key_size(), map.key_size()),
             ("value size", found.value_size(), map.value_size()),
             ("flags", found.map_flags(), map.map_flags()),
-            ("max_entries", found.max_entries(), capacity.entries(name).unwrap_or(map.max_entries())),
+            ("max_entries", found.max_entries(), size),
         ];
         if let Some((property, is, should)) = properties.into_iter().find(|(_, is, should)| is != should) {
             different.insert(name.clone(), format!("the pinned map {} has {property} {is}, not {should}", path.display()));
@@ -110,7 +127,11 @@ fn differences(object: &aya_obj::Object, pins: &Pins, capacity: Capacity) -> Res
     Ok(different)
 }
 
-/// Whether a map belongs to one load of the object, and is not pinned: the constants and the diagnostics.
+fn pinned(path: &Path) -> Result<MapInfo> {
+    MapInfo::from_pin(path).with_context(|| format!("failed to open the pinned map {}", path.display()))
+}
+
+/// Whether a map belongs to one load of the object, and is not pinned: the constants, and those of [`PRIVATE`].
 fn is_private(name: &str) -> bool {
-    name.starts_with('.') || name == LOGS
+    name.starts_with('.') || PRIVATE.contains(&name)
 }

@@ -27,7 +27,7 @@ use crate::{
     },
     maps::{
         directory::{Directory, DirectoryEntry},
-        pin::{LINK, PinDirectory, Pins},
+        pin::{LINK, PinDirectory, Pins, SharedMaps},
     },
 };
 
@@ -126,8 +126,8 @@ impl Search {
         for entry in root.entries()? {
             match (&entry, PinDirectory::in_root(entry.name())) {
                 (DirectoryEntry::Directory(name), Some(PinDirectory::Version)) => self.search_version(root, name.clone())?,
-                (DirectoryEntry::Directory(name), Some(PinDirectory::SocketMaps)) => {
-                    self.search_socket_maps(root, name.clone())?;
+                (DirectoryEntry::Directory(name), Some(PinDirectory::Shared(maps))) => {
+                    self.search_shared_maps(root, name.clone(), maps)?;
                 }
                 (DirectoryEntry::Pin(name), _) if KERNEL_FILES.iter().any(|kernel| name == kernel) => {}
                 _ => self.report(root, entry.name(), "portmap makes no directory with this name here"),
@@ -169,11 +169,11 @@ impl Search {
         Ok(())
     }
 
-    /// Searches the directory of the maps about open sockets.
-    fn search_socket_maps(&mut self, root: &Rc<Directory>, name: OsString) -> Result<()> {
+    /// Searches a directory of maps that all sets share.
+    fn search_shared_maps(&mut self, root: &Rc<Directory>, name: OsString, maps: SharedMaps) -> Result<()> {
         let Some(directory) = root.child(&name)?.map(Rc::new) else { return Ok(()) };
         for entry in directory.entries()? {
-            if entry.name().to_str().is_some_and(|name| !Pins::owns(name)) {
+            if entry.name().to_str().is_some_and(|name| maps.maps().contains(&name)) {
                 self.add_pin(&directory, &entry, Object::Map);
             } else {
                 self.report(&directory, entry.name(), "portmap pins no object with this name here");

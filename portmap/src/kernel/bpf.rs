@@ -1,6 +1,8 @@
 //! Commands of `bpf(2)` that aya has no call for: for pins of any kind, links to a device by its index, existing links,
 //! iterators, and batches of entries.
 
+mod batch;
+
 use std::{
     ffi::CString,
     fmt,
@@ -18,11 +20,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_
 
 use super::tc::Direction;
 
-/// The kernel's error for a command that a type of map lacks. The headers of user space do not define it.
-const ENOTSUPP: i32 = 524;
-
-/// The most entries that one call reads. It must exceed the number of entries in any bucket of a hash map.
-const BATCH: usize = 4_096;
+pub use batch::{Entries, count_entries, delete_entries, update_entries};
 
 /// The index of the loopback device in each network namespace.
 const LOOPBACK: u32 = 1;
@@ -222,52 +220,6 @@ pub fn read_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     let fd = bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?;
     // SAFETY: the kernel has just opened this descriptor for this call.
     Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-/// Counts the entries of a hash map, at most [`BATCH`] entries per call. `key` and `value` are the sizes of a key and a
-/// value in bytes.
-pub fn count_entries(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<u32> {
-    let (mut keys, mut values) = (vec![0_u8; key * BATCH], vec![0_u8; value * BATCH]);
-    let (mut position, mut entries) = (None::<u32>, 0);
-    loop {
-        let mut next = 0_u32;
-        let mut attr = zeroed();
-        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-        attr.batch.in_batch = position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64);
-        attr.batch.out_batch = (&raw mut next) as u64;
-        attr.batch.keys = keys.as_mut_ptr() as u64;
-        attr.batch.values = values.as_mut_ptr() as u64;
-        attr.batch.count = u32::try_from(BATCH).map_err(io::Error::other)?;
-        let read = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        // SAFETY: every member of the union consists of integers, and the kernel wrote the count into this member.
-        let count = unsafe { attr.batch.count };
-        match read {
-            Ok(_) => entries += count,
-            // ENOENT: this was the last batch.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries + count),
-            Err(error) => return Err(error),
-        }
-        position = Some(next);
-    }
-}
-
-/// Writes entries into a hash map or trie, with one call. Keys that exist get the new values.
-///
-/// Fails with `Unsupported`, before any write, on kernels without the call: before 5.6 for hash maps, before 5.13 for tries.
-/// After another error, some entries may have been written.
-pub fn update_entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
-    let mut attr = zeroed();
-    attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-    attr.batch.keys = keys.as_ptr() as u64;
-    attr.batch.values = values.as_ptr() as u64;
-    attr.batch.count = u32::try_from(keys.len().min(values.len())).map_err(io::Error::other)?;
-    match bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, error))
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Reads a value from the bytes that a BPF program wrote. Missing bytes become zeroes, and surplus bytes are ignored.

@@ -3,7 +3,7 @@
 //! `datapath::load` creates and pins the maps. `batch` inserts many entries at a time. `frontends` and `items` hold the maps of
 //! one address family; `items` also holds MEMBERS.
 
-mod batch;
+pub(super) mod batch;
 mod counters;
 mod frontends;
 mod items;

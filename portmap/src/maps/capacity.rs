@@ -31,6 +31,12 @@ impl Capacity {
         u64::from(self.affinity_clients / 16).max(64)
     }
 
+    /// The flows that may be half open in FLOWS, per second. They live for a minute and take up to four entries each, so they
+    /// use at most a quarter of the entries.
+    pub fn half_open_flows(self) -> u32 {
+        (self.flows / (4 * 4 * 60)).max(1)
+    }
+
     /// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS.
     pub fn items(self) -> u32 {
         capacity::items(self.backends)
@@ -38,7 +44,10 @@ impl Capacity {
 
     /// Entries of one of the maps in [`portmap_common::MEASURED`].
     pub fn of_map(self, name: &str) -> u32 {
-        self.entries(name).unwrap_or(self.services)
+        match name {
+            "OPENING_V4" | "OPENING_V6" => capacity::OPENING,
+            name => self.entries(name).unwrap_or(self.services),
+        }
     }
 
     /// Entries of the map with this name; `None` if no option decides the map's capacity.
@@ -91,13 +100,20 @@ impl Fullness {
         self.percent() >= NEARLY_FULL
     }
 
-    /// The command line flag that decides the map's capacity.
-    pub fn flag(&self) -> &'static str {
+    /// The action that gives the map more room; `None` for OPENING, which needs none: a flood fills it, and the kernel then
+    /// evicts its oldest entries.
+    pub fn remedy(&self) -> Option<&'static str> {
         match self.name {
-            "AFFINITY" => "--max-affinity-clients",
-            name if name.starts_with("FLOWS") => "--max-flows",
-            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => "--max-backends",
-            _ => "--max-services",
+            "AFFINITY" => Some("restart the agent with a larger --max-affinity-clients"),
+            name if name.starts_with("OPENING") => None,
+            name if name.starts_with("FLOWS") => Some(
+                "to get more room, stop the agent, run portmap cleanup, and start the agent with a larger --max-flows; this ends \
+                 the connections of clients outside the node",
+            ),
+            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => {
+                Some("restart the agent with a larger --max-backends")
+            }
+            _ => Some("restart the agent with a larger --max-services"),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod address;
 mod backends;
 mod devices;
+mod flows;
 mod frontends;
 mod names;
 mod prefixes;
@@ -19,6 +20,7 @@ pub(super) use address::{OTHER_FAMILY, address};
 pub use backends::{backend, slot_of, verdict_of};
 pub(super) use backends::{endpoint_entry, endpoint_of};
 pub(super) use devices::{device, device_of};
+pub(super) use flows::{address_of_flow, answer_key, client_of, frontend_of_flow, hiding_key, is_of_client};
 pub(super) use frontends::{address_key, address_owner_of, owner_number};
 pub use frontends::{frontend, frontend_of, kind_of};
 pub use names::{name, owner_of, text, text_of};

@@ -23,8 +23,8 @@ use nix::{
 use portmap_common::ABI_VERSION;
 
 pub use lock::{Lock, Missing};
-pub(crate) use names::{LINK, PinDirectory};
-use names::{SOCKET_MAPS, numbered, socket_directory};
+use names::numbered;
+pub(crate) use names::{LINK, PinDirectory, SharedMaps};
 
 use super::directory::{Directory, DirectoryEntry};
 
@@ -120,14 +120,15 @@ impl Pins {
         self.root.join(self.abi.to_string()).join(self.set.to_string())
     }
 
-    /// The path of a map's pin. The maps about open sockets are in a directory of their own, because sockets outlive a set.
+    /// The path of a map's pin. The maps about sockets and flows are in directories of their own, because both outlive a set.
     pub fn map(&self, name: &str) -> PathBuf {
-        if SOCKET_MAPS.contains(&name) { self.root.join(socket_directory()).join(name) } else { self.set().join(name) }
+        let directory = SharedMaps::of_map(name).map_or_else(|| self.set(), |shared| self.root.join(shared.directory()));
+        directory.join(name)
     }
 
-    /// Whether each set has its own map of this name. All sets share the maps about open sockets.
+    /// Whether each set has its own map of this name. All sets share the maps about sockets and flows.
     pub fn owns(name: &str) -> bool {
-        !SOCKET_MAPS.contains(&name)
+        SharedMaps::of_map(name).is_none()
     }
 
     /// The path of the pin of a program's link.
@@ -157,11 +158,11 @@ impl Pins {
         check_below(&root)
     }
 
-    /// Makes the directory of this set, and the directory of the maps about open sockets.
+    /// Makes the directory of this set, and the directories of the maps that all sets share.
     pub fn create(&self) -> Result<()> {
         let root = Directory::create(&self.root)?;
         root.make(self.abi.to_string().as_ref())?.make(self.set.to_string().as_ref())?;
-        root.make(socket_directory().as_ref()).map(drop)
+        SharedMaps::ALL.iter().try_for_each(|shared| root.make(shared.directory().as_ref()).map(drop))
     }
 
     /// Whether the directory of all sets exists.

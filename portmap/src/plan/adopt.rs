@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portmap_common::{Choice, Service};
+use portmap_common::{Choice, Member, Service};
 
 use super::{
     Planner,
@@ -78,7 +78,7 @@ impl Planner {
 
     fn find_invalid_items(&self) -> impl Iterator<Item = Item> {
         let is_invalid = |item: &&Item| match item {
-            Item::Member(member) => member.unused != 0 || member.external > 1 || !self.ports.has(member.id),
+            Item::Member(member) => member.unused != 0 || member.external > Member::OUTSIDE || !self.ports.has(member.id),
             Item::Range(id, _) => !self.ports.has(*id),
             Item::Address(..) | Item::Endpoint(..) => false,
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use portmap_common::{Choice, Member, Service};
+use portmap_common::{AddressKind, Choice, Member, Service};
 use smallvec::SmallVec;
 
 use super::{
@@ -35,8 +35,9 @@ pub struct PortKey {
 #[derive(Debug)]
 pub struct PlannedPort {
     pub key: PortKey,
-    /// The frontends by [`Member::external`]. The frontends of a group have the same backends for clients on the node.
-    groups: [Group; 2],
+    /// The frontends by [`Member::external`]. The frontends of a group have the same backends: those for clients on the node,
+    /// or for clients outside in the last group.
+    groups: [Group; 3],
     /// The sets of backends that service entries of the port use; nearly always one set.
     pub sets: SmallVec<[Set; 1]>,
     /// `None` for a TCP port without session affinity that has not had source ranges, which is the usual case.
@@ -53,7 +54,7 @@ struct Secondary {
     source_ranges: Option<Arc<[IpNet]>>,
 }
 
-/// Frontends of a service port that have the same backends for clients on the node.
+/// Frontends of a service port that have the same backends for the same clients.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     frontends: u32,
@@ -73,10 +74,15 @@ pub struct Set {
     pub users: u32,
 }
 
+/// The groups of a frontend whose address has this kind.
+fn groups_of(kind: u8) -> &'static [u32] {
+    if kind == AddressKind::ClusterIp as u8 { &[0] } else { &[1, Member::OUTSIDE] }
+}
+
 impl PlannedPort {
     /// A port without frontends.
     pub fn new(key: PortKey) -> Self {
-        Self { key, groups: [Group::default(); 2], sets: SmallVec::new(), secondary: None }
+        Self { key, groups: [Group::default(); 3], sets: SmallVec::new(), secondary: None }
     }
 
     /// Whether the port has a frontend.
@@ -86,14 +92,17 @@ impl PlannedPort {
 
     /// Adds a frontend; `kind` is an [`portmap_common::AddressKind`] as in SERVICES.
     pub fn add_frontend(&mut self, kind: u8) {
-        if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
-            group.frontends += 1;
+        for group in groups_of(kind) {
+            if let Some(group) = self.groups.get_mut(*group as usize) {
+                group.frontends += 1;
+            }
         }
     }
 
     /// Removes a frontend whose address has this kind.
     pub fn remove_frontend(&mut self, kind: u8) {
-        if let Some(group) = self.groups.get_mut(Member::external(kind) as usize) {
+        for group in groups_of(kind) {
+            let Some(group) = self.groups.get_mut(*group as usize) else { continue };
             group.frontends -= 1;
             if group.frontends == 0 {
                 // [`Self::remove_unused_members`] removes the members of a group without frontends.
@@ -102,22 +111,39 @@ impl PlannedPort {
         }
     }
 
-    /// Inserts a frontend's backends for clients on the node into MEMBERS. Does nothing if a frontend of its group has inserted
-    /// the same backends, unless some were left out and MEMBERS has room now. If MEMBERS is full, the remaining endpoints are
-    /// left out: their clients have no session affinity.
+    /// Inserts a frontend's backends into MEMBERS: those for clients on the node, and those for clients outside. Programs look up
+    /// the latter only if they differ, so otherwise they are not inserted.
     pub fn set_members(&mut self, service: &Service, items: &mut Items, steps: &mut Vec<Step>) {
-        let Service { id, kind, inside, .. } = *service;
-        let Some(group) = self.groups.get_mut(Member::external(kind) as usize) else { return };
-        if group.members == Some(inside) && !(group.has_shortage && items.has_room(&Item::Member(Member::new(id, kind, 0)))) {
-            return;
+        let Service { id, kind, inside, outside, .. } = *service;
+        for &group in groups_of(kind) {
+            let is_outside = group == Member::OUTSIDE;
+            let choice = if !is_outside {
+                inside
+            } else if outside == inside {
+                Choice::default()
+            } else {
+                outside
+            };
+            self.set_group(id, group, choice, items, steps);
         }
-        let set = self.sets.iter().find(|set| set.choice() == inside);
-        let mut members = set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number));
-        group.members = Some(inside);
-        group.has_shortage = !members.all(|endpoint| items.insert(Item::Member(Member::new(id, kind, endpoint)), steps));
     }
 
-    /// Removes members that no choice of the port for clients on the node contains; all members of a port without session
+    /// Inserts the backends of a group into MEMBERS. Does nothing if a frontend of the group has inserted the same backends,
+    /// unless some were left out and MEMBERS has room now. If MEMBERS is full, the remaining endpoints are left out: their
+    /// clients have no session affinity.
+    fn set_group(&mut self, id: u64, external: u32, choice: Choice, items: &mut Items, steps: &mut Vec<Step>) {
+        let member = |endpoint| Item::Member(Member { id, endpoint, external, unused: 0 });
+        let Some(group) = self.groups.get_mut(external as usize) else { return };
+        if group.members == Some(choice) && !(group.has_shortage && items.has_room(&member(0))) {
+            return;
+        }
+        let set = self.sets.iter().find(|set| set.choice() == choice);
+        let mut members = set.into_iter().flat_map(|set| set.backends.iter().map(|slot| slot.number));
+        group.members = Some(choice);
+        group.has_shortage = !members.all(|endpoint| items.insert(member(endpoint), steps));
+    }
+
+    /// Removes members that the group's choice does not contain; all members of a port without session
     /// affinity. Members of a group whose members no plan has set yet stay.
     pub fn remove_unused_members(&self, id: u64, items: &mut Items, steps: &mut Vec<Step>) {
         let wanted = self.groups.each_ref().map(|group| {
@@ -197,10 +223,9 @@ impl PlannedPort {
         }
         let secondary = self.secondary.get_or_insert_default();
         for slot in self.sets.get(set).into_iter().flat_map(|set| set.backends.iter()) {
-            // ENDPOINTS does not record whether an endpoint is local.
-            let endpoint = Endpoint { local: false, ..slot.endpoint };
-            if !secondary.recorded.contains_key(&slot.number) && items.insert(Item::Endpoint(slot.number, endpoint), steps) {
-                secondary.recorded.insert(slot.number, endpoint);
+            let Slot { number, endpoint } = slot;
+            if !secondary.recorded.contains_key(&number) && items.insert(Item::Endpoint(number, endpoint), steps) {
+                secondary.recorded.insert(number, endpoint);
             }
         }
     }
@@ -267,6 +292,6 @@ impl Set {
     }
 
     fn number_of(&self, endpoint: &Endpoint) -> Option<u64> {
-        self.backends.find(endpoint.address, endpoint.port).map(|slot| slot.number)
+        self.backends.find(endpoint.address, endpoint.port).filter(|slot| slot.endpoint == *endpoint).map(|slot| slot.number)
     }
 }

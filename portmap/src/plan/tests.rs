@@ -15,7 +15,7 @@ use crate::{
     apply,
     collections::HashMap,
     maps::{
-        Backends, Capacity, ClientLocation, Maps as _, Snapshot,
+        Backends, Capacity, ClientLocation, Maps as _, Slot, Snapshot,
         fake::{FakeAnswer, MemoryMaps},
     },
     model::{AddressKind, Endpoint, FrontendSpec, ObjectName, Precedence, Protocol, ServicePort, Target, Verdict},
@@ -128,11 +128,16 @@ fn recorded(snapshot: &Snapshot) -> BTreeSet<Item> {
         let service = found.service.expect("a service");
         if frontend.protocol == Protocol::Udp || service.affinity_timeout > 0 {
             let slots = found.inside.iter().chain(&found.outside).flatten();
-            items.extend(slots.map(|slot| Item::Endpoint(slot.number, Endpoint { local: false, ..slot.endpoint })));
+            items.extend(slots.map(|slot| Item::Endpoint(slot.number, slot.endpoint)));
         }
         if service.affinity_timeout > 0 {
             let slots = found.inside.iter().flatten();
             items.extend(slots.map(|slot| Item::Member(Member::new(service.id, service.kind, slot.number))));
+            if service.kind != AddressKind::ClusterIp as u8 && service.inside != service.outside {
+                let outside =
+                    |slot: &Slot| Member { id: service.id, endpoint: slot.number, external: Member::OUTSIDE, unused: 0 };
+                items.extend(found.outside.iter().flatten().map(|slot| Item::Member(outside(slot))));
+            }
         }
     }
     items

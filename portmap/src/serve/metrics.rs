@@ -2,6 +2,7 @@
 //!
 //! `registration` has the names and help texts. The agent's loop sets the values, and the servers count answers to probes.
 
+mod flows;
 mod labels;
 mod registration;
 
@@ -30,6 +31,7 @@ use crate::{
     model::{Family, event::ObjectKind},
     source::Outage,
 };
+use flows::FlowMetrics;
 use labels::{OfCode, OfEvent, OfFamily, OfKind, OfMap, OfOutcome, OfPolicy};
 
 /// A gauge with a number of seconds; for a point in time, the seconds since 1970.
@@ -39,6 +41,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The metrics of FLOWS and OPENING.
+    pub flows: FlowMetrics,
     sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     full_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
     partial_sync_duration: Metric<OfFamily, Histogram, fn() -> Histogram>,
@@ -62,6 +66,7 @@ pub struct Metrics {
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
     calls: Metric<OfOutcome, Counter>,
+    outside: Metric<OfOutcome, Counter>,
     events: Metric<OfEvent, Counter>,
     healthz: Metric<OfCode, Counter>,
     livez: Metric<OfCode, Counter>,
@@ -80,6 +85,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             registry: Mutex::default(),
+            flows: FlowMetrics::default(),
             sync_duration: Metric::new_with_constructor(durations),
             full_sync_duration: Metric::new_with_constructor(durations),
             partial_sync_duration: Metric::new_with_constructor(durations),
@@ -103,6 +109,7 @@ impl Default for Metrics {
             repairs: Counter::default(),
             failing_watches: Metric::default(),
             calls: Metric::default(),
+            outside: Metric::default(),
             events: Metric::default(),
             healthz: Metric::default(),
             livez: Metric::default(),
@@ -219,11 +226,19 @@ impl Metrics {
             forgotten_sockets,
             affinity_clients,
             affinity_over_share,
+            outside_forwarded,
+            outside_refused,
+            outside_dropped,
+            outside_without_port,
+            outside_overflowed,
         } = *totals;
         // The programs count in the map TOTALS, and this copies their counts.
         let store = |counter: &Counter, count: u64| counter.inner().store(count, Ordering::Relaxed);
         for (outcome, count) in [("forwarded", forwarded), ("refused", refused), ("dropped", dropped)] {
             store(&self.calls.get_or_create(&OfOutcome { outcome }), count);
+        }
+        for (outcome, count) in [("forwarded", outside_forwarded), ("refused", outside_refused), ("dropped", outside_dropped)] {
+            store(&self.outside.get_or_create(&OfOutcome { outcome }), count);
         }
         for (event, count) in [
             ("undefined_port", undefined_port),
@@ -233,6 +248,8 @@ impl Metrics {
             ("forgotten_socket", forgotten_sockets),
             ("affinity_client", affinity_clients),
             ("affinity_over_share", affinity_over_share),
+            ("outside_without_port", outside_without_port),
+            ("outside_overflowed", outside_overflowed),
             ("affinity_forgotten", affinity_forgotten),
         ] {
             store(&self.events.get_or_create(&OfEvent { event }), count);

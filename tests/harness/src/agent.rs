@@ -1,5 +1,5 @@
 //! Runs the real agent as a child process of a test. By default the agent reads manifests from a directory of the test's
-//! [`World`], a simulated node.
+//! [`Machine`], a simulated node.
 //!
 //! [`crate::world`] makes the node and the pods, which exist before the agent. The tests inspect the agent's maps and its log.
 
@@ -24,7 +24,7 @@ use portmap_common::ABI_VERSION;
 
 use crate::patience::patience;
 use crate::usage::Usage;
-use crate::world::{Group, World, program};
+use crate::world::{Group, Machine, program};
 
 /// Time limit of [`Agent::wait_until`], before scaling by [`patience`].
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,92 +35,93 @@ const ABI: &str = "--abi-version";
 /// Pause between two checks of an awaited condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A running agent. Dropping this kills the process. The pinned maps and links stay until the [`World`] is dropped.
+/// A running agent. Dropping this kills the process. The pinned maps and links stay until the [`Machine`] is dropped.
 #[derive(Debug)]
 pub struct Agent {
     process: Child,
     log: PathBuf,
     program: PathBuf,
     bpffs: PathBuf,
+    namespace: PathBuf,
     /// ABI version of the agent's maps; `None` for an agent of another build, which uses its own version.
     abi: Option<u32>,
 }
 
 impl Agent {
-    /// The directory of the manifests for the agent of this [`World`]. Each function that starts an agent on it creates it.
+    /// The directory of the manifests for the agent of this [`Machine`]. Each function that starts an agent on it creates it.
     #[must_use]
-    pub fn manifests(world: &World) -> PathBuf {
-        world.directory().join("manifests")
+    pub fn manifests(machine: &Machine) -> PathBuf {
+        machine.directory().join("manifests")
     }
 
-    /// Writes the manifest `file` for the agent of this [`World`]. A rename puts the file in place, so the agent never reads
+    /// Writes the manifest `file` for the agent of this [`Machine`]. A rename puts the file in place, so the agent never reads
     /// half of a file.
-    pub fn write(world: &World, file: &str, text: &str) -> Result<()> {
-        let directory = Self::manifests(world);
+    pub fn write(machine: &Machine, file: &str, text: &str) -> Result<()> {
+        let directory = Self::manifests(machine);
         fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
         let partial = directory.join(format!(".{file}"));
         fs::write(&partial, text).with_context(|| format!("failed to write {}", partial.display()))?;
         fs::rename(&partial, directory.join(file)).with_context(|| format!("failed to write {file}"))
     }
 
-    /// Starts an agent on the manifests of this [`World`]. Waits until `portmap status` succeeds, which means that the maps
+    /// Starts an agent on the manifests of this [`Machine`]. Waits until `portmap status` succeeds, which means that the maps
     /// match the manifests.
-    pub fn start(world: &World, arguments: &[&str]) -> Result<Self> {
-        let mut agent = Self::spawn(world, arguments)?;
+    pub fn start(machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(machine, arguments)?;
         agent.wait_until("`portmap status` succeeds", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
         Ok(agent)
     }
 
-    /// Starts an agent on the manifests of this [`World`], and does not wait for the first synchronization.
-    pub fn spawn(world: &World, arguments: &[&str]) -> Result<Self> {
-        Self::spawn_in_cluster(world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
+    /// Starts an agent on the manifests of this [`Machine`], and does not wait for the first synchronization.
+    pub fn spawn(machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        Self::spawn_in_cluster(machine, &[&["--manifests", &manifests_argument(machine)?], arguments].concat())
     }
 
-    /// As [`Self::spawn`], but the agent does not read the manifests of the [`World`]. `arguments` select its source, for
+    /// As [`Self::spawn`], but the agent does not read the manifests of the [`Machine`]. `arguments` select its source, for
     /// example `--kubeconfig`.
-    pub fn spawn_in_cluster(world: &World, arguments: &[&str]) -> Result<Self> {
+    pub fn spawn_in_cluster(machine: &Machine, arguments: &[&str]) -> Result<Self> {
         let program = program::find("portmap")?;
-        Self::spawn_by(world.command(&program), program, world, arguments)
+        Self::spawn_by(machine.command(&program), program, machine, arguments)
     }
 
     /// As [`Self::spawn`], but the agent has only these capabilities. The names are those of `setpriv`, for example `bpf` and
     /// `net_admin`.
-    pub fn spawn_with(world: &World, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
+    pub fn spawn_with(machine: &Machine, capabilities: &[&str], arguments: &[&str]) -> Result<Self> {
         let bounds: Vec<String> = capabilities.iter().map(|name| format!(",+{name}")).collect();
-        let mut command = world.command("setpriv");
+        let mut command = machine.command("setpriv");
         command.arg("--bounding-set").arg(format!("-all{}", bounds.concat())).arg("--inh-caps=-all");
         let program = program::find("portmap")?;
         command.arg(&program);
-        Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
+        Self::spawn_by(command, program, machine, &[&["--manifests", &manifests_argument(machine)?], arguments].concat())
     }
 
     /// As [`Self::spawn`], with a limit of open file descriptors in the format of `prlimit` (`SOFT:HARD`).
-    pub fn spawn_limited(world: &World, descriptors: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = world.command("prlimit");
+    pub fn spawn_limited(machine: &Machine, descriptors: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = machine.command("prlimit");
         let program = program::find("portmap")?;
         command.arg(format!("--nofile={descriptors}")).arg(&program);
-        Self::spawn_by(command, program, world, &[&["--manifests", &manifests_argument(world)?], arguments].concat())
+        Self::spawn_by(command, program, machine, &[&["--manifests", &manifests_argument(machine)?], arguments].concat())
     }
 
     /// As [`Self::spawn`], with the agent program at `build`. Only [`Self::portmap`], which runs that program, can read this
     /// agent's maps; [`Self::services`] fails.
-    pub fn spawn_build(world: &World, build: &Path, arguments: &[&str]) -> Result<Self> {
-        let manifests = manifests_argument(world)?;
+    pub fn spawn_build(machine: &Machine, build: &Path, arguments: &[&str]) -> Result<Self> {
+        let manifests = manifests_argument(machine)?;
         let arguments = [&["--manifests", &manifests], arguments].concat();
-        let mut agent = Self::spawn_by(world.command(build), build.to_owned(), world, &arguments)?;
+        let mut agent = Self::spawn_by(machine.command(build), build.to_owned(), machine, &arguments)?;
         agent.abi = None;
         Ok(agent)
     }
 
-    fn spawn_by(mut command: Command, program: PathBuf, world: &World, arguments: &[&str]) -> Result<Self> {
-        let log = world.directory().join("agent.log");
+    fn spawn_by(mut command: Command, program: PathBuf, machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        let log = machine.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
         let process = command
-            .args(["run", "--node-name", "node"])
+            .args(["run", "--node-name", machine.name()])
             .arg("--cgroup")
-            .arg(world.cgroup(Group::Clients))
+            .arg(machine.cgroup(Group::Clients))
             .arg("--bpffs")
-            .arg(world.bpffs())
+            .arg(machine.bpffs())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -129,12 +130,14 @@ impl Agent {
             .context("failed to start portmap run")?;
         let version = arguments.iter().skip_while(|argument| **argument != ABI).nth(1);
         let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is not a number")?;
-        Ok(Self { process, log, program, bpffs: world.bpffs().to_owned(), abi: Some(abi) })
+        let (bpffs, namespace) = (machine.bpffs().to_owned(), machine.namespace().to_owned());
+        Ok(Self { process, log, program, bpffs, namespace, abi: Some(abi) })
     }
 
-    /// Runs a subcommand of `portmap` on the agent's pinned maps.
+    /// Runs a subcommand of `portmap` on the agent's pinned maps, in the network namespace of the agent's machine.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display())).arg("--").arg(&self.program);
         if let Some(abi) = self.abi {
             command.env("PORTMAP_ABI_VERSION", abi.to_string());
         }
@@ -176,7 +179,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The log so far, of this agent and of earlier agents of the same [`World`]. A short note if the log cannot be read.
+    /// The log so far, of this agent and of earlier agents of the same [`Machine`]. A short note if the log cannot be read.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_else(|error| format!("(no log: {error})"))
@@ -206,8 +209,8 @@ impl Agent {
 }
 
 /// Returns [`Agent::manifests`] as a command-line argument. Creates the directory if needed.
-fn manifests_argument(world: &World) -> Result<String> {
-    let directory = Agent::manifests(world);
+fn manifests_argument(machine: &Machine) -> Result<String> {
+    let directory = Agent::manifests(machine);
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
     Ok(directory.to_str().context("the path of the manifests is not UTF-8")?.to_owned())
 }

@@ -26,6 +26,8 @@ pub struct Features {
     pub has_device_links: bool,
     /// The kernel has UDP-Lite, which 7.1 removed.
     pub has_udplite: bool,
+    /// BPF programs can be attached to network devices by links (TCX, 6.6).
+    pub has_tcx: bool,
     /// The kernel has `AF_INET6`. The kernel command line can switch it off.
     pub has_ipv6: bool,
 }
@@ -54,6 +56,7 @@ impl Features {
             has_mptcp: version >= [5, 16],
             has_device_links: version >= [6, 6],
             has_udplite: version < [7, 1],
+            has_tcx: version >= [6, 6],
             has_ipv6: true,
         }
     }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::Protocol;
 use crate::pod_client::name_of;
-use crate::pod_socket::{Datagram, Domain, RawSocket};
+use crate::pod_problem::Problem;
+use crate::pod_socket::{Datagram, Domain, RawSocket, SocketOption};
 
 /// One system call. Except in [`Self::Open`], the first number is the number of the socket, as [`Reply::Socket`] returned it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +42,14 @@ pub enum Request {
     SendAll(u32, String, Vec<SocketAddr>),
     /// `recvfrom()`
     Receive(u32),
+    /// `setsockopt()`
+    Set(u32, SocketOption),
+    /// `send()` of a datagram of this many bytes, and `recv()` of its reply
+    Echo(u32, usize),
+    /// A request and its reply on a TCP connection, with this many bytes of a request and of data after the reply
+    Transfer(u32, usize, usize),
+    /// `recvmsg()` of the error queue
+    Problem(u32),
     /// `getpeername()`
     Peer(u32),
     /// `getsockname()`
@@ -60,6 +69,8 @@ pub enum Reply {
     Address(SocketAddr),
     /// The received text and its source.
     Datagram(Datagram),
+    /// The first entry of the error queue.
+    Problem(Problem),
     /// The name of the error, for example `ECONNREFUSED`.
     Failed(String),
 }
@@ -102,6 +113,10 @@ impl Sockets {
             Request::BindFreely(number) => self.socket(number)?.bind_freely().map(done),
             Request::SendAll(number, text, to) => self.socket(number)?.send_all(&text, &to).map(Reply::Count),
             Request::Receive(number) => self.socket(number)?.receive().map(Reply::Datagram),
+            Request::Set(number, option) => self.socket(number)?.set(option).map(done),
+            Request::Echo(number, size) => self.socket(number)?.echo(size).map(Reply::Datagram),
+            Request::Transfer(number, up, down) => self.socket(number)?.transfer(up, down).map(Reply::Datagram),
+            Request::Problem(number) => self.socket(number)?.problem().map(Reply::Problem),
             Request::Peer(number) => self.socket(number)?.peer().map(Reply::Address),
             Request::Local(number) => self.socket(number)?.local().map(Reply::Address),
         }

@@ -1,8 +1,10 @@
 //! `portmap-pod serve`: the server of a pod. It replies to every request with its name and port.
 //!
-//! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. An
-//! HTTP GET gets the same line as a response, so that curl works too. The server sends nothing without a request, and never
-//! closes an idle connection. [`crate::pod_client`] is its client.
+//! A request is a line on a TCP connection or a UDP datagram. The reply is one line: `pod-a 8080/TCP from 10.244.0.3:41000`. It
+//! echoes the rest of a longer datagram. On a TCP connection the line `give 1000` gets 1000 bytes after the reply. An HTTP GET gets the same line as a response, so that curl works too. The server sends
+//! nothing without a request, and never closes an idle connection. [`crate::pod_client`] is its client.
+
+mod datagrams;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -15,6 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Backlog, MsgFlags, listen, recv};
 
 use crate::listen::{Listen, Protocol};
+use crate::pod_socket::{GIVE, pattern};
 
 /// The line on standard output that reports that every port is open.
 pub const READY: &str = "ready";
@@ -43,7 +46,7 @@ impl ServerSocket {
         let address = SocketAddr::new(address, listen.port);
         let socket = match listen.protocol {
             Protocol::Tcp => listen_with_long_backlog(address).map(Self::Tcp),
-            Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
+            Protocol::Udp => datagrams::bind(address).map(Self::Udp),
         };
         socket.with_context(|| format!("failed to listen on {address}/{}", listen.protocol))
     }
@@ -107,9 +110,16 @@ fn converse(stream: &TcpStream, answer: &str) -> io::Result<()> {
             return writer.write_all(http_response(answer).as_bytes());
         }
         writer.write_all(answer.as_bytes())?;
+        writer.write_all(&gift(&line))?;
         line.clear();
     }
     Ok(())
+}
+
+/// The bytes that a request line asks for, besides the reply.
+fn gift(line: &str) -> Vec<u8> {
+    let count = line.strip_prefix(GIVE).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    (0..count.unwrap_or(0)).map(pattern).collect()
 }
 
 fn skip_headers(reader: &mut BufReader<&TcpStream>) -> io::Result<()> {
@@ -126,11 +136,8 @@ fn http_response(body: &str) -> String {
 }
 
 fn answer_datagrams(socket: &UdpSocket, identity: &str) {
-    let mut datagram = [0; 512];
     loop {
-        let answered =
-            socket.recv_from(&mut datagram).and_then(|(_, peer)| socket.send_to(answer(identity, peer).as_bytes(), peer));
-        if let Err(error) = answered {
+        if let Err(error) = datagrams::answer_one(socket, |peer| answer(identity, peer)) {
             back_off(&error, identity);
         }
     }

@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result};
 
 use crate::listen::Protocol;
 use crate::pod_client::identity;
+use crate::pod_problem::Problem;
 use crate::pod_process::{Reply, Request};
-use crate::pod_socket::{Datagram, Domain};
-use crate::world::{Group, Pod, World, program};
+use crate::pod_socket::{Datagram, Domain, SocketOption};
+use crate::world::{Group, Machine, Pod, program};
 
 /// The result of a system call in a [`Process`].
 pub type Met<T> = Result<T, Failure>;
@@ -43,6 +44,24 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// A complete reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The server's pod and port, for example `pod-a 8080/TCP`.
+    pub who: String,
+    /// The address and port of the client, as the server sees them.
+    pub client: SocketAddr,
+    /// The source of the reply, as `recvfrom()` returned it; `None` on TCP connections.
+    pub source: Option<SocketAddr>,
+}
+
+impl Answer {
+    fn of(datagram: &Datagram) -> Option<Self> {
+        let (who, client) = datagram.text.split_once(" from ")?;
+        Some(Self { who: who.to_owned(), client: client.parse().ok()?, source: datagram.source })
+    }
+}
+
 /// A running `portmap-pod drive`; dropping this kills the process.
 pub struct Process {
     child: RefCell<Child>,
@@ -56,8 +75,8 @@ impl Process {
     }
 
     /// Starts a process in the node's network namespace, in the cgroup that portmap is attached to.
-    pub fn on_node(world: &World) -> Result<Self> {
-        Self::start(world.command_in(Group::Clients, program::find("portmap-pod")?))
+    pub fn on_node(machine: &Machine) -> Result<Self> {
+        Self::start(machine.command_in(Group::Clients, program::find("portmap-pod")?))
     }
 
     /// Starts a process with a command whose program is `portmap-pod`, with `drive` as the next argument.
@@ -180,6 +199,45 @@ impl<'a> Socket<'a> {
     pub fn send_all(&self, addresses: &[SocketAddr]) -> Met<usize> {
         let reply = self.process.request(&Request::SendAll(self.number, REQUEST.into(), addresses.into()))?;
         if let Reply::Count(count) = reply { Ok(count) } else { Err(unexpected(&reply)) }
+    }
+
+    /// Sends a request to the peer, and returns the complete reply: also the client as the server sees it.
+    pub fn converse(&self) -> Met<Answer> {
+        self.send()?;
+        self.answer(&Request::Receive(self.number))
+    }
+
+    /// As [`Self::converse`], with `sendto()` of the address.
+    pub fn converse_with(&self, address: SocketAddr) -> Met<Answer> {
+        self.send_to(address)?;
+        self.answer(&Request::Receive(self.number))
+    }
+
+    /// Sends a datagram of `size` bytes to the peer. The reply must echo it.
+    pub fn echo(&self, size: usize) -> Met<Answer> {
+        self.answer(&Request::Echo(self.number, size))
+    }
+
+    /// Sends a request of `up` bytes on a TCP connection, and receives `down` bytes after the reply.
+    pub fn transfer(&self, up: usize, down: usize) -> Met<Answer> {
+        self.answer(&Request::Transfer(self.number, up, down))
+    }
+
+    fn answer(&self, request: &Request) -> Met<Answer> {
+        let reply = self.process.request(request)?;
+        let Reply::Datagram(datagram) = reply else { return Err(unexpected(&reply)) };
+        Answer::of(&datagram).ok_or_else(|| Failure(format!("the reply names no client: {datagram:?}")))
+    }
+
+    /// `setsockopt()`
+    pub fn set(&self, option: SocketOption) -> Met<()> {
+        self.done(&Request::Set(self.number, option))
+    }
+
+    /// Takes the first ICMP error that [`SocketOption::Problems`] has kept. Does not wait for one.
+    pub fn problem(&self) -> Met<Problem> {
+        let reply = self.process.request(&Request::Problem(self.number))?;
+        if let Reply::Problem(problem) = reply { Ok(problem) } else { Err(unexpected(&reply)) }
     }
 
     /// Waits for a reply. `text` is the server's pod and port, for example `pod-a 8080/TCP`; `source` is the address that

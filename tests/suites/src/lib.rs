@@ -4,5 +4,7 @@
 //! benchmarks share is [`portmap_harness`].
 #![forbid(unsafe_code)]
 
+pub mod outside_answers;
+pub mod outside_stage;
 pub mod service_objects;
 pub mod service_stage;

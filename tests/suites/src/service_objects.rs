@@ -1,8 +1,9 @@
 //! Manifests of Services, their EndpointSlices and the Node.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use portmap_harness::dual_stack::{Both, Via};
 use portmap_harness::listen::{Listen, Protocol};
 use portmap_harness::world::Pod;
 use serde_json::{Map, Value, json};
@@ -15,57 +16,6 @@ pub const PORT: u16 = 80;
 /// The listeners of a pod: [`TARGET_PORT`] on TCP and UDP.
 pub const LISTENS: [Listen; 2] =
     [Listen { protocol: Protocol::Tcp, port: TARGET_PORT }, Listen { protocol: Protocol::Udp, port: TARGET_PORT }];
-
-/// One address of each family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Both {
-    /// The IPv4 address.
-    pub v4: Ipv4Addr,
-    /// The IPv6 address.
-    pub v6: Ipv6Addr,
-}
-
-impl Both {
-    /// The addresses of a pod in the network of pods.
-    pub fn of(pod: &Pod) -> Self {
-        Self { v4: pod.ipv4(), v6: pod.ipv6() }
-    }
-
-    /// Both addresses, IPv4 first.
-    pub fn addresses(self) -> [IpAddr; 2] {
-        [self.v4.into(), self.v6.into()]
-    }
-
-    /// The socket address of this port for a socket of this kind. For [`Via::Mapped`] it has the IPv4-mapped address.
-    pub fn at(self, via: Via, port: u16) -> SocketAddr {
-        let address = match via {
-            Via::V4 => self.v4.into(),
-            Via::V6 => self.v6.into(),
-            Via::Mapped => self.v4.to_ipv6_mapped().into(),
-        };
-        SocketAddr::new(address, port)
-    }
-
-    fn texts(self) -> [String; 2] {
-        self.addresses().map(|address| address.to_string())
-    }
-}
-
-/// The family of a socket and of the address that it connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// An IPv4 address on an `AF_INET` socket.
-    V4,
-    /// An IPv6 address on an `AF_INET6` socket.
-    V6,
-    /// An IPv4-mapped address on an `AF_INET6` socket.
-    Mapped,
-}
-
-impl Via {
-    /// All three kinds of sockets and addresses.
-    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
-}
 
 /// The ClusterIPs of the Service with this number: `10.96.0.<number>` and an IPv6 address.
 pub fn cluster_ip(number: u8) -> Both {
@@ -102,7 +52,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// A ready endpoint on [`TARGET_PORT`], without a node name.
     pub fn of(pod: &Pod) -> Self {
-        Self { address: Both::of(pod), port: TARGET_PORT, rest: Map::new() }
+        Self::at(Both::of(pod), TARGET_PORT)
+    }
+
+    /// A ready endpoint at these addresses, for example those of a node.
+    pub fn at(address: Both, port: u16) -> Self {
+        Self { address, port, rest: Map::new() }
     }
 
     /// Sets the port number, instead of [`TARGET_PORT`].
@@ -259,11 +214,16 @@ impl Service {
     }
 }
 
-/// The agent's Node with these addresses of type `InternalIP`.
+/// The Node of an agent of a world, with these addresses of type `InternalIP`.
 pub fn node(addresses: &[IpAddr]) -> Value {
+    node_named("node", addresses)
+}
+
+/// A Node with these addresses of type `InternalIP`.
+pub fn node_named(name: &str, addresses: &[IpAddr]) -> Value {
     let addresses: Vec<Value> =
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.to_string()})).collect();
-    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}, "status": {"addresses": addresses}})
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
 }
 
 fn fields(value: Value) -> Map<String, Value> {

@@ -1,10 +1,13 @@
 //! Installs system packages with apt, as root. Without apt or root, the error has the command for the user.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::debian;
 use crate::program;
 
 /// Whether this process has downloaded the package lists.
@@ -35,6 +38,24 @@ pub fn update() -> Result<()> {
     }
     program::run(apt_get().arg("update"))?;
     UPDATED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Downloads a package of this machine's own release, and unpacks it into `dir` instead of installing it. Needs root.
+pub fn unpack(package: &str, dir: &Path) -> Result<()> {
+    if program::find("apt-get").is_none() {
+        bail!("apt-get is missing, and the package {package} of Debian or Ubuntu is needed");
+    }
+    update()?;
+    fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    // apt's unprivileged user cannot enter every directory.
+    let mut download = apt_get();
+    download.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(dir);
+    program::run(&mut download).with_context(|| format!("failed to download {package}"))?;
+    for file in debian::packages_in(dir)? {
+        debian::extract(&file, dir)?;
+        fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
+    }
     Ok(())
 }
 

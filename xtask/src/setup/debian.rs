@@ -104,8 +104,16 @@ impl Archive {
             bail!("Debian {} has no {package} {series}*; its newest version is {newest}", self.suites);
         };
         program::run(self.apt("apt-get").args(["-q", "download", &format!("{package}={version}")]))?;
-        let file = self.downloaded(package)?;
-        program::run(program::command("dpkg-deb").arg("-x").args([&file, dir]))
+        extract(&self.downloaded(package)?, dir)
+    }
+
+    /// Downloads packages in their newest versions with all packages that they depend on, and unpacks them into `dir`. Their
+    /// installation scripts do not run.
+    pub fn unpack_with_dependencies(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        let mut download = self.apt("apt-get");
+        download.args(["-q", "-y", "--no-install-recommends", "--download-only", "install"]).args(packages);
+        program::run(&mut download).with_context(|| format!("failed to download packages of Debian {}", self.suites))?;
+        packages_in(&self.dir.join("cache/archives"))?.iter().try_for_each(|file| extract(file, dir))
     }
 
     fn downloaded(&self, package: &str) -> Result<PathBuf> {
@@ -121,6 +129,18 @@ impl Drop for Archive {
         // If this fails, the next `open` removes the directory.
         fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// The package files in a directory.
+pub(super) fn packages_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("failed to list {}", dir.display()))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+}
+
+/// Unpacks a package file into `dir`.
+pub(super) fn extract(file: &Path, dir: &Path) -> Result<()> {
+    program::run(program::command("dpkg-deb").arg("-x").args([file, dir]))
 }
 
 /// The line of a suite for apt's list of sources.

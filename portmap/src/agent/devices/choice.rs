@@ -48,8 +48,9 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
             return None;
         };
         let addresses = PerFamily::of(|family| situation.address(device.index, family));
-        let target = Target { index: device.index, name: device.name.clone(), link_layer: device.link_layer };
-        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients } }))
+        let link_layer = device.link_layer;
+        let target = Target { index: device.index, name: device.name.clone(), link_layer };
+        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients, link_layer } }))
     });
     Choice { devices: chosen.collect(), absent: absent(options, network) }
 }

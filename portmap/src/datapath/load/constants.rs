@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use aya::EbpfLoader;
+use aya::{EbpfLoader, util::KernelVersion};
 use portmap_common::EXCLUDED_CGROUPS;
 
 use super::{PeerNames, Scope, Switches};
@@ -23,7 +23,16 @@ pub struct Constants {
     notes_tcp: u8,
     affinity_share: u64,
     log: u8,
+    shortcut: u8,
+    client_ports_first: u32,
+    client_ports: u32,
+    half_open_flows: u32,
+    ipv6_checksum: u64,
 }
+
+/// The flag `BPF_F_IPV6` of `bpf_l4_csum_replace`. It makes the kernel keep the checksum of a whole IPv6 packet that a device
+/// has computed.
+const BPF_F_IPV6: u64 = 1 << 7;
 
 /// The cgroups whose processes are excluded: their ids and levels. Only the first `count` elements are valid.
 #[derive(Clone, Debug)]
@@ -59,7 +68,8 @@ impl Constants {
     /// Computes the constants for programs that are attached to this cgroup. Fails if there are too many excluded cgroups,
     /// or if one cannot be opened as a cgroup v2 directory, has no known level, or contains the attached cgroup.
     pub fn new(switches: &Switches, attached: &Cgroup, capacity: Capacity) -> Result<Self> {
-        let Switches { scope: Scope { only_host, excluded }, peer_names, log } = switches;
+        let Switches { scope: Scope { only_host, excluded }, peer_names, log, outside } = switches;
+        let kernel = KernelVersion::current().context("failed to read the kernel's version")?;
         Ok(Self {
             only_host: u8::from(*only_host),
             // On a kernel without cookies of network namespaces, 0 makes the programs take the initial namespace for the
@@ -69,6 +79,12 @@ impl Constants {
             notes_tcp: u8::from(*peer_names == PeerNames::Service),
             affinity_share: capacity.affinity_share(),
             log: *log as u8,
+            // Before 5.12 the kernel does not check the length of a packet that it will divide into segments.
+            shortcut: u8::from(outside.shortcut && kernel >= KernelVersion::new(5, 12, 0)),
+            client_ports_first: outside.client_ports.first.into(),
+            client_ports: u32::try_from(outside.client_ports.ports().len())?,
+            half_open_flows: capacity.half_open_flows(),
+            ipv6_checksum: if kernel >= KernelVersion::new(6, 16, 0) { BPF_F_IPV6 } else { 0 },
         })
     }
 
@@ -85,8 +101,9 @@ impl Constants {
 
     /// Sets the constants of the object that the loader loads next.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log } =
-            self;
+        let Self {
+            only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log, ..
+        } = self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)
@@ -96,6 +113,11 @@ impl Constants {
             .override_global("NOTES_TCP", notes_tcp, true)
             .override_global("AFFINITY_SHARE", affinity_share, true)
             .override_global("OWN_PRIORITY", &OWN_PRIORITY, true)
+            .override_global("SHORTCUT", &self.shortcut, true)
+            .override_global("CLIENT_PORTS_FIRST", &self.client_ports_first, true)
+            .override_global("CLIENT_PORTS", &self.client_ports, true)
+            .override_global("HALF_OPEN_FLOWS", &self.half_open_flows, true)
+            .override_global("IPV6_CHECKSUM", &self.ipv6_checksum, true)
             .override_global(aya_log::LEVEL, log, true);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::kernel::port_ranges::PortRange;
+
 /// The options of the programs. They cannot change while a program is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
@@ -11,6 +13,28 @@ pub struct Switches {
     pub peer_names: PeerNames,
     /// The diagnostics that the programs write.
     pub log: LogLevel,
+    /// The treatment of packets of clients outside the node.
+    pub outside: Outside,
+}
+
+/// The treatment of packets of clients outside the node.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Send packets between a client and a backend on another node on at once, past the node's own routing.
+    pub shortcut: bool,
+    /// The ports that clients get towards backends.
+    pub client_ports: PortRange,
+}
+
+impl Outside {
+    /// The default of [`Self::client_ports`]: below the default ranges of node ports and of a host's own connections.
+    pub const CLIENT_PORTS: PortRange = PortRange { first: 1_024, last: 29_999 };
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { shortcut: true, client_ports: Self::CLIENT_PORTS }
+    }
 }
 
 /// The address that `getpeername()` returns for a TCP socket that connected to a Service.

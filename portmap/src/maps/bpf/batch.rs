@@ -1,4 +1,4 @@
-//! Insertions of many entries with one system call (`BPF_MAP_UPDATE_BATCH`: hash maps from kernel 5.6, tries from 5.13).
+//! Reads, insertions and deletions of many entries with one system call.
 
 use std::{
     io,
@@ -8,9 +8,10 @@ use std::{
 use anyhow::Result;
 use aya::{Pod, maps::MapData};
 
-use crate::kernel::bpf;
+use crate::kernel::bpf::{self, Entries};
 
 /// A second descriptor of a map. aya's map types do not lend theirs, and have no call for batches.
+#[derive(Debug)]
 pub struct Batch(OwnedFd);
 
 impl Batch {
@@ -31,5 +32,20 @@ impl Batch {
             }
             other => Ok(other?),
         }
+    }
+
+    /// A reader of all entries of a hash map: `K` and `V` must have the map's sizes.
+    pub fn entries<K: Pod, V: Pod>(&self) -> Entries<'_, K, V> {
+        Entries::of(self.0.as_fd())
+    }
+
+    /// Counts the entries of a hash map: `K` and `V` must have the map's sizes.
+    pub fn count<K: Pod, V: Pod>(&self) -> Result<u32> {
+        Ok(bpf::count_entries::<K, V>(self.0.as_fd())?)
+    }
+
+    /// Deletes keys from a hash map: they must have the map's size. Skips absent keys, and returns the number of deleted ones.
+    pub fn delete<K: Pod>(&self, keys: &[K]) -> Result<usize> {
+        Ok(bpf::delete_entries(self.0.as_fd(), keys)?)
     }
 }

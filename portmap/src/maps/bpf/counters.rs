@@ -33,13 +33,17 @@ impl BpfMaps {
             forgotten_sockets: sum.forgotten_sockets + totals.forgotten_sockets,
             affinity_clients: sum.affinity_clients + totals.affinity_clients,
             affinity_over_share: sum.affinity_over_share + totals.affinity_over_share,
+            outside_forwarded: sum.outside_forwarded + totals.outside_forwarded,
+            outside_refused: sum.outside_refused + totals.outside_refused,
+            outside_dropped: sum.outside_dropped + totals.outside_dropped,
+            outside_without_port: sum.outside_without_port + totals.outside_without_port,
+            outside_overflowed: sum.outside_overflowed + totals.outside_overflowed,
         }))
     }
 
     /// Number of entries in AFFINITY. Reads the whole map.
     pub fn affinity_clients(&self) -> Result<u32> {
         let affinity = self.affinity.fd();
-        bpf::count_entries(affinity.as_fd(), size_of::<Client>(), size_of::<Affinity>())
-            .context("failed to count the entries of AFFINITY")
+        bpf::count_entries::<Client, Affinity>(affinity.as_fd()).context("failed to count the entries of AFFINITY")
     }
 }

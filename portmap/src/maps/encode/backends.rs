@@ -9,7 +9,11 @@ use crate::{maps::Slot, model::Endpoint};
 /// Encodes a slot as a value of BACKENDS; `None` if it is of the other family.
 pub fn backend<A: IpBytes>(slot: &Slot) -> Option<Backend<A>> {
     let Endpoint { address, port, local } = slot.endpoint;
-    Some(Backend { address: A::from_ip(address)?, port, flags: if local { LOCAL } else { 0 }, endpoint: slot.number.into() })
+    Some(Backend { address: A::from_ip(address)?, port, flags: flags(local), endpoint: slot.number.into() })
+}
+
+fn flags(local: bool) -> u16 {
+    if local { LOCAL } else { 0 }
 }
 
 /// Decodes a value of BACKENDS.
@@ -32,12 +36,12 @@ pub fn verdict_of(choice: Choice) -> Option<Verdict> {
 
 /// Encodes an endpoint with this number as a value of ENDPOINTS.
 pub(in crate::maps) fn endpoint_entry<A: IpBytes>(number: u64, endpoint: &Endpoint) -> Result<EndpointEntry<A>> {
-    Ok(EndpointEntry::new(number, address(endpoint.address)?, endpoint.port))
+    Ok(EndpointEntry::new(number, address(endpoint.address)?, endpoint.port, flags(endpoint.local)))
 }
 
-/// Decodes a value of ENDPOINTS under this number. `local` is always false: ENDPOINTS does not hold it.
+/// Decodes a value of ENDPOINTS under this number.
 pub(in crate::maps) fn endpoint_of<A: IpBytes>(number: u64, entry: &EndpointEntry<A>) -> Endpoint {
     // A value with a wrong digest was not written by an agent: it becomes the unspecified address, which no backend has.
-    let entry = if entry.belongs_to(number) { *entry } else { EndpointEntry::new(number, A::default(), 0) };
-    Endpoint { address: entry.address.to_ip(), port: entry.port, local: false }
+    let entry = if entry.belongs_to(number) { *entry } else { EndpointEntry::new(number, A::default(), 0, 0) };
+    Endpoint { address: entry.address.to_ip(), port: entry.port, local: entry.flags & LOCAL != 0 }
 }

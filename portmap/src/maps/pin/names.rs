@@ -3,34 +3,77 @@
 use std::ffi::{OsStr, OsString};
 
 use anyhow::Result;
-use portmap_common::SOCKETS_VERSION;
+use portmap_common::{FLOWS_VERSION, SOCKETS_VERSION};
 
 use crate::maps::directory::{Directory, DirectoryEntry};
 
 /// Prefix of the names of pinned links. Names of maps do not have it.
 pub const LINK: &str = "link_";
 
-/// Prefix of the name of the directory of [`SOCKET_MAPS`]. The version of their layout follows.
-const SOCKET_DIRECTORY: &str = "sockets-";
+/// Maps in a directory of their own below `--bpffs`, which all sets share. The directory has the version of their layout in its
+/// name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedMaps {
+    /// The maps about open sockets, which outlive a set.
+    Sockets,
+    /// The flows of clients outside the node, which outlive a set.
+    Flows,
+}
 
-/// The maps about open sockets. All sets share them, because open sockets outlive a set.
-pub const SOCKET_MAPS: [&str; 3] = ["SOCKETS", "DATAGRAMS", "NUMBERS"];
+impl SharedMaps {
+    /// All groups of shared maps.
+    pub const ALL: [Self; 2] = [Self::Sockets, Self::Flows];
+
+    /// The group that this map belongs to; `None` if each set has its own map of this name.
+    pub fn of_map(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|shared| shared.maps().contains(&name))
+    }
+
+    /// The names of the maps.
+    pub fn maps(self) -> &'static [&'static str] {
+        match self {
+            Self::Sockets => &["SOCKETS", "DATAGRAMS", "NUMBERS"],
+            Self::Flows => &["FLOWS_V4", "FLOWS_V6", "OPENING_V4", "OPENING_V6"],
+        }
+    }
+
+    /// The name of the directory, with this build's version of the layout.
+    pub fn directory(self) -> String {
+        let version = match self {
+            Self::Sockets => SOCKETS_VERSION,
+            Self::Flows => FLOWS_VERSION,
+        };
+        format!("{}{version}", self.prefix())
+    }
+
+    /// The group in the directory with this name, of any version of the layout.
+    fn in_directory(name: &str) -> Option<Self> {
+        let is_version = |version: &str| PinDirectory::number(version.as_ref()).is_some();
+        Self::ALL.into_iter().find(|shared| name.strip_prefix(shared.prefix()).is_some_and(is_version))
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets-",
+            Self::Flows => "flows-",
+        }
+    }
+}
 
 /// The kind of a subdirectory of `--bpffs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinDirectory {
     /// The directory of the sets of one ABI version.
     Version,
-    /// The directory of [`SOCKET_MAPS`], of any version of their layout.
-    SocketMaps,
+    /// The directory of maps that all sets share, of any version of their layout.
+    Shared(SharedMaps),
 }
 
 impl PinDirectory {
     /// The kind of the directory with this name; `None` if portmap makes no directory of this name.
     pub fn in_root(name: &OsStr) -> Option<Self> {
-        let socket_version =
-            || name.to_str()?.strip_prefix(SOCKET_DIRECTORY).and_then(|version| Self::number(version.as_ref()));
-        Self::number(name).map(|_| Self::Version).or_else(|| socket_version().map(|_| Self::SocketMaps))
+        let shared = || name.to_str().and_then(SharedMaps::in_directory).map(Self::Shared);
+        Self::number(name).map(|_| Self::Version).or_else(shared)
     }
 
     /// The name as a number; `None` if it is no number, or if portmap would write the number differently, as with `03`.
@@ -38,11 +81,6 @@ impl PinDirectory {
         let name = name.to_str()?;
         name.parse().ok().filter(|number: &u32| number.to_string() == name)
     }
-}
-
-/// The name of the directory of [`SOCKET_MAPS`], of this build's version.
-pub fn socket_directory() -> String {
-    format!("{SOCKET_DIRECTORY}{SOCKETS_VERSION}")
 }
 
 /// The subdirectories with a number as their name, ordered by the number.
@@ -70,7 +108,9 @@ mod tests {
 
     #[test]
     fn the_documented_paths_have_the_current_versions() {
-        for (before, version) in [("/sys/fs/bpf/portmap/", portmap_common::ABI_VERSION), ("/sockets-", SOCKETS_VERSION)] {
+        for (before, version) in
+            [("/sys/fs/bpf/portmap/", portmap_common::ABI_VERSION), ("/sockets-", SOCKETS_VERSION), ("/flows-", FLOWS_VERSION)]
+        {
             let found = documented(before);
             assert!(!found.is_empty() && found.iter().all(|found| *found == version), "docs/maps.md: {before}{found:?}");
         }
@@ -80,8 +120,13 @@ mod tests {
     fn only_names_that_portmap_gives_are_its_own() {
         let kind = |name: &str| PinDirectory::in_root(OsStr::new(name));
         assert_eq!(["0", "3", "901"].map(kind), [Some(PinDirectory::Version); 3]);
-        assert_eq!(["sockets-1", "sockets-20"].map(kind), [Some(PinDirectory::SocketMaps); 2]);
-        let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "sockets-x", "x"];
+        for (shared, names) in
+            [(SharedMaps::Sockets, ["sockets-1", "sockets-20"]), (SharedMaps::Flows, ["flows-1", "flows-20"])]
+        {
+            assert_eq!(names.map(kind), [Some(PinDirectory::Shared(shared)); 2]);
+            assert_eq!(kind(&shared.directory()), Some(PinDirectory::Shared(shared)));
+        }
+        let others = ["03", "+3", "-3", "3 ", "4294967296", "", "sockets-", "sockets-02", "sockets", "flows-x", "x"];
         assert_eq!(others.map(kind), [None; 11]);
     }
 }

@@ -27,6 +27,12 @@ pub struct OfMap {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfTable {
+    pub ip_family: IpFamily,
+    pub table: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfOutcome {
     pub outcome: &'static str,
 }

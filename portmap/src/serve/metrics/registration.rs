@@ -99,9 +99,15 @@ impl Metrics {
         );
         registry.register("calls", "Calls to Services by outcome, since the maps were created", self.calls.clone());
         registry.register(
+            "outside_flows",
+            "Flows of clients outside the node by outcome, since the maps were created",
+            self.outside.clone(),
+        );
+        registry.register(
             "events",
             "Events that belong to no single Service, since the maps were created",
             self.events.clone(),
         );
+        self.flows.register(registry);
     }
 }

@@ -1,4 +1,4 @@
-//! Pods and clients. Each has a network namespace, connected to the node's bridge, with an address of each family of the node.
+//! Pods and clients. Each has a network namespace, with an address of each family of the node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::namespace::Namespace;
 use super::server::{Server, serve};
-use super::{BRIDGE, Group, NODE, Shared, identity, ipv4, ipv6, program};
+use super::{Group, Machine, identity, program};
+use crate::dual_stack::Both;
 use crate::listen::{Listen, Protocol};
 use crate::pod_client::Answers;
 
@@ -21,25 +22,55 @@ pub struct Pod {
     // The fields are dropped in this order: servers first.
     servers: Vec<Server>,
     namespace: Namespace,
-    shared: Arc<Shared>,
+    machine: Arc<Machine>,
     name: String,
-    host: u8,
+    addresses: Both,
+    gateway: Both,
 }
 
 impl Pod {
-    pub(super) fn join(shared: Arc<Shared>, name: &str, host: u8) -> Result<Self> {
+    /// Makes a pod of a machine, without interfaces. The node has the addresses `gateway` in the pods' network.
+    pub(crate) fn new(machine: Arc<Machine>, name: &str, addresses: Both, gateway: Both) -> Result<Self> {
         identity::check(name)?;
-        let namespace = Namespace::create(shared.identity.member(name), shared.families)?;
-        let outside = format!("pod{host}");
-        shared.node.ip(&format!(
-            "link add {outside} type veth peer name eth0 netns {}\n\
-             link set {outside} master {BRIDGE} up",
-            namespace.name()
+        let namespace = machine.pod_namespace(name)?;
+        Ok(Self { servers: Vec::new(), namespace, machine, name: name.to_owned(), addresses, gateway })
+    }
+
+    /// Connects the pod to the interface `device` of the node, in a subnet with the node and all other pods that are connected
+    /// so. The node's interface is new, and has no addresses.
+    pub(crate) fn join_subnet(&self, device: &str) -> Result<()> {
+        self.add_interface(device)?;
+        self.machine.ip(&format!("link set {device} up"))?;
+        let Both { v4, v6 } = self.addresses;
+        let [v4, v6] = [format!("addr add {v4}/24 dev eth0"), format!("addr add {v6}/64 dev eth0 nodad")];
+        self.namespace.ip(&format!("{}\nlink set eth0 up", self.machine.families().script(v4, v6)))
+    }
+
+    /// Connects the pod to the interface `device` of the node as the CNI plugin `ptp` does: no bridge, no subnet, and host
+    /// routes only. All packets of the pod go through the node. Needs both IP families.
+    pub(crate) fn join_node(&self, device: &str) -> Result<()> {
+        self.add_interface(device)?;
+        let ([pod4, pod6], [node4, node6]) = (self.addresses.texts(), self.gateway.texts());
+        self.machine.ip(&format!(
+            "addr add {node4}/32 dev {device}\n\
+             addr add {node6}/128 dev {device} nodad\n\
+             link set {device} up\n\
+             route add {pod4}/32 dev {device}\n\
+             route add {pod6}/128 dev {device}"
         ))?;
-        let v4 = format!("addr add {}/24 dev eth0", ipv4(host));
-        let v6 = format!("addr add {}/64 dev eth0 nodad", ipv6(host));
-        namespace.ip(&format!("{}\nlink set eth0 up", shared.families.script(v4, v6)))?;
-        Ok(Self { servers: Vec::new(), namespace, shared, name: name.to_owned(), host })
+        self.namespace.ip(&format!(
+            "addr add {pod4}/32 dev eth0\n\
+             addr add {pod6}/128 dev eth0 nodad\n\
+             link set eth0 up\n\
+             route add {node4}/32 dev eth0\n\
+             route add {node6}/128 dev eth0"
+        ))?;
+        self.route_through_node()
+    }
+
+    /// Adds the interface `eth0`, whose peer is the interface `device` of the node.
+    fn add_interface(&self, device: &str) -> Result<()> {
+        self.machine.ip(&format!("link add {device} type veth peer name eth0 netns {}", self.namespace.name()))
     }
 
     /// The pod's name, which its servers put into every reply.
@@ -51,13 +82,13 @@ impl Pod {
     /// The pod's address in 10.244.0.0/24. It exists unless the node has IPv6 only.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
-        ipv4(self.host)
+        self.addresses.v4
     }
 
     /// The pod's address in `fd00:10:244::/64`. It exists unless the node has IPv4 only.
     #[must_use]
     pub fn ipv6(&self) -> Ipv6Addr {
-        ipv6(self.host)
+        self.addresses.v6
     }
 
     /// The path of the pod's network namespace, for example for `nsenter --net`.
@@ -69,7 +100,7 @@ impl Pod {
     /// Starts a server on these ports, in all address families of the node. The ports are open when this returns.
     pub fn serve(&mut self, listens: &[Listen]) -> Result<()> {
         let command = self.command_in(Group::Clean, program::find("portmap-pod")?);
-        self.start(command, &serve(&self.name, self.shared.families, listens))
+        self.start(command, &serve(&self.name, self.machine.families(), listens))
     }
 
     /// As [`Self::serve`], on processor 0 with `SCHED_BATCH`. A client on processor 0 is then not preempted by the server that
@@ -79,7 +110,7 @@ impl Pod {
     pub fn serve_in_turn(&mut self, listens: &[Listen]) -> Result<()> {
         let mut command = self.command_on_first_processor();
         command.args(["chrt", "--batch", "0"]).arg(program::find("portmap-pod")?);
-        self.start(command, &serve(&self.name, self.shared.families, listens))
+        self.start(command, &serve(&self.name, self.machine.families(), listens))
     }
 
     /// Starts a name server for these records on port 53, UDP and TCP ([`crate::pod_dns`]).
@@ -99,7 +130,7 @@ impl Pod {
 
     fn start(&mut self, mut command: Command, arguments: &[String]) -> Result<()> {
         command.args(arguments);
-        let server = Server::start(command, &self.shared.log(&self.name))
+        let server = Server::start(command, &self.machine.log(&self.name))
             .with_context(|| format!("failed to start the server of the pod {}", self.name))?;
         self.servers.push(server);
         Ok(())
@@ -120,7 +151,7 @@ impl Pod {
     /// As [`Self::command`], but in the cgroup `group`.
     #[must_use]
     pub fn command_in(&self, group: Group, program: impl AsRef<Path>) -> Command {
-        self.shared.cgroups.command(group, &self.namespace, program.as_ref())
+        self.machine.command_of(group, &self.namespace, program.as_ref())
     }
 
     /// Runs `portmap-pod connect` in the pod: `count` requests to the address, each through a new socket.
@@ -135,6 +166,11 @@ impl Pod {
         serde_json::from_slice(&output.stdout).context("failed to parse the output of portmap-pod connect")
     }
 
+    /// Writes a value to sysctls below `net/` of the pod's network namespace.
+    pub(crate) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
+        self.namespace.write_sysctls(names, value)
+    }
+
     /// Runs `ip` commands in the pod's network namespace, one per line. Fails at the first error.
     pub fn ip(&self, script: &str) -> Result<()> {
         self.namespace.ip(script)
@@ -146,7 +182,7 @@ impl Pod {
     /// `connect()` holds the socket's lock, so the kernel only records it. The caller waits for the next SYN: one second, or
     /// seven if ICMP is rate limited.
     pub fn route_through_node(&self) -> Result<()> {
-        let [v4, v6] = [ipv4(NODE).to_string(), ipv6(NODE).to_string()].map(|node| format!("route add default via {node}"));
-        self.namespace.ip(&self.shared.families.script(v4, v6))
+        let [v4, v6] = self.gateway.texts().map(|node| format!("route add default via {node}"));
+        self.namespace.ip(&self.machine.families().script(v4, v6))
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Needs: root and BPF.
 
+mod topology;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};

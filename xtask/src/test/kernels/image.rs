@@ -2,7 +2,6 @@
 //! libraries keep their paths.
 
 mod go_client;
-mod libraries;
 mod python;
 
 use std::fs;
@@ -14,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::binaries::SuiteBinary;
 use super::fetch::{self, Kernel};
-use crate::{program, workspace};
+use crate::{libraries, program, workspace};
 
 /// This workspace's programs that the suites start.
 const OWN: [&str; 2] = ["portmap", "portmap-pod"];

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{RootDirectory, libraries};
-use crate::program;
+use super::RootDirectory;
+use crate::{libraries, program};
 
 /// Directories of the standard library that no client imports. They make up most of its size. `config` also stands for
 /// `config-*`.

@@ -1,0 +1,264 @@
+//! The headers of IP packets, as far as translation needs them: addresses, ports, fragments, and the packet that an ICMP error
+//! quotes.
+//!
+//! This parser has no access to the kernel, so tests run it on any bytes. Packets that it does not understand are `None`:
+//! programs pass them unchanged.
+
+use crate::{Address, TCP, UDP, V4, V6};
+
+/// `IPPROTO_ICMP`.
+const ICMP: u8 = 1;
+
+/// `IPPROTO_ICMPV6`.
+const ICMPV6: u8 = 58;
+
+/// Length of an ICMP header in bytes. The quoted packet follows.
+pub const ICMP_HEADER: usize = 8;
+
+/// Maximum number of IPv6 extension headers before the transport header.
+const EXTENSIONS: usize = 4;
+
+/// Read access to the bytes of a packet.
+pub trait Bytes {
+    /// `N` bytes at `offset` from the network header; `None` beyond the end of the packet.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+/// The place of a packet among the fragments of a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fragment {
+    /// The packet is a whole datagram.
+    #[default]
+    Whole,
+    /// The first fragment, which has the transport header.
+    First,
+    /// A later fragment, without a transport header.
+    Later,
+}
+
+/// The network header of a packet, and the position of the transport header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers<A> {
+    /// The source address.
+    pub source: A,
+    /// The destination address.
+    pub destination: A,
+    /// Offset of the transport header from the network header of the outermost packet, in bytes.
+    pub transport: usize,
+    /// The identification of the datagram; 0 for a whole datagram.
+    pub identification: u32,
+    /// The place among the fragments of the datagram.
+    pub fragment: Fragment,
+    /// The transport protocol.
+    pub protocol: u8,
+    /// The time to live, or the hop limit.
+    pub time_to_live: u8,
+    /// The checksum of an IPv4 header, as in the packet; 0 for IPv6.
+    pub checksum: u16,
+}
+
+/// The ports of a packet, in host order, and its TCP flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// The source port.
+    pub source: u16,
+    /// The destination port.
+    pub destination: u16,
+    /// The TCP flags: [`FIN`] and others; 0 for UDP, fragments without a transport header, and quoted packets.
+    pub flags: u8,
+}
+
+/// The TCP flag FIN.
+pub const FIN: u8 = 1;
+
+/// The TCP flag SYN.
+pub const SYN: u8 = 2;
+
+/// The TCP flag RST.
+pub const RST: u8 = 4;
+
+/// The TCP flag ACK.
+pub const ACK: u8 = 16;
+
+impl Ports {
+    /// Whether the packet opens a TCP connection: a SYN without ACK, RST and FIN.
+    #[inline]
+    pub fn opens(self) -> bool {
+        self.flags & (SYN | ACK | RST | FIN) == SYN
+    }
+}
+
+/// The kinds of ICMP messages about a packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Message {
+    /// An error, which quotes the packet.
+    Error,
+    /// A redirect to another router, which quotes the packet.
+    Redirect,
+}
+
+/// The packet format of an address family.
+pub trait Family: Address {
+    /// The protocol number of the family's ICMP.
+    const ICMP: u8;
+
+    /// Reads the network header at `offset` from the outermost one into `headers`, because a program has only 512 bytes of
+    /// stack. `None` if it is no header of this family, is truncated, or has too many extension headers.
+    ///
+    /// After an extension header that is unknown, or that changes the destination, `protocol` is the number of that header.
+    fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<Self>) -> Option<()>;
+
+    /// The kind of an ICMP message with this type; `None` for messages that quote no packet.
+    fn message(kind: u8) -> Option<Message>;
+}
+
+/// The ports at `transport`, with TCP flags if `protocol` is TCP. `None` for a truncated header.
+#[inline]
+pub fn ports(packet: &impl Bytes, transport: usize, protocol: u8) -> Option<Ports> {
+    if protocol == TCP {
+        let [a, b, c, d, _, _, _, _, _, _, _, _, _, flags] = packet.load::<14>(transport)?;
+        Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags })
+    } else {
+        quoted_ports(packet, transport)
+    }
+}
+
+/// The ports at `transport` without TCP flags, as in the packet that an ICMP error quotes. `None` for a truncated header.
+#[inline]
+pub fn quoted_ports(packet: &impl Bytes, transport: usize) -> Option<Ports> {
+    let [a, b, c, d] = packet.load::<4>(transport)?;
+    Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags: 0 })
+}
+
+/// Whether the protocol is translated: TCP or UDP.
+#[inline]
+pub fn is_translated(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP
+}
+
+/// The checksum of an IPv4 header after a change of one address (RFC 1624, equation 3). Checksums are as in the packet.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the sum is folded into 16 bits")]
+pub fn checksum_after(checksum: u16, old: V4, new: V4) -> u16 {
+    let halves = |[a, b, c, d]: V4| u32::from(u16::from_ne_bytes([a, b])) + u32::from(u16::from_ne_bytes([c, d]));
+    let inverted = halves(old.map(|byte| !byte));
+    let sum = u32::from(!checksum) + inverted + halves(new);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+impl Family for V4 {
+    const ICMP: u8 = ICMP;
+
+    #[inline]
+    fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V4>) -> Option<()> {
+        let header = packet.load::<20>(offset)?;
+        let [version, _, _, _, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let length = usize::from(version & 0x0f) * 4;
+        if version >> 4 != 4 || length < 20 {
+            return None;
+        }
+        let fragment = u16::from_be_bytes([f, o]);
+        let (place, identification) = place(fragment & 0x1fff, fragment & 0x2000 != 0, u32::from(u16::from_be_bytes([i, j])));
+        *headers = Headers {
+            source: [s0, s1, s2, s3],
+            destination: [d0, d1, d2, d3],
+            transport: offset + length,
+            identification,
+            fragment: place,
+            protocol,
+            time_to_live,
+            checksum: u16::from_ne_bytes([c, k]),
+        };
+        Some(())
+    }
+
+    #[inline]
+    fn message(kind: u8) -> Option<Message> {
+        match kind {
+            3 | 11 | 12 => Some(Message::Error),
+            5 => Some(Message::Redirect),
+            _ => None,
+        }
+    }
+}
+
+/// The place of a fragment, and the identification to keep for it.
+#[inline]
+fn place(offset: u16, has_more: bool, identification: u32) -> (Fragment, u32) {
+    match (offset, has_more) {
+        (0, false) => (Fragment::Whole, 0),
+        (0, true) => (Fragment::First, identification),
+        _ => (Fragment::Later, identification),
+    }
+}
+
+impl Family for V6 {
+    const ICMP: u8 = ICMPV6;
+
+    #[inline]
+    fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V6>) -> Option<()> {
+        let [version, _, _, _, _, _, next, time_to_live] = packet.load::<8>(offset)?;
+        if version >> 4 != 6 {
+            return None;
+        }
+        headers.source = packet.load::<16>(offset + 8)?;
+        headers.destination = packet.load::<16>(offset + 24)?;
+        headers.transport = offset + 40;
+        (headers.identification, headers.fragment) = (0, Fragment::Whole);
+        (headers.protocol, headers.time_to_live, headers.checksum) = (next, time_to_live, 0);
+        for _ in 0..EXTENSIONS {
+            if !headers.skip_extension(packet)? {
+                return Some(());
+            }
+        }
+        is_transport(headers.protocol).then_some(())
+    }
+
+    #[inline]
+    fn message(kind: u8) -> Option<Message> {
+        match kind {
+            1..=4 => Some(Message::Error),
+            137 => Some(Message::Redirect),
+            _ => None,
+        }
+    }
+}
+
+/// Whether no extension header can have this number.
+#[inline]
+fn is_transport(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP || protocol == ICMPV6
+}
+
+impl Headers<V6> {
+    /// Skips one extension header. False if the transport header is reached, or the header is of an unknown kind.
+    #[inline]
+    fn skip_extension(&mut self, packet: &impl Bytes) -> Option<bool> {
+        const HOP_BY_HOP: u8 = 0;
+        const FRAGMENT: u8 = 44;
+        const DESTINATION: u8 = 60;
+        match self.protocol {
+            // A later fragment begins with data, whatever the header before it says.
+            _ if self.fragment == Fragment::Later => Some(false),
+            HOP_BY_HOP | DESTINATION => {
+                let [next, length] = packet.load::<2>(self.transport)?;
+                self.transport += (usize::from(length) + 1) * 8;
+                self.protocol = next;
+                Some(true)
+            }
+            FRAGMENT => {
+                let [next, _, f, o, a, b, c, d] = packet.load::<8>(self.transport)?;
+                let fragment = u16::from_be_bytes([f, o]);
+                let identification = u32::from_be_bytes([a, b, c, d]);
+                (self.fragment, self.identification) = place(fragment >> 3, fragment & 1 != 0, identification);
+                self.transport += 8;
+                self.protocol = next;
+                Some(true)
+            }
+            _ => Some(false),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The flow of a packet: finds its entry, and keeps the state of the flow.
+//!
+//! Entries are written without a lock. Programs on two CPUs may write the state of one flow at the same time; then a bit may
+//! be lost, and the entry lives longer.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
+use portmap_common::{ASSURED, FlowEntry, INGRESS, TOWARDS_CLIENT, UDP, clock, packet::SYN};
+
+use super::{
+    Family,
+    tables::{self, Table, Walk},
+};
+use crate::maps;
+
+/// Number of ports that are tried for a new flow.
+pub const TRIES: u32 = 8;
+
+/// Steps of the clock between two updates of [`FlowEntry::seen`].
+const STAMP: u32 = 4;
+
+/// The time, as a [`clock`].
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: the helper takes no argument.
+    clock(unsafe { bpf_ktime_get_ns() })
+}
+
+/// Finds the entry of the packet with the walk's key and these TCP flags. False if there is none, or it is no longer valid: it
+/// has expired, or is an ended connection that the packet would open again.
+///
+/// Reads the clock only if there may be an entry, because most packets belong to no flow.
+#[inline(always)]
+pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
+    walk.table = Table::Flows;
+    if take(walk, flags) {
+        return true;
+    }
+    if !tables::has_overflowed() {
+        return false;
+    }
+    walk.table = Table::Opening;
+    take(walk, flags)
+}
+
+#[inline(always)]
+fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
+    let Some(element) = A::flow(walk.table, &walk.key) else { return false };
+    // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
+    walk.entry = unsafe { *element };
+    walk.now = now();
+    let is_reopened = flags & SYN != 0 && walk.entry.is_closed();
+    !is_reopened && walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
+}
+
+/// Whether the walk's entry refuses datagrams: it leads to port 0.
+#[inline(always)]
+pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
+    walk.entry.port == 0 && walk.key.protocol == UDP
+}
+
+/// Inserts the twin of the walk's entry, which tells the flow from others. False if another flow has the twin's key, or if the
+/// kernel cannot insert it.
+#[inline(always)]
+pub fn claim<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
+    turn(walk);
+    A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST)) || take_over(walk, attempt)
+}
+
+/// Sets the walk's twin to that of its entry.
+#[inline(always)]
+fn turn<A: Family>(walk: &mut Walk<A>) {
+    walk.twin_key = walk.key.twin(&walk.entry);
+    walk.twin = walk.entry;
+    walk.twin.turn(&walk.key, &walk.twin_key);
+}
+
+/// Takes over the twin's key from an earlier flow of the same client and frontend, or from one that has ended. A closed
+/// connection may still get packets, so it is taken over only after some ports were tried.
+#[inline(always)]
+fn take_over<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
+    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return false };
+    // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
+    // another port is tried.
+    let entry = unsafe { &*element };
+    let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
+    let is_closed = entry.is_closed() && attempt >= TRIES / 2;
+    (is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now))
+        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
+}
+
+/// Keeps the state of the flow: the time of its last packet, and the bits that the packet's TCP flags set.
+#[inline(always)]
+pub fn follow<A: Family>(walk: &mut Walk<A>, flags: u8) {
+    let state = walk.entry.state_after(flags);
+    if state != walk.entry.state || walk.now.wrapping_sub(walk.entry.seen) >= STAMP {
+        write_state(walk, state);
+    }
+}
+
+/// Writes the state of both twins. Not inlined: few packets need it.
+#[inline(never)]
+fn write_state<A: Family>(walk: &mut Walk<A>, state: u32) {
+    let is_new = (state ^ walk.entry.state) & ASSURED != 0;
+    (walk.entry.state, walk.entry.seen) = (state, walk.now);
+    walk.twin_key = walk.key.twin(&walk.entry);
+    if is_new {
+        assure(walk);
+    }
+    if let Some(element) = A::flow(walk.table, &walk.key) {
+        stamp(element, state, walk.now);
+    }
+    if let Some(element) = A::flow(walk.table, &walk.twin_key) {
+        stamp(element, state ^ TOWARDS_CLIENT, walk.now);
+    }
+}
+
+/// Counts the flow as no longer half open. Moves it from OPENING to FLOWS; the kernel evicts the old entries later.
+#[inline(always)]
+fn assure<A: Family>(walk: &mut Walk<A>) {
+    if walk.key.hook == INGRESS {
+        tables::assured();
+    }
+    if walk.table == Table::Opening {
+        walk.table = Table::Flows;
+        A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
+        turn(walk);
+        A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0);
+    }
+}
+
+/// Writes the state of an element. If the kernel has just reused it, another flow gets these bits.
+#[inline(always)]
+fn stamp<A: Family>(element: *mut FlowEntry<A>, state: u32, now: u32) {
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let seen = unsafe { &raw mut (*element).seen };
+    // SAFETY: the field is one aligned word of the element.
+    unsafe { seen.write_volatile(now) };
+    // SAFETY: as above.
+    let word = unsafe { &raw mut (*element).state };
+    // SAFETY: as above.
+    unsafe { word.write_volatile(state) };
+}
+
+/// Chooses the source of a hidden client's flow: the node's address on the device that sends the packet, and a port that tells
+/// the flow from others. False if there is none.
+#[inline(never)]
+pub fn choose_source<A: Family>(walk: &mut Walk<A>, device: u32) -> bool {
+    let Some(device) = tables::device(device) else { return false };
+    walk.entry.address = A::address_of(device);
+    if walk.entry.address == A::default() {
+        return false;
+    }
+    walk.entry.port = walk.key.source_port;
+    for attempt in 0..TRIES {
+        if claim_source(walk, attempt) {
+            return true;
+        }
+    }
+    maps::count(|totals| totals.outside_without_port += 1);
+    false
+}
+
+/// Claims the walk's source, or changes its port for the next try.
+#[inline(never)]
+fn claim_source<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
+    if claim(walk, attempt) {
+        write_source(walk);
+        return true;
+    }
+    walk.entry.port = tables::any_client_port();
+    false
+}
+
+/// Writes the source into the entry. A program on another CPU that reads only a part of it chooses another source: both work.
+#[inline(always)]
+fn write_source<A: Family>(walk: &Walk<A>) {
+    let Some(element) = A::flow(walk.table, &walk.key) else { return };
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let port = unsafe { &raw mut (*element).port };
+    // SAFETY: the field is one aligned 2-byte word of the element.
+    unsafe { port.write_volatile(walk.entry.port) };
+    // SAFETY: as above.
+    let address = unsafe { &raw mut (*element).address };
+    // SAFETY: as above.
+    unsafe { address.write_volatile(walk.entry.address) };
+}

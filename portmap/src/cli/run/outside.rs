@@ -1,0 +1,53 @@
+//! The arguments of `portmap run` for packets of clients outside the node, other than those for devices.
+
+use clap::{Args, ValueEnum};
+use portmap::{
+    agent::{ClientPorts, Sysctls},
+    datapath::load::Outside,
+    kernel::port_ranges::PortRange,
+};
+
+#[derive(Debug, Args)]
+pub struct OutsideArguments {
+    /// Send packets between an outside client and a pod of another node on at once, past this node's routing, netfilter and
+    /// policies; off before kernel 5.12
+    #[arg(long, value_name = "SWITCH", value_enum, default_value_t = Shortcut::On)]
+    north_south_shortcut: Shortcut,
+    /// Ports that outside clients get towards pods; this node must not use them for its own connections
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, default_value_t = Outside::CLIENT_PORTS)]
+    client_ports: PortRange,
+    /// Node ports of the cluster, as the API server's flag of this name has them
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, default_value_t = NODE_PORTS)]
+    service_node_port_range: PortRange,
+    /// Add the --client-ports to net.ipv4.ip_local_reserved_ports, if this node's own connections would use them
+    #[arg(long)]
+    manage_sysctls: bool,
+}
+
+/// Kubernetes' default range of node ports.
+const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
+
+/// The argument of `--north-south-shortcut`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shortcut {
+    On,
+    Off,
+}
+
+fn port_range(text: &str) -> Result<PortRange, String> {
+    PortRange::parse(text).ok_or_else(|| "expected FIRST-LAST, two ports from 1 to 65535".to_owned())
+}
+
+impl OutsideArguments {
+    pub fn switches(&self) -> Outside {
+        Outside { shortcut: self.north_south_shortcut == Shortcut::On, client_ports: self.client_ports }
+    }
+
+    pub fn client_ports(&self) -> ClientPorts {
+        ClientPorts {
+            range: self.client_ports,
+            node_ports: self.service_node_port_range,
+            sysctls: if self.manage_sysctls { Sysctls::Managed } else { Sysctls::Left },
+        }
+    }
+}

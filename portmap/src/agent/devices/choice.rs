@@ -57,11 +57,11 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
 
 /// The names in the options that no device has.
 fn absent(options: &DeviceOptions, network: &Network) -> Vec<String> {
-    let named = match &options.outside {
+    let outside = match &options.outside {
         DeviceSelection::Named(patterns) => patterns.as_slice(),
         DeviceSelection::Automatic | DeviceSelection::None => &[],
     };
-    let names = named.iter().chain(&options.pods).filter_map(|pattern| match pattern {
+    let names = outside.iter().chain(&options.pods).filter_map(|pattern| match pattern {
         NamePattern::Name(name) => Some(name),
         NamePattern::Beginning(_) => None,
     });

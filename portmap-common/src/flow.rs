@@ -108,6 +108,7 @@ layout!(FlowEntry<V6>, 56);
 
 /// The time in steps of 2³⁰ nanoseconds (1.07 seconds), from nanoseconds of the monotonic clock.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the clock overflows after 146 years")]
 pub fn clock(nanoseconds: u64) -> u32 {
     (nanoseconds >> 30) as u32
 }
@@ -202,7 +203,9 @@ impl<A: Address> FlowEntry<A> {
     /// Whether the source address and port are to be chosen, now that the device is known that sends the packet.
     #[inline]
     pub fn lacks_source(&self, key: &FlowKey<A>) -> bool {
-        key.hook == EGRESS && self.state & (HIDDEN | TOWARDS_CLIENT) == HIDDEN && (self.port == 0 || self.address == A::default())
+        key.hook == EGRESS
+            && self.state & (HIDDEN | TOWARDS_CLIENT) == HIDDEN
+            && (self.port == 0 || self.address == A::default())
     }
 
     /// The state after a packet of this entry with these TCP flags.
@@ -359,7 +362,9 @@ mod tests {
 
     #[test]
     fn lifetimes_follow_the_state() {
-        let at = |state, protocol, age: u32| FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_alive(protocol, 100 + age);
+        let at = |state, protocol, age: u32| {
+            FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_alive(protocol, 100 + age)
+        };
         for (state, protocol, lifetime) in [
             (0, TCP, 60),
             (REPLIED, TCP, 60),

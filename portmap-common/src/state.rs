@@ -72,6 +72,8 @@ pub struct State {
     pub devices_absent: u32,
     /// Always 0.
     pub reserved: u32,
+    /// The inode of the agent's network namespace, in which the network devices are.
+    pub network: u64,
 }
 
-layout!(State, 192);
+layout!(State, 200);

@@ -95,11 +95,9 @@ fn options_of_ipv4_are_skipped() {
 
 #[test]
 fn fragments_of_ipv4() {
-    for (offset, has_more, place, found) in [
-        (0, true, Fragment::First, ports(0)),
-        (185, true, Fragment::Later, None),
-        (185, false, Fragment::Later, None),
-    ] {
+    for (offset, has_more, place, found) in
+        [(0, true, Fragment::First, ports(0)), (185, true, Fragment::Later, None), (185, false, Fragment::Later, None)]
+    {
         let mut header = ipv4(IpNumber::UDP);
         header.identification = 77;
         header.dont_fragment = false;

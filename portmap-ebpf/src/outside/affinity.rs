@@ -1,6 +1,6 @@
 //! Session affinity of clients outside the node, by their address.
 
-use portmap_common::{Affinity, AddressKind, Choice, Description, Member, OutsideClient};
+use portmap_common::{AddressKind, Affinity, Choice, Description, Member, OutsideClient};
 
 use super::{
     Family,

@@ -5,7 +5,7 @@ use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED
 
 use crate::{
     datapath::load,
-    kernel::{limits::CANNOT_SET_ERRORS, uptime},
+    kernel::{limits::CANNOT_SET_ERRORS, namespaces, uptime},
     maps::{Fullness, bpf::BpfMaps, encode, pin::Pins},
     plan::Plan,
     source::Outage,
@@ -15,7 +15,9 @@ use crate::{
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     let version = encode::text(env!("CARGO_PKG_VERSION"))?;
     let now = uptime::now().as_secs();
+    let network = namespaces::own()?.inode();
     maps.set_state(|state| {
+        state.network = network;
         state.version = version;
         state.pid = std::process::id();
         state.started = now;

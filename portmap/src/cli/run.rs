@@ -162,7 +162,7 @@ impl Arguments {
             service_cidrs: self.service_cidr,
             node_port_addresses: self.nodeport_addresses,
             device_attach: self.devices.device_attach,
-            devices: self.devices.options(),
+            devices: self.devices.options()?,
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
         heap::share_one_heap();

@@ -104,7 +104,7 @@ fn check(pins: &Pins) -> Result<Health> {
     let maps = BpfMaps::open(pins)?;
     let state = maps.state()?;
     let is_running = pins.is_locked()?;
-    let devices = devices::read(pins)?;
+    let devices = devices::read(pins, &state)?;
     let checks = vec![
         programs(pins)?,
         devices::check(&devices),
@@ -276,10 +276,14 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
             forgotten_clients,
             "clients of session affinity were forgotten; restart the agent with a larger --max-affinity-clients",
         ),
-        (outside_without_port, "packets of clients outside the node were dropped, because no port towards the backend was free"),
+        (
+            outside_without_port,
+            "packets of clients outside the node were dropped, because no port towards the backend was free",
+        ),
         (
             outside_overflowed,
-            "flows of clients outside the node were opened while too many were half open; this may be a SYN flood",
+            "flows of clients outside the node were opened while too many were half open: a SYN flood, or many clients that send \
+             one datagram each",
         ),
     ]
 }

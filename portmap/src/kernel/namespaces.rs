@@ -60,6 +60,13 @@ pub struct Namespace {
 /// Permission to change the thread's network namespace. It exists only on threads that do nothing else.
 pub struct Traveller(PhantomData<*const ()>);
 
+impl Id {
+    /// The inode of the namespace's file.
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
 impl From<&Metadata> for Id {
     fn from(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portmap_common::{Member, Choice, Service};
+use portmap_common::{Choice, Member, Service};
 
 use super::{
     Planner,

@@ -134,7 +134,8 @@ fn recorded(snapshot: &Snapshot) -> BTreeSet<Item> {
             let slots = found.inside.iter().flatten();
             items.extend(slots.map(|slot| Item::Member(Member::new(service.id, service.kind, slot.number))));
             if service.kind != AddressKind::ClusterIp as u8 && service.inside != service.outside {
-                let outside = |slot: &Slot| Member { id: service.id, endpoint: slot.number, external: Member::OUTSIDE, unused: 0 };
+                let outside =
+                    |slot: &Slot| Member { id: service.id, endpoint: slot.number, external: Member::OUTSIDE, unused: 0 };
                 items.extend(found.outside.iter().flatten().map(|slot| Item::Member(outside(slot))));
             }
         }

@@ -22,6 +22,8 @@ pub struct Features {
     /// The harness expects Multipath TCP. The kernel has it since 5.6, but older distribution kernels omit it; so it is
     /// expected from 5.16 on.
     pub has_mptcp: bool,
+    /// The kernel has links between BPF programs and network devices (TCX, 6.6).
+    pub has_device_links: bool,
     /// The kernel has UDP-Lite, which 7.1 removed.
     pub has_udplite: bool,
     /// BPF programs can be attached to network devices by links (TCX, 6.6).
@@ -52,6 +54,7 @@ impl Features {
             tells_namespaces: version >= [5, 14],
             locks_memory: version < [5, 11],
             has_mptcp: version >= [5, 16],
+            has_device_links: version >= [6, 6],
             has_udplite: version < [7, 1],
             has_tcx: version >= [6, 6],
             has_ipv6: true,

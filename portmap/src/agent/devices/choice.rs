@@ -48,8 +48,9 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
             return None;
         };
         let addresses = PerFamily::of(|family| situation.address(device.index, family));
-        let target = Target { index: device.index, name: device.name.clone(), link_layer: device.link_layer };
-        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients } }))
+        let link_layer = device.link_layer;
+        let target = Target { index: device.index, name: device.name.clone(), link_layer };
+        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients, link_layer } }))
     });
     Choice { devices: chosen.collect(), absent: absent(options, network) }
 }
@@ -111,7 +112,7 @@ impl Situation<'_> {
 
     /// The node's address on the device: the Node's address; else the address in the network of a gateway; else the first one.
     /// For a device without a primary address: the address that its routes prefer; else the Node's address; else the first
-    /// address of the host.
+    /// address of a device with a default route; else the first address of the host.
     fn address(&self, device: u32, family: Family) -> Option<IpAddr> {
         let of_family = self.network.addresses.iter().filter(|it| it.is_primary && Family::of(it.network.addr()) == family);
         let own: Vec<&IpNet> = of_family.clone().filter(|it| it.device == device).map(|it| &it.network).collect();
@@ -123,8 +124,13 @@ impl Situation<'_> {
             return Some(network.addr());
         }
         let preferred = self.routes(device).find_map(|route| route.source.filter(|source| Family::of(*source) == family));
-        let first = || of_family.clone().filter(|it| !it.network.addr().is_loopback()).map(|it| it.network.addr()).next();
-        preferred.or(named).or_else(first)
+        if preferred.or(named).is_some() {
+            return preferred.or(named);
+        }
+        let has_default = |device| self.routes(device).any(|route| is_default(route, family));
+        let others = || of_family.clone().filter(|it| !it.network.addr().is_loopback());
+        let other = others().find(|it| has_default(it.device)).or_else(|| others().next());
+        other.map(|it| it.network.addr())
     }
 }
 
@@ -138,6 +144,10 @@ fn ways_out(network: &Network) -> BTreeSet<u32> {
         leads_out && !is_of_each_device(&route.destination)
     };
     network.routes.iter().filter(is_way_out).map(|route| route.device).collect()
+}
+
+fn is_default(route: &DeviceRoute, family: Family) -> bool {
+    route.destination.prefix_len() == 0 && Family::of(route.destination.addr()) == family
 }
 
 /// Whether each device has a route to these destinations: link-local or multicast addresses.

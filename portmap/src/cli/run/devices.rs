@@ -1,5 +1,6 @@
 //! The arguments of `portmap run` about network devices.
 
+use anyhow::{Result, ensure};
 use clap::Args;
 use portmap::{
     agent::{DeviceOptions, DeviceSelection, NamePattern},
@@ -30,14 +31,20 @@ fn selected(text: &str) -> Result<Selected, String> {
 }
 
 impl DeviceArguments {
-    /// The options about devices. `none` overrides all other devices.
-    pub fn options(&self) -> DeviceOptions {
+    /// The options about devices. Fails if `none` is given together with devices.
+    pub fn options(&self) -> Result<DeviceOptions> {
         let named: Option<Vec<NamePattern>> = self.devices.iter().map(|selected| selected.0.clone()).collect();
         let outside = match named {
-            None => DeviceSelection::None,
+            None => {
+                ensure!(
+                    self.devices.len() == 1 && self.pod_devices.is_empty(),
+                    "--devices none excludes all devices, also those of --pod-devices; give none alone"
+                );
+                DeviceSelection::None
+            }
             Some(named) if named.is_empty() => DeviceSelection::Automatic,
             Some(named) => DeviceSelection::Named(named),
         };
-        DeviceOptions { outside, pods: self.pod_devices.clone() }
+        Ok(DeviceOptions { outside, pods: self.pod_devices.clone() })
     }
 }

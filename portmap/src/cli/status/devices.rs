@@ -1,17 +1,18 @@
 //! The network devices in the output of `portmap status`: those of the map DEVICES, each with the programs that are attached.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::Result;
 use comfy_table::Table;
 use portmap::{
-    datapath::devices::attachment,
-    kernel::devices::names,
+    datapath::devices::{AttachMode, attachment},
+    kernel::{devices::names, namespaces},
     maps::{
-        devices::{DeviceClients, DeviceMap},
+        devices::{DeviceClients, DeviceEntry, DeviceMap},
         pin::Pins,
     },
 };
+use portmap_common::State;
 use serde::Serialize;
 
 use super::{Check, output};
@@ -20,11 +21,12 @@ use super::{Check, output};
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceState {
-    /// The name; none if this network namespace has no such device.
+    /// The name; none if the device does not exist any more, or if this is not the agent's network namespace.
     name: Option<String>,
     /// The interface index.
     index: u32,
-    /// How the programs are attached: `tcx` or `clsact`; none if one of them is not attached.
+    /// How the programs are attached: `tcx` or `clsact`; none if one of them is not attached. Filters at clsact are seen only in
+    /// the agent's network namespace.
     attached: Option<String>,
     /// The clients whose packets the device receives: `outside` or `pods`.
     clients: &'static str,
@@ -32,11 +34,13 @@ pub struct DeviceState {
     addresses: Vec<IpAddr>,
 }
 
-/// Reads DEVICES, and the programs that are attached to the devices.
-pub fn read(pins: &Pins) -> Result<Vec<DeviceState>> {
+/// Reads DEVICES, and the programs that are attached to the devices. In another network namespace than the agent's, the
+/// devices have no names here.
+pub fn read(pins: &Pins, state: &State) -> Result<Vec<DeviceState>> {
     let entries = DeviceMap::open(pins)?.entries()?;
-    let mut names = names()?;
-    let state = |(index, entry): (u32, portmap::maps::devices::DeviceEntry)| {
+    let is_here = namespaces::own()?.inode() == state.network;
+    let mut names = if is_here { names()? } else { BTreeMap::new() };
+    let state = |(index, entry): (u32, DeviceEntry)| {
         let clients = match entry.clients {
             DeviceClients::Outside => "outside",
             DeviceClients::Pods => "pods",
@@ -44,7 +48,7 @@ pub fn read(pins: &Pins) -> Result<Vec<DeviceState>> {
         Ok(DeviceState {
             name: names.remove(&index),
             index,
-            attached: attachment(pins, index)?.map(|mode| mode.to_string()),
+            attached: attachment(pins, index)?.filter(|mode| is_here || *mode == AttachMode::Tcx).map(|mode| mode.to_string()),
             clients,
             addresses: [entry.addresses.v4, entry.addresses.v6].into_iter().flatten().collect(),
         })
@@ -52,7 +56,7 @@ pub fn read(pins: &Pins) -> Result<Vec<DeviceState>> {
     entries.into_iter().map(state).collect()
 }
 
-/// Checks that all devices have their programs. Ignores a device that does not exist in this network namespace any more.
+/// Checks that all devices have their programs. Ignores devices without a name.
 pub fn check(devices: &[DeviceState]) -> Check {
     let is_lost = |device: &&DeviceState| device.name.is_some() && device.attached.is_none();
     let names = |devices: &[&DeviceState]| devices.iter().map(|device| device.label()).collect::<Vec<_>>().join(", ");

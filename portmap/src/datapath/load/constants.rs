@@ -101,8 +101,9 @@ impl Constants {
 
     /// Sets the constants of the object that the loader loads next.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        let Self { only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log, .. } =
-            self;
+        let Self {
+            only_host, host_namespace, excluded: Excluded { count, ids, levels }, notes_tcp, affinity_share, log, ..
+        } = self;
         loader
             .override_global("ONLY_HOST", only_host, true)
             .override_global("HOST_NAMESPACE", host_namespace, true)

@@ -21,9 +21,9 @@ const OWN: [&str; 2] = ["portmap", "portmap-pod"];
 const GUEST: &str = "portmap-guest";
 
 /// Programs that the suites, the harness, portmap-guest and the kernel call.
-const PROGRAMS: [&str; 22] = [
+const PROGRAMS: [&str; 23] = [
     "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nsenter", "prlimit", "readlink", "rm",
-    "setpriv", "sh", "sleep", "sysctl", "timeout", "touch", "true", "unshare",
+    "setpriv", "sh", "sleep", "sysctl", "tc", "timeout", "touch", "true", "unshare",
 ];
 
 /// Files that the programs read. The Kubernetes client needs some certificate authorities, even without a TLS connection.
@@ -40,9 +40,21 @@ const FILES: [&str; 7] = [
 /// Directories that are symbolic links to directories in /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// The kernel modules that the tests need: bridge, veth, protocols, and socket diagnostics (parts of `net/ipv4`).
-const MODULES: [&str; 8] =
-    ["net/802", "net/llc", "net/bridge", "net/ipv4", "net/ipv6", "net/mptcp", "drivers/net/veth.ko", "drivers/net/veth.ko.xz"];
+/// The kernel modules that the tests need: bridge, veth, tun, filters of tc, protocols, and socket diagnostics (parts of
+/// `net/ipv4`).
+const MODULES: [&str; 11] = [
+    "net/802",
+    "net/llc",
+    "net/bridge",
+    "net/ipv4",
+    "net/ipv6",
+    "net/mptcp",
+    "net/sched",
+    "drivers/net/tun.ko",
+    "drivers/net/tun.ko.xz",
+    "drivers/net/veth.ko",
+    "drivers/net/veth.ko.xz",
+];
 
 /// Makes the ramdisk with these suites and the modules of these kernels. Returns its path.
 pub fn pack(kernels: &[Kernel], suites: &[SuiteBinary]) -> Result<PathBuf> {

@@ -153,14 +153,16 @@ fn the_nodes_address_on_a_device_is_its_primary_one() {
 fn a_device_without_an_address_gets_the_one_that_the_kernel_would_use() -> Result<()> {
     let mut network = network();
     let of = |network: &Network, node: &[&str]| addresses(network, &self::node(node), TUNNEL)[0].clone();
-    assert_eq!(of(&network, &[]).as_deref(), Some("192.0.2.2"), "the first address of the host");
+    network.addresses.swap(0, 2);
+    assert_eq!(of(&network, &[]).as_deref(), Some("192.0.2.2"), "the address of the device with the default route");
     assert_eq!(of(&network, &["198.51.100.2"]).as_deref(), Some("198.51.100.2"), "the Node's");
     let mut preferring = route(TUNNEL, "10.244.1.0/24", "");
     preferring.source = Some("10.244.0.1".parse()?);
     network.routes.push(preferring);
     assert_eq!(of(&network, &["198.51.100.2"]).as_deref(), Some("10.244.0.1"), "the route's");
-    network.addresses.clear();
     network.routes.clear();
+    assert_eq!(of(&network, &[]).as_deref(), Some("198.51.100.2"), "the first address of the host");
+    network.addresses.clear();
     assert_eq!(addresses(&network, &node(&[]), ETH0), [None, None]);
     Ok(())
 }

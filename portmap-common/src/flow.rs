@@ -108,6 +108,7 @@ layout!(FlowEntry<V6>, 56);
 
 /// The time in steps of 2³⁰ nanoseconds (1.07 seconds), from nanoseconds of the monotonic clock.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the clock overflows after 146 years")]
 pub fn clock(nanoseconds: u64) -> u32 {
     (nanoseconds >> 30) as u32
 }

@@ -32,7 +32,7 @@ use crate::world::{Families, Machine, Pod};
 
 pub use firewall::Firewall;
 pub use node::{HOST_PORT, Node};
-pub use path::{Path, forget_path_mtus};
+pub use path::Path;
 
 /// The bridge of the router that is the Ethernet segment of the nodes.
 const SEGMENT: &str = "segment";

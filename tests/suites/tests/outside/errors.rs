@@ -8,7 +8,8 @@ use portmap_harness::listen::Protocol;
 use portmap_harness::pod_problem::Problem;
 use portmap_harness::pod_socket::SocketOption;
 use portmap_harness::process::{Failure, Process};
-use portmap_harness::topology::{Path, addresses, forget_path_mtus};
+use portmap_harness::topology::{Path, addresses};
+use portmap_harness::world::Pod;
 use portmap_suites::outside_answers::expect_refusal;
 use portmap_suites::outside_stage::Stage;
 use portmap_suites::service_stage::eventually;
@@ -49,7 +50,7 @@ fn a_closed_port_of_a_backend_refuses(stage: &mut Stage, via: Via) -> Result<()>
 
 /// Removes all path MTUs that a case has taught.
 fn forget(stage: &Stage) -> Result<()> {
-    stage.local.iter().chain(&stage.remote).try_for_each(forget_path_mtus)?;
+    stage.local.iter().chain(&stage.remote).try_for_each(Pod::forget_path_mtus)?;
     stage.topology.forget_path_mtus()
 }
 

@@ -35,7 +35,7 @@ pub enum Extent {
 }
 
 /// The suites for other kernels. They need only a kernel, and their results depend on it.
-pub const SUITES: [&str; 6] = ["datapath", "devices", "sockets", "table_stress", "socket_stress", "one_family"];
+pub const SUITES: [&str; 7] = ["datapath", "devices", "flows", "sockets", "table_stress", "socket_stress", "one_family"];
 
 /// The tests that depend on the kernel: errors and hooks (`datapath`), the ways of attaching (`devices`), peer names, destroyed sockets, clocks, privileges,
 /// families.

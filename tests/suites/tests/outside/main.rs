@@ -10,6 +10,7 @@ mod backends;
 mod clients;
 mod datagrams;
 mod errors;
+mod flows;
 mod lifetimes;
 mod policies;
 mod sessions;
@@ -40,11 +41,12 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 7] = [
+const MODULES: [(&str, &[Case]); 8] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),
     ("errors", errors::CASES),
+    ("flows", flows::CASES),
     ("lifetimes", lifetimes::CASES),
     ("policies", policies::CASES),
     ("sessions", sessions::CASES),

@@ -35,7 +35,8 @@ pub enum Extent {
 }
 
 /// The suites for other kernels. They need only a kernel, and their results depend on it.
-pub const SUITES: [&str; 7] = ["datapath", "devices", "outside", "sockets", "table_stress", "socket_stress", "one_family"];
+pub const SUITES: [&str; 8] =
+    ["datapath", "devices", "flows", "outside", "sockets", "table_stress", "socket_stress", "one_family"];
 
 /// The tests that depend on the kernel: errors and hooks (`datapath`), the ways of attaching (`devices`), packets of clients outside
 /// (`outside`), peer names, destroyed sockets, clocks, privileges, families.

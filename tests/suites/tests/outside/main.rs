@@ -11,6 +11,7 @@ mod clients;
 mod datagrams;
 mod errors;
 mod lifetimes;
+mod odd;
 mod policies;
 mod sessions;
 mod variant;
@@ -40,12 +41,13 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 7] = [
+const MODULES: [(&str, &[Case]); 8] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),
     ("errors", errors::CASES),
     ("lifetimes", lifetimes::CASES),
+    ("odd", odd::CASES),
     ("policies", policies::CASES),
     ("sessions", sessions::CASES),
 ];

@@ -12,6 +12,7 @@ mod datagrams;
 mod errors;
 mod flows;
 mod lifetimes;
+mod odd;
 mod policies;
 mod sessions;
 mod variant;
@@ -48,6 +49,7 @@ const MODULES: [(&str, &[Case]); 8] = [
     ("errors", errors::CASES),
     ("flows", flows::CASES),
     ("lifetimes", lifetimes::CASES),
+    ("odd", odd::CASES),
     ("policies", policies::CASES),
     ("sessions", sessions::CASES),
 ];

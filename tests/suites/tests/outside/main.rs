@@ -42,7 +42,7 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 8] = [
+const MODULES: [(&str, &[Case]); 9] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),

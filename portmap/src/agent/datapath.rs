@@ -61,6 +61,7 @@ impl Datapath {
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;
+        record::record_beginning(&find())?;
         let pins = choose(find(), options)?;
         pins.create()?;
         let capacity = keep_flows(&pins, options.capacity)?;

@@ -12,7 +12,6 @@ mod datagrams;
 mod errors;
 mod flows;
 mod lifetimes;
-mod odd;
 mod policies;
 mod sessions;
 mod variant;
@@ -42,14 +41,13 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 9] = [
+const MODULES: [(&str, &[Case]); 8] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),
     ("errors", errors::CASES),
     ("flows", flows::CASES),
     ("lifetimes", lifetimes::CASES),
-    ("odd", odd::CASES),
     ("policies", policies::CASES),
     ("sessions", sessions::CASES),
 ];

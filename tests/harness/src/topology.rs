@@ -117,7 +117,11 @@ fn client(router: &Arc<Machine>) -> Result<Pod> {
     let client = Pod::new(Arc::clone(router), "client", addresses::CLIENT, addresses::ROUTER_OUTSIDE)?;
     client.join_subnet(OUTSIDE)?;
     let Both { v4, v6 } = addresses::ROUTER_OUTSIDE;
-    router.ip(&format!("addr add {v4}/24 dev {OUTSIDE}\naddr add {v6}/64 dev {OUTSIDE} nodad"))?;
+    router.ip(&format!(
+        "link set {OUTSIDE} address {}\naddr add {v4}/24 dev {OUTSIDE}\naddr add {v6}/64 dev {OUTSIDE} nodad\n{}",
+        addresses::ROUTER_HARDWARE,
+        routes(&[(addresses::nobody(), addresses::CLIENT)])
+    ))?;
     let Both { v4, v6 } = addresses::SECOND_CLIENT;
     client.ip(&format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad preferred_lft 0"))?;
     client.route_through_node()?;

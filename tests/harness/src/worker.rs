@@ -1,6 +1,6 @@
 //! A `portmap-pod` that runs until its standard input ends, and then prints its results, such as `hammer` and `share`.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,6 +25,15 @@ impl Worker {
         let mut ready = String::new();
         stdout.read_line(&mut ready).context("failed to read the output of portmap-pod")?;
         Ok(Self { child, stdout })
+    }
+
+    /// Writes a line to standard input, and reads the next line of output.
+    pub fn request(&mut self, line: &str) -> Result<String> {
+        let stdin = self.child.stdin.as_mut().context("portmap-pod has no standard input")?;
+        writeln!(stdin, "{line}").context("failed to write to portmap-pod")?;
+        let mut reply = String::new();
+        self.stdout.read_line(&mut reply).context("failed to read the output of portmap-pod")?;
+        Ok(reply.trim_end().to_owned())
     }
 
     /// Closes standard input, waits for the end of the process and returns its results, one per line of JSON. Fails unless its

@@ -33,7 +33,8 @@ pub struct Stage {
     last_number: u8,
     changes: u16,
     firewall: Firewall,
-    invalid_packets: u64,
+    /// Number of invalid packets at the start of the test; `None` if the test sends some.
+    invalid_packets: Option<u64>,
 }
 
 /// A Service with an address of each kind: see [`Service::exposed`].
@@ -84,20 +85,31 @@ impl Stage {
             last_number: 0,
             changes: 0,
             firewall,
-            invalid_packets: 0,
+            invalid_packets: None,
         })
     }
 
     /// Forgets the Services of the last test. The next change removes them.
     pub fn begin(&mut self) -> Result<()> {
         self.services.clear();
-        self.invalid_packets = self.count_invalid_packets()?;
+        self.invalid_packets = Some(self.count_invalid_packets()?);
         Ok(())
+    }
+
+    /// Lets the test send packets that belong to no connection.
+    pub fn allow_invalid_packets(&mut self) {
+        self.invalid_packets = None;
+    }
+
+    /// The firewall of both nodes.
+    pub fn firewall(&self) -> Firewall {
+        self.firewall
     }
 
     /// Fails if the firewall has met invalid packets since [`Self::begin`].
     pub fn expect_no_invalid_packets(&self) -> Result<()> {
-        let count = self.count_invalid_packets()? - self.invalid_packets;
+        let Some(before) = self.invalid_packets else { return Ok(()) };
+        let count = self.count_invalid_packets()? - before;
         ensure!(count == 0, "the firewalls have dropped {count} packets that belong to no connection");
         Ok(())
     }
@@ -185,6 +197,11 @@ impl Stage {
     /// Node 2.
     pub fn two(&self) -> &Node {
         &self.topology.nodes[1]
+    }
+
+    /// The pod with this name.
+    pub fn pod(&self, name: &str) -> Result<&Pod> {
+        self.local.iter().chain(&self.remote).find(|pod| pod.name() == name).with_context(|| format!("there is no pod {name}"))
     }
 
     /// The endpoint of the pod with this name, or of the server in the network namespace of the node with this name.

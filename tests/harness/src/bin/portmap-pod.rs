@@ -15,8 +15,9 @@ use portmap_harness::patience::patience;
 use portmap_harness::pod_bench::{self, Plan};
 use portmap_harness::pod_client::Answers;
 use portmap_harness::pod_dns::{self, Record};
+use portmap_harness::pod_flood::{self, Flood};
 use portmap_harness::pod_hammer::{self, Targets};
-use portmap_harness::{pod_process, pod_server, pod_share};
+use portmap_harness::{pod_process, pod_server, pod_share, pod_wire};
 use serde::Serialize;
 
 /// Servers and clients for portmap's tests
@@ -35,6 +36,10 @@ enum Command {
     Hammer(Hammer),
     /// Send requests to addresses through one UDP socket continuously, until standard input ends
     Share(Share),
+    /// Send the Ethernet frames of standard input, and record all frames, until it ends
+    Wire(Wire),
+    /// Send SYNs from addresses that belong to no host, until standard input ends
+    Flood(Flood),
     /// Measure the time that portmap adds to socket calls
     Bench(Bench),
 }
@@ -107,6 +112,12 @@ struct Share {
 }
 
 #[derive(Args)]
+struct Wire {
+    /// The network interface
+    device: String,
+}
+
+#[derive(Args)]
 struct Bench {
     #[command(flatten)]
     plan: Plan,
@@ -127,6 +138,8 @@ fn main() -> Result<()> {
         Command::Hammer(Hammer { threads, tally: false, targets }) => pod_hammer::hammer(threads, &targets),
         Command::Hammer(Hammer { threads, tally: true, targets }) => pod_hammer::tally(threads, &targets),
         Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),
+        Command::Wire(Wire { device }) => pod_wire::wire(&device),
+        Command::Flood(flood) => pod_flood::flood(&flood),
         Command::Bench(Bench { plan, json }) => print(&pod_bench::run(&plan)?, json),
     }
 }

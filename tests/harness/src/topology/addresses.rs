@@ -16,6 +16,9 @@ pub const SECOND_CLIENT: Both = outside(3);
 /// The router, seen from the client.
 pub const ROUTER_OUTSIDE: Both = outside(1);
 
+/// The Ethernet address of the router on the client's link.
+pub const ROUTER_HARDWARE: &str = "02:00:00:00:02:01";
+
 /// The router, seen from the nodes.
 pub const ROUTER: Both = segment(1);
 
@@ -45,6 +48,13 @@ pub fn pods(node: u8) -> Ranges {
 #[must_use]
 pub fn external() -> [Ranges; 2] {
     [["192.0.2.0/24", "2001:db8:2::/64"], ["198.51.100.0/24", "2001:db8:33::/64"]].map(|ranges| ranges.map(str::to_owned))
+}
+
+/// The ranges of addresses that no host has. The router sends their packets to the client, which drops them. So the client can
+/// pretend to be many clients.
+#[must_use]
+pub fn nobody() -> Ranges {
+    ["198.19.0.0/16", "2001:db8:13::/64"].map(str::to_owned)
 }
 
 const fn outside(host: u8) -> Both {

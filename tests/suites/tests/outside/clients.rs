@@ -63,8 +63,7 @@ fn a_privileged_port_stays_privileged(stage: &mut Stage, via: Via) -> Result<()>
 /// The addresses of a Service, and that of the pod behind it.
 fn targets(stage: &mut Stage, endpoint: &str, via: Via) -> Result<[SocketAddr; 4]> {
     let service = stage.publish(stage.endpoints(&[endpoint]))?;
-    let pod = stage.local.iter().chain(&stage.remote).find(|pod| pod.name() == endpoint).context("there is no such pod")?;
-    let pod = Both::of(pod).at(via, TARGET_PORT);
+    let pod = Both::of(stage.pod(endpoint)?).at(via, TARGET_PORT);
     Ok([service.node_port(stage.one(), via), service.external(via), service.load_balancer(via), pod])
 }
 

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_harness::dual_stack::Via;
 use portmap_harness::listen::Protocol;
-use portmap_harness::pod_client::NO_ANSWER;
+use portmap_harness::pod_hammer::Tally;
 use portmap_harness::process::{Failure, Process};
+use portmap_harness::worker::Worker;
 use portmap_suites::outside_answers::ask;
 use portmap_suites::outside_stage::Stage;
 use portmap_suites::service_stage::{Transport, eventually};
@@ -16,9 +17,16 @@ use crate::cases;
 
 cases![
     connections_outlive_the_agent,
+    no_connect_fails_while_programs_are_replaced,
     datagrams_leave_an_ended_endpoint_and_connections_stay,
     datagrams_are_refused_after_the_last_endpoint,
 ];
+
+/// Number of requests that a run needs to prove something.
+const ENOUGH: u64 = 2_000;
+
+/// Number of agents, one after the other, in a run.
+const AGENTS: u32 = 3;
 
 /// A Service for each kind of backend: the server, and the node port on node 1.
 fn services(stage: &mut Stage, via: Via) -> Result<Vec<(&'static str, SocketAddr)>> {
@@ -61,6 +69,28 @@ fn connections_outlive_the_agent(stage: &mut Stage, via: Via) -> Result<()> {
     Ok(())
 }
 
+fn no_connect_fails_while_programs_are_replaced(stage: &mut Stage, via: Via) -> Result<()> {
+    let services = services(stage, via)?;
+    let targets =
+        services.iter().flat_map(|(_, address)| ["--tcp", "--connected"].map(|kind| [kind.into(), address.to_string()]));
+    let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(targets.flatten());
+    let mut worker = Worker::start(&stage.topology.client, arguments)?;
+    for number in 0..AGENTS {
+        stage.agents[0].stop(if number % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL })?;
+        stage.start_agent(0)?;
+    }
+    let tallies: Vec<Tally> = worker.finish()?;
+    let is_right = |tally: &&Tally| {
+        let server = services.iter().find(|(_, address)| *address == tally.target);
+        tally.answer.as_ref().is_ok_and(|who| server.is_some_and(|(server, _)| who.starts_with(server)))
+    };
+    let (right, wrong): (Vec<&Tally>, Vec<&Tally>) = tallies.iter().partition(is_right);
+    ensure!(wrong.is_empty(), "failed or misdirected: {wrong:#?}");
+    let count: u64 = right.iter().map(|tally| tally.count).sum();
+    ensure!(count >= ENOUGH, "too few requests for a result: {count}");
+    Ok(())
+}
+
 fn datagrams_leave_an_ended_endpoint_and_connections_stay(stage: &mut Stage, via: Via) -> Result<()> {
     let process = Process::in_pod(&stage.topology.client)?;
     for (first, second) in [("a", "b"), ("c", "d"), ("a", "c"), ("c", "a")] {
@@ -72,12 +102,7 @@ fn datagrams_leave_an_ended_endpoint_and_connections_stay(stage: &mut Stage, via
             ensure!(socket.ask()?.starts_with(first));
         }
         stage.set_endpoints(service, stage.endpoints(&[second]))?;
-        eventually(&format!("the datagrams go from {first} to {second}"), || match udp.ask() {
-            Ok(who) => Ok(who.starts_with(second).then_some(())),
-            // The answer of an endpoint is lost if its flow is deleted meanwhile.
-            Err(failure) if failure == Failure::named(NO_ANSWER) => Ok(None),
-            Err(failure) => Err(failure.into()),
-        })?;
+        eventually(&format!("the datagrams go from {first} to {second}"), || Ok(udp.ask()?.starts_with(second).then_some(())))?;
         let who = tcp.ask().with_context(|| format!("the connection to {first}"))?;
         ensure!(who.starts_with(first), "the connection should stay with {first}, but {who} has answered");
         let next = ask(&process, Transport::Tcp, address)?.who;

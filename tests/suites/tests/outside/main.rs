@@ -12,6 +12,7 @@ mod datagrams;
 mod errors;
 mod flows;
 mod lifetimes;
+mod odd;
 mod policies;
 mod sessions;
 mod variant;
@@ -41,13 +42,14 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 8] = [
+const MODULES: [(&str, &[Case]); 9] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),
     ("errors", errors::CASES),
     ("flows", flows::CASES),
     ("lifetimes", lifetimes::CASES),
+    ("odd", odd::CASES),
     ("policies", policies::CASES),
     ("sessions", sessions::CASES),
 ];

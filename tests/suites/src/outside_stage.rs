@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::service_objects::{Endpoint, LISTENS, PORT, Service, external_ip, load_balancer_ip, node_named, node_port};
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
 use portmap_harness::dual_stack::Via;
@@ -12,6 +11,8 @@ use portmap_harness::process::Process;
 use portmap_harness::topology::{Firewall, HOST_PORT, Node, Topology};
 use portmap_harness::world::{Pod, Server};
 use serde_json::{Value, json};
+
+use crate::service_objects::{Endpoint, LISTENS, PORT, Service, external_ip, load_balancer_ip, marker, node_named, node_port};
 
 /// The environment of a test. The fields are dropped in this order.
 pub struct Stage {
@@ -153,28 +154,20 @@ impl Stage {
         self.apply()
     }
 
-    /// Writes the Services for both agents, and returns when their maps have the change.
-    ///
-    /// An agent applies a change in several steps. So the Services are written twice, each time with a marker Service at a new
-    /// address. The second marker in the maps shows that all steps of the first change are complete.
+    /// Writes the Services for both agents, and returns when their maps have the change. Writes them twice: [`marker`] says why.
     fn apply(&mut self) -> Result<()> {
         for _ in 0..2 {
             self.changes += 1;
-            let [high, low] = self.changes.to_be_bytes();
-            let address = format!("10.97.{high}.{low}");
+            let (mark, frontend) = marker(self.changes, &json!({}));
             let mut objects = objects(&self.topology);
             objects.extend(self.services.values().flat_map(Service::objects));
-            objects.push(json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "mark"},
-                "spec": {"clusterIP": address, "ports": [{"port": 1}]},
-            }));
+            objects.push(mark);
             for node in &self.topology.nodes {
                 write(node, &objects)?;
             }
-            let mark = format!("{address}:1/TCP");
             for agent in &mut self.agents {
-                agent.wait_until(&format!("{mark} is in the tables"), |agent| {
-                    Ok(agent.services()?.iter().any(|row| row["frontend"] == mark))
+                agent.wait_until(&format!("{frontend} is in the tables"), |agent| {
+                    Ok(agent.services()?.iter().any(|row| row["frontend"] == frontend))
                 })?;
             }
         }

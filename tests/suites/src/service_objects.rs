@@ -226,6 +226,21 @@ pub fn node_named(name: &str, addresses: &[IpAddr]) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
 }
 
+/// The marker of a change: a Service without endpoints, whose frontend is new with each change. Returns the Service with these
+/// labels, and the frontend as `portmap services` prints it.
+///
+/// An agent applies a change in several steps. If a change is written twice, each time with the next marker, the second marker in
+/// the maps shows that all steps of the first change are complete.
+pub fn marker(change: u16, labels: &Value) -> (Value, String) {
+    let [high, low] = change.to_be_bytes();
+    let address = format!("10.97.{high}.{low}");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "mark", "labels": labels},
+        "spec": {"clusterIP": address, "ports": [{"port": 1}]},
+    });
+    (service, format!("{address}:1/TCP"))
+}
+
 fn fields(value: Value) -> Map<String, Value> {
     if let Value::Object(fields) = value { fields } else { Map::new() }
 }

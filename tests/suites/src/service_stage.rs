@@ -14,7 +14,7 @@ use portmap_harness::process::{Failure, Met, Process};
 use portmap_harness::world::{Pod, World};
 use serde_json::{Value, json};
 
-use crate::service_objects::{LISTENS, Service};
+use crate::service_objects::{LISTENS, Service, marker};
 
 /// The time limit for reactions of the agent, before scaling by [`patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,10 +51,7 @@ impl Stage {
         Ok(Self { agent, client, pods, world, mark_labels: json!({}), objects, changes: 0 })
     }
 
-    /// Replaces all Services, and returns when all maps have the change.
-    ///
-    /// The agent applies a change in several steps. So the Services are written twice, each time with a marker Service at a new
-    /// address. The second marker in the maps shows that all steps of the first change are complete.
+    /// Replaces all Services, and returns when all maps have the change. Writes them twice: [`marker`] says why.
     pub fn apply(&mut self, services: &[Service]) -> Result<()> {
         for _ in 0..2 {
             self.changes += 1;
@@ -80,17 +77,12 @@ impl Stage {
 
     /// Writes the Services and a marker Service without waiting. Returns the frontend of the marker.
     fn write(&self, services: &[Service]) -> Result<String> {
-        let [high, low] = self.changes.to_be_bytes();
-        let address = format!("10.97.{high}.{low}");
-        let mark = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "mark", "labels": self.mark_labels},
-            "spec": {"clusterIP": address, "ports": [{"port": 1}]},
-        });
+        let (mark, frontend) = marker(self.changes, &self.mark_labels);
         let mut objects = self.objects.clone();
         objects.extend(services.iter().flat_map(Service::objects));
         objects.push(mark);
         write(&self.world, &objects)?;
-        Ok(format!("{address}:1/TCP"))
+        Ok(frontend)
     }
 
     /// Starts a client process in the client's pod, in the cgroup that portmap is attached to.

@@ -4,15 +4,22 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use etherparse::PacketBuilder;
+use nix::errno::Errno;
 use pnet_datalink::{DataLinkSender, MacAddr};
 
 use crate::pod_server::READY;
 use crate::pod_wire;
 use crate::random::Random;
+
+/// Number of packets between two pauses: at most 20,000 packets a second.
+const BURST: u64 = 20;
+
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The arguments of `portmap-pod flood`.
 #[derive(Args, Clone, Debug)]
@@ -52,10 +59,22 @@ fn send_all(flood: &Flood, sender: &mut dyn DataLinkSender, stop: &AtomicBool) -
         if sent == flood.count || stop.load(Ordering::Relaxed) {
             break;
         }
-        pod_wire::send(sender, &syn(flood, *target, &mut random)?)?;
-        sent += 1;
+        match pod_wire::send(sender, &syn(flood, *target, &mut random)?) {
+            Err(error) if !is_lost(&error) => return Err(error),
+            Ok(()) | Err(_) => sent += 1,
+        }
+        if sent % BURST == 0 {
+            // The pause sets the pace: the processor must also serve the clients of the test.
+            thread::sleep(PAUSE);
+        }
     }
     Ok(sent)
+}
+
+/// Whether a queue of the kernel was full. A flood goes on.
+fn is_lost(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    error == Some(Errno::ENOBUFS as i32)
 }
 
 /// The frame of a SYN from a random source.

@@ -32,14 +32,17 @@ pub fn now() -> u32 {
 #[inline(always)]
 pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.table = Table::Flows;
+    let is_found = take(walk, flags);
+    if is_found && !walk.entry.is_closed() || !tables::has_overflowed() {
+        return is_found;
+    }
+    // A closed connection in FLOWS must not hide a new one in OPENING, whose keys are the same.
+    walk.table = Table::Opening;
     if take(walk, flags) {
         return true;
     }
-    if !tables::has_overflowed() {
-        return false;
-    }
-    walk.table = Table::Opening;
-    take(walk, flags)
+    walk.table = Table::Flows;
+    is_found && take(walk, flags)
 }
 
 #[inline(always)]
@@ -63,7 +66,19 @@ pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
 #[inline(always)]
 pub fn claim<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
     turn(walk);
-    A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST)) || take_over(walk, attempt)
+    is_free_in_other(walk, attempt)
+        && (A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST)) || take_over(walk, attempt))
+}
+
+/// Whether the other table has no flow with the twin's key that must stay.
+#[inline(always)]
+fn is_free_in_other<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
+    let other = match walk.table {
+        Table::Opening => Table::Flows,
+        Table::Flows if tables::has_overflowed() => Table::Opening,
+        Table::Flows => return true,
+    };
+    A::flow(other, &walk.twin_key).is_none_or(|element| may_take_over(walk, element, attempt))
 }
 
 /// Sets the walk's twin to that of its entry.
@@ -78,14 +93,18 @@ fn turn<A: Family>(walk: &mut Walk<A>) {
 /// connection may still get packets, so it is taken over only after some ports were tried.
 #[inline(always)]
 fn take_over<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
-    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return false };
+    A::flow(walk.table, &walk.twin_key).is_some_and(|element| may_take_over(walk, element, attempt))
+        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
+}
+
+#[inline(always)]
+fn may_take_over<A: Family>(walk: &Walk<A>, element: *mut FlowEntry<A>, attempt: u32) -> bool {
     // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
     // another port is tried.
     let entry = unsafe { &*element };
     let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
     let is_closed = entry.is_closed() && attempt >= TRIES / 2;
-    (is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now))
-        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
+    is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now)
 }
 
 /// Keeps the state of the flow: the time of its last packet, and the bits that the packet's TCP flags set.
@@ -114,7 +133,7 @@ fn write_state<A: Family>(walk: &mut Walk<A>, state: u32) {
     }
 }
 
-/// Counts the flow as no longer half open. Moves it from OPENING to FLOWS; the kernel evicts the old entries later.
+/// Counts the flow as no longer half open. Moves it from OPENING to FLOWS.
 #[inline(always)]
 fn assure<A: Family>(walk: &mut Walk<A>) {
     if walk.key.hook == INGRESS {
@@ -125,6 +144,8 @@ fn assure<A: Family>(walk: &mut Walk<A>) {
         A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
         turn(walk);
         A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0);
+        A::delete_opening(&walk.key);
+        A::delete_opening(&walk.twin_key);
     }
 }
 

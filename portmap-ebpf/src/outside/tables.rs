@@ -142,6 +142,9 @@ pub trait FlowTables: Tables {
     /// Inserts an entry into a flow table. `flags` is 0 or `BPF_NOEXIST`. False if the kernel refuses.
     fn insert_flow(table: Table, key: &FlowKey<Self>, entry: &FlowEntry<Self>, flags: u64) -> bool;
 
+    /// Deletes an entry of OPENING.
+    fn delete_opening(key: &FlowKey<Self>);
+
     /// The ports in the first fragment of a datagram.
     fn fragment(key: &FragmentKey<Self>) -> Option<*const FragmentPorts>;
 
@@ -177,6 +180,12 @@ macro_rules! flow_tables {
                     Table::Flows => $flows.insert(key, entry, flags).is_ok(),
                     Table::Opening => $opening.insert(key, entry, flags).is_ok(),
                 }
+            }
+
+            #[inline(always)]
+            fn delete_opening(key: &FlowKey<Self>) {
+                // Another CPU may have deleted it.
+                let _is_deleted = $opening.remove(key).is_ok();
             }
 
             #[inline(always)]

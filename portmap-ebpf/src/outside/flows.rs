@@ -4,7 +4,10 @@
 //! be lost, and the entry lives longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
-use portmap_common::{ASSURED, FlowEntry, INGRESS, TOWARDS_CLIENT, UDP, clock, packet::SYN};
+use portmap_common::{
+    ASSURED, FlowEntry, INGRESS, REPLIED, TOWARDS_CLIENT, UDP, clock,
+    packet::{RST, SYN},
+};
 
 use super::{
     Family,
@@ -45,14 +48,43 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     let Some(element) = A::flow(walk.table, &walk.key) else { return false };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
     walk.entry = unsafe { *element };
-    let is_reopened = flags & SYN != 0 && walk.entry.is_closed();
-    !is_reopened && walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
+    if flags & SYN != 0 && walk.entry.is_closed() {
+        // The connection with this SYN may belong to another program. Its later packets must not meet the entry.
+        A::remove_flow(walk.table, &walk.key);
+        return false;
+    }
+    walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
 }
 
 /// Whether the walk's entry refuses datagrams: it leads to port 0.
 #[inline(always)]
 pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
     walk.entry.port == 0 && walk.key.protocol == UDP
+}
+
+/// Whether a TCP packet from a backend to this node is no answer to the flow of the walk's entry: the backend has not answered
+/// before, and the packet is neither a SYN-ACK nor a RST. Then another program of this node has given the flow's port to a
+/// connection of its own, as kube-proxy does while portmap takes over from it.
+#[inline(always)]
+pub fn is_of_another<A: Family>(walk: &Walk<A>) -> bool {
+    walk.entry.state & (TOWARDS_CLIENT | REPLIED) == TOWARDS_CLIENT && walk.ports.flags & (SYN | RST) == 0
+}
+
+/// Takes the source from the flow of the walk's entry, so that the client's next SYN gets another one. The entry itself stays,
+/// so that no flow gets its port.
+#[inline(never)]
+pub fn give_up_source<A: Family>(walk: &mut Walk<A>) {
+    walk.twin_key = walk.key.twin(&walk.entry);
+    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return };
+    // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
+    walk.twin = unsafe { *element };
+    let has_this_source = walk.twin.address == walk.key.destination && walk.twin.port == walk.key.destination_port;
+    if walk.twin.belongs_to(&walk.twin_key) && has_this_source {
+        // SAFETY: as above.
+        let port = unsafe { &raw mut (*element).port };
+        // SAFETY: the field is one aligned 2-byte word of the element.
+        unsafe { port.write_volatile(0) };
+    }
 }
 
 /// Inserts the twin of the walk's entry. The twin must not exist: it tells the flow from others. False if it exists, or if the

@@ -140,6 +140,9 @@ pub trait FlowTables: Tables {
     /// Inserts an entry into a flow table. `flags` is 0 or `BPF_NOEXIST`. False if the kernel refuses.
     fn insert_flow(table: Table, key: &FlowKey<Self>, entry: &FlowEntry<Self>, flags: u64) -> bool;
 
+    /// Removes the entry under a key from a flow table, if there is one.
+    fn remove_flow(table: Table, key: &FlowKey<Self>);
+
     /// The ports in the first fragment of a datagram.
     fn fragment(key: &FragmentKey<Self>) -> Option<*const FragmentPorts>;
 
@@ -175,6 +178,15 @@ macro_rules! flow_tables {
                     Table::Flows => $flows.insert(key, entry, flags).is_ok(),
                     Table::Opening => $opening.insert(key, entry, flags).is_ok(),
                 }
+            }
+
+            #[inline(always)]
+            fn remove_flow(table: Table, key: &FlowKey<Self>) {
+                // It fails if there is no entry.
+                let _is_removed = match table {
+                    Table::Flows => $flows.remove(key).is_ok(),
+                    Table::Opening => $opening.remove(key).is_ok(),
+                };
             }
 
             #[inline(always)]

@@ -41,7 +41,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("status", &["--bpffs", "-o, --output"]),
-        ("cleanup", &["--bpffs", "--force"]),
+        ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];
     let overview = portmap(&["--help"])?.expect(0)?.stdout;
@@ -60,7 +60,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 13] = [
+    const WRONG: [(&[&str], &str); 15] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
@@ -73,6 +73,8 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["run", "--service-cidr", "fd00::/31"], "fd00::/31 is too wide for a range of ClusterIPs: /32 is the widest of IPv6"),
         (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
+        (&["cleanup", "--drain", "--force"], "cannot be used with"),
+        (&["cleanup", "--drain=1h"], "invalid value '1h'"),
         (&["completions", "dos"], "[possible values: bash"),
     ];
     for (arguments, part) in WRONG {

@@ -140,6 +140,7 @@ pub fn is_translated(protocol: u8) -> bool {
 
 /// The checksum of an IPv4 header after a change of one address (RFC 1624, equation 3). Checksums are as in the packet.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the sum is folded into 16 bits")]
 pub fn checksum_after(checksum: u16, old: V4, new: V4) -> u16 {
     let halves = |[a, b, c, d]: V4| u32::from(u16::from_ne_bytes([a, b])) + u32::from(u16::from_ne_bytes([c, d]));
     let inverted = halves(old.map(|byte| !byte));

@@ -71,7 +71,7 @@ pub const SOURCE_RANGES: u8 = 2;
 pub struct Service {
     /// The backends for sockets on this node.
     pub inside: Choice,
-    /// The backends for clients outside the node. No program reads it yet.
+    /// The backends for clients outside the node.
     pub outside: Choice,
     /// The id of the frontend's service port: a key of `NAMES`, never reused. All frontends of a service port and address
     /// family have the same id, except while the agent changes it: session affinity was turned on or off.

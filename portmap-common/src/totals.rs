@@ -32,10 +32,10 @@ pub struct Totals {
     pub affinity_over_share: u64,
     /// Flows of clients outside the node that were opened to a backend, over all services.
     pub outside_forwarded: u64,
-    /// Connections and first datagrams of clients outside the node that were refused.
+    /// Connections and datagrams of clients outside the node to frontends that were refused.
     pub outside_refused: u64,
-    /// Packets of clients outside the node that were dropped: by a traffic policy, a source range, or because their address is
-    /// in a `ServiceCIDR` and no Service has it.
+    /// Packets of clients outside the node to frontends that were dropped: by a traffic policy or a source range, or because their
+    /// source port is 0.
     pub outside_dropped: u64,
     /// Packets that were dropped because no port was free to tell the flow from others.
     pub outside_without_port: u64,

@@ -1,4 +1,5 @@
 //! The packet parser on packets of the crate etherparse, and on arbitrary bytes.
+#![expect(clippy::expect_used, reason = "a test ends with a panic if it cannot build its packets")]
 
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
@@ -33,8 +34,8 @@ fn parse<A: Family>(packet: &Packet) -> Option<(Headers<A>, Option<Ports>)> {
     Some((headers, ports))
 }
 
-fn ports(flags: u8) -> Option<Ports> {
-    Some(Ports { source: 40_000, destination: 30_080, flags })
+fn ports(flags: u8) -> Ports {
+    Ports { source: 40_000, destination: 30_080, flags }
 }
 
 fn ipv4(protocol: IpNumber) -> Ipv4Header {
@@ -64,7 +65,7 @@ fn tcp_of_both_families() {
     let (headers, found) = parse::<V4>(&Packet(v4)).expect("headers");
     assert_eq!((headers.source, headers.destination), (SOURCE_V4, DESTINATION_V4));
     assert_eq!((headers.protocol, headers.transport, headers.time_to_live), (TCP, 20, 64));
-    assert_eq!((headers.fragment, found), (Fragment::Whole, ports(SYN)));
+    assert_eq!((headers.fragment, found), (Fragment::Whole, Some(ports(SYN))));
 
     let mut v6 = Vec::new();
     let builder = PacketBuilder::ipv6(SOURCE_V6, DESTINATION_V6, 64).tcp(40_000, 30_080, 7, 1_024);
@@ -72,7 +73,7 @@ fn tcp_of_both_families() {
     let (headers, found) = parse::<V6>(&Packet(v6)).expect("headers");
     assert_eq!((headers.source, headers.destination), (SOURCE_V6, DESTINATION_V6));
     assert_eq!((headers.protocol, headers.transport, headers.checksum), (TCP, 40, 0));
-    assert_eq!(found, ports(SYN | ACK));
+    assert_eq!(found, Some(ports(SYN | ACK)));
 }
 
 #[test]
@@ -90,13 +91,13 @@ fn options_of_ipv4_are_skipped() {
     let mut header = ipv4(IpNumber::UDP);
     header.options = Ipv4Options::from([1; 8]);
     let (headers, found) = parse::<V4>(&udp(&IpHeaders::Ipv4(header, Ipv4Extensions::default()))).expect("headers");
-    assert_eq!((headers.protocol, headers.transport, found), (UDP, 28, ports(0)));
+    assert_eq!((headers.protocol, headers.transport, found), (UDP, 28, Some(ports(0))));
 }
 
 #[test]
 fn fragments_of_ipv4() {
     for (offset, has_more, place, found) in
-        [(0, true, Fragment::First, ports(0)), (185, true, Fragment::Later, None), (185, false, Fragment::Later, None)]
+        [(0, true, Fragment::First, Some(ports(0))), (185, true, Fragment::Later, None), (185, false, Fragment::Later, None)]
     {
         let mut header = ipv4(IpNumber::UDP);
         header.identification = 77;
@@ -115,14 +116,14 @@ fn extensions_of_ipv6() {
     let mut header = IpHeaders::Ipv6(ipv6(IpNumber::UDP), extensions);
     header.set_next_headers(IpNumber::UDP);
     let (headers, found) = parse::<V6>(&udp(&header)).expect("headers");
-    assert_eq!((headers.protocol, headers.transport, found), (UDP, 40 + 16 + 16, ports(0)));
+    assert_eq!((headers.protocol, headers.transport, found), (UDP, 40 + 16 + 16, Some(ports(0))));
 }
 
 #[test]
 fn fragments_of_ipv6() {
     for (offset, has_more, place, found) in [
-        (0, false, Fragment::Whole, ports(0)),
-        (0, true, Fragment::First, ports(0)),
+        (0, false, Fragment::Whole, Some(ports(0))),
+        (0, true, Fragment::First, Some(ports(0))),
         (185, true, Fragment::Later, None),
         (185, false, Fragment::Later, None),
     ] {

@@ -1,4 +1,5 @@
-//! The datapath of portmap: it replaces a Service address by a pod address inside the client's system call.
+//! The datapath of portmap: it replaces a Service address by a pod address, for clients on the node inside their system call, and
+//! for clients outside the node in their packets ([`outside`]).
 //!
 //! `translate` in `main.rs` runs the steps of a call: [`socket`] reads the destination → [`scope`] → [`decision`], which
 //! reads the tables of [`maps`] → [`socket_notes`] → [`report`] → [`outcome`]. In the other direction, [`reverse`] shows the

@@ -100,7 +100,7 @@ pub fn egress(context: TcContext) -> i32 {
     outside::handle::<ETHERNET, EGRESS>(&context)
 }
 
-/// A packet that a device without a link-layer header has received, such as a WireGuard tunnel.
+/// A packet that a device without a link-layer header has received, such as a tunnel of `WireGuard`.
 #[classifier]
 pub fn ingress_bare(context: TcContext) -> i32 {
     outside::handle::<0, INGRESS>(&context)

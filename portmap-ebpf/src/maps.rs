@@ -2,6 +2,8 @@
 //!
 //! Capacities are the defaults; the loader replaces those that the agent's options decide. `docs/maps.md` describes every map.
 
+mod services;
+
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie::Key},
@@ -10,12 +12,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
-    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, Description, EndpointEntry,
-    FrontendKey, Member, Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange,
-    State, Totals, V4, V6, Way, capacity,
+    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, EndpointEntry, FrontendKey, Member,
+    Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6,
+    Way, capacity,
 };
 
 use crate::socket::NO_ADDRESS;
+pub use services::{counters, description, inside_choice, outside_choice};
 
 const SERVICES_MAX: usize = capacity::SERVICES as usize;
 const FRONTENDS_MAX: usize = capacity::FRONTENDS as usize;
@@ -287,19 +290,6 @@ pub fn service_of<A: Tables>(frontend: &FrontendKey<A>) -> Option<u32> {
     None
 }
 
-/// The fields of a service entry other than its choices; `None` if the number is outside of SERVICES.
-#[inline(always)]
-pub fn description(service: u32) -> Option<Description> {
-    let entry = SERVICES.get_ptr(service)?.cast::<u64>();
-    // SAFETY: the map returned the entry, which has four words.
-    let first = unsafe { entry.add(2) };
-    // SAFETY: as above.
-    let second = unsafe { entry.add(3) };
-    // SAFETY: both words are aligned words of the entry.
-    let (first, second) = (unsafe { first.read_volatile() }, unsafe { second.read_volatile() });
-    Some(Description::from_words(first, second))
-}
-
 /// The endpoint with this number as a backend; `None` if ENDPOINTS of this family does not have it, or if its digest is wrong.
 #[inline(always)]
 pub fn endpoint<A: Tables>(number: u64) -> Option<Backend<A>> {
@@ -336,30 +326,4 @@ fn namespace_of(cookie: u64) -> Option<&'static Namespace> {
     // SAFETY: the map returned the element, and any bytes are a valid value. If the agent replaces or removes the element at
     // this moment, at worst one call reads a mixture of two values.
     NAMESPACES.get_ptr(cookie).map(|found| unsafe { &*found })
-}
-
-/// The choice of a service entry for sockets on this node, read with one load; `None` if the number is outside of SERVICES.
-#[inline(always)]
-pub fn inside_choice(service: u32) -> Option<Choice> {
-    let entry = SERVICES.get_ptr(service)?.cast::<u64>();
-    // SAFETY: the map returned the entry, and `inside` is its first word.
-    Some(Choice::from_word(unsafe { entry.read_volatile() }))
-}
-
-/// The choice of a service entry for clients outside the node, read with one load; `None` if the number is outside of SERVICES.
-#[inline(always)]
-pub fn outside_choice(service: u32) -> Option<Choice> {
-    let entry = SERVICES.get_ptr(service)?.cast::<u64>();
-    // SAFETY: the map returned the entry, which has four words, and `outside` is the second one.
-    let outside = unsafe { entry.add(1) };
-    // SAFETY: as above.
-    Some(Choice::from_word(unsafe { outside.read_volatile() }))
-}
-
-/// The counters of a service entry on this CPU; `None` if the number is outside of COUNTERS.
-#[inline(always)]
-pub fn counters(service: u32) -> Option<&'static mut Counters> {
-    let counters = COUNTERS.get_ptr_mut(service)?;
-    // SAFETY: the value belongs to this CPU. A program that is preempted by another may lose a count.
-    Some(unsafe { &mut *counters })
 }

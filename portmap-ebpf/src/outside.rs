@@ -44,17 +44,17 @@ impl Family for V6 {}
 pub fn handle<const LINK: usize, const HOOK: u8>(context: &TcContext) -> i32 {
     let packet = Packet::<LINK>::new(context.as_ptr().cast());
     match packet.ethertype() {
-        packet::IPV4 => of_family::<V4, LINK, HOOK>(&packet),
-        packet::IPV6 => of_family::<V6, LINK, HOOK>(&packet),
+        packet::IPV4 => of_family::<V4, LINK, HOOK>(packet),
+        packet::IPV6 => of_family::<V6, LINK, HOOK>(packet),
         _ => NEXT,
     }
 }
 
 /// Handles a packet of one family. The state of the walk is in a map, because a program has only 512 bytes of stack.
 #[inline(always)]
-fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<LINK>) -> i32 {
+fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>) -> i32 {
     let Some(walk) = A::walk() else { return NEXT };
-    if A::headers(packet, 0, &mut walk.headers).is_none() {
+    if A::headers(&packet, 0, &mut walk.headers).is_none() {
         return NEXT;
     }
     if headers::is_translated(walk.headers.protocol) {
@@ -68,12 +68,11 @@ fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<LINK>
 
 /// Translates a packet of a flow. A packet that belongs to no flow may open one at ingress.
 #[inline(always)]
-fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<LINK>, walk: &mut Walk<A>) -> i32 {
-    if !fragments::read_ports(packet, walk, HOOK) {
+fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk: &mut Walk<A>) -> i32 {
+    if !fragments::read_ports(&packet, walk, HOOK) {
         return NEXT;
     }
     walk.key = key(&walk.headers, walk.ports, HOOK);
-    walk.now = flows::now();
     // A datagram of a refused flow may be served by now.
     let is_found = flows::find(walk, walk.ports.flags) && !(HOOK == INGRESS && flows::is_refused(walk));
     let is_tcp = walk.headers.protocol == TCP;

@@ -12,16 +12,16 @@ use super::{DROP, Family, NEXT, flows, onward, packet::Packet, rewrite, tables::
 ///
 /// A redirect of a flow's packets is dropped: its receiver must not change its routes for an address that it never used.
 #[inline(always)]
-pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<LINK>, walk: &mut Walk<A>) -> i32 {
+pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk: &mut Walk<A>) -> i32 {
     let Some([kind]) = packet.load::<1>(walk.headers.transport) else { return NEXT };
     let Some(message) = A::message(kind) else { return NEXT };
-    if A::headers(packet, walk.headers.transport + headers::ICMP_HEADER, &mut walk.quoted).is_none() {
+    if A::headers(&packet, walk.headers.transport + headers::ICMP_HEADER, &mut walk.quoted).is_none() {
         return NEXT;
     }
     if !headers::is_translated(walk.quoted.protocol) || walk.quoted.fragment == Fragment::Later {
         return NEXT;
     }
-    let Some(ports) = headers::quoted_ports(packet, walk.quoted.transport) else { return NEXT };
+    let Some(ports) = headers::quoted_ports(&packet, walk.quoted.transport) else { return NEXT };
     walk.ports = ports;
     walk.key = FlowKey {
         source: walk.quoted.destination,
@@ -32,7 +32,6 @@ pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: &Packet<L
         hook: HOOK,
         unused: 0,
     };
-    walk.now = flows::now();
     if !flows::find(walk, 0) {
         return NEXT;
     }

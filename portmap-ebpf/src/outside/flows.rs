@@ -30,13 +30,15 @@ pub fn now() -> u32 {
 
 /// Finds the entry of the packet with the walk's key and these TCP flags. False if there is none, or it is no longer valid: it
 /// has expired, or is an ended connection that the packet would open again.
+///
+/// Reads the clock only if there may be an entry, because most packets belong to no flow.
 #[inline(always)]
 pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.table = Table::Flows;
     if take(walk, flags) {
         return true;
     }
-    if !tables::has_overflowed(walk.now) {
+    if !tables::has_overflowed() {
         return false;
     }
     walk.table = Table::Opening;
@@ -48,12 +50,14 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     let Some(element) = A::flow(walk.table, &walk.key) else { return false };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
     walk.entry = unsafe { *element };
+    walk.now = now();
     if flags & SYN != 0 && walk.entry.is_closed() {
         // The connection with this SYN may belong to another program. Its later packets must not meet the entry.
         A::remove_flow(walk.table, &walk.key);
         return false;
     }
-    walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
+    let is_valid = walk.entry.belongs_to(&walk.key) && !walk.entry.is_given_up();
+    is_valid && walk.entry.is_alive(walk.key.protocol, walk.now)
 }
 
 /// Whether the walk's entry refuses datagrams: it leads to port 0.
@@ -70,31 +74,58 @@ pub fn is_of_another<A: Family>(walk: &Walk<A>) -> bool {
     walk.entry.state & (TOWARDS_CLIENT | REPLIED) == TOWARDS_CLIENT && walk.ports.flags & (SYN | RST) == 0
 }
 
-/// Takes the source from the flow of the walk's entry, so that the client's next SYN gets another one. The entry itself stays,
-/// so that no flow gets its port.
+/// Takes the source from the flow of the walk's entry, so that the client's next SYN gets another one. The entry itself stays
+/// until it expires, and translates nothing: so no flow gets its port.
 #[inline(never)]
 pub fn give_up_source<A: Family>(walk: &mut Walk<A>) {
     walk.twin_key = walk.key.twin(&walk.entry);
-    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return };
+    let (Some(element), Some(twin)) = (A::flow(walk.table, &walk.key), A::flow(walk.table, &walk.twin_key)) else { return };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
-    walk.twin = unsafe { *element };
+    walk.twin = unsafe { *twin };
     let has_this_source = walk.twin.address == walk.key.destination && walk.twin.port == walk.key.destination_port;
     if walk.twin.belongs_to(&walk.twin_key) && has_this_source {
-        // SAFETY: as above.
-        let port = unsafe { &raw mut (*element).port };
-        // SAFETY: the field is one aligned 2-byte word of the element.
-        unsafe { port.write_volatile(0) };
+        write_port(element, 0);
+        write_port(twin, 0);
     }
 }
 
-/// Inserts the twin of the walk's entry. The twin must not exist: it tells the flow from others. False if it exists, or if the
+/// Writes the port of an element. If the kernel has just reused it, another flow gets this port.
+#[inline(always)]
+fn write_port<A: Family>(element: *mut FlowEntry<A>, value: u16) {
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let port = unsafe { &raw mut (*element).port };
+    // SAFETY: the field is one aligned 2-byte word of the element.
+    unsafe { port.write_volatile(value) };
+}
+
+/// Inserts the twin of the walk's entry, which tells the flow from others. False if another flow has the twin's key, or if the
 /// kernel cannot insert it.
 #[inline(always)]
-pub fn claim<A: Family>(walk: &mut Walk<A>, flags: u64) -> bool {
+pub fn claim<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
+    turn(walk);
+    A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST)) || take_over(walk, attempt)
+}
+
+/// Sets the walk's twin to that of its entry.
+#[inline(always)]
+fn turn<A: Family>(walk: &mut Walk<A>) {
     walk.twin_key = walk.key.twin(&walk.entry);
     walk.twin = walk.entry;
     walk.twin.turn(&walk.key, &walk.twin_key);
-    A::insert_flow(walk.table, &walk.twin_key, &walk.twin, flags)
+}
+
+/// Takes over the twin's key from an earlier flow of the same client and frontend, or from one that has ended. A closed
+/// connection may still get packets, so it is taken over only after some ports were tried.
+#[inline(always)]
+fn take_over<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
+    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return false };
+    // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
+    // another port is tried.
+    let entry = unsafe { &*element };
+    let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
+    let is_closed = entry.is_closed() && attempt >= TRIES / 2;
+    (is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now))
+        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
 }
 
 /// Keeps the state of the flow: the time of its last packet, and the bits that the packet's TCP flags set.
@@ -132,7 +163,8 @@ fn assure<A: Family>(walk: &mut Walk<A>) {
     if walk.table == Table::Opening {
         walk.table = Table::Flows;
         A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
-        claim(walk, 0);
+        turn(walk);
+        A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0);
     }
 }
 
@@ -159,8 +191,8 @@ pub fn choose_source<A: Family>(walk: &mut Walk<A>, device: u32) -> bool {
         return false;
     }
     walk.entry.port = walk.key.source_port;
-    for _ in 0..TRIES {
-        if claim_source(walk) {
+    for attempt in 0..TRIES {
+        if claim_source(walk, attempt) {
             return true;
         }
     }
@@ -170,8 +202,8 @@ pub fn choose_source<A: Family>(walk: &mut Walk<A>, device: u32) -> bool {
 
 /// Claims the walk's source, or changes its port for the next try.
 #[inline(never)]
-fn claim_source<A: Family>(walk: &mut Walk<A>) -> bool {
-    if claim(walk, u64::from(BPF_NOEXIST)) {
+fn claim_source<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
+    if claim(walk, attempt) {
         write_source(walk);
         return true;
     }
@@ -183,12 +215,9 @@ fn claim_source<A: Family>(walk: &mut Walk<A>) -> bool {
 #[inline(always)]
 fn write_source<A: Family>(walk: &Walk<A>) {
     let Some(element) = A::flow(walk.table, &walk.key) else { return };
+    write_port(element, walk.entry.port);
     // SAFETY: the map returned the element, so the pointer is valid until the program returns.
-    let port = unsafe { &raw mut (*element).port };
-    // SAFETY: the field is one aligned 2-byte word of the element.
-    unsafe { port.write_volatile(walk.entry.port) };
-    // SAFETY: as above.
     let address = unsafe { &raw mut (*element).address };
-    // SAFETY: as above.
+    // SAFETY: the field is a part of the element.
     unsafe { address.write_volatile(walk.entry.address) };
 }

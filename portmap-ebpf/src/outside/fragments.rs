@@ -42,7 +42,7 @@ pub fn note<A: Family>(walk: &Walk<A>, hook: u8) {
 #[inline(never)]
 fn note_ports<A: Family>(walk: &Walk<A>, hook: u8) {
     let noted = FragmentPorts { source_port: walk.ports.source, destination_port: walk.ports.destination };
-    A::note_fragment(&key(&walk.headers, hook), &noted);
+    A::note_fragment(&key(&walk.headers, hook), noted);
 }
 
 #[inline(always)]

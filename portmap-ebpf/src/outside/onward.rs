@@ -1,4 +1,9 @@
 //! Sends packets on that only pass through this node: those between a hidden client and a backend on another node.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "lengths in a packet, and results of helpers, fit"
+)]
 
 use core::mem;
 
@@ -25,13 +30,13 @@ pub trait Onward: Rewrite {
     fn ask(route: &mut Route, source: Self, destination: Self);
 
     /// Lowers the time to live by one. `checksum` is the header's checksum before.
-    fn lower<const LINK: usize>(packet: &Packet<LINK>, headers: &Headers<Self>) -> bool;
+    fn lower<const LINK: usize>(packet: Packet<LINK>, headers: &Headers<Self>) -> bool;
 }
 
 /// Redirects a rewritten packet to the device that sends it, if the shortcut is on. Otherwise, and in any doubt, the packet
 /// goes on to the kernel's routing. Returns the program's return value.
 #[inline(always)]
-pub fn send<A: Onward, const LINK: usize>(packet: &Packet<LINK>, walk: &Walk<A>) -> i32 {
+pub fn send<A: Onward, const LINK: usize>(packet: Packet<LINK>, walk: &Walk<A>) -> i32 {
     let Walk { headers, entry, .. } = walk;
     let passes = REMOTE | HIDDEN;
     if SHORTCUT.load() == 0
@@ -48,7 +53,7 @@ pub fn send<A: Onward, const LINK: usize>(packet: &Packet<LINK>, walk: &Walk<A>)
 /// Not inlined, so that its stack is free while a flow is opened.
 #[inline(never)]
 fn redirect<A: Onward, const LINK: usize>(context: *mut __sk_buff, walk: &Walk<A>) -> i32 {
-    let packet = &Packet::<LINK>::new(context);
+    let packet = Packet::<LINK>::new(context);
     let Walk { headers, entry, .. } = walk;
     // SAFETY: all bytes 0 are a valid question.
     let mut route: Route = unsafe { mem::zeroed() };
@@ -73,7 +78,7 @@ fn redirect<A: Onward, const LINK: usize>(context: *mut __sk_buff, walk: &Walk<A
 
 /// The length of the packet, or of each segment that the kernel makes of it, from the network header on.
 #[inline(always)]
-fn length<A: Onward, const LINK: usize>(packet: &Packet<LINK>, headers: &Headers<A>) -> Option<u16> {
+fn length<A: Onward, const LINK: usize>(packet: Packet<LINK>, headers: &Headers<A>) -> Option<u16> {
     let segment = packet.segment_size();
     if segment == 0 {
         return Some((packet.length() - LINK as u32) as u16);
@@ -97,7 +102,7 @@ impl Onward for V4 {
     }
 
     #[inline(always)]
-    fn lower<const LINK: usize>(packet: &Packet<LINK>, headers: &Headers<V4>) -> bool {
+    fn lower<const LINK: usize>(packet: Packet<LINK>, headers: &Headers<V4>) -> bool {
         let (old, new) = ([headers.time_to_live, headers.protocol], [headers.time_to_live - 1, headers.protocol]);
         packet.update_header_checksum(10, old, new) && packet.store(8, &new)
     }
@@ -113,7 +118,7 @@ impl Onward for V6 {
     }
 
     #[inline(always)]
-    fn lower<const LINK: usize>(packet: &Packet<LINK>, headers: &Headers<V6>) -> bool {
+    fn lower<const LINK: usize>(packet: Packet<LINK>, headers: &Headers<V6>) -> bool {
         packet.store(7, &[headers.time_to_live - 1])
     }
 }

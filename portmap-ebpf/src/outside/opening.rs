@@ -1,6 +1,6 @@
 //! Opens a flow: finds the frontend, chooses the backend, and inserts the flow's entries.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
+use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
     Choice, Description, Device, EGRESS, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE, SOURCE_RANGES,
 };
@@ -24,6 +24,7 @@ pub const FORWARD: i32 = 0;
 /// Returns [`FORWARD`] or a program's return value. Not inlined, so that it has its own stack.
 #[inline(never)]
 pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bool) -> i32 {
+    walk.now = flows::now();
     // SAFETY: the kernel gives the program a valid context.
     let Some(device) = tables::device(unsafe { (*context).ifindex }) else {
         if is_found {
@@ -190,22 +191,9 @@ fn choose_port<A: Family>(walk: &mut Walk<A>) -> bool {
 /// Claims the walk's port, or changes it for the next try.
 #[inline(never)]
 fn claim_port<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
-    if flows::claim(walk, u64::from(BPF_NOEXIST)) || take_over(walk, attempt) {
+    if flows::claim(walk, attempt) {
         return true;
     }
     walk.entry.other_port = tables::any_client_port();
     false
-}
-
-/// Takes over the entry of the answers from a flow that has ended, or from an earlier flow of the same client and frontend.
-#[inline(always)]
-fn take_over<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
-    let Some(element) = A::flow(walk.table, &walk.twin_key) else { return false };
-    // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
-    // another port is tried.
-    let entry = unsafe { &*element };
-    let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
-    let is_closed = entry.is_closed() && attempt >= flows::TRIES / 2;
-    (is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now))
-        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
 }

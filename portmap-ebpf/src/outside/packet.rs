@@ -1,4 +1,5 @@
 //! Access to the bytes of a packet. Only this file and `onward` call the kernel's helpers for packets.
+#![expect(clippy::cast_possible_truncation, reason = "lengths and offsets in a packet fit into 32 bits")]
 
 use core::mem::MaybeUninit;
 
@@ -42,13 +43,13 @@ impl<const LINK: usize> Packet<LINK> {
 
     /// The hook's context.
     #[inline(always)]
-    pub fn context(&self) -> *mut __sk_buff {
+    pub fn context(self) -> *mut __sk_buff {
         self.context
     }
 
     /// The interface index of the device.
     #[inline(always)]
-    pub fn device(&self) -> u32 {
+    pub fn device(self) -> u32 {
         // SAFETY: the kernel gives the program a valid context.
         unsafe { (*self.context).ifindex }
     }
@@ -56,7 +57,7 @@ impl<const LINK: usize> Packet<LINK> {
     /// The packet's protocol, as `skb->protocol`; 0 for a packet with a VLAN tag. The packet meets the hooks of the VLAN's own
     /// device, too.
     #[inline(always)]
-    pub fn ethertype(&self) -> u32 {
+    pub fn ethertype(self) -> u32 {
         // SAFETY: the kernel gives the program a valid context.
         let is_tagged = unsafe { (*self.context).vlan_present };
         // SAFETY: as above.
@@ -66,28 +67,28 @@ impl<const LINK: usize> Packet<LINK> {
 
     /// The length of the packet with its link-layer header, in bytes.
     #[inline(always)]
-    pub fn length(&self) -> u32 {
+    pub fn length(self) -> u32 {
         // SAFETY: the kernel gives the program a valid context.
         unsafe { (*self.context).len }
     }
 
     /// The length of the data in each segment that the kernel makes of this packet, in bytes; 0 if it is not divided.
     #[inline(always)]
-    pub fn segment_size(&self) -> u32 {
+    pub fn segment_size(self) -> u32 {
         // SAFETY: the kernel gives the program a valid context.
         unsafe { (*self.context).gso_size }
     }
 
     /// Writes the destination and the source of an Ethernet header.
     #[inline(always)]
-    pub fn store_link(&self, addresses: &[u8; 12]) -> bool {
+    pub fn store_link(self, addresses: &[u8; 12]) -> bool {
         // SAFETY: the pointer is to 12 initialized bytes.
         unsafe { bpf_skb_store_bytes(self.context.cast(), 0, addresses.as_ptr().cast(), 12, 0) == 0 }
     }
 
     /// Updates the checksum at `offset` of an IPv4 header after a change of 2 bytes.
     #[inline(always)]
-    pub fn update_header_checksum(&self, offset: usize, old: [u8; 2], new: [u8; 2]) -> bool {
+    pub fn update_header_checksum(self, offset: usize, old: [u8; 2], new: [u8; 2]) -> bool {
         let (old, new) = (u64::from(u16::from_ne_bytes(old)), u64::from(u16::from_ne_bytes(new)));
         // SAFETY: the kernel checks the offset.
         unsafe { bpf_l3_csum_replace(self.context.cast(), position::<LINK>(offset), old, new, 2) == 0 }
@@ -95,14 +96,14 @@ impl<const LINK: usize> Packet<LINK> {
 
     /// Writes bytes at an offset. False if the kernel cannot make them writable.
     #[inline(always)]
-    pub fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> bool {
+    pub fn store<const N: usize>(self, offset: usize, bytes: &[u8; N]) -> bool {
         // SAFETY: the pointer is to N initialized bytes.
         unsafe { bpf_skb_store_bytes(self.context.cast(), position::<LINK>(offset), bytes.as_ptr().cast(), N as u32, 0) == 0 }
     }
 
     /// Updates the transport checksum at an offset after a change from `old` to `new`. A UDP checksum of 0 stays 0.
     #[inline(always)]
-    pub fn update_checksum<const N: usize>(&self, offset: usize, old: &[u8; N], new: &[u8; N], flags: u64) -> bool {
+    pub fn update_checksum<const N: usize>(self, offset: usize, old: &[u8; N], new: &[u8; N], flags: u64) -> bool {
         // SAFETY: both pointers are to N initialized bytes.
         let difference =
             unsafe { bpf_csum_diff(old.as_ptr().cast_mut().cast(), N as u32, new.as_ptr().cast_mut().cast(), N as u32, 0) };
@@ -112,7 +113,7 @@ impl<const LINK: usize> Packet<LINK> {
 
     /// As [`Self::update_checksum`], for 4 bytes.
     #[inline(always)]
-    pub fn update_checksum_of_word(&self, offset: usize, old: [u8; 4], new: [u8; 4], flags: u64) -> bool {
+    pub fn update_checksum_of_word(self, offset: usize, old: [u8; 4], new: [u8; 4], flags: u64) -> bool {
         let (old, new) = (u64::from(u32::from_ne_bytes(old)), u64::from(u32::from_ne_bytes(new)));
         // SAFETY: the kernel checks the offset.
         unsafe { bpf_l4_csum_replace(self.context.cast(), position::<LINK>(offset), old, new, flags | 4) == 0 }

@@ -24,14 +24,14 @@ pub enum Side {
 /// The checksums of an address family.
 pub trait Rewrite: headers::Family {
     /// Writes an address into the network header at `offset`, and updates the header's own checksum.
-    fn store<const LINK: usize>(packet: &Packet<LINK>, offset: usize, headers: &Headers<Self>, side: Side, new: &Self) -> bool;
+    fn store<const LINK: usize>(packet: Packet<LINK>, offset: usize, headers: &Headers<Self>, side: Side, new: &Self) -> bool;
 
     /// Updates the transport checksum at `offset` after a change of an address.
-    fn update<const LINK: usize>(packet: &Packet<LINK>, offset: usize, old: &Self, new: &Self, flags: u64) -> bool;
+    fn update<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &Self, new: &Self, flags: u64) -> bool;
 
     /// Updates the checksum of an ICMP message at `offset` after a change of an address: of an outer one, which is in the
     /// pseudo header, or of a quoted one.
-    fn update_icmp<const LINK: usize>(packet: &Packet<LINK>, offset: usize, old: &Self, new: &Self, part: Part) -> bool;
+    fn update_icmp<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &Self, new: &Self, part: Part) -> bool;
 }
 
 /// Changes a packet of a flow. False if the kernel cannot make the packet writable: then it may be half changed.
@@ -39,7 +39,7 @@ pub trait Rewrite: headers::Family {
 /// Not inlined, so that its stack is free while a flow is opened.
 #[inline(never)]
 pub fn packet<A: Rewrite, const LINK: usize, const HOOK: u8>(context: *mut __sk_buff, walk: &Walk<A>) -> bool {
-    let packet = &Packet::<LINK>::new(context);
+    let packet = Packet::<LINK>::new(context);
     let Walk { headers, ports, entry, .. } = walk;
     let (side, old, source, destination) = if HOOK == INGRESS {
         (Side::Destination, &headers.destination, entry.other_port, entry.port)
@@ -63,7 +63,7 @@ pub fn packet<A: Rewrite, const LINK: usize, const HOOK: u8>(context: *mut __sk_
 /// Changes an ICMP message and the packet that it quotes. False as in [`packet`].
 #[inline(never)]
 pub fn error<A: Rewrite, const LINK: usize, const HOOK: u8>(context: *mut __sk_buff, walk: &Walk<A>) -> bool {
-    let packet = &Packet::<LINK>::new(context);
+    let packet = Packet::<LINK>::new(context);
     let Walk { headers, quoted, ports, entry, .. } = walk;
     let (outer, inner, before, quoted_before, source, destination) = if HOOK == INGRESS {
         (Side::Destination, Side::Source, &headers.destination, &quoted.source, entry.port, entry.other_port)
@@ -93,7 +93,7 @@ fn bytes(source: u16, destination: u16) -> [u8; 4] {
 
 impl Rewrite for V4 {
     #[inline(always)]
-    fn store<const LINK: usize>(packet: &Packet<LINK>, offset: usize, headers: &Headers<V4>, side: Side, new: &V4) -> bool {
+    fn store<const LINK: usize>(packet: Packet<LINK>, offset: usize, headers: &Headers<V4>, side: Side, new: &V4) -> bool {
         let old = if side == Side::Source { headers.source } else { headers.destination };
         let checksum = headers::checksum_after(headers.checksum, old, *new);
         let ([a, b, c, d], [e, f, g, h]) =
@@ -103,12 +103,12 @@ impl Rewrite for V4 {
     }
 
     #[inline(always)]
-    fn update<const LINK: usize>(packet: &Packet<LINK>, offset: usize, old: &V4, new: &V4, flags: u64) -> bool {
+    fn update<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &V4, new: &V4, flags: u64) -> bool {
         packet.update_checksum_of_word(offset, *old, *new, flags)
     }
 
     #[inline(always)]
-    fn update_icmp<const LINK: usize>(_: &Packet<LINK>, _: usize, _: &V4, _: &V4, _: Part) -> bool {
+    fn update_icmp<const LINK: usize>(_: Packet<LINK>, _: usize, _: &V4, _: &V4, _: Part) -> bool {
         // The checksum has no pseudo header. A quoted address and its header's checksum change by the same amount.
         true
     }
@@ -116,17 +116,17 @@ impl Rewrite for V4 {
 
 impl Rewrite for V6 {
     #[inline(always)]
-    fn store<const LINK: usize>(packet: &Packet<LINK>, offset: usize, _: &Headers<V6>, side: Side, new: &V6) -> bool {
+    fn store<const LINK: usize>(packet: Packet<LINK>, offset: usize, _: &Headers<V6>, side: Side, new: &V6) -> bool {
         packet.store(offset + if side == Side::Source { 8 } else { 24 }, new)
     }
 
     #[inline(always)]
-    fn update<const LINK: usize>(packet: &Packet<LINK>, offset: usize, old: &V6, new: &V6, flags: u64) -> bool {
+    fn update<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &V6, new: &V6, flags: u64) -> bool {
         packet.update_checksum(offset, old, new, flags | IPV6_CHECKSUM.load())
     }
 
     #[inline(always)]
-    fn update_icmp<const LINK: usize>(packet: &Packet<LINK>, offset: usize, old: &V6, new: &V6, part: Part) -> bool {
+    fn update_icmp<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &V6, new: &V6, part: Part) -> bool {
         let flag = if part == Part::Pseudo { IPV6_CHECKSUM.load() } else { 0 };
         packet.update_checksum(offset, old, new, checksum_flags(part, false) | flag)
     }

@@ -1,4 +1,5 @@
 //! The maps for packets: devices, flows, fragments.
+#![expect(clippy::cast_possible_truncation, reason = "the ports of the range fit into 16 bits")]
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
@@ -11,6 +12,7 @@ use portmap_common::{
     packet::{Headers, Ports},
 };
 
+use super::flows;
 use crate::{
     maps::{self, Tables},
     switches::{CLIENT_PORTS, CLIENT_PORTS_FIRST, HALF_OPEN_FLOWS},
@@ -147,7 +149,7 @@ pub trait FlowTables: Tables {
     fn fragment(key: &FragmentKey<Self>) -> Option<*const FragmentPorts>;
 
     /// Notes the ports in the first fragment of a datagram.
-    fn note_fragment(key: &FragmentKey<Self>, ports: &FragmentPorts);
+    fn note_fragment(key: &FragmentKey<Self>, ports: FragmentPorts);
 
     /// The node's address on a device; zeroes without one.
     fn address_of(device: &Device) -> Self;
@@ -195,7 +197,7 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn note_fragment(key: &FragmentKey<Self>, ports: &FragmentPorts) {
+            fn note_fragment(key: &FragmentKey<Self>, ports: FragmentPorts) {
                 // Without the note, the later fragments are lost, as fragments may be.
                 let _is_noted = $fragments.insert(key, ports, 0).is_ok();
             }
@@ -216,11 +218,13 @@ const OPENING_LIFE: u32 = 64;
 
 /// Whether OPENING may have flows.
 #[inline(always)]
-pub fn has_overflowed(now: u32) -> bool {
+pub fn has_overflowed() -> bool {
     let Some(gate) = GATE.get_ptr(0) else { return false };
-    // SAFETY: the map returned the value, and the field is one aligned word.
-    let overflowed = unsafe { (&raw const (*gate).overflowed).read_volatile() };
-    overflowed != 0 && now.wrapping_sub(overflowed) <= OPENING_LIFE
+    // SAFETY: the map returned the value.
+    let overflowed = unsafe { &raw const (*gate).overflowed };
+    // SAFETY: the field is one aligned word of the value.
+    let overflowed = unsafe { overflowed.read_volatile() };
+    overflowed != 0 && flows::now().wrapping_sub(overflowed) <= OPENING_LIFE
 }
 
 /// Counts a flow that is opened now. False if too many flows are half open: then it must be opened in OPENING.

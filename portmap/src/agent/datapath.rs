@@ -13,7 +13,7 @@ use crate::{
         attach::{self, Attached},
         cgroup::Cgroup,
         devices,
-        load::{self, Constants, LogLevel, Switches, difference},
+        load::{self, Constants, LogLevel, Switches, close_maps, difference},
         log::{self, Logger},
         removal,
     },
@@ -61,6 +61,7 @@ impl Datapath {
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;
+        record::record_beginning(&find())?;
         let pins = choose(find(), options)?;
         pins.create()?;
         let capacity = keep_flows(&pins, options.capacity)?;
@@ -184,12 +185,13 @@ impl Datapath {
     }
 }
 
-/// Loads the programs; those for network devices only if any device may get them.
+/// Loads the programs; those for network devices only if any device may get them. Keeps few descriptors open.
 fn load(pins: &Pins, capacity: Capacity, constants: &Constants, devices: &DeviceSelection) -> Result<Ebpf> {
     let mut programs = attach::load(pins, capacity, constants)?;
     if *devices != DeviceSelection::None {
         devices::load(&mut programs)?;
     }
+    close_maps(&mut programs);
     Ok(programs)
 }
 

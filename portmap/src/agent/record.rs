@@ -6,10 +6,24 @@ use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED
 use crate::{
     datapath::load,
     kernel::{limits::CANNOT_SET_ERRORS, namespaces, uptime},
-    maps::{Fullness, bpf::BpfMaps, encode, pin::Pins},
+    maps::{
+        Fullness,
+        bpf::{BpfMaps, change_state},
+        encode,
+        pin::Pins,
+    },
     plan::Plan,
     source::Outage,
 };
+
+/// Records in all sets that the agent which starts is not synced yet. Otherwise `portmap status` would take the state of the
+/// earlier agent for that of this one, until the programs are loaded or have taken over.
+pub fn record_beginning(own: &Pins) -> Result<()> {
+    for set in own.others()?.iter().chain([own]) {
+        change_state(set, |state| state.flags &= !SYNCED)?;
+    }
+    Ok(())
+}
 
 /// Records that this process is the agent, and that it is not synced yet.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {

@@ -282,7 +282,8 @@ fn program_counts(totals: &Totals, affinity_clients: u32) -> [(u64, &'static str
         ),
         (
             outside_overflowed,
-            "flows of clients outside the node were opened while too many were half open; this may be a SYN flood",
+            "flows of clients outside the node were opened while too many were half open: a SYN flood, or many clients that send \
+             one datagram each",
         ),
     ]
 }

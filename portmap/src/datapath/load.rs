@@ -24,8 +24,11 @@ use crate::maps::{
 /// The BPF object of the programs that `attach` attaches.
 pub(super) static DATAPATH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portmap"));
 
+/// The map of the programs' diagnostics.
+const LOGS: &str = "AYA_LOGS";
+
 /// Maps that belong to one load of the programs: their diagnostics, which each agent reads itself, and their working memory.
-const PRIVATE: [&str; 3] = ["AYA_LOGS", "WALK_V4", "WALK_V6"];
+const PRIVATE: [&str; 3] = [LOGS, "WALK_V4", "WALK_V6"];
 
 /// Whether programs can set the error of a call: kernel 5.18 and newer.
 pub fn sets_errors() -> Result<bool> {
@@ -56,6 +59,14 @@ pub(super) fn load(object: &[u8], pins: &Pins, capacity: Capacity, constants: Op
         }
     }
     loader.load(object).context("failed to load the BPF object; portmap needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")
+}
+
+/// Closes the descriptors of the object's maps, except the one for diagnostics. The kernel keeps the maps of loaded programs.
+pub fn close_maps(programs: &mut Ebpf) {
+    let names: Vec<String> = programs.maps().map(|(name, _)| name.to_owned()).filter(|name| name != LOGS).collect();
+    for name in names {
+        drop(programs.take_map(&name));
+    }
 }
 
 /// A difference between a pinned map of the set and the map that this agent needs, in type, key size, value size, flags or

@@ -60,7 +60,7 @@ pub enum DeviceKind {
 pub enum LinkLayer {
     /// An Ethernet header.
     Ethernet,
-    /// None, as for WireGuard, IP in IP, and `tun`.
+    /// None, as for `WireGuard`, IP in IP, and `tun`.
     Bare,
 }
 
@@ -116,14 +116,9 @@ fn devices(kernel: &Connection) -> io::Result<Vec<NetDevice>> {
 
 fn device(message: &Message) -> Option<NetDevice> {
     let Message::NewLink(LinkMessage { header, attributes, .. }) = message else { return None };
-    let name = attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let infos = attributes.iter().flat_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
-        _ => &[],
-    });
+    let name = attributes.iter().find_map(|it| if let LinkAttribute::IfName(name) = it { Some(name.clone()) } else { None })?;
+    let infos = attributes.iter().filter_map(|it| if let LinkAttribute::LinkInfo(infos) = it { Some(infos) } else { None });
+    let infos = infos.flatten();
     // The loopback device has an Ethernet header, too.
     let has_ethernet = matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
     let kind = if header.flags.contains(LinkFlags::Loopback) {
@@ -141,11 +136,8 @@ fn device(message: &Message) -> Option<NetDevice> {
 
 fn is_port(info: &LinkInfo) -> bool {
     let LinkInfo::PortKind(kind) = info else { return false };
-    match kind {
-        InfoPortKind::Bond | InfoPortKind::Bridge | InfoPortKind::Team => true,
-        InfoPortKind::Other(kind) => kind == "openvswitch",
-        _ => false,
-    }
+    let is_other = |name: &str| matches!(kind, InfoPortKind::Other(kind) if kind == name);
+    matches!(kind, InfoPortKind::Bond | InfoPortKind::Bridge | InfoPortKind::Team) || is_other("openvswitch")
 }
 
 /// Whether a device with an Ethernet header is a tunnel.
@@ -173,10 +165,7 @@ fn address(message: &Message) -> Option<DeviceAddress> {
     let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| attributes.iter().find_map(wanted);
     let local = find(|attribute| if let AddressAttribute::Local(address) = attribute { Some(*address) } else { None });
     let other = || find(|attribute| if let AddressAttribute::Address(address) = attribute { Some(*address) } else { None });
-    let flags = attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Flags(flags) => Some(*flags),
-        _ => None,
-    });
+    let flags = attributes.iter().find_map(|it| if let AddressAttribute::Flags(flags) = it { Some(*flags) } else { None });
     let unusable = AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
     let is_primary = !flags.unwrap_or(AddressFlags::empty()).intersects(unusable);
     let network = IpNet::new(local.or_else(other)?, header.prefix_len).ok()?;
@@ -186,14 +175,12 @@ fn address(message: &Message) -> Option<DeviceAddress> {
 /// The next hops of a route, if it leads to other hosts.
 fn routes(message: &Message) -> Vec<DeviceRoute> {
     let Message::NewRoute(RouteMessage { header, attributes, .. }) = message else { return Vec::new() };
-    let unspecified: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return Vec::new(),
-    };
-    if header.kind != RouteType::Unicast {
+    let is_ip = matches!(header.address_family, AddressFamily::Inet | AddressFamily::Inet6);
+    if !is_ip || header.kind != RouteType::Unicast {
         return Vec::new();
     }
+    let is_v4 = header.address_family == AddressFamily::Inet;
+    let unspecified = if is_v4 { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let address = find_address(attributes, |it| if let RouteAttribute::Destination(to) = it { Some(to) } else { None });
     let Ok(destination) = IpNet::new(address.unwrap_or(unspecified), header.destination_prefix_length) else {
         return Vec::new();
@@ -202,12 +189,11 @@ fn routes(message: &Message) -> Vec<DeviceRoute> {
     let hop = |device, attributes| DeviceRoute { device, destination, gateway: gateway(attributes), source };
     let mut hops = Vec::new();
     for attribute in attributes {
-        match attribute {
-            RouteAttribute::Oif(device) => hops.push(hop(*device, attributes)),
-            RouteAttribute::MultiPath(several) => {
-                hops.extend(several.iter().map(|one| hop(one.interface_index, &one.attributes)));
-            }
-            _ => {}
+        if let RouteAttribute::Oif(device) = attribute {
+            hops.push(hop(*device, attributes));
+        }
+        if let RouteAttribute::MultiPath(several) = attribute {
+            hops.extend(several.iter().map(|one| hop(one.interface_index, &one.attributes)));
         }
     }
     hops
@@ -216,20 +202,24 @@ fn routes(message: &Message) -> Vec<DeviceRoute> {
 fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     let own = find_address(attributes, |it| if let RouteAttribute::Gateway(gateway) = it { Some(gateway) } else { None });
     own.or_else(|| {
-        attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Via(RouteVia::Inet(gateway)) => Some(IpAddr::from(*gateway)),
-            RouteAttribute::Via(RouteVia::Inet6(gateway)) => Some(IpAddr::from(*gateway)),
-            _ => None,
+        attributes.iter().find_map(|attribute| {
+            if let RouteAttribute::Via(RouteVia::Inet(gateway)) = attribute {
+                return Some(IpAddr::from(*gateway));
+            }
+            if let RouteAttribute::Via(RouteVia::Inet6(gateway)) = attribute {
+                return Some(IpAddr::from(*gateway));
+            }
+            None
         })
     })
 }
 
 fn find_address(attributes: &[RouteAttribute], wanted: fn(&RouteAttribute) -> Option<&RouteAddress>) -> Option<IpAddr> {
-    match attributes.iter().find_map(wanted)? {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
+    let found = attributes.iter().find_map(wanted)?;
+    if let RouteAddress::Inet(address) = found {
+        return Some((*address).into());
     }
+    if let RouteAddress::Inet6(address) = found { Some((*address).into()) } else { None }
 }
 
 #[cfg(test)]

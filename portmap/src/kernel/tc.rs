@@ -17,6 +17,9 @@ use super::netlink::Connection;
 /// The name of the queueing discipline.
 const CLSACT: &str = "clsact";
 
+/// Packets of all protocols (`ETH_P_ALL`).
+const ALL_PROTOCOLS: u16 = 3;
+
 /// The direction of packets at a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
@@ -124,7 +127,7 @@ fn header(device: u32, direction: Direction, place: Option<FilterPlace>) -> TcHe
     };
     if let Some(FilterPlace { priority, handle }) = place {
         header.handle = handle.into();
-        header.info = u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        header.info = u32::from(priority) << 16 | u32::from(ALL_PROTOCOLS.to_be());
     }
     header
 }
@@ -132,14 +135,11 @@ fn header(device: u32, direction: Direction, place: Option<FilterPlace>) -> TcHe
 /// The BPF filter in a message. None for filters of other kinds, and for the message that begins the list of a priority.
 fn filter(message: Message) -> Option<Filter> {
     let Message::NewTrafficFilter(TcMessage { header, attributes, .. }) = message else { return None };
-    let options = attributes.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
-        _ => None,
-    })?;
-    let name = options.into_iter().find_map(|option| match option {
-        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name),
-        _ => None,
-    })?;
+    let options =
+        attributes.into_iter().find_map(|it| if let TcAttribute::Options(options) = it { Some(options) } else { None });
+    let name = options?
+        .into_iter()
+        .find_map(|option| if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option { Some(name) } else { None })?;
     let priority = u16::try_from(header.info >> 16).ok()?;
     Some(Filter { place: FilterPlace { priority, handle: header.handle.into() }, name })
 }

@@ -10,7 +10,7 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use portmap_common::Device;
 
 use super::{bpf::open, encode};
-use crate::{maps::pin::Pins, model::PerFamily};
+use crate::{kernel::devices::LinkLayer, maps::pin::Pins, model::PerFamily};
 
 /// A value of DEVICES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct DeviceEntry {
     pub addresses: PerFamily<Option<IpAddr>>,
     /// The clients whose packets the device receives.
     pub clients: DeviceClients,
+    /// The header before the IP header of the device's packets.
+    pub link_layer: LinkLayer,
 }
 
 /// The clients whose packets a device receives.

@@ -4,8 +4,9 @@
 //! - [`sync`] measures the agent's stages.
 //! - [`lookup`] measures the look-ups of the BPF programs.
 //! - [`memory`] measures the memory of an agent with a real API server.
+//! - [`north_south`] measures connections of a client outside the node.
 //!
-//! The first three fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`].
+//! [`connect`], [`sync`] and [`lookup`] fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`].
 //! Dropping a measurement's future removes everything that it made ([`tables`], [`portmap_harness::world`]).
 //!
 //! Compare figures of the same run only; they differ between machines.
@@ -18,6 +19,7 @@ pub mod huge;
 pub mod lookup;
 pub mod machine;
 pub mod memory;
+pub mod north_south;
 pub mod programs;
 pub mod report;
 pub mod stages;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::unistd::geteuid;
-use portmap_bench::{Report, connect, lookup, memory, sync};
+use portmap_bench::{Report, connect, lookup, memory, north_south, sync};
 use portmap_harness::world::World;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,6 +37,7 @@ enum Bench {
     Sync(sync::SyncArguments),
     Lookup(lookup::LookupArguments),
     Memory(memory::MemoryArguments),
+    NorthSouth(north_south::NorthSouthArguments),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -88,6 +89,7 @@ async fn measure(bench: Bench) -> Result<Report> {
         Bench::Sync(arguments) => sync::run(arguments).await,
         Bench::Lookup(arguments) => lookup::run(arguments).await,
         Bench::Memory(arguments) => memory::run(arguments).await,
+        Bench::NorthSouth(arguments) => north_south::run(arguments).await,
     }
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use portmap_harness::agent::Agent;
 use portmap_harness::listen::Protocol;
 use portmap_harness::pod_client::Answers;
-use portmap_harness::world::{Client, Group, Pod, World, program};
+use portmap_harness::world::{Client, Group, OUTSIDE, Pod, World, program};
 
 use crate::examples::Examples;
 use crate::interrupt;
@@ -24,6 +24,8 @@ pub struct Stage {
     agent: Option<Agent>,
     /// The pod without a server from which all connections start.
     pub client: Client,
+    /// A client outside the node, whose sockets are not the node's.
+    pub outside: Client,
     pods: Vec<Pod>,
     /// The current manifests, with the edits of earlier steps.
     pub examples: Examples,
@@ -39,7 +41,8 @@ impl Stage {
             Agent::write(&world, file, text)?;
         }
         let pods = examples.pods().iter().map(|pod| make(&world, pod)).collect::<Result<_>>()?;
-        Ok(Self { agent: None, client: world.client("client")?, pods, examples, world })
+        let outside = world.outside_client("outside", &pods)?;
+        Ok(Self { agent: None, client: world.client("client")?, outside, pods, examples, world })
     }
 
     /// Prints the addresses of the pods and of the client, and the ports of the pods.
@@ -49,12 +52,14 @@ impl Stage {
             screen.line(pod.name(), &format!("{addresses:<28} listens on {listens}"))?;
         }
         screen.line(self.client.name(), &format!("{:<28} connects to the Services", list(&addresses(&self.client))))?;
+        let addresses = list(&addresses(&self.outside));
+        screen.line(self.outside.name(), &format!("{addresses:<28} is outside the node, behind its interface {OUTSIDE}"))?;
         Ok(())
     }
 
     /// Starts the agent, and waits until the maps match the manifests.
     pub fn start_agent(&mut self) -> Result<&mut Agent> {
-        Ok(self.agent.insert(Agent::start(&self.world, &[])?))
+        Ok(self.agent.insert(Agent::start(&self.world, &["--devices", OUTSIDE])?))
     }
 
     /// The running agent. Fails if the agent is not running.
@@ -72,7 +77,16 @@ impl Stage {
 
     /// Sends `count` requests to a Service port from the client's pod, in the cgroup `group`.
     pub fn ask(&self, group: Group, port: &Port, count: u32) -> Result<Answers> {
-        let mut command = self.client.command_in(group, program::find("portmap-pod")?);
+        Self::ask_from(&self.client, group, port, count)
+    }
+
+    /// Sends `count` requests to a Service port from the client outside the node. portmap sees only its packets.
+    pub fn ask_from_outside(&self, port: &Port, count: u32) -> Result<Answers> {
+        Self::ask_from(&self.outside, Group::Clean, port, count)
+    }
+
+    fn ask_from(client: &Client, group: Group, port: &Port, count: u32) -> Result<Answers> {
+        let mut command = client.command_in(group, program::find("portmap-pod")?);
         command.args(["connect", "--json", "--count", &count.to_string(), &port.address.to_string()]);
         if port.protocol == Protocol::Udp {
             command.arg("--udp");

@@ -60,7 +60,7 @@ struct Step {
     act: fn(&mut Stage, Screen) -> Result<String>,
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step { title: "The agent reads the manifests and fills the BPF maps", act: lifecycle::start },
     Step { title: "A Service port is translated to a targetPort", act: connect::one },
     Step { title: "Each connection selects one of the ready pods at random", act: connect::many },
@@ -69,6 +69,7 @@ const STEPS: [Step; 15] = [
     Step { title: "UDP and TCP with the same port number are two ports", act: connect::protocols },
     Step { title: "A Service without endpoints refuses connections", act: connect::refused },
     Step { title: "A node port works at the node's own addresses", act: outside::node_port },
+    Step { title: "A client outside the node reaches its node port", act: outside::from_outside },
     Step { title: "A load balancer's address works inside the cluster", act: outside::load_balancer },
     Step { title: "A Service has an IPv6 address too", act: outside::ipv6 },
     Step { title: "A pod that is not ready gets no new connections", act: change::readiness },

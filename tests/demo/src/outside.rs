@@ -7,12 +7,13 @@ use nix::errno::Errno;
 use portmap::model::Family;
 use portmap_common::AddressKind;
 use portmap_harness::process::Process;
-use portmap_harness::world::Group;
+use portmap_harness::world::{Group, program};
 
 use crate::connect;
 use crate::example_stage::Stage;
 use crate::port::Port;
 use crate::screen::Screen;
+use crate::spread;
 
 /// The example Service of type `LoadBalancer`, which has IPv4 and IPv6 addresses.
 const SERVICE: &str = "shop";
@@ -30,6 +31,26 @@ pub fn node_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen.line("client", &format!("connect({}), the same port number on the pod {}", on_pod.address, pod.pod))?;
     connect::expect_error(stage, screen, Group::Clients, &on_pod, Errno::ECONNREFUSED)?;
     Ok(format!("port {} is translated at the node's addresses only, not at other addresses", on_pod.address.port()))
+}
+
+/// Connects to a node port from outside the node. Shows the flows that portmap keeps for these connections.
+pub fn from_outside(stage: &mut Stage, screen: Screen) -> Result<String> {
+    let node: [IpAddr; 2] = [stage.world.ipv4().into(), stage.world.ipv6().into()];
+    for address in node {
+        let port = introduce_address(stage, screen, AddressKind::NodePort, Family::of(address))?.on(address);
+        screen.line("outside", &format!("{} × connect({}) with {}", connect::MANY, port.address, port.protocol))?;
+        spread::show(screen, &stage.ask_from_outside(&port, connect::MANY)?, &port)?;
+    }
+    let port = introduce_address(stage, screen, AddressKind::NodePort, Family::V4)?.on(node[0]);
+    let process = Process::start(stage.outside.command_in(Group::Clean, program::find("portmap-pod")?))?;
+    let socket = process.connected(port.address, port.protocol)?;
+    screen.line("reply", &socket.ask()?)?;
+    let flows = stage.portmap(&["flows", "--service", SERVICE])?;
+    let peer = socket.local()?.to_string();
+    let lines: Vec<&str> = flows.lines().filter(|line| line.starts_with("CLIENT") || line.contains(&peer)).collect();
+    ensure!(lines.len() == 2, "`portmap flows` does not list the connection of {peer}:\n{flows}");
+    lines.iter().try_for_each(|line| screen.line("flows", line))?;
+    Ok("the client has no socket on this node: programs at the node's interface translate its packets".to_owned())
 }
 
 /// Connects to a load balancer's address from a pod. Verifies that the address is unreachable without portmap.

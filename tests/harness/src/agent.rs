@@ -42,6 +42,7 @@ pub struct Agent {
     log: PathBuf,
     program: PathBuf,
     bpffs: PathBuf,
+    namespace: PathBuf,
     /// ABI version of the agent's maps; `None` for an agent of another build, which uses its own version.
     abi: Option<u32>,
 }
@@ -129,12 +130,14 @@ impl Agent {
             .context("failed to start portmap run")?;
         let version = arguments.iter().skip_while(|argument| **argument != ABI).nth(1);
         let abi = version.map_or(Ok(ABI_VERSION), |version| version.parse()).context("the ABI version is not a number")?;
-        Ok(Self { process, log, program, bpffs: machine.bpffs().to_owned(), abi: Some(abi) })
+        let (bpffs, namespace) = (machine.bpffs().to_owned(), machine.namespace().to_owned());
+        Ok(Self { process, log, program, bpffs, namespace, abi: Some(abi) })
     }
 
-    /// Runs a subcommand of `portmap` on the agent's pinned maps.
+    /// Runs a subcommand of `portmap` on the agent's pinned maps, in the network namespace of the agent's machine.
     pub fn portmap(&self, arguments: &[&str]) -> Result<std::process::Output> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display())).arg("--").arg(&self.program);
         if let Some(abi) = self.abi {
             command.env("PORTMAP_ABI_VERSION", abi.to_string());
         }

@@ -36,6 +36,9 @@ pub struct Plan {
     /// Addresses and ports of pods, used in turn
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub direct: Vec<SocketAddr>,
+    /// Addresses and ports of pods for the arm `miss`, if they differ from those of the arm `clean`
+    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',')]
+    pub miss: Vec<SocketAddr>,
     /// Addresses and ports of Services, used in turn
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub service: Vec<SocketAddr>,
@@ -70,6 +73,8 @@ pub enum Work {
     UdpUnconnected,
     /// `getpeername()` of a connected TCP socket.
     Getpeername,
+    /// A request of a line and its reply on a TCP connection, which is reused for the whole block.
+    TcpRequest,
 }
 
 impl Work {
@@ -91,6 +96,7 @@ impl fmt::Display for Work {
             Self::UdpConnected => "UDP connect(), send() and recv()",
             Self::UdpUnconnected => "UDP sendto() and recvfrom()",
             Self::Getpeername => "getpeername()",
+            Self::TcpRequest => "TCP request and reply",
         })
     }
 }

@@ -50,6 +50,7 @@ pub struct Topology {
     /// The nodes `node-1` and `node-2`.
     pub nodes: [Node; 2],
     router: Arc<Machine>,
+    name: String,
 }
 
 impl Topology {
@@ -70,11 +71,19 @@ impl Topology {
             node.ip(&routes(&[(addresses::pods(other.number()), other.addresses())]))?;
             node.raise(firewall)?;
         }
-        let topology = Self { client: client(&router)?, neighbour: neighbour(&router)?, nodes, router };
+        let topology = Self { client: client(&router)?, neighbour: neighbour(&router)?, nodes, router, name: name.to_owned() };
         let to_nodes = routes(&topology.routes());
         topology.router.ip(&to_nodes)?;
         topology.neighbour.ip(&to_nodes)?;
         Ok(topology)
+    }
+
+    /// Makes a further node, with routes to the pods of the others. Only the router has a route to its pods.
+    pub fn add_node(&self, number: u8) -> Result<Node> {
+        let node = Node::new(&self.name, number, &self.router)?;
+        node.ip(&routes(&self.nodes.each_ref().map(|other| (addresses::pods(other.number()), other.addresses()))))?;
+        self.router.ip(&routes(&[(addresses::pods(number), node.addresses())]))?;
+        Ok(node)
     }
 
     /// The ranges behind the nodes, each with the node that its packets are sent to.

@@ -96,6 +96,23 @@ impl World {
         self.pod(name)
     }
 
+    /// Makes a client outside the node, with an address of its own network behind the node's interface [`OUTSIDE`]. It has routes
+    /// through the node. The pods `answering` get a route back.
+    pub fn outside_client<'a>(&self, name: &str, answering: impl IntoIterator<Item = &'a Pod>) -> Result<Client> {
+        let client = Pod::new(Arc::clone(&self.machine), name, outside(2), outside(1))?;
+        client.join_subnet(OUTSIDE)?;
+        let Both { v4, v6 } = outside(1);
+        let [v4, v6] = [format!("addr add {v4}/24 dev {OUTSIDE}"), format!("addr add {v6}/64 dev {OUTSIDE} nodad")];
+        self.ip(&self.families().script(v4, v6))?;
+        client.route_through_node()?;
+        for pod in answering {
+            let ([v4, v6], [node4, node6]) = (outside(0).texts(), addresses(NODE).texts());
+            let [v4, v6] = [format!("route add {v4}/24 via {node4}"), format!("route add {v6}/64 via {node6}")];
+            pod.ip(&self.families().script(v4, v6))?;
+        }
+        Ok(client)
+    }
+
     /// The node's IPv4 address in the pods' network, 10.244.0.1. It exists unless the node has IPv6 only.
     #[must_use]
     pub fn ipv4(&self) -> Ipv4Addr {
@@ -107,6 +124,14 @@ impl World {
     pub fn ipv6(&self) -> Ipv6Addr {
         addresses(NODE).v6
     }
+}
+
+/// The interface of the node towards a client outside of it.
+pub const OUTSIDE: &str = "outside";
+
+/// The addresses with this host part in the network of a client outside the node.
+fn outside(host: u8) -> Both {
+    Both { v4: Ipv4Addr::new(198, 18, 0, host), v6: Ipv6Addr::new(0x2001, 0xdb8, 18, 0, 0, 0, 0, host.into()) }
 }
 
 /// The host part of the node's addresses.

@@ -169,6 +169,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Starts an agent in place of one that has ended. `index` is 0 for node 1.
+    pub fn start_agent(&mut self, index: usize) -> Result<()> {
+        let node = self.topology.nodes.get(index).context("there is no such node")?;
+        let agent = Agent::start(node, &self.arguments)?;
+        *self.agents.get_mut(index).context("there is no such agent")? = agent;
+        Ok(())
+    }
+
     /// Node 1, which the clients use unless the case says otherwise.
     pub fn one(&self) -> &Node {
         &self.topology.nodes[0]

@@ -48,19 +48,20 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
             return None;
         };
         let addresses = PerFamily::of(|family| situation.address(device.index, family));
-        let target = Target { index: device.index, name: device.name.clone(), link_layer: device.link_layer };
-        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients } }))
+        let link_layer = device.link_layer;
+        let target = Target { index: device.index, name: device.name.clone(), link_layer };
+        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients, link_layer } }))
     });
     Choice { devices: chosen.collect(), absent: absent(options, network) }
 }
 
 /// The names in the options that no device has.
 fn absent(options: &DeviceOptions, network: &Network) -> Vec<String> {
-    let named = match &options.outside {
+    let outside = match &options.outside {
         DeviceSelection::Named(patterns) => patterns.as_slice(),
         DeviceSelection::Automatic | DeviceSelection::None => &[],
     };
-    let names = named.iter().chain(&options.pods).filter_map(|pattern| match pattern {
+    let names = outside.iter().chain(&options.pods).filter_map(|pattern| match pattern {
         NamePattern::Name(name) => Some(name),
         NamePattern::Beginning(_) => None,
     });

@@ -20,8 +20,8 @@ use crate::{
 /// The usual time between two sweeps.
 const USUAL: Duration = Duration::from_secs(10);
 
-/// The time between two sweeps while FLOWS fills up. Less than a second, so that each check of the loop, once a second, starts a
-/// sweep.
+/// The time between two sweeps while FLOWS fills up. It is less than a second, so that each check of the loop, once a second,
+/// starts a sweep.
 const FAST: Duration = Duration::from_millis(900);
 
 /// The schedule of sweeps, and the sweep that is under way.

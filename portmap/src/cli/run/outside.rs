@@ -8,6 +8,7 @@ use portmap::{
 };
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 pub struct OutsideArguments {
     /// Send packets between an outside client and a pod of another node on at once, past this node's routing, netfilter and
     /// policies; off before kernel 5.12

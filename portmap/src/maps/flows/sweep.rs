@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use aya::Pod;
-use portmap_common::{EndpointEntry, FlowEntry, FlowKey};
+use portmap_common::{EndpointEntry, FlowEntry, FlowKey, HIDDEN};
 
 use super::{FamilyFlows, FlowMaps, entries::Located};
 use crate::maps::{Fullness, encode::IpBytes};
@@ -61,17 +61,38 @@ where
     /// Reads an expired entry again, and deletes what [`dead`] returns, or only this entry if it is superseded. Returns the
     /// number of deleted entries.
     ///
-    /// Between the second read and the deletion, some microseconds, a SYN may open a flow with the same keys: it does so however
-    /// long the entries have expired. Then the first entry is deleted, or it stays without some of the others. The answer does
-    /// not reach the client, and its repeated SYN opens the flow again. If the first entry were deleted last, it could be
-    /// missing beside the new twin: the connection would open, and its next packet would find no flow.
+    /// Some microseconds pass between the second read and the deletion. Meanwhile a SYN may open a flow with the same keys: it
+    /// does so however long the entries have expired. Then all its entries are deleted, or the first one stays alone, which is
+    /// deleted as well. The answer does not reach the client, and its repeated SYN opens the flow again. If the first entry
+    /// were deleted last, it could be missing beside the others: the connection would open, and its next packet would find no
+    /// flow.
     fn delete_if_dead(&self, found: &Located<A>, now: u32) -> Result<usize> {
         let Some(found) = self.get_in(found.table, &found.key)?.filter(|found| has_expired(found, now)) else { return Ok(0) };
         if self.is_superseded(&found, now)? {
             return self.delete(&[found]);
         }
-        self.delete(&dead(&found, now, |key| self.get(key))?)
+        let flow = dead(&found, now, |key| self.get(key))?;
+        let mut deleted = self.delete(&flow)?;
+        if let Some(first) = flow.first().filter(|entry| entry.is_first()) {
+            deleted += self.delete_if_incomplete(&first.key)?;
+        }
+        Ok(deleted)
     }
+
+    /// Deletes the first entry of a flow if others are missing.
+    fn delete_if_incomplete(&self, key: &FlowKey<A>) -> Result<usize> {
+        match self.get(key)? {
+            Some(first) if !is_complete(&first, |key| self.get(key))? => self.delete(&[first]),
+            Some(_) | None => Ok(0),
+        }
+    }
+}
+
+/// Whether a flow has its other entries. The last one, the twin of the entry with the hiding address, is written later: when
+/// the device is known that sends the packet.
+fn is_complete<A: IpBytes>(first: &Located<A>, get: impl Fn(&FlowKey<A>) -> Result<Option<Located<A>>>) -> Result<bool> {
+    let is_hidden = first.entry.state & HIDDEN != 0;
+    Ok(first.twin(&get)?.is_some() && (!is_hidden || first.hiding(get)?.is_some()))
 }
 
 /// The entries to delete because this one has expired: those of its flow, first entry first, if all of them have expired.
@@ -179,6 +200,21 @@ mod tests {
         assert_eq!(dead_in(&rest, &hidden), [hidden, hiding]);
         let live = Located { entry: FlowEntry { seen: NOW, ..hiding.entry }, ..hiding };
         assert_eq!(dead_in(&table(&[answer, live, hidden]), &hidden), []);
+    }
+
+    #[test]
+    fn a_flow_is_complete_with_its_answers_and_its_hiding_address() {
+        let [first, answer, hiding, hidden] = flow(0);
+        let is_complete_in = |entries: &[Located<V4>]| {
+            let table = table(entries);
+            let get = |key: &FlowKey<V4>| Ok(table.get(key).map(|entry| Located { table: 0, key: *key, entry: *entry }));
+            is_complete(&first, get).expect("the table can be read")
+        };
+        assert!(is_complete_in(&[first, answer, hiding, hidden]));
+        assert!(is_complete_in(&[first, answer, hiding]));
+        assert!(!is_complete_in(&[first, hiding, hidden]));
+        assert!(!is_complete_in(&[first, answer]));
+        assert!(!is_complete_in(&[first]));
     }
 
     #[test]

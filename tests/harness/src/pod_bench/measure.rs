@@ -1,7 +1,7 @@
 //! Times socket calls in blocks. Each block runs in the cgroup of its [`Arm`]. `statistics` computes the figures afterwards.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -28,6 +28,8 @@ struct Block {
     /// The socket that all calls of [`Work::UdpUnconnected`] share; `None` for other calls. It belongs to the cgroup in which
     /// it was made.
     datagrams: Option<UdpSocket>,
+    /// The connection that all calls of [`Work::TcpRequest`] share; `None` for other calls.
+    connection: Option<TcpStream>,
 }
 
 impl<'p> Arms<'p> {
@@ -44,7 +46,8 @@ impl<'p> Arms<'p> {
         })?;
         self.turn += 1;
         let datagrams = (self.plan.work == Work::UdpUnconnected).then(|| datagram_socket(self.address(arm)?)).transpose()?;
-        let block = Block { arm, datagrams };
+        let connection = (self.plan.work == Work::TcpRequest).then(|| connection(self.address(arm)?)).transpose()?;
+        let block = Block { arm, datagrams, connection };
         for _ in 0..self.plan.warm_up {
             self.sample(&block)?;
         }
@@ -53,7 +56,7 @@ impl<'p> Arms<'p> {
 
     fn sample(&mut self, block: &Block) -> Result<u32> {
         // A reused socket keeps its destination for the whole block.
-        if block.datagrams.is_none() {
+        if block.datagrams.is_none() && block.connection.is_none() {
             self.turn += 1;
         }
         let address = self.address(block.arm)?;
@@ -63,6 +66,7 @@ impl<'p> Arms<'p> {
             (Work::UdpConnected, _) => time_connected(address),
             (Work::Getpeername, _) => time_getpeername(address),
             (Work::UdpUnconnected, Some(socket)) => time_datagram(socket, address),
+            (Work::TcpRequest, _) => block.connection.as_ref().ok_or(io::ErrorKind::InvalidInput.into()).and_then(time_request),
             (Work::UdpUnconnected, None) => Err(io::ErrorKind::InvalidInput.into()),
         };
         let time = time.with_context(|| format!("failed to measure {} with {address}", self.plan.work))?;
@@ -72,6 +76,7 @@ impl<'p> Arms<'p> {
     /// The destination of `arm` that `turn` selects from the plan. Fails if the plan has no address for `arm`.
     fn address(&self, arm: Arm) -> io::Result<SocketAddr> {
         let addresses = match arm {
+            Arm::Miss if !self.plan.miss.is_empty() => &self.plan.miss,
             Arm::Clean | Arm::Miss => &self.plan.direct,
             Arm::Hit => &self.plan.service,
         };
@@ -114,6 +119,23 @@ fn time_datagram(socket: &UdpSocket, address: SocketAddr) -> io::Result<Duration
     socket.send_to(b"?", address)?;
     socket.recv_from(&mut answer)?;
     Ok(start.elapsed())
+}
+
+fn time_request(mut connection: &TcpStream) -> io::Result<Duration> {
+    let mut answer = [0; 128];
+    let start = Instant::now();
+    connection.write_all(b"?\n")?;
+    // The reply is one short line, so it arrives in one piece.
+    let length = connection.read(&mut answer)?;
+    if length == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(start.elapsed()) }
+}
+
+/// A connection without Nagle's algorithm. Receiving has a time limit.
+fn connection(address: SocketAddr) -> io::Result<TcpStream> {
+    let connection = TcpStream::connect(address)?;
+    connection.set_nodelay(true)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    Ok(connection)
 }
 
 fn time_getpeername(address: SocketAddr) -> io::Result<Duration> {

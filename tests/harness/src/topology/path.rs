@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{OUTSIDE, Topology, addresses};
 use crate::dual_stack::Both;
-use crate::world::Pod;
+use crate::world::{Machine, Pod};
 
 /// A part of the network with a smaller MTU. A packet that exceeds it meets an ICMP error, or is fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +38,10 @@ impl Topology {
         }
     }
 
-    /// Removes the path MTUs that the router, the nodes and the clients have learnt. [`forget_path_mtus`] does so for a pod.
+    /// Removes the path MTUs that the router, the nodes and the clients have learnt, but not those of pods.
     pub fn forget_path_mtus(&self) -> Result<()> {
-        for machine in [self.router(), &self.nodes[0], &self.nodes[1]] {
-            machine.ip(FORGET)?;
-        }
-        forget_path_mtus(&self.client)?;
-        forget_path_mtus(&self.neighbour)
+        let machines = [self.router(), &self.nodes[0], &self.nodes[1]];
+        machines.into_iter().try_for_each(Machine::forget_path_mtus)?;
+        [&self.client, &self.neighbour].into_iter().try_for_each(Pod::forget_path_mtus)
     }
 }
-
-/// Removes the path MTUs that a pod has learnt.
-pub fn forget_path_mtus(pod: &Pod) -> Result<()> {
-    pod.ip(FORGET)
-}
-
-const FORGET: &str = "route flush cache";

@@ -118,6 +118,11 @@ impl Machine {
         self.network.path()
     }
 
+    /// Removes the path MTUs that the network namespace has learnt.
+    pub fn forget_path_mtus(&self) -> Result<()> {
+        self.network.forget_exceptions()
+    }
+
     /// Writes a value to sysctls below `net/` of the machine's network namespace.
     pub(crate) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
         self.network.write_sysctls(names, value)

@@ -50,6 +50,11 @@ impl Namespace {
         ip(&["-netns", &self.name], script)
     }
 
+    /// Removes the path MTUs and other exceptions to routes that the namespace has learnt.
+    pub(super) fn forget_exceptions(&self) -> Result<()> {
+        ["-4", "-6"].iter().try_for_each(|family| ip(&[family, "-netns", &self.name], "route flush cache"))
+    }
+
     /// Moves the calling thread into the namespace. Its later threads and child processes start there too.
     pub(super) fn enter(&self) -> Result<()> {
         let namespace = File::open(&self.path).with_context(|| format!("failed to open {}", self.path.display()))?;

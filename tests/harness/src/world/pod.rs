@@ -166,6 +166,11 @@ impl Pod {
         serde_json::from_slice(&output.stdout).context("failed to parse the output of portmap-pod connect")
     }
 
+    /// Removes the path MTUs that the network namespace has learnt.
+    pub fn forget_path_mtus(&self) -> Result<()> {
+        self.namespace.forget_exceptions()
+    }
+
     /// Writes a value to sysctls below `net/` of the pod's network namespace.
     pub(crate) fn write_sysctls(&self, names: &[&str], value: &str) -> Result<()> {
         self.namespace.write_sysctls(names, value)

@@ -18,7 +18,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 6] = [
+    const FLAGS: [(&str, &[&str]); 7] = [
         (
             "run",
             &[
@@ -40,6 +40,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ),
         ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
+        ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),
         ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("completions", &["bash", "zsh", "fish"]),
@@ -72,6 +73,8 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["run", "--service-cidr", "10.96.0.0/12,10.0.0.0/7"], "10.0.0.0/7 is too wide"),
         (&["run", "--service-cidr", "fd00::/31"], "fd00::/31 is too wide for a range of ClusterIPs: /32 is the widest of IPv6"),
         (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
+        (&["flows", "--service", "a/b/c"], "expected NAME, NAME.NAMESPACE or NAMESPACE/NAME"),
+        (&["flows", "--client", "web"], "--client <ADDRESS>"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
         (&["cleanup", "--drain", "--force"], "cannot be used with"),
         (&["cleanup", "--drain=1h"], "invalid value '1h'"),

@@ -110,7 +110,7 @@ fn a_port_of_a_bridge_is_left_alone_and_the_bridge_gets_the_programs() -> Result
     Ok(())
 }
 
-/// A tunnel device without an Ethernet header, such as WireGuard, gets programs of its own.
+/// A tunnel device without an Ethernet header, such as `WireGuard`, gets programs of its own.
 #[test]
 fn a_tunnel_to_other_nodes_gets_the_programs_for_its_packets() -> Result<()> {
     let script = "tuntap add dev tun0 mode tun\nlink set tun0 up\nroute add 10.244.1.0/24 dev tun0";

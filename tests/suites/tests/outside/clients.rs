@@ -46,11 +46,12 @@ fn a_pod_reaches_pods_through_another_node(stage: &mut Stage, via: Via) -> Resul
 }
 
 fn a_privileged_port_stays_privileged(stage: &mut Stage, via: Via) -> Result<()> {
-    for (endpoint, server) in [("a", "a 8080"), ("c", "c 8080")] {
+    // Each connection has a port of its own, because the port of a closed connection is not free at once.
+    for (port, (endpoint, server)) in (700..).zip([("a", "a 8080"), ("c", "c 8080")]) {
         let service = stage.publish(stage.endpoints(&[endpoint]))?;
         let seen = if endpoint == "a" { addresses::CLIENT } else { addresses::node(1) };
         for transport in Transport::ALL {
-            let from = addresses::CLIENT.at(via, 700);
+            let from = addresses::CLIENT.at(via, port);
             let answer = ask_from(&stage.client, from, transport, service.node_port(stage.one(), via))?;
             expect(&answer, transport.protocol(), server, seen.at(via, 0).ip())?;
             ensure!(answer.client.port() < 1024, "{transport:?}: {server} saw {}", answer.client);

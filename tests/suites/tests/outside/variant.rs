@@ -72,8 +72,8 @@ impl Variant {
             },
         };
         stage.begin()?;
-        case(&mut stage, via).map_err(|error| format!("{error:?}\n{}", stage.logs()))?;
-        stage.expect_no_invalid_packets().map_err(|error| format!("{error:?}"))?;
+        case(&mut stage, via).map_err(|error| format!("{error:#}\n{}", stage.logs()))?;
+        stage.expect_no_invalid_packets().map_err(|error| format!("{error:#}"))?;
         *made = Made::Ready(stage);
         Ok(Completion::Completed)
     }

@@ -35,11 +35,12 @@ pub enum Extent {
 }
 
 /// The suites for other kernels. They need only a kernel, and their results depend on it.
-pub const SUITES: [&str; 6] = ["datapath", "devices", "sockets", "table_stress", "socket_stress", "one_family"];
+pub const SUITES: [&str; 8] =
+    ["datapath", "devices", "flows", "outside", "sockets", "table_stress", "socket_stress", "one_family"];
 
-/// The tests that depend on the kernel: errors and hooks (`datapath`), the ways of attaching (`devices`), peer names, destroyed sockets, clocks, privileges,
+/// The tests that depend most on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges,
 /// families.
-const QUICK: [&str; 4] = ["datapath", "devices", "sockets:names::,ended_sockets::,clock::,privileges::each", "one_family"];
+const QUICK: [&str; 3] = ["datapath", "sockets:names::,ended_sockets::,clock::,privileges::each", "one_family"];
 
 /// A processor without `cmpxchg16b`. qemu 7.2 sometimes sets wrong flags after it, which crashes kernels (observed with 6.12).
 const NO_CX16: &str = "max,-cx16";

@@ -90,7 +90,8 @@ pub struct FlowEntry<A> {
     pub check: u32,
     /// At ingress, the new destination address; at egress, the new source address. Zeroes if the source is not chosen yet.
     pub address: A,
-    /// The port at `address`, in host order; 0 if the source is not chosen yet, and for a refused flow.
+    /// The port at `address`, in host order; 0 if the source is not chosen yet, for a refused flow, and if the flow has given
+    /// up its source.
     pub port: u16,
     /// The new port on the other side, in host order: at ingress the source port, at egress the destination port.
     pub other_port: u16,
@@ -206,6 +207,13 @@ impl<A: Address> FlowEntry<A> {
         key.hook == EGRESS
             && self.state & (HIDDEN | TOWARDS_CLIENT) == HIDDEN
             && (self.port == 0 || self.address == A::default())
+    }
+
+    /// Whether the flow has given up this source of its client, because another program's connection uses it. The entry
+    /// translates nothing, and keeps other flows from this source.
+    #[inline]
+    pub fn is_given_up(&self) -> bool {
+        self.state & TOWARDS_CLIENT != 0 && self.port == 0
     }
 
     /// The state after a packet of this entry with these TCP flags.

@@ -84,6 +84,9 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>,
         }
     } else if !is_found {
         return NEXT;
+    } else if HOOK == INGRESS && is_tcp && flows::is_of_another(walk) {
+        flows::give_up_source(walk);
+        return NEXT;
     }
     if HOOK == EGRESS && walk.entry.lacks_source(&walk.key) && !flows::choose_source(walk, packet.device()) {
         return DROP;

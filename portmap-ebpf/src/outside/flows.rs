@@ -4,7 +4,10 @@
 //! be lost, and the entry lives longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
-use portmap_common::{ASSURED, FlowEntry, INGRESS, TOWARDS_CLIENT, UDP, clock, packet::SYN};
+use portmap_common::{
+    ASSURED, FlowEntry, INGRESS, REPLIED, TOWARDS_CLIENT, UDP, clock,
+    packet::{RST, SYN},
+};
 
 use super::{
     Family,
@@ -51,14 +54,51 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
     walk.entry = unsafe { *element };
     walk.now = now();
-    let is_reopened = flags & SYN != 0 && walk.entry.is_closed();
-    !is_reopened && walk.entry.belongs_to(&walk.key) && walk.entry.is_alive(walk.key.protocol, walk.now)
+    if flags & SYN != 0 && walk.entry.is_closed() {
+        // The connection with this SYN may belong to another program. Its later packets must not meet the entry.
+        A::remove_flow(walk.table, &walk.key);
+        return false;
+    }
+    let is_valid = walk.entry.belongs_to(&walk.key) && !walk.entry.is_given_up();
+    is_valid && walk.entry.is_alive(walk.key.protocol, walk.now)
 }
 
 /// Whether the walk's entry refuses datagrams: it leads to port 0.
 #[inline(always)]
 pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
     walk.entry.port == 0 && walk.key.protocol == UDP
+}
+
+/// Whether a TCP packet from a backend to this node is no answer to the flow of the walk's entry: the backend has not answered
+/// before, and the packet is neither a SYN-ACK nor a RST. Then another program of this node has given the flow's port to a
+/// connection of its own, as kube-proxy does while portmap takes over from it.
+#[inline(always)]
+pub fn is_of_another<A: Family>(walk: &Walk<A>) -> bool {
+    walk.entry.state & (TOWARDS_CLIENT | REPLIED) == TOWARDS_CLIENT && walk.ports.flags & (SYN | RST) == 0
+}
+
+/// Takes the source from the flow of the walk's entry, so that the client's next SYN gets another one. The entry itself stays
+/// until it expires, and translates nothing: so no flow gets its port.
+#[inline(never)]
+pub fn give_up_source<A: Family>(walk: &mut Walk<A>) {
+    walk.twin_key = walk.key.twin(&walk.entry);
+    let (Some(element), Some(twin)) = (A::flow(walk.table, &walk.key), A::flow(walk.table, &walk.twin_key)) else { return };
+    // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
+    walk.twin = unsafe { *twin };
+    let has_this_source = walk.twin.address == walk.key.destination && walk.twin.port == walk.key.destination_port;
+    if walk.twin.belongs_to(&walk.twin_key) && has_this_source {
+        write_port(element, 0);
+        write_port(twin, 0);
+    }
+}
+
+/// Writes the port of an element. If the kernel has just reused it, another flow gets this port.
+#[inline(always)]
+fn write_port<A: Family>(element: *mut FlowEntry<A>, value: u16) {
+    // SAFETY: the map returned the element, so the pointer is valid until the program returns.
+    let port = unsafe { &raw mut (*element).port };
+    // SAFETY: the field is one aligned 2-byte word of the element.
+    unsafe { port.write_volatile(value) };
 }
 
 /// Inserts the twin of the walk's entry, which tells the flow from others. False if another flow has the twin's key, or if the
@@ -144,8 +184,8 @@ fn assure<A: Family>(walk: &mut Walk<A>) {
         A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
         turn(walk);
         A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0);
-        A::delete_opening(&walk.key);
-        A::delete_opening(&walk.twin_key);
+        A::remove_flow(Table::Opening, &walk.key);
+        A::remove_flow(Table::Opening, &walk.twin_key);
     }
 }
 
@@ -196,12 +236,9 @@ fn claim_source<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
 #[inline(always)]
 fn write_source<A: Family>(walk: &Walk<A>) {
     let Some(element) = A::flow(walk.table, &walk.key) else { return };
+    write_port(element, walk.entry.port);
     // SAFETY: the map returned the element, so the pointer is valid until the program returns.
-    let port = unsafe { &raw mut (*element).port };
-    // SAFETY: the field is one aligned 2-byte word of the element.
-    unsafe { port.write_volatile(walk.entry.port) };
-    // SAFETY: as above.
     let address = unsafe { &raw mut (*element).address };
-    // SAFETY: as above.
+    // SAFETY: the field is a part of the element.
     unsafe { address.write_volatile(walk.entry.address) };
 }

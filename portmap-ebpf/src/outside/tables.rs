@@ -142,8 +142,8 @@ pub trait FlowTables: Tables {
     /// Inserts an entry into a flow table. `flags` is 0 or `BPF_NOEXIST`. False if the kernel refuses.
     fn insert_flow(table: Table, key: &FlowKey<Self>, entry: &FlowEntry<Self>, flags: u64) -> bool;
 
-    /// Deletes an entry of OPENING.
-    fn delete_opening(key: &FlowKey<Self>);
+    /// Removes the entry under a key from a flow table, if there is one.
+    fn remove_flow(table: Table, key: &FlowKey<Self>);
 
     /// The ports in the first fragment of a datagram.
     fn fragment(key: &FragmentKey<Self>) -> Option<*const FragmentPorts>;
@@ -183,9 +183,12 @@ macro_rules! flow_tables {
             }
 
             #[inline(always)]
-            fn delete_opening(key: &FlowKey<Self>) {
-                // Another CPU may have deleted it.
-                let _is_deleted = $opening.remove(key).is_ok();
+            fn remove_flow(table: Table, key: &FlowKey<Self>) {
+                // It fails if there is no entry.
+                let _is_removed = match table {
+                    Table::Flows => $flows.remove(key).is_ok(),
+                    Table::Opening => $opening.remove(key).is_ok(),
+                };
             }
 
             #[inline(always)]

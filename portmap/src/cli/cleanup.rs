@@ -1,7 +1,9 @@
 //! `portmap cleanup`: removes all pins of portmap and their directories, its filters of `tc`, and nothing else. The kernel frees
 //! a program or map when no process holds it any more.
 
-use std::process::ExitCode;
+mod drain;
+
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -16,6 +18,11 @@ pub struct Arguments {
     /// Remove the pins of a running agent too, which then fails
     #[arg(long)]
     force: bool,
+    /// Wait for the end of the TCP connections of clients outside the node, for at most this time; leave new connections to
+    /// another proxy meanwhile [without a value: 3600]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "3600")]
+    #[arg(conflicts_with = "force")]
+    drain: Option<u32>,
 }
 
 impl Arguments {
@@ -29,6 +36,10 @@ impl Arguments {
         let lock = if has_root { pins.lock()? } else { None };
         if has_root && lock.is_none() && !self.force {
             bail!("an agent is running on {root}; stop it first, or use --force");
+        }
+        if let Some(seconds) = self.drain.filter(|_| has_root) {
+            pins.expect()?;
+            drain::drain(&pins, Duration::from_secs(seconds.into()))?;
         }
         let (removed, failed) = removal::clean_up(&pins)?;
         for object in &removed {

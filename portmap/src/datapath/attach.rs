@@ -67,6 +67,11 @@ pub fn attach(programs: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<Attac
     Ok(if new_links.is_empty() { Attached::Replaced } else { Attached::New })
 }
 
+/// Detaches all programs of this set from their cgroup, in the reverse order of their attachment.
+pub fn detach(pins: &Pins) -> Result<()> {
+    PROGRAMS.iter().rev().try_for_each(|name| pinned_links::detach(&pins.link(name), Object::CgroupLink))
+}
+
 /// The programs without a link to the cgroup: another process has detached them, or removed their pins.
 pub fn detached(pins: &Pins, cgroup: &Cgroup) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();

@@ -52,6 +52,11 @@ impl DeviceMap {
         self.0.insert(index, encode::device(entry), 0).context("failed to write DEVICES")
     }
 
+    /// Removes the entries of all devices. Then no device opens a flow.
+    pub fn clear(&mut self) -> Result<()> {
+        self.entries()?.into_keys().try_for_each(|index| self.remove(index))
+    }
+
     /// Removes the entry of a device, if there is one.
     pub fn remove(&mut self, index: u32) -> Result<()> {
         match self.0.remove(&index) {

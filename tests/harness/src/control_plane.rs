@@ -197,8 +197,8 @@ impl ControlPlane {
 
     /// Starts the real kube-proxy for a node.
     ///
-    /// It writes nftables rules in the network namespace of the control plane. So the control plane must run in a separate
-    /// network namespace, not in that of the host.
+    /// It writes nftables rules in the network namespace of the calling thread, from which it must reach the API server. So the
+    /// thread and the control plane must be in the network namespace of a simulated node, not in that of the host.
     pub fn start_proxy(&self, node: &str) -> Result<Proxy> {
         Proxy::start(self.home.path(), &self.admin_kubeconfig, node)
     }

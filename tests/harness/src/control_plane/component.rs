@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout};
@@ -105,26 +106,27 @@ pub(super) fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// A command to start, and the channel for the child.
-type SpawnRequest = (Command, Sender<io::Result<Child>>);
+/// A command to start, the network namespace for it, and the channel for the child.
+type SpawnRequest = (Command, File, Sender<io::Result<Child>>);
 
-/// Starts a command from a thread that lives as long as this process.
+/// Starts a command from a thread that lives as long as this process, in the network namespace of the caller.
 ///
-/// The kernel sends the parent-death signal when the *thread* that started the child ends, and a test's thread ends early. The
-/// new thread stays in the network namespace of the first caller, and all its children start there.
+/// The kernel sends the parent-death signal when the *thread* that started the child ends, and a test's thread ends early.
 fn spawn_from_lasting_thread(command: Command) -> Result<Child> {
     static SPAWNER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests, queue) = mpsc::channel::<SpawnRequest>();
         thread::spawn(move || {
-            for (mut command, reply) in queue {
+            for (mut command, namespace, reply) in queue {
+                let entered = setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
                 // If nobody waits for the child any more, it runs until this process ends.
-                reply.send(command.spawn()).ok();
+                reply.send(entered.and_then(|()| command.spawn())).ok();
             }
         });
         requests
     });
+    let namespace = File::open("/proc/thread-self/ns/net").context("failed to open the network namespace of this thread")?;
     let (reply, child) = mpsc::channel();
-    spawner.send((command, reply)).context("the thread that starts processes has ended")?;
+    spawner.send((command, namespace, reply)).context("the thread that starts processes has ended")?;
     Ok(child.recv().context("the thread that starts processes has ended")??)
 }

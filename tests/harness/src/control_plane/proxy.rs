@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::binaries::{Program, binary};
@@ -14,7 +15,8 @@ use super::component::Component;
 pub struct Proxy(Component);
 
 impl Proxy {
-    /// Builds kube-proxy if needed and starts it. Does not wait until kube-proxy has written its rules.
+    /// Builds kube-proxy if needed and starts it in the network namespace of the calling thread. Does not wait until kube-proxy
+    /// has written its rules.
     pub(super) fn start(home: &Path, kubeconfig: &Path, node: &str) -> Result<Self> {
         let program = binary(Program::Proxy)?;
         let path = home.join("kube-proxy.yaml");
@@ -26,6 +28,14 @@ impl Proxy {
     pub fn check_alive(&mut self) -> Result<()> {
         self.0.check_alive()
     }
+}
+
+/// Removes the rules of kube-proxy from the network namespace of the calling thread: `kube-proxy --cleanup`.
+pub fn clean_up() -> Result<()> {
+    let mut command = Command::new(binary(Program::Proxy)?);
+    let output = command.arg("--cleanup").stdin(Stdio::null()).output().context("failed to run kube-proxy --cleanup")?;
+    ensure!(output.status.success(), "kube-proxy --cleanup failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    Ok(())
 }
 
 /// The text of the configuration file. It is JSON, which every YAML parser reads.

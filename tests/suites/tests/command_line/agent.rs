@@ -91,7 +91,9 @@ fn cleanup_refuses_while_an_agent_runs() -> Result<()> {
     let client = site.world.client("client")?;
     let agent = site.start()?;
     let pins = site.world.bpffs().to_string_lossy();
-    site.ask(&["cleanup"])?.expect_error(&["an agent is running", &pins, "--force"])?;
+    for arguments in [&["cleanup"][..], &["cleanup", "--drain"]] {
+        site.ask(arguments)?.expect_error(&["an agent is running", &pins, "--force"])?;
+    }
     expect_at_service(&client, TRANSLATED)?;
     assert!(failing_checks(&site, 0)?.is_empty());
     agent.stop(Signal::SIGTERM)?;
@@ -101,6 +103,19 @@ fn cleanup_refuses_while_an_agent_runs() -> Result<()> {
     expect_at_service(&client, LEFT_ALONE)?;
     // A second cleanup finds nothing, and succeeds.
     site.ask(&["cleanup"])?.expect(0).map(drop)
+}
+
+#[test]
+fn a_drain_without_connections_ends_at_once() -> Result<()> {
+    let site = site("drain")?;
+    let client = site.world.client("client")?;
+    site.start()?.stop(Signal::SIGTERM)?;
+    let outcome = site.ask(&["cleanup", "--drain"])?.expect(0)?;
+    assert!(outcome.stdout.contains("waiting for 0 open TCP connections") && outcome.stderr.is_empty(), "{outcome:#?}");
+    assert!(outcome.stdout.contains("FLOWS_V4") && !site.world.bpffs().exists(), "{outcome:#?}");
+    expect_at_service(&client, LEFT_ALONE)?;
+    // A second drain finds nothing, and succeeds.
+    site.ask(&["cleanup", "--drain"])?.expect(0).map(drop)
 }
 
 /// `cleanup --force` removes pins and links of a running agent. The agent must end, because it cannot serve clients any more.

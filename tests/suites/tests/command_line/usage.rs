@@ -42,7 +42,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),
-        ("cleanup", &["--bpffs", "--force"]),
+        ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];
     let overview = portmap(&["--help"])?.expect(0)?.stdout;
@@ -76,6 +76,8 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["flows", "--service", "a/b/c"], "expected NAME, NAME.NAMESPACE or NAMESPACE/NAME"),
         (&["flows", "--client", "web"], "--client <ADDRESS>"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
+        (&["cleanup", "--drain", "--force"], "cannot be used with"),
+        (&["cleanup", "--drain=1h"], "invalid value '1h'"),
         (&["completions", "dos"], "[possible values: bash"),
     ];
     for (arguments, part) in WRONG {

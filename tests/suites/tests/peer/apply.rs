@@ -51,6 +51,12 @@ impl Applied {
         ensure!(self.refusals.len() * 10 < self.writes, "too much was refused: {self}");
         Ok(())
     }
+
+    /// Fails if an object was refused.
+    pub fn check_all(&self) -> Result<()> {
+        ensure!(self.refusals.is_empty(), "an object was refused: {self}");
+        Ok(())
+    }
 }
 
 impl fmt::Display for Applied {

@@ -11,17 +11,23 @@
 //! Needs: root and BPF, control plane.
 
 mod apply;
+mod cluster;
 mod compare;
 mod deviation;
+mod dial;
+mod drain;
 mod mark;
+mod migration;
 mod model;
 mod nftables;
 mod node;
 mod objects;
+mod packets;
 mod population;
 mod proxy;
 mod random;
 mod rounds;
+mod series;
 mod services;
 mod slices;
 mod tables;

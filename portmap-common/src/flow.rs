@@ -17,7 +17,7 @@
 use crate::{Address, Choice, Halves, Neutral, TCP, V4, V6, layout, packet};
 
 /// The version of the layouts in this file: part of the path where the maps of flows are pinned.
-pub const FLOWS_VERSION: u32 = 1;
+pub const FLOWS_VERSION: u32 = 2;
 
 /// A value of [`FlowKey::hook`]: the packet was received. Its destination and source port are rewritten.
 pub const INGRESS: u8 = 0;
@@ -75,6 +75,12 @@ pub const REMOTE: u32 = 64;
 /// A flag of [`FlowEntry`]: the client is hidden from the backend behind an address of this node.
 pub const HIDDEN: u32 = 128;
 
+/// A state of [`FlowEntry`]: the backend has confirmed the client's FIN.
+pub const CLIENT_DONE: u32 = 256;
+
+/// A state of [`FlowEntry`]: the client has confirmed the backend's FIN.
+pub const SERVER_DONE: u32 = 512;
+
 /// A value of `FLOWS_V4` or `FLOWS_V6`: the rewritten packet, and the state of the flow. Programs of several CPUs may write
 /// `seen` and `state` at the same time; a lost state bit only lets the entry live longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,12 +106,14 @@ pub struct FlowEntry<A> {
     /// The time of the first packet, as a [`clock`].
     pub opened: u32,
     /// Bits: [`CLIENT_FIN`], [`SERVER_FIN`], [`RESET`], [`REPLIED`], [`ASSURED`], [`TOWARDS_CLIENT`], [`REMOTE`],
-    /// [`HIDDEN`].
+    /// [`HIDDEN`], [`CLIENT_DONE`], [`SERVER_DONE`].
     pub state: u32,
+    /// The TCP sequence number after the FIN of the packets that this entry rewrites; 0 before.
+    pub end: u32,
 }
 
-layout!(FlowEntry<V4>, 44);
-layout!(FlowEntry<V6>, 56);
+layout!(FlowEntry<V4>, 48);
+layout!(FlowEntry<V6>, 60);
 
 /// The time in steps of 2³⁰ nanoseconds (1.07 seconds), from nanoseconds of the monotonic clock.
 #[inline]
@@ -193,6 +201,7 @@ impl<A: Address> FlowEntry<A> {
         };
         self.check = twin.check();
         self.state ^= TOWARDS_CLIENT;
+        self.end = 0;
     }
 
     /// A digest of a choice. If it differs from an entry's, the backends have changed since the flow was opened.
@@ -233,6 +242,22 @@ impl<A: Address> FlowEntry<A> {
             state |= RESET;
         }
         state
+    }
+
+    /// `state`, and what a packet of this entry confirms: everything before the sequence number `acknowledged`. `end` is that of
+    /// the twin.
+    #[inline]
+    pub fn state_confirmed(&self, state: u32, acknowledged: u32, end: u32) -> u32 {
+        let (fin, done) = if self.state & TOWARDS_CLIENT != 0 { (CLIENT_FIN, CLIENT_DONE) } else { (SERVER_FIN, SERVER_DONE) };
+        let is_confirmed = end != 0 && acknowledged.wrapping_sub(end).cast_signed() >= 0;
+        if state & fin != 0 && is_confirmed { state | done } else { state }
+    }
+
+    /// Whether each side has confirmed that it has all data of the other. The flow is not needed any more.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        let both = CLIENT_DONE | SERVER_DONE;
+        self.state & both == both
     }
 
     /// Whether the connection has ended: after a RST, or a FIN from each side.
@@ -366,6 +391,30 @@ mod tests {
         assert_eq!(after(REPLIED, packet::RST), REPLIED | RESET);
         assert_eq!(after(REPLIED | ASSURED, packet::ACK | packet::FIN), REPLIED | ASSURED | CLIENT_FIN);
         assert_eq!(after(TOWARDS_CLIENT | REPLIED, packet::FIN), TOWARDS_CLIENT | REPLIED | SERVER_FIN);
+    }
+
+    #[test]
+    fn a_flow_is_done_when_each_side_has_confirmed_the_fin_of_the_other() {
+        const CLIENT: u32 = u32::MAX - 5;
+        const SERVER: u32 = 5;
+        let flow = |state, end| FlowEntry::<V4> { state, end, ..FlowEntry::default() };
+        let fins = CLIENT_FIN | SERVER_FIN;
+        let (client, server) = (flow(fins, CLIENT), flow(fins | TOWARDS_CLIENT, SERVER));
+        assert_eq!(
+            client.state_confirmed(client.state, SERVER.wrapping_sub(7), SERVER),
+            fins,
+            "data before the FIN is missing"
+        );
+        assert_eq!(client.state_confirmed(client.state, SERVER, SERVER), fins | SERVER_DONE);
+        assert_eq!(server.state_confirmed(server.state, CLIENT, CLIENT), fins | TOWARDS_CLIENT | CLIENT_DONE);
+        assert_eq!(
+            server.state_confirmed(server.state, CLIENT.wrapping_add(10), CLIENT),
+            fins | TOWARDS_CLIENT | CLIENT_DONE,
+            "numbers wrap"
+        );
+        assert_eq!(server.state_confirmed(server.state, CLIENT, 0), fins | TOWARDS_CLIENT, "the end is not known");
+        assert_eq!(client.state_confirmed(CLIENT_FIN, SERVER, SERVER), CLIENT_FIN, "the server has sent no FIN");
+        assert!(!flow(fins | CLIENT_DONE, 1).is_done() && flow(fins | CLIENT_DONE | SERVER_DONE, 1).is_done());
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub use counters::Counters;
 pub use device::{BARE, Device, PODS};
 pub use endpoint::EndpointEntry;
 pub use flow::{
-    ASSURED, CLIENT_FIN, EGRESS, FLOWS_VERSION, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, HIDDEN, INGRESS,
-    OutsideClient, REMOTE, REPLIED, RESET, SERVER_FIN, TOWARDS_CLIENT, clock,
+    ASSURED, CLIENT_DONE, CLIENT_FIN, EGRESS, FLOWS_VERSION, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, HIDDEN,
+    INGRESS, OutsideClient, REMOTE, REPLIED, RESET, SERVER_DONE, SERVER_FIN, TOWARDS_CLIENT, clock,
 };
 pub use frontend::{FrontendKey, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};

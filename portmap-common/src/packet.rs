@@ -81,6 +81,15 @@ pub const RST: u8 = 4;
 /// The TCP flag ACK.
 pub const ACK: u8 = 16;
 
+/// The data of a TCP packet, in sequence numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// The sequence number after the data, and after the FIN if there is one.
+    pub end: u32,
+    /// The acknowledgment number: the first sequence number that the sender has not received.
+    pub acknowledged: u32,
+}
+
 impl Ports {
     /// Whether the packet opens a TCP connection: a SYN without ACK, RST and FIN.
     #[inline]
@@ -110,6 +119,10 @@ pub trait Family: Address {
     /// After an extension header that is unknown, or that changes the destination, `protocol` is the number of that header.
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<Self>) -> Option<()>;
 
+    /// The length of an outermost packet from its network header on, in bytes, as the header says; 0 if it says nothing, as in
+    /// a packet that the kernel will divide. Link layers may add bytes after the end.
+    fn length(packet: &impl Bytes) -> Option<usize>;
+
     /// The kind of an ICMP message with this type; `None` for messages that quote no packet.
     fn message(kind: u8) -> Option<Message>;
 }
@@ -123,6 +136,18 @@ pub fn ports(packet: &impl Bytes, transport: usize, protocol: u8) -> Option<Port
     } else {
         quoted_ports(packet, transport)
     }
+}
+
+/// The data of a TCP packet whose header is at `transport`. `length` is that of the packet from its network header on, in bytes.
+/// `None` for a truncated header.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a packet is shorter than 4 GiB")]
+pub fn segment(packet: &impl Bytes, transport: usize, length: usize) -> Option<Segment> {
+    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, flags] = packet.load::<10>(transport + 4)?;
+    let data = length.checked_sub(transport + usize::from(offset >> 4) * 4)?;
+    let start = u32::from_be_bytes([s0, s1, s2, s3]);
+    let end = start.wrapping_add(data as u32).wrapping_add(u32::from(flags & FIN));
+    Some(Segment { end, acknowledged: u32::from_be_bytes([a0, a1, a2, a3]) })
 }
 
 /// The ports at `transport` without TCP flags, as in the packet that an ICMP error quotes. `None` for a truncated header.
@@ -176,6 +201,12 @@ impl Family for V4 {
     }
 
     #[inline]
+    fn length(packet: &impl Bytes) -> Option<usize> {
+        let [a, b] = packet.load::<2>(2)?;
+        Some(usize::from(u16::from_be_bytes([a, b])))
+    }
+
+    #[inline]
     fn message(kind: u8) -> Option<Message> {
         match kind {
             3 | 11 | 12 => Some(Message::Error),
@@ -215,6 +246,13 @@ impl Family for V6 {
             }
         }
         is_transport(headers.protocol).then_some(())
+    }
+
+    #[inline]
+    fn length(packet: &impl Bytes) -> Option<usize> {
+        let [a, b] = packet.load::<2>(4)?;
+        let data = usize::from(u16::from_be_bytes([a, b]));
+        Some(if data == 0 { 0 } else { data + 40 })
     }
 
     #[inline]

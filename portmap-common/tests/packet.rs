@@ -3,11 +3,11 @@
 
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
-    Ipv6RawExtHeader, PacketBuilder, UdpHeader,
+    Ipv6RawExtHeader, PacketBuilder, TcpOptionElement, UdpHeader,
 };
 use portmap_common::{
     Address, TCP, UDP, V4, V6,
-    packet::{self, ACK, Bytes, FIN, Family, Fragment, Headers, Message, Ports, RST, SYN},
+    packet::{self, ACK, Bytes, FIN, Family, Fragment, Headers, Message, Ports, RST, SYN, Segment},
 };
 use proptest::prelude::*;
 
@@ -83,6 +83,33 @@ fn only_a_plain_syn_opens_a_connection() {
     assert!(opens(SYN | 0xc0), "with the bits of congestion notification");
     for flags in [0, ACK, SYN | ACK, SYN | RST, SYN | FIN, RST, FIN | ACK] {
         assert!(!opens(flags), "{flags:x}");
+    }
+}
+
+/// Link layers pad short packets. The padding is no data.
+#[test]
+fn the_end_of_a_segment_has_its_data_and_fin() {
+    fn end<A: Family>(mut bytes: Vec<u8>) -> Segment {
+        bytes.extend([0; 6]);
+        let packet = Packet(bytes);
+        let (headers, _) = parse::<A>(&packet).expect("headers");
+        let length = A::length(&packet).expect("a length");
+        packet::segment(&packet, headers.transport, length).expect("a TCP header")
+    }
+    for (data, is_last, expected) in [(&b""[..], true, 8), (b"abc", true, 11), (b"abc", false, 10)] {
+        for is_ipv4 in [true, false] {
+            let mut bytes = Vec::new();
+            let builder = if is_ipv4 {
+                PacketBuilder::ipv4(SOURCE_V4, DESTINATION_V4, 64).tcp(40_000, 30_080, 7, 1_024)
+            } else {
+                PacketBuilder::ipv6(SOURCE_V6, DESTINATION_V6, 64).tcp(40_000, 30_080, 7, 1_024)
+            };
+            let builder = builder.ack(5).options(&[TcpOptionElement::Timestamp(1, 2)]).expect("options");
+            let builder = if is_last { builder.fin() } else { builder };
+            builder.write(&mut bytes, data).expect("a packet");
+            let found = if is_ipv4 { end::<V4>(bytes) } else { end::<V6>(bytes) };
+            assert_eq!(found, Segment { end: expected, acknowledged: 5 }, "{data:?}");
+        }
     }
 }
 
@@ -197,6 +224,13 @@ fn bytes(version: u8) -> impl Strategy<Value = Packet> {
     })
 }
 
+/// The fields that give the data of a TCP packet lie within the packet.
+fn segment_is_sound<A: Family>(packet: &Packet) -> bool {
+    let Some((headers, _)) = parse::<A>(packet) else { return true };
+    let length = A::length(packet).unwrap_or_default();
+    packet::segment(packet, headers.transport, length).is_none() || headers.transport + 14 <= packet.0.len()
+}
+
 /// Every header that was found lies within the packet.
 fn is_sound<A: Family>(packet: &Packet) -> bool {
     parse::<A>(packet).is_none_or(|(headers, ports)| match ports {
@@ -212,6 +246,7 @@ proptest! {
     fn any_bytes_are_read_within_the_packet(v4 in bytes(4), v6 in bytes(6)) {
         prop_assert!(is_sound::<V4>(&v4));
         prop_assert!(is_sound::<V6>(&v6));
+        prop_assert!(segment_is_sound::<V4>(&v4) && segment_is_sound::<V6>(&v6));
     }
 
     #[test]

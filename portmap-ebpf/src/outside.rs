@@ -2,10 +2,11 @@
 //! kernel routes the packet in between.
 //!
 //! The steps of a packet: [`packet`] reads the headers → [`flows`] finds the flow → [`opening`] opens one, if the packet may
-//! do so → [`rewrite`] changes the packet → [`onward`] sends it on, if it only passes through this node. ICMP errors about a
+//! do so → [`closing`] notes the end of a connection → [`rewrite`] changes the packet → [`onward`] sends it on, if it only passes through this node. ICMP errors about a
 //! packet of a flow take the steps of [`errors`].
 
 mod affinity;
+mod closing;
 mod errors;
 mod flows;
 mod fragments;
@@ -91,7 +92,7 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>,
     if HOOK == EGRESS && walk.entry.lacks_source(&walk.key) && !flows::choose_source(walk, packet.device()) {
         return DROP;
     }
-    flows::follow(walk, walk.ports.flags);
+    flows::follow(walk, packet);
     fragments::note(walk, HOOK);
     if !rewrite::packet::<A, LINK, HOOK>(packet.context(), walk) {
         return DROP;

@@ -5,12 +5,13 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
 use portmap_common::{
-    ASSURED, FlowEntry, INGRESS, REPLIED, TOWARDS_CLIENT, UDP, clock,
+    ASSURED, CLIENT_FIN, FlowEntry, INGRESS, REPLIED, SERVER_FIN, TOWARDS_CLIENT, UDP, clock,
     packet::{RST, SYN},
 };
 
 use super::{
-    Family,
+    Family, closing,
+    packet::Packet,
     tables::{self, Table, Walk},
 };
 use crate::maps;
@@ -35,17 +36,14 @@ pub fn now() -> u32 {
 #[inline(always)]
 pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.table = Table::Flows;
-    let is_found = take(walk, flags);
-    if is_found && !walk.entry.is_closed() || !tables::has_overflowed() {
-        return is_found;
-    }
-    // A closed connection in FLOWS must not hide a new one in OPENING, whose keys are the same.
-    walk.table = Table::Opening;
     if take(walk, flags) {
         return true;
     }
-    walk.table = Table::Flows;
-    is_found && take(walk, flags)
+    if !tables::has_overflowed() {
+        return false;
+    }
+    walk.table = Table::Opening;
+    take(walk, flags)
 }
 
 #[inline(always)]
@@ -110,15 +108,16 @@ pub fn claim<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
         && (A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST)) || take_over(walk, attempt))
 }
 
-/// Whether the other table has no flow with the twin's key that must stay.
+/// Whether no flow that must stay has the twin's key in the other table. Removes the entry of one that may end.
 #[inline(always)]
 fn is_free_in_other<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
-    let other = match walk.table {
-        Table::Opening => Table::Flows,
-        Table::Flows if tables::has_overflowed() => Table::Opening,
-        Table::Flows => return true,
-    };
-    A::flow(other, &walk.twin_key).is_none_or(|element| may_take_over(walk, element, attempt))
+    let Some(other) = walk.table.other() else { return true };
+    let Some(element) = A::flow(other, &walk.twin_key) else { return true };
+    let may_end = may_take_over(walk, element, attempt);
+    if may_end {
+        A::remove_flow(other, &walk.twin_key);
+    }
+    may_end
 }
 
 /// Sets the walk's twin to that of its entry.
@@ -147,16 +146,19 @@ fn may_take_over<A: Family>(walk: &Walk<A>, element: *mut FlowEntry<A>, attempt:
     is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now)
 }
 
-/// Keeps the state of the flow: the time of its last packet, and the bits that the packet's TCP flags set.
+/// Keeps the state of the flow: the time of its last packet, and the bits that the packet sets.
 #[inline(always)]
-pub fn follow<A: Family>(walk: &mut Walk<A>, flags: u8) {
-    let state = walk.entry.state_after(flags);
+pub fn follow<A: Family, const LINK: usize>(walk: &mut Walk<A>, packet: Packet<LINK>) {
+    let mut state = walk.entry.state_after(walk.ports.flags);
+    if state & (CLIENT_FIN | SERVER_FIN) != 0 {
+        state = closing::state_after::<A, LINK>(packet.context(), walk, state);
+    }
     if state != walk.entry.state || walk.now.wrapping_sub(walk.entry.seen) >= STAMP {
         write_state(walk, state);
     }
 }
 
-/// Writes the state of both twins. Not inlined: few packets need it.
+/// Writes the state of both twins, or deletes them if the flow is done. Not inlined: few packets need it.
 #[inline(never)]
 fn write_state<A: Family>(walk: &mut Walk<A>, state: u32) {
     let is_new = (state ^ walk.entry.state) & ASSURED != 0;
@@ -164,6 +166,11 @@ fn write_state<A: Family>(walk: &mut Walk<A>, state: u32) {
     walk.twin_key = walk.key.twin(&walk.entry);
     if is_new {
         assure(walk);
+    }
+    if walk.entry.is_done() {
+        A::remove_flow(walk.table, &walk.key);
+        A::remove_flow(walk.table, &walk.twin_key);
+        return;
     }
     if let Some(element) = A::flow(walk.table, &walk.key) {
         stamp(element, state, walk.now);

@@ -140,7 +140,7 @@ fn refuse<A: Family>(walk: &mut Walk<A>, device: &Device, id: u64) -> i32 {
 #[inline(always)]
 fn prepare<A: Family>(walk: &mut Walk<A>, id: u64, choice: u32, state: u32) {
     (walk.entry.id, walk.entry.choice, walk.entry.check) = (id.into(), choice, walk.key.check());
-    (walk.entry.seen, walk.entry.opened, walk.entry.state) = (walk.now, walk.now, state);
+    (walk.entry.seen, walk.entry.opened, walk.entry.state, walk.entry.end) = (walk.now, walk.now, state, 0);
 }
 
 /// Inserts the entries of a new flow: two, and one more of a hidden client. `choose_source` inserts the fourth.
@@ -151,7 +151,7 @@ fn insert<A: Family>(walk: &mut Walk<A>) -> i32 {
         maps::count(|totals| totals.outside_without_port += 1);
         return DROP;
     }
-    let mut is_inserted = A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
+    let mut is_inserted = insert_first(walk.table, &walk.key, &walk.entry);
     if walk.entry.state & HIDDEN != 0 {
         is_inserted &= insert_sent(walk);
     }
@@ -172,7 +172,16 @@ fn insert_sent<A: Family>(walk: &mut Walk<A>) -> bool {
     walk.twin = walk.entry;
     (walk.twin.address, walk.twin.port, walk.twin.other_port) = (A::default(), 0, walk.entry.port);
     walk.twin.check = walk.twin_key.check();
-    A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
+    insert_first(walk.table, &walk.twin_key, &walk.twin)
+}
+
+/// Inserts an entry in place of that of an earlier flow of the same client and frontend.
+#[inline(always)]
+fn insert_first<A: Family>(table: Table, key: &FlowKey<A>, entry: &FlowEntry<A>) -> bool {
+    if let Some(other) = table.other() {
+        A::remove_flow(other, key);
+    }
+    A::insert_flow(table, key, entry, 0)
 }
 
 /// Chooses the client's port towards the backend, and inserts the entry of the answers. The client's own port would mix up the

@@ -78,6 +78,18 @@ pub enum Table {
     Opening = 1,
 }
 
+impl Table {
+    /// The other table, if it may have flows. A key that is inserted into one table must not be in the other.
+    #[inline(always)]
+    pub fn other(self) -> Option<Self> {
+        match self {
+            Self::Flows if !has_overflowed() => None,
+            Self::Flows => Some(Self::Opening),
+            Self::Opening => Some(Self::Flows),
+        }
+    }
+}
+
 /// What the steps of a packet have found out about it. It is in a map per CPU instead of on the stack. No other packet meets a
 /// hook on this CPU before the program returns.
 pub struct Walk<A> {

@@ -31,10 +31,10 @@ impl Capacity {
         u64::from(self.affinity_clients / 16).max(64)
     }
 
-    /// The flows that may be half open in FLOWS, per second, before others are opened in OPENING. High enough that only a flood
-    /// exceeds it: a flow in OPENING may be hidden by an ended flow of the same ports in FLOWS.
+    /// The flows that may be half open in FLOWS, per second, before others are opened in OPENING. They live for 60 s, and a flow
+    /// has up to four entries. So half-open flows take at most a quarter of FLOWS.
     pub fn half_open_flows(self) -> u32 {
-        (self.flows / 16).max(1)
+        (self.flows / 960).max(1)
     }
 
     /// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and MEMBERS.

@@ -1,5 +1,6 @@
 //! UDP flows whose endpoint no longer serves. A client of such a flow gets no answer, and no packet reports the end to it. When
-//! the entries of its flow are deleted, its next datagram opens a flow to another endpoint.
+//! the first entry of its flow is deleted, its next datagram opens a flow to another endpoint. The other entries stay until
+//! they expire, so that an answer that is under way reaches the client.
 //!
 //! TCP flows stay: their endpoint may still answer while it terminates, and a connection cannot move.
 
@@ -45,7 +46,7 @@ impl FlowMaps {
         Ok(targets)
     }
 
-    /// Deletes all UDP flows with these targets. Returns the number of flows.
+    /// Deletes the first entry of all UDP flows with these targets. Returns the number of flows.
     pub fn delete_udp_flows(&self, targets: &BTreeSet<UdpTarget>) -> Result<u64> {
         Ok(self.v4.delete_udp_flows(targets)? + self.v6.delete_udp_flows(targets)?)
     }
@@ -84,14 +85,11 @@ where
         Ok(is_serving)
     }
 
-    /// The first entry is deleted first: the client's next datagram opens a new flow, whose answers need entries of their own.
     fn delete_udp_flows(&self, targets: &BTreeSet<UdpTarget>) -> Result<u64> {
         let mut flows = 0;
         self.for_each(|found| {
             if target_of(&found).is_some_and(|target| targets.contains(&target)) {
-                let others = found.others(|key| self.get(key))?;
-                self.delete(&[found].into_iter().chain(others).collect::<Vec<_>>())?;
-                flows += 1;
+                flows += self.delete(&[found])? as u64;
             }
             Ok(())
         })?;

@@ -61,7 +61,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 15] = [
+    const WRONG: [(&[&str], &str); 17] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),

@@ -78,6 +78,7 @@ impl Flow {
                 seen: now.saturating_sub(self.idle),
                 opened: now.saturating_sub(self.age),
                 state: self.state | if self.hidden_behind.is_some() { HIDDEN | REMOTE } else { 0 },
+                end: 0,
             })
         };
         // Each client port has a port of its own that the backend sees.
@@ -132,6 +133,11 @@ where
     /// Writes all entries of a flow.
     pub fn write(&mut self, flow: &Flow) -> Result<()> {
         flow.entries()?.iter().try_for_each(|(key, entry)| Ok(self.0.insert(key, entry, 0)?))
+    }
+
+    /// Whether the entry of the client's packets to the frontend is in the map. Without it, the flow is opened anew.
+    pub fn has_first_of(&self, flow: &Flow) -> Result<bool> {
+        Ok(flow.entries()?.first().is_some_and(|(key, _)| self.0.get(key, 0).is_ok()))
     }
 
     /// The number of the flow's entries that are in the map.

@@ -149,9 +149,6 @@ fn check_all(stage: &mut Stage, via: Via, endpoint: &str) -> Result<()> {
     // The answer to this request shows that the packets before it have passed. Its packet has the mark 0.
     ask(&stage.neighbour, Transport::UdpUnconnected, address)?;
     let arrived = arrived(&record.finish()?, &maker.made, pod, via, endpoint == "a")?;
-    for (n, o) in (1..).zip(&maker.made) {
-        println!("DBG {via:?} {} {} {} {:?}", arrived.contains(&n), o.name, o.protocol, o.fate);
-    }
     for (number, odd) in (1..).zip(&maker.made) {
         let is_right = match odd.fate {
             Fate::Delivered => arrived.contains(&number),

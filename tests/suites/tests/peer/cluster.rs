@@ -104,6 +104,7 @@ impl Cluster {
 
     /// Removes kube-proxy's rules: `kube-proxy --cleanup`.
     pub fn clean_up_kube_proxy(&self) -> Result<()> {
+        ensure!(self.proxy.is_none(), "kube-proxy still runs");
         proxy::clean_up()?;
         ensure!(read().is_err(), "kube-proxy --cleanup has left a table");
         Ok(())

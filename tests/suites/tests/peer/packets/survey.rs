@@ -149,7 +149,9 @@ impl Unit<'_> {
         }
         if case.is_sticky {
             let keeps_sessions = sessions.values().all(|servers: &BTreeSet<String>| servers.len() == 1);
-            found.values_mut().for_each(|behaviour| behaviour.keeps_sessions = Some(keeps_sessions));
+            for behaviour in found.values_mut() {
+                behaviour.keeps_sessions = Some(keeps_sessions);
+            }
         }
         found
     }
@@ -179,8 +181,8 @@ impl Unit<'_> {
             None | Some(Outcome::Silent) => SILENT.to_owned(),
             Some(Outcome::Refused) => REFUSED.to_owned(),
             Some(Outcome::Failed(error)) => error,
-            Some(Outcome::Answered(pod, seen)) if self.case.policy == "Local" && kind != "ClusterIP" => {
-                let sees = if seen == Some(from.ip()) { "sees" } else { "does not see" };
+            Some(Outcome::Answered(pod, source)) if self.case.policy == "Local" && kind != "ClusterIP" => {
+                let sees = if source == Some(from.ip()) { "sees" } else { "does not see" };
                 format!("{pod} {sees} the client")
             }
             Some(Outcome::Answered(pod, _)) => pod,

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
 use portmap_common::{
-    ASSURED, CLIENT_FIN, FlowEntry, INGRESS, REPLIED, SERVER_FIN, TOWARDS_CLIENT, UDP, clock,
+    ASSURED, CLIENT_FIN, EGRESS, FlowEntry, FlowKey, HIDDEN, INGRESS, REPLIED, SERVER_FIN, TOWARDS_CLIENT, UDP, clock,
     packet::{RST, SYN},
 };
 
@@ -178,15 +178,55 @@ fn write_state<A: Family>(walk: &mut Walk<A>, state: u32) {
     if let Some(element) = A::flow(walk.table, &walk.twin_key) {
         stamp(element, state ^ TOWARDS_CLIENT, walk.now);
     }
+    if state & TOWARDS_CLIENT == 0 {
+        restore(walk);
+    }
+}
+
+/// Inserts the entries of the flow that the kernel has evicted, at a packet of the client. The entry that the walk has found does
+/// not suffice: the flow would lose its answers until it expires.
+#[inline(always)]
+fn restore<A: Family>(walk: &mut Walk<A>) {
+    turn(walk);
+    insert_missing(walk);
+    if walk.key.hook == INGRESS && walk.entry.state & HIDDEN != 0 {
+        prepare_sent(walk);
+        insert_missing(walk);
+    }
+}
+
+/// Inserts the walk's twin, if neither table has its key.
+#[inline(always)]
+fn insert_missing<A: Family>(walk: &Walk<A>) {
+    if walk.table.other().is_none_or(|other| A::flow(other, &walk.twin_key).is_none()) {
+        A::insert_flow(walk.table, &walk.twin_key, &walk.twin, u64::from(BPF_NOEXIST));
+    }
+}
+
+/// Sets the walk's twin to the entry of a hidden client's packets as they leave: with the new destination, and no source yet.
+#[inline(always)]
+pub fn prepare_sent<A: Family>(walk: &mut Walk<A>) {
+    walk.twin_key = FlowKey {
+        source: walk.key.source,
+        destination: walk.entry.address,
+        source_port: walk.entry.other_port,
+        destination_port: walk.entry.port,
+        hook: EGRESS,
+        ..walk.key
+    };
+    walk.twin = walk.entry;
+    (walk.twin.address, walk.twin.port, walk.twin.other_port) = (A::default(), 0, walk.entry.port);
+    walk.twin.check = walk.twin_key.check();
 }
 
 /// Counts the flow as no longer half open. Moves it from OPENING to FLOWS.
 #[inline(always)]
 fn assure<A: Family>(walk: &mut Walk<A>) {
-    if walk.key.hook == INGRESS {
-        tables::assured();
-    }
-    if walk.table == Table::Opening {
+    if walk.table == Table::Flows {
+        if walk.key.hook == INGRESS {
+            tables::assured();
+        }
+    } else {
         walk.table = Table::Flows;
         A::insert_flow(walk.table, &walk.key, &walk.entry, 0);
         turn(walk);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
-    Choice, Description, Device, EGRESS, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE, SOURCE_RANGES,
+    Choice, Description, Device, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE, SOURCE_RANGES,
 };
 
 use super::{
@@ -153,26 +153,10 @@ fn insert<A: Family>(walk: &mut Walk<A>) -> i32 {
     }
     let mut is_inserted = insert_first(walk.table, &walk.key, &walk.entry);
     if walk.entry.state & HIDDEN != 0 {
-        is_inserted &= insert_sent(walk);
+        flows::prepare_sent(walk);
+        is_inserted &= insert_first(walk.table, &walk.twin_key, &walk.twin);
     }
     if is_inserted { FORWARD } else { DROP }
-}
-
-/// Inserts the entry of a hidden client's packets as they leave: with the new destination, and no source yet.
-#[inline(always)]
-fn insert_sent<A: Family>(walk: &mut Walk<A>) -> bool {
-    walk.twin_key = FlowKey {
-        source: walk.key.source,
-        destination: walk.entry.address,
-        source_port: walk.entry.other_port,
-        destination_port: walk.entry.port,
-        hook: EGRESS,
-        ..walk.key
-    };
-    walk.twin = walk.entry;
-    (walk.twin.address, walk.twin.port, walk.twin.other_port) = (A::default(), 0, walk.entry.port);
-    walk.twin.check = walk.twin_key.check();
-    insert_first(walk.table, &walk.twin_key, &walk.twin)
 }
 
 /// Inserts an entry in place of that of an earlier flow of the same client and frontend.

@@ -236,7 +236,7 @@ pub fn has_overflowed() -> bool {
     let overflowed = unsafe { &raw const (*gate).overflowed };
     // SAFETY: the field is one aligned word of the value.
     let overflowed = unsafe { overflowed.read_volatile() };
-    overflowed != 0 && flows::now().wrapping_sub(overflowed) <= OPENING_LIFE
+    overflowed != 0 && flows::now().saturating_sub(overflowed) <= OPENING_LIFE
 }
 
 /// Counts a flow that is opened now. False if too many flows are half open: then it must be opened in OPENING.

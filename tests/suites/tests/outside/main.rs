@@ -10,6 +10,7 @@ mod backends;
 mod clients;
 mod datagrams;
 mod errors;
+mod eviction;
 mod flows;
 mod lifetimes;
 mod odd;
@@ -42,11 +43,12 @@ macro_rules! cases {
 }
 use cases;
 
-const MODULES: [(&str, &[Case]); 9] = [
+const MODULES: [(&str, &[Case]); 10] = [
     ("backends", backends::CASES),
     ("clients", clients::CASES),
     ("datagrams", datagrams::CASES),
     ("errors", errors::CASES),
+    ("eviction", eviction::CASES),
     ("flows", flows::CASES),
     ("lifetimes", lifetimes::CASES),
     ("odd", odd::CASES),

@@ -15,7 +15,6 @@ use portmap_harness::process::{Answer, Met, Process, Socket};
 use portmap_harness::say;
 use portmap_harness::topology::{Firewall, addresses};
 use portmap_harness::worker::Worker;
-use portmap_suites::outside_answers::ask;
 use portmap_suites::outside_stage::Stage;
 use portmap_suites::service_objects::TARGET_PORT;
 use portmap_suites::service_stage::Transport;
@@ -103,12 +102,15 @@ fn flood(stage: &Stage, targets: &[SocketAddr], via: Via) -> Worker {
     Worker::start(&stage.topology.client, arguments.chain(targets.iter().map(ToString::to_string))).unwrap()
 }
 
-/// As [`ask`]. Repeats a datagram some times, as clients do: the flood fills the queues of the kernel, too.
+/// As [`ask`]. Waits for a repeated SYN, and repeats a datagram some times, as clients do. The flood fills the queues of the
+/// kernel, too. And a SYN may meet a half-open connection of the flood at the backend, which sees the same address and port.
 fn ask_again(process: &Process, transport: Transport, target: SocketAddr) -> Met<Answer> {
+    let socket = process.open_for(target, transport.protocol())?;
     if transport == Transport::Tcp {
-        return ask(process, transport, target);
+        socket.set(SocketOption::TimeLimit(8_000))?;
+        socket.connect(target)?;
+        return socket.converse();
     }
-    let socket = process.open_for(target, Protocol::Udp)?;
     socket.set(SocketOption::TimeLimit(500))?;
     let mut attempts = (0..10).map(|_| socket.converse_with(target));
     attempts.find(Result::is_ok).unwrap_or_else(|| socket.converse_with(target))

@@ -12,7 +12,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_fib_lookup, bpf_redirect},
 };
 use portmap_common::{
-    BARE, HIDDEN, REMOTE, TCP, V4, V6,
+    BARE, HIDDEN, REMOTE, REPLIED, TCP, V4, V6,
     packet::{Bytes as _, Fragment, Headers},
 };
 
@@ -34,11 +34,12 @@ pub trait Onward: Rewrite {
 }
 
 /// Redirects a rewritten packet to the device that sends it, if the shortcut is on. Otherwise, and in any doubt, the packet
-/// goes on to the kernel's routing. Returns the program's return value.
+/// goes on to the kernel's routing. So do the packets before the backend's first answer: the kernel drops those whose source
+/// address no client can have. Returns the program's return value.
 #[inline(always)]
 pub fn send<A: Onward, const LINK: usize>(packet: Packet<LINK>, walk: &Walk<A>) -> i32 {
     let Walk { headers, entry, .. } = walk;
-    let passes = REMOTE | HIDDEN;
+    let passes = REMOTE | HIDDEN | REPLIED;
     if SHORTCUT.load() == 0
         || LINK != ETHERNET
         || entry.state & passes != passes

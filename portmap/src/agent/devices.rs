@@ -109,6 +109,8 @@ impl Devices {
     ///
     /// A device that fails is logged and tried again by [`Self::keep`]. Fails only for lack of descriptors or memory.
     pub fn follow(&mut self, datapath: &Datapath, node: &PerFamily<Option<IpAddr>>) -> Result<()> {
+        // The Node object may lack its addresses for a moment. Its device keeps the programs, because flows pass through it.
+        let node = &PerFamily::of(|family| node.get(family).or(*self.node.get(family)));
         let is_current = self.choice.is_some() && !self.is_new && self.node == *node;
         if is_current && self.failure.is_none() {
             return Ok(());
@@ -227,6 +229,10 @@ impl Devices {
         }
         if !choice.absent.is_empty() && before.is_none_or(|before| before.absent != choice.absent) {
             tracing::warn!("there is no network device {}; waiting for it", choice.absent.join(", "));
+        }
+        if !choice.left_out.is_empty() && before.is_none_or(|before| before.left_out != choice.left_out) {
+            let names = choice.left_out.join(", ");
+            tracing::warn!("no clients are served on {names}: the link-layer header of its packets is not supported");
         }
     }
 }

@@ -38,8 +38,8 @@ pub struct NetDevice {
     pub name: String,
     /// The kind, as far as the choice of devices depends on it.
     pub kind: DeviceKind,
-    /// The headers of its packets.
-    pub link_layer: LinkLayer,
+    /// The header before the IP header of its packets; none if it is of another kind.
+    pub link_layer: Option<LinkLayer>,
 }
 
 /// The kind of a device.
@@ -119,19 +119,34 @@ fn device(message: &Message) -> Option<NetDevice> {
     let name = attributes.iter().find_map(|it| if let LinkAttribute::IfName(name) = it { Some(name.clone()) } else { None })?;
     let infos = attributes.iter().filter_map(|it| if let LinkAttribute::LinkInfo(infos) = it { Some(infos) } else { None });
     let infos = infos.flatten();
-    // The loopback device has an Ethernet header, too.
-    let has_ethernet = matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    let link_layer = link_layer(header.link_layer_type, attributes);
     let kind = if header.flags.contains(LinkFlags::Loopback) {
         DeviceKind::Loopback
     } else if infos.clone().any(is_port) {
         DeviceKind::Port
-    } else if !has_ethernet || infos.clone().any(is_tunnel) {
+    } else if link_layer != Some(LinkLayer::Ethernet) || infos.clone().any(is_tunnel) {
         DeviceKind::Tunnel
     } else {
         DeviceKind::Other
     };
-    let link_layer = if has_ethernet { LinkLayer::Ethernet } else { LinkLayer::Bare };
     Some(NetDevice { index: header.index, name, kind, link_layer })
+}
+
+/// The header before the IP header; none if it is neither of Ethernet nor absent.
+fn link_layer(of: LinkLayerType, attributes: &[LinkAttribute]) -> Option<LinkLayer> {
+    use LinkLayerType as Type;
+    // A GRE tunnel without a fixed remote host has the outer IP header there, with the remote host of each packet.
+    let has_remote = |it: &LinkAttribute| matches!(it, LinkAttribute::Broadcast(remote) if remote.iter().any(|it| *it != 0));
+    // The loopback device has an Ethernet header, too.
+    if matches!(of, Type::Ether | Type::Loopback) {
+        Some(LinkLayer::Ethernet)
+    } else if matches!(of, Type::None | Type::Rawip | Type::Ppp | Type::Tunnel | Type::Tunnel6 | Type::Sit)
+        || matches!(of, Type::Ipgre | Type::Ip6gre) && attributes.iter().any(has_remote)
+    {
+        Some(LinkLayer::Bare)
+    } else {
+        None
+    }
 }
 
 fn is_port(info: &LinkInfo) -> bool {

@@ -22,6 +22,8 @@ pub struct Choice {
     pub devices: BTreeMap<u32, Chosen>,
     /// The names that the user gave and no device has.
     pub absent: Vec<String>,
+    /// The names of devices that are left out, because the programs do not know the header of their packets.
+    pub left_out: Vec<String>,
 }
 
 /// A chosen device.
@@ -39,20 +41,18 @@ pub fn choose(options: &DeviceOptions, network: &Network, node: &PerFamily<Optio
         return Choice::default();
     }
     let situation = Situation { network, node, ways_out: ways_out(network) };
-    let chosen = network.devices.iter().filter_map(|device| {
-        let clients = if is_selected(&options.pods, device, DeviceKind::Loopback) {
-            DeviceClients::Pods
-        } else if situation.is_outside(&options.outside, device) {
-            DeviceClients::Outside
-        } else {
-            return None;
+    let mut choice = Choice { absent: absent(options, network), ..Choice::default() };
+    for device in &network.devices {
+        let Some(clients) = situation.clients(options, device) else { continue };
+        let Some(link_layer) = device.link_layer else {
+            choice.left_out.push(device.name.clone());
+            continue;
         };
         let addresses = PerFamily::of(|family| situation.address(device.index, family));
-        let link_layer = device.link_layer;
         let target = Target { index: device.index, name: device.name.clone(), link_layer };
-        Some((device.index, Chosen { target, entry: DeviceEntry { addresses, clients, link_layer } }))
-    });
-    Choice { devices: chosen.collect(), absent: absent(options, network) }
+        choice.devices.insert(device.index, Chosen { target, entry: DeviceEntry { addresses, clients, link_layer } });
+    }
+    choice
 }
 
 /// The names in the options that no device has.
@@ -86,6 +86,15 @@ struct Situation<'a> {
 }
 
 impl Situation<'_> {
+    /// The clients that the device leads to; none if it should have no programs.
+    fn clients(&self, options: &DeviceOptions, device: &NetDevice) -> Option<DeviceClients> {
+        if is_selected(&options.pods, device, DeviceKind::Loopback) {
+            Some(DeviceClients::Pods)
+        } else {
+            self.is_outside(&options.outside, device).then_some(DeviceClients::Outside)
+        }
+    }
+
     /// Whether the device leads to clients outside the node.
     fn is_outside(&self, selection: &DeviceSelection, device: &NetDevice) -> bool {
         match selection {

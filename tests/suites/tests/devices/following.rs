@@ -38,7 +38,13 @@ fn the_device_with_the_nodes_address_gets_the_programs() -> Result<()> {
         node.set_node_address(Some(&node.view.world.ipv4().to_string()))?;
         node.await_devices(&["pods WAY outside 10.244.0.1", "eth0 WAY outside 192.0.2.2"])?;
         node.view.expect_attached("pods")?;
+        // The Node object lacks its addresses for a moment. The loss of the default route shows that the agent has seen it.
         node.set_node_address(None)?;
+        node.agent.wait_until("the address is missed", |agent| Ok(agent.log().contains("names no address of this host")))?;
+        node.view.world.ip("route del default")?;
+        node.await_devices(&["pods WAY outside 10.244.0.1"])?;
+        node.view.expect_attached("pods")?;
+        node.set_node_address(Some("192.0.2.2"))?;
         node.await_devices(&["eth0 WAY outside 192.0.2.2"])?;
         node.view.expect_none("pods")?;
     }

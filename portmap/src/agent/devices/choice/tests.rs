@@ -10,7 +10,8 @@ const TUNNEL: u32 = 5;
 
 /// A node with `eth0`, whose network has the gateway, `eth1` with another network, a pod's device and a tunnel without routes.
 fn network() -> Network {
-    let device = |index, name: &str, kind, link_layer| NetDevice { index, name: name.to_owned(), kind, link_layer };
+    let device =
+        |index, name: &str, kind, link_layer| NetDevice { index, name: name.to_owned(), kind, link_layer: Some(link_layer) };
     Network {
         devices: vec![
             device(1, "lo", DeviceKind::Loopback, LinkLayer::Ethernet),
@@ -100,7 +101,7 @@ fn routes_to_pods_of_other_nodes_select_a_device() {
 fn a_port_of_a_bond_or_bridge_is_not_chosen_and_its_master_is() {
     let mut network = network();
     network.devices[1].kind = DeviceKind::Port;
-    let bond = NetDevice { index: 6, name: "bond0".to_owned(), kind: DeviceKind::Other, link_layer: LinkLayer::Ethernet };
+    let bond = NetDevice { index: 6, name: "bond0".to_owned(), kind: DeviceKind::Other, link_layer: Some(LinkLayer::Ethernet) };
     network.devices.push(bond);
     network.routes.push(route(6, "0.0.0.0/0", "192.0.2.1"));
     assert_eq!(chosen(&options(&[], &[]), &network, &node(&["192.0.2.2"])), ["bond0"]);
@@ -174,4 +175,15 @@ fn a_device_without_ethernet_gets_the_programs_for_it() {
     let devices = choose(&options(&[], &[]), &network, &node(&[])).devices;
     assert_eq!(devices[&ETH0].target.link_layer, LinkLayer::Ethernet);
     assert_eq!(devices[&TUNNEL].target.link_layer, LinkLayer::Bare);
+}
+
+#[test]
+fn a_device_with_an_unknown_header_is_left_out() {
+    let mut network = network();
+    network.devices[1].link_layer = None;
+    let choice = choose(&options(&[], &[]), &network, &node(&["192.0.2.2"]));
+    assert_eq!((choice.devices.contains_key(&ETH0), choice.left_out), (false, vec!["eth0".to_owned()]));
+    network.devices[2].link_layer = None;
+    let choice = choose(&options(&["eth0"], &[]), &network, &node(&[]));
+    assert_eq!(choice.left_out, ["eth0"], "a device that is not chosen is not named");
 }

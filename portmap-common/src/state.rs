@@ -70,8 +70,8 @@ pub struct State {
     pub namespaces_left_out: u32,
     /// Number of network devices that the user named and that do not exist.
     pub devices_absent: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Number of refused TCP connections of clients outside the node that had got no answer when flows were last swept.
+    pub unanswered: u32,
     /// The inode of the agent's network namespace, in which the network devices are.
     pub network: u64,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    maps::{Capacity, Fullness},
+    maps::{Capacity, Fullness, flows::sweep::UNANSWERED},
     model::{Frontend, ObjectName},
     plan::{Full, Plan},
     resolve::claims::Table,
@@ -19,6 +19,8 @@ pub struct Problems {
     without_room: usize,
     /// The names of nearly full maps.
     nearly_full: BTreeSet<&'static str>,
+    /// The number of refused connections of clients outside the node without an answer.
+    unanswered: u32,
     /// The Services whose `healthCheckNodePort` another Service has.
     port_conflicts: Vec<ObjectName>,
 }
@@ -69,6 +71,14 @@ impl Problems {
                 Some(_) | None => drop(self.nearly_full.remove(map.name)),
             }
         }
+    }
+
+    /// Logs when the first refused connections of clients outside the node get no answer.
+    pub fn unanswered(&mut self, unanswered: u32) {
+        if unanswered > 0 && self.unanswered == 0 {
+            tracing::warn!("{unanswered} {UNANSWERED}");
+        }
+        self.unanswered = unanswered;
     }
 
     /// Logs each Service when another Service begins to keep its `healthCheckNodePort`. `services`: all such Services.

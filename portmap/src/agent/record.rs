@@ -78,6 +78,11 @@ pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> 
     })
 }
 
+/// Records the number of refused TCP connections that have got no answer.
+pub fn record_unanswered(maps: &mut BpfMaps, unanswered: u32) -> Result<()> {
+    maps.set_state(|state| state.unanswered = unanswered)
+}
+
 /// Records mistakes in the objects: a missing Node, and the number of Services with faults.
 pub fn record_faults(maps: &mut BpfMaps, lacks_node: bool, faulty: usize) -> Result<()> {
     let flag = if lacks_node { LACKS_NODE } else { 0 };

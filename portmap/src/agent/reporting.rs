@@ -94,6 +94,8 @@ impl Reporting {
     pub fn swept(&mut self, swept: &Swept, maps: &mut BpfMaps) -> Result<()> {
         self.metrics.flows.swept(swept);
         self.problems.fullness(&swept.fullness);
+        self.problems.unanswered(swept.unanswered);
+        record::record_unanswered(maps, swept.unanswered)?;
         record::record_fullness(maps, &swept.fullness)
     }
 

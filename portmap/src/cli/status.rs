@@ -15,7 +15,7 @@ use portmap::{
         limits::{CANNOT_SET_ERRORS, KEEPS_UDP_SOCKETS},
         uptime,
     },
-    maps::{Capacity, Fullness, bpf::BpfMaps, encode, pin::Pins},
+    maps::{Capacity, Fullness, bpf::BpfMaps, encode, flows::sweep::UNANSWERED, pin::Pins},
     source::failing_watches,
 };
 use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
@@ -218,9 +218,9 @@ fn missing(state: &State) -> Vec<String> {
     notes
 }
 
-/// The numbers that the agent records in STATE, each with its text: conflicts, faults, repairs, unknown namespaces and absent
-/// devices.
-fn agent_counts(state: &State) -> [(u64, &'static str); 5] {
+/// The numbers that the agent records in STATE, each with its text: conflicts, faults, repairs, unknown namespaces, absent devices
+/// and refusals without an answer.
+fn agent_counts(state: &State) -> [(u64, &'static str); 6] {
     [
         (
             state.contested.into(),
@@ -236,6 +236,7 @@ fn agent_counts(state: &State) -> [(u64, &'static str); 5] {
             state.devices_absent.into(),
             "network devices of --devices or --pod-devices do not exist; the agent waits for them, and its log names them",
         ),
+        (state.unanswered.into(), UNANSWERED),
     ]
 }
 

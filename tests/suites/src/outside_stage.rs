@@ -12,7 +12,9 @@ use portmap_harness::topology::{Firewall, HOST_PORT, Node, Topology};
 use portmap_harness::world::{Pod, Server};
 use serde_json::{Value, json};
 
-use crate::service_objects::{Endpoint, LISTENS, PORT, Service, external_ip, load_balancer_ip, marker, node_named, node_port};
+use crate::service_objects::{
+    Endpoint, LISTENS, PORT, Service, cluster_ip, external_ip, load_balancer_ip, marker, node_named, node_port,
+};
 
 /// The environment of a test. The fields are dropped in this order.
 pub struct Stage {
@@ -48,6 +50,11 @@ impl Published {
         node.addresses().at(via, node_port(self.0))
     }
 
+    /// The ClusterIP. No packet of a client outside is routed to it.
+    pub fn cluster_ip(self, via: Via) -> SocketAddr {
+        cluster_ip(self.0).at(via, PORT)
+    }
+
     /// The externalIP. The router sends its packets to node 1.
     pub fn external(self, via: Via) -> SocketAddr {
         external_ip(self.0).at(via, PORT)
@@ -60,7 +67,7 @@ impl Published {
 }
 
 impl Stage {
-    /// Makes a topology. Starts agents with these arguments and without Services.
+    /// Makes a topology. Starts agents with these arguments and without Services, on `eth0` unless they name devices.
     pub fn new(name: &str, firewall: Firewall, arguments: &[&'static str]) -> Result<Self> {
         let topology = Topology::new(&format!("outside-{}", name.replace('_', "-")), firewall)?;
         let [one, two] = &topology.nodes;
@@ -68,7 +75,8 @@ impl Stage {
         let servers = [one.serve(&host)?, two.serve(&host)?];
         let local = [serving(one, "a")?, serving(one, "b")?];
         let remote = [serving(two, "c")?, serving(two, "d")?];
-        let arguments = [&["--devices", "eth0"], arguments].concat();
+        let devices: &[&str] = if arguments.contains(&"--devices") { &[] } else { &["--devices", "eth0"] };
+        let arguments = [devices, arguments].concat();
         for node in &topology.nodes {
             write(node, &objects(&topology))?;
         }

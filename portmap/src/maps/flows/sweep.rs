@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use aya::Pod;
-use portmap_common::{EndpointEntry, FlowEntry, FlowKey, HIDDEN};
+use portmap_common::{EndpointEntry, FlowEntry, FlowKey, HIDDEN, REPLIED, TCP};
 
 use super::{FamilyFlows, FlowMaps, entries::Located};
 use crate::maps::{Fullness, encode::IpBytes};
@@ -12,11 +12,17 @@ use crate::maps::{Fullness, encode::IpBytes};
 /// before may still write to it, and the kernel uses the memory of a deleted entry for another one at once.
 const MARGIN: u32 = 1;
 
+/// What follows from [`Swept::unanswered`], after the number.
+pub const UNANSWERED: &str = "refused connections of clients outside the node got no answer, so these clients wait for their \
+     timeout: the node's packet filter must accept TCP and UDP to port 0 in its INPUT chain";
+
 /// The result of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Number of deleted entries.
     pub deleted: u64,
+    /// Number of refused TCP connections that have got no answer.
+    pub unanswered: u32,
     /// The entries of each map after the sweep.
     pub fullness: Vec<Fullness>,
 }
@@ -43,6 +49,9 @@ where
         self.for_each(|found| {
             if let Some(count) = read.get_mut(found.table) {
                 *count += 1;
+            }
+            if is_unanswered(&found, now) {
+                swept.unanswered += 1;
             }
             if has_expired(&found, now) {
                 deleted += self.delete_if_dead(&found, now)?;
@@ -111,6 +120,14 @@ fn dead<A: IpBytes>(
     Ok(if flow.iter().all(|entry| has_expired(entry, now)) { flow } else { Vec::new() })
 }
 
+/// Whether a refused TCP connection has got no answer, although the kernel answers at once. Then the node's packet filter has
+/// dropped the packet to port 0.
+fn is_unanswered<A: IpBytes>(found: &Located<A>, now: u32) -> bool {
+    let FlowEntry { port, opened, state, .. } = found.entry;
+    let is_silent = found.key.protocol == TCP && state & REPLIED == 0 && now.saturating_sub(opened) > MARGIN;
+    port == 0 && is_silent && found.is_first() && !has_expired(found, now)
+}
+
 fn has_expired<A: IpBytes>(found: &Located<A>, now: u32) -> bool {
     !found.entry.is_alive(found.key.protocol, now.saturating_sub(MARGIN))
 }
@@ -119,7 +136,7 @@ fn has_expired<A: IpBytes>(found: &Located<A>, now: u32) -> bool {
 mod tests {
     use std::collections::HashMap;
 
-    use portmap_common::{ASSURED, EGRESS, HIDDEN, INGRESS, REPLIED, RESET, TCP, TOWARDS_CLIENT, V4};
+    use portmap_common::{ASSURED, EGRESS, INGRESS, RESET, TOWARDS_CLIENT, V4};
 
     use super::*;
 

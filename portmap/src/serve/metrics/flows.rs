@@ -18,6 +18,7 @@ pub struct FlowMetrics {
     pressure: Metric<OfTable, Gauge<f64, AtomicU64>>,
     swept: Counter,
     purged: Counter,
+    unanswered: Gauge,
 }
 
 impl FlowMetrics {
@@ -32,11 +33,17 @@ impl FlowMetrics {
             "UDP flows that were deleted because their endpoint no longer serves",
             self.purged.clone(),
         );
+        registry.register(
+            "flows_unanswered",
+            "Refused connections of clients outside the node that have got no answer, because a packet filter drops it",
+            self.unanswered.clone(),
+        );
     }
 
     /// Records a sweep.
-    pub fn swept(&self, Swept { deleted, fullness }: &Swept) {
+    pub fn swept(&self, Swept { deleted, unanswered, fullness }: &Swept) {
         self.swept.inc_by(*deleted);
+        self.unanswered.set(i64::from(*unanswered));
         for Fullness { name, used, capacity } in fullness {
             let Some((table, family)) = name.split_once('_') else { continue };
             let ip_family = if family == "V4" { IpFamily::IPv4 } else { IpFamily::IPv6 };

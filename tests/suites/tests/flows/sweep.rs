@@ -78,3 +78,26 @@ fn expired_flows_are_deleted_and_live_ones_stay() -> Result<()> {
         Ok(has_samples && used(agent, "FLOWS_V4")? == 10 && used(agent, "OPENING_V4")? == 0)
     })
 }
+
+/// The node's packet filter drops the packets to port 0, so no RST comes back.
+#[test]
+fn refused_connections_without_an_answer_are_reported() -> Result<()> {
+    let mut stage = Stage::new("flows-unanswered", &[], &[])?;
+    let mut table = Table::v4(stage.world.bpffs())?;
+    stage.apply(&[Service::new("web", 1)])?;
+    let frontend = cluster_ip(1).at(Via::V4, PORT);
+    let flow = |port, state| {
+        let flow = Flow::established(client(port), frontend, ([10, 244, 0, 1], 0).into());
+        Flow { state, age: 5, idle: 5, ..flow }
+    };
+    let answered = [flow(1, REPLIED), Flow { protocol: UDP, ..flow(2, 0) }, Flow { age: 0, idle: 0, ..flow(3, 0) }];
+    let unanswered = [flow(4, 0), flow(5, 0)];
+    answered.iter().chain(&unanswered).try_for_each(|flow| table.write(flow))?;
+    let note = "2 refused connections of clients outside the node got no answer";
+    stage.agent.wait_until("the status has a note", |agent| {
+        let output = agent.portmap(&["status"])?;
+        Ok(String::from_utf8_lossy(&output.stdout).contains(note))
+    })?;
+    assert!(stage.agent.log().contains(note), "{}", stage.agent.log());
+    Ok(())
+}

@@ -40,16 +40,20 @@ const FILES: [&str; 7] = [
 /// Directories that are symbolic links to directories in /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// The kernel modules that the tests need: bridge, veth, tun, filters of tc, protocols, and socket diagnostics (parts of
+/// The kernel modules that the tests need: bridge, VLANs, bonds, tunnels, veth, tun, filters of tc, protocols, and socket diagnostics (parts of
 /// `net/ipv4`).
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 15] = [
     "net/802",
+    "net/8021q",
+    "net/tls",
     "net/llc",
     "net/bridge",
     "net/ipv4",
     "net/ipv6",
     "net/mptcp",
     "net/sched",
+    "drivers/net/bonding/bonding.ko",
+    "drivers/net/bonding/bonding.ko.xz",
     "drivers/net/tun.ko",
     "drivers/net/tun.ko.xz",
     "drivers/net/veth.ko",

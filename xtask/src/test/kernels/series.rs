@@ -35,8 +35,8 @@ pub enum Extent {
 }
 
 /// The suites for other kernels. They need only a kernel, and their results depend on it.
-pub const SUITES: [&str; 8] =
-    ["datapath", "devices", "flows", "outside", "sockets", "table_stress", "socket_stress", "one_family"];
+pub const SUITES: [&str; 9] =
+    ["datapath", "devices", "flows", "links", "outside", "sockets", "table_stress", "socket_stress", "one_family"];
 
 /// The tests that depend most on the kernel: errors and hooks (`datapath`), peer names, destroyed sockets, clocks, privileges,
 /// families.

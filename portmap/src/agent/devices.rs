@@ -24,7 +24,7 @@ use super::datapath::Datapath;
 use crate::{
     datapath::devices::{self, AttachMode, DeviceAttach, Target},
     kernel::{
-        devices::{Network, read},
+        devices::{Network, names, read},
         exhaustion::{self, is_exhausted},
         notifications::Notifications,
         routes,
@@ -152,6 +152,12 @@ impl Devices {
                 // A lack of descriptors does not mean that a program is detached.
                 Err(error) => exhaustion::report(&error),
             }
+        }
+        // A device that has just vanished loses its programs, too. The next list does not have it.
+        if !lost.is_empty()
+            && let Ok(present) = names()
+        {
+            lost.retain(|target| present.contains_key(&target.index));
         }
         for target in lost.iter().filter(|target| !self.failed.contains_key(&target.index)) {
             tracing::warn!("the programs were detached from {}: attaching them again", target.name);

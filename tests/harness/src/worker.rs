@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde::de::DeserializeOwned;
 
-use crate::world::{Pod, program};
+use crate::world::{Group, Pod, program};
 
 /// A running `portmap-pod`; dropping this kills the process.
 pub struct Worker {
@@ -15,10 +15,15 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// As [`Self::start_in`], in the cgroup that portmap is attached to.
+    pub fn start(pod: &Pod, arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        Self::start_in(pod, Group::Clients, arguments)
+    }
+
     /// Starts `portmap-pod` in a pod with these arguments. Waits for its first line, which reports that it is ready, or for its
     /// end.
-    pub fn start(pod: &Pod, arguments: impl IntoIterator<Item = String>) -> Result<Self> {
-        let mut command = pod.command(program::find("portmap-pod")?);
+    pub fn start_in(pod: &Pod, group: Group, arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut command = pod.command_in(group, program::find("portmap-pod")?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start portmap-pod")?;
         let mut stdout = BufReader::new(child.stdout.take().context("portmap-pod has no standard output")?);

@@ -1,5 +1,5 @@
-//! Agents end and start at random moments while four processes connect to Services. No connection may fail or reach a wrong
-//! backend.
+//! Agents end and start at random moments while five processes connect to Services, one of them outside the node. No connection
+//! may fail or reach a wrong backend.
 //!
 //! Agents are killed, stopped, restarted, and replaced by agents with other sizes of maps, another version of the tables, or an
 //! earlier build.
@@ -23,7 +23,7 @@ use portmap_harness::pod_hammer::{Manner, Tally};
 use portmap_harness::random::Random;
 use portmap_harness::say;
 use portmap_harness::worker::Worker;
-use portmap_harness::world::{Pod, World};
+use portmap_harness::world::{Group, OUTSIDE, Pod, World};
 use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip};
 use serde_json::json;
 
@@ -56,7 +56,7 @@ impl Build {
 
     fn spawn(&self, world: &World, arguments: &[&str]) -> Agent {
         match self {
-            Self::Today(own) => Agent::spawn(world, &[arguments, *own].concat()),
+            Self::Today(own) => Agent::spawn(world, &[arguments, *own, &["--devices", OUTSIDE]].concat()),
             Self::Earlier(path) => Agent::spawn_build(world, path, arguments),
         }
         .unwrap()
@@ -65,6 +65,9 @@ impl Build {
 
 /// Minimum number of connections per second. A run with fewer connections proves too little.
 const LEAST_CONNECTIONS: u64 = 200;
+
+/// As [`LEAST_CONNECTIONS`], for the client outside the node.
+const LEAST_OUTSIDE: u64 = 20;
 
 fn variable(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -78,20 +81,28 @@ fn no_connection_is_lost_while_agents_end_and_start() {
     let pods: Vec<Pod> = PODS.iter().map(|name| serving(&world, name)).collect();
     write_services(&world, &pods);
     let clients: Vec<Pod> = (0..PROCESSES).map(|number| world.client(&format!("client{number}")).unwrap()).collect();
+    let outside = world.outside_client("outside", &pods).unwrap();
     let mut chaos = Chaos {
-        agent: Agent::start(&world, &[]).unwrap(),
+        agent: Agent::start(&world, &["--devices", OUTSIDE]).unwrap(),
         world,
         random: Random::new(seed),
         builds: Build::all(),
         events: BTreeMap::new(),
     };
-    let mut workers: Vec<Worker> = clients.iter().map(hammer).collect();
+    let mut workers: Vec<Worker> = clients.iter().map(|client| hammer(client, Group::Clients)).collect();
+    workers.push(hammer(&outside, Group::Clean));
     let until = Instant::now() + time;
     while Instant::now() < until {
         chaos.strike();
     }
     chaos.let_each_build_settle();
-    let tallies: Vec<Tally> = workers.iter_mut().flat_map(|worker| worker.finish::<Tally>().unwrap()).collect();
+    let mut tallies: Vec<Tally> = Vec::new();
+    let mut from_outside = 0;
+    for worker in &mut workers {
+        let new: Vec<Tally> = worker.finish().unwrap();
+        from_outside = new.iter().map(|tally| tally.count).sum();
+        tallies.extend(new);
+    }
     let mut connections: BTreeMap<Manner, u64> = BTreeMap::new();
     for Tally { manner, count, .. } in &tallies {
         *connections.entry(*manner).or_default() += count;
@@ -99,15 +110,15 @@ fn no_connection_is_lost_while_agents_end_and_start() {
     let wrong: Vec<&Tally> = tallies.iter().filter(|tally| !is_right(tally)).collect();
     let (total, events) = (connections.values().sum::<u64>(), chaos.events.values().sum::<u32>());
     say::figures(format_args!(
-        "{total} connections {connections:?}, {} failed or misdirected, during {events} events {:?} of {} builds (seed {seed})",
+        "{total} connections {connections:?}, {from_outside} of them from outside, {} failed or misdirected, during {events} events {:?} of {} builds (seed {seed})",
         wrong.iter().map(|tally| tally.count).sum::<u64>(),
         chaos.events,
         chaos.builds.len()
     ));
     assert!(wrong.is_empty(), "failed or misdirected: {wrong:#?}\n{}", chaos.agent.log());
     assert!(
-        connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs(),
-        "too few connections for a result: {connections:?}"
+        connections.len() == 3 && total >= LEAST_CONNECTIONS * time.as_secs() && from_outside >= LEAST_OUTSIDE * time.as_secs(),
+        "too few connections for a result: {connections:?}, {from_outside} of them from outside"
     );
     assert_eq!(chaos.events.len(), Event::ALL.len(), "every kind of event should have occurred: {:?}", chaos.events);
 }
@@ -137,12 +148,12 @@ fn write_services(world: &World, pods: &[Pod]) {
     Agent::write(world, "objects.json", &json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
 }
 
-fn hammer(client: &Pod) -> Worker {
+fn hammer(client: &Pod, group: Group) -> Worker {
     let targets = (1..=SERVICES).flat_map(|number| Via::ALL.map(|via| cluster_ip(number).at(via, PORT).to_string()));
     let arguments =
         targets.flat_map(|target| ["--tcp", "--connected", "--unconnected"].map(|manner| [manner.to_owned(), target.clone()]));
     let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(arguments.flatten());
-    Worker::start(client, arguments).unwrap()
+    Worker::start_in(client, group, arguments).unwrap()
 }
 
 /// The way in which an agent ends and the next one starts.

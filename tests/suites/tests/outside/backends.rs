@@ -2,11 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use portmap_harness::dual_stack::Via;
-use portmap_harness::topology::addresses;
+use portmap_harness::topology::{HOST_PORT, addresses};
 
 use crate::cases;
 use portmap_suites::outside_answers::expect_answers;
 use portmap_suites::outside_stage::Stage;
+use portmap_suites::service_objects::PORT;
+use serde_json::json;
 
 cases![
     a_local_backend_sees_the_client,
@@ -14,6 +16,7 @@ cases![
     a_host_network_backend_on_the_node_sees_the_client,
     externalips_lead_to_backends,
     load_balancers_lead_to_backends,
+    an_externalip_may_be_the_nodes_own_address,
 ];
 
 /// The host of a backend, by the address that it sees.
@@ -67,4 +70,16 @@ fn load_balancers_lead_to_backends(stage: &mut Stage, via: Via) -> Result<()> {
     expect_both(stage, via, service.load_balancer(via), "a 8080", Host::This)?;
     stage.set_endpoints(service, stage.endpoints(&["c"]))?;
     expect_both(stage, via, service.load_balancer(via), "c 8080", Host::Other)
+}
+
+/// The Service has one port of the address. The others stay the node's.
+fn an_externalip_may_be_the_nodes_own_address(stage: &mut Stage, via: Via) -> Result<()> {
+    let node = stage.one().addresses();
+    for (endpoint, server, host) in [("a", "a 8080", Host::This), ("c", "c 8080", Host::Other)] {
+        stage.begin()?;
+        stage.publish_with(json!({"externalIPs": node.texts()}), stage.endpoints(&[endpoint]))?;
+        expect_both(stage, via, node.at(via, PORT), server, host)?;
+        expect_both(stage, via, node.at(via, HOST_PORT), "node-1 8095", Host::This)?;
+    }
+    Ok(())
 }

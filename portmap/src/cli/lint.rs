@@ -21,7 +21,6 @@ use super::{FAILURE, NO, output};
 use input::Input;
 
 #[derive(Debug, Args)]
-#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 pub struct Arguments {
     /// Files, directories of files, or - for standard input; all of them are one set of objects
     #[arg(value_name = "PATH", required_unless_present_any = ["kubeconfig", "list_rules", "explain"])]
@@ -29,9 +28,10 @@ pub struct Arguments {
     /// Read directories with their subdirectories
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// Read the objects of a cluster once, instead of files. FILE is its kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the
-    /// pod's service account]
+    /// Read the objects of a cluster once, instead of files. FILE is its kubeconfig [default: $KUBECONFIG, ~/.kube/config, or
+    /// the pod's service account]
     #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "paths")]
+    #[expect(clippy::option_option, reason = "the flag may have no value")]
     kubeconfig: Option<Option<PathBuf>>,
     /// Namespace of objects in files that name none [default: default]. With --kubeconfig, the only namespace to read [default:
     /// all]

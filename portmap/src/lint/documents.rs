@@ -73,13 +73,14 @@ fn parse_part(part: &str, lines_before: Line) -> Vec<Document> {
 
 fn parse_one(part: &str) -> Result<Node, Broken> {
     // No limits: they protect against hostile input, but a dump of a large cluster would exceed them.
-    let options = serde_saphyr::options! { budget: None };
+    let options = serde_saphyr::options! { budget: None, emit_comments: false };
     serde_saphyr::from_str_with_options(part, options).map_err(|error| {
         let line = error.location().map_or(1, |location| Line::try_from(location.line()).unwrap_or(1));
         let text = error.without_snippet().to_string();
         // The parser adds the position, which is the one in the part, and an excerpt of the text on further lines.
-        let reason = text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().trim();
-        Broken { line, reason: reason.to_owned(), kind: kind_of(part), is_template: part.contains("{{") }
+        let reason = text.lines().next().unwrap_or_default().split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        let reason = reason.split(" at line ").next().unwrap_or_default().trim();
+        Broken { line, reason: reason.to_owned(), kind: kind_of(part), is_template: part.contains("{{") || part.contains("{%") }
     })
 }
 

@@ -4,27 +4,30 @@ use std::collections::BTreeSet;
 
 use super::head::Head;
 
-/// Kinds of which objects are missing: their documents are broken, or they could not be listed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gaps {
-    /// Pods or pod templates.
-    pub pods: bool,
+/// Objects on which conclusions depend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Pods and pod templates.
+    Pods,
     /// Services.
-    pub services: bool,
+    Services,
     /// NetworkPolicies.
-    pub policies: bool,
-    /// EndpointSlices or Endpoints.
-    pub slices: bool,
+    Policies,
+    /// EndpointSlices and Endpoints.
+    Slices,
 }
 
+/// Groups of which objects are missing: their documents are broken, or they could not be listed.
+#[derive(Clone, Debug, Default)]
+pub struct Gaps(BTreeSet<Group>);
+
 /// Kinds without pods, and of no other use for the rules.
-const PLAIN: [&str; 14] = [
+const PLAIN: [&str; 13] = [
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
     "CustomResourceDefinition",
     "Ingress",
-    "HTTPRoute",
     "LimitRange",
     "Namespace",
     "PersistentVolumeClaim",
@@ -39,12 +42,18 @@ impl Gaps {
     /// Adds a missing object of this kind; `None` if its kind is unknown.
     pub fn add(&mut self, kind: Option<&str>) {
         match kind {
-            None => *self = Self { pods: true, services: true, policies: true, slices: true },
-            Some("Service") => self.services = true,
-            Some("NetworkPolicy") => self.policies = true,
-            Some("EndpointSlice" | "Endpoints") => self.slices = true,
-            Some(kind) => self.pods |= !PLAIN.contains(&kind),
+            None => self.0.extend([Group::Pods, Group::Services, Group::Policies, Group::Slices]),
+            Some("Service") => self.0.extend([Group::Services]),
+            Some("NetworkPolicy") => self.0.extend([Group::Policies]),
+            Some("EndpointSlice" | "Endpoints") => self.0.extend([Group::Slices]),
+            Some(kind) if PLAIN.contains(&kind) || kind.ends_with("Route") => {}
+            Some(_) => self.0.extend([Group::Pods]),
         }
+    }
+
+    /// Whether objects of a group are missing.
+    pub fn has(&self, group: Group) -> bool {
+        self.0.contains(&group)
     }
 }
 

@@ -14,8 +14,12 @@ use super::{
     catalog::Rule,
     finding::Finding,
     head::Head,
-    objects::{service::Service, workload::Workload},
-    selection::{Index, Selected},
+    objects::{
+        Protocol,
+        service::{Service, ServicePort},
+        workload::Workload,
+    },
+    selection::{self, Index, Selected},
     set::Set,
 };
 use crate::collections::HashMap;
@@ -29,6 +33,8 @@ struct Context<'a> {
     selected: Vec<Selected>,
     /// Services by namespace and name. Files may have several variants of a Service.
     services: HashMap<(&'a str, &'a str), Vec<&'a Service>>,
+    /// The Services that select each workload, as indices.
+    selecting: HashMap<usize, Vec<usize>>,
 }
 
 /// All findings about a set, in any order.
@@ -52,13 +58,26 @@ pub fn apply(set: &Set, settings: &Settings) -> Vec<Finding> {
 impl<'a> Context<'a> {
     fn new(set: &'a Set, settings: &'a Settings) -> Self {
         let index = Index::new(&set.workloads);
-        let selected = set.services.iter().map(|service| index.of_service(service)).collect();
+        let selected: Vec<Selected> = set.services.iter().map(|service| index.of_service(service)).collect();
         let mut services = HashMap::<_, Vec<_>>::default();
         for service in &set.services {
             let name = (service.head.namespace.as_str(), service.head.name.as_str());
             services.entry(name).or_default().push(service);
         }
-        Self { set, settings, index, selected, services }
+        let selecting = selection::reversed(&selected);
+        Self { set, settings, index, selected, services, selecting }
+    }
+
+    /// The Services that select a workload.
+    fn services_of(&self, workload: usize) -> impl Iterator<Item = &'a Service> {
+        self.selecting.get(&workload).into_iter().flatten().map(|index| &self.set.services[*index])
+    }
+
+    /// Whether a pod serves a number as far as the objects tell: a container declares it, or a Service leads to it.
+    fn serves(&self, workload: usize, number: i32, protocol: Protocol) -> bool {
+        let pod = &self.set.workloads[workload];
+        let leads_to = |it: &ServicePort| it.protocol == protocol && pod.resolve(&it.target, protocol) == Some(number);
+        pod.declares(number, protocol) || self.services_of(workload).any(|service| service.ports.iter().any(leads_to))
     }
 
     /// Each Service, with the workloads that it selects.

@@ -98,6 +98,17 @@ impl<'a> Index<'a> {
     }
 }
 
+/// From each index in the lists to the lists that have it.
+pub fn reversed(lists: &[Selected]) -> HashMap<usize, Vec<usize>> {
+    let mut reversed = HashMap::<usize, Vec<usize>>::default();
+    for (list, indices) in lists.iter().enumerate() {
+        for index in indices {
+            reversed.entry(*index).or_default().push(list);
+        }
+    }
+    reversed
+}
+
 /// Whether a controller may add a label of this name to pods.
 pub fn is_added(key: &str) -> bool {
     key == POD_NAME || ADDED.contains(&key) || JOB_NAME.contains(&key)

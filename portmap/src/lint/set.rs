@@ -99,9 +99,13 @@ impl Set {
         self.gaps.add(kind.as_deref());
         let kind = kind.clone().unwrap_or_default();
         let head = Head { file: Some(file.clone()), line: *line, kind, ..Head::default() };
-        let fault = Finding::new(INVALID, &head, *line, format!("the document is neither YAML nor JSON: {reason}"));
-        let mend = "render the template first, for example `helm template CHART | portmap lint -`";
-        self.faults.push(if *is_template { fault.mended_by(mend.to_owned()) } else { fault });
+        let fault = |what| Finding::new(INVALID, &head, *line, what);
+        self.faults.push(if *is_template {
+            let mend = "render the template first, for example `helm template CHART | portmap lint -`";
+            fault("the document is a template, and not YAML".to_owned()).mended_by(mend.to_owned())
+        } else {
+            fault(format!("the document is neither YAML nor JSON: {reason}"))
+        });
     }
 
     /// Takes a document: an object, or a list of objects.
@@ -145,12 +149,7 @@ impl Set {
             ("gateway.networking.k8s.io", kind) if kind.ends_with("Route") => {
                 self.routes.push(Route::read_gateway(head, object)?);
             }
-            ("batch", "CronJob") => match object.at(&["spec", "jobTemplate", "spec", "template"]) {
-                Some(template) => self.workloads.push(Workload::read(head, object, template)?),
-                None => {}
-            },
-            // Other kinds have pods in the same field: apps/v1, Job, ReplicationController, and custom resources.
-            _ => match object.at(&["spec", "template"]).filter(|template| template.at(&["spec", "containers"]).is_some()) {
+            _ => match template_of(object) {
                 Some(template) => self.workloads.push(Workload::read(head, object, template)?),
                 None => self.makers.add(group, &head),
             },
@@ -189,4 +188,11 @@ impl Set {
         let routes = self.routes.iter().map(|it| &it.head);
         services.chain(workloads).chain(policies).chain(routes).chain(self.slices.iter().map(|it| &it.head))
     }
+}
+
+/// The pod template of an object. All kinds have it in one field, except a CronJob. Custom resources often have it there, too.
+fn template_of(object: &Node) -> Option<&Node> {
+    let templates = [&["spec", "template"][..], &["spec", "jobTemplate", "spec", "template"]];
+    let mut found = templates.into_iter().filter_map(|path| object.at(path));
+    found.find(|template| template.at(&["spec", "containers"]).is_some())
 }

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use portmap::{
     lint::set::{Origin, Set},
-    source::manifests::{STDIN, files},
+    source::{
+        kube::list::{self, Listing},
+        manifests::{STDIN, files},
+    },
 };
 
 use crate::cli::output;
@@ -31,7 +34,7 @@ pub fn files(paths: &[PathBuf], recursive: bool, namespace: Option<&str>) -> Res
     let mut set = Set::new(Origin::Files, namespace.unwrap_or("default"));
     let mut is_complete = true;
     let mut warnings = Vec::new();
-    let found = if recursive { with_subdirectories(paths)? } else { paths.to_owned() };
+    let found = if recursive { with_subdirectories(paths, &mut warnings)? } else { paths.to_owned() };
     for path in files::list(&found, false, &mut warnings)?.into_keys() {
         let name = path.display().to_string();
         match fs::read(&path).with_context(|| format!("failed to read {name}")) {
@@ -59,33 +62,61 @@ fn add(set: &mut Set, name: &str, bytes: Vec<u8>) {
     }
 }
 
-/// The paths, and the manifests in all subdirectories of directories. Subdirectories with a leading dot are left out.
-fn with_subdirectories(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut all = paths.to_owned();
-    let mut rest: Vec<PathBuf> = paths.iter().filter(|path| path.is_dir()).cloned().collect();
-    while let Some(directory) = rest.pop() {
-        let failed = || format!("failed to list {}", directory.display());
-        for entry in fs::read_dir(&directory).with_context(failed)? {
-            let entry = entry.with_context(failed)?;
-            let path = entry.path();
-            // Symbolic links are not followed: they may form a loop.
-            if entry.file_type().with_context(failed)?.is_dir() {
-                if !entry.file_name().to_string_lossy().starts_with('.') {
-                    rest.push(path);
-                }
-            } else if files::is_manifest(&path) && !path.is_dir() {
-                all.push(path);
+/// The files of the paths, and the manifests in directories and their subdirectories. Subdirectories with a leading dot are
+/// left out.
+fn with_subdirectories(paths: &[PathBuf], warnings: &mut Vec<String>) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let before = all.len();
+            add_directory(path, &mut all)?;
+            if all.len() == before {
+                warnings.push(format!("{} has no file ending in .yaml, .yml or .json", path.display()));
             }
+        } else {
+            all.push(path.clone());
         }
     }
     Ok(all)
 }
 
-/// Lists the objects of a cluster.
+/// Adds the manifests of a directory and of its subdirectories. Links to directories are not followed: they may form a loop.
+fn add_directory(directory: &Path, all: &mut Vec<PathBuf>) -> Result<()> {
+    let failed = || format!("failed to list {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let path = entry.path();
+        if entry.file_type().with_context(failed)?.is_dir() {
+            if !entry.file_name().to_string_lossy().starts_with('.') {
+                add_directory(&path, all)?;
+            }
+        } else if files::is_manifest(&path) && !path.is_dir() {
+            all.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Lists the objects of a cluster, or of one of its namespaces. Kinds that are missing or forbidden are a warning.
 ///
 /// # Errors
 ///
 /// There is no configuration of a cluster, or the API server does not answer.
-pub fn cluster(_kubeconfig: Option<&Path>, _namespace: Option<&str>) -> Result<Input> {
-    anyhow::bail!("not yet")
+pub fn cluster(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<Input> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
+    let Listing { objects, forbidden, unserved } = runtime.block_on(list::list(kubeconfig, namespace))?;
+    let mut set = Set::new(Origin::Cluster, "default");
+    for object in objects {
+        set.add(object);
+    }
+    for kind in &forbidden {
+        set.gaps.add(Some(kind));
+    }
+    if !forbidden.is_empty() {
+        output::warning(&format!("you may not list {}: conclusions that depend on them are left out", forbidden.join(", ")));
+    }
+    if !unserved.is_empty() {
+        output::warning(&format!("the cluster does not have {}: they are skipped", unserved.join(", ")));
+    }
+    Ok(Input { set, is_complete: true })
 }

@@ -69,10 +69,15 @@ fn uri(file: &str) -> String {
     let path = file.strip_prefix("./").unwrap_or(file);
     let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
     for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(byte)),
-            _ => uri += &format!("%{byte:02X}"),
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.extend(['%', hexadecimal(byte >> 4), hexadecimal(byte & 15)]);
         }
     }
     uri
+}
+
+fn hexadecimal(digit: u8) -> char {
+    char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase()
 }

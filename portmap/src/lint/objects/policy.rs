@@ -99,7 +99,7 @@ fn allowances(nodes: &[Node], rules: impl Iterator<Item = Raw>) -> Result<Vec<Al
     let allowance = |(node, (ports, peers)): (&Node, Raw)| {
         let ports = node.list("ports").iter().zip(ports.unwrap_or_default());
         Ok(Allowance {
-            ports: ports.map(|(node, port)| PolicyPort::read(node, port)).collect::<Result<_, _>>()?,
+            ports: ports.map(|(node, port)| PolicyPort::read(node, &port)).collect::<Result<_, _>>()?,
             peers: peers.unwrap_or_default().into_iter().map(Peer::from).collect(),
         })
     };
@@ -107,7 +107,7 @@ fn allowances(nodes: &[Node], rules: impl Iterator<Item = Raw>) -> Result<Vec<Al
 }
 
 impl PolicyPort {
-    fn read(node: &Node, port: networking::NetworkPolicyPort) -> Result<Self, Invalid> {
+    fn read(node: &Node, port: &networking::NetworkPolicyPort) -> Result<Self, Invalid> {
         Ok(Self {
             line: node.line_of("port"),
             protocol: Protocol::read(port.protocol.as_deref()).map_err(|error| error.at(node.line_of("protocol")))?,

@@ -9,6 +9,7 @@ use super::{Context, add};
 use crate::lint::{
     catalog::{Level, POLICY_NAME, POLICY_PORT, QUOTED_NUMBER},
     finding::Finding,
+    gaps::Group,
     objects::{
         PortRef,
         policy::{Policy, PolicyPort},
@@ -77,7 +78,7 @@ impl Scope<'_> {
     fn is_complete(&self) -> bool {
         let Self { context, policy, .. } = self;
         let may_have_more = policy.pods.is_empty() && context.set.makers.may_make_pods_in(&policy.head.namespace);
-        !context.set.gaps.pods && !may_have_more
+        !context.set.gaps.has(Group::Pods) && !may_have_more
     }
 
     fn check_name(&self, direction: Direction, port: &PolicyPort, name: &str, pods: &[usize]) -> Option<Finding> {
@@ -93,8 +94,9 @@ impl Scope<'_> {
 
     fn check_number(&self, direction: Direction, port: &PolicyPort, number: i32, pods: &[usize]) -> Option<Finding> {
         let gaps = &self.context.set.gaps;
-        let may_be_allowed = gaps.policies || gaps.services || self.context.set.makers.has_other_policies;
-        if may_be_allowed || !self.is_complete() || pods.iter().any(|pod| self.serves(*pod, port, number)) {
+        let may_be_allowed =
+            gaps.has(Group::Policies) || gaps.has(Group::Services) || self.context.set.makers.has_other_policies;
+        if may_be_allowed || !self.is_complete() || pods.iter().any(|pod| self.context.serves(*pod, number, port.protocol)) {
             return None;
         }
         let Confusion { service, port: service_port, pod, number: right } =
@@ -116,20 +118,11 @@ impl Scope<'_> {
         Some(Finding::new(POLICY_PORT, &self.policy.head, port.line, what).at_level(level).mended_by(mend))
     }
 
-    /// Whether a pod serves the number: it declares it, or some Service leads to it.
-    fn serves(&self, pod: usize, port: &PolicyPort, number: i32) -> bool {
-        let workload = &self.context.set.workloads[pod];
-        let leads_to =
-            |it: &ServicePort| it.protocol == port.protocol && workload.resolve(&it.target, it.protocol) == Some(number);
-        workload.declares(number, port.protocol)
-            || self.relations.services_of(pod).any(|service| service.ports.iter().any(leads_to))
-    }
-
     /// A Service of the pod with this port, if the policies do not allow the port's number in the pod.
     fn confusion(&self, direction: Direction, port: &PolicyPort, number: i32, pod: usize) -> Option<Confusion<'_>> {
         let workload = &self.context.set.workloads[pod];
         let limited = if direction == Direction::Ingress { &[pod][..] } else { self.sources };
-        self.relations.services_of(pod).find_map(|service| {
+        self.context.services_of(pod).find_map(|service| {
             let is_meant = |it: &&ServicePort| it.number == number && it.protocol == port.protocol;
             let it = service.ports.iter().find(is_meant)?;
             let right = workload.resolve(&it.target, it.protocol)?;

@@ -6,16 +6,16 @@ use crate::lint::{
     finding::Finding,
     objects::{
         PortRef, Protocol,
-        workload::{Container, Probe, Workload},
+        workload::{Container, Probe},
     },
 };
 
 /// Checks the probes of all pod templates, and of pods without a linted controller.
 pub fn check(context: &Context, findings: &mut Vec<Finding>) {
-    for workload in context.set.workloads.iter().filter(|workload| !workload.is_made) {
+    for (index, workload) in context.set.workloads.iter().enumerate().filter(|(_, workload)| !workload.is_made) {
         for container in &workload.containers {
             for probe in &container.probes {
-                if let Some(finding) = check_probe(workload, container, probe) {
+                if let Some(finding) = check_probe(context, index, container, probe) {
                     add(findings, &workload.head, finding);
                 }
             }
@@ -23,7 +23,8 @@ pub fn check(context: &Context, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_probe(workload: &Workload, container: &Container, probe: &Probe) -> Option<Finding> {
+fn check_probe(context: &Context, index: usize, container: &Container, probe: &Probe) -> Option<Finding> {
+    let workload = &context.set.workloads[index];
     let Probe { field, line, port } = probe;
     let finding = |rule, what| Finding::new(rule, &workload.head, *line, what);
     let name = &container.name;
@@ -38,9 +39,12 @@ fn check_probe(workload: &Workload, container: &Container, probe: &Probe) -> Opt
                 format!("the {field} of container {name} uses the port {wanted:?}, which this container does not declare");
             finding(PROBE_NAME, what).mended_by(mend(container))
         }),
-        PortRef::Number(number) => (!workload.declares(*number, Protocol::Tcp)).then(|| {
+        // A pod without any declared port tells nothing.
+        PortRef::Number(number) if workload.ports().next().is_none() || context.serves(index, *number, Protocol::Tcp) => None,
+        PortRef::Number(number) => Some({
             let what = format!("the {field} of container {name} uses port {number}, which no container declares");
             finding(PROBE_NUMBER, what)
+                .mended_by(format!("declare the port, or correct the probe; the pod declares {}", workload.shown_ports()))
         }),
     }
 }

@@ -4,6 +4,7 @@ use super::{Context, add};
 use crate::lint::{
     catalog::{Level, NO_PODS},
     finding::Finding,
+    gaps::Group,
     head::Labels,
     objects::{service::Service, workload::Workload},
     selection::is_added,
@@ -13,7 +14,7 @@ use crate::lint::{
 /// Checks that a selector selects something.
 pub fn check(context: &Context, service: &Service, pods: &[&Workload], findings: &mut Vec<Finding>) {
     let Some(selector) = service.selector() else { return };
-    if !pods.is_empty() || context.set.gaps.pods {
+    if !pods.is_empty() || context.set.gaps.has(Group::Pods) {
         return;
     }
     let shown = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");

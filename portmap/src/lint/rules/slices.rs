@@ -6,6 +6,7 @@ use crate::{
     lint::{
         catalog::{NO_SLICE_PORT, SLICE_PORT},
         finding::Finding,
+        gaps::Group,
         objects::{
             Protocol,
             service::Service,
@@ -24,7 +25,7 @@ pub fn check(context: &Context, findings: &mut Vec<Finding>) {
             check_slice(slice, variants, findings);
         }
     }
-    if context.set.gaps.slices {
+    if context.set.gaps.has(Group::Slices) {
         return;
     }
     for service in context.set.services.iter().filter(|service| !is_selected(service)) {

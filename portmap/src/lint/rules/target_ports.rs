@@ -6,6 +6,7 @@ use super::{Context, add, all_ignore, shown};
 use crate::lint::{
     catalog::{NO_SUCH_NAME, OTHER_PROTOCOL, QUOTED_NUMBER, Rule, SEVERAL_NUMBERS, SOME_LACK_NAME, UNDECLARED},
     finding::Finding,
+    gaps::Group,
     objects::{
         PortRef, Protocol,
         service::{Service, ServicePort},
@@ -27,7 +28,7 @@ pub fn check(context: &Context, service: &Service, pods: &[&Workload], findings:
                 add(findings, &service.head, finding(QUOTED_NUMBER, what).mended_by(mend));
             }
             // Another workload may be missing that has the name.
-            PortRef::Name(_) | PortRef::Number(_) if pods.is_empty() || context.set.gaps.pods => {}
+            PortRef::Name(_) | PortRef::Number(_) if pods.is_empty() || context.set.gaps.has(Group::Pods) => {}
             PortRef::Name(name) => findings.extend(check_name(service, port, name, pods)),
             PortRef::Number(number) => findings.extend(check_number(service, port, *number, pods)),
         }

@@ -10,10 +10,9 @@ use crate::{
         objects::{
             Protocol,
             policy::{Allowance, Peer, Policy},
-            service::Service,
             workload::Workload,
         },
-        selection::Selected,
+        selection::{self, Selected},
         set::Set,
     },
 };
@@ -40,8 +39,6 @@ pub struct Relations<'a> {
     pub selected: Vec<Selected>,
     /// The policies that select each workload.
     policies: HashMap<usize, Vec<usize>>,
-    /// The Services that select each workload.
-    services: HashMap<usize, Vec<usize>>,
     /// All namespaces with workloads, and their labels.
     namespaces: Vec<(&'a str, Labels)>,
 }
@@ -52,15 +49,9 @@ impl<'a> Relations<'a> {
         let set = context.set;
         let select = |policy: &Policy| context.index.of_selector(&policy.head.namespace, &policy.pods);
         let selected: Vec<Selected> = set.policies.iter().map(select).collect();
-        let services = if selected.is_empty() { HashMap::default() } else { reversed(&context.selected) };
         let with_labels = |name| (name, set.namespace_labels(name));
         let namespaces = if selected.is_empty() { Vec::new() } else { context.index.namespaces().map(with_labels).collect() };
-        Self { set, policies: reversed(&selected), services, selected, namespaces }
-    }
-
-    /// The Services that select a workload.
-    pub fn services_of(&self, workload: usize) -> impl Iterator<Item = &'a Service> {
-        self.services.get(&workload).into_iter().flatten().map(|index| &self.set.services[*index])
+        Self { set, policies: selection::reversed(&selected), selected, namespaces }
     }
 
     /// The pods that the peers of a rule select by a selector for pods that is not empty. Other peers are too wide for
@@ -83,8 +74,8 @@ impl<'a> Relations<'a> {
         all
     }
 
-    /// Whether some policy of one of these workloads, or `policy` itself, allows a number of a pod. For egress, all peers count,
-    /// so that fewer findings result.
+    /// Whether some policy of one of these workloads, or `policy` itself, allows a number of a pod. For egress, all peers
+    /// count, so that fewer findings result.
     pub fn allow(
         &self,
         direction: Direction,
@@ -102,15 +93,4 @@ impl<'a> Relations<'a> {
             rules.iter().flatten().any(allows)
         })
     }
-}
-
-/// From each index in the lists to the lists that have it.
-fn reversed(lists: &[Selected]) -> HashMap<usize, Vec<usize>> {
-    let mut reversed = HashMap::<usize, Vec<usize>>::default();
-    for (list, indices) in lists.iter().enumerate() {
-        for index in indices {
-            reversed.entry(*index).or_default().push(list);
-        }
-    }
-    reversed
 }

@@ -42,3 +42,6 @@ fn key(finding: &Finding) -> impl Ord {
     let Finding { rule, level: _, place, kind, namespace, name, what, mend: _ } = finding;
     (place, namespace, kind, name, rule.code, what)
 }
+
+#[cfg(test)]
+mod tests;

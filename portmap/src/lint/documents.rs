@@ -1,6 +1,11 @@
 //! Splits the text of a file into documents, and parses each by itself: a document with an error leaves the others readable.
 
+use serde_saphyr::Budget;
+
 use super::tree::{Line, Node};
+
+/// The greatest depth of a document. Schemas of custom resources have some 50 levels.
+const MAX_DEPTH: usize = 100;
 
 /// A document of a file.
 #[derive(Debug)]
@@ -72,16 +77,33 @@ fn parse_part(part: &str, lines_before: Line) -> Vec<Document> {
 }
 
 fn parse_one(part: &str) -> Result<Node, Broken> {
-    // No limits: they protect against hostile input, but a dump of a large cluster would exceed them.
-    let options = serde_saphyr::options! { budget: None, emit_comments: false };
+    let options = serde_saphyr::options! { budget: limits(), emit_comments: false };
     serde_saphyr::from_str_with_options(part, options).map_err(|error| {
         let line = error.location().map_or(1, |location| Line::try_from(location.line()).unwrap_or(1));
         let text = error.without_snippet().to_string();
         // The parser adds the position, which is the one in the part, and an excerpt of the text on further lines.
         let reason = text.lines().next().unwrap_or_default().split(", set DuplicateKeyPolicy").next().unwrap_or_default();
         let reason = reason.split(" at line ").next().unwrap_or_default().trim();
-        Broken { line, reason: reason.to_owned(), kind: kind_of(part), is_template: part.contains("{{") || part.contains("{%") }
+        let is_deep = reason.starts_with("budget breached") || reason.starts_with("recursion limit");
+        let reason = if is_deep { format!("it has more than {MAX_DEPTH} levels") } else { reason.to_owned() };
+        Broken { line, reason, kind: kind_of(part), is_template: part.contains("{{") || part.contains("{%") }
     })
+}
+
+/// The limits of the parser. Only the depth is limited, because each level takes room on the stack. A dump of a large cluster
+/// would exceed the default limits.
+fn limits() -> Option<Budget> {
+    serde_saphyr::budget! {
+        max_depth: MAX_DEPTH,
+        flow_nesting_limit: MAX_DEPTH,
+        max_events: usize::MAX,
+        max_nodes: usize::MAX,
+        max_aliases: usize::MAX,
+        max_anchors: usize::MAX,
+        max_merge_keys: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+        enforce_alias_anchor_ratio: false,
+    }
 }
 
 /// The kind of a document that cannot be parsed: the value of `kind` at the start of a line.

@@ -54,6 +54,7 @@ fn mend(container: &Container) -> String {
     let names: Vec<&str> = container.ports.iter().map(|port| port.name.as_str()).filter(|name| !name.is_empty()).collect();
     match &*names {
         [] => "write a number, or give the container port a name".to_owned(),
+        [name] => format!("write {name}, or a number"),
         names => format!("write one of {}, or a number", names.join(", ")),
     }
 }

@@ -1,5 +1,7 @@
 //! Selectors of Services that select nothing.
 
+use strsim::osa_distance;
+
 use super::{Context, add};
 use crate::lint::{
     catalog::{Level, NO_PODS},
@@ -35,8 +37,17 @@ fn level(context: &Context, service: &Service, selector: &Labels) -> Level {
         return Level::Warning;
     }
     let is_elsewhere = context.index.in_namespace(namespace).is_empty() || context.set.makers.may_make_pods_in(namespace);
-    let is_from_elsewhere = selector.keys().any(|key| !context.index.has_label(namespace, key) && !is_added(key));
+    let is_from_elsewhere = selector
+        .keys()
+        .any(|key| !context.index.has_label(namespace, key) && !is_added(key) && !is_misspelt(context, namespace, key));
     if is_elsewhere || is_from_elsewhere { Level::Note } else { Level::Warning }
+}
+
+/// Whether a label's name resembles one that a workload of the namespace has.
+fn is_misspelt(context: &Context, namespace: &str, key: &str) -> bool {
+    let workloads = context.index.in_namespace(namespace).iter().take(LOOKED_AT);
+    let mut names = workloads.flat_map(|index| context.set.workloads[*index].labels.keys());
+    names.any(|name| name.len() > 3 && osa_distance(name, key) <= 2)
 }
 
 /// The remedy if some workload has all labels but one, or is in another namespace.

@@ -39,6 +39,7 @@ fn help_mentions_every_flag() -> Result<()> {
             ],
         ),
         ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
+        ("lint", &["--kubeconfig", "--namespace", "--deny", "--ignore", "-o, --output", "sarif", "--list-rules", "--explain"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),

@@ -14,6 +14,9 @@ use crate::lint::{
     },
 };
 
+/// Ports of sidecars that service meshes add to pods, so that no template has them.
+const INJECTED: [&str; 6] = ["dapr-grpc", "dapr-http", "dapr-metrics", "http-envoy-prom", "linkerd-admin", "linkerd-proxy"];
+
 /// Checks all ports of a Service.
 pub fn check(context: &Context, service: &Service, pods: &[&Workload], findings: &mut Vec<Finding>) {
     if service.is_external_name() {
@@ -29,6 +32,7 @@ pub fn check(context: &Context, service: &Service, pods: &[&Workload], findings:
             }
             // Another workload may be missing that has the name.
             PortRef::Name(_) | PortRef::Number(_) if pods.is_empty() || context.set.gaps.has(Group::Pods) => {}
+            PortRef::Name(name) if INJECTED.contains(&name.as_str()) => {}
             PortRef::Name(name) => findings.extend(check_name(service, port, name, pods)),
             PortRef::Number(number) => findings.extend(check_number(service, port, *number, pods)),
         }
@@ -52,14 +56,22 @@ fn check_name(service: &Service, port: &ServicePort, name: &str, pods: &[&Worklo
         let what = format!("the targetPort {name:?} of port {} means different numbers: {shown_numbers}", port.shown());
         found.extend(finding(service, port, SEVERAL_NUMBERS, pods, what));
     }
-    // Pods of Jobs often share labels with the pods that serve.
-    let lacks = |pod: &&&Workload| !pod.is_job() && pod.number_of(name, port.protocol).is_none();
-    let lacking: Vec<&Workload> = pods.iter().filter(lacks).copied().collect();
+    let lacking = lacking(port, name, pods);
     if !lacking.is_empty() {
         let what = format!("{} has no port with the name {name:?}, the targetPort of port {}", shown(&lacking), port.shown());
         found.extend(finding(service, port, SOME_LACK_NAME, &lacking, what));
     }
     found
+}
+
+/// The pods without the name. Two documents with one name are variants of a workload, such as a patch. Pods of Jobs often share
+/// labels with the pods that serve.
+fn lacking<'a>(port: &ServicePort, name: &str, pods: &[&'a Workload]) -> Vec<&'a Workload> {
+    let (having, lacking): (Vec<&Workload>, Vec<&Workload>) =
+        pods.iter().partition(|pod| pod.number_of(name, port.protocol).is_some());
+    let key = |pod: &Workload| (pod.head.kind.clone(), pod.head.name.clone());
+    let having: BTreeSet<_> = having.into_iter().map(key).collect();
+    lacking.into_iter().filter(|pod| !pod.is_job() && !having.contains(&key(pod))).collect()
 }
 
 fn missing_name(service: &Service, port: &ServicePort, name: &str, pods: &[&Workload]) -> Option<Finding> {

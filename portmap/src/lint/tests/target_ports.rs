@@ -26,6 +26,17 @@ fn a_name_that_no_pod_has() {
 }
 
 #[test]
+fn a_name_that_is_not_in_the_template() {
+    // A service mesh adds a sidecar with this port.
+    assert_eq!(codes(&[&service("{port: 15090, targetPort: http-envoy-prom}"), &deployment("a", HTTP)]), [""; 0]);
+    // A second document with the same name is a patch of the first.
+    assert_eq!(
+        codes(&[&service("{port: 80, targetPort: http}"), &deployment("a", HTTP), &deployment("a", "image: a")]),
+        [""; 0]
+    );
+}
+
+#[test]
 fn every_kind_with_pods_counts() {
     let named = service("{port: 80, targetPort: web}");
     let template = format!("template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: a, {HTTP}}}]}}}}");

@@ -18,7 +18,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 7] = [
+    const FLAGS: [(&str, &[&str]); 8] = [
         (
             "run",
             &[

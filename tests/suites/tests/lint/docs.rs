@@ -71,7 +71,7 @@ fn with_real_output(text: &str) -> Result<String> {
 /// Writes a block to the file that its first line names.
 fn save(directory: &Path, block: &[&str]) -> Result<()> {
     if let [first, rest @ ..] = block
-        && let Some(name) = first.strip_prefix("# ").filter(|name| name.ends_with(".yaml"))
+        && let Some(name) = first.strip_prefix("# ").filter(|name| Path::new(name).extension().is_some_and(|it| it == "yaml"))
     {
         // The comment keeps the line numbers of the page and of the file equal.
         fs::write(directory.join(name), format!("{first}\n{}\n", rest.join("\n")))?;
@@ -84,7 +84,7 @@ fn outputs(directory: &TempDir, block: &[&str]) -> Result<String> {
     let mut text = String::new();
     for line in block.iter().filter(|line| line.starts_with("$ ")) {
         let outcome = shell(directory.path(), &line[2..])?;
-        text += &format!("{line}\n{}{}", outcome.stdout, outcome.stderr);
+        text.extend([line, "\n", &outcome.stdout, &outcome.stderr]);
     }
     Ok(text)
 }

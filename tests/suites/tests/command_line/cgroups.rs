@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use portmap_harness::links::Link;
 use portmap_harness::world::Group;
 
-use crate::harness::{PATIENCE, binary, finish, in_time};
 use crate::site::{Agent, Site, service};
+use portmap_suites::command::{PATIENCE, binary, finish, in_time};
 
 /// Number of programs that the agent attaches to a cgroup.
 const ALL: usize = 8;

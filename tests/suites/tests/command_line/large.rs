@@ -9,7 +9,7 @@ use portmap_harness::world::World;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{self, Outcome};
+use portmap_suites::command::{self, Outcome};
 
 const PORTS: u32 = 5_000;
 const ENDPOINTS: u32 = 100_000;
@@ -67,8 +67,8 @@ fn resolve(objects: &[Value]) -> Result<Outcome> {
     fs::write(&file, list(objects))?;
     let mut command = Command::new("prlimit");
     command.args([MEMORY, "--", "timeout"]);
-    let mut command = harness::in_time(command)?;
-    harness::finish(command.args(["resolve", "-o", "json", "--node-name", "node", "--manifests"]).arg(&file))
+    let mut command = command::in_time(command)?;
+    command::finish(command.args(["resolve", "-o", "json", "--node-name", "node", "--manifests"]).arg(&file))
 }
 
 fn rows(outcome: &Outcome) -> Result<Vec<Value>> {

@@ -62,8 +62,11 @@ pub fn clean(command: &mut Command) -> &mut Command {
 /// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
+    /// Standard output, with replacements for bytes that are not UTF-8.
     pub stdout: String,
+    /// Standard error, as `stdout`.
     pub stderr: String,
 }
 

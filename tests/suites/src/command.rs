@@ -89,6 +89,11 @@ impl Outcome {
     }
 }
 
+/// Whether an environment variable asks to rewrite expected texts: it is 1.
+pub fn is_update(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
 /// A copy of the command that every user may run.
 pub fn public_copy() -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_harness::links::Link;
 use portmap_harness::world::Group;
+use portmap_suites::command::{PATIENCE, binary, finish, in_time};
 
 use crate::site::{Agent, Site, service};
-use portmap_suites::command::{PATIENCE, binary, finish, in_time};
 
 /// Number of programs that the agent attaches to a cgroup.
 const ALL: usize = 8;

@@ -6,10 +6,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
 use portmap_harness::world::World;
+use portmap_suites::command::{self, Outcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use portmap_suites::command::{self, Outcome};
 
 const PORTS: u32 = 5_000;
 const ENDPOINTS: u32 = 100_000;

@@ -16,10 +16,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
 use portmap_harness::world::Group;
+use portmap_suites::command::{Outcome, finish, in_time, portmap};
 use tempfile::TempDir;
 
 use crate::site::{Agent, Site, service};
-use portmap_suites::command::{Outcome, finish, in_time, portmap};
 
 /// A BPF file system of one test, writable for every user. Some distributions mount it this way.
 struct Shared(TempDir);

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use portmap_suites::command::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::site::service;
-use portmap_suites::command::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 
 /// The rows of this case have different widths. One row has more backends than the table output shows.
 const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/order-of-rows/input.yaml");

@@ -13,9 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portmap_harness::world::{Group, World};
-use serde_json::Value;
-
 use portmap_suites::command::{self, Outcome, PATIENCE};
+use serde_json::Value;
 
 const PAUSE: Duration = Duration::from_millis(10);
 

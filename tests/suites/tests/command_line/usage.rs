@@ -4,7 +4,6 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
-
 use portmap_suites::command::{binary, clean, finish, portmap};
 
 #[test]

@@ -1,7 +1,7 @@
 //! The agent's records in STATE, which `portmap status` reads.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
 
 use crate::{
     datapath::load,
@@ -10,6 +10,7 @@ use crate::{
         Fullness,
         bpf::{BpfMaps, change_state},
         encode,
+        flows::sweep::Swept,
         pin::Pins,
     },
     plan::Plan,
@@ -69,18 +70,24 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
 
 /// Records the number of used entries of these maps, so that `portmap status` need not count them.
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
-    maps.set_state(|state| {
-        for (used, name) in state.used.iter_mut().zip(MEASURED) {
-            if let Some(map) = fullness.iter().find(|map| map.name == name) {
-                *used = map.used;
-            }
-        }
-    })
+    maps.set_state(|state| set_used(state, fullness))
 }
 
-/// Records the number of refused TCP connections that have got no answer.
-pub fn record_unanswered(maps: &mut BpfMaps, unanswered: u32) -> Result<()> {
-    maps.set_state(|state| state.unanswered = unanswered)
+/// Sets the number of used entries of these maps. The other maps keep theirs.
+fn set_used(state: &mut State, fullness: &[Fullness]) {
+    for (used, name) in state.used.iter_mut().zip(MEASURED) {
+        if let Some(map) = fullness.iter().find(|map| map.name == name) {
+            *used = map.used;
+        }
+    }
+}
+
+/// Records the result of a sweep of flows.
+pub fn record_sweep(maps: &mut BpfMaps, swept: &Swept) -> Result<()> {
+    maps.set_state(|state| {
+        state.unanswered = swept.unanswered;
+        set_used(state, &swept.fullness);
+    })
 }
 
 /// Records mistakes in the objects: a missing Node, and the number of Services with faults.

@@ -94,7 +94,7 @@ fn an_unset_namespace_is_the_given_one() -> Result<()> {
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
     const WRONG: [(&[&str], &str); 8] = [
-        (&[], "<PATH|--kubeconfig"),
+        (&[], "required arguments were not provided: <PATH>..."),
         (&["x", "-o", "xml"], "[possible values: text, json, sarif, github]"),
         (&["x", "--ignore", "PM999"], "no such code"),
         (&["x", "--deny", "errors"], "[possible values: warnings, notes]"),

@@ -1,32 +1,17 @@
 //! The agent's records in STATE, which `portmap status` reads.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, State};
 
 use crate::{
     datapath::load,
     kernel::{limits::CANNOT_SET_ERRORS, namespaces, uptime},
-    maps::{
-        Fullness,
-        bpf::{BpfMaps, change_state},
-        encode,
-        flows::sweep::Swept,
-        pin::Pins,
-    },
+    maps::{Fullness, bpf::BpfMaps, encode, flows::sweep::Swept, pin::Pins},
     plan::Plan,
     source::Outage,
 };
 
-/// Records in all sets that the agent which starts is not synced yet. Otherwise `portmap status` would take the state of the
-/// earlier agent for that of this one, until the programs are loaded or have taken over.
-pub fn record_beginning(own: &Pins) -> Result<()> {
-    for set in own.others()?.iter().chain([own]) {
-        change_state(set, |state| state.flags &= !SYNCED)?;
-    }
-    Ok(())
-}
-
-/// Records that this process is the agent, and that it is not synced yet.
+/// Records that this process is the agent.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     let version = encode::text(env!("CARGO_PKG_VERSION"))?;
     let now = uptime::now().as_secs();
@@ -36,7 +21,6 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
         state.version = version;
         state.pid = std::process::id();
         state.started = now;
-        state.flags &= !SYNCED;
         (state.silent_since, state.silent_on) = (0, 0);
     })
 }
@@ -60,7 +44,6 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     let left_out = plan.left_out.len();
     maps.set_state(|state| {
         state.last_sync = now;
-        state.flags |= SYNCED;
         state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         state.without_room = u32::try_from(plan.without_room).unwrap_or(u32::MAX);
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);

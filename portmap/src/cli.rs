@@ -9,6 +9,7 @@ mod resolve;
 mod run;
 mod services;
 mod status;
+mod trace;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,6 +53,8 @@ enum Command {
     Services(services::Arguments),
     /// Print the flows of clients outside the node
     Flows(flows::Arguments),
+    /// Print a line for each new connection to a Service: the client, the Service, and the backend or the error
+    Trace(trace::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
@@ -137,6 +140,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Lint(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
+        Command::Trace(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {

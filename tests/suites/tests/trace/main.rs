@@ -1,0 +1,8 @@
+//! `portmap trace`, for calls of processes and packets of clients outside the node.
+//!
+//! Needs: root and BPF.
+
+mod calls;
+mod end;
+mod outside;
+mod tracer;

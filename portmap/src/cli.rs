@@ -9,6 +9,7 @@ mod resolve;
 mod run;
 mod services;
 mod status;
+mod top;
 mod trace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -55,6 +56,8 @@ enum Command {
     Flows(flows::Arguments),
     /// Print a line for each new connection to a Service: the client, the Service, and the backend or the error
     Trace(trace::Arguments),
+    /// Show the rates of new connections of each Service, and the part of each backend
+    Top(top::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
@@ -141,6 +144,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
         Command::Trace(arguments) => arguments.run(),
+        Command::Top(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {

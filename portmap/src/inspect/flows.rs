@@ -77,7 +77,8 @@ impl FromStr for ServiceName {
 }
 
 impl ServiceName {
-    fn matches(&self, owner: &ServicePort) -> bool {
+    /// Whether the port belongs to a Service of this name.
+    pub fn matches(&self, owner: &ServicePort) -> bool {
         self.name == owner.service.name()
             && self.namespace.as_ref().is_none_or(|namespace| namespace == owner.service.namespace())
     }

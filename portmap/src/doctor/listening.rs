@@ -89,16 +89,14 @@ pub fn checks(ports: &[ServedPort], found: &LocalSockets) -> Vec<Check> {
         findings.extend(of_port.map(|((target, family, problem), backends)| ((port, target, family, problem), backends)));
     }
     let mut checks: Vec<Check> = findings.iter().map(|(finding, backends)| mistake(finding, backends)).collect();
-    checks.insert(0, summary(listening, checks.len(), ports.len()));
+    let silent: usize = findings.iter().map(|(_, backends)| backends.len()).sum();
+    checks.insert(0, summary(listening, listening + silent, ports.len()));
     checks.extend(blind_spots(&unseen.into_iter().collect::<Vec<_>>(), found));
     checks
 }
 
-fn summary(listening: usize, mistakes: usize, ports: usize) -> Check {
-    match (listening, mistakes) {
-        (0, 0) => Check::ok(NAME, format!("none of {ports} service ports has a backend on this node")),
-        (listening, _) => Check::ok(NAME, format!("programs listen for {listening} local backends of {ports} service ports")),
-    }
+fn summary(listening: usize, seen: usize, ports: usize) -> Check {
+    Check::ok(NAME, format!("programs listen for {listening} of {seen} local backends, of {ports} service ports"))
 }
 
 fn blind_spots(unseen: &[IpAddr], found: &LocalSockets) -> Vec<Check> {
@@ -232,7 +230,7 @@ mod tests {
         let found = LocalSockets { of_address: of_address.into(), visited: 3, failure: None };
         let lines: Vec<String> =
             checks(&[port], &found).into_iter().map(|check| format!("{}: {}", check.result.text(), check.text)).collect();
-        assert_eq!(lines[0], "ok: programs listen for 1 local backends of 1 service ports");
+        assert_eq!(lines[0], "ok: programs listen for 1 of 3 local backends, of 1 service ports");
         assert_eq!(
             lines[1],
             "NOT OK: Service shop/web port 80/TCP → targetPort 8080: 10.244.0.2, 10.244.0.3 listen on 80, not on 8080; correct \

@@ -91,7 +91,9 @@ pub fn of_devices(pins: &Pins) -> Result<Vec<Check>> {
         }
         others.extend(others_of_device(pins, index)?.into_iter().map(|program| format!("{program} ({device})")));
     }
-    let mut checks = vec![if lost.is_empty() {
+    let mut checks = vec![if count == 0 {
+        Check::ok("devices", "no network device is chosen: clients outside the node are not served")
+    } else if lost.is_empty() {
         Check::ok("devices", format!("{count} network devices have their programs"))
     } else {
         Check::not_ok(

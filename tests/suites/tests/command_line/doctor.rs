@@ -105,7 +105,7 @@ fn dual_stack_listeners_serve_both_families() -> Result<()> {
     let (clinic, _agent) = Clinic::new("doctor-dual", 1)?;
     let process = clinic.process()?;
     let _sockets = BOTH.map(|protocol| listen(&process, protocol, "[::]:8080"));
-    assert_eq!(clinic.checks(0, "listening")?, ["ok: programs listen for 4 local backends of 2 service ports"]);
+    assert_eq!(clinic.checks(0, "listening")?, ["ok: programs listen for 4 of 4 local backends, of 2 service ports"]);
     assert_eq!(clinic.checks(0, "node ports")?, ["ok: no process of the node listens on one of 2 node ports"]);
     Ok(())
 }
@@ -116,7 +116,7 @@ fn listeners_at_the_pods_own_addresses_serve() -> Result<()> {
     let process = clinic.process()?;
     let [v4, v6] = [format!("{}:8080", clinic.at.v4), format!("[{}]:8080", clinic.at.v6)];
     let _sockets: Vec<_> = [&v4, &v6].into_iter().flat_map(|at| BOTH.map(|protocol| listen(&process, protocol, at))).collect();
-    assert_eq!(clinic.checks(0, "listening")?, ["ok: programs listen for 4 local backends of 2 service ports"]);
+    assert_eq!(clinic.checks(0, "listening")?, ["ok: programs listen for 4 of 4 local backends, of 2 service ports"]);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The command line: the arguments, and one file for each subcommand.
 
 mod cleanup;
+mod doctor;
 mod flows;
 mod lint;
 mod output;
@@ -60,6 +61,8 @@ enum Command {
     Top(top::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
+    /// Find mistakes on this node: ports on which nobody listens, other programs, firewalls; exit with 1 if there are any
+    Doctor(doctor::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
     Cleanup(cleanup::Arguments),
     /// Print a completion script for a shell
@@ -146,6 +149,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Trace(arguments) => arguments.run(),
         Command::Top(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
+        Command::Doctor(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod exhaustion;
 pub mod heap;
 pub mod limits;
+pub mod listeners;
 pub mod namespaces;
 mod netlink;
 pub mod notifications;

@@ -167,6 +167,17 @@ pub fn is_attached(pins: &Pins, mode: AttachMode, index: u32) -> Result<bool> {
     Ok(true)
 }
 
+/// The ids of the programs that this set attaches to a device by TCX links.
+pub fn own_programs(pins: &Pins, index: u32) -> Result<BTreeSet<u32>> {
+    let programs = DIRECTIONS.into_iter().map(|direction| tcx::program(pins, index, direction));
+    Ok(programs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// Whether a filter of tc with this name is portmap's.
+pub fn is_own_filter(name: &str) -> bool {
+    name.starts_with(clsact::NAME)
+}
+
 fn loaded(programs: &Ebpf, direction: Direction, link_layer: LinkLayer) -> Result<BorrowedFd<'_>> {
     let suffix = match link_layer {
         LinkLayer::Ethernet => "",

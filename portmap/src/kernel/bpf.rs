@@ -2,6 +2,7 @@
 //! iterators, and batches of entries.
 
 mod batch;
+pub mod query;
 
 use std::{
     ffi::CString,

@@ -41,6 +41,14 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// The capabilities of the agent that this process lacks.
+pub fn lacking() -> Result<Vec<&'static str>> {
+    let held = capabilities(None).context("failed to read the own capabilities")?.effective;
+    let mut lacking = missing(with_implied(held), &needed(locks_memory()));
+    lacking.extend(missing(held, &FOR_NAMESPACES));
+    Ok(lacking)
+}
+
 fn needed(locks_memory: bool) -> Vec<Named> {
     NEEDED.into_iter().chain(locks_memory.then_some(FOR_MEMORY)).collect()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg, setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, Timeout, set_ip_freebind, set_ip_mtu_discover, set_ip_ttl, set_ipv6_freebind,
-    set_ipv6_mtu_discover, set_ipv6_unicast_hops, set_socket_linger, set_socket_reuseaddr, set_socket_timeout,
+    set_ipv6_mtu_discover, set_ipv6_unicast_hops, set_ipv6_v6only, set_socket_linger, set_socket_reuseaddr, set_socket_timeout,
 };
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, acceptfrom, bind, connect, connect_unspec,
@@ -54,6 +54,8 @@ pub enum SocketOption {
     Shared,
     /// ICMP errors are kept for [`RawSocket::problem`], and also reported by the next call.
     Problems,
+    /// An IPv6 socket does not serve IPv4 (`IPV6_V6ONLY`).
+    V6Only,
 }
 
 /// The result of one `recvfrom()`.
@@ -208,6 +210,7 @@ impl RawSocket {
             (SocketOption::Whole, Domain::Inet6) => set_ipv6_mtu_discover(&self.0, Ipv6PathMtuDiscovery::DO)?,
             (SocketOption::TimeLimit(limit), _) => set_time_limit(&self.0, Duration::from_millis(limit))?,
             (SocketOption::Shared, _) => set_socket_reuseaddr(&self.0, true)?,
+            (SocketOption::V6Only, _) => set_ipv6_v6only(&self.0, true)?,
             (SocketOption::Problems, Domain::Inet) => setsockopt(&self.0, sockopt::Ipv4RecvErr, &true)?,
             (SocketOption::Problems, Domain::Inet6) => setsockopt(&self.0, sockopt::Ipv6RecvErr, &true)?,
         }

@@ -17,7 +17,7 @@ use crate::kernel::{
 const PLACE: FilterPlace = FilterPlace { priority: 50, handle: 1 };
 
 /// The beginning of the names of portmap's filters.
-const NAME: &str = "portmap_";
+pub(super) const NAME: &str = "portmap_";
 
 /// The filters of portmap in the network namespace of the thread that found them.
 pub(in crate::datapath) struct OwnFilters {

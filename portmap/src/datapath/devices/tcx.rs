@@ -11,7 +11,7 @@ use super::text;
 use crate::{
     datapath::pinned_links,
     kernel::{
-        bpf::{self, Hook, LinkInfo, Object},
+        bpf::{self, Hook, Object},
         tc::Direction,
     },
     maps::{
@@ -44,8 +44,13 @@ pub(super) fn attach(pins: &Pins, index: u32, direction: Direction, program: Bor
 
 /// Whether the pinned link attaches a program to this device.
 pub(super) fn is_attached(pins: &Pins, index: u32, direction: Direction) -> Result<bool> {
+    Ok(program(pins, index, direction)?.is_some())
+}
+
+/// The id of the program that the pinned link attaches to this device; `None` if it attaches none.
+pub(super) fn program(pins: &Pins, index: u32, direction: Direction) -> Result<Option<u32>> {
     let state = pinned_links::state(pins, &name(index, direction), Object::DeviceLink)?;
-    Ok(state.is_some_and(|LinkInfo { hook, .. }| hook == Hook::Device(index, direction)))
+    Ok(state.filter(|link| link.hook == Hook::Device(index, direction)).map(|link| link.program))
 }
 
 /// Detaches the links of this set and direction, except those to the devices `kept`.

@@ -1,6 +1,6 @@
-//! Lists the objects for `portmap lint` once, without a watch.
+//! Lists the objects for `portmap lint` once, without a watch, and asks for the version of the API server.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use kube::{
@@ -9,6 +9,7 @@ use kube::{
     core::GroupVersionKind,
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{
     connection::{configuration, new_client},
@@ -44,6 +45,9 @@ const KINDS: [Kind; 19] = [
 
 /// The number of objects per request.
 const PAGE: u32 = 500;
+
+/// The time limit of [`version`].
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The objects of a cluster.
 #[derive(Debug, Default)]
@@ -81,6 +85,21 @@ pub async fn list(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<
         }
     }
     Ok(listing)
+}
+
+/// Asks the API server for its version. Returns its URL and the version, as in `v1.34.0`. The kubeconfig is found as in
+/// [`super::open`].
+///
+/// # Errors
+///
+/// There is no configuration, or the API server does not answer within [`VERSION_TIMEOUT`].
+pub async fn version(kubeconfig: Option<&Path>) -> Result<(String, String)> {
+    let config = configuration(kubeconfig).await?;
+    let server = config.cluster_url.to_string();
+    let client = new_client(config, &Connector::new())?;
+    let failed = || format!("failed to reach the API server {server}");
+    let version = timeout(VERSION_TIMEOUT, client.apiserver_version()).await.with_context(failed)?.with_context(failed)?;
+    Ok((server, version.git_version))
 }
 
 /// The answer to the list of a kind.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::site::{Agent, Site, service};
 
 /// A kubeconfig for port 1 of the node, where no server listens.
-const NOBODY: &str = "
+pub const NOBODY: &str = "
 apiVersion: v1
 kind: Config
 clusters: [{name: nobody, cluster: {server: 'http://127.0.0.1:1'}}]

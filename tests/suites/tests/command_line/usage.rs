@@ -17,7 +17,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 8] = [
+    const FLAGS: [(&str, &[&str]); 9] = [
         (
             "run",
             &[
@@ -42,6 +42,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),
+        ("doctor", &["--bpffs", "--cgroup", "--kubeconfig", "--service", "-o, --output"]),
         ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];

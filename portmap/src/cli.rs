@@ -2,12 +2,14 @@
 
 mod cleanup;
 mod flows;
+mod objects;
 mod output;
 mod repeats;
 mod resolve;
 mod run;
 mod services;
 mod status;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -17,7 +19,8 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{maps::pin::Pins, model::event::Wanted};
 
-/// The exit code of a negative result: unhealthy, no Service to resolve, a warning with `--strict`, or pins that were left.
+/// The exit code of a negative result: unhealthy, differing tables, no Service to resolve, a warning with `--strict`, or pins
+/// that were left.
 const NO: u8 = 1;
 
 /// The exit code of a subcommand that failed. Code 2, for wrong usage, comes from clap.
@@ -48,6 +51,8 @@ enum Command {
     Flows(flows::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
+    /// Compare the kernel's tables with the objects; exit with 1 if they differ
+    Verify(verify::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
     Cleanup(cleanup::Arguments),
     /// Print a completion script for a shell
@@ -126,6 +131,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
+        Command::Verify(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();

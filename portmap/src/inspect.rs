@@ -1,4 +1,5 @@
-//! The rows that `portmap resolve`, `portmap services` and `portmap flows` show.
+//! The rows that `portmap resolve`, `portmap services`, `portmap flows` and `portmap verify` show.
 
+pub mod differences;
 pub mod flows;
 pub mod table;

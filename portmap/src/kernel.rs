@@ -14,6 +14,7 @@ mod netlink;
 pub mod notifications;
 pub mod port_ranges;
 pub mod privileges;
+pub mod processes;
 pub mod routes;
 pub mod sock_diag;
 pub mod tc;

@@ -28,8 +28,10 @@ use reading::{Differences, Reader};
 const SHOWN: usize = 10;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Give the same --manifests, --node-name, --service-cidr and other selections as to the agent. Exit codes: \
-                        0 the tables agree with the objects, 1 they differ, 2 wrong usage, 3 failure.")]
+#[command(
+    after_help = "Give the same --manifests, --node-name, --service-cidr and other selections as to the agent. Exit codes: \
+                        0 the tables agree with the objects, 1 they differ, 2 wrong usage, 3 failure."
+)]
 pub struct Arguments {
     #[command(flatten)]
     source: SourceArguments,

@@ -52,7 +52,9 @@ async fn service_cidrs(cluster: &Arc<Cluster>) -> Result<Vec<Object>> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", version, "ServiceCIDR"));
         let api: Api<Manifest<ServiceCIDRSpec, NotUsed>> = Api::all_with(cluster.client(ObjectKind::ServiceCidr), &kind);
         match api.list(&ListParams::default()).await {
-            Ok(list) => return Ok(list.items.into_iter().map(|cidr| Object::service_cidr(&cidr.metadata, cidr.spec).0).collect()),
+            Ok(list) => {
+                return Ok(list.items.into_iter().map(|cidr| Object::service_cidr(&cidr.metadata, cidr.spec).0).collect());
+            }
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {}
             Err(error) => return Err(error).with_context(|| failure(cluster, ObjectKind::ServiceCidr)),
         }

@@ -57,6 +57,10 @@ pub static CLIENT_PORTS: Global<u32> = Global::new(28_976);
 #[unsafe(no_mangle)]
 pub static HALF_OPEN_FLOWS: Global<u32> = Global::new(u32::MAX);
 
+/// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11 and newer), which is faster than `bpf_ktime_get_ns`.
+#[unsafe(no_mangle)]
+pub static COARSE_CLOCK: Global<u8> = Global::new(0);
+
 /// The flag `BPF_F_IPV6` for changes of checksums, if the kernel knows it (6.16 and newer); else 0.
 #[unsafe(no_mangle)]
 pub static IPV6_CHECKSUM: Global<u64> = Global::new(0);

@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod flows;
+mod lint;
 mod objects;
 mod output;
 mod repeats;
@@ -45,6 +46,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Print the table for objects in files; needs no privileges
     Resolve(resolve::Arguments),
+    /// Find mistakes in the ports of Services, pods, policies and routes, in files or in a cluster
+    Lint(lint::Arguments),
     /// Print the content of the kernel's tables
     Services(services::Arguments),
     /// Print the flows of clients outside the node
@@ -128,6 +131,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => arguments.run(),
         Command::Resolve(arguments) => arguments.run(),
+        Command::Lint(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),

@@ -28,8 +28,10 @@ pub mod apply;
 // 6. Reads and writes the kernel's maps.
 pub mod maps;
 
-// Around the stages: the agent's loop, the BPF programs, the data of the subcommands, and the HTTP servers.
+// Around the stages: the agent's loop, the BPF programs, the data of the subcommands, the rules of `portmap lint`, and the HTTP
+// servers.
 pub mod agent;
 pub mod datapath;
 pub mod inspect;
+pub mod lint;
 pub mod serve;

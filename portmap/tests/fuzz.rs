@@ -11,6 +11,10 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 use portmap::{
     apply,
     inspect::table,
+    lint::{
+        self, Settings,
+        set::{Origin, Set},
+    },
     maps::{Capacity, FollowedFrontend, Item, Maps as _, NextNumbers, Prefix, Slot, Snapshot, fake::MemoryMaps},
     model::{AddressOwner, Endpoint, Frontend, ObjectName, PerFamily, Protocol, ServicePort, event::Wanted},
     plan::Planner,
@@ -186,6 +190,16 @@ proptest! {
     #[test]
     fn any_changed_manifest_is_read_without_a_crash(text in mutated()) {
         read_and_resolve(text.as_bytes());
+    }
+
+    #[test]
+    fn any_text_is_linted_without_a_crash(text in ".{0,500}", changed in mutated()) {
+        let settings = Settings { node_ports: (30_000, 32_767), ignored: Vec::new() };
+        let mut set = Set::new(Origin::Files, "default");
+        set.read("changed.yaml", &changed);
+        lint::check(&set, &settings);
+        set.read("text.yaml", &text);
+        lint::check(&set, &settings);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Entries are written without a lock. Programs on two CPUs may write the state of one flow at the same time; then a bit may
 //! be lost, and the entry lives longer.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+};
 use portmap_common::{
     ASSURED, CLIENT_FIN, EGRESS, FlowEntry, FlowKey, HIDDEN, INGRESS, REPLIED, SERVER_FIN, TOWARDS_CLIENT, UDP, clock,
     packet::{RST, SYN},
@@ -14,7 +17,7 @@ use super::{
     packet::Packet,
     tables::{self, Table, Walk},
 };
-use crate::maps;
+use crate::{maps, switches::COARSE_CLOCK};
 
 /// Number of ports that are tried for a new flow.
 pub const TRIES: u32 = 8;
@@ -22,11 +25,16 @@ pub const TRIES: u32 = 8;
 /// Steps of the clock between two updates of [`FlowEntry::seen`].
 const STAMP: u32 = 4;
 
-/// The time, as a [`clock`].
+/// The time, as a [`clock`]. Both helpers read the same clock.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: the helper takes no argument.
-    clock(unsafe { bpf_ktime_get_ns() })
+    clock(if COARSE_CLOCK.load() == 0 {
+        // SAFETY: the helper takes no argument.
+        unsafe { bpf_ktime_get_ns() }
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    })
 }
 
 /// Finds the entry of the packet with the walk's key and these TCP flags. False if there is none, or it is no longer valid: it

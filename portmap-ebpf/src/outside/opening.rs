@@ -24,7 +24,11 @@ pub const FORWARD: i32 = 0;
 /// Returns [`FORWARD`] or a program's return value. Not inlined, so that it has its own stack.
 #[inline(never)]
 pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bool) -> i32 {
-    walk.now = flows::now();
+    let frontend = FrontendKey::new(walk.key.destination, walk.key.destination_port, walk.key.protocol);
+    let found = decision::find(&frontend);
+    if found.owner == Owner::Other {
+        return NEXT;
+    }
     // SAFETY: the kernel gives the program a valid context.
     let Some(device) = tables::device(unsafe { (*context).ifindex }) else {
         if is_found {
@@ -32,8 +36,7 @@ pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bo
         }
         return NEXT;
     };
-    let frontend = FrontendKey::new(walk.key.destination, walk.key.destination_port, walk.key.protocol);
-    let found = decision::find(&frontend);
+    walk.now = flows::now();
     match found.owner {
         Owner::Service => serve(walk, device, found.service, is_found),
         Owner::UndefinedPort => {

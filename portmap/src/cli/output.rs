@@ -160,7 +160,8 @@ pub fn log_to_stderr(verbosity: u8) {
         .init();
 }
 
-fn is_colored(stream: &impl IsTerminal) -> bool {
+/// Whether output on this stream is colored: it is a terminal, and `NO_COLOR` is not set.
+pub fn is_colored(stream: &impl IsTerminal) -> bool {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stream.is_terminal() && !is_refused
 }

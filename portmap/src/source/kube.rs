@@ -6,6 +6,7 @@
 
 mod connection;
 mod connector;
+pub mod list;
 pub mod once;
 
 use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};

@@ -6,7 +6,7 @@
 
 mod beta;
 mod faults;
-mod files;
+pub mod files;
 mod follow;
 mod kinds;
 mod mirror;

@@ -4,10 +4,11 @@
 //! - [`sync`] measures the agent's stages.
 //! - [`lookup`] measures the look-ups of the BPF programs.
 //! - [`memory`] measures the memory of an agent with a real API server.
-//! - [`north_south`] measures connections of a client outside the node.
+//! - [`north_south`] measures connections of a client outside the node, and the programs that see its packets ([`packets`]).
 //!
-//! [`connect`], [`sync`] and [`lookup`] fill real maps from an artificial [`cluster`] with the agent's own [`stages`]. Each returns a [`Report`].
-//! Dropping a measurement's future removes everything that it made ([`tables`], [`portmap_harness::world`]).
+//! [`connect`], [`sync`], [`lookup`] and [`packets`] fill real maps from an artificial [`cluster`] with the agent's own
+//! [`stages`]. Each measurement returns a [`Report`]. Dropping its future removes everything that it made ([`tables`],
+//! [`portmap_harness::world`]).
 //!
 //! Compare figures of the same run only; they differ between machines.
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod lookup;
 pub mod machine;
 pub mod memory;
 pub mod north_south;
+pub mod packets;
 pub mod programs;
 pub mod report;
 pub mod stages;

@@ -1,8 +1,10 @@
 //! Creates the real maps, and attaches the real BPF programs to a test's cgroup, as the agent does at its start.
 
 use anyhow::{Context as _, Result};
+use aya::Ebpf;
 use portmap::datapath::attach;
 use portmap::datapath::cgroup::Cgroup;
+use portmap::datapath::devices;
 use portmap::datapath::load::{Constants, Switches};
 use portmap::datapath::removal;
 use portmap::maps::Capacity;
@@ -17,7 +19,7 @@ pub struct Tables {
     capacity: Capacity,
     _lock: Lock,
     // Keeps the cgroup until the programs are detached.
-    _world: World,
+    world: World,
 }
 
 impl Tables {
@@ -31,11 +33,25 @@ impl Tables {
         let pins = Pins::new(world.bpffs());
         pins.create()?;
         let lock = pins.lock()?.context("another process writes to the maps")?;
-        let tables = Self { pins, capacity, _lock: lock, _world: world.clone() };
-        let cgroup = Cgroup::open(Some(&world.cgroup(Group::Clients)))?;
-        let mut programs = attach::load(&tables.pins, capacity, &Constants::new(switches, &cgroup, capacity)?)?;
-        attach::attach(&mut programs, &tables.pins, &cgroup)?;
+        let tables = Self { pins, capacity, _lock: lock, world: world.clone() };
+        let cgroup = tables.cgroup()?;
+        attach::attach(&mut tables.load(switches, &cgroup)?, &tables.pins, &cgroup)?;
         Ok(tables)
+    }
+
+    /// Loads the programs once more, with those for network devices. Attaches none.
+    pub fn load_for_devices(&self) -> Result<Ebpf> {
+        let mut programs = self.load(&Switches::default(), &self.cgroup()?)?;
+        devices::load(&mut programs)?;
+        Ok(programs)
+    }
+
+    fn load(&self, switches: &Switches, cgroup: &Cgroup) -> Result<Ebpf> {
+        attach::load(&self.pins, self.capacity, &Constants::new(switches, cgroup, self.capacity)?)
+    }
+
+    fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::open(Some(&self.world.cgroup(Group::Clients)))
     }
 
     /// The directory in which maps and links are pinned.

@@ -2,12 +2,16 @@
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
+use portmap_common::AddressKind;
 use portmap_harness::agent::Agent;
 use portmap_harness::world::Group;
 
 use crate::connect;
 use crate::example_stage::Stage;
 use crate::screen::{self, Screen};
+
+/// The number of the node's addresses of each family, towards the pods and towards the client outside. A node port is at each.
+const NODE_ADDRESSES: usize = 2;
 
 /// Starts the agent. Fails unless the number of frontends in its log is that of the manifests.
 pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
@@ -20,7 +24,9 @@ pub fn start(stage: &mut Stage, screen: Screen) -> Result<String> {
     screen::output(&messages.join("\n"))?;
     let synced = messages.iter().find(|message| message.contains("synced"));
     let synced = synced.context("expected a message `synced` in the agent's log")?;
-    let frontends = format!("{} frontends", stage.examples.all_ports()?.len());
+    let ports = stage.examples.all_ports()?;
+    let count: usize = ports.iter().map(|port| if port.kind == AddressKind::NodePort { NODE_ADDRESSES } else { 1 }).sum();
+    let frontends = format!("{count} frontends");
     ensure!(synced.ends_with(&format!(", {frontends}")), "expected {frontends}");
     Ok(format!("the BPF maps match the manifests: {frontends}, each a Service port at one address"))
 }

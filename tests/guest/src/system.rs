@@ -17,8 +17,9 @@ const MOUNTS: [(&str, &str); 7] = [
     ("bpf", "/sys/fs/bpf"),
 ];
 
-/// Kernel modules for the network namespaces of the tests. The kernel loads other modules itself, with `modprobe`.
-const MODULES: [&str; 2] = ["bridge", "veth"];
+/// Kernel modules for the network namespaces of the tests: `tun` makes `/dev/net/tun`. The kernel loads other modules itself, with
+/// `modprobe`.
+const MODULES: [&str; 3] = ["bridge", "tun", "veth"];
 
 pub(super) fn prepare() -> Result<()> {
     for (kind, directory) in MOUNTS {

@@ -2,7 +2,8 @@
 //! `portmap-bench` makes the pods and fills the maps.
 //!
 //! It compares three arms ([`Arm`]): calls to a pod without portmap, to a pod with portmap, and to a Service with portmap. A
-//! round measures one block of calls of each arm, in random order. So disturbances of the machine affect all arms alike.
+//! fourth arm is optional: calls to a Service with another proxy. A round measures one block of calls of each arm, in random
+//! order. So disturbances of the machine affect all arms alike.
 //!
 //! A socket belongs to the cgroup of its process at the time of `socket()`. Hence one process can measure all arms: it moves
 //! between a cgroup with portmap attached and a cgroup without. `measure` takes the times, `statistics` computes figures.
@@ -42,6 +43,9 @@ pub struct Plan {
     /// Addresses and ports of Services, used in turn
     #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', required = true)]
     pub service: Vec<SocketAddr>,
+    /// Addresses and ports of Services that another proxy serves, used in turn; without them there is no arm `peer`
+    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',')]
+    pub peer: Vec<SocketAddr>,
     /// Number of rounds; each arm is measured once per round
     #[arg(long, default_value_t = 100)]
     pub rounds: u32,
@@ -111,10 +115,16 @@ pub enum Arm {
     Miss,
     /// Calls to a Service, with portmap attached.
     Hit,
+    /// Calls to a Service that another proxy serves, without portmap.
+    Peer,
 }
 
-impl Arm {
-    const ALL: [Self; 3] = [Self::Clean, Self::Miss, Self::Hit];
+impl Plan {
+    /// The arms that the plan has addresses for.
+    fn arms(&self) -> Vec<Arm> {
+        let peer = (!self.peer.is_empty()).then_some(Arm::Peer);
+        [Arm::Clean, Arm::Miss, Arm::Hit].into_iter().chain(peer).collect()
+    }
 }
 
 impl fmt::Display for Arm {
@@ -123,6 +133,7 @@ impl fmt::Display for Arm {
             Self::Clean => "clean",
             Self::Miss => "miss",
             Self::Hit => "hit",
+            Self::Peer => "peer",
         })
     }
 }
@@ -164,7 +175,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let mut shuffle = SeededShuffle::new(plan.seed);
     let mut rounds: BTreeMap<Arm, Vec<Vec<u32>>> = BTreeMap::new();
     for _ in 0..plan.rounds {
-        let mut order = Arm::ALL;
+        let mut order = plan.arms();
         shuffle.shuffle(&mut order);
         for arm in order {
             let times = arms.block(arm).with_context(|| format!("failed to measure the arm `{arm}`"))?;

@@ -79,10 +79,11 @@ impl Topology {
     }
 
     /// Makes a further node, with routes to the pods of the others. Only the router has a route to its pods.
-    pub fn add_node(&self, number: u8) -> Result<Node> {
+    pub fn add_node(&self, number: u8, firewall: Firewall) -> Result<Node> {
         let node = Node::new(&self.name, number, &self.router)?;
         node.ip(&routes(&self.nodes.each_ref().map(|other| (addresses::pods(other.number()), other.addresses()))))?;
         self.router.ip(&routes(&[(addresses::pods(number), node.addresses())]))?;
+        node.raise(firewall)?;
         Ok(node)
     }
 

@@ -27,6 +27,7 @@ pub struct Constants {
     client_ports_first: u32,
     client_ports: u32,
     half_open_flows: u32,
+    coarse_clock: u8,
     ipv6_checksum: u64,
 }
 
@@ -84,6 +85,7 @@ impl Constants {
             client_ports_first: outside.client_ports.first.into(),
             client_ports: u32::try_from(outside.client_ports.ports().len())?,
             half_open_flows: capacity.half_open_flows(),
+            coarse_clock: u8::from(kernel >= KernelVersion::new(5, 11, 0)),
             ipv6_checksum: if kernel >= KernelVersion::new(6, 16, 0) { BPF_F_IPV6 } else { 0 },
         })
     }
@@ -117,6 +119,7 @@ impl Constants {
             .override_global("CLIENT_PORTS_FIRST", &self.client_ports_first, true)
             .override_global("CLIENT_PORTS", &self.client_ports, true)
             .override_global("HALF_OPEN_FLOWS", &self.half_open_flows, true)
+            .override_global("COARSE_CLOCK", &self.coarse_clock, true)
             .override_global("IPV6_CHECKSUM", &self.ipv6_checksum, true)
             .override_global(aya_log::LEVEL, log, true);
     }

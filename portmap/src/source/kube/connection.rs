@@ -154,7 +154,7 @@ impl Cluster {
 }
 
 /// Reads the client's configuration from the kubeconfig or, without a kubeconfig, from the places that [`super::open`] lists.
-async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
+pub async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
     let Some(path) = kubeconfig else {
         return Config::infer()
             .await
@@ -167,7 +167,7 @@ async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
 }
 
 /// A client for the configuration. Like the client of kube-rs, but with the connections of `connector` and without retries.
-fn new_client(config: Config, connector: &Connector) -> Result<Client> {
+pub fn new_client(config: Config, connector: &Connector) -> Result<Client> {
     const FAILED: &str = "failed to create a client of the API server";
     if config.proxy_url.is_some() {
         // Fails: kube-rs is built without support for proxies, and its error says so.

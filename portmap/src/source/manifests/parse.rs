@@ -53,7 +53,8 @@ fn documents(text: &str) -> Result<Vec<Value>> {
         }
     }
     // No limits: they protect against hostile input, but a dump of a large cluster would exceed them.
-    let options = serde_saphyr::options! { budget: None };
+    // Comments are not needed. Their limit would reject files with many comments in a row.
+    let options = serde_saphyr::options! { budget: None, emit_comments: false };
     serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| anyhow::anyhow!("{}", first_line(&error.to_string())))
 }
@@ -226,6 +227,13 @@ mod tests {
         assert_eq!(names(list).0, ["default/a"]);
         let typed = r#"{"apiVersion":"v1","kind":"ServiceList","items":[{"metadata":{"name":"a"}}]}"#;
         assert_eq!(names(typed).0, ["default/a"]);
+    }
+
+    #[test]
+    fn comments_are_not_limited() {
+        let comments = "  # a comment\n".repeat(1_000);
+        let text = SERVICE.replace("metadata:", &format!("spec:\n  ports: []\n{comments}metadata:"));
+        assert_eq!(names(&text), (vec!["default/a".to_owned()], vec![]));
     }
 
     #[test]

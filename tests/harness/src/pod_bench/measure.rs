@@ -41,7 +41,7 @@ impl<'p> Arms<'p> {
     /// left out.
     pub(super) fn block(&mut self, arm: Arm) -> Result<Vec<u32>> {
         enter(match arm {
-            Arm::Clean => &self.plan.cgroup_clean,
+            Arm::Clean | Arm::Peer => &self.plan.cgroup_clean,
             Arm::Miss | Arm::Hit => &self.plan.cgroup_portmap,
         })?;
         self.turn += 1;
@@ -79,6 +79,7 @@ impl<'p> Arms<'p> {
             Arm::Miss if !self.plan.miss.is_empty() => &self.plan.miss,
             Arm::Clean | Arm::Miss => &self.plan.direct,
             Arm::Hit => &self.plan.service,
+            Arm::Peer => &self.plan.peer,
         };
         let index = self.turn.checked_rem(addresses.len()).ok_or(io::ErrorKind::InvalidInput)?;
         addresses.get(index).copied().ok_or_else(|| io::ErrorKind::InvalidInput.into())

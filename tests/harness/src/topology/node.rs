@@ -65,7 +65,7 @@ impl Node {
         addresses::node(self.number)
     }
 
-    /// 1 or 2
+    /// The number of the node: 1, 2, or that of a further node.
     #[must_use]
     pub fn number(&self) -> u8 {
         self.number

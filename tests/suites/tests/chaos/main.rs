@@ -66,6 +66,13 @@ impl Build {
 /// Minimum number of connections per second. A run with fewer connections proves too little.
 const LEAST_CONNECTIONS: u64 = 200;
 
+/// The option of `portmap-pod hammer` for TCP.
+const TCP: &str = "--tcp";
+
+/// The options of `portmap-pod hammer` for a client on the node. The client outside uses only TCP: its datagrams pass queues of the
+/// kernel, where datagrams may be lost.
+const MANNERS: [&str; 3] = [TCP, "--connected", "--unconnected"];
+
 /// As [`LEAST_CONNECTIONS`], for the client outside the node.
 const LEAST_OUTSIDE: u64 = 20;
 
@@ -89,8 +96,8 @@ fn no_connection_is_lost_while_agents_end_and_start() {
         builds: Build::all(),
         events: BTreeMap::new(),
     };
-    let mut workers: Vec<Worker> = clients.iter().map(|client| hammer(client, Group::Clients)).collect();
-    workers.push(hammer(&outside, Group::Clean));
+    let mut workers: Vec<Worker> = clients.iter().map(|client| hammer(client, Group::Clients, &MANNERS)).collect();
+    workers.push(hammer(&outside, Group::Clean, &[TCP]));
     let until = Instant::now() + time;
     while Instant::now() < until {
         chaos.strike();
@@ -148,10 +155,9 @@ fn write_services(world: &World, pods: &[Pod]) {
     Agent::write(world, "objects.json", &json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).unwrap();
 }
 
-fn hammer(client: &Pod, group: Group) -> Worker {
+fn hammer(client: &Pod, group: Group, manners: &[&str]) -> Worker {
     let targets = (1..=SERVICES).flat_map(|number| Via::ALL.map(|via| cluster_ip(number).at(via, PORT).to_string()));
-    let arguments =
-        targets.flat_map(|target| ["--tcp", "--connected", "--unconnected"].map(|manner| [manner.to_owned(), target.clone()]));
+    let arguments = targets.flat_map(|target| manners.iter().map(move |manner| [(*manner).to_owned(), target.clone()]));
     let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(arguments.flatten());
     Worker::start_in(client, group, arguments).unwrap()
 }

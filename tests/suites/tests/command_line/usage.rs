@@ -18,7 +18,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 7] = [
+    const FLAGS: [(&str, &[&str]); 8] = [
         (
             "run",
             &[
@@ -39,6 +39,7 @@ fn help_mentions_every_flag() -> Result<()> {
             ],
         ),
         ("resolve", &["--manifests", "--node-name", "NODE_NAME", "-o, --output", "table", "json", "yaml", "--strict"]),
+        ("lint", &["--kubeconfig", "--namespace", "--deny", "--ignore", "-o, --output", "sarif", "--list-rules", "--explain"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),

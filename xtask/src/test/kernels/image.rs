@@ -40,8 +40,8 @@ const FILES: [&str; 7] = [
 /// Directories that are symbolic links to directories in /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// The kernel modules that the tests need: bridge, VLANs, bonds, tunnels, veth, tun, filters of tc, protocols, and socket diagnostics (parts of
-/// `net/ipv4`).
+/// The kernel modules that the tests need: bridge, VLANs, bonds (with `net/tls`), tunnels, veth, tun, filters of tc, protocols, and
+/// socket diagnostics (parts of `net/ipv4`).
 const MODULES: [&str; 15] = [
     "net/802",
     "net/8021q",

@@ -42,7 +42,6 @@ fn service_cidr(text: &str) -> Result<IpNet, String> {
 
 /// The source of the objects, and the arguments that decide the desired table. They must be the agent's.
 #[derive(Debug, Args)]
-#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 pub struct SourceArguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]

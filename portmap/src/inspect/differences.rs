@@ -168,3 +168,16 @@ fn surplus(all: &[String], others: &[String]) -> Vec<String> {
     };
     all.iter().filter(is_surplus).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_is_there_twice_is_extra() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let extra = between_backends(&texts(&["a", "b"]), &texts(&["a", "a", "c"]));
+        assert_eq!(extra, Some(Backends { missing: texts(&["b"]), extra: texts(&["a", "c"]) }));
+        assert_eq!(between_backends(&texts(&["a", "b"]), &texts(&["a", "b"])), None);
+    }
+}

@@ -16,3 +16,4 @@ mod problems;
 mod resolve;
 mod site;
 mod usage;
+mod verify;

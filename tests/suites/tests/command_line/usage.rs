@@ -18,7 +18,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 8] = [
+    const FLAGS: [(&str, &[&str]); 9] = [
         (
             "run",
             &[
@@ -43,6 +43,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
         ("status", &["--bpffs", "-o, --output"]),
+        ("verify", &["--bpffs", "-o, --output", "--manifests", "--kubeconfig", "--node-name", "--repair", "Exit codes"]),
         ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];
@@ -62,7 +63,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 17] = [
+    const WRONG: [(&[&str], &str); 18] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
@@ -76,6 +77,7 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
         (&["flows", "--service", "a/b/c"], "expected NAME, NAME.NAMESPACE or NAMESPACE/NAME"),
         (&["flows", "--client", "web"], "--client <ADDRESS>"),
+        (&["verify", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
         (&["cleanup", "--drain", "--force"], "cannot be used with"),
         (&["cleanup", "--drain=1h"], "invalid value '1h'"),

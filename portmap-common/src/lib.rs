@@ -48,7 +48,7 @@ pub use socket::{
     SOCKETS_VERSION,
 };
 pub use source::{ADDRESSES, Namespace, SourceRange, Way};
-pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State};
+pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, State};
 pub use totals::Totals;
 
 /// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]) and `flow.rs`

@@ -3,9 +3,6 @@
 
 use crate::{TEXT, layout};
 
-/// A flag of [`State`]: the tables have agreed with the listed objects at least once since the agent started.
-pub const SYNCED: u32 = 1;
-
 /// A flag of [`State`]: hooks can set the error of a call (kernel 5.18 and newer).
 pub const SETS_ERRORS: u32 = 2;
 
@@ -46,7 +43,7 @@ pub struct State {
     pub last_sync: u64,
     /// The id of the agent's process.
     pub pid: u32,
-    /// Bits: [`SYNCED`], [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
+    /// Bits: [`SETS_ERRORS`], [`DESTROYS_SOCKETS`], [`LACKS_NODE`].
     pub flags: u32,
     /// Number of desired frontends left out because the tables are full.
     pub left_out: u32,

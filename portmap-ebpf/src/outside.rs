@@ -2,8 +2,8 @@
 //! kernel routes the packet in between.
 //!
 //! The steps of a packet: [`packet`] reads the headers → [`flows`] finds the flow → [`opening`] opens one, if the packet may
-//! do so → [`closing`] notes the end of a connection → [`rewrite`] changes the packet → [`onward`] sends it on, if it only passes through this node. ICMP errors about a
-//! packet of a flow take the steps of [`errors`].
+//! do so → [`closing`] notes the end of a connection → [`rewrite`] changes the packet → [`onward`] sends it on, if it only
+//! passes through this node. ICMP errors about a packet of a flow take the steps of [`errors`].
 
 mod affinity;
 mod closing;
@@ -80,6 +80,9 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>,
     let may_open = if is_tcp { walk.ports.opens() } else { !is_found && walk.headers.fragment != Fragment::Later };
     if HOOK == INGRESS && may_open {
         let verdict = opening::open(packet.context(), walk, is_found);
+        if verdict == NEXT && is_found {
+            flows::forget(walk);
+        }
         if verdict != opening::FORWARD {
             return verdict;
         }

@@ -282,7 +282,9 @@ impl Agent {
             self.tasks.flows.written(&written);
         }
         let frontends = self.installed.frontends();
-        self.reporting.written(written, &mut self.desired, &mut self.installed.datapath.maps, frontends)
+        let datapath = &mut self.installed.datapath;
+        self.reporting.written(written, &mut self.desired, &mut datapath.maps, frontends)?;
+        datapath.mark_synced()
     }
 
     fn retry_later(&mut self, error: &anyhow::Error) {

@@ -18,7 +18,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use portmap::{maps::pin::Pins, model::event::Wanted};
+use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted};
 
 /// The exit code of a negative result: unhealthy, differing tables, no Service to resolve, a warning with `--strict`, or pins
 /// that were left.
@@ -26,6 +26,9 @@ const NO: u8 = 1;
 
 /// The exit code of a subcommand that failed. Code 2, for wrong usage, comes from clap.
 const FAILURE: u8 = 3;
+
+/// Kubernetes' default range of node ports.
+const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
 
 /// eBPF Service port translation for Kubernetes: ClusterIP:port becomes podIP:targetPort inside connect()
 #[derive(Debug, Parser)]
@@ -123,6 +126,11 @@ impl ObjectArguments {
             external_ips: self.allowed_external_ips.map(Into::into),
         })
     }
+}
+
+/// Parses the value of an option for ports.
+fn port_range(text: &str) -> Result<PortRange, String> {
+    PortRange::parse(text).ok_or_else(|| "expected FIRST-LAST, two ports from 1 to 65535".to_owned())
 }
 
 /// Runs the subcommand, and returns its exit code. Prints a failure on standard error, unless standard output was closed.

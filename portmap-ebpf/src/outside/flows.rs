@@ -69,6 +69,13 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     is_valid && walk.entry.is_alive(walk.key.protocol, walk.now)
 }
 
+/// Removes the entry of the walk's key. A SYN that is left to other programs may open a connection with the addresses and ports
+/// of an earlier flow; its later packets must not meet that flow's entry.
+#[inline(always)]
+pub fn forget<A: Family>(walk: &Walk<A>) {
+    A::remove_flow(walk.table, &walk.key);
+}
+
 /// Whether the walk's entry refuses datagrams: it leads to port 0.
 #[inline(always)]
 pub fn is_refused<A: Family>(walk: &Walk<A>) -> bool {
@@ -154,14 +161,16 @@ fn may_take_over<A: Family>(walk: &Walk<A>, element: *mut FlowEntry<A>, attempt:
     is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now)
 }
 
-/// Keeps the state of the flow: the time of its last packet, and the bits that the packet sets.
+/// Keeps the state of the flow: the time of its last packet, and the bits that the packet sets. OPENING evicts entries early,
+/// so each packet of its flows restores them.
 #[inline(always)]
 pub fn follow<A: Family, const LINK: usize>(walk: &mut Walk<A>, packet: Packet<LINK>) {
     let mut state = walk.entry.state_after(walk.ports.flags);
     if state & (CLIENT_FIN | SERVER_FIN) != 0 {
         state = closing::state_after::<A, LINK>(packet.context(), walk, state);
     }
-    if state != walk.entry.state || walk.now.wrapping_sub(walk.entry.seen) >= STAMP {
+    let is_due = walk.now.wrapping_sub(walk.entry.seen) >= STAMP || walk.table == Table::Opening;
+    if is_due || state != walk.entry.state {
         write_state(walk, state);
     }
 }

@@ -30,12 +30,7 @@ pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bo
         return NEXT;
     }
     // SAFETY: the kernel gives the program a valid context.
-    let Some(device) = tables::device(unsafe { (*context).ifindex }) else {
-        if is_found {
-            leave_to_others(walk);
-        }
-        return NEXT;
-    };
+    let Some(device) = tables::device(unsafe { (*context).ifindex }) else { return NEXT };
     walk.now = flows::now();
     match found.owner {
         Owner::Service => serve(walk, device, found.service, is_found),
@@ -49,14 +44,6 @@ pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bo
         }
         Owner::Other => NEXT,
     }
-}
-
-/// Leaves a connection to another proxy, although an earlier SYN has opened a flow for it. Its later packets must not meet the
-/// flow's entry. `portmap cleanup --drain` demands this.
-#[inline(always)]
-fn leave_to_others<A: Family>(walk: &Walk<A>) {
-    A::remove_flow(Table::Flows, &walk.key);
-    A::remove_flow(Table::Opening, &walk.key);
 }
 
 #[inline(always)]

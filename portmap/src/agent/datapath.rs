@@ -46,6 +46,8 @@ pub struct Datapath {
     others: Vec<Pins>,
     /// The failure to keep the programs attached that was logged last, so that it is logged once.
     logged_failure: Option<String>,
+    /// The mark that the tables have agreed with the objects since the start of this agent. It ends before the lock does.
+    synced: Option<Lock>,
     _lock: Lock,
 }
 
@@ -61,7 +63,6 @@ impl Datapath {
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
         let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;
-        record::record_beginning(&find())?;
         let pins = choose(find(), options)?;
         pins.create()?;
         let capacity = keep_flows(&pins, options.capacity)?;
@@ -79,6 +80,7 @@ impl Datapath {
             is_attached: false,
             others: Vec::new(),
             logged_failure: None,
+            synced: None,
             _lock: lock,
         };
         record::record_start(&mut datapath.maps)?;
@@ -100,6 +102,14 @@ impl Datapath {
         }
         self.others = self.pins.others()?;
         self.attach()
+    }
+
+    /// Marks the tables as synced, for `portmap status`.
+    pub fn mark_synced(&mut self) -> Result<()> {
+        if self.synced.is_none() {
+            self.synced = Some(self.pins.mark_synced()?);
+        }
+        Ok(())
     }
 
     /// Removes the other sets of maps, after [`Self::take_over`] and after their programs at network devices were replaced.
@@ -243,7 +253,7 @@ fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
 /// links: such a set remains, for example, from a start that did not complete.
 fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
-        // Recorded at once, because STATE still says that the earlier agent is synced.
+        // Recorded in this set, too: `portmap status` reads it until another set is filled.
         record::record_start(&mut earlier)?;
     }
     let pins = match difference(&in_use, options.capacity)? {

@@ -1,31 +1,17 @@
 //! The agent's records in STATE, which `portmap status` reads.
 
 use anyhow::Result;
-use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, State};
 
 use crate::{
     datapath::load,
     kernel::{limits::CANNOT_SET_ERRORS, namespaces, uptime},
-    maps::{
-        Fullness,
-        bpf::{BpfMaps, change_state},
-        encode,
-        pin::Pins,
-    },
+    maps::{Fullness, bpf::BpfMaps, encode, flows::sweep::Swept, pin::Pins},
     plan::Plan,
     source::Outage,
 };
 
-/// Records in all sets that the agent which starts is not synced yet. Otherwise `portmap status` would take the state of the
-/// earlier agent for that of this one, until the programs are loaded or have taken over.
-pub fn record_beginning(own: &Pins) -> Result<()> {
-    for set in own.others()?.iter().chain([own]) {
-        change_state(set, |state| state.flags &= !SYNCED)?;
-    }
-    Ok(())
-}
-
-/// Records that this process is the agent, and that it is not synced yet.
+/// Records that this process is the agent.
 pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
     let version = encode::text(env!("CARGO_PKG_VERSION"))?;
     let now = uptime::now().as_secs();
@@ -35,7 +21,6 @@ pub fn record_start(maps: &mut BpfMaps) -> Result<()> {
         state.version = version;
         state.pid = std::process::id();
         state.started = now;
-        state.flags &= !SYNCED;
         (state.silent_since, state.silent_on) = (0, 0);
     })
 }
@@ -59,7 +44,6 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
     let left_out = plan.left_out.len();
     maps.set_state(|state| {
         state.last_sync = now;
-        state.flags |= SYNCED;
         state.left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         state.without_room = u32::try_from(plan.without_room).unwrap_or(u32::MAX);
         state.contested = u32::try_from(contested).unwrap_or(u32::MAX);
@@ -69,18 +53,24 @@ pub fn record_sync(maps: &mut BpfMaps, plan: &Plan, contested: usize, repaired: 
 
 /// Records the number of used entries of these maps, so that `portmap status` need not count them.
 pub fn record_fullness(maps: &mut BpfMaps, fullness: &[Fullness]) -> Result<()> {
-    maps.set_state(|state| {
-        for (used, name) in state.used.iter_mut().zip(MEASURED) {
-            if let Some(map) = fullness.iter().find(|map| map.name == name) {
-                *used = map.used;
-            }
-        }
-    })
+    maps.set_state(|state| set_used(state, fullness))
 }
 
-/// Records the number of refused TCP connections that have got no answer.
-pub fn record_unanswered(maps: &mut BpfMaps, unanswered: u32) -> Result<()> {
-    maps.set_state(|state| state.unanswered = unanswered)
+/// Sets the number of used entries of these maps. The other maps keep theirs.
+fn set_used(state: &mut State, fullness: &[Fullness]) {
+    for (used, name) in state.used.iter_mut().zip(MEASURED) {
+        if let Some(map) = fullness.iter().find(|map| map.name == name) {
+            *used = map.used;
+        }
+    }
+}
+
+/// Records the result of a sweep of flows.
+pub fn record_sweep(maps: &mut BpfMaps, swept: &Swept) -> Result<()> {
+    maps.set_state(|state| {
+        state.unanswered = swept.unanswered;
+        set_used(state, &swept.fullness);
+    })
 }
 
 /// Records mistakes in the objects: a missing Node, and the number of Services with faults.

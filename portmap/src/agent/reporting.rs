@@ -95,8 +95,7 @@ impl Reporting {
         self.metrics.flows.swept(swept);
         self.problems.fullness(&swept.fullness);
         self.problems.unanswered(swept.unanswered);
-        record::record_unanswered(maps, swept.unanswered)?;
-        record::record_fullness(maps, &swept.fullness)
+        record::record_sweep(maps, swept)
     }
 
     /// Reports states that may change without a write: failing watches, mistakes in the objects, network devices, counters.

@@ -10,14 +10,17 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use portmap::lint::{
-    self, Settings,
-    catalog::{self, Level, Rule},
-    finding::Finding,
+use portmap::{
+    kernel::port_ranges::PortRange,
+    lint::{
+        self, Settings,
+        catalog::{self, Level, Rule},
+        finding::Finding,
+    },
 };
 use serde::Serialize;
 
-use super::{FAILURE, NO, output};
+use super::{FAILURE, NO, NODE_PORTS, output, port_range};
 use input::Input;
 
 #[derive(Debug, Args)]
@@ -44,8 +47,8 @@ pub struct Arguments {
     #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = rule)]
     ignore: Vec<&'static Rule>,
     /// The API server's range of node ports
-    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = range)]
-    node_port_range: (u16, u16),
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, default_value_t = NODE_PORTS)]
+    node_port_range: PortRange,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -112,7 +115,8 @@ impl Arguments {
             Some(kubeconfig) => input::cluster(kubeconfig.as_deref(), self.namespace.as_deref())?,
             None => input::files(&self.paths, self.recursive, self.namespace.as_deref())?,
         };
-        let findings = lint::check(&set, &Settings { node_ports: self.node_port_range, ignored: self.ignore });
+        let PortRange { first, last } = self.node_port_range;
+        let findings = lint::check(&set, &Settings { node_ports: (first, last), ignored: self.ignore });
         match self.output {
             Format::Text => text::print(&findings, set.objects)?,
             Format::Json => output::print(&(serde_json::to_string_pretty(&rows(&findings))? + "\n"))?,
@@ -152,10 +156,4 @@ fn rows(findings: &[Finding]) -> Vec<Row<'_>> {
 
 fn rule(code: &str) -> Result<&'static Rule, String> {
     catalog::by_code(code).ok_or_else(|| "no such code: `portmap lint --list-rules` lists all".to_owned())
-}
-
-/// Parses a range of node ports.
-fn range(text: &str) -> Result<(u16, u16), String> {
-    let range = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
-    range.filter(|(first, last)| 0 < *first && first <= last).ok_or_else(|| "expected FIRST-LAST".to_owned())
 }

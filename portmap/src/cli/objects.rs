@@ -1,6 +1,6 @@
 //! The arguments that decide the desired table, and one reading of the objects, for subcommands beside the agent.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,7 +12,7 @@ use portmap::{
     },
     resolve::{desired::Desired, node_ports::Eligible},
     source::{
-        kube::{Cluster, once},
+        kube::list::{Lister, watched},
         manifests::{self, Manifests, STDIN},
     },
 };
@@ -64,7 +64,7 @@ pub struct Source {
 }
 
 enum Origin {
-    Kube(Arc<Cluster>, Runtime),
+    Kube(Lister, Runtime),
     Manifests(Vec<PathBuf>),
 }
 
@@ -75,7 +75,7 @@ impl SourceArguments {
         let origin = if manifests.is_empty() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context("failed to start the runtime")?;
-            Origin::Kube(runtime.block_on(once::open(kubeconfig.as_deref()))?, runtime)
+            Origin::Kube(runtime.block_on(Lister::open(kubeconfig.as_deref()))?, runtime)
         } else {
             Origin::Manifests(manifests)
         };
@@ -95,7 +95,7 @@ impl Source {
     /// Reads all objects. Returns also the warnings about manifests.
     pub fn read(&self) -> Result<(Vec<Object>, Vec<String>)> {
         match &self.origin {
-            Origin::Kube(cluster, runtime) => Ok((runtime.block_on(once::list(cluster, &self.wanted))?, Vec::new())),
+            Origin::Kube(lister, runtime) => Ok((runtime.block_on(watched::list(lister, &self.wanted))?, Vec::new())),
             Origin::Manifests(paths) => {
                 let reading = Manifests::new(paths.clone(), self.wanted.clone()).read()?;
                 Ok((reading.objects, reading.warnings))

@@ -18,7 +18,7 @@ use portmap::{
     maps::{Capacity, Fullness, bpf::BpfMaps, encode, flows::sweep::UNANSWERED, pin::Pins},
     source::failing_watches,
 };
-use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, SYNCED, State, Totals};
+use portmap_common::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, State, Totals};
 use serde::Serialize;
 
 use devices::DeviceState;
@@ -110,7 +110,7 @@ fn check(pins: &Pins) -> Result<Health> {
         devices::check(&devices),
         agent(&state, is_running),
         source(&state, is_running),
-        synced(&state),
+        synced(&state, is_running, pins.is_synced()?),
         room(&state),
     ];
     let affinity_clients = maps.affinity_clients()?;
@@ -168,8 +168,9 @@ fn source(state: &State, is_running: bool) -> Check {
     Check { name: "source", fine: is_running && silent_on.is_empty(), text }
 }
 
-fn synced(state: &State) -> Check {
-    let fine = state.flags & SYNCED != 0;
+/// Checks that the tables have agreed with the objects since the agent's start. Without an agent, they need have agreed once.
+fn synced(state: &State, is_running: bool, is_synced: bool) -> Check {
+    let fine = is_synced || (!is_running && state.last_sync > 0);
     let text = match (fine, state.last_sync) {
         (true, last) => format!("tables and objects last agreed {} ago", ago(last)),
         (false, 0) => "Services and EndpointSlices have not been listed yet".to_owned(),

@@ -75,6 +75,11 @@ impl PortRef {
     }
 }
 
+/// The number of [`PortRef::Quoted`] as people write it: without zeros before it.
+pub fn unquoted(text: &str) -> &str {
+    text.trim_start_matches('0')
+}
+
 impl fmt::Display for PortRef {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {

@@ -9,9 +9,9 @@ use super::{
     documents::{self, Broken, Document},
     finding::Finding,
     gaps::{Gaps, PodMakers},
-    head::{Head, Labels, labels},
+    head::{Head, IGNORE, Labels, labels},
     objects::{policy::Policy, route::Route, service::Service, slice::Slice, workload::Workload},
-    tree::{Invalid, Line, Node},
+    tree::{Invalid, Node},
 };
 
 /// The origin of the objects.
@@ -172,13 +172,10 @@ impl Set {
 
     /// Findings about annotations that list unknown codes.
     pub fn unknown_codes(&self) -> Vec<Finding> {
-        let finding = |head: &Head| -> Vec<Finding> {
-            let finding = |(word, line): &(String, Line)| {
-                Finding::new(UNKNOWN_CODE, head, *line, format!("the annotation {} has {word:?}", super::head::IGNORE))
-            };
-            head.ignored.unknown.iter().map(finding).collect()
-        };
-        self.heads().flat_map(finding).collect()
+        let words = self.heads().flat_map(|head| head.ignored.unknown.iter().map(move |(word, line)| (head, word, *line)));
+        words
+            .map(|(head, word, line)| Finding::new(UNKNOWN_CODE, head, line, format!("the annotation {IGNORE} has {word:?}")))
+            .collect()
     }
 
     fn heads(&self) -> impl Iterator<Item = &Head> {

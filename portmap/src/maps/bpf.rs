@@ -312,15 +312,6 @@ fn mapped<T: Pod>(pins: &Pins, name: &str) -> Result<Mapped<T>> {
     Mapped::new(&open(pins, name)?).with_context(|| format!("failed to map {name} into memory"))
 }
 
-/// Changes fields of STATE in a set of which only this map is known to fit. False if the set has no STATE of this layout.
-pub fn change_state(pins: &Pins, change: impl FnOnce(&mut State)) -> Result<bool> {
-    let Ok(mut state) = mapped::<State>(pins, "STATE") else { return Ok(false) };
-    let mut value = state.read(0)?;
-    change(&mut value);
-    state.write(0, value)?;
-    Ok(true)
-}
-
 /// Offset of a choice in a value of SERVICES, in bytes.
 fn offset(location: ClientLocation) -> usize {
     match location {

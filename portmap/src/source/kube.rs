@@ -7,7 +7,6 @@
 mod connection;
 mod connector;
 pub mod list;
-pub mod once;
 
 use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
 
@@ -31,7 +30,7 @@ use crate::{
     error_text,
     model::object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
-pub use connection::Cluster;
+use connection::Cluster;
 
 /// The versions of ServiceCIDR, the newest first. An API server may have one, both or neither.
 const CIDR_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -43,9 +42,7 @@ const CIDR_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 ///
 /// There is no configuration, or it is invalid.
 pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Cluster>> {
-    let cluster = Cluster::open(kubeconfig, watches).await?;
-    tracing::info!("watching {}", cluster.server());
-    Ok(cluster)
+    Cluster::open(kubeconfig, watches).await
 }
 
 /// Watches all kinds of objects and sends their events. Failed requests are repeated with backoff.

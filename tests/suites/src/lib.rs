@@ -1,9 +1,10 @@
-//! Modules that several suites use: an environment with pods and an agent, and the objects of its Services.
+//! Modules that several suites use: an environment with pods and an agent, the objects of its Services, and runs of the command.
 //!
 //! A suite is a directory below `tests`. A module of only one suite is in its directory. The harness that suites, demo and
 //! benchmarks share is [`portmap_harness`].
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod outside_answers;
 pub mod outside_stage;
 pub mod service_objects;

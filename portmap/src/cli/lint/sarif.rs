@@ -1,8 +1,8 @@
-//! Findings as SARIF 2.1.0.
+//! Findings as SARIF 2.1.0, whose words for levels are the same.
 
 use anyhow::Result;
 use portmap::lint::{
-    catalog::{ALL, Level, Rule},
+    catalog::{ALL, Rule},
     finding::Finding,
 };
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn descriptor(rule: &Rule) -> Value {
         "shortDescription": sentence(rule.title),
         "fullDescription": sentence(rule.why),
         "help": sentence(rule.mend),
-        "defaultConfiguration": { "level": level(rule.level) },
+        "defaultConfiguration": { "level": rule.level.name() },
     })
 }
 
@@ -48,15 +48,10 @@ fn result(finding: &Finding) -> Value {
     json!({
         "ruleId": finding.rule.code,
         "ruleIndex": ALL.iter().position(|rule| *rule == finding.rule),
-        "level": level(finding.level),
+        "level": finding.level.name(),
         "message": { "text": text.trim_start_matches(": ") },
         "locations": [location],
     })
-}
-
-/// The level's name. SARIF has the same words.
-fn level(level: Level) -> &'static str {
-    level.name()
 }
 
 fn capitalized(text: &str) -> String {

@@ -7,6 +7,8 @@ use portmap::{
     kernel::port_ranges::PortRange,
 };
 
+use crate::cli::{NODE_PORTS, port_range};
+
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 pub struct OutsideArguments {
@@ -25,18 +27,11 @@ pub struct OutsideArguments {
     manage_sysctls: bool,
 }
 
-/// Kubernetes' default range of node ports.
-const NODE_PORTS: PortRange = PortRange { first: 30_000, last: 32_767 };
-
 /// The argument of `--north-south-shortcut`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Shortcut {
     On,
     Off,
-}
-
-fn port_range(text: &str) -> Result<PortRange, String> {
-    PortRange::parse(text).ok_or_else(|| "expected FIRST-LAST, two ports from 1 to 65535".to_owned())
 }
 
 impl OutsideArguments {

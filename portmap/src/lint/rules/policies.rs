@@ -14,6 +14,7 @@ use crate::lint::{
         PortRef,
         policy::{Policy, PolicyPort},
         service::{Service, ServicePort},
+        unquoted,
         workload::Workload,
     },
 };
@@ -70,7 +71,7 @@ impl Scope<'_> {
 
     fn quoted(&self, port: &PolicyPort, number: &str) -> Finding {
         let what = format!("the {} port {number:?} is in quotes", port.protocol);
-        let mend = format!("write port: {}", number.trim_start_matches('0'));
+        let mend = format!("write port: {}", unquoted(number));
         Finding::new(QUOTED_NUMBER, &self.policy.head, port.line, what).mended_by(mend)
     }
 

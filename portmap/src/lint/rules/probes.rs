@@ -5,7 +5,7 @@ use crate::lint::{
     catalog::{PROBE_NAME, PROBE_NUMBER, QUOTED_NUMBER},
     finding::Finding,
     objects::{
-        PortRef, Protocol,
+        PortRef, Protocol, unquoted,
         workload::{Container, Probe},
     },
 };
@@ -31,7 +31,7 @@ fn check_probe(context: &Context, index: usize, container: &Container, probe: &P
     match port {
         PortRef::Quoted(number) => {
             let what = format!("the {field} of container {name} has the port {number:?} in quotes");
-            Some(finding(QUOTED_NUMBER, what).mended_by(format!("write port: {}", number.trim_start_matches('0'))))
+            Some(finding(QUOTED_NUMBER, what).mended_by(format!("write port: {}", unquoted(number))))
         }
         // Probes use TCP, but the kubelet looks up a name of any protocol.
         PortRef::Name(wanted) => (!container.ports.iter().any(|port| port.name == *wanted)).then(|| {

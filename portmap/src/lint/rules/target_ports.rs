@@ -10,6 +10,7 @@ use crate::lint::{
     objects::{
         PortRef, Protocol,
         service::{Service, ServicePort},
+        unquoted,
         workload::Workload,
     },
 };
@@ -23,12 +24,11 @@ pub fn check(context: &Context, service: &Service, pods: &[&Workload], findings:
         return;
     }
     for port in &service.ports {
-        let finding = |rule, what| Finding::new(rule, &service.head, port.target_line, what);
         match &port.target {
             PortRef::Quoted(number) => {
                 let what = format!("port {} has the targetPort {number:?} in quotes", port.shown());
-                let mend = format!("write targetPort: {}", number.trim_start_matches('0'));
-                add(findings, &service.head, finding(QUOTED_NUMBER, what).mended_by(mend));
+                let found = Finding::new(QUOTED_NUMBER, &service.head, port.target_line, what);
+                add(findings, &service.head, found.mended_by(format!("write targetPort: {}", unquoted(number))));
             }
             // Another workload may be missing that has the name.
             PortRef::Name(_) | PortRef::Number(_) if pods.is_empty() || context.set.gaps.has(Group::Pods) => {}

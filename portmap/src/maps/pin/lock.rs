@@ -1,11 +1,12 @@
-//! The lock on the directory of all sets: only the agent that holds it writes to the maps.
+//! The locks of the agent on directories. Only the agent that holds the lock on the directory of all sets writes to the maps.
+//! While it is synced, the agent also holds the lock on the directory of its set. The end of the process ends both.
 
 use std::{
     error::Error,
     fmt,
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -25,13 +26,13 @@ const LOCKS: &str = "/proc/locks";
 /// Time between two attempts to get the lock.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The exclusive lock of the agent that writes. The kernel releases it when the process ends, also after a crash.
+/// An exclusive lock on a directory. The kernel releases it when the process ends, also after a crash.
 #[derive(Debug)]
 pub struct Lock {
     file: Flock<File>,
 }
 
-/// Error: the directory of all sets does not exist, so it cannot be locked.
+/// Error: a directory does not exist, so it cannot be locked.
 #[derive(Debug)]
 pub struct Missing(PathBuf);
 
@@ -56,27 +57,19 @@ impl Pins {
     /// directory of all sets does not exist.
     pub fn lock(&self) -> Result<Option<Lock>> {
         for _ in 1..ATTEMPTS {
-            if let Some(lock) = self.try_lock(FlockArg::LockExclusiveNonblock)? {
+            if let Some(lock) = try_lock(&self.root, FlockArg::LockExclusiveNonblock)? {
                 return Ok(Some(lock));
             }
             thread::sleep(PAUSE);
         }
-        self.try_lock(FlockArg::LockExclusiveNonblock)
+        try_lock(&self.root, FlockArg::LockExclusiveNonblock)
     }
 
     /// Whether another process holds the exclusive lock, as a running agent does. Fails with [`Missing`] if the directory of
     /// all sets does not exist.
     pub fn is_locked(&self) -> Result<bool> {
         // A shared lock: several subcommands can check at the same time.
-        Ok(self.try_lock(FlockArg::LockSharedNonblock)?.is_none())
-    }
-
-    fn try_lock(&self, kind: FlockArg) -> Result<Option<Lock>> {
-        match Flock::lock(self.open_root()?, kind) {
-            Ok(file) => Ok(Some(Lock { file })),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", self.root.display())),
-        }
+        Ok(try_lock(&self.root, FlockArg::LockSharedNonblock)?.is_none())
     }
 
     /// The process that holds the exclusive lock: the running agent. `None` without an agent, or if its process is in a PID
@@ -84,7 +77,7 @@ impl Pins {
     ///
     /// The number in STATE would not do: it is that of the agent's own PID namespace, and may be of another process here.
     pub fn holder(&self) -> Result<Option<u32>> {
-        let metadata = self.open_root()?.metadata().context("failed to stat the directory of all sets")?;
+        let metadata = open(&self.root)?.metadata().context("failed to stat the directory of all sets")?;
         let locks = fs::read_to_string(LOCKS).with_context(|| format!("failed to read {LOCKS}"))?;
         Ok(holder(&locks, metadata.dev(), metadata.ino()))
     }
@@ -92,15 +85,41 @@ impl Pins {
     /// Takes the lock as soon as no other process holds it. Blocks until then. Fails with [`Missing`] if the directory of
     /// all sets does not exist.
     pub fn wait_for_lock(&self) -> Result<Lock> {
-        let locked = Flock::lock(self.open_root()?, FlockArg::LockExclusive);
-        let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", self.root.display()))?;
-        Ok(Lock { file })
+        wait_for_lock(&self.root)
     }
 
-    fn open_root(&self) -> Result<File> {
-        let root = Directory::open(&self.root)?.ok_or_else(|| Missing(self.root.clone()))?;
-        Ok(root.into_file())
+    /// Marks this set as synced, until the lock is dropped or the process ends. Only the agent that holds the lock of
+    /// [`Self::lock`] may call this.
+    pub fn mark_synced(&self) -> Result<Lock> {
+        // Only subcommands that look at the mark hold this lock, each for a moment.
+        wait_for_lock(&self.set())
     }
+
+    /// Whether an agent runs that has written its desired table to this set.
+    pub fn is_synced(&self) -> Result<bool> {
+        Ok(try_lock(&self.set(), FlockArg::LockSharedNonblock)?.is_none())
+    }
+}
+
+/// Takes a lock on a directory; `None` if another process holds one that excludes it.
+fn try_lock(directory: &Path, kind: FlockArg) -> Result<Option<Lock>> {
+    match Flock::lock(open(directory)?, kind) {
+        Ok(file) => Ok(Some(Lock { file })),
+        Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error).with_context(|| format!("failed to lock {}", directory.display())),
+    }
+}
+
+/// Takes the exclusive lock on a directory as soon as no other process holds one.
+fn wait_for_lock(directory: &Path) -> Result<Lock> {
+    let locked = Flock::lock(open(directory)?, FlockArg::LockExclusive);
+    let file = locked.map_err(|(_, error)| error).with_context(|| format!("failed to lock {}", directory.display()))?;
+    Ok(Lock { file })
+}
+
+fn open(directory: &Path) -> Result<File> {
+    let opened = Directory::open(directory)?.ok_or_else(|| Missing(directory.to_owned()))?;
+    Ok(opened.into_file())
 }
 
 /// The process with an exclusive lock (`flock`) on the file with this device and inode, by the lines of `/proc/locks`:

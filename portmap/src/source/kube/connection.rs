@@ -64,6 +64,7 @@ impl Cluster {
     /// See [`super::open`].
     pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Self>> {
         let config = configuration(kubeconfig).await?;
+        tracing::info!("watching {}", config.cluster_url);
         let server = config.cluster_url.to_string();
         let connector = Connector::new();
         let client = new_client(config, &connector)?;

@@ -69,8 +69,8 @@ const LEAST_CONNECTIONS: u64 = 200;
 /// The option of `portmap-pod hammer` for TCP.
 const TCP: &str = "--tcp";
 
-/// The options of `portmap-pod hammer` for a client on the node. The client outside uses only TCP: its datagrams pass queues of the
-/// kernel, where datagrams may be lost.
+/// The options of `portmap-pod hammer` for a client on the node. The client outside uses only TCP: in a run with all three, one of
+/// its connected UDP sockets got no answer, and the cause is not known.
 const MANNERS: [&str; 3] = [TCP, "--connected", "--unconnected"];
 
 /// As [`LEAST_CONNECTIONS`], for the client outside the node.
@@ -97,19 +97,15 @@ fn no_connection_is_lost_while_agents_end_and_start() {
         events: BTreeMap::new(),
     };
     let mut workers: Vec<Worker> = clients.iter().map(|client| hammer(client, Group::Clients, &MANNERS)).collect();
-    workers.push(hammer(&outside, Group::Clean, &[TCP]));
+    let mut visitor = hammer(&outside, Group::Clean, &[TCP]);
     let until = Instant::now() + time;
     while Instant::now() < until {
         chaos.strike();
     }
     chaos.let_each_build_settle();
-    let mut tallies: Vec<Tally> = Vec::new();
-    let mut from_outside = 0;
-    for worker in &mut workers {
-        let new: Vec<Tally> = worker.finish().unwrap();
-        from_outside = new.iter().map(|tally| tally.count).sum();
-        tallies.extend(new);
-    }
+    let mut tallies: Vec<Tally> = visitor.finish().unwrap();
+    let from_outside: u64 = tallies.iter().map(|tally| tally.count).sum();
+    tallies.extend(workers.iter_mut().flat_map(|worker| worker.finish::<Tally>().unwrap()));
     let mut connections: BTreeMap<Manner, u64> = BTreeMap::new();
     for Tally { manner, count, .. } in &tallies {
         *connections.entry(*manner).or_default() += count;

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use portmap_harness::listen::Protocol;
 use portmap_harness::world::Group;
+use portmap_suites::command::{as_nobody, binary, finish, in_time, portmap, public_copy};
 
-use crate::harness::{as_nobody, binary, finish, in_time, portmap, public_copy};
 use crate::site::{Site, service};
 
 /// Expects no attached program and no pin, after a failed start.

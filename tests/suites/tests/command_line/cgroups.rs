@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portmap_harness::links::Link;
 use portmap_harness::world::Group;
+use portmap_suites::command::{PATIENCE, binary, finish, in_time};
 
-use crate::harness::{PATIENCE, binary, finish, in_time};
 use crate::site::{Agent, Site, service};
 
 /// Number of programs that the agent attaches to a cgroup.

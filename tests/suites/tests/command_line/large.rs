@@ -6,10 +6,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::agent::Agent;
 use portmap_harness::world::World;
+use portmap_suites::command::{self, Outcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::harness::{self, Outcome};
 
 const PORTS: u32 = 5_000;
 const ENDPOINTS: u32 = 100_000;
@@ -67,8 +66,8 @@ fn resolve(objects: &[Value]) -> Result<Outcome> {
     fs::write(&file, list(objects))?;
     let mut command = Command::new("prlimit");
     command.args([MEMORY, "--", "timeout"]);
-    let mut command = harness::in_time(command)?;
-    harness::finish(command.args(["resolve", "-o", "json", "--node-name", "node", "--manifests"]).arg(&file))
+    let mut command = command::in_time(command)?;
+    command::finish(command.args(["resolve", "-o", "json", "--node-name", "node", "--manifests"]).arg(&file))
 }
 
 fn rows(outcome: &Outcome) -> Result<Vec<Value>> {

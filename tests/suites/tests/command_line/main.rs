@@ -9,7 +9,6 @@ mod agent;
 mod bad_start;
 mod cgroups;
 mod files;
-mod harness;
 mod large;
 mod pins;
 mod problems;

@@ -16,9 +16,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use portmap_common::{ABI_VERSION, SOCKETS_VERSION};
 use portmap_harness::world::Group;
+use portmap_suites::command::{Outcome, finish, in_time, portmap};
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, finish, in_time, portmap};
 use crate::site::{Agent, Site, service};
 
 /// A BPF file system of one test, writable for every user. Some distributions mount it this way.
@@ -161,7 +161,7 @@ fn the_root_of_a_mount_can_hold_the_pins() -> Result<()> {
     let root = shared.0.path();
     expect_refusal(&site, root, root, &[&text(root), "1777", "chmod 0700"])?;
     fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
-    let mut command = site.world.command(crate::harness::binary()?);
+    let mut command = site.world.command(portmap_suites::command::binary()?);
     command.args(["run", "--max-services", "64", "--max-backends", "64", "--bpffs"]).arg(root);
     let mut agent =
         Agent::start(command.arg("--cgroup").arg(site.world.cgroup(Group::Clients)).arg("--manifests").arg(site.manifests()))?;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use portmap_suites::command::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, as_nobody, binary, clean, finish, finish_with_input, in_time, public_copy};
 use crate::site::service;
 
 /// The rows of this case have different widths. One row has more backends than the table output shows.

@@ -13,9 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portmap_harness::world::{Group, World};
+use portmap_suites::command::{self, Outcome, PATIENCE};
 use serde_json::Value;
-
-use crate::harness::{self, Outcome, PATIENCE};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -51,12 +50,12 @@ impl Site {
 
     /// A command for `portmap run` with these arguments, and with the cgroup and the pins of this world.
     pub fn run(&self, arguments: &[&str]) -> Result<Command> {
-        Ok(self.complete(self.world.command(harness::binary()?), arguments))
+        Ok(self.complete(self.world.command(command::binary()?), arguments))
     }
 
     /// Runs `portmap run`. The agent ends by itself, or is killed after the time limit.
     pub fn run_in_time(&self, arguments: &[&str]) -> Result<Outcome> {
-        harness::finish(&mut self.complete(harness::in_time(self.world.command("timeout"))?, arguments))
+        command::finish(&mut self.complete(command::in_time(self.world.command("timeout"))?, arguments))
     }
 
     /// Adds the arguments of `portmap run`, among them the cgroup and the pins of this world.
@@ -83,8 +82,8 @@ impl Site {
 
     /// Runs a subcommand on the pins of this world, with the time limit of all commands.
     pub fn ask(&self, arguments: &[&str]) -> Result<Outcome> {
-        let mut command = harness::in_time(self.world.command("timeout"))?;
-        harness::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))
+        let mut command = command::in_time(self.world.command("timeout"))?;
+        command::finish(command.args(arguments).arg("--bpffs").arg(self.world.bpffs()))
     }
 
     /// The Services in the kernel's tables: from the frontend, such as `10.96.0.10:80/TCP`, to `namespace/name`.
@@ -120,7 +119,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(command: &mut Command) -> Result<Self> {
-        harness::clean(command).stdout(Stdio::null()).stderr(Stdio::piped());
+        command::clean(command).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("failed to run {command:?}"))?;
         let stderr = child.stderr.take().context("no standard error")?;
         let (sender, log) = channel();

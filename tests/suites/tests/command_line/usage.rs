@@ -4,8 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
-
-use crate::harness::{binary, clean, finish, portmap};
+use portmap_suites::command::{binary, clean, finish, portmap};
 
 #[test]
 fn the_version_is_printed() -> Result<()> {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use portmap_harness::world::program;
+use portmap_suites::command::{binary, is_update};
 use serde_json::Value;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases");
@@ -28,10 +28,10 @@ const SEMANTICS: &str = include_str!("../../../../docs/semantics.md");
 
 #[test]
 fn cases() -> Result<()> {
-    let portmap = program::find("portmap").context("build the command first: cargo build --release -p portmap")?;
+    let portmap = binary()?;
     let cases = directories(Path::new(CASES))?;
     assert!(!cases.is_empty(), "{CASES} has no case");
-    let update = std::env::var_os("UPDATE_CASES").is_some_and(|value| value == "1");
+    let update = is_update("UPDATE_CASES");
     let mut failures = Vec::new();
     for case in &cases {
         let differences = check(&portmap, case, update).unwrap_or_else(|error| vec![format!("{error:#}")]);

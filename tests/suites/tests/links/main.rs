@@ -2,7 +2,9 @@
 //!
 //! Needs: root and BPF. Kernels without a kind of device skip its test.
 
-use anyhow::{Context as _, Result};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, ensure};
 use portmap_harness::dual_stack::{Both, Via};
 use portmap_harness::process::Process;
 use portmap_harness::say;
@@ -22,10 +24,7 @@ const NEIGHBOUR: Both = on_link(100);
 const FAMILIES: [Via; 2] = [Via::V4, Via::V6];
 
 const fn on_link(host: u8) -> Both {
-    Both {
-        v4: std::net::Ipv4Addr::new(192, 168, 60, host),
-        v6: std::net::Ipv6Addr::new(0x2001, 0xdb8, 0x60, 0, 0, 0, 0, host as u16),
-    }
+    Both { v4: Ipv4Addr::new(192, 168, 60, host), v6: Ipv6Addr::new(0x2001, 0xdb8, 0x60, 0, 0, 0, 0, host as u16) }
 }
 
 /// Makes a device on node 1 and one on the neighbour, each with this name, and routes the neighbour's packets for externalIPs
@@ -135,7 +134,7 @@ fn pods_with_sockets_of_their_own(stage: &mut Stage) -> Result<()> {
     for via in FAMILIES {
         for transport in Transport::ALL {
             let answer = ask(&machine, transport, service.cluster_ip(via)).context("from a machine to itself")?;
-            anyhow::ensure!(answer.who.starts_with("b 8080"), "{answer:?}");
+            ensure!(answer.who.starts_with("b 8080"), "{answer:?}");
         }
     }
     // A pod of the node gets the endpoints of all nodes, a client outside only those of this node.

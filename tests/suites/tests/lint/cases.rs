@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use portmap_suites::command::is_update;
 
-use crate::harness::{is_update, lint};
+use crate::harness::lint;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../lint");
 

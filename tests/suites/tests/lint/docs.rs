@@ -8,9 +8,10 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use portmap::lint::catalog::ALL;
+use portmap_suites::command::is_update;
 use tempfile::TempDir;
 
-use crate::harness::{is_update, shell};
+use crate::harness::shell;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lint.md");
 

@@ -21,9 +21,9 @@ const OWN: [&str; 2] = ["portmap", "portmap-pod"];
 const GUEST: &str = "portmap-guest";
 
 /// Programs that the suites, the harness, portmap-guest and the kernel call.
-const PROGRAMS: [&str; 23] = [
-    "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nsenter", "prlimit", "readlink", "rm",
-    "setpriv", "sh", "sleep", "sysctl", "tc", "timeout", "touch", "true", "unshare",
+const PROGRAMS: [&str; 24] = [
+    "bash", "bpftool", "cat", "chmod", "curl", "dig", "getent", "ip", "kmod", "mount", "nft", "nsenter", "prlimit", "readlink",
+    "rm", "setpriv", "sh", "sleep", "sysctl", "tc", "timeout", "touch", "true", "unshare",
 ];
 
 /// Files that the programs read. The Kubernetes client needs some certificate authorities, even without a TLS connection.
@@ -40,9 +40,9 @@ const FILES: [&str; 7] = [
 /// Directories that are symbolic links to directories in /usr, as in Debian.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// The kernel modules that the tests need: bridge, VLANs, bonds (with `net/tls`), tunnels, veth, tun, filters of tc, protocols, and
-/// socket diagnostics (parts of `net/ipv4`).
-const MODULES: [&str; 15] = [
+/// The kernel modules that the tests need: bridge, VLANs, bonds (with `net/tls`), tunnels, veth, tun, filters of tc, protocols,
+/// packet filters (with checksums of `lib` and `crypto`), and socket diagnostics (parts of `net/ipv4`).
+const MODULES: [&str; 20] = [
     "net/802",
     "net/8021q",
     "net/tls",
@@ -51,6 +51,7 @@ const MODULES: [&str; 15] = [
     "net/ipv4",
     "net/ipv6",
     "net/mptcp",
+    "net/netfilter",
     "net/sched",
     "drivers/net/bonding/bonding.ko",
     "drivers/net/bonding/bonding.ko.xz",
@@ -58,6 +59,10 @@ const MODULES: [&str; 15] = [
     "drivers/net/tun.ko.xz",
     "drivers/net/veth.ko",
     "drivers/net/veth.ko.xz",
+    "lib/libcrc32c.ko",
+    "lib/libcrc32c.ko.xz",
+    "crypto/crc32c_generic.ko",
+    "crypto/crc32c_generic.ko.xz",
 ];
 
 /// Makes the ramdisk with these suites and the modules of these kernels. Returns its path.

@@ -108,7 +108,7 @@ fn a_bpf_file_system_that_the_agent_mounts_is_for_root_only() -> Result<()> {
     const UNMOUNT: &str = r#"while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done; exec "$@""#;
     let site = Site::new("mounts")?;
     let mut command = site.world.command("unshare");
-    command.args(["--mount", "sh", "-c", UNMOUNT, "sh"]).arg(crate::harness::binary()?);
+    command.args(["--mount", "sh", "-c", UNMOUNT, "sh"]).arg(portmap_suites::command::binary()?);
     command.args(["run", "--max-services", "64", "--max-backends", "64", "--bpffs", "/sys/fs/bpf/portmap", "--cgroup"]);
     let mut agent = Agent::start(command.arg(site.world.cgroup(Group::Clients)).arg("--manifests").arg(site.manifests()))?;
     agent.await_log("synced: ")?;

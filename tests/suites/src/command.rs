@@ -62,8 +62,11 @@ pub fn clean(command: &mut Command) -> &mut Command {
 /// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
+    /// Standard output, with replacements for bytes that are not UTF-8.
     pub stdout: String,
+    /// Standard error, as `stdout`.
     pub stderr: String,
 }
 
@@ -84,6 +87,11 @@ impl Outcome {
         ensure!(outcome.stdout.is_empty(), "expected no output: {outcome:#?}");
         Ok(())
     }
+}
+
+/// Whether an environment variable asks to rewrite expected texts: it is 1.
+pub fn is_update(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
 }
 
 /// A copy of the command that every user may run.

@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 use portmap::maps::{ClientLocation, Item, Maps as _, bpf::BpfMaps, pin::Pins};
 use portmap::model::{Endpoint, Frontend, Protocol};
 use portmap_common::Choice;
+use portmap_suites::command::{Outcome, finish, finish_with_input, in_time};
 use serde_json::Value;
 
-use crate::harness::{self, Outcome, finish, finish_with_input};
 use crate::site::{Agent, Site, service};
 
 /// A Service with two endpoints, a node port and a load balancer with source ranges.
@@ -242,7 +242,7 @@ fn node_ports_on_each_address_are_verified_from_another_namespace() -> Result<()
     let json = report(&site, 1, &["--nodeport-addresses", "127.0.0.2/32"])?;
     ensure!(json["differences"][0]["frontend"] == "0.0.0.0:30080/TCP", "{json:#}");
     // On this machine, outside of the world's network namespace.
-    let mut command = harness::in_time(Command::new("timeout"))?;
+    let mut command = in_time(Command::new("timeout"))?;
     command.args(["verify", "--node-name", "node-1", "--bpffs"]).arg(site.world.bpffs()).args(localhost);
     let outcome = finish(command.arg("--manifests").arg(site.manifests()))?.expect(0)?;
     assert!(outcome.stderr.is_empty(), "{outcome:#?}");
@@ -261,7 +261,7 @@ fn wrong_input_and_standard_input() -> Result<()> {
     std::fs::write(&kubeconfig, unreachable)?;
     let kubeconfig = kubeconfig.to_str().context("the path is not UTF-8")?;
     site.ask(&["verify", "--kubeconfig", kubeconfig])?.expect_error(&["failed to list", "at http://127.0.0.1:1"])?;
-    let mut command = harness::in_time(site.world.command("timeout"))?;
+    let mut command = in_time(site.world.command("timeout"))?;
     command.args(["verify", "--node-name", "node-1", "--manifests", "-", "--bpffs"]).arg(site.world.bpffs());
     let text = format!("{WEB}---\n{}", service("other", "10.96.0.12"));
     let outcome = finish_with_input(&mut command, &text)?.expect(1)?;

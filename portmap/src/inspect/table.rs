@@ -211,7 +211,8 @@ fn backend_texts<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Strin
     texts
 }
 
-fn action_name(verdict: Verdict) -> &'static str {
+/// The name of a verdict, as in [`Row::action`].
+pub fn action_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Refuse => "refuse",
         Verdict::Drop => "drop",

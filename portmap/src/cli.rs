@@ -1,6 +1,7 @@
 //! The command line: the arguments, and one file for each subcommand.
 
 mod cleanup;
+mod explain;
 mod flows;
 mod lint;
 mod objects;
@@ -20,7 +21,7 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted};
 
-/// The exit code of a negative result: unhealthy, differing tables, no Service to resolve, a warning with `--strict`, or pins
+/// The exit code of a negative result: unhealthy, differing tables, no connection, no Service to resolve, a warning with `--strict`, or pins
 /// that were left.
 const NO: u8 = 1;
 
@@ -51,6 +52,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Find mistakes in the ports of Services, pods, policies and routes, in files or in a cluster
     Lint(lint::Arguments),
+    /// Explain one destination from the Service to the backends; exit with 1 if a connection would fail
+    Explain(Box<explain::Arguments>),
     /// Print the content of the kernel's tables
     Services(services::Arguments),
     /// Print the flows of clients outside the node
@@ -140,6 +143,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Resolve(arguments) => arguments.run(),
         Command::Lint(arguments) => arguments.run(),
+        Command::Explain(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use ipnet::IpNet;
 use portmap::{
+    kernel::{addresses, namespaces},
     model::{
         event::{Object, Wanted},
         object,
@@ -57,14 +58,17 @@ pub struct SourceArguments {
 
 /// An open source of objects.
 pub struct Source {
-    origin: Origin,
+    pub origin: Origin,
     /// The selection of objects.
     pub wanted: Wanted,
     table: TableArguments,
 }
 
-enum Origin {
+/// The place of the objects.
+pub enum Origin {
+    /// The API server.
     Kube(Lister, Runtime),
+    /// Files.
     Manifests(Vec<PathBuf>),
 }
 
@@ -117,8 +121,28 @@ impl Source {
         if desired.lacks_address() {
             desired.give_up_waiting();
         }
-        // The agent logs these lines.
-        tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
+        resolve(&mut desired);
         desired
     }
+}
+
+/// Resolves the changed Services without log lines: the agent logs them.
+pub fn resolve(desired: &mut Desired) {
+    tracing::subscriber::with_default(NoSubscriber::default(), || desired.resolve());
+}
+
+/// The addresses of the interfaces in the agent's network namespace, which is `inode`, or 0 if it is unknown. They decide the
+/// addresses of node ports. If the namespace cannot be found, those of the own namespace, with a warning.
+pub fn agent_addresses(inode: u64) -> Result<(Vec<IpNet>, Option<String>)> {
+    if inode == namespaces::own()?.inode() || inode == 0 {
+        return Ok((addresses::networks()?, None));
+    }
+    let holders = namespaces::holders()?;
+    let holder = holders.iter().find(|holder| holder.id.inode() == inode);
+    if let Some(namespace) = holder.map(namespaces::NamespaceHolder::open).transpose()?.flatten() {
+        return Ok((namespace.enter(addresses::networks)?, None));
+    }
+    let warning = "this is not the agent's network namespace, which cannot be found: node ports may differ; run the command \
+                   beside the agent";
+    Ok((addresses::networks()?, Some(warning.to_owned())))
 }

@@ -7,6 +7,7 @@ pub mod client;
 mod endpoints;
 pub mod kernel;
 mod nearest;
+mod service;
 pub mod target;
 pub mod written;
 
@@ -55,6 +56,9 @@ pub struct Explanation {
     pub other_claims: Vec<String>,
     /// The endpoints that were considered, in the order of their addresses.
     pub endpoints: Vec<EndpointRow>,
+    /// The other frontends of the Service port in this family, if a Service was asked for: `203.0.113.1:80/TCP`, `*:30080/TCP`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_addresses: Vec<String>,
     /// The backends by the objects, for clients on the node.
     pub backends: Vec<String>,
     /// The treatment of clients outside the node; none if it is the same.
@@ -143,6 +147,9 @@ pub struct KernelRow {
     /// The difference, if they differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
+    /// The programs for this frontend that are not attached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub detached: Vec<&'static str>,
     /// The reason why they were not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unread: Option<String>,
@@ -198,6 +205,7 @@ impl Explanation {
                 node_port: port.node_port,
             }),
             reason: endpoints::lack(known, frontend.family(), served, row.action),
+            other_addresses: Vec::new(),
             other_claims: others.iter().map(ToString::to_string).collect(),
             endpoints: endpoints::rows(known, served),
             outside: outside(&row, served),
@@ -251,17 +259,20 @@ fn client_rules(row: &Row) -> Vec<String> {
     rules
 }
 
-/// The settings of a Service that are not in effect, and remarks about the node.
+impl Known<'_> {
+    /// The settings of a Service that are not in effect.
+    fn skipped(&self, service: &ObjectName) -> Vec<String> {
+        let own = self.desired.skipped().filter(|skipped| skipped.service == *service);
+        own.map(|skipped| skipped.reason.clone()).collect()
+    }
+}
+
+/// The settings of a Service that are not in effect, its lost claims, and remarks about the node.
 fn notes(known: &Known<'_>, service: &ObjectName, frontend: &Frontend) -> Vec<String> {
-    let mut notes: Vec<String> = Vec::new();
-    let own = known.desired.skipped().filter(|skipped| skipped.service == *service);
-    notes.extend(own.map(|skipped| skipped.reason.clone()));
+    let mut notes = known.skipped(service);
+    notes.extend(known.lost(service));
     if frontend.address.is_loopback() || frontend.address.is_unspecified() {
         notes.push("only clients in the host's network namespace use the node ports of loopback addresses".to_owned());
-    }
-    if known.desired.store().node().is_none() && known.desired.keeps_local() {
-        let name = known.desired.node_name();
-        notes.push(format!("there is no Node {name:?}, so its zone is unknown; --node-name names the node to stand on"));
     }
     notes
 }

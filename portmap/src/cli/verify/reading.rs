@@ -7,17 +7,15 @@ use std::{
 };
 
 use anyhow::Result;
-use ipnet::IpNet;
 use portmap::{
     inspect::differences::{self, Difference},
-    kernel::{addresses, namespaces},
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
     model::{Frontend, event::Object},
     plan::{Plan, Planner},
     resolve::desired::Desired,
 };
 
-use crate::cli::objects::Source;
+use crate::cli::objects::{Source, agent_addresses};
 
 /// The pause before the next reading: the agent applies a change within milliseconds.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -98,7 +96,8 @@ impl Reader {
     fn read(&mut self) -> Result<(usize, Differences)> {
         let maps = BpfMaps::open(&self.pins)?;
         self.warnings.clear();
-        let local = self.local_addresses(maps.state()?.network)?;
+        let (local, warning) = agent_addresses(maps.state()?.network)?;
+        self.warnings.extend(warning);
         let objects = self.objects()?;
         let desired = self.source.resolve(objects, local);
         compare(&desired, &maps)
@@ -114,24 +113,6 @@ impl Reader {
             self.kept = Some(objects.clone());
         }
         Ok(objects)
-    }
-
-    /// The addresses of the interfaces in the agent's network namespace, which is `inode`. They decide the addresses of node
-    /// ports. If the namespace cannot be found, those of the own namespace, with a warning.
-    fn local_addresses(&mut self, inode: u64) -> Result<Vec<IpNet>> {
-        if inode == namespaces::own()?.inode() || inode == 0 {
-            return addresses::networks();
-        }
-        let holders = namespaces::holders()?;
-        let holder = holders.iter().find(|holder| holder.id.inode() == inode);
-        if let Some(namespace) = holder.map(namespaces::NamespaceHolder::open).transpose()?.flatten() {
-            return namespace.enter(addresses::networks);
-        }
-        self.warnings.push(
-            "this is not the agent's network namespace, which cannot be found: node ports may differ; run verify beside the agent"
-                .to_owned(),
-        );
-        addresses::networks()
     }
 }
 

@@ -1,11 +1,11 @@
 //! The rules for one client: source ranges, session affinity, and node ports of loopback addresses.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::{Explanation, Why};
-use crate::model::Family;
+use crate::model::{Endpoint, Family};
 
 /// A client: a network namespace, as the programs see it.
 #[derive(Clone, Debug)]
@@ -21,15 +21,15 @@ pub struct Client {
 impl Client {
     /// Whether source ranges admit a call of an unbound socket to an address of this family, with the reason.
     ///
-    /// The same rule as that of the programs: the only address decides, or the source that the kernel would choose. If that is
-    /// unknown, all addresses must be admitted.
+    /// The same rule as that of the programs: the only address of a pod decides, else the source that the kernel would choose.
+    /// If that is unknown, all addresses must be admitted.
     pub fn admission(&self, family: Family, ranges: &[IpNet]) -> (bool, String) {
         let own: Vec<IpAddr> = self.addresses.iter().copied().filter(|address| Family::of(*address) == family).collect();
         let is_admitted = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
         let verb = |admitted| if admitted { "is admitted" } else { "is not admitted" };
         let deciding = match own.as_slice() {
             [] => return (false, format!("the client has no {} address, so no source range admits it", family.name())),
-            [only] => Some(*only),
+            [only] if !self.is_host => Some(*only),
             _ => self.source.filter(|source| Family::of(*source) == family),
         };
         if let Some(address) = deciding {
@@ -59,6 +59,12 @@ impl Explanation {
         }
     }
 
+    /// Adds the session of the client: the endpoint that it keeps, and the seconds since its last call.
+    pub fn add_session(&mut self, endpoint: &Endpoint, seconds: u64) {
+        let backend = SocketAddr::new(endpoint.address, endpoint.port);
+        self.client.push(format!("session affinity: this client keeps {backend}; its last call was {seconds} s ago"));
+    }
+
     fn deny(&mut self, action: &'static str, code: &'static str, text: String) {
         (self.action, self.connects) = (action, false);
         self.client.push(text.clone());
@@ -72,11 +78,8 @@ mod tests {
 
     fn admission(addresses: &[&str], source: Option<&str>) -> bool {
         let parse = |text: &&str| text.parse::<IpAddr>().expect("an address");
-        let client = Client {
-            addresses: addresses.iter().map(parse).collect(),
-            source: source.as_ref().map(parse),
-            is_host: false,
-        };
+        let client =
+            Client { addresses: addresses.iter().map(parse).collect(), source: source.as_ref().map(parse), is_host: false };
         client.admission(Family::V4, &["192.0.2.0/24".parse().expect("a range")]).0
     }
 

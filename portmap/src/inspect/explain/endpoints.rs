@@ -86,7 +86,7 @@ pub fn lack(known: &Known<'_>, family: Family, served: &Served, action: &str) ->
 
 fn without_endpoints(known: &Known<'_>, family: Family, service: &ObjectName, explained: &Explained) -> (&'static str, String) {
     let SlicesSeen { count, endpoints, ports } = &explained.slices;
-    let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+    let other = family.other();
     let selector = known.written.get(service).map(super::written::Written::selector);
     let total = endpoints.v4 + endpoints.v6;
     if total == 0 {

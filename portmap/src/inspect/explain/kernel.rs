@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Explanation, KernelRow};
+use super::{Explanation, KernelRow, Why};
 use crate::{
     inspect::{
         differences::{self, Difference, Field, Kind},
         table::RowReader,
     },
     maps::{Item, Snapshot},
-    model::{AddressOwner, Entry, Family, Frontend, FrontendSpec},
+    model::{AddressOwner, Entry, Family, Frontend, FrontendSpec, Protocol},
 };
 
 /// The treatment of a frontend by tables that were read for it alone, and its difference from the objects. `entry`: the desired
@@ -33,6 +33,7 @@ pub fn compare(snapshot: &Snapshot, frontend: &Frontend, entry: Option<Entry>, a
         action: Some(given),
         backends: row.map(|row| row.backends).unwrap_or_default(),
         difference,
+        detached: Vec::new(),
         unread: None,
     }
 }
@@ -64,12 +65,41 @@ fn other_action(frontend: &Frontend, desired: &str, found: &str) -> Difference {
     }
 }
 
+/// Whether a call to the frontend runs this program: `connect4`, or for UDP also `sendmsg4`; `…6` for IPv6.
+pub fn concerns(program: &str, frontend: &Frontend) -> bool {
+    let family = match frontend.family() {
+        Family::V4 => '4',
+        Family::V6 => '6',
+    };
+    match program.strip_suffix(family) {
+        Some("connect") => true,
+        Some("sendmsg") => frontend.protocol == Protocol::Udp,
+        Some(_) | None => false,
+    }
+}
+
 impl Explanation {
     /// Adds the kernel's tables. Their treatment is the one that a connection meets now.
     pub fn add_kernel(&mut self, kernel: KernelRow) {
         if let Some(action) = kernel.action {
+            let is_other = action != self.action;
             (self.action, self.connects) = (action, action == "forward");
+            if is_other {
+                self.reason = (action != "forward").then(|| Why { code: "tablesDiffer", text: by_tables(&kernel) });
+            }
+        }
+        if !kernel.detached.is_empty() {
+            (self.action, self.connects) = ("leave", false);
+            self.reason = Some(Why { code: "detached", text: "the programs are not attached".to_owned() });
         }
         self.kernel = kernel;
+    }
+}
+
+fn by_tables(kernel: &KernelRow) -> String {
+    match kernel.difference.as_ref().map(|difference| difference.kind) {
+        Some(Kind::Missing) => "the kernel's tables do not have the frontend".to_owned(),
+        Some(Kind::Invalid) => "the kernel's tables have an invalid entry".to_owned(),
+        Some(Kind::Extra | Kind::Different) | None => "the kernel's tables differ from the objects".to_owned(),
     }
 }

@@ -25,6 +25,14 @@ pub fn reason<'a>(known: &Known<'_>, frontend: &Frontend, unserved: &'a Unserved
             )
         }
         Unserved::NodePortElsewhere(service) => (Some(service), "otherAddress", elsewhere(known, frontend, service)),
+        Unserved::NodePortOfOtherFamily(service) => (
+            Some(service),
+            "otherFamily",
+            format!(
+                "{port}/{protocol} is a node port of Service {service}, which has {} addresses only",
+                frontend.family().other().name()
+            ),
+        ),
         Unserved::UndefinedNodePort => (
             None,
             "undefinedNodePort",
@@ -42,7 +50,9 @@ fn undefined_port(known: &Known<'_>, frontend: &Frontend, service: &ObjectName) 
     let Frontend { port, protocol, .. } = frontend;
     let mut text =
         format!("Service {service} has the address, but no port {port}/{protocol}; its ports are {}", ports(known, service));
-    if let Some(meant) = known.written.get(service).and_then(|written| written.port_to(*port)) {
+    if let Some(other) = known.written.get(service).and_then(|written| written.other_protocol(*port, protocol.name())) {
+        text += &format!("; {port} is a port of {other}: append /{} to the address", other.to_lowercase());
+    } else if let Some(meant) = known.written.get(service).and_then(|written| written.port_to(*port)) {
         text += &format!("; {port} is the targetPort of port {meant}: clients use {meant}");
     }
     text

@@ -12,12 +12,17 @@ pub struct Written {
     /// The name.
     pub name: ObjectName,
     /// Whether portmap serves it, by its proxy-name label.
-    pub is_ours: bool,
+    is_ours: bool,
     /// Its spec.
-    pub spec: ServiceSpec,
+    spec: ServiceSpec,
 }
 
 impl Written {
+    /// Keeps a Service. `is_ours`: whether portmap serves it.
+    pub fn new(name: ObjectName, is_ours: bool, spec: ServiceSpec) -> Self {
+        Self { name, is_ours, spec }
+    }
+
     /// The reason why the Service has no frontend at all; `None` if it has a ClusterIP that portmap serves.
     pub fn unserved(&self) -> Option<(&'static str, String)> {
         let name = &self.name;
@@ -65,6 +70,12 @@ impl Written {
         let leads_there = |target: &IntOrString| matches!(target, IntOrString::Int(target) if *target == i32::from(number));
         let mut ports = self.spec.ports.iter().flatten();
         ports.find(|port| port.target_port.as_ref().is_some_and(leads_there)).map(|port| port.port)
+    }
+
+    /// The protocol of a port with this number and another protocol.
+    pub fn other_protocol(&self, number: u16, protocol: &str) -> Option<&str> {
+        let mut ports = self.spec.ports.iter().flatten().filter(|port| port.port == i32::from(number));
+        ports.find_map(|port| Some(port.protocol.as_deref().unwrap_or("TCP")).filter(|other| *other != protocol))
     }
 
     /// The ports as texts: `80/TCP (http)`.

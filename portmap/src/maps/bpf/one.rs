@@ -45,9 +45,11 @@ impl BpfMaps {
         Ok(snapshot)
     }
 
-    /// The session of a client with a service port, if it is valid at `now`, in nanoseconds of the monotonic clock. `family` is
-    /// the family of the frontend, which has this service entry.
-    pub fn session(&self, namespace: u64, family: Family, service: &Service, now: u64) -> Result<Option<Session>> {
+    /// The session of a network namespace with the service port of a frontend, if it is valid at `now`, in nanoseconds of the
+    /// monotonic clock.
+    pub fn session(&self, namespace: u64, frontend: &Frontend, now: u64) -> Result<Option<Session>> {
+        let found = self.find_one(frontend)?.and_then(|found| found.service);
+        let Some(service) = found.filter(|service| service.affinity_timeout > 0) else { return Ok(None) };
         let sessions: HashMap<_, Client, Affinity> =
             HashMap::try_from(aya::maps::Map::LruHashMap(open(&self.pins, "AFFINITY")?))?;
         let Some(affinity) = present(sessions.get(&Client { namespace, id: service.id }, 0))? else { return Ok(None) };
@@ -55,7 +57,7 @@ impl BpfMaps {
         if !is_member || !affinity.holds(now, service.affinity_timeout) {
             return Ok(None);
         }
-        let endpoint = match family {
+        let endpoint = match frontend.family() {
             Family::V4 => self.items_v4.endpoint(affinity.endpoint)?,
             Family::V6 => self.items_v6.endpoint(affinity.endpoint)?,
         };

@@ -34,6 +34,8 @@ pub enum Unserved {
     UndefinedExternalPort(Vec<ObjectName>),
     /// The port is the node port of this Service, but the address is not one that serves node ports.
     NodePortElsewhere(ObjectName),
+    /// The port is the node port of this Service in the other family only.
+    NodePortOfOtherFamily(ObjectName),
     /// The address serves node ports, and no Service has this one.
     UndefinedNodePort,
     /// The address is in this range of ClusterIPs, and no Service has it.
@@ -51,6 +53,7 @@ impl Unserved {
             Self::OtherProxy(_)
             | Self::UndefinedExternalPort(_)
             | Self::NodePortElsewhere(_)
+            | Self::NodePortOfOtherFamily(_)
             | Self::UndefinedNodePort
             | Self::Unallocated(_)
             | Self::UnknownAddress => Verdict::Leave,
@@ -97,7 +100,9 @@ impl Desired {
             return Unserved::UndefinedExternalPort(services);
         }
         if self.table.node_addresses().any(|other| other == address) {
-            return Unserved::UndefinedNodePort;
+            let other = FrontendSpec::node_port(frontend.family().other(), port, protocol);
+            let service = self.table.holder(&other).cloned();
+            return service.map_or(Unserved::UndefinedNodePort, Unserved::NodePortOfOtherFamily);
         }
         self.range_of(address).map_or(Unserved::UnknownAddress, Unserved::Unallocated)
     }

@@ -13,7 +13,11 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, Lister};
 use crate::{
-    model::event::{Object, ObjectKind, Wanted},
+    model::{
+        ObjectName,
+        event::{Object, ObjectKind, Wanted},
+        object::SERVICE_NAME_LABEL,
+    },
     source::kube::{CIDR_VERSIONS, Selectors},
 };
 
@@ -51,12 +55,48 @@ async fn service_cidrs(lister: &Lister) -> Result<Vec<Object>> {
     }
 }
 
-async fn of_kind<K>(
-    lister: &Lister,
-    kind: ObjectKind,
-    params: &ListParams,
-    convert: impl Fn(K) -> Object,
-) -> Result<Vec<Object>>
+/// Lists the whole Services that these fields select, of all proxies, and also without an address.
+///
+/// # Errors
+///
+/// The API server is unreachable, or refuses the list.
+pub async fn services(lister: &Lister, fields: &str) -> Result<Vec<Service>> {
+    of_kind(lister, ObjectKind::Service, &params(fields, ""), |service| service).await
+}
+
+/// Lists the whole Services of all proxies that may have an address.
+///
+/// # Errors
+///
+/// As for [`services`].
+pub async fn all_services(lister: &Lister, wanted: &Wanted) -> Result<Vec<Service>> {
+    services(lister, &Selectors::of(wanted).services).await
+}
+
+/// Lists the whole EndpointSlices of one Service.
+///
+/// # Errors
+///
+/// As for [`services`].
+pub async fn slices_of(lister: &Lister, service: &ObjectName, wanted: &Wanted) -> Result<Vec<EndpointSlice>> {
+    let labels = format!("{SERVICE_NAME_LABEL}={},{}", service.name(), Selectors::of(wanted).slices);
+    let namespace = format!("metadata.namespace={}", service.namespace());
+    of_kind(lister, ObjectKind::Slice, &params(&namespace, &labels), |slice| slice).await
+}
+
+/// Lists the Node and the ServiceCIDRs.
+///
+/// # Errors
+///
+/// As for [`list`].
+pub async fn surroundings(lister: &Lister, wanted: &Wanted) -> Result<Vec<Object>> {
+    let node = params(&Selectors::of(wanted).node, "");
+    let nodes = of_kind(lister, ObjectKind::Node, &node, |node: Node| Object::node(node));
+    let (nodes, cidrs) = tokio::try_join!(nodes, service_cidrs(lister))?;
+    Ok([nodes, cidrs].into_iter().flatten().collect())
+}
+
+async fn of_kind<K, T>(lister: &Lister, kind: ObjectKind, params: &ListParams, convert: impl Fn(K) -> T) -> Result<Vec<T>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {

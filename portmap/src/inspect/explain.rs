@@ -9,6 +9,8 @@ pub mod kernel;
 mod nearest;
 mod service;
 pub mod target;
+#[cfg(test)]
+mod tests;
 pub mod written;
 
 use std::{collections::BTreeMap, net::IpAddr};

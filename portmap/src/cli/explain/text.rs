@@ -90,12 +90,9 @@ fn endpoint(row: &EndpointRow, width: usize) -> Line {
     let EndpointRow { endpoint, pod, taken, reason, outside } = row;
     let (result, color) = if *taken { ("taken    ", Color::Green) } else { ("not taken", Color::Yellow) };
     let mut text = format!("{endpoint:width$}  {result}  {}", reason.text);
-    if let Some(pod) = pod {
-        text += &format!("  (pod {pod})");
-    }
-    if let Some(outside) = outside.as_ref().filter(|outside| *outside != reason) {
-        text += &format!("; for clients outside: {}", outside.text);
-    }
+    let differing = outside.as_ref().filter(|outside| *outside != reason);
+    text.extend(differing.map(|outside| format!("; for clients outside: {}", outside.text)));
+    text.extend(pod.as_ref().map(|pod| format!("  (pod {pod})")));
     ("", text, Some(color))
 }
 

@@ -48,14 +48,12 @@ pub fn reason<'a>(known: &Known<'_>, frontend: &Frontend, unserved: &'a Unserved
 
 fn undefined_port(known: &Known<'_>, frontend: &Frontend, service: &ObjectName) -> String {
     let Frontend { port, protocol, .. } = frontend;
-    let mut text =
-        format!("Service {service} has the address, but no port {port}/{protocol}; its ports are {}", ports(known, service));
-    if let Some(other) = known.written.get(service).and_then(|written| written.other_protocol(*port, protocol.name())) {
-        text += &format!("; {port} is a port of {other}: append /{} to the address", other.to_lowercase());
-    } else if let Some(meant) = known.written.get(service).and_then(|written| written.port_to(*port)) {
-        text += &format!("; {port} is the targetPort of port {meant}: clients use {meant}");
-    }
-    text
+    let written = known.written.get(service);
+    let hint = match written.and_then(|written| written.other_protocol(*port, protocol.name())) {
+        Some(other) => format!("; {port} is a port of {other}: append /{} to the address", other.to_lowercase()),
+        None => written.map(|written| written.meant_by(*port)).unwrap_or_default(),
+    };
+    format!("Service {service} has the address, but no port {port}/{protocol}; its ports are {}{hint}", ports(known, service))
 }
 
 fn ports(known: &Known<'_>, service: &ObjectName) -> String {

@@ -130,11 +130,9 @@ fn undefined_port(target: &ServiceTarget, written: &Written) -> String {
         (None, Some(protocol)) => format!("of {protocol}"),
         (None, None) => return format!("Service {name} has no port that portmap serves; its ports are {ports}"),
     };
-    let mut text = format!("Service {name} has no port {wanted}; its ports are {ports}");
-    if let Some(PortTarget::Number(number)) = target.port
-        && let Some(meant) = written.port_to(number)
-    {
-        text += &format!("; {number} is the targetPort of port {meant}: clients use {meant}");
-    }
-    text
+    let hint = match target.port {
+        Some(PortTarget::Number(number)) => written.meant_by(number),
+        Some(PortTarget::Name(_)) | None => String::new(),
+    };
+    format!("Service {name} has no port {wanted}; its ports are {ports}{hint}")
 }

@@ -65,11 +65,12 @@ impl Written {
         }
     }
 
-    /// The port of the Service whose targetPort has this number, as `port 80`.
-    pub fn port_to(&self, number: u16) -> Option<i32> {
+    /// The port that was meant by the number of a targetPort, as the end of a sentence; empty if the number is none.
+    pub fn meant_by(&self, number: u16) -> String {
         let leads_there = |target: &IntOrString| matches!(target, IntOrString::Int(target) if *target == i32::from(number));
         let mut ports = self.spec.ports.iter().flatten();
-        ports.find(|port| port.target_port.as_ref().is_some_and(leads_there)).map(|port| port.port)
+        let meant = ports.find(|port| port.target_port.as_ref().is_some_and(leads_there));
+        meant.map(|meant| format!("; {number} is the targetPort of port {0}: clients use {0}", meant.port)).unwrap_or_default()
     }
 
     /// The protocol of a port with this number and another protocol.

@@ -19,6 +19,17 @@ pub struct Session {
     pub last_used: u64,
 }
 
+/// The service number of a frontend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Number {
+    /// There is no such frontend.
+    Absent,
+    /// The value is not one that an agent writes.
+    Invalid,
+    /// The number.
+    Of(u32),
+}
+
 impl BpfMaps {
     /// Reads the frontend with its service entry, backends, name and source ranges, the owner of its address, and the prefixes.
     /// The snapshot has no other entries. An agent may write at the same time, as for [`crate::maps::Maps::read`].
@@ -70,9 +81,9 @@ impl BpfMaps {
         for _ in 0..TRIES {
             let number = self.number_of(frontend)?;
             let found = match number {
-                None => return Ok(None),
-                Some(Some(number)) if number < self.services.len() => self.follow(frontend.family(), number)?,
-                Some(_) => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
+                Number::Absent => return Ok(None),
+                Number::Of(number) if number < self.services.len() => self.follow(frontend.family(), number)?,
+                Number::Of(_) | Number::Invalid => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
             };
             if self.number_of(frontend)? == number {
                 return Ok(Some(found));
@@ -81,16 +92,18 @@ impl BpfMaps {
         bail!("failed to read the frontend {frontend}: the agent changed it during each of {TRIES} attempts; try again")
     }
 
-    /// The service number of a frontend: `Some(None)` if its value is not one that an agent writes.
-    fn number_of(&self, frontend: &Frontend) -> Result<Option<Option<u32>>> {
+    fn number_of(&self, frontend: &Frontend) -> Result<Number> {
         let element = match frontend.family() {
             Family::V4 => self.v4.find(frontend)?,
             Family::V6 => self.v6.find(frontend)?,
         };
-        Ok(element.map(|element| match element {
-            FrontendElement::Frontend(_, number) => number,
-            FrontendElement::Address(..) | FrontendElement::Foreign(_) => None,
-        }))
+        Ok(match element {
+            None => Number::Absent,
+            Some(FrontendElement::Frontend(_, Some(number))) => Number::Of(number),
+            Some(FrontendElement::Frontend(_, None) | FrontendElement::Address(..) | FrontendElement::Foreign(_)) => {
+                Number::Invalid
+            }
+        })
     }
 
     fn find_address(&self, frontend: &Frontend) -> Result<Option<FrontendElement>> {

@@ -8,6 +8,7 @@
 mod agent;
 mod bad_start;
 mod cgroups;
+mod explain;
 mod files;
 mod large;
 mod pins;

@@ -44,6 +44,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("status", &["--bpffs", "-o, --output"]),
         ("verify", &["--bpffs", "-o, --output", "--manifests", "--kubeconfig", "--node-name", "--repair", "Exit codes"]),
         ("cleanup", &["--bpffs", "--force", "--drain"]),
+        ("explain", &["--from-pid", "--from-netns", "--manifests", "--kubeconfig", "--node-name", "--bpffs", "--output"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];
     let overview = portmap(&["--help"])?.expect(0)?.stdout;

@@ -27,6 +27,7 @@ use objects::Objects;
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 #[command(
     after_help = "Without tables of portmap in the kernel, as on a laptop, the objects alone are explained. Give the same \
                   --manifests, --node-name, --service-cidr and other selections as to the agent. Exit codes: 0 a connection \

@@ -84,7 +84,7 @@ fn web() -> Value {
     })
 }
 
-fn slice(endpoints: Value) -> Value {
+fn slice(endpoints: &Value) -> Value {
     json!({"metadata": {}, "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints})
 }
 
@@ -95,7 +95,7 @@ fn the_chain_leads_from_the_address_to_the_backends() {
         {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
         {"addresses": ["10.244.0.4"], "conditions": {"ready": false, "serving": true, "terminating": true}},
     ]);
-    let explanation = World::new(&[("web", web())]).slice("web", slice(endpoints)).explain("10.96.0.10:80");
+    let explanation = World::new(&[("web", web())]).slice("web", slice(&endpoints)).explain("10.96.0.10:80");
     assert!(explanation.connects && explanation.reason.is_none(), "{explanation:#?}");
     assert_eq!((explanation.service.as_deref(), explanation.kind), (Some("default/web"), Some("ClusterIP")));
     let port = explanation.port.expect("a port");
@@ -114,7 +114,7 @@ fn policies_and_hints_are_reasons_of_endpoints() {
     local["internalTrafficPolicy"] = json!("Local");
     let world = World::new(&[("web", local)]);
     let there = json!([{"addresses": ["10.244.0.2"], "nodeName": "node-2"}]);
-    let world = world.slice("web", slice(there));
+    let world = world.slice("web", slice(&there));
     let explanation = world.explain("10.96.0.10:80");
     assert_eq!((explanation.action, explanation.endpoints[0].reason.code), ("drop", "otherNode"));
     assert_eq!(explanation.reason.map(|reason| reason.code), Some("noLocalEndpoint"));
@@ -122,7 +122,7 @@ fn policies_and_hints_are_reasons_of_endpoints() {
         {"addresses": ["10.244.0.2"], "hints": {"forNodes": [{"name": "node-1"}]}},
         {"addresses": ["10.244.0.3"], "hints": {"forNodes": [{"name": "node-2"}]}},
     ]);
-    let explanation = World::new(&[("web", web())]).slice("web", slice(hinted)).explain("10.96.0.10:80");
+    let explanation = World::new(&[("web", web())]).slice("web", slice(&hinted)).explain("10.96.0.10:80");
     let texts: Vec<_> = explanation.endpoints.iter().map(|row| row.reason.text.as_str()).collect();
     assert_eq!(texts, ["ready, hinted for node node-1", "hinted for node node-2, not for node node-1"]);
 }
@@ -132,7 +132,7 @@ fn clients_outside_may_differ() {
     let mut local = web();
     local["externalTrafficPolicy"] = json!("Local");
     let there = json!([{"addresses": ["10.244.0.2"], "nodeName": "node-2"}]);
-    let explanation = World::new(&[("web", local)]).slice("web", slice(there)).explain("192.0.2.1:30080");
+    let explanation = World::new(&[("web", local)]).slice("web", slice(&there)).explain("192.0.2.1:30080");
     assert!(explanation.connects, "{explanation:#?}");
     assert_eq!(explanation.kind, Some("NodePort"));
     assert_eq!(explanation.outside.map(|outside| outside.action), Some("drop"));
@@ -162,7 +162,7 @@ fn services_without_endpoints_have_the_nearest_reason() {
     assert_eq!(code, "noEndpoints");
     assert!(text.contains("no pod matches its selector app=web"), "{text}");
     let one = json!([{"addresses": ["10.244.0.2"]}]);
-    let (code, text) = world().slice("web", slice(one.clone())).reason("10.96.0.10:9000");
+    let (code, text) = world().slice("web", slice(&one)).reason("10.96.0.10:9000");
     assert_eq!(code, "unmatchedPortName");
     assert!(text.contains("have the ports \"http\"/TCP (8080), and none is named \"admin\"/TCP"), "{text}");
     let portless = json!({"metadata": {}, "addressType": "IPv4", "ports": [], "endpoints": one});
@@ -175,7 +175,7 @@ fn services_without_endpoints_have_the_nearest_reason() {
     assert_eq!(code, "otherFamily");
     assert!(text.contains("no endpoints of IPv4, but 1 of IPv6"), "{text}");
     let unready = json!([{"addresses": ["10.244.0.2"], "conditions": {"ready": false}}]);
-    assert_eq!(world().slice("web", slice(unready)).reason("10.96.0.10:80").0, "noUsableEndpoint");
+    assert_eq!(world().slice("web", slice(&unready)).reason("10.96.0.10:80").0, "noUsableEndpoint");
 }
 
 #[test]

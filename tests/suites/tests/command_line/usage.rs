@@ -17,7 +17,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 9] = [
+    const FLAGS: [(&str, &[&str]); 10] = [
         (
             "run",
             &[

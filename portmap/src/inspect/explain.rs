@@ -40,6 +40,7 @@ pub struct Explanation {
     /// Whether a connection would reach a backend.
     pub connects: bool,
     /// `forward`, `refuse`, `drop`, or `leave`: not translated. By the kernel's tables if they were read, else by the objects.
+    /// `none` for a Service without the frontend that was asked for.
     pub action: &'static str,
     /// The Service that has the address, as `namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +181,7 @@ impl Explanation {
     pub fn of_service(target: &ServiceTarget, service: Option<&ObjectName>, code: &'static str, text: String) -> Self {
         Self {
             frontend: target.to_string(),
-            action: "leave",
+            action: "none",
             service: service.map(ToString::to_string),
             reason: Some(Why { code, text }),
             ..Self::default()

@@ -57,6 +57,7 @@ fn plain(label: &'static str, text: String) -> Line {
 fn address(explanation: &Explanation, service: &str) -> String {
     match explanation.kind {
         Some("NodePort") => format!("{service}: the port is its node port"),
+        Some("LoadBalancer") => format!("{service}: the address is its load balancer's"),
         Some(kind) => format!("{service}: the address is its {kind}"),
         None => service.to_owned(),
     }
@@ -99,7 +100,9 @@ fn endpoint(row: &EndpointRow, width: usize) -> Line {
 fn kernel(kernel: &KernelRow) -> Vec<Line> {
     let KernelRow { agrees, action, backends, difference: _, detached, unread } = kernel;
     let mut lines = Vec::new();
-    lines.extend(unread.as_ref().map(|reason| plain("kernel", format!("not read, the objects alone are explained: {reason}"))));
+    lines.extend(
+        unread.as_ref().map(|reason| plain("kernel", format!("not read, so the objects alone are explained: {reason}"))),
+    );
     if let (Some(agrees), Some(action)) = (agrees, action) {
         let now = if backends.is_empty() { (*action).to_owned() } else { format!("{action} to {}", output::shorten(backends)) };
         lines.push(if *agrees {
@@ -128,6 +131,7 @@ fn verdict(explanation: &Explanation) -> Line {
         "forward" => return ("verdict", forward(explanation), Some(Color::Green)),
         "refuse" => "REFUSED, the call fails at once (ECONNREFUSED)",
         "drop" => "DROPPED, the call fails (ETIMEDOUT)",
+        "none" => "NOTHING TO CONNECT TO",
         _ => "NOT TRANSLATED, the call goes to the address as it is",
     };
     ("verdict", format!("{text}{reason}"), Some(Color::Red))

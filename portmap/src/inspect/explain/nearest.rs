@@ -69,10 +69,12 @@ fn elsewhere(known: &Known<'_>, frontend: &Frontend, service: &ObjectName) -> St
         .filter(|other| other.is_ipv4() == address.is_ipv4())
         .map(|address| address.to_string())
         .collect();
-    let served = if served.is_empty() { "no known address".to_owned() } else { served.join(", ") };
-    format!(
-        "{port}/{protocol} is a node port of Service {service}, but this node serves node ports on {served}, not on {address}"
-    )
+    let place = if served.is_empty() {
+        "no address of this node is known: its Node object or its agent would tell".to_owned()
+    } else {
+        format!("this node serves node ports on {}, not on {address}", served.join(", "))
+    };
+    format!("{port}/{protocol} is a node port of Service {service}, but {place}")
 }
 
 fn unallocated(known: &Known<'_>, range: &str) -> String {

@@ -38,7 +38,7 @@ impl World {
         for kind in [ObjectKind::Slice, ObjectKind::OtherService, ObjectKind::Node, ObjectKind::ServiceCidr] {
             desired.apply(Event::Listed(kind, Vec::new()));
         }
-        desired.set_local(vec!["192.0.2.1/24".parse().expect("an address")]);
+        desired.set_local(["192.0.2.1/24", "2001:db8::1/64"].map(|address| address.parse().expect("an address")).to_vec());
         Self { desired, written, pods: BTreeMap::new() }.resolved()
     }
 
@@ -203,6 +203,9 @@ fn addresses_without_a_service_have_the_nearest_reason() {
     let (code, text) = world.reason("192.0.2.9:30080");
     assert_eq!(code, "otherAddress");
     assert!(text.contains("node port of Service default/web") && text.contains("on 192.0.2.1, not on 192.0.2.9"), "{text}");
+    let (code, text) = world.reason("[2001:db8::1]:30080");
+    assert_eq!(code, "otherFamily");
+    assert!(text.contains("node port of Service default/web, which has IPv4 addresses only"), "{text}");
     let (code, text) = world.reason("198.51.100.1:81");
     assert_eq!(code, "undefinedPort");
     assert!(text.contains("default/external (80/TCP)"), "{text}");
@@ -230,6 +233,4 @@ fn a_service_is_explained_at_each_port_and_family() {
     assert_eq!(named.len(), 2);
     assert_eq!(named[0].other_addresses, ["*:30080/TCP"]);
     assert_eq!(world.all("svc/web:9000/tcp").len(), 2);
-    // Node ports are served on the addresses of the node, which are of IPv4 here.
-    assert_eq!(World::new(&[("web", web())]).reason("[fd00::1]:30080").0, "unknownAddress");
 }

@@ -226,6 +226,7 @@ fn another_service_wins_an_address() {
 fn a_service_is_explained_at_each_port_and_family() {
     let mut dual = web();
     dual["clusterIPs"] = json!(["10.96.0.10", "fd00:96::10"]);
+    dual["ipFamilies"] = json!(["IPv4", "IPv6"]);
     let world = World::new(&[("web", dual)]);
     let frontends: Vec<_> = world.all("svc/web").into_iter().map(|explanation| explanation.frontend).collect();
     assert_eq!(frontends, ["10.96.0.10:80/TCP", "[fd00:96::10]:80/TCP", "10.96.0.10:9000/TCP", "[fd00:96::10]:9000/TCP"]);

@@ -39,6 +39,9 @@ pub const OPENING: u32 = 32_768;
 /// Entries of each of `FRAGMENTS_V4` and `FRAGMENTS_V6`. No option replaces it.
 pub const FRAGMENTS: u32 = 8_192;
 
+/// Size of `TRACE` in bytes: about 8,700 events. No option replaces it.
+pub const TRACE: u32 = 1_048_576;
+
 /// Entries of each of `FRONTENDS_V4` and `FRONTENDS_V6`, for this number of entries of `SERVICES`. Twice as many, because
 /// there is one entry per frontend, and one per ClusterIP as a whole.
 ///

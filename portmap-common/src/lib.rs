@@ -27,6 +27,7 @@ mod socket;
 mod source;
 mod state;
 mod totals;
+pub mod trace;
 
 pub use address::{Address, MAPPED, Neutral, V4, V6};
 pub use affinity::{Affinity, Client, Member, Share};
@@ -51,9 +52,9 @@ pub use source::{ADDRESSES, Namespace, SourceRange, Way};
 pub use state::{DESTROYS_SOCKETS, LACKS_NODE, MEASURED, SETS_ERRORS, State};
 pub use totals::Totals;
 
-/// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]) and `flow.rs`
-/// ([`FLOWS_VERSION`]). It is part of the pin
-/// directory's path, so an agent never adopts maps of another version.
+/// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]), `flow.rs`
+/// ([`FLOWS_VERSION`]) and `trace.rs` ([`trace::TRACE_VERSION`]). It is part of the pin directory's path, so an agent never
+/// adopts maps of another version.
 pub const ABI_VERSION: u32 = 5;
 
 /// Number of cgroups that one agent can exclude from translation: the length of two arrays among the programs' constants.

@@ -24,6 +24,7 @@ pub mod socket;
 pub mod socket_notes;
 pub mod source_ranges;
 pub mod switches;
+pub mod trace;
 
 /// Never reached: the verifier rejects a program that could reach this endless loop. The BPF target cannot unwind.
 #[cfg(target_arch = "bpf")]

@@ -20,7 +20,7 @@ use portmap_ebpf::{
     outside::{self, ETHERNET},
     report, reverse, scope,
     socket::{Call, Ipv4Socket, Ipv6Socket, Socket},
-    socket_notes,
+    socket_notes, trace,
 };
 
 /// `connect()` to an IPv4 address.
@@ -112,7 +112,7 @@ pub fn egress_bare(context: TcContext) -> i32 {
     outside::handle::<0, EGRESS>(&context)
 }
 
-/// Translates a call that names a destination: socket → scope → decision → `socket_notes` → report → outcome. Returns the
+/// Translates a call that names a destination: socket → scope → decision → `socket_notes` → report → trace → outcome. Returns the
 /// hook's return value. A call outside of the scope, or neither TCP nor UDP, goes on unchanged.
 #[inline(always)]
 fn translate<S: Socket<Address: Tables>>(socket: &S, call: Call) -> i32 {
@@ -126,5 +126,6 @@ fn translate<S: Socket<Address: Tables>>(socket: &S, call: Call) -> i32 {
     socket_notes::record(socket, &frontend, call, &decision);
     report::count(&decision);
     report::log(socket, &frontend, &decision);
+    trace::call(&frontend, call, &decision);
     outcome::carry_out(socket, call, &decision.outcome)
 }

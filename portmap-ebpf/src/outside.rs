@@ -15,6 +15,7 @@ mod opening;
 mod packet;
 mod rewrite;
 mod tables;
+mod trace;
 
 use aya_ebpf::{EbpfContext as _, programs::TcContext};
 use portmap_common::{

@@ -11,6 +11,8 @@ mod resolve;
 mod run;
 mod services;
 mod status;
+mod top;
+mod trace;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -58,6 +60,10 @@ enum Command {
     Services(services::Arguments),
     /// Print the flows of clients outside the node
     Flows(flows::Arguments),
+    /// Print a line for each new connection to a Service: the client, the Service, and the backend or the error
+    Trace(trace::Arguments),
+    /// Show the rates of new connections of each Service, and the part of each backend
+    Top(top::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
     /// Compare the kernel's tables with the objects; exit with 1 if they differ
@@ -146,6 +152,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
+        Command::Trace(arguments) => arguments.run(),
+        Command::Top(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),

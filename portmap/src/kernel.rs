@@ -4,6 +4,7 @@
 
 pub mod addresses;
 pub mod bpf;
+pub mod cgroups;
 pub mod descriptors;
 pub mod devices;
 pub mod exhaustion;
@@ -15,6 +16,7 @@ pub mod notifications;
 pub mod port_ranges;
 pub mod privileges;
 pub mod processes;
+pub mod readiness;
 pub mod routes;
 pub mod sock_diag;
 pub mod tc;

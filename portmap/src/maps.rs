@@ -19,6 +19,7 @@ mod mapped;
 pub mod pin;
 mod snapshot;
 pub mod sources;
+pub mod trace;
 
 use std::net::IpAddr;
 

@@ -3,11 +3,13 @@
 use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
     Choice, Description, Device, FlowEntry, FlowKey, FrontendKey, HIDDEN, HOST_ONLY, PODS, REMOTE, SOURCE_RANGES,
+    trace::{DROPPED, FORWARDED, NO_SERVICE, NO_SUCH_PORT, REFUSED},
 };
 
 use super::{
     DROP, Family, NEXT, affinity, flows,
     tables::{self, Table, Walk},
+    trace,
 };
 use crate::{
     choice,
@@ -30,16 +32,19 @@ pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bo
         return NEXT;
     }
     // SAFETY: the kernel gives the program a valid context.
-    let Some(device) = tables::device(unsafe { (*context).ifindex }) else { return NEXT };
+    let index = unsafe { (*context).ifindex };
+    let Some(device) = tables::device(index) else { return NEXT };
     walk.now = flows::now();
     match found.owner {
-        Owner::Service => serve(walk, device, found.service, is_found),
+        Owner::Service => serve(walk, device, index, found.service, is_found),
         Owner::UndefinedPort => {
             maps::count(|totals| totals.undefined_port += 1);
+            trace::packet(walk, index, 0, NO_SUCH_PORT);
             refuse(walk, device, 0)
         }
         Owner::Unallocated => {
             maps::count(|totals| totals.unallocated += 1);
+            trace::packet(walk, index, 0, NO_SERVICE);
             DROP
         }
         Owner::Other => NEXT,
@@ -47,7 +52,7 @@ pub fn open<A: Family>(context: *mut __sk_buff, walk: &mut Walk<A>, is_found: bo
 }
 
 #[inline(always)]
-fn serve<A: Family>(walk: &mut Walk<A>, device: &Device, number: u32, is_found: bool) -> i32 {
+fn serve<A: Family>(walk: &mut Walk<A>, device: &Device, index: u32, number: u32, is_found: bool) -> i32 {
     let Some(service) = maps::description(number) else { return NEXT };
     if service.flags & HOST_ONLY != 0 {
         return NEXT;
@@ -55,6 +60,7 @@ fn serve<A: Family>(walk: &mut Walk<A>, device: &Device, number: u32, is_found: 
     // No answer could reach port 0.
     if walk.key.source_port == 0 || service.flags & SOURCE_RANGES != 0 && !A::is_admitted(service.id, walk.key.source) {
         count(number, Action::Drop);
+        trace::packet(walk, index, number, DROPPED);
         return DROP;
     }
     let (Some(inside), Some(outside)) = (maps::inside_choice(number), maps::outside_choice(number)) else { return NEXT };
@@ -68,10 +74,18 @@ fn serve<A: Family>(walk: &mut Walk<A>, device: &Device, number: u32, is_found: 
     match action {
         Action::Forward => {
             let group = affinity::group(service.kind, inside, backends);
-            forward(walk, device, &service, group, backends)
+            let verdict = forward(walk, device, &service, group, backends);
+            trace::packet(walk, index, number, if verdict == FORWARD { FORWARDED } else { DROPPED });
+            verdict
         }
-        Action::Refuse => refuse(walk, device, service.id),
-        Action::Drop => DROP,
+        Action::Refuse => {
+            trace::packet(walk, index, number, REFUSED);
+            refuse(walk, device, service.id)
+        }
+        Action::Drop => {
+            trace::packet(walk, index, number, DROPPED);
+            DROP
+        }
         Action::Leave => NEXT,
     }
 }

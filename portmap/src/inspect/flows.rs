@@ -77,7 +77,8 @@ impl FromStr for ServiceName {
 }
 
 impl ServiceName {
-    fn matches(&self, owner: &ServicePort) -> bool {
+    /// Whether this is the name of the Service that owns a port.
+    pub fn matches(&self, owner: &ServicePort) -> bool {
         self.name == owner.service.name()
             && self.namespace.as_ref().is_none_or(|namespace| namespace == owner.service.namespace())
     }

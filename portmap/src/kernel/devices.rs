@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use aya::util::KernelVersion;
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
@@ -111,15 +112,34 @@ pub fn names() -> Result<BTreeMap<u32, String>> {
 fn devices(kernel: &Connection) -> io::Result<Vec<NetDevice>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    Ok(kernel.list(Message::GetLink(request))?.iter().filter_map(device).collect())
+    let tunnels = Tunnels::of_this_kernel();
+    Ok(kernel.list(Message::GetLink(request))?.iter().filter_map(|message| device(message, tunnels)).collect())
 }
 
-fn device(message: &Message) -> Option<NetDevice> {
+/// The header with which programs see the packets that a tunnel has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnels {
+    /// The inner IP header.
+    Inner,
+    /// Headers of the outer packet.
+    Outer,
+}
+
+impl Tunnels {
+    /// Before kernel 5.14, tunnels of IP in IP, SIT and GRE left the place of the link-layer header at the outer packet. A kernel
+    /// of unknown version counts as an older one.
+    fn of_this_kernel() -> Self {
+        let is_new = KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 14, 0));
+        if is_new { Self::Inner } else { Self::Outer }
+    }
+}
+
+fn device(message: &Message, tunnels: Tunnels) -> Option<NetDevice> {
     let Message::NewLink(LinkMessage { header, attributes, .. }) = message else { return None };
     let name = attributes.iter().find_map(|it| if let LinkAttribute::IfName(name) = it { Some(name.clone()) } else { None })?;
     let infos = attributes.iter().filter_map(|it| if let LinkAttribute::LinkInfo(infos) = it { Some(infos) } else { None });
     let infos = infos.flatten();
-    let link_layer = link_layer(header.link_layer_type, attributes);
+    let link_layer = link_layer(header.link_layer_type, attributes, tunnels);
     let kind = if header.flags.contains(LinkFlags::Loopback) {
         DeviceKind::Loopback
     } else if infos.clone().any(is_port) {
@@ -133,15 +153,17 @@ fn device(message: &Message) -> Option<NetDevice> {
 }
 
 /// The header before the IP header; none if it is neither of Ethernet nor absent.
-fn link_layer(of: LinkLayerType, attributes: &[LinkAttribute]) -> Option<LinkLayer> {
+fn link_layer(of: LinkLayerType, attributes: &[LinkAttribute], tunnels: Tunnels) -> Option<LinkLayer> {
     use LinkLayerType as Type;
     // A GRE tunnel without a fixed remote host has the outer IP header there, with the remote host of each packet.
     let has_remote = |it: &LinkAttribute| matches!(it, LinkAttribute::Broadcast(remote) if remote.iter().any(|it| *it != 0));
     // The loopback device has an Ethernet header, too.
     if matches!(of, Type::Ether | Type::Loopback) {
         Some(LinkLayer::Ethernet)
-    } else if matches!(of, Type::None | Type::Rawip | Type::Ppp | Type::Tunnel | Type::Tunnel6 | Type::Sit)
-        || matches!(of, Type::Ipgre | Type::Ip6gre) && attributes.iter().any(has_remote)
+    } else if matches!(of, Type::None | Type::Rawip | Type::Ppp)
+        || tunnels == Tunnels::Inner
+            && (matches!(of, Type::Tunnel | Type::Tunnel6 | Type::Sit)
+                || matches!(of, Type::Ipgre | Type::Ip6gre) && attributes.iter().any(has_remote))
     {
         Some(LinkLayer::Bare)
     } else {
@@ -248,5 +270,18 @@ mod tests {
         assert_eq!((loopback.index, loopback.name.as_str()), (1, "lo"));
         assert_eq!(names()?.get(&1).map(String::as_str), Some("lo"));
         Ok(())
+    }
+
+    #[test]
+    fn tunnels_are_bare_only_where_packets_begin_with_the_inner_header() {
+        use LinkLayerType as Type;
+        let remote = [LinkAttribute::Broadcast(vec![192, 0, 2, 1])];
+        let of = |kind| [Tunnels::Inner, Tunnels::Outer].map(|tunnels| link_layer(kind, &remote, tunnels));
+        for kind in [Type::Tunnel, Type::Tunnel6, Type::Sit, Type::Ipgre, Type::Ip6gre] {
+            assert_eq!(of(kind), [Some(LinkLayer::Bare), None], "{kind:?}");
+        }
+        assert_eq!(of(Type::None), [Some(LinkLayer::Bare); 2]);
+        assert_eq!(of(Type::Ether), [Some(LinkLayer::Ethernet); 2]);
+        assert_eq!(link_layer(Type::Ipgre, &[], Tunnels::Inner), None, "no fixed remote host");
     }
 }

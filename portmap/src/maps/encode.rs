@@ -10,6 +10,7 @@ mod frontends;
 mod names;
 mod prefixes;
 mod sources;
+mod trace;
 
 use std::net::SocketAddr;
 
@@ -27,6 +28,7 @@ pub use names::{name, owner_of, text, text_of};
 pub(super) use prefixes::{fill_inactive_half, prefixes_of};
 pub use sources::namespace;
 pub(super) use sources::{partial_range_key, range_key, range_of, way, way_of};
+pub(super) use trace::traced_of;
 
 use crate::{
     maps::NextNumbers,

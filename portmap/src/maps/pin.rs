@@ -105,6 +105,12 @@ impl Pins {
         Ok(sets)
     }
 
+    /// The set in use now: see [`Self::new`]. An agent may have replaced the set since this value was made.
+    #[must_use]
+    pub fn in_use(&self) -> Self {
+        Self::of_version(&self.root, self.abi)
+    }
+
     /// The ABI version and the number of the set.
     pub fn numbers(&self) -> (u32, u32) {
         (self.abi, self.set)

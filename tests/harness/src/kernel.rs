@@ -28,6 +28,8 @@ pub struct Features {
     pub has_udplite: bool,
     /// BPF programs can be attached to network devices by links (TCX, 6.6).
     pub has_tcx: bool,
+    /// BPF programs see the packets that a tunnel of IP in IP or GRE has received from their inner header on (5.14).
+    pub shows_inner_packets: bool,
     /// The kernel has `AF_INET6`. The kernel command line can switch it off.
     pub has_ipv6: bool,
 }
@@ -57,6 +59,7 @@ impl Features {
             has_device_links: version >= [6, 6],
             has_udplite: version < [7, 1],
             has_tcx: version >= [6, 6],
+            shows_inner_packets: version >= [5, 14],
             has_ipv6: true,
         }
     }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Pins;
+use super::{Pins, SharedMaps};
 use crate::maps::directory::Directory;
 
 /// Number of attempts to get the lock. A subcommand that checks for an agent holds a shared lock for a moment.
@@ -93,6 +93,11 @@ impl Pins {
     pub fn mark_synced(&self) -> Result<Lock> {
         // Only subcommands that look at the mark hold this lock, each for a moment.
         wait_for_lock(&self.set())
+    }
+
+    /// Takes the lock of `portmap trace`; `None` if another process holds it. Fails with [`Missing`] without maps for traces.
+    pub fn lock_trace(&self) -> Result<Option<Lock>> {
+        try_lock(&self.root.join(SharedMaps::Trace.directory()), FlockArg::LockExclusiveNonblock)
     }
 
     /// Whether an agent runs that has written its desired table to this set.

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use anyhow::Result;
-use portmap_common::{FLOWS_VERSION, SOCKETS_VERSION};
+use portmap_common::{FLOWS_VERSION, SOCKETS_VERSION, trace::TRACE_VERSION};
 
 use crate::maps::directory::{Directory, DirectoryEntry};
 
@@ -18,11 +18,13 @@ pub enum SharedMaps {
     Sockets,
     /// The flows of clients outside the node, which outlive a set.
     Flows,
+    /// The events of `portmap trace`, which goes on when an agent replaces a set.
+    Trace,
 }
 
 impl SharedMaps {
     /// All groups of shared maps.
-    pub const ALL: [Self; 2] = [Self::Sockets, Self::Flows];
+    pub const ALL: [Self; 3] = [Self::Sockets, Self::Flows, Self::Trace];
 
     /// The group that this map belongs to; `None` if each set has its own map of this name.
     pub fn of_map(name: &str) -> Option<Self> {
@@ -34,6 +36,7 @@ impl SharedMaps {
         match self {
             Self::Sockets => &["SOCKETS", "DATAGRAMS", "NUMBERS"],
             Self::Flows => &["FLOWS_V4", "FLOWS_V6", "OPENING_V4", "OPENING_V6"],
+            Self::Trace => &["TRACING", "TRACE", "TRACE_LOST"],
         }
     }
 
@@ -42,6 +45,7 @@ impl SharedMaps {
         let version = match self {
             Self::Sockets => SOCKETS_VERSION,
             Self::Flows => FLOWS_VERSION,
+            Self::Trace => TRACE_VERSION,
         };
         format!("{}{version}", self.prefix())
     }
@@ -56,6 +60,7 @@ impl SharedMaps {
         match self {
             Self::Sockets => "sockets-",
             Self::Flows => "flows-",
+            Self::Trace => "trace-",
         }
     }
 }
@@ -108,9 +113,12 @@ mod tests {
 
     #[test]
     fn the_documented_paths_have_the_current_versions() {
-        for (before, version) in
-            [("/sys/fs/bpf/portmap/", portmap_common::ABI_VERSION), ("/sockets-", SOCKETS_VERSION), ("/flows-", FLOWS_VERSION)]
-        {
+        for (before, version) in [
+            ("/sys/fs/bpf/portmap/", portmap_common::ABI_VERSION),
+            ("/sockets-", SOCKETS_VERSION),
+            ("/flows-", FLOWS_VERSION),
+            ("/trace-", TRACE_VERSION),
+        ] {
             let found = documented(before);
             assert!(!found.is_empty() && found.iter().all(|found| *found == version), "docs/maps.md: {before}{found:?}");
         }
@@ -120,9 +128,11 @@ mod tests {
     fn only_names_that_portmap_gives_are_its_own() {
         let kind = |name: &str| PinDirectory::in_root(OsStr::new(name));
         assert_eq!(["0", "3", "901"].map(kind), [Some(PinDirectory::Version); 3]);
-        for (shared, names) in
-            [(SharedMaps::Sockets, ["sockets-1", "sockets-20"]), (SharedMaps::Flows, ["flows-1", "flows-20"])]
-        {
+        for (shared, names) in [
+            (SharedMaps::Sockets, ["sockets-1", "sockets-20"]),
+            (SharedMaps::Flows, ["flows-1", "flows-20"]),
+            (SharedMaps::Trace, ["trace-1", "trace-20"]),
+        ] {
             assert_eq!(names.map(kind), [Some(PinDirectory::Shared(shared)); 2]);
             assert_eq!(kind(&shared.directory()), Some(PinDirectory::Shared(shared)));
         }

@@ -1,0 +1,73 @@
+//! Reads the counters of all Service ports.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use portmap::{
+    inspect::top::Sums,
+    kernel::uptime,
+    maps::{Maps as _, bpf::BpfMaps, pin::Pins},
+    model::ServicePort,
+};
+
+/// The maps of the set in use, and the service entries in them.
+pub struct Reader {
+    pins: Pins,
+    maps: BpfMaps,
+    names: BTreeMap<u64, ServicePort>,
+    /// The number of each service entry, and the id of its Service port.
+    numbers: Vec<(u32, u64)>,
+    /// When the entries were read, in seconds since boot.
+    read: u64,
+}
+
+impl Reader {
+    /// Opens the maps, and reads the service entries.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        let mut reader =
+            Self { pins: pins.clone(), maps: BpfMaps::open(pins)?, names: BTreeMap::new(), numbers: Vec::new(), read: 0 };
+        reader.read_entries()?;
+        Ok(reader)
+    }
+
+    /// The Service ports, by their ids.
+    pub fn names(&self) -> &BTreeMap<u64, ServicePort> {
+        &self.names
+    }
+
+    /// The counters of each Service port, summed over its frontends.
+    pub fn sums(&mut self) -> Result<Sums> {
+        self.follow()?;
+        let mut sums = Sums::new();
+        for (number, id) in &self.numbers {
+            let counters = self.maps.counters(*number)?;
+            let sum = sums.entry(*id).or_default();
+            sum.forwarded += counters.forwarded;
+            sum.refused += counters.refused;
+            sum.dropped += counters.dropped;
+        }
+        Ok(sums)
+    }
+
+    /// Reads the entries again if an agent has written since. Opens another set of maps if an agent has replaced the set.
+    fn follow(&mut self) -> Result<()> {
+        let in_use = self.pins.in_use();
+        if in_use != self.pins {
+            self.maps = BpfMaps::open(&in_use)?;
+            self.pins = in_use;
+            self.read_entries()?;
+        } else if self.maps.state()?.last_sync >= self.read {
+            self.read_entries()?;
+        }
+        Ok(())
+    }
+
+    fn read_entries(&mut self) -> Result<()> {
+        self.read = uptime::now().as_secs();
+        let tables = self.maps.read()?;
+        self.names = tables.names.into_iter().filter_map(|(id, owner)| Some((id, owner?))).collect();
+        let entries = tables.frontends.iter().filter_map(|(_, found)| Some((found.number, found.service?.id)));
+        self.numbers = entries.collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! `portmap trace`: one line for each connection or first datagram that the programs translate, refuse or drop.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    ops::ControlFlow,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use portmap::{
+    datapath::cgroup::Cgroup,
+    inspect::{
+        flows::ServiceName,
+        trace::{
+            self, Filter, Names, Row,
+            pods::{self, Pods},
+        },
+    },
+    kernel::{cgroups::Cgroups, devices, readiness, uptime},
+    maps::{
+        pin::Pins,
+        trace::{Effect, Origin, Traced, Tracer, names::ServiceNames},
+    },
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::interval,
+};
+
+use super::{PinsArguments, output};
+
+/// The interval at which the programs are told that this process still traces.
+const KEEP: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pins: PinsArguments,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Show only connections to this Service: NAME (in every namespace), NAME.NAMESPACE or NAMESPACE/NAME
+    #[arg(long, value_name = "NAME")]
+    service: Option<ServiceName>,
+    /// Show only connections of this pod: NAME (in every namespace), NAMESPACE/NAME, or its UID
+    #[arg(long, value_name = "NAME")]
+    pod: Option<String>,
+    /// Show only connections of the process with this id
+    #[arg(long, value_name = "ID")]
+    pid: Option<u32>,
+    /// Show only connections that fail: refused or dropped
+    #[arg(long)]
+    refused: bool,
+    /// Show only connections of clients outside the node
+    #[arg(long, conflicts_with_all = ["pod", "pid"])]
+    outside: bool,
+    /// Stop after this number of lines
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// The directory of the kubelet's logs, whose subdirectories name the pods of this node
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pod_logs: PathBuf,
+}
+
+/// The format of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One line of text for each connection
+    #[default]
+    Text,
+    /// One JSON object on a line for each connection
+    Json,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<ExitCode> {
+        let pins = self.pins.open()?;
+        pins.expect()?;
+        let is_wanted = |effect: &Effect| !self.refused || *effect != Effect::Forwarded;
+        let effects: Vec<Effect> = Effect::ALL.into_iter().filter(is_wanted).collect();
+        let Some(tracer) = Tracer::start(&pins, &effects)? else {
+            bail!("another portmap trace is running, and each event is read only once; stop it first");
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(trace(tracer, Lines::new(self, &pins)?))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Prints events until SIGINT or SIGTERM, or until enough lines are printed.
+async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
+    let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    eprintln!("waiting for connections to Services; stop with Ctrl-C");
+    let (mut keep, mut lost) = (interval(KEEP), 0);
+    loop {
+        tokio::select! {
+            ready = events.readable() => {
+                while let Some(traced) = tracer.read() {
+                    if lines.print(&traced)? == ControlFlow::Break(()) {
+                        return lines.flush();
+                    }
+                }
+                ready?.clear_ready();
+                lines.flush()?;
+            }
+            _ = keep.tick() => {
+                tracer.keep()?;
+                let lost_now = tracer.lost()?;
+                if lost_now > lost {
+                    output::warning(&format!("{} connections are missing: they came too fast", lost_now - lost));
+                }
+                lost = lost_now;
+            }
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Selects, names and prints events.
+struct Lines {
+    filter: Filter,
+    format: Format,
+    /// The number of lines that are still to be printed; none without a limit.
+    left: Option<u64>,
+    services: ServiceNames,
+    cgroups: Cgroups,
+    pods: Pods,
+    devices: BTreeMap<u32, String>,
+    /// The time of day at boot.
+    boot: Timestamp,
+    is_colored: bool,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    fn new(arguments: Arguments, pins: &Pins) -> Result<Self> {
+        let Arguments { pins: _, output, service, pod, pid, refused: _, outside, count, pod_logs } = arguments;
+        Ok(Self {
+            filter: Filter { service, pod, process: pid, is_outside: outside },
+            format: output,
+            left: count,
+            services: ServiceNames::new(pins),
+            cgroups: Cgroups::new(&Cgroup::open(None)?.path),
+            pods: Pods::new(&pod_logs),
+            devices: devices::names()?,
+            boot: Timestamp::now() - uptime::monotonic(),
+            is_colored: output::is_colored(&io::stdout()),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Adds a line for an event that is wanted. Breaks after the last line that is to be printed.
+    fn print(&mut self, traced: &Traced) -> Result<ControlFlow<()>> {
+        let names = self.names(traced)?;
+        if !self.filter.admits(traced, &names) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let row = trace::row(traced, names, self.boot);
+        let line = match self.format {
+            Format::Json => serde_json::to_string(&row)?,
+            Format::Text => self.text(&row),
+        };
+        writeln!(self.buffer, "{line}")?;
+        self.left = self.left.map(|left| left - 1);
+        Ok(if self.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        output::print(&String::from_utf8_lossy(&self.buffer))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn names(&mut self, traced: &Traced) -> Result<Names> {
+        let service = self.services.of(traced)?.cloned();
+        Ok(match traced.origin {
+            Origin::Call { cgroup, .. } => {
+                let pod_uid = self.cgroups.path(cgroup).and_then(pods::uid_of);
+                let pod = pod_uid.as_ref().and_then(|uid| self.pods.name(uid)).cloned();
+                Names { service, pod, pod_uid, device: None }
+            }
+            Origin::Packet { device, .. } => Names { service, device: self.devices.get(&device).cloned(), ..Names::default() },
+        })
+    }
+
+    /// The columns are as wide as usual values, so that lines stay aligned without knowing the next ones.
+    fn text(&self, row: &Row) -> String {
+        let time = row.time.strftime("%H:%M:%S.%3f");
+        let (client, service, result) = (row.client_text(), row.service_text(), row.result_text());
+        let color = if row.backend.is_some() { "32" } else { "31" };
+        let result = if self.is_colored { format!("\x1b[{color}m{result}\x1b[0m") } else { result };
+        format!("{time}  {client:<28}  {:<22}  {service:<22}  {result}", row.frontend)
+    }
+}

@@ -164,7 +164,7 @@ impl Agent {
         let devices = Devices::start(&options.devices, options.device_attach)?;
         let flows = Flows::new(&installed.datapath.pins)?;
         let tasks =
-            Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every) };
+            Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every)? };
         let agent = Self {
             desired,
             installed,

@@ -2,8 +2,10 @@
 
 mod cleanup;
 mod doctor;
+mod explain;
 mod flows;
 mod lint;
+mod objects;
 mod output;
 mod repeats;
 mod resolve;
@@ -12,6 +14,7 @@ mod services;
 mod status;
 mod top;
 mod trace;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -21,7 +24,8 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted};
 
-/// The exit code of a negative result: unhealthy, no Service to resolve, a warning with `--strict`, or pins that were left.
+/// The exit code of a negative result: unhealthy, differing tables, no connection, no Service to resolve, a warning with `--strict`, or pins
+/// that were left.
 const NO: u8 = 1;
 
 /// The exit code of a subcommand that failed. Code 2, for wrong usage, comes from clap.
@@ -51,6 +55,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Find mistakes in the ports of Services, pods, policies and routes, in files or in a cluster
     Lint(lint::Arguments),
+    /// Explain one destination from the Service to the backends; exit with 1 if a connection would fail
+    Explain(Box<explain::Arguments>),
     /// Print the content of the kernel's tables
     Services(services::Arguments),
     /// Print the flows of clients outside the node
@@ -63,6 +69,8 @@ enum Command {
     Status(status::Arguments),
     /// Find mistakes on this node: ports on which nobody listens, other programs, firewalls; exit with 1 if there are any
     Doctor(doctor::Arguments),
+    /// Compare the kernel's tables with the objects; exit with 1 if they differ
+    Verify(verify::Arguments),
     /// Detach the programs and remove all pins of portmap, continuing past errors
     Cleanup(cleanup::Arguments),
     /// Print a completion script for a shell
@@ -144,12 +152,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Resolve(arguments) => arguments.run(),
         Command::Lint(arguments) => arguments.run(),
+        Command::Explain(arguments) => arguments.run(),
         Command::Services(arguments) => arguments.run(),
         Command::Flows(arguments) => arguments.run(),
         Command::Trace(arguments) => arguments.run(),
         Command::Top(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Doctor(arguments) => arguments.run(),
+        Command::Verify(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,5 +1,7 @@
-//! The rows that `portmap resolve`, `portmap services`, `portmap flows`, `portmap trace` and `portmap top` show.
+//! The rows that `portmap resolve`, `services`, `flows`, `trace`, `top`, `verify` and `explain` show.
 
+pub mod differences;
+pub mod explain;
 pub mod flows;
 pub mod table;
 pub mod top;

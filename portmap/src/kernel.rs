@@ -16,6 +16,7 @@ mod netlink;
 pub mod notifications;
 pub mod port_ranges;
 pub mod privileges;
+pub mod processes;
 pub mod readiness;
 pub mod routes;
 pub mod sock_diag;

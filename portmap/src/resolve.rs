@@ -27,6 +27,7 @@ use crate::{
     },
     store::ServiceObjects,
 };
+pub use endpoints::{Considered, Hinted, Reason};
 use endpoints::{Index, Slices};
 pub use health_check::HealthCheck;
 use health_check::health_check;
@@ -35,7 +36,7 @@ use policies::Policies;
 pub use policies::Traffic;
 pub use service_claims::{Claims, Extent, MAX_FRONTENDS, claims, external_ips};
 use service_claims::{addresses, cluster_ips};
-pub use service_entries::ServiceEntries;
+pub use service_entries::{Explained, ServiceEntries, SlicesSeen};
 pub use skipped::Skipped;
 use skipped::skipped;
 

@@ -1,11 +1,15 @@
-//! The periodic comparison of the kernel's tables with the planner's model, which finds changes by other programs (drift).
+//! The comparison of the kernel's tables with the planner's model, which finds changes by other programs (drift). It runs at an
+//! interval, and after the signal SIGUSR1, which `portmap verify --repair` sends.
 //!
 //! This module reads the tables in a task; [`super::installed`] compares them, and repairs differences.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::task::JoinHandle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 
 use super::planner;
 use crate::{
@@ -18,6 +22,9 @@ pub struct Comparison {
     /// The interval of comparisons; none: no comparison.
     every: Option<Duration>,
     last: Instant,
+    /// SIGUSR1, which requests a comparison.
+    requests: Signal,
+    is_requested: bool,
     reading: Option<TableReading>,
 }
 
@@ -29,16 +36,18 @@ struct TableReading {
 }
 
 impl Comparison {
-    /// The first comparison is due after one interval.
-    pub fn new(every: Option<Duration>) -> Self {
-        Self { every, last: Instant::now(), reading: None }
+    /// The first comparison is due after one interval. Handles SIGUSR1 from now on.
+    pub fn new(every: Option<Duration>) -> Result<Self> {
+        let requests = signal(SignalKind::user_defined1()).context("failed to handle SIGUSR1")?;
+        Ok(Self { every, last: Instant::now(), requests, is_requested: false, reading: None })
     }
 
     /// Starts to read the tables if a comparison is due, and no reading is under way. `applied`: the number of plans with
     /// writes so far.
     pub fn start_if_due(&mut self, pins: &Pins, applied: u64) {
-        let is_due = self.every.is_some_and(|every| self.last.elapsed() >= every);
+        let is_due = self.is_requested || self.every.is_some_and(|every| self.last.elapsed() >= every);
         if is_due && self.reading.is_none() {
+            self.is_requested = false;
             self.last = Instant::now();
             let pins = pins.clone();
             self.reading = Some(TableReading { applied, task: tokio::task::spawn_blocking(move || read(&pins)) });
@@ -46,12 +55,17 @@ impl Comparison {
     }
 
     /// Waits for the tables that are being read. Returns `None` if the reading failed, or if a plan made writes since it
-    /// began. Waits for ever if no reading is under way.
+    /// began, and after a request: the next [`Self::start_if_due`] then starts a comparison.
     pub async fn ended(&mut self, applied: u64) -> Option<Planner> {
-        let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        let read = (&mut reading.task).await.context("the reading of the tables crashed").flatten();
-        let is_current = reading.applied == applied;
-        self.reading = None;
+        let read = tokio::select! {
+            read = finished(&mut self.reading) => read,
+            Some(()) = self.requests.recv() => {
+                tracing::info!("comparing the kernel's tables with the objects: SIGUSR1 requests it");
+                self.is_requested = true;
+                return None;
+            }
+        };
+        let is_current = self.reading.take().is_some_and(|reading| reading.applied == applied);
         match read {
             Ok(planner) => is_current.then_some(planner),
             Err(error) => {
@@ -61,6 +75,14 @@ impl Comparison {
                 None
             }
         }
+    }
+}
+
+/// The tables that are being read. Waits for ever if no reading is under way.
+async fn finished(reading: &mut Option<TableReading>) -> Result<Planner> {
+    match reading {
+        Some(reading) => (&mut reading.task).await.context("the reading of the tables crashed").flatten(),
+        None => std::future::pending().await,
     }
 }
 

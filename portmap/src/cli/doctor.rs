@@ -17,7 +17,7 @@ use portmap::{
     inspect::flows::ServiceName,
     kernel::{listeners, namespaces},
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
-    source::kube::list::version,
+    source::kube::list::Lister,
 };
 use portmap_common::State;
 use serde::Serialize;
@@ -104,7 +104,8 @@ impl Arguments {
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
-        Ok(match runtime.block_on(version(self.kubeconfig.as_deref())) {
+        let version = async { Lister::open(self.kubeconfig.as_deref()).await?.version().await };
+        Ok(match runtime.block_on(version) {
             Ok((server, version)) => Check::ok(NAME, format!("{server} answers from here, version {version}")),
             Err(error) => Check::not_ok(NAME, portmap::error_text::of_error(error.as_ref())),
         })

@@ -58,7 +58,8 @@ fn backends(row: &Row) -> String {
     }
 }
 
-fn shorten(backends: &[String]) -> String {
+/// The first backends as one text, and the number of the others.
+pub fn shorten(backends: &[String]) -> String {
     match backends {
         [] => "-".to_owned(),
         few if few.len() <= SHOWN => few.join(", "),

@@ -12,18 +12,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use ipnet::IpNet;
 use portmap::{
     agent::{self, Leaving, Options, Source, Waiting},
     datapath::load::{LogLevel, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
-    model::object,
-    resolve::node_ports::Eligible,
     serve::{Addresses, EVERYWHERE},
 };
 
-use super::{ObjectArguments, PinsArguments};
+use super::{ObjectArguments, PinsArguments, objects::TableArguments};
 use devices::DeviceArguments;
 use outside::OutsideArguments;
 
@@ -39,6 +36,8 @@ pub struct Arguments {
     #[command(flatten)]
     objects: ObjectArguments,
     #[command(flatten)]
+    table: TableArguments,
+    #[command(flatten)]
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
@@ -53,13 +52,6 @@ pub struct Arguments {
     /// Do not translate for processes in or below this cgroup v2 directory; repeatable, up to 8 times
     #[arg(long, value_name = "DIR", conflicts_with = "only_host")]
     exclude_cgroup: Vec<PathBuf>,
-    /// Range of ClusterIPs, for clusters without ServiceCIDR objects; repeatable. Connections to its unused addresses fail at
-    /// once
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = service_cidr)]
-    service_cidr: Vec<IpNet>,
-    /// Serve node ports on these addresses: primary (the addresses of the Node object), localhost, all, or CIDRs
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "primary")]
-    nodeport_addresses: Vec<Eligible>,
     /// Address of /healthz, /livez and /readyz, or none; repeatable. [::] means all IPv4 and IPv6 addresses [default:
     /// [::]:10256 with a cluster, none with --manifests]
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = bind_address)]
@@ -118,13 +110,6 @@ fn bind_address(text: &str) -> Result<Bind, String> {
     }
 }
 
-/// Parses a range of ClusterIPs. Refuses a range that is too wide, because calls to all unused addresses of the range are
-/// dropped.
-fn service_cidr(text: &str) -> Result<IpNet, String> {
-    let range: IpNet = text.parse().map_err(|_| "expected ADDRESS/BITS".to_owned())?;
-    object::checked_cidr(range)
-}
-
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         descriptors::raise_limit();
@@ -159,8 +144,8 @@ impl Arguments {
                 outside: self.outside.switches(),
             },
             client_ports: self.outside.client_ports(),
-            service_cidrs: self.service_cidr,
-            node_port_addresses: self.nodeport_addresses,
+            service_cidrs: self.table.service_cidr,
+            node_port_addresses: self.table.nodeport_addresses,
             device_attach: self.devices.device_attach,
             devices: self.devices.options()?,
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },

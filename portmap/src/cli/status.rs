@@ -121,7 +121,8 @@ fn check(pins: &Pins) -> Result<Health> {
     Ok(Health { healthy: checks.iter().all(|check| check.fine), checks, notes, devices, maps: fullness })
 }
 
-fn programs(pins: &Pins) -> Result<Check> {
+/// The programs that are not attached to a cgroup.
+pub fn detached(pins: &Pins) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     for program in PROGRAMS {
         // A link outlives its cgroup, and then has the cgroup id 0.
@@ -129,6 +130,11 @@ fn programs(pins: &Pins) -> Result<Check> {
             missing.push(program);
         }
     }
+    Ok(missing)
+}
+
+fn programs(pins: &Pins) -> Result<Check> {
+    let missing = detached(pins)?;
     let text = if missing.is_empty() {
         format!("{} are attached", PROGRAMS.join(", "))
     } else {

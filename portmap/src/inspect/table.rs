@@ -1,17 +1,14 @@
 //! The rows of `portmap resolve` and `portmap services`. Their JSON is a stable contract; `cli/output.rs` also prints them
 //! as a table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use portmap_common::{AddressKind, Choice, Verdict};
 use serde::Serialize;
 
 use crate::{
     maps::{FollowedFrontend, Item, Slot, Snapshot, encode},
-    model::{Endpoint, Entry, Family, FrontendSpec, ServicePort, Target},
+    model::{Endpoint, Entry, Family, Frontend, FrontendSpec, ServicePort, Target},
     resolve::desired::Desired,
 };
 
@@ -56,6 +53,17 @@ pub enum External {
     Action(&'static str),
 }
 
+impl Row {
+    /// The treatment of clients outside the node.
+    pub fn outside(&self) -> External {
+        match &self.external_backends {
+            Some(external) => external.clone(),
+            None if self.action == "forward" => External::Backends(self.backends.clone()),
+            None => External::Action(self.action),
+        }
+    }
+}
+
 /// The rows of the desired table, in the order of the frontends.
 pub fn of_desired(desired: &Desired) -> Vec<Row> {
     desired.entries().map(|(spec, entry)| of_entry(&spec, &entry)).collect()
@@ -73,38 +81,62 @@ fn of_entry(spec: &FrontendSpec, entry: &Entry) -> Row {
     )
 }
 
+/// The row of one frontend of the desired table. A node port has the address of the node.
+pub fn of_frontend(frontend: &Frontend, entry: &Entry) -> Row {
+    of_entry(&FrontendSpec::from(*frontend), entry)
+}
+
 /// The rows of the kernel's maps, in the order of the frontends. A node port is one row per address family, for all its
 /// addresses. Frontends without a service entry, a name or valid backends are left out, because a running agent repairs them.
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Row> {
-    let names: BTreeMap<_, _> = snapshot.names.iter().map(|(id, owner)| (*id, owner)).collect();
+    let reader = RowReader::new(snapshot);
     let mut rows = BTreeMap::new();
     for (frontend, found) in &snapshot.frontends {
-        let FollowedFrontend { number: _, service: Some(service), inside: Some(inside), outside: Some(outside) } = found else {
-            continue;
+        let is_node_port = found.service.is_some_and(|service| encode::kind_of(service.kind) == AddressKind::NodePort);
+        let spec = if is_node_port {
+            FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol)
+        } else {
+            FrontendSpec::from(*frontend)
         };
-        let Some(Some(owner)) = names.get(&service.id) else { continue };
-        let kind = encode::kind_of(service.kind);
-        let spec = match kind {
-            AddressKind::NodePort => FrontendSpec::node_port(frontend.family(), frontend.port, frontend.protocol),
-            AddressKind::ClusterIp | AddressKind::ExternalIp | AddressKind::LoadBalancer => FrontendSpec::from(*frontend),
+        rows.extend(reader.row(&spec, found).map(|row| (spec, row)));
+    }
+    rows.into_values().collect()
+}
+
+/// Reads the rows of single frontends from the kernel's maps.
+pub struct RowReader<'a> {
+    names: BTreeMap<u64, &'a ServicePort>,
+    ranges: BTreeMap<u64, Vec<String>>,
+}
+
+impl<'a> RowReader<'a> {
+    /// Prepares the look-ups of names and source ranges.
+    pub fn new(snapshot: &'a Snapshot) -> Self {
+        let names = snapshot.names.iter().filter_map(|(id, owner)| Some((*id, owner.as_ref()?))).collect();
+        let mut ranges = BTreeMap::<_, Vec<_>>::new();
+        for item in &snapshot.items {
+            match item {
+                Item::Range(id, range) => ranges.entry(*id).or_default().push(range.to_string()),
+                Item::Address(..) | Item::Endpoint(..) | Item::Member(_) => {}
+            }
+        }
+        Self { names, ranges }
+    }
+
+    /// The row of a frontend; `None` without a service entry, a name or valid backends.
+    pub fn row(&self, spec: &FrontendSpec, found: &FollowedFrontend) -> Option<Row> {
+        let FollowedFrontend { number: _, service: Some(service), inside: Some(inside), outside: Some(outside) } = found else {
+            return None;
         };
         let treatments = Treatments {
             inside: Treatment::of_choice(service.inside, inside),
             outside: Treatment::of_choice(service.outside, outside),
         };
         let is_filtered = service.flags & portmap_common::SOURCE_RANGES != 0;
-        let ranges = is_filtered.then(|| ranges_of(service.id, &snapshot.items));
-        rows.insert(spec, treatments.row(&spec, owner, kind, service.affinity_timeout, ranges));
+        let ranges = is_filtered.then(|| self.ranges.get(&service.id).cloned().unwrap_or_default());
+        let owner = self.names.get(&service.id)?;
+        Some(treatments.row(spec, owner, encode::kind_of(service.kind), service.affinity_timeout, ranges))
     }
-    rows.into_values().collect()
-}
-
-fn ranges_of(id: u64, items: &BTreeSet<Item>) -> Vec<String> {
-    let ranges = items.iter().filter_map(|item| match item {
-        Item::Range(of, range) if *of == id => Some(range.to_string()),
-        Item::Range(..) | Item::Address(..) | Item::Endpoint(..) | Item::Member(_) => None,
-    });
-    ranges.collect()
 }
 
 /// The treatment of clients inside or outside of the node: the action (`forward`, `refuse`, `drop` or `leave`), and the
@@ -179,7 +211,8 @@ fn backend_texts<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Strin
     texts
 }
 
-fn action_name(verdict: Verdict) -> &'static str {
+/// The name of a verdict, as in [`Row::action`].
+pub fn action_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Refuse => "refuse",
         Verdict::Drop => "drop",

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::{
     sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt::GetStruct},
@@ -154,6 +154,21 @@ impl Traveller {
 }
 
 impl Namespace {
+    /// Opens the network namespace at a path, such as `/proc/1/ns/net` or `/run/netns/a`.
+    pub fn at(path: &Path) -> Result<Self> {
+        let failed = || format!("failed to open the network namespace {}", path.display());
+        let file = File::open(path).with_context(failed)?;
+        // SAFETY: the file is open; the request takes no argument.
+        let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
+        ensure!(kind == libc::CLONE_NEWNET, "{} is no network namespace", path.display());
+        Ok(Self { file })
+    }
+
+    /// The identity of the namespace.
+    pub fn id(&self) -> Result<Id> {
+        Ok(Id::from(&self.file.metadata().context("failed to stat a network namespace")?))
+    }
+
     /// Runs `work` in the namespace, on a new thread.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         travel(|traveller| {

@@ -7,6 +7,7 @@ pub(super) mod batch;
 mod counters;
 mod frontends;
 mod items;
+mod one;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +34,7 @@ use crate::{
 use batch::Batch;
 use frontends::{FamilyMaps, FrontendElement};
 use items::{FamilyItems, Members};
+pub use one::Session;
 
 /// Flag of a map update: fail if the key is present. Frontends, endpoints and members are never updated in place.
 const NEW_ONLY: u64 = BPF_NOEXIST as u64;

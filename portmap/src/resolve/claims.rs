@@ -127,6 +127,21 @@ impl Table {
         self.addresses.get(address)?.first().map(|(owner, _)| *owner)
     }
 
+    /// The owner of a ClusterIP, and its Service. `None` if no Service has this ClusterIP.
+    pub fn service_of_address(&self, address: &IpAddr) -> Option<(AddressOwner, &ObjectName)> {
+        self.addresses.get(address)?.first().map(|(owner, service)| (*owner, service))
+    }
+
+    /// The frontends of this address that Services claim, and the claiming Services, in order. Node ports are not included.
+    pub fn claims_at(&self, address: IpAddr) -> impl Iterator<Item = (&FrontendSpec, &ObjectName)> {
+        self.at(address).flat_map(|(spec, claims)| claims.iter().map(move |claim| (spec, &claim.precedence.service)))
+    }
+
+    /// The addresses that serve node ports, in order.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.node.serving().iter().copied()
+    }
+
     /// The number of frontends with at least one unsuccessful claim.
     pub fn contested(&self) -> usize {
         self.contested.len()

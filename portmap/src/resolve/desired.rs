@@ -5,6 +5,7 @@
 
 mod conflicts;
 pub mod entries;
+pub mod explain;
 mod node;
 mod reports;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Selects the endpoints of one Service port from the EndpointSlices: ready, local and serving endpoints. Applies topology
 //! hints.
 
+mod set_rule;
+
 use arcstr::ArcStr;
 
 use super::NodeContext;
@@ -11,6 +13,8 @@ use crate::{
         object::{Hints, Slice, SliceEndpoint, SlicePort},
     },
 };
+use set_rule::SetRule;
+pub use set_rule::{Hinted, Reason};
 
 /// With more Service ports than this, the ports of the slices are indexed. A Service and a slice may have ten thousand ports
 /// each.
@@ -53,21 +57,23 @@ pub struct Sets {
     pub has_any: bool,
 }
 
+/// An endpoint of a Service port, and the reasons for which the sets have it or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Its topology hints.
+    pub hints: Hints,
+    /// The reason in the cluster set.
+    pub cluster: Reason,
+    /// The reason in the local set.
+    pub local: Reason,
+}
+
 /// An endpoint of the Service port, and its slice entry with conditions and hints. It is not yet selected for any set.
 struct Candidate<'a> {
     endpoint: Endpoint,
     entry: &'a SliceEndpoint,
-}
-
-/// The kind of topology hints that are applied for a Service port on this node, with the name of the node or zone.
-#[derive(Clone, Copy)]
-enum Topology<'a> {
-    /// Endpoints with this node in `hints.forNodes`.
-    Node(&'a str),
-    /// Endpoints with this zone in `hints.forZones`.
-    Zone(&'a str),
-    /// All endpoints; hints are ignored.
-    None,
 }
 
 /// The endpoint sets of a Service port, by the rules of kube-proxy.
@@ -76,82 +82,35 @@ enum Topology<'a> {
 /// terminate and still serve. Topology hints restrict only the ready endpoints of the cluster set.
 pub fn of_port(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &NodeContext, uses: Uses) -> Sets {
     let candidates = join(slices, port, family);
-    let is_last_resort = |candidate: &Candidate<'_>| candidate.entry.serving && candidate.entry.terminating;
-    let mut sets = Sets {
-        has_any: candidates.iter().any(|candidate| candidate.entry.ready || is_last_resort(candidate)),
-        ..Sets::default()
+    let select = |set: SetRule<'_>| -> Vec<Endpoint> {
+        candidates.iter().filter(|candidate| set.reason(candidate).is_taken()).map(|candidate| candidate.endpoint).collect()
     };
+    let mut sets = Sets { has_any: candidates.iter().any(Candidate::is_usable), ..Sets::default() };
     if uses.serving {
-        sets.serving = select(&candidates, |candidate| candidate.entry.serving);
+        let serving = candidates.iter().filter(|candidate| candidate.entry.serving);
+        sets.serving = serving.map(|candidate| candidate.endpoint).collect();
     }
     if uses.cluster {
-        let topology = topology(&candidates, node);
-        sets.cluster = select(&candidates, |candidate| candidate.entry.ready && topology.allows(candidate));
-        if sets.cluster.is_empty() {
-            sets.cluster = select(&candidates, is_last_resort);
-        }
+        sets.cluster = select(SetRule::cluster(&candidates, node));
     }
     if uses.local {
-        sets.local = select(&candidates, |candidate| candidate.entry.ready && candidate.endpoint.local);
-        if sets.local.is_empty() {
-            sets.local = select(&candidates, |candidate| is_last_resort(candidate) && candidate.endpoint.local);
-        }
+        sets.local = select(SetRule::local(&candidates));
     }
     sets
 }
 
-fn select(candidates: &[Candidate<'_>], is_wanted: impl Fn(&Candidate<'_>) -> bool) -> Vec<Endpoint> {
-    candidates.iter().filter(|candidate| is_wanted(candidate)).map(|candidate| candidate.endpoint).collect()
-}
-
-/// The hints to apply for a port: those for nodes or else those for zones. Hints of a kind are applied only if every ready
-/// endpoint has them, and at least one names this node or zone.
-fn topology<'a>(candidates: &[Candidate<'_>], node: &'a NodeContext) -> Topology<'a> {
-    if candidates.iter().all(|candidate| candidate.entry.hints.is_none()) {
-        return Topology::None;
-    }
-    let possible = [Topology::Node(&node.name), Topology::Zone(node.zone.as_deref().unwrap_or_default())];
-    let ready = || candidates.iter().filter(|candidate| candidate.entry.ready);
-    let counts = |topology: &Topology<'_>| {
-        topology.is_known()
-            && ready().all(|candidate| topology.is_hinted(candidate))
-            && ready().any(|candidate| topology.allows(candidate))
-    };
-    possible.into_iter().find(counts).unwrap_or(Topology::None)
-}
-
-impl Topology<'_> {
-    /// Whether the name of this node or zone is known. True if hints are ignored.
-    fn is_known(self) -> bool {
-        match self {
-            Self::Node(name) | Self::Zone(name) => !name.is_empty(),
-            Self::None => true,
-        }
-    }
-
-    /// Whether the endpoint has hints of this kind (node or zone).
-    fn is_hinted(self, candidate: &Candidate<'_>) -> bool {
-        self.hints(candidate).is_some_and(|hints| !hints.is_empty())
-    }
-
-    /// Whether the endpoint has a hint for this node or zone. True for every endpoint if hints are ignored.
-    fn allows(self, candidate: &Candidate<'_>) -> bool {
-        match self {
-            Self::Node(name) | Self::Zone(name) => {
-                self.hints(candidate).is_some_and(|hints| hints.iter().any(|hint| **hint == *name))
-            }
-            Self::None => true,
-        }
-    }
-
-    fn hints<'a>(self, candidate: &Candidate<'a>) -> Option<&'a [Box<str>]> {
-        let Hints { zones, nodes } = candidate.entry.hints.as_deref()?;
-        match self {
-            Self::Node(_) => Some(nodes),
-            Self::Zone(_) => Some(zones),
-            Self::None => None,
-        }
-    }
+/// The endpoints of a Service port, each with the reasons for which the sets have it or not. The same rules as for
+/// [`of_port`], for `portmap explain`.
+pub fn considered(slices: &Slices<'_>, port: &ServicePort, family: Family, node: &NodeContext) -> (Hinted, Vec<Considered>) {
+    let candidates = join(slices, port, family);
+    let (cluster, local) = (SetRule::cluster(&candidates, node), SetRule::local(&candidates));
+    let considered = candidates.iter().map(|candidate| Considered {
+        endpoint: candidate.endpoint,
+        hints: candidate.entry.hints.as_deref().cloned().unwrap_or_default(),
+        cluster: cluster.reason(candidate),
+        local: local.reason(candidate),
+    });
+    (cluster.hinted(), considered.collect())
 }
 
 /// The endpoints of all slices of the family that have the Service port's name and protocol. Each slice has its own number of

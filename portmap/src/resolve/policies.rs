@@ -5,7 +5,7 @@ use super::{
     endpoints::{self, Slices, Uses},
 };
 use crate::model::{
-    Family, Protocol, ServicePort,
+    AddressKind, Family, Protocol, ServicePort,
     object::{Policy, Port, Service, ServiceType},
 };
 
@@ -37,6 +37,23 @@ impl Policies {
             external: if is_external(service) { service.external_policy } else { Policy::Cluster },
             is_accessible: has_other_addresses || port.node_port.is_some(),
             is_remembered: port.protocol == Protocol::Udp || service.affinity_timeout > 0,
+        }
+    }
+
+    /// The policy that selects the endpoints of an address of this kind for clients on this node.
+    pub fn inside(&self, kind: AddressKind) -> Policy {
+        match kind {
+            AddressKind::ClusterIp => self.internal,
+            // externalTrafficPolicy applies to clients outside the node only; clients on the node get the cluster set.
+            AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer => Policy::Cluster,
+        }
+    }
+
+    /// The policy that selects the endpoints of an address of this kind for clients outside the node.
+    pub fn outside(&self, kind: AddressKind) -> Policy {
+        match kind {
+            AddressKind::ClusterIp => self.internal,
+            AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer => self.external,
         }
     }
 

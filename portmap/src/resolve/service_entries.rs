@@ -1,12 +1,12 @@
 //! The entries of one Service: endpoints, policies and source ranges of each of its frontends.
 
-use std::{cell::RefCell, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{
     NodeContext,
-    endpoints::{self, Index, Slices},
+    endpoints::{self, Considered, Hinted, Index, Slices},
     policies::Policies,
     service_claims::{addresses, cluster_ips},
     source_ranges,
@@ -15,7 +15,7 @@ use crate::{
     collections::HashMap,
     model::{
         AddressKind, Endpoint, Entry, Family, FrontendSpec, ObjectName, PerFamily, Protocol, ServicePort, Target, Verdict,
-        object::{Policy, Port},
+        object::{Policy, Port, SlicePort},
     },
     store::ServiceObjects,
 };
@@ -60,6 +60,36 @@ struct PortEntries {
     serving: Option<Arc<[Endpoint]>>,
 }
 
+/// The entry of a frontend, and the reasons of its endpoints.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The entry, as for the maps.
+    pub entry: Entry,
+    /// The Service port.
+    pub port: Port,
+    /// The policy for clients on this node: it selects the cluster set or the local set.
+    pub inside: Policy,
+    /// The policy for clients outside the node.
+    pub outside: Policy,
+    /// The hints that select endpoints of the cluster set.
+    pub hinted: Hinted,
+    /// The endpoints of the Service port in this family.
+    pub endpoints: Vec<Considered>,
+    /// The EndpointSlices of the Service.
+    pub slices: SlicesSeen,
+}
+
+/// The EndpointSlices of a Service, in numbers. They tell why a Service port has no endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlicesSeen {
+    /// The number of EndpointSlices.
+    pub count: usize,
+    /// The number of their endpoints in each family, of all ports.
+    pub endpoints: PerFamily<usize>,
+    /// The ports of the EndpointSlices of the frontend's family, each once.
+    pub ports: Vec<SlicePort>,
+}
+
 impl ServiceEntries {
     /// Prepares the look-ups for a Service's entries. Derives no entry yet.
     pub fn new(objects: ServiceObjects, node: &NodeContext) -> Self {
@@ -88,8 +118,50 @@ impl ServiceEntries {
 
     /// The entry of a frontend; `None` if the Service does not have the frontend.
     pub fn entry(&self, spec: &FrontendSpec) -> Option<Entry> {
-        let service = &self.objects.service;
-        let cluster_ip = (*service.cluster_ips.get(spec.family))?;
+        let (kind, index) = self.port_of(spec)?;
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, spec.family)) {
+            *last = Some(self.port_entries(index, spec.family)?);
+        }
+        let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
+        let target = |policy| match policy {
+            Policy::Cluster => cluster.clone(),
+            Policy::Local => local.clone(),
+        };
+        Some(Entry {
+            owner: owner.clone(),
+            kind,
+            inside: target(policies.inside(kind)),
+            outside: target(policies.outside(kind)),
+            affinity_timeout: self.objects.service.affinity_timeout,
+            serving: serving.clone(),
+            source_ranges: self.source_ranges.get(spec.family).clone(),
+        })
+    }
+
+    /// The entry of a frontend, with the endpoints that were considered, each with its reason. `None` as for [`Self::entry`].
+    pub fn explain(&self, spec: &FrontendSpec) -> Option<Explained> {
+        let entry = self.entry(spec)?;
+        let (kind, index) = self.port_of(spec)?;
+        let ServiceObjects { name: _, service, slices } = &self.objects;
+        let port = service.ports.get(index)?;
+        let policies = Policies::of(service, port, *self.has_others.get(spec.family));
+        let (hinted, endpoints) =
+            endpoints::considered(&Slices::new(slices, &self.index), &entry.owner, spec.family, &self.node);
+        Some(Explained {
+            port: port.clone(),
+            inside: policies.inside(kind),
+            outside: policies.outside(kind),
+            hinted,
+            endpoints,
+            slices: self.slices(spec.family),
+            entry,
+        })
+    }
+
+    /// The kind of a frontend's address, and the index of its port among the valid ports of the Service.
+    fn port_of(&self, spec: &FrontendSpec) -> Option<(AddressKind, usize)> {
+        let cluster_ip = (*self.objects.service.cluster_ips.get(spec.family))?;
         let (kind, destination) = match spec.address {
             None => (AddressKind::NodePort, DestinationPort::NodePort(spec.port, spec.protocol)),
             Some(address) => {
@@ -97,33 +169,15 @@ impl ServiceEntries {
                 (kind, DestinationPort::Port(spec.port, spec.protocol))
             }
         };
-        let index = *self.ports.get(&destination)?;
-        let mut last = self.last.borrow_mut();
-        if last.as_ref().is_none_or(|last| (last.index, last.family) != (index, spec.family)) {
-            *last = Some(self.port_entries(index, spec.family)?);
-        }
-        let PortEntries { owner, policies, cluster, local, serving, .. } = last.as_ref()?;
-        let (inside, outside) = match kind {
-            AddressKind::ClusterIp if policies.internal == Policy::Local => (local, local),
-            // externalTrafficPolicy applies to clients outside the node only; clients on the node get the cluster set.
-            AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer
-                if policies.external == Policy::Local =>
-            {
-                (cluster, local)
-            }
-            AddressKind::ClusterIp | AddressKind::NodePort | AddressKind::ExternalIp | AddressKind::LoadBalancer => {
-                (cluster, cluster)
-            }
-        };
-        Some(Entry {
-            owner: owner.clone(),
-            kind,
-            inside: inside.clone(),
-            outside: outside.clone(),
-            affinity_timeout: service.affinity_timeout,
-            serving: serving.clone(),
-            source_ranges: self.source_ranges.get(spec.family).clone(),
-        })
+        Some((kind, *self.ports.get(&destination)?))
+    }
+
+    fn slices(&self, family: Family) -> SlicesSeen {
+        let slices = &self.objects.slices;
+        let endpoints = |family| slices.iter().filter(|it| it.family == Some(family)).map(|it| it.endpoints.len()).sum();
+        let of_family = slices.iter().filter(|slice| slice.family == Some(family));
+        let ports: BTreeSet<SlicePort> = of_family.flat_map(|slice| slice.ports.iter().cloned()).collect();
+        SlicesSeen { count: slices.len(), endpoints: PerFamily::of(endpoints), ports: ports.into_iter().collect() }
     }
 
     fn port_entries(&self, index: usize, family: Family) -> Option<PortEntries> {

@@ -52,14 +52,10 @@ pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Ar
 /// The agent's loop has ended.
 pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Result<()> {
     let watch = |kind| KindWatch { cluster: &cluster, events: &events, kind };
-    let (ours, others) = match &wanted.proxy_name {
-        Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
-        None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
-    };
-    // Headless Services have no address to translate.
-    let with_address = || watcher::Config::default().fields("spec.clusterIP!=None");
-    let slices = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
-    let node = watcher::Config::default().fields(&format!("metadata.name={}", wanted.node));
+    let Selectors { services, ours, others, slices, node } = Selectors::of(&wanted);
+    let with_address = || watcher::Config::default().fields(&services);
+    let slices = watcher::Config::default().labels(&slices);
+    let node = watcher::Config::default().fields(&node);
     tokio::try_join!(
         watch(ObjectKind::Service).run(with_address().labels(&ours), Object::service),
         watch(ObjectKind::OtherService).run(with_address().labels(&others), Object::other_service),
@@ -68,6 +64,36 @@ pub async fn run(cluster: Arc<Cluster>, wanted: Wanted, events: Events) -> Resul
         watch(ObjectKind::ServiceCidr).run_service_cidrs(),
     )?;
     Ok(())
+}
+
+/// The selectors of the objects that portmap uses.
+struct Selectors {
+    /// Fields of Services. Headless Services have no address to translate.
+    services: String,
+    /// Labels of the Services that portmap serves.
+    ours: String,
+    /// Labels of the Services that other proxies serve.
+    others: String,
+    /// Labels of EndpointSlices.
+    slices: String,
+    /// Fields of the Node.
+    node: String,
+}
+
+impl Selectors {
+    fn of(wanted: &Wanted) -> Self {
+        let (ours, others) = match &wanted.proxy_name {
+            Some(name) => (format!("{PROXY_NAME_LABEL}={name}"), format!("{PROXY_NAME_LABEL}!={name}")),
+            None => (format!("!{PROXY_NAME_LABEL}"), PROXY_NAME_LABEL.to_owned()),
+        };
+        Self {
+            services: "spec.clusterIP!=None".to_owned(),
+            ours,
+            others,
+            slices: format!("!{HEADLESS_LABEL}"),
+            node: format!("metadata.name={}", wanted.node),
+        }
+    }
 }
 
 /// The watch of one kind of objects at the API server.

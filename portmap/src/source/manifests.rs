@@ -19,16 +19,21 @@ mod watch;
 use std::{
     collections::BTreeMap,
     hash::BuildHasher as _,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Error, Result, anyhow};
+use k8s_openapi::api::core::v1::ServiceSpec;
 
-use crate::model::event::{Event, Object, ObjectKind, Wanted};
+use crate::model::{
+    ObjectName,
+    event::{Event, Object, ObjectKind, Wanted},
+};
 pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;
-use objects::{Objects, Selection};
+use objects::{Objects, Selection, Service};
 use schedule::ReadMode;
 
 /// The manifest files of the given paths, with their last valid content.
@@ -100,6 +105,27 @@ impl Manifests {
         self.read_all()?;
         let (selection, warnings) = self.select();
         Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
+    }
+
+    /// The Services of all files as they are written, each with whether portmap serves it. The last file with a Service counts.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, bool, &ServiceSpec)> {
+        let files = self.files.values().chain(&self.stdin);
+        let all: BTreeMap<&ObjectName, &Service> =
+            files.flat_map(|file| &file.objects.services).map(|(name, service)| (name, &**service)).collect();
+        all.into_iter().map(|(name, service)| (name, service.is_ours, &service.spec))
+    }
+
+    /// The addresses of all Pods of the files, each with the Pod's name.
+    pub fn pods(&self) -> impl Iterator<Item = (IpAddr, &ObjectName)> {
+        let pods = self.files.values().chain(&self.stdin).flat_map(|file| &file.objects.pods);
+        pods.flat_map(|(name, pod)| {
+            let status = pod.status.iter();
+            let addresses = status.flat_map(|status| {
+                let several = status.pod_ips.iter().flatten().map(|address| &address.ip);
+                status.pod_ip.iter().chain(several)
+            });
+            addresses.filter_map(move |address| Some((address.parse().ok()?, name)))
+        })
     }
 
     /// As [`Self::read`], but returns no objects, only the files that failed with a temporary error.

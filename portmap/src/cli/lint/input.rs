@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result};
 use portmap::{
     lint::set::{Origin, Set},
     source::{
-        kube::list::{self, Listing},
+        kube::list::{
+            Lister,
+            everything::{self, Listing},
+        },
         manifests::{STDIN, files},
     },
 };
@@ -104,7 +107,10 @@ fn add_directory(directory: &Path, all: &mut Vec<PathBuf>) -> Result<()> {
 /// There is no configuration of a cluster, or the API server does not answer.
 pub fn cluster(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<Input> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
-    let Listing { objects, forbidden, unserved } = runtime.block_on(list::list(kubeconfig, namespace))?;
+    let Listing { objects, forbidden, unserved } = runtime.block_on(async {
+        let lister = Lister::open(kubeconfig).await?;
+        everything::list(&lister, namespace).await
+    })?;
     let mut set = Set::new(Origin::Cluster, "default");
     for object in objects {
         set.add(object);

@@ -9,7 +9,7 @@ use aya::{
 };
 use portmap_common::{Backend, Choice, FrontendKey, ServiceRef, V4, V6};
 
-use super::{NEW_ONLY, batch::Batch, mapped, open};
+use super::{NEW_ONLY, batch::Batch, mapped, one::present, open};
 use crate::{
     maps::{
         ForeignKey, Slot,
@@ -101,6 +101,20 @@ where
 
     pub fn remove_foreign(&mut self, key: &FrontendKey<A>) -> Result<()> {
         Ok(self.frontends.remove(key)?)
+    }
+
+    /// Looks up a frontend.
+    pub fn find(&self, frontend: &Frontend) -> Result<Option<FrontendElement>> {
+        self.element(encode::frontend(frontend).context(OTHER_FAMILY)?)
+    }
+
+    /// Looks up a ClusterIP as a whole.
+    pub fn find_address(&self, address: IpAddr) -> Result<Option<FrontendElement>> {
+        self.element(encode::address_key(address)?)
+    }
+
+    fn element(&self, key: FrontendKey<A>) -> Result<Option<FrontendElement>> {
+        Ok(present(self.frontends.get(&key, 0))?.map(|value| FrontendElement::new(key, value)))
     }
 
     /// Decodes all elements of FRONTENDS, in the kernel's order.

@@ -10,7 +10,7 @@ use aya::{
 use ipnet::IpNet;
 use portmap_common::{EndpointEntry, Member, Prefixes, SourceRange};
 
-use super::{NEW_ONLY, batch::Batch, mapped, open};
+use super::{NEW_ONLY, batch::Batch, mapped, one::present, open};
 use crate::{
     maps::{
         ForeignKey, Item, Prefix,
@@ -107,6 +107,24 @@ where
         Ok(())
     }
 
+    /// The source ranges of the service port with this id. Reads all ranges, because a trie finds only the longest one.
+    pub fn ranges_of(&self, id: u64) -> Result<Vec<Item>> {
+        let mut ranges = Vec::new();
+        for element in &self.ranges {
+            if let Ok(Item::Range(of, range)) = encode::range_of(&element?.0)?
+                && of == id
+            {
+                ranges.push(Item::Range(of, range));
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// The endpoint with this number, if it serves.
+    pub fn endpoint(&self, number: u64) -> Result<Option<Endpoint>> {
+        Ok(present(self.endpoints.get(&number, 0))?.map(|entry| encode::endpoint_of(number, &entry)))
+    }
+
     /// Reads the active prefixes; `None` if they are not prefixes that an agent writes.
     pub fn prefixes(&self) -> Result<Option<Vec<Prefix>>> {
         Ok(encode::prefixes_of(&self.prefixes.read(0)?))
@@ -136,6 +154,10 @@ impl Members {
 
     pub fn remove(&mut self, member: Member) -> Result<()> {
         Ok(self.0.remove(&member)?)
+    }
+
+    pub fn has(&self, member: Member) -> Result<bool> {
+        Ok(present(self.0.get(&member, 0))?.is_some())
     }
 
     /// Reads MEMBERS. Adds all items to `items`, and those with a value that no agent writes to `spoiled` as well.

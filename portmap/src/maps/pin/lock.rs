@@ -4,7 +4,7 @@
 use std::{
     error::Error,
     fmt,
-    fs::File,
+    fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
@@ -19,6 +19,9 @@ use crate::maps::directory::Directory;
 
 /// Number of attempts to get the lock. A subcommand that checks for an agent holds a shared lock for a moment.
 const ATTEMPTS: u32 = 5;
+
+/// The kernel's list of all locks on files.
+const LOCKS: &str = "/proc/locks";
 
 /// Time between two attempts to get the lock.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -69,6 +72,16 @@ impl Pins {
         Ok(try_lock(&self.root, FlockArg::LockSharedNonblock)?.is_none())
     }
 
+    /// The process that holds the exclusive lock: the running agent. `None` without an agent, or if its process is in a PID
+    /// namespace that this process does not see.
+    ///
+    /// The number in STATE would not do: it is that of the agent's own PID namespace, and may be of another process here.
+    pub fn holder(&self) -> Result<Option<u32>> {
+        let metadata = open(&self.root)?.metadata().context("failed to stat the directory of all sets")?;
+        let locks = fs::read_to_string(LOCKS).with_context(|| format!("failed to read {LOCKS}"))?;
+        Ok(holder(&locks, metadata.dev(), metadata.ino()))
+    }
+
     /// Takes the lock as soon as no other process holds it. Blocks until then. Fails with [`Missing`] if the directory of
     /// all sets does not exist.
     pub fn wait_for_lock(&self) -> Result<Lock> {
@@ -112,4 +125,35 @@ fn wait_for_lock(directory: &Path) -> Result<Lock> {
 fn open(directory: &Path) -> Result<File> {
     let opened = Directory::open(directory)?.ok_or_else(|| Missing(directory.to_owned()))?;
     Ok(opened.into_file())
+}
+
+/// The process with an exclusive lock (`flock`) on the file with this device and inode, by the lines of `/proc/locks`:
+/// `1: FLOCK  ADVISORY  WRITE 6647 fe:00:5824597 0 EOF`. The kernel writes the process 0 or less, or no line, for a process that
+/// the reader's PID namespace does not have.
+fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let [kind, _, access, process, locked] = std::array::from_fn(|_| words.next().unwrap_or_default());
+        let is_own = (kind, access, locked) == ("FLOCK", "WRITE", file.as_str());
+        process.parse().ok().filter(|process| is_own && *process > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_the_process_with_an_exclusive_lock_on_the_file() {
+        const LOCKS: &str = "1: FLOCK  ADVISORY  READ 11 00:2d:7 0 EOF\n2: POSIX  ADVISORY  WRITE 12 00:2d:7 0 EOF\n\
+                             3: -> FLOCK  ADVISORY  WRITE 13 00:2d:7 0 EOF\n4: FLOCK  ADVISORY  WRITE 14 00:2d:7 0 EOF\n\
+                             5: FLOCK  ADVISORY  WRITE 0 00:2d:8 0 EOF\n";
+        let device = nix::sys::stat::makedev(0, 0x2d);
+        assert_eq!(holder(LOCKS, device, 7), Some(14));
+        assert_eq!(holder(LOCKS, device, 8), None, "a process of another PID namespace");
+        assert_eq!(holder(LOCKS, device, 9), None);
+        assert_eq!(holder("", device, 7), None);
+    }
 }

@@ -1,14 +1,17 @@
-//! Lists the objects for `portmap lint` once, without a watch, and asks for the version of the API server.
+//! Lists objects of the API server once, for subcommands, and asks for its version. Failed requests are not repeated.
 
-use std::{path::Path, time::Duration};
+pub mod everything;
+pub mod watched;
+
+use std::{
+    fmt::{Debug, Display},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject, ListParams, TypeMeta},
-    core::GroupVersionKind,
-};
-use serde_json::Value;
+use kube::{Api, Client, api::ListParams};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{
@@ -16,128 +19,86 @@ use super::{
     connector::Connector,
 };
 
-/// A kind to list: group, versions from the newest on, kind, and the plural in URLs.
-type Kind = (&'static str, &'static [&'static str], &'static str, &'static str);
-
-const GATEWAY: &str = "gateway.networking.k8s.io";
-
-const KINDS: [Kind; 19] = [
-    ("", &["v1"], "Service", "services"),
-    ("", &["v1"], "Pod", "pods"),
-    ("", &["v1"], "Endpoints", "endpoints"),
-    ("", &["v1"], "Namespace", "namespaces"),
-    ("", &["v1"], "ReplicationController", "replicationcontrollers"),
-    ("apps", &["v1"], "Deployment", "deployments"),
-    ("apps", &["v1"], "StatefulSet", "statefulsets"),
-    ("apps", &["v1"], "DaemonSet", "daemonsets"),
-    ("apps", &["v1"], "ReplicaSet", "replicasets"),
-    ("batch", &["v1"], "Job", "jobs"),
-    ("batch", &["v1"], "CronJob", "cronjobs"),
-    ("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices"),
-    ("networking.k8s.io", &["v1"], "NetworkPolicy", "networkpolicies"),
-    ("networking.k8s.io", &["v1"], "Ingress", "ingresses"),
-    (GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
-    (GATEWAY, &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
-    (GATEWAY, &["v1", "v1alpha3", "v1alpha2"], "TLSRoute", "tlsroutes"),
-    (GATEWAY, &["v1", "v1alpha2"], "TCPRoute", "tcproutes"),
-    (GATEWAY, &["v1", "v1alpha2"], "UDPRoute", "udproutes"),
-];
-
 /// The number of objects per request.
 const PAGE: u32 = 500;
 
-/// The time limit of [`version`].
+/// The time limit of [`Lister::version`].
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The objects of a cluster.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The objects, each with `kind` and `apiVersion`.
-    pub objects: Vec<Value>,
-    /// The kinds that the user may not list.
-    pub forbidden: Vec<&'static str>,
-    /// The kinds that the API server does not have.
-    pub unserved: Vec<&'static str>,
-}
-
-/// Lists all objects, or those of one namespace. The kubeconfig is found as in [`super::open`].
-///
-/// # Errors
-///
-/// There is no configuration, or a request fails for another reason than an unknown or forbidden kind.
-pub async fn list(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<Listing> {
-    let config = configuration(kubeconfig).await?;
-    let server = config.cluster_url.to_string();
-    let client = new_client(config, &Connector::new())?;
-    let mut listing = Listing::default();
-    for (group, versions, kind, plural) in KINDS {
-        // Namespaces are in no namespace, and an outsider of the others may often not list them.
-        if namespace.is_some() && kind == "Namespace" {
-            continue;
-        }
-        let resources = versions
-            .iter()
-            .map(|version| ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural));
-        match list_kind(&client, resources, namespace).await.with_context(|| format!("failed to list {plural} at {server}"))? {
-            Answer::Objects(objects) => listing.objects.extend(objects),
-            Answer::Forbidden => listing.forbidden.push(kind),
-            Answer::Unserved => listing.unserved.push(kind),
-        }
-    }
-    Ok(listing)
-}
-
-/// Asks the API server for its version. Returns its URL and the version, as in `v1.34.0`. The kubeconfig is found as in
-/// [`super::open`].
-///
-/// # Errors
-///
-/// There is no configuration, or the API server does not answer within [`VERSION_TIMEOUT`].
-pub async fn version(kubeconfig: Option<&Path>) -> Result<(String, String)> {
-    let config = configuration(kubeconfig).await?;
-    let server = config.cluster_url.to_string();
-    let client = new_client(config, &Connector::new())?;
-    let failed = || format!("failed to reach the API server {server}");
-    let version = timeout(VERSION_TIMEOUT, client.apiserver_version()).await.with_context(failed)?.with_context(failed)?;
-    Ok((server, version.git_version))
+/// An API server to list objects from.
+pub struct Lister {
+    client: Client,
+    server: String,
 }
 
 /// The answer to the list of a kind.
-enum Answer {
-    Objects(Vec<Value>),
+enum Answer<T> {
+    Objects(Vec<T>),
     Forbidden,
     Unserved,
 }
 
-/// Lists a kind in its first version that the API server has.
-async fn list_kind(client: &Client, resources: impl Iterator<Item = ApiResource>, namespace: Option<&str>) -> Result<Answer> {
-    for resource in resources {
-        let api = match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        let error = match pages(&api, &resource).await {
-            Ok(objects) => return Ok(Answer::Objects(objects)),
-            Err(error) => error,
-        };
-        match error.downcast_ref() {
-            Some(kube::Error::Api(status)) if status.code == 404 => {}
-            Some(kube::Error::Api(status)) if status.code == 403 => return Ok(Answer::Forbidden),
-            _ => return Err(error),
-        }
+impl Lister {
+    /// Configures the connection to the API server. The kubeconfig is found as in [`super::open`]. Does not connect.
+    ///
+    /// # Errors
+    ///
+    /// There is no configuration, or it is invalid.
+    pub async fn open(kubeconfig: Option<&Path>) -> Result<Self> {
+        let config = configuration(kubeconfig).await?;
+        let server = config.cluster_url.to_string();
+        Ok(Self { client: new_client(config, &Connector::new())?, server })
     }
-    Ok(Answer::Unserved)
+
+    /// Asks for the version. Returns the server's URL and the version, as in `v1.34.0`.
+    ///
+    /// # Errors
+    ///
+    /// The API server does not answer within [`VERSION_TIMEOUT`].
+    pub async fn version(self) -> Result<(String, String)> {
+        let failed = || format!("failed to reach the API server {}", self.server);
+        let answer = timeout(VERSION_TIMEOUT, self.client.apiserver_version()).await;
+        let version = answer.with_context(failed)?.with_context(failed)?.git_version;
+        Ok((self.server, version))
+    }
+
+    /// Lists a kind in its first version that the API server has. `versions`: for each version its API, and the conversion of
+    /// its objects.
+    async fn list<K, T, F>(
+        &self,
+        kind: impl Display,
+        versions: impl Iterator<Item = (Api<K>, F)>,
+        params: &ListParams,
+    ) -> Result<Answer<T>>
+    where
+        K: Clone + Debug + DeserializeOwned,
+        F: Fn(K) -> Result<T>,
+    {
+        for (api, convert) in versions {
+            let error = match pages(&api, params, convert).await {
+                Ok(objects) => return Ok(Answer::Objects(objects)),
+                Err(error) => error,
+            };
+            match error.downcast_ref() {
+                Some(kube::Error::Api(status)) if status.code == 404 => {}
+                Some(kube::Error::Api(status)) if status.code == 403 => return Ok(Answer::Forbidden),
+                _ => return Err(error).with_context(|| format!("failed to list {kind} at {}", self.server)),
+            }
+        }
+        Ok(Answer::Unserved)
+    }
 }
 
-async fn pages(api: &Api<DynamicObject>, resource: &ApiResource) -> Result<Vec<Value>> {
-    let types = TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() };
-    let (mut objects, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
+/// Lists all pages.
+async fn pages<K, T>(api: &Api<K>, params: &ListParams, convert: impl Fn(K) -> Result<T>) -> Result<Vec<T>>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let (mut objects, mut page) = (Vec::new(), params.clone().limit(PAGE));
     loop {
         let list = api.list(&page).await?;
-        for mut object in list.items {
-            object.types = Some(types.clone());
-            object.metadata.managed_fields = None;
-            objects.push(serde_json::to_value(object)?);
+        for object in list.items {
+            objects.push(convert(object)?);
         }
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),

@@ -23,7 +23,7 @@ fn subcommands_without_pins_end_with_3() -> Result<()> {
     let directory = tempfile::tempdir()?;
     for path in [directory.path(), &directory.path().join("missing")] {
         let path = path.to_string_lossy();
-        for subcommand in ["services", "status", "flows"] {
+        for subcommand in ["services", "status", "flows", "verify"] {
             portmap(&[subcommand, "--bpffs", &path])?.expect_error(&["nothing is pinned", &path, "portmap run"])?;
         }
     }
@@ -119,7 +119,7 @@ fn without_privileges_root_is_named() -> Result<()> {
     finish(&mut command)?.expect_error(&["CAP_BPF", "root"])?;
     nothing_is_left(&site)?;
     let _agent = site.start()?;
-    for subcommand in ["services", "status", "flows", "cleanup"] {
+    for subcommand in ["services", "status", "flows", "verify", "cleanup"] {
         let mut command = as_nobody(Command::new("setpriv"), &copy);
         finish(command.arg(subcommand).arg("--bpffs").arg(site.world.bpffs()))?.expect_error(&["root", "Permission denied"])?;
     }

@@ -100,7 +100,7 @@ fn run(site: &Site, bpffs: &Path) -> Result<Outcome> {
 fn expect_refusal(site: &Site, bpffs: &Path, whole: &Path, parts: &[&str]) -> Result<()> {
     let before = everything(whole)?;
     run(site, bpffs)?.expect_error(parts)?;
-    for subcommand in ["status", "services", "flows", "cleanup"] {
+    for subcommand in ["status", "services", "flows", "verify", "cleanup"] {
         portmap(&[subcommand, "--bpffs", &text(bpffs)])?.expect_error(parts)?;
     }
     assert_eq!(everything(whole)?, before, "{} was changed", bpffs.display());

@@ -17,7 +17,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 9] = [
+    const FLAGS: [(&str, &[&str]); 13] = [
         (
             "run",
             &[
@@ -41,9 +41,16 @@ fn help_mentions_every_flag() -> Result<()> {
         ("lint", &["--kubeconfig", "--namespace", "--deny", "--ignore", "-o, --output", "sarif", "--list-rules", "--explain"]),
         ("services", &["--bpffs", "/sys/fs/bpf/portmap", "-o, --output"]),
         ("flows", &["--bpffs", "-o, --output", "--service", "--client"]),
+        (
+            "trace",
+            &["--bpffs", "-o, --output", "--service", "--pod", "--pid", "--refused", "--outside", "--count", "--pod-logs"],
+        ),
+        ("top", &["--bpffs", "-o, --output", "--once", "--interval", "--sort"]),
         ("status", &["--bpffs", "-o, --output"]),
         ("doctor", &["--bpffs", "--cgroup", "--kubeconfig", "--service", "-o, --output"]),
+        ("verify", &["--bpffs", "-o, --output", "--manifests", "--kubeconfig", "--node-name", "--repair", "Exit codes"]),
         ("cleanup", &["--bpffs", "--force", "--drain"]),
+        ("explain", &["--from-pid", "--from-netns", "--manifests", "--kubeconfig", "--node-name", "--bpffs", "--output"]),
         ("completions", &["bash", "zsh", "fish"]),
     ];
     let overview = portmap(&["--help"])?.expect(0)?.stdout;
@@ -62,7 +69,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 17] = [
+    const WRONG: [(&[&str], &str); 18] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
@@ -76,6 +83,7 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["run", "--service-cidr", "10.96.0.0"], "expected ADDRESS/BITS"),
         (&["flows", "--service", "a/b/c"], "expected NAME, NAME.NAMESPACE or NAMESPACE/NAME"),
         (&["flows", "--client", "web"], "--client <ADDRESS>"),
+        (&["verify", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
         (&["cleanup", "everything"], "unexpected argument 'everything'"),
         (&["cleanup", "--drain", "--force"], "cannot be used with"),
         (&["cleanup", "--drain=1h"], "invalid value '1h'"),

@@ -159,7 +159,7 @@ fn filters_select_services_and_processes() -> Result<()> {
 #[test]
 fn text_is_one_line_for_each_connection() -> Result<()> {
     let stage = stage("trace-text")?;
-    let mut tracer = Tracer::start_plain(&stage.world, &["--count", "2"])?;
+    let tracer = Tracer::start_plain(&stage.world, &["--count", "2"])?;
     let process = stage.process()?;
     reach(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT))?;
     ensure!(

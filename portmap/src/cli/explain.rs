@@ -1,0 +1,117 @@
+//! `portmap explain`: the chain from a destination to its backends, with the reason of each step.
+//!
+//! The objects and the tables are read one after the other, while the agent may write. So after a difference both are read again.
+
+mod client;
+mod kernel;
+mod objects;
+mod text;
+
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+use portmap::inspect::explain::{Explanation, target::Target};
+use serde::Serialize;
+
+use super::{
+    NO, PinsArguments,
+    objects::{Source, SourceArguments, agent_addresses},
+    output::{self, Format},
+};
+use client::ClientNamespace;
+use kernel::Kernel;
+use objects::Objects;
+
+/// The pause before the second reading: the agent applies a change within milliseconds.
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
+#[command(
+    after_help = "Without tables of portmap in the kernel, as on a laptop, the objects alone are explained. Give the same \
+                  --manifests, --node-name, --service-cidr and other selections as to the agent. Exit codes: 0 a connection \
+                  would reach a backend, 1 it would not, 2 wrong usage, 3 failure."
+)]
+pub struct Arguments {
+    /// The destination: an address and port (10.96.0.10:80, [fd00::1]:53/udp), or a Service (svc/web, svc/web.shop:http)
+    #[arg(value_name = "ADDRESS:PORT[/udp] | svc/NAME[.NAMESPACE][:PORT]")]
+    target: Target,
+    #[command(flatten)]
+    source: SourceArguments,
+    #[command(flatten)]
+    pins: PinsArguments,
+    /// Explain for a client in the network namespace of this process, such as a process of a pod
+    #[arg(long, value_name = "PID", conflicts_with = "from_netns")]
+    from_pid: Option<u32>,
+    /// Explain for a client in this network namespace: a path, or a name in /run/netns
+    #[arg(long, value_name = "PATH")]
+    from_netns: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The output of `portmap explain`. The names and values of its JSON are a stable contract.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// The name of the node whose view is explained.
+    node: String,
+    /// Whether a connection would reach a backend, at each of the frontends.
+    connects: bool,
+    /// One explanation for an address. For a Service one for each ClusterIP and port, or one without them.
+    explanations: Vec<Explanation>,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<ExitCode> {
+        let kernel = Kernel::open(&self.pins);
+        let network = kernel.network()?;
+        let client = match (self.from_pid, &self.from_netns) {
+            (Some(id), _) => Some(ClientNamespace::of_process(id, network)?),
+            (None, Some(name)) => Some(ClientNamespace::of_name(name, network)?),
+            (None, None) => None,
+        };
+        let source = self.source.open()?;
+        let (mut explanations, mut warnings) = read(&source, &self.target, &kernel, client.as_ref())?;
+        if source.is_repeatable() && explanations.iter().any(|explanation| explanation.kernel.agrees == Some(false)) {
+            thread::sleep(PAUSE);
+            (explanations, warnings) = read(&source, &self.target, &kernel, client.as_ref())?;
+        }
+        for warning in &warnings {
+            output::warning(warning);
+        }
+        let connects = explanations.iter().all(|explanation| explanation.connects);
+        let report = Report { node: source.wanted.node.to_string(), connects, explanations };
+        if !output::print_data(&report, self.output)? {
+            text::print(&report)?;
+        }
+        Ok(if connects { ExitCode::SUCCESS } else { NO.into() })
+    }
+}
+
+/// Reads the objects and the tables once, and explains. Returns also the warnings.
+fn read(
+    source: &Source,
+    target: &Target,
+    kernel: &Kernel,
+    client: Option<&ClientNamespace>,
+) -> Result<(Vec<Explanation>, Vec<String>)> {
+    // Without tables there is no agent, and the interfaces of this machine may not be those of the node.
+    let (local, warning) = kernel.network()?.map(agent_addresses).transpose()?.unwrap_or_default();
+    let mut objects = Objects::read(source, target, local)?;
+    objects.warnings.extend(warning);
+    let mut explanations = Vec::new();
+    for (frontend, mut explanation) in objects.known().explain(target) {
+        if let Some(frontend) = frontend {
+            let entry = objects.desired.explain(&frontend).ok().map(|served| served.explained.entry);
+            kernel.add(&mut explanation, &frontend, entry.clone())?;
+            if let Some(client) = client {
+                client.add(&mut explanation, &frontend, entry.as_ref(), kernel)?;
+            }
+        }
+        explanations.push(explanation);
+    }
+    Ok((explanations, objects.warnings))
+}

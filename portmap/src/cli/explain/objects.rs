@@ -1,0 +1,131 @@
+//! Reads the objects that an explanation needs: all of the files, or a few of the API server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use portmap::{
+    inspect::explain::{
+        Known,
+        target::{ServiceTarget, Target},
+        written::Written,
+    },
+    model::{
+        ObjectName,
+        event::{Event, Object, Wanted},
+        object::object_name,
+    },
+    resolve::desired::Desired,
+    source::{
+        kube::list::{Lister, watched},
+        manifests::Manifests,
+    },
+};
+use tokio::runtime::Runtime;
+
+use crate::cli::objects::{self, Origin, Source};
+
+/// The objects for one explanation.
+pub struct Objects {
+    pub desired: Desired,
+    written: BTreeMap<ObjectName, Written>,
+    pods: BTreeMap<IpAddr, String>,
+    pub warnings: Vec<String>,
+}
+
+impl Objects {
+    /// Reads the objects. `local`: the addresses of the agent's interfaces.
+    pub fn read(source: &Source, target: &Target, local: Vec<IpNet>) -> Result<Self> {
+        match &source.origin {
+            Origin::Manifests(paths) => Self::of_files(source, paths.clone(), local),
+            Origin::Kube(lister, runtime) => Self::of_cluster(source, (lister, runtime), target, local),
+        }
+    }
+
+    pub fn known(&self) -> Known<'_> {
+        Known { desired: &self.desired, written: &self.written, pods: &self.pods }
+    }
+
+    fn of_files(source: &Source, paths: Vec<PathBuf>, local: Vec<IpNet>) -> Result<Self> {
+        let mut manifests = Manifests::new(paths, source.wanted.clone());
+        let reading = manifests.read()?;
+        let written = manifests.services().map(|(name, is_ours, spec)| Written::new(name.clone(), is_ours, spec.clone()));
+        Ok(Self {
+            written: written.map(|written| (written.name.clone(), written)).collect(),
+            pods: manifests.pods().map(|(address, name)| (address, name.to_string())).collect(),
+            warnings: reading.warnings,
+            desired: source.resolve(reading.objects, local),
+        })
+    }
+
+    /// Lists Services first, then the EndpointSlices of the Service that decides.
+    fn of_cluster(source: &Source, server: (&Lister, &Runtime), target: &Target, local: Vec<IpNet>) -> Result<Self> {
+        let ((lister, runtime), wanted) = (server, &source.wanted);
+        let both = async { tokio::try_join!(services(lister, target, wanted), watched::surroundings(lister, wanted)) };
+        let (services, mut objects) = runtime.block_on(both)?;
+        let written = services.iter().map(|service| {
+            let spec = service.spec.clone().unwrap_or_default();
+            Written::new(object_name(&service.metadata), wanted.is_ours(&service.metadata), spec)
+        });
+        let written = written.map(|written| (written.name.clone(), written)).collect();
+        objects.extend(services.into_iter().map(|service| {
+            if wanted.is_ours(&service.metadata) { Object::service(service) } else { Object::other_service(service) }
+        }));
+        let desired = source.resolve(objects, local);
+        let mut read = Self { desired, written, pods: BTreeMap::new(), warnings: Vec::new() };
+        if let Some(name) = read.known().service_of(target) {
+            read.add_slices(runtime.block_on(watched::slices_of(lister, &name, wanted))?, wanted);
+        }
+        if read.desired.store().node().is_none() {
+            let node = &wanted.node;
+            read.warnings
+                .push(format!("the cluster has no Node {node:?}; give the name of the node to stand on with --node-name"));
+        }
+        Ok(read)
+    }
+
+    fn add_slices(&mut self, slices: Vec<EndpointSlice>, wanted: &Wanted) {
+        for slice in slices {
+            self.pods.extend(slice.endpoints.iter().flatten().flat_map(|endpoint| {
+                let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+                let name = pod.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_ref()?, pod.name.as_ref()?)));
+                endpoint.addresses.iter().filter_map(move |address| Some((address.parse().ok()?, name.clone()?)))
+            }));
+            self.desired.apply(Event::Changed(Object::slice(slice, &wanted.node)));
+        }
+        objects::resolve(&mut self.desired);
+    }
+}
+
+/// The Services that may have a part in the decision. If the address is a ClusterIP, they are those with this ClusterIP: it wins
+/// over all other claims.
+async fn services(lister: &Lister, target: &Target, wanted: &Wanted) -> Result<Vec<Service>> {
+    let first = match target {
+        Target::Frontend(frontend) => format!("spec.clusterIP={}", frontend.address),
+        Target::Service(ServiceTarget { name, .. }) => format!("metadata.name={name}"),
+    };
+    let mut services = watched::services(lister, &first).await?;
+    let needs_all = match target {
+        Target::Frontend(_) => services.is_empty(),
+        Target::Service(_) => services.iter().any(has_external_addresses),
+    };
+    if needs_all {
+        let known: BTreeSet<ObjectName> = services.iter().map(|service| object_name(&service.metadata)).collect();
+        let mut all = watched::all_services(lister, wanted).await?;
+        all.retain(|service| !known.contains(&object_name(&service.metadata)));
+        services.extend(all);
+    }
+    Ok(services)
+}
+
+/// Whether other Services may claim the same addresses.
+fn has_external_addresses(service: &Service) -> bool {
+    let has_ips = service.spec.as_ref().is_some_and(|spec| spec.external_ips.iter().flatten().next().is_some());
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    has_ips || status.is_some_and(|status| status.ingress.iter().flatten().next().is_some())
+}

@@ -1,0 +1,147 @@
+//! Explanations as text: short labelled lines, in the order of the chain.
+
+use anyhow::Result;
+use comfy_table::{Cell, Color};
+use portmap::inspect::explain::{EndpointRow, Explanation, KernelRow, Outside, PortRow, Why};
+
+use super::Report;
+use crate::cli::output;
+
+/// The most endpoints that the text lists for a frontend; JSON and YAML list all.
+const SHOWN: usize = 20;
+
+/// A line: its label and its text.
+type Line = (&'static str, String, Option<Color>);
+
+/// Prints all explanations.
+pub fn print(report: &Report) -> Result<()> {
+    for (index, explanation) in report.explanations.iter().enumerate() {
+        if index > 0 {
+            output::print("\n")?;
+        }
+        let mut table = output::new_table(&[]);
+        for (label, text, color) in lines(explanation, &report.node) {
+            let text = Cell::new(text);
+            table.add_row([Cell::new(label), color.map_or(text.clone(), |color| text.fg(color))]);
+        }
+        output::print_table(&table)?;
+    }
+    Ok(())
+}
+
+fn lines(explanation: &Explanation, node: &str) -> Vec<Line> {
+    let mut lines: Vec<Line> =
+        vec![plain("destination", explanation.frontend.clone()), plain("seen from", format!("node {node}"))];
+    lines.extend(explanation.service.as_ref().map(|service| plain("service", address(explanation, service))));
+    lines.extend(explanation.other_claims.iter().map(|other| plain("", format!("{other} claims it too, and does not get it"))));
+    if let Some(port) = &explanation.port {
+        lines.push(plain("port", self::port(port)));
+        lines.extend(port.target_port.clone().map(|target| plain("targetPort", target)));
+        lines.extend(endpoints(&explanation.endpoints));
+    }
+    lines.extend(kernel(&explanation.kernel));
+    lines.extend(explanation.outside.as_ref().map(|it| plain("outside", outside(it))));
+    lines.extend(explanation.client.iter().map(|rule| plain("client", rule.clone())));
+    lines.extend(explanation.notes.iter().map(|note| plain("note", note.clone())));
+    if !explanation.other_addresses.is_empty() {
+        lines.push(plain("also at", explanation.other_addresses.join(", ")));
+    }
+    lines.push(verdict(explanation));
+    lines
+}
+
+fn plain(label: &'static str, text: String) -> Line {
+    (label, text, None)
+}
+
+fn address(explanation: &Explanation, service: &str) -> String {
+    match explanation.kind {
+        Some("NodePort") => format!("{service}: the port is its node port"),
+        Some("LoadBalancer") => format!("{service}: the address is its load balancer's"),
+        Some(kind) => format!("{service}: the address is its {kind}"),
+        None => service.to_owned(),
+    }
+}
+
+fn port(port: &PortRow) -> String {
+    let PortRow { name, port, protocol, target_port: _, node_port } = port;
+    let name = if name.is_empty() { "without a name".to_owned() } else { format!("named {name}") };
+    let node_port = node_port.map(|number| format!(", node port {number}")).unwrap_or_default();
+    format!("{port}/{protocol}, {name}{node_port}")
+}
+
+fn endpoints(rows: &[EndpointRow]) -> Vec<Line> {
+    let taken = rows.iter().filter(|row| row.taken).count();
+    let mut lines = vec![match rows.len() {
+        0 => plain("endpoints", "none".to_owned()),
+        all => plain("endpoints", format!("{taken} of {all} taken")),
+    }];
+    // The taken ones first, because they matter most.
+    let (first, rest): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.taken);
+    let width = rows.iter().map(|row| row.endpoint.len()).max().unwrap_or_default();
+    lines.extend(first.into_iter().chain(rest).take(SHOWN).map(|row| endpoint(row, width)));
+    let hidden = rows.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        lines.push(plain("", format!("and {hidden} more; -o json lists all")));
+    }
+    lines
+}
+
+fn endpoint(row: &EndpointRow, width: usize) -> Line {
+    let EndpointRow { endpoint, pod, taken, reason, outside } = row;
+    let (result, color) = if *taken { ("taken    ", Color::Green) } else { ("not taken", Color::Yellow) };
+    let mut text = format!("{endpoint:width$}  {result}  {}", reason.text);
+    let differing = outside.as_ref().filter(|outside| *outside != reason);
+    text.extend(differing.map(|outside| format!("; for clients outside: {}", outside.text)));
+    text.extend(pod.as_ref().map(|pod| format!("  (pod {pod})")));
+    ("", text, Some(color))
+}
+
+fn kernel(kernel: &KernelRow) -> Vec<Line> {
+    let KernelRow { agrees, action, backends, difference: _, detached, unread } = kernel;
+    let mut lines = Vec::new();
+    lines.extend(
+        unread.as_ref().map(|reason| plain("kernel", format!("not read, so the objects alone are explained: {reason}"))),
+    );
+    if let (Some(agrees), Some(action)) = (agrees, action) {
+        let now = if backends.is_empty() { (*action).to_owned() } else { format!("{action} to {}", output::shorten(backends)) };
+        lines.push(if *agrees {
+            plain("kernel", format!("the tables agree: {now}"))
+        } else {
+            let advice = "portmap status shows whether the agent works, portmap verify all differences";
+            ("kernel", format!("THE TABLES DIFFER from the objects: {now}; {advice}"), Some(Color::Red))
+        });
+    }
+    if !detached.is_empty() {
+        let names = detached.join(", ");
+        lines.push(("", format!("{names} is not attached, so calls are not translated"), Some(Color::Red)));
+    }
+    lines
+}
+
+fn outside(outside: &Outside) -> String {
+    let Outside { action, backends, text } = outside;
+    let to = if backends.is_empty() { String::new() } else { format!(" to {}", output::shorten(backends)) };
+    format!("clients outside the node: {action}{to}; {text}")
+}
+
+fn verdict(explanation: &Explanation) -> Line {
+    let reason = explanation.reason.as_ref().map(|Why { text, .. }| format!(": {text}")).unwrap_or_default();
+    let text = match explanation.action {
+        "forward" => return ("verdict", forward(explanation), Some(Color::Green)),
+        "refuse" => "REFUSED, the call fails at once (ECONNREFUSED)",
+        "drop" => "DROPPED, the call fails (ETIMEDOUT)",
+        "none" => "NOTHING TO CONNECT TO",
+        _ => "NOT TRANSLATED, the call goes to the address as it is",
+    };
+    ("verdict", format!("{text}{reason}"), Some(Color::Red))
+}
+
+fn forward(explanation: &Explanation) -> String {
+    let kernel = &explanation.kernel;
+    let backends = if kernel.action.is_some() { &kernel.backends } else { &explanation.backends };
+    match backends.as_slice() {
+        [only] => format!("CONNECTS to {only}"),
+        several => format!("CONNECTS to one of {} backends", several.len()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Reads the objects and the kernel's tables, and compares them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use portmap::{
+    inspect::differences::{self, Difference},
+    maps::{Maps as _, bpf::BpfMaps, pin::Pins},
+    model::{Frontend, event::Object},
+    plan::{Plan, Planner},
+    resolve::desired::Desired,
+};
+
+use crate::cli::objects::{Source, agent_addresses};
+
+/// The pause before the next reading: the agent applies a change within milliseconds.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The most readings of one call. Two usually suffice; a cluster with many changes needs more.
+const READINGS: usize = 5;
+
+/// The differences of one reading, or those that several readings agree on.
+#[derive(Clone, Debug, Default)]
+pub struct Differences {
+    /// By frontend.
+    pub frontends: BTreeMap<Frontend, Difference>,
+    /// The writes that the agent would make to other entries. Empty if a frontend differs.
+    pub others: BTreeSet<String>,
+}
+
+impl Differences {
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    pub fn count(&self) -> usize {
+        self.frontends.len() + self.others.len()
+    }
+
+    /// The frontends of these differences that are not in `rest`.
+    pub fn without(self, rest: &Self) -> Vec<Difference> {
+        let is_gone = |(frontend, difference)| (!rest.frontends.contains_key(&frontend)).then_some(difference);
+        self.frontends.into_iter().filter_map(is_gone).collect()
+    }
+
+    /// The differences of this reading that were there in the one before.
+    fn confirmed_by(self, before: &Self) -> Self {
+        Self {
+            frontends: self.frontends.into_iter().filter(|(frontend, _)| before.frontends.contains_key(frontend)).collect(),
+            others: self.others.intersection(&before.others).cloned().collect(),
+        }
+    }
+}
+
+/// Reads the objects and the tables again and again.
+pub struct Reader {
+    source: Source,
+    pins: Pins,
+    /// The objects of the first reading, if they cannot be read again.
+    kept: Option<Vec<Object>>,
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    pub fn new(source: Source, pins: Pins) -> Self {
+        Self { source, pins, kept: None, warnings: Vec::new() }
+    }
+
+    /// The warnings of the last reading.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The number of desired frontends, and the differences that two readings agree on.
+    pub fn differences(&mut self) -> Result<(usize, Differences)> {
+        let (mut frontends, mut last) = self.read()?;
+        for _ in 1..READINGS {
+            if last.is_empty() {
+                break;
+            }
+            thread::sleep(PAUSE);
+            let (count, now) = self.read()?;
+            let confirmed = now.clone().confirmed_by(&last);
+            if !confirmed.is_empty() {
+                return Ok((count, confirmed));
+            }
+            (frontends, last) = (count, now);
+        }
+        Ok((frontends, Differences::default()))
+    }
+
+    fn read(&mut self) -> Result<(usize, Differences)> {
+        let maps = BpfMaps::open(&self.pins)?;
+        self.warnings.clear();
+        let (local, warning) = agent_addresses(maps.state()?.network)?;
+        self.warnings.extend(warning);
+        let objects = self.objects()?;
+        let desired = self.source.resolve(objects, local);
+        compare(&desired, &maps)
+    }
+
+    fn objects(&mut self) -> Result<Vec<Object>> {
+        if let Some(kept) = &self.kept {
+            return Ok(kept.clone());
+        }
+        let (objects, warnings) = self.source.read()?;
+        self.warnings.extend(warnings);
+        if !self.source.is_repeatable() {
+            self.kept = Some(objects.clone());
+        }
+        Ok(objects)
+    }
+}
+
+/// Compares by the plan of an agent that would start now. Without writes, everything agrees. Otherwise the frontends are compared
+/// one by one, because the writes are hard to read.
+fn compare(desired: &Desired, maps: &BpfMaps) -> Result<(usize, Differences)> {
+    let (snapshot, capacity) = (maps.read()?, maps.capacity());
+    let all = desired.table().everything();
+    let mut planner = Planner::new(capacity, snapshot.clone());
+    let mut changes = all.clone();
+    changes.extend(planner.everything());
+    planner.set_cidrs(&desired.cidrs(), desired.owners());
+    let Plan { steps, left_out, without_room: _ } = planner.plan(desired.changed(&changes));
+    let count = all.frontends.len();
+    if steps.is_empty() && left_out.is_empty() {
+        return Ok((count, Differences::default()));
+    }
+    let entries = desired.changed(&all).frontends.filter_map(|(frontend, entry)| Some((frontend, entry?)));
+    let mut frontends = differences::between(entries, &snapshot);
+    for (frontend, full) in left_out {
+        if let Some(difference) = frontends.get_mut(&frontend) {
+            difference.reason = Some(format!("the agent leaves it out: {}", full.advice(capacity)));
+        }
+    }
+    let others = if frontends.is_empty() { steps.iter().map(ToString::to_string).collect() } else { BTreeSet::new() };
+    Ok((count, Differences { frontends, others }))
+}

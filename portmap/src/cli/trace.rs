@@ -111,7 +111,10 @@ async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
                 lines.flush()?;
             }
             _ = keep.tick() => {
-                tracer.keep()?;
+                let stopped = tracer.keep()?;
+                if !stopped.is_zero() {
+                    output::warning(&format!("no connections are known for {stopped:.1?}: this process was stopped or its reader slow"));
+                }
                 let lost_now = tracer.lost()?;
                 if lost_now > lost {
                     output::warning(&format!("{} connections are missing: they came too fast", lost_now - lost));

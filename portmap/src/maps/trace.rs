@@ -91,6 +91,8 @@ pub struct Tracer {
     /// The lost events before this trace.
     lost_before: u64,
     effects: Vec<Effect>,
+    /// The time until which programs write events.
+    until: Duration,
     _lock: Lock,
 }
 
@@ -109,6 +111,7 @@ impl Tracer {
             lost: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "TRACE_LOST")?))?,
             lost_before: 0,
             effects: effects.to_vec(),
+            until: uptime::monotonic(),
             _lock: lock,
         };
         tracer.lost_before = tracer.lost()?;
@@ -118,11 +121,16 @@ impl Tracer {
         Ok(Some(tracer))
     }
 
-    /// Makes the programs go on to write events, for some seconds. To be called each second.
-    pub fn keep(&mut self) -> Result<()> {
-        let until = u64::try_from((uptime::monotonic() + LASTING).as_nanos()).unwrap_or(u64::MAX);
+    /// Makes the programs go on to write events, for some seconds. To be called each second. Returns the time for which they had
+    /// stopped, because the last call was too long ago; usually 0.
+    pub fn keep(&mut self) -> Result<Duration> {
+        let now = uptime::monotonic();
+        let stopped = now.saturating_sub(self.until);
+        self.until = now + LASTING;
+        let until = u64::try_from(self.until.as_nanos()).unwrap_or(u64::MAX);
         let results = self.effects.iter().fold(0, |bits, effect| bits | 1 << *effect as u8);
-        self.tracing.set(0, Tracing { until, results }, 0).context("failed to write TRACING")
+        self.tracing.set(0, Tracing { until, results }, 0).context("failed to write TRACING")?;
+        Ok(stopped)
     }
 
     /// The next event that the programs have written; `None` if all were read. Skips events of unknown kinds.

@@ -1,10 +1,11 @@
-//! The examples of `docs/lint.md` show the real output, and the page has every code.
+//! The examples of `docs/lint.md` and `docs/learn.md` show the real output, and `docs/lint.md` has every code.
 //!
 //! A block of YAML whose first line is `# NAME.yaml` is a file. The files of a section are in the directory in which the
-//! commands of the section run. `UPDATE_DOCS=1` writes the output of each command to the page.
+//! commands of the section run, beside a link to `docs`. `UPDATE_DOCS=1` writes the output of each command to the pages.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use portmap::lint::catalog::ALL;
@@ -13,26 +14,36 @@ use tempfile::TempDir;
 
 use crate::harness::shell;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lint.md");
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+
+/// The pages whose examples are run.
+const PAGES: [&str; 2] = ["lint.md", "learn.md"];
+
+fn page(name: &str) -> PathBuf {
+    Path::new(DOCS).join(name)
+}
 
 #[test]
 fn the_examples_show_the_real_output() -> Result<()> {
-    let text = fs::read_to_string(PAGE)?;
+    PAGES.into_iter().try_for_each(compare)
+}
+
+fn compare(name: &str) -> Result<()> {
+    let text = fs::read_to_string(page(name))?;
     let real = with_real_output(&text)?;
     if is_update("UPDATE_DOCS") {
-        fs::write(PAGE, &real)?;
-        return Ok(());
+        return Ok(fs::write(page(name), &real)?);
     }
     for (number, (expected, found)) in (1..).zip(text.lines().zip(real.lines())) {
-        ensure!(expected == found, "docs/lint.md:{number} is\n  {expected}\nbut the real output is\n  {found}");
+        ensure!(expected == found, "docs/{name}:{number} is\n  {expected}\nbut the real output is\n  {found}");
     }
-    ensure!(text == real, "an output of docs/lint.md has another number of lines; UPDATE_DOCS=1 corrects it");
+    ensure!(text == real, "an output of docs/{name} has another number of lines; UPDATE_DOCS=1 corrects it");
     Ok(())
 }
 
 #[test]
 fn each_code_has_a_section_with_an_example() -> Result<()> {
-    let text = fs::read_to_string(PAGE)?;
+    let text = fs::read_to_string(page("lint.md"))?;
     for rule in ALL {
         let (code, title) = (rule.code, rule.title);
         let section = text.split(&format!("### {code}\n")).nth(1).unwrap_or_default();
@@ -47,13 +58,13 @@ fn each_code_has_a_section_with_an_example() -> Result<()> {
 /// The page, with the output of each command as the command prints it.
 fn with_real_output(text: &str) -> Result<String> {
     let mut page = String::new();
-    let mut directory = tempfile::tempdir()?;
+    let mut directory = new_directory()?;
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         page += line;
         page += "\n";
         if line.starts_with('#') {
-            directory = tempfile::tempdir()?;
+            directory = new_directory()?;
         }
         if !matches!(line, "```yaml" | "```console") {
             continue;
@@ -67,6 +78,13 @@ fn with_real_output(text: &str) -> Result<String> {
         }
     }
     Ok(page)
+}
+
+/// A directory with a link to `docs`.
+fn new_directory() -> Result<TempDir> {
+    let directory = tempfile::tempdir()?;
+    symlink(DOCS, directory.path().join("docs"))?;
+    Ok(directory)
 }
 
 /// Writes a block to the file that its first line names.

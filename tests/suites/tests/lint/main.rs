@@ -1,4 +1,4 @@
-//! `portmap lint`: golden cases, the examples of `docs/lint.md`, its outputs, and wrong input.
+//! `portmap lint`: golden cases, the examples of `docs/lint.md` and `docs/learn.md`, its outputs, and wrong input.
 //!
 //! Needs: nothing.
 

@@ -31,7 +31,7 @@ fn backend(stage: &Stage, via: Via) -> Value {
 #[test]
 fn a_call_has_its_process_service_and_backend() -> Result<()> {
     let stage = stage("trace-calls")?;
-    let mut tracer = Tracer::start(&stage.world, &[])?;
+    let tracer = Tracer::start(&stage.world, &[])?;
     let process = stage.process()?;
     for via in [Via::V4, Via::V6, Via::Mapped] {
         let family = if via == Via::Mapped { Via::V4 } else { via };
@@ -65,7 +65,7 @@ fn a_call_has_its_process_service_and_backend() -> Result<()> {
 #[test]
 fn only_the_first_datagram_to_a_backend_has_a_line() -> Result<()> {
     let stage = stage("trace-datagrams")?;
-    let mut tracer = Tracer::start(&stage.world, &["--count", "2"])?;
+    let tracer = Tracer::start(&stage.world, &["--count", "2"])?;
     let process = stage.process()?;
     let frontend = cluster_ip(1).at(Via::V4, PORT);
     for _ in 0..2 {
@@ -83,7 +83,7 @@ fn only_the_first_datagram_to_a_backend_has_a_line() -> Result<()> {
 #[test]
 fn failures_have_their_reason() -> Result<()> {
     let stage = stage("trace-failures")?;
-    let mut tracer = Tracer::start(&stage.world, &["--refused"])?;
+    let tracer = Tracer::start(&stage.world, &["--refused"])?;
     let process = stage.process()?;
     let cases = [
         (1, PORT, None, Value::Null),
@@ -121,13 +121,13 @@ fn a_pod_is_known_by_the_cgroup_of_its_process() -> Result<()> {
     let pod_logs: Vec<&str> = pod_logs.iter().map(String::as_str).collect();
     let frontend = cluster_ip(1).at(Via::V4, PORT);
     let process = process_in(&stage, CGROUP)?;
-    let mut by_uid = Tracer::start(&stage.world, &[&pod_logs[..], &["--count", "1"]].concat())?;
+    let by_uid = Tracer::start(&stage.world, &[&pod_logs[..], &["--count", "1"]].concat())?;
     reach(&process, Transport::Tcp, frontend)?;
     expect(&by_uid.next()?, &[("pod", Value::Null), ("podUid", UID.into())])?;
     by_uid.end()?;
     fs::create_dir_all(logs.join(format!("shop_client-1_{UID}")))?;
     for name in ["client-1", "shop/client-1", UID] {
-        let mut by_name = Tracer::start(&stage.world, &[&pod_logs[..], &["--pod", name, "--count", "1"]].concat())?;
+        let by_name = Tracer::start(&stage.world, &[&pod_logs[..], &["--pod", name, "--count", "1"]].concat())?;
         reach(&stage.process()?, Transport::Tcp, frontend)?;
         reach(&process, Transport::Tcp, frontend)?;
         expect(
@@ -144,12 +144,12 @@ fn filters_select_services_and_processes() -> Result<()> {
     let stage = stage("trace-filters")?;
     let (one, other) = (stage.process()?, stage.process()?);
     let (web, empty) = (cluster_ip(1).at(Via::V4, PORT), cluster_ip(2).at(Via::V4, PORT));
-    let mut of_service = Tracer::start(&stage.world, &["--service", "empty.default", "--count", "1"])?;
+    let of_service = Tracer::start(&stage.world, &["--service", "empty.default", "--count", "1"])?;
     reach(&one, Transport::Tcp, web)?;
     ensure!(reach(&one, Transport::Tcp, empty).is_err(), "a Service without endpoints should refuse");
     expect(&of_service.next()?, &[("service", "default/empty".into())])?;
     of_service.end()?;
-    let mut of_process = Tracer::start(&stage.world, &["--pid", &other.id().to_string(), "--count", "1"])?;
+    let of_process = Tracer::start(&stage.world, &["--pid", &other.id().to_string(), "--count", "1"])?;
     reach(&one, Transport::Tcp, web)?;
     reach(&other, Transport::Tcp, web)?;
     expect(&of_process.next()?, &[("process", other.id().into())])?;
@@ -194,7 +194,7 @@ fn process_in(stage: &Stage, cgroup: &str) -> Result<Process> {
 #[test]
 fn json_has_documented_fields() -> Result<()> {
     let stage = stage("trace-json")?;
-    let mut tracer = Tracer::start(&stage.world, &[])?;
+    let tracer = Tracer::start(&stage.world, &[])?;
     let process = stage.process()?;
     reach(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT))?;
     let line = tracer.next()?;

@@ -56,7 +56,7 @@ fn the_programs_end_the_trace_of_a_killed_tracer() -> Result<()> {
         Ok((until(&stage)? == 0).then_some(()))
     })?;
     // The next tracer does not print the events that nobody has read.
-    let mut next = Tracer::start(&stage.world, &[])?;
+    let next = Tracer::start(&stage.world, &[])?;
     let later = stage.process()?;
     reach(&later, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT))?;
     expect(&next.next()?, &[("process", later.id().into())])
@@ -75,7 +75,7 @@ fn a_second_tracer_is_refused() -> Result<()> {
 #[test]
 fn a_trace_goes_on_with_another_agent_and_other_maps() -> Result<()> {
     let mut stage = stage("trace-takeover")?;
-    let mut tracer = Tracer::start(&stage.world, &[])?;
+    let tracer = Tracer::start(&stage.world, &[])?;
     let process = stage.process()?;
     for arguments in [&["--max-services", "1000"][..], &[]] {
         stage.agent.stop(Signal::SIGTERM)?;
@@ -89,7 +89,7 @@ fn a_trace_goes_on_with_another_agent_and_other_maps() -> Result<()> {
 #[test]
 fn lost_events_are_counted() -> Result<()> {
     let stage = stage("trace-lost")?;
-    let mut tracer = Tracer::start(&stage.world, &[])?;
+    let tracer = Tracer::start(&stage.world, &[])?;
     tracer.signal(Signal::SIGSTOP)?;
     let answers = stage.client.connect(cluster_ip(2).at(Via::V4, PORT), Protocol::Tcp, MANY)?;
     ensure!(answers.errors.values().sum::<u32>() == MANY, "{answers}");

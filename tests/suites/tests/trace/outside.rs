@@ -16,7 +16,7 @@ fn a_packet_has_its_client_device_service_and_backend() -> Result<()> {
     let web = stage.publish(vec![stage.endpoint("a")])?;
     let empty = stage.publish(vec![])?;
     let local = stage.publish_with(json!({"externalTrafficPolicy": "Local"}), vec![stage.endpoint("c")])?;
-    let mut tracer = Tracer::start(stage.one(), &["--outside"])?;
+    let tracer = Tracer::start(stage.one(), &["--outside"])?;
     for via in [Via::V4, Via::V6] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let frontend = web.node_port(stage.one(), via);

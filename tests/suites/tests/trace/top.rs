@@ -70,7 +70,7 @@ fn rates_and_shares_are_those_of_the_connections() -> Result<()> {
 #[test]
 fn refusals_have_a_rate_also_while_another_process_traces() -> Result<()> {
     let stage = stage("top-refusals")?;
-    let mut tracer = Tracer::start(&stage.world, &["--refused"])?;
+    let tracer = Tracer::start(&stage.world, &["--refused"])?;
     let top = start(&stage)?;
     // The command reads the counters at its start. The connections go on until it has ended.
     let empty = cluster_ip(2).at(Via::V4, PORT);

@@ -1,19 +1,33 @@
 //! A running `portmap trace`.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStderr, ChildStdout, ExitStatus, Stdio};
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portmap_harness::patience::patience;
 use portmap_harness::world::{Machine, program};
 use serde_json::Value;
 
 /// A running command. Dropping it kills the process.
 pub struct Tracer {
     child: Child,
-    lines: BufReader<ChildStdout>,
-    messages: BufReader<ChildStderr>,
+    lines: Receiver<String>,
+    messages: Receiver<String>,
+}
+
+/// The time limit of the wait for a line, before scaling by [`patience`].
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The lines of a pipe. A thread reads them, so that the command never waits for the test.
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    lines
 }
 
 impl Tracer {
@@ -27,32 +41,29 @@ impl Tracer {
         let mut command = machine.command(program::find("portmap")?);
         command.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to run portmap")?;
-        let lines = BufReader::new(child.stdout.take().context("no standard output")?);
-        let messages = BufReader::new(child.stderr.take().context("no standard error")?);
-        let mut tracer = Self { child, lines, messages };
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let lines = lines(stdout.context("no standard output")?);
+        let messages = self::lines(stderr.context("no standard error")?);
+        let tracer = Self { child, lines, messages };
         let message = tracer.message()?;
         ensure!(message.contains("waiting for connections"), "{message}");
         Ok(tracer)
     }
 
     /// Waits for the next line of output.
-    pub fn next(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
+    pub fn next(&self) -> Result<Value> {
+        let line = self.lines.recv_timeout(patience(PATIENCE)).context("no line of output")?;
         serde_json::from_str(&line).with_context(|| format!("expected JSON, but got {line:?}"))
     }
 
     /// Waits for the next line on standard error.
-    pub fn message(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.messages.read_line(&mut line)?;
-        Ok(line)
+    pub fn message(&self) -> Result<String> {
+        self.messages.recv_timeout(patience(PATIENCE)).context("no line on standard error")
     }
 
     /// Waits for the end of the process. Returns its status and the rest of its output.
     pub fn end(mut self) -> Result<(ExitStatus, String)> {
-        let mut rest = String::new();
-        self.lines.read_to_string(&mut rest)?;
+        let rest: String = self.lines.iter().map(|line| line + "\n").collect();
         Ok((self.child.wait()?, rest))
     }
 

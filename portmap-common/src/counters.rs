@@ -1,5 +1,7 @@
 //! The number of calls to each frontend, by outcome.
 
+use core::ops::AddAssign;
+
 use crate::layout;
 
 /// A value of `COUNTERS`, per CPU: number of calls since the frontend's service entry was written, by outcome.
@@ -15,3 +17,12 @@ pub struct Counters {
 }
 
 layout!(Counters, 24);
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self { forwarded, refused, dropped } = other;
+        self.forwarded += forwarded;
+        self.refused += refused;
+        self.dropped += dropped;
+    }
+}

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray, RingBuf},
-    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
     macros::btf_map,
 };
 use portmap_common::{
@@ -13,6 +13,7 @@ use portmap_common::{
 };
 
 use crate::{
+    affinity::now,
     decision::{Decision, NOTED, Owner},
     maps::{self, Tables},
     outcome::Action,
@@ -67,7 +68,7 @@ pub fn is_wanted(result: u8) -> bool {
 
 /// The result of an event; `None` for calls that go on unchanged.
 #[inline(always)]
-pub fn result(owner: Owner, action: Action) -> Option<u8> {
+fn result(owner: Owner, action: Action) -> Option<u8> {
     match (owner, action) {
         (_, Action::Leave) | (Owner::Other, _) => None,
         (Owner::Service, Action::Forward) => Some(FORWARDED),
@@ -122,10 +123,4 @@ fn count_lost() {
         // SAFETY: the value belongs to this CPU. A program that is preempted by another may lose a count.
         unsafe { *lost += 1 };
     }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper takes no argument.
-    unsafe { bpf_ktime_get_ns() }
 }

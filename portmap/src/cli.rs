@@ -18,11 +18,12 @@ mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted};
+use tokio::runtime::{Builder, Runtime};
 
 /// The exit code of a negative result: unhealthy, differing tables, no connection, no Service to resolve, a warning with `--strict`, or pins
 /// that were left.
@@ -138,6 +139,11 @@ impl ObjectArguments {
             external_ips: self.allowed_external_ips.map(Into::into),
         })
     }
+}
+
+/// A runtime on the calling thread, for subcommands that wait for a few things.
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("failed to start the runtime")
 }
 
 /// Parses the value of an option for ports.

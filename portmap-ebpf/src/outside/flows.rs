@@ -61,16 +61,15 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     walk.entry = unsafe { *element };
     walk.now = now();
     if flags & SYN != 0 && walk.entry.is_closed() {
-        // The connection with this SYN may belong to another program. Its later packets must not meet the entry.
-        A::remove_flow(walk.table, &walk.key);
+        forget(walk);
         return false;
     }
     let is_valid = walk.entry.belongs_to(&walk.key) && !walk.entry.is_given_up();
     is_valid && walk.entry.is_alive(walk.key.protocol, walk.now)
 }
 
-/// Removes the entry of the walk's key. A SYN that is left to other programs may open a connection with the addresses and ports
-/// of an earlier flow; its later packets must not meet that flow's entry.
+/// Removes the entry of the walk's key. A SYN may open a connection of another program with the addresses and ports of an earlier
+/// flow; its later packets must not meet that flow's entry.
 #[inline(always)]
 pub fn forget<A: Family>(walk: &Walk<A>) {
     A::remove_flow(walk.table, &walk.key);

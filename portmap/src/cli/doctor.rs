@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use comfy_table::{Cell, Color};
 use portmap::{
@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::{
     NO, PinsArguments,
     output::{self, Format},
+    runtime,
 };
 
 #[derive(Debug, Args)]
@@ -102,10 +103,8 @@ impl Arguments {
         if self.kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
             return Ok(Check::note(NAME, "not checked: give --kubeconfig"));
         }
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
         let version = async { Lister::open(self.kubeconfig.as_deref()).await?.version().await };
-        Ok(match runtime.block_on(version) {
+        Ok(match runtime()?.block_on(version) {
             Ok((server, version)) => Check::ok(NAME, format!("{server} answers from here, version {version}")),
             Err(error) => Check::not_ok(NAME, portmap::error_text::of_error(error.as_ref())),
         })

@@ -7,7 +7,7 @@ mod kernel;
 mod objects;
 mod text;
 
-use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{path::PathBuf, process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Args;
@@ -16,15 +16,12 @@ use serde::Serialize;
 
 use super::{
     NO, PinsArguments,
-    objects::{Source, SourceArguments, agent_addresses},
+    objects::{PAUSE, Source, SourceArguments, agent_addresses},
     output::{self, Format},
 };
 use client::ClientNamespace;
 use kernel::Kernel;
 use objects::Objects;
-
-/// The pause before the second reading: the agent applies a change within milliseconds.
-const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]

@@ -1,8 +1,8 @@
 //! The arguments that decide the desired table, and one reading of the objects, for subcommands beside the agent.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use ipnet::IpNet;
 use portmap::{
@@ -20,7 +20,10 @@ use portmap::{
 use tokio::runtime::Runtime;
 use tracing::subscriber::NoSubscriber;
 
-use super::ObjectArguments;
+use super::{ObjectArguments, runtime};
+
+/// The pause before the objects and the kernel's tables are read again: the agent applies a change within milliseconds.
+pub const PAUSE: Duration = Duration::from_millis(500);
 
 /// The arguments besides the objects that decide the desired table.
 #[derive(Debug, Args)]
@@ -77,8 +80,7 @@ impl SourceArguments {
     pub fn open(self) -> Result<Source> {
         let Self { manifests, kubeconfig, objects, table } = self;
         let origin = if manifests.is_empty() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.context("failed to start the runtime")?;
+            let runtime = runtime()?;
             Origin::Kube(runtime.block_on(Lister::open(kubeconfig.as_deref()))?, runtime)
         } else {
             Origin::Manifests(manifests)

@@ -33,7 +33,7 @@ use tokio::{
     time::interval,
 };
 
-use super::{PinsArguments, output};
+use super::{PinsArguments, output, runtime};
 
 /// The interval at which the programs are told that this process still traces.
 const KEEP: Duration = Duration::from_secs(1);
@@ -87,8 +87,7 @@ impl Arguments {
         let Some(tracer) = Tracer::start(&pins, &effects)? else {
             bail!("another portmap trace is running, and each event is read only once; stop it first");
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(trace(tracer, Lines::new(self, &pins)?))?;
+        runtime()?.block_on(trace(tracer, Lines::new(self, &pins)?))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,7 @@
 //! Copies the BPF programs' diagnostics to the agent's log, up to a maximum rate.
 
 use std::{
+    os::fd::AsFd as _,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -9,7 +10,8 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
-use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::kernel::readiness::readable;
 
 /// Maximum number of records that are logged within each [`PERIOD`]. If records were dropped, the next period begins with a
 /// line that counts them.
@@ -24,13 +26,12 @@ pub fn open(programs: &mut Ebpf) -> Result<Logger> {
 }
 
 /// Reads and logs the diagnostics. Returns only on an error.
-pub async fn run(Logger(logger): Logger) -> Result<()> {
-    // SAFETY: the logger owns its descriptor as long as it lives, and the `AsyncFd` is never given another logger.
-    let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
-    let mut logger = logger.context("failed to wait for the programs' log")?;
+pub async fn run(Logger(mut logger): Logger) -> Result<()> {
+    const FAILED: &str = "failed to wait for the programs' log";
+    let records = readable(logger.as_fd()).context(FAILED)?;
     loop {
-        let mut ready = logger.readable_mut().await.context("failed to wait for the programs' log")?;
-        ready.get_inner_mut().flush();
+        let mut ready = records.readable().await.context(FAILED)?;
+        logger.flush();
         ready.clear_ready();
     }
 }

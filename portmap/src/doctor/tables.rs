@@ -24,8 +24,7 @@ pub struct ServedPort {
 
 /// The service ports of a snapshot, ordered by Service and port.
 pub fn served_ports(snapshot: &Snapshot) -> Vec<ServedPort> {
-    let names: BTreeMap<u64, &ServicePort> =
-        snapshot.names.iter().filter_map(|(id, owner)| Some((*id, owner.as_ref()?))).collect();
+    let names = snapshot.owners();
     let mut ports: BTreeMap<&ServicePort, ServedPort> = BTreeMap::new();
     for (frontend, FollowedFrontend { number: _, service, inside, outside }) in &snapshot.frontends {
         let Some(service) = service else { continue };

@@ -126,9 +126,8 @@ struct Owners<'a> {
 
 impl<'a> Owners<'a> {
     fn new(tables: &'a Snapshot) -> Self {
-        let names = tables.names.iter().filter_map(|(id, owner)| Some((*id, owner.as_ref()?)));
         let ids = tables.frontends.iter().filter_map(|(frontend, found)| Some((*frontend, found.service?.id)));
-        Self { by_id: names.collect(), by_frontend: ids.collect() }
+        Self { by_id: tables.owners(), by_frontend: ids.collect() }
     }
 
     /// The Service port of a flow. If the flow is from an earlier set of maps, its id is not in NAMES. If it is refused, its id

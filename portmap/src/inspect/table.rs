@@ -112,7 +112,6 @@ pub struct RowReader<'a> {
 impl<'a> RowReader<'a> {
     /// Prepares the look-ups of names and source ranges.
     pub fn new(snapshot: &'a Snapshot) -> Self {
-        let names = snapshot.names.iter().filter_map(|(id, owner)| Some((*id, owner.as_ref()?))).collect();
         let mut ranges = BTreeMap::<_, Vec<_>>::new();
         for item in &snapshot.items {
             match item {
@@ -120,7 +119,7 @@ impl<'a> RowReader<'a> {
                 Item::Address(..) | Item::Endpoint(..) | Item::Member(_) => {}
             }
         }
-        Self { names, ranges }
+        Self { names: snapshot.owners(), ranges }
     }
 
     /// The row of a frontend; `None` without a service entry, a name or valid backends.

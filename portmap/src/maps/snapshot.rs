@@ -1,6 +1,6 @@
 //! The contents of the tables, as [`super::Maps::read`] returns them to `plan` and `inspect`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portmap_common::Service;
 
@@ -24,6 +24,13 @@ pub struct Snapshot {
     pub prefixes: PerFamily<Option<Vec<Prefix>>>,
     /// The value of NUMBERS, whether it is plausible or not.
     pub next_numbers: NextNumbers,
+}
+
+impl Snapshot {
+    /// The service port of each id, without the values that no agent writes.
+    pub fn owners(&self) -> BTreeMap<u64, &ServicePort> {
+        self.names.iter().filter_map(|(id, owner)| Some((*id, owner.as_ref()?))).collect()
+    }
 }
 
 /// A frontend's service entry and backends, followed from FRONTENDS through SERVICES to BACKENDS.

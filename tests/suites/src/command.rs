@@ -1,9 +1,10 @@
 //! Runs the command `portmap`, and returns its exit code and output.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -52,6 +53,13 @@ pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> 
     let outcome = Outcome { code: output.status.code(), stdout, stderr };
     ensure!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:?}");
     Ok(outcome)
+}
+
+/// The lines of a command's output. A thread reads them, so that the command never waits for the test.
+pub fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    lines
 }
 
 /// Removes [`VARIABLES`] from the environment of a command.

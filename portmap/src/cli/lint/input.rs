@@ -17,7 +17,7 @@ use portmap::{
     },
 };
 
-use crate::cli::output;
+use crate::cli::{output, runtime};
 
 /// The objects, and whether all of the input could be read.
 pub struct Input {
@@ -106,8 +106,7 @@ fn add_directory(directory: &Path, all: &mut Vec<PathBuf>) -> Result<()> {
 ///
 /// There is no configuration of a cluster, or the API server does not answer.
 pub fn cluster(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<Input> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
-    let Listing { objects, forbidden, unserved } = runtime.block_on(async {
+    let Listing { objects, forbidden, unserved } = runtime()?.block_on(async {
         let lister = Lister::open(kubeconfig).await?;
         everything::list(&lister, namespace).await
     })?;

@@ -41,10 +41,7 @@ impl Reader {
         let mut sums = Sums::new();
         for (number, id) in &self.numbers {
             let counters = self.maps.counters(*number)?;
-            let sum = sums.entry(*id).or_default();
-            sum.forwarded += counters.forwarded;
-            sum.refused += counters.refused;
-            sum.dropped += counters.dropped;
+            *sums.entry(*id).or_default() += counters;
         }
         Ok(sums)
     }
@@ -65,7 +62,7 @@ impl Reader {
     fn read_entries(&mut self) -> Result<()> {
         self.read = uptime::now().as_secs();
         let tables = self.maps.read()?;
-        self.names = tables.names.into_iter().filter_map(|(id, owner)| Some((id, owner?))).collect();
+        self.names = tables.owners().into_iter().map(|(id, owner)| (id, owner.clone())).collect();
         let entries = tables.frontends.iter().filter_map(|(_, found)| Some((found.number, found.service?.id)));
         self.numbers = entries.collect();
         Ok(())

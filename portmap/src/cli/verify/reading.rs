@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread,
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -15,10 +14,7 @@ use portmap::{
     resolve::desired::Desired,
 };
 
-use crate::cli::objects::{Source, agent_addresses};
-
-/// The pause before the next reading: the agent applies a change within milliseconds.
-const PAUSE: Duration = Duration::from_millis(500);
+use crate::cli::objects::{PAUSE, Source, agent_addresses};
 
 /// The most readings of one call. Two usually suffice; a cluster with many changes needs more.
 const READINGS: usize = 5;

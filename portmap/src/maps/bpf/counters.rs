@@ -12,11 +12,9 @@ impl BpfMaps {
     /// The counters of a service entry, summed over all CPUs.
     pub fn counters(&self, number: u32) -> Result<Counters> {
         let per_cpu = self.counters.get(&number, 0)?;
-        Ok(per_cpu.iter().fold(Counters::default(), |sum, counters| Counters {
-            forwarded: sum.forwarded + counters.forwarded,
-            refused: sum.refused + counters.refused,
-            dropped: sum.dropped + counters.dropped,
-        }))
+        let mut sum = Counters::default();
+        per_cpu.iter().for_each(|counters| sum += *counters);
+        Ok(sum)
     }
 
     /// The value of TOTALS, summed over all CPUs.

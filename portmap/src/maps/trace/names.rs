@@ -70,17 +70,17 @@ impl ServiceNames {
     fn of_address(&mut self, address: IpAddr) -> Result<Option<&ServicePort>> {
         if !self.by_address.contains_key(&address) && self.read.is_none_or(|read| read.elapsed() >= PAUSE) {
             self.read = Some(Instant::now());
-            self.by_address.extend(owners(BpfMaps::open(&self.pins.in_use())?.read()?));
+            self.by_address.extend(owners(&BpfMaps::open(&self.pins.in_use())?.read()?));
         }
         Ok(self.by_address.get(&address))
     }
 }
 
 /// One owner of each address that has a frontend.
-fn owners(tables: Snapshot) -> impl Iterator<Item = (IpAddr, ServicePort)> {
-    let names: HashMap<u64, Option<ServicePort>> = tables.names.into_iter().collect();
-    tables.frontends.into_iter().filter_map(move |(frontend, found)| {
-        let owner = names.get(&found.service?.id)?.clone()?;
-        Some((frontend.address, owner))
+fn owners(tables: &Snapshot) -> impl Iterator<Item = (IpAddr, ServicePort)> {
+    let owners = tables.owners();
+    tables.frontends.iter().filter_map(move |(frontend, found)| {
+        let owner = *owners.get(&found.service?.id)?;
+        Some((frontend.address, owner.clone()))
     })
 }

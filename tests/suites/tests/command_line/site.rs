@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,9 +121,7 @@ impl Agent {
         command::clean(command).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("failed to run {command:?}"))?;
         let stderr = child.stderr.take().context("no standard error")?;
-        let (sender, log) = channel();
-        thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Ok(Self { child, log, seen: Vec::new() })
+        Ok(Self { child, log: command::lines(stderr), seen: Vec::new() })
     }
 
     pub fn pid(&self) -> u32 {

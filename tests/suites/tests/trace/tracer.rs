@@ -1,9 +1,7 @@
 //! A running `portmap trace`.
 
-use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portmap_harness::patience::patience;
 use portmap_harness::world::{Machine, program};
+use portmap_suites::command;
 use serde_json::Value;
 
 /// A running command. Dropping it kills the process.
@@ -22,13 +21,6 @@ pub struct Tracer {
 
 /// The time limit of the wait for a line, before scaling by [`patience`].
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The lines of a pipe. A thread reads them, so that the command never waits for the test.
-fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = channel();
-    thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    lines
-}
 
 impl Tracer {
     /// Starts tracing on a node with these arguments and JSON output. Returns when the programs write events.
@@ -42,8 +34,8 @@ impl Tracer {
         command.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to run portmap")?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let lines = lines(stdout.context("no standard output")?);
-        let messages = self::lines(stderr.context("no standard error")?);
+        let lines = command::lines(stdout.context("no standard output")?);
+        let messages = command::lines(stderr.context("no standard error")?);
         let tracer = Self { child, lines, messages };
         let message = tracer.message()?;
         ensure!(message.contains("waiting for connections"), "{message}");

@@ -71,6 +71,29 @@ pub struct Backends {
     pub extra: Vec<String>,
 }
 
+impl Difference {
+    /// The part of this difference that an earlier reading of the same frontend had, too; `None` if there is none.
+    pub fn common(self, before: &Self) -> Option<Self> {
+        if self == *before || (self.kind == before.kind && self.kind != Kind::Different) {
+            return Some(self);
+        }
+        let fields: Vec<Field> = self.fields.into_iter().filter(|field| before.fields.contains(field)).collect();
+        let backends = Backends::common(self.backends, before.backends.as_ref());
+        let external_backends = Backends::common(self.external_backends, before.external_backends.as_ref());
+        let is_same = self.kind == before.kind && (!fields.is_empty() || backends.is_some() || external_backends.is_some());
+        is_same.then_some(Self { fields, backends, external_backends, ..self })
+    }
+}
+
+impl Backends {
+    fn common(now: Option<Self>, before: Option<&Self>) -> Option<Self> {
+        let (Self { missing, extra }, before) = (now?, before?);
+        let both = |now: Vec<String>, before: &[String]| now.into_iter().filter(|it| before.contains(it)).collect::<Vec<_>>();
+        let (missing, extra) = (both(missing, &before.missing), both(extra, &before.extra));
+        (!missing.is_empty() || !extra.is_empty()).then_some(Self { missing, extra })
+    }
+}
+
 /// The differences between desired entries and the maps, by frontend.
 pub fn between(desired: impl Iterator<Item = (Frontend, Entry)>, snapshot: &Snapshot) -> BTreeMap<Frontend, Difference> {
     let reader = RowReader::new(snapshot);
@@ -172,6 +195,25 @@ fn surplus(all: &[String], others: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A difference of backends.
+    fn different(missing: &[&str], extra: &[&str]) -> Difference {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let backends = Some(Backends { missing: texts(missing), extra: texts(extra) });
+        Difference { backends, ..difference("10.96.0.10:80/TCP", "shop/web", Kind::Different) }
+    }
+
+    #[test]
+    fn changes_under_way_have_nothing_in_common_and_drift_has() {
+        assert_eq!(different(&["b"], &["a"]).common(&different(&["c"], &["b"])), None);
+        let drift = different(&["b"], &["a", "x"]).common(&different(&["c"], &["b", "x"]));
+        assert_eq!(drift, Some(different(&[], &["x"])));
+        let missing = difference("10.96.0.10:80/TCP", "shop/web", Kind::Missing);
+        assert_eq!(missing.clone().common(&missing), Some(missing.clone()));
+        assert_eq!(missing.common(&different(&["b"], &[])), None);
+        let of_order = difference("10.96.0.10:80/TCP", "shop/web", Kind::Different);
+        assert_eq!(of_order.clone().common(&of_order), Some(of_order));
+    }
 
     #[test]
     fn a_backend_that_is_there_twice_is_extra() {

@@ -45,8 +45,11 @@ impl Differences {
 
     /// The differences of this reading that were there in the one before.
     fn confirmed_by(self, before: &Self) -> Self {
+        let common = |(frontend, difference): (Frontend, Difference)| {
+            Some((frontend, difference.common(before.frontends.get(&frontend)?)?))
+        };
         Self {
-            frontends: self.frontends.into_iter().filter(|(frontend, _)| before.frontends.contains_key(frontend)).collect(),
+            frontends: self.frontends.into_iter().filter_map(common).collect(),
             others: self.others.intersection(&before.others).cloned().collect(),
         }
     }

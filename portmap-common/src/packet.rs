@@ -231,15 +231,17 @@ impl Family for V6 {
 
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V6>) -> Option<()> {
-        let [version, _, _, _, _, _, next, time_to_live] = packet.load::<8>(offset)?;
+        let header = packet.load::<40>(offset)?;
+        let ([version, _, _, _, _, _, next, time_to_live], addresses) = header.split_first_chunk()?;
         if version >> 4 != 6 {
             return None;
         }
-        headers.source = packet.load::<16>(offset + 8)?;
-        headers.destination = packet.load::<16>(offset + 24)?;
+        let (source, destination) = addresses.split_first_chunk()?;
+        headers.source = *source;
+        headers.destination = *destination.first_chunk()?;
         headers.transport = offset + 40;
         (headers.identification, headers.fragment) = (0, Fragment::Whole);
-        (headers.protocol, headers.time_to_live, headers.checksum) = (next, time_to_live, 0);
+        (headers.protocol, headers.time_to_live, headers.checksum) = (*next, *time_to_live, 0);
         for _ in 0..EXTENSIONS {
             if !headers.skip_extension(packet)? {
                 return Some(());

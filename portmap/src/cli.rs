@@ -7,6 +7,7 @@ mod flows;
 mod lint;
 mod objects;
 mod output;
+mod page;
 mod repeats;
 mod resolve;
 mod run;
@@ -66,6 +67,8 @@ enum Command {
     Trace(trace::Arguments),
     /// Show the rates of new connections of each Service, and the part of each backend
     Top(top::Arguments),
+    /// Serve a live page of all Services on 127.0.0.1: Service port → targetPort → pods, with rates and explanations
+    Page(page::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),
     /// Find mistakes on this node: ports on which nobody listens, other programs, firewalls; exit with 1 if there are any
@@ -82,7 +85,7 @@ enum Command {
 }
 
 /// The directory of the pins, for each subcommand that uses them.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct PinsArguments {
     /// The directory of portmap's pins, on a BPF file system
     #[arg(long, value_name = "DIR", default_value = portmap::maps::pin::DEFAULT)]
@@ -163,6 +166,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Flows(arguments) => arguments.run(),
         Command::Trace(arguments) => arguments.run(),
         Command::Top(arguments) => arguments.run(),
+        Command::Page(arguments) => arguments.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Doctor(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),

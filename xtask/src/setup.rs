@@ -24,7 +24,8 @@ use crate::workspace;
 /// Install the tools for building, running and testing portmap
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
-/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, and qemu for other kernels. It
+/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
+/// browser. It
 /// can be interrupted and repeated at any time. The other commands install the tools that they need too.
 #[derive(clap::Args)]
 pub struct SetupArgs {
@@ -44,6 +45,8 @@ pub enum Purpose {
     ControlPlane,
     /// Tests on other kernels, in virtual machines.
     Machines,
+    /// Tests of the page in a browser.
+    Browser,
 }
 
 /// One requirement of a task: a group of tools, or a property of the user or the kernel.
@@ -63,7 +66,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 10] = [
+const STEPS: [&dyn Step; 11] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -74,6 +77,7 @@ const STEPS: [&dyn Step; 10] = [
     &kernel::Btf,
     &kernel::Bpffs,
     &programs::MACHINES,
+    &programs::BROWSER,
 ];
 
 /// A requirement that is not met after an attempt to install it.

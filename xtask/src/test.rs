@@ -61,7 +61,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if let Some(focus) = &args.kubernetes_e2e {
         return kubernetes_e2e::run(focus, args.agent.as_deref());
     }
-    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines])?;
+    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines, Purpose::Browser])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
         bail!("{}", gap.reason);
     }

@@ -5,7 +5,7 @@
 mod client;
 mod kernel;
 mod objects;
-mod text;
+pub mod text;
 
 use std::{path::PathBuf, process::ExitCode, thread};
 
@@ -20,8 +20,8 @@ use super::{
     output::{self, Format},
 };
 use client::ClientNamespace;
-use kernel::Kernel;
-use objects::Objects;
+pub use kernel::Kernel;
+pub use objects::Objects;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "shown on a terminal")]
@@ -52,13 +52,13 @@ pub struct Arguments {
 /// The output of `portmap explain`. The names and values of its JSON are a stable contract.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+pub struct Report {
     /// The name of the node whose view is explained.
-    node: String,
+    pub node: String,
     /// Whether a connection would reach a backend, at each of the frontends.
-    connects: bool,
+    pub connects: bool,
     /// One explanation for an address. For a Service one for each ClusterIP and port, or one without them.
-    explanations: Vec<Explanation>,
+    pub explanations: Vec<Explanation>,
 }
 
 impl Arguments {
@@ -71,21 +71,31 @@ impl Arguments {
             (None, None) => None,
         };
         let source = self.source.open()?;
-        let (mut explanations, mut warnings) = read(&source, &self.target, &kernel, client.as_ref())?;
-        if source.is_repeatable() && explanations.iter().any(|explanation| explanation.kernel.agrees == Some(false)) {
-            thread::sleep(PAUSE);
-            (explanations, warnings) = read(&source, &self.target, &kernel, client.as_ref())?;
-        }
+        let (report, warnings) = explain(&source, &self.target, &kernel, client.as_ref())?;
         for warning in &warnings {
             output::warning(warning);
         }
-        let connects = explanations.iter().all(|explanation| explanation.connects);
-        let report = Report { node: source.wanted.node.to_string(), connects, explanations };
         if !output::print_data(&report, self.output)? {
             text::print(&report)?;
         }
-        Ok(if connects { ExitCode::SUCCESS } else { NO.into() })
+        Ok(if report.connects { ExitCode::SUCCESS } else { NO.into() })
     }
+}
+
+/// Reads the objects and the tables, and explains. After a difference it reads both again. Returns also the warnings.
+pub fn explain(
+    source: &Source,
+    target: &Target,
+    kernel: &Kernel,
+    client: Option<&ClientNamespace>,
+) -> Result<(Report, Vec<String>)> {
+    let (mut explanations, mut warnings) = read(source, target, kernel, client)?;
+    if source.is_repeatable() && explanations.iter().any(|explanation| explanation.kernel.agrees == Some(false)) {
+        thread::sleep(PAUSE);
+        (explanations, warnings) = read(source, target, kernel, client)?;
+    }
+    let connects = explanations.iter().all(|explanation| explanation.connects);
+    Ok((Report { node: source.wanted.node.to_string(), connects, explanations }, warnings))
 }
 
 /// Reads the objects and the tables once, and explains. Returns also the warnings.
@@ -99,16 +109,5 @@ fn read(
     let (local, warning) = kernel.network()?.map(agent_addresses).transpose()?.unwrap_or_default();
     let mut objects = Objects::read(source, target, local)?;
     objects.warnings.extend(warning);
-    let mut explanations = Vec::new();
-    for (frontend, mut explanation) in objects.known().explain(target) {
-        if let Some(frontend) = frontend {
-            let entry = objects.desired.explain(&frontend).ok().map(|served| served.explained.entry);
-            kernel.add(&mut explanation, &frontend, entry.clone())?;
-            if let Some(client) = client {
-                client.add(&mut explanation, &frontend, entry.as_ref(), kernel)?;
-            }
-        }
-        explanations.push(explanation);
-    }
-    Ok((explanations, objects.warnings))
+    Ok((objects.explain(target, kernel, client)?, objects.warnings))
 }

@@ -25,7 +25,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
 
-use reader::Reader;
+pub use reader::Reader;
 use screen::View;
 
 use super::{

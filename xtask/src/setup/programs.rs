@@ -45,6 +45,14 @@ pub const MACHINES: Programs = Programs {
     packages: &[("qemu-system-x86_64", &["qemu-system-x86"]), ("cpio", &["cpio"]), ("depmod", &["kmod"])],
 };
 
+/// The browser for the tests of `portmap page`.
+pub const BROWSER: Programs = Programs {
+    name: "browser",
+    why: "the tests of the page open it",
+    purpose: Purpose::Browser,
+    packages: &[("chromium", &["chromium"])],
+};
+
 impl Programs {
     fn missing(&self) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
         self.packages.iter().copied().filter(|(name, _)| !works(name))

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use portmap::{
     inspect::explain::{
-        Known,
+        Explanation, Known,
         target::{ServiceTarget, Target},
         written::Written,
     },
@@ -28,6 +28,7 @@ use portmap::{
 };
 use tokio::runtime::Runtime;
 
+use super::{client::ClientNamespace, kernel::Kernel};
 use crate::cli::objects::{self, Origin, Source};
 
 /// The objects for one explanation.
@@ -45,6 +46,42 @@ impl Objects {
             Origin::Manifests(paths) => Self::of_files(source, paths.clone(), local),
             Origin::Kube(lister, runtime) => Self::of_cluster(source, (lister, runtime), target, local),
         }
+    }
+
+    /// Reads the objects of all Services. `local`: the addresses of the agent's interfaces.
+    pub fn read_all(source: &Source, local: Vec<IpNet>) -> Result<Self> {
+        let (lister, runtime) = match &source.origin {
+            Origin::Manifests(paths) => return Self::of_files(source, paths.clone(), local),
+            Origin::Kube(lister, runtime) => (lister, runtime),
+        };
+        let wanted = &source.wanted;
+        let lists = async {
+            tokio::try_join!(
+                watched::services(lister, ""),
+                watched::all_slices(lister, wanted),
+                watched::surroundings(lister, wanted)
+            )
+        };
+        let (services, slices, surroundings) = runtime.block_on(lists)?;
+        let mut read = Self::of_services(source, services, surroundings, local);
+        read.add_slices(slices, wanted);
+        Ok(read)
+    }
+
+    /// Explains a destination by the objects, the tables and, if there is one, a client.
+    pub fn explain(&self, target: &Target, kernel: &Kernel, client: Option<&ClientNamespace>) -> Result<Vec<Explanation>> {
+        let mut explanations = Vec::new();
+        for (frontend, mut explanation) in self.known().explain(target) {
+            if let Some(frontend) = frontend {
+                let entry = self.desired.explain(&frontend).ok().map(|served| served.explained.entry);
+                kernel.add(&mut explanation, &frontend, entry.clone())?;
+                if let Some(client) = client {
+                    client.add(&mut explanation, &frontend, entry.as_ref(), kernel)?;
+                }
+            }
+            explanations.push(explanation);
+        }
+        Ok(explanations)
     }
 
     pub fn known(&self) -> Known<'_> {
@@ -67,17 +104,8 @@ impl Objects {
     fn of_cluster(source: &Source, server: (&Lister, &Runtime), target: &Target, local: Vec<IpNet>) -> Result<Self> {
         let ((lister, runtime), wanted) = (server, &source.wanted);
         let both = async { tokio::try_join!(services(lister, target, wanted), watched::surroundings(lister, wanted)) };
-        let (services, mut objects) = runtime.block_on(both)?;
-        let written = services.iter().map(|service| {
-            let spec = service.spec.clone().unwrap_or_default();
-            Written::new(object_name(&service.metadata), wanted.is_ours(&service.metadata), spec)
-        });
-        let written = written.map(|written| (written.name.clone(), written)).collect();
-        objects.extend(services.into_iter().map(|service| {
-            if wanted.is_ours(&service.metadata) { Object::service(service) } else { Object::other_service(service) }
-        }));
-        let desired = source.resolve(objects, local);
-        let mut read = Self { desired, written, pods: BTreeMap::new(), warnings: Vec::new() };
+        let (services, surroundings) = runtime.block_on(both)?;
+        let mut read = Self::of_services(source, services, surroundings, local);
         if let Some(name) = read.known().service_of(target) {
             read.add_slices(runtime.block_on(watched::slices_of(lister, &name, wanted))?, wanted);
         }
@@ -87,6 +115,20 @@ impl Objects {
                 .push(format!("the cluster has no Node {node:?}; give the name of the node to stand on with --node-name"));
         }
         Ok(read)
+    }
+
+    /// Converts and resolves Services and other objects, without EndpointSlices.
+    fn of_services(source: &Source, services: Vec<Service>, mut objects: Vec<Object>, local: Vec<IpNet>) -> Self {
+        let wanted = &source.wanted;
+        let written = services.iter().map(|service| {
+            let spec = service.spec.clone().unwrap_or_default();
+            Written::new(object_name(&service.metadata), wanted.is_ours(&service.metadata), spec)
+        });
+        let written = written.map(|written| (written.name.clone(), written)).collect();
+        objects.extend(services.into_iter().map(|service| {
+            if wanted.is_ours(&service.metadata) { Object::service(service) } else { Object::other_service(service) }
+        }));
+        Self { desired: source.resolve(objects, local), written, pods: BTreeMap::new(), warnings: Vec::new() }
     }
 
     fn add_slices(&mut self, slices: Vec<EndpointSlice>, wanted: &Wanted) {

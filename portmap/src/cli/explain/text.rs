@@ -10,8 +10,49 @@ use crate::cli::output;
 /// The most endpoints that the text lists for a frontend; JSON and YAML list all.
 const SHOWN: usize = 20;
 
-/// A line: its label and its text.
-type Line = (&'static str, String, Option<Color>);
+/// A line of an explanation.
+pub struct Line {
+    /// The label; empty if the line continues the one before.
+    pub label: &'static str,
+    /// The text.
+    pub text: String,
+    /// The meaning for a connection.
+    pub tone: Tone,
+}
+
+/// The meaning of a line for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// None.
+    Plain,
+    /// It helps the connection.
+    Good,
+    /// It may be what the user does not expect.
+    Odd,
+    /// It prevents the connection.
+    Bad,
+}
+
+impl Tone {
+    /// The name as a class of HTML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Good => "good",
+            Self::Odd => "warn",
+            Self::Bad => "bad",
+        }
+    }
+
+    fn color(self) -> Option<Color> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some(Color::Green),
+            Self::Odd => Some(Color::Yellow),
+            Self::Bad => Some(Color::Red),
+        }
+    }
+}
 
 /// Prints all explanations.
 pub fn print(report: &Report) -> Result<()> {
@@ -20,16 +61,17 @@ pub fn print(report: &Report) -> Result<()> {
             output::print("\n")?;
         }
         let mut table = output::new_table(&[]);
-        for (label, text, color) in lines(explanation, &report.node) {
+        for Line { label, text, tone } in lines(explanation, &report.node) {
             let text = Cell::new(text);
-            table.add_row([Cell::new(label), color.map_or(text.clone(), |color| text.fg(color))]);
+            table.add_row([Cell::new(label), tone.color().map_or(text.clone(), |color| text.fg(color))]);
         }
         output::print_table(&table)?;
     }
     Ok(())
 }
 
-fn lines(explanation: &Explanation, node: &str) -> Vec<Line> {
+/// The lines of an explanation. `node`: the name of the node whose view is explained.
+pub fn lines(explanation: &Explanation, node: &str) -> Vec<Line> {
     let mut lines: Vec<Line> =
         vec![plain("destination", explanation.frontend.clone()), plain("seen from", format!("node {node}"))];
     lines.extend(explanation.service.as_ref().map(|service| plain("service", address(explanation, service))));
@@ -51,7 +93,11 @@ fn lines(explanation: &Explanation, node: &str) -> Vec<Line> {
 }
 
 fn plain(label: &'static str, text: String) -> Line {
-    (label, text, None)
+    line(label, text, Tone::Plain)
+}
+
+fn line(label: &'static str, text: String, tone: Tone) -> Line {
+    Line { label, text, tone }
 }
 
 fn address(explanation: &Explanation, service: &str) -> String {
@@ -89,12 +135,12 @@ fn endpoints(rows: &[EndpointRow]) -> Vec<Line> {
 
 fn endpoint(row: &EndpointRow, width: usize) -> Line {
     let EndpointRow { endpoint, pod, taken, reason, outside } = row;
-    let (result, color) = if *taken { ("taken    ", Color::Green) } else { ("not taken", Color::Yellow) };
+    let (result, tone) = if *taken { ("taken    ", Tone::Good) } else { ("not taken", Tone::Odd) };
     let mut text = format!("{endpoint:width$}  {result}  {}", reason.text);
     let differing = outside.as_ref().filter(|outside| *outside != reason);
     text.extend(differing.map(|outside| format!("; for clients outside: {}", outside.text)));
     text.extend(pod.as_ref().map(|pod| format!("  (pod {pod})")));
-    ("", text, Some(color))
+    line("", text, tone)
 }
 
 fn kernel(kernel: &KernelRow) -> Vec<Line> {
@@ -109,12 +155,12 @@ fn kernel(kernel: &KernelRow) -> Vec<Line> {
             plain("kernel", format!("the tables agree: {now}"))
         } else {
             let advice = "portmap status shows whether the agent works, portmap verify all differences";
-            ("kernel", format!("THE TABLES DIFFER from the objects: {now}; {advice}"), Some(Color::Red))
+            line("kernel", format!("THE TABLES DIFFER from the objects: {now}; {advice}"), Tone::Bad)
         });
     }
     if !detached.is_empty() {
         let names = detached.join(", ");
-        lines.push(("", format!("{names} is not attached, so calls are not translated"), Some(Color::Red)));
+        lines.push(line("", format!("{names} is not attached, so calls are not translated"), Tone::Bad));
     }
     lines
 }
@@ -125,16 +171,17 @@ fn outside(outside: &Outside) -> String {
     format!("clients outside the node: {action}{to}; {text}")
 }
 
-fn verdict(explanation: &Explanation) -> Line {
+/// The last line: whether a connection would reach a backend.
+pub fn verdict(explanation: &Explanation) -> Line {
     let reason = explanation.reason.as_ref().map(|Why { text, .. }| format!(": {text}")).unwrap_or_default();
     let text = match explanation.action {
-        "forward" => return ("verdict", forward(explanation), Some(Color::Green)),
+        "forward" => return line("verdict", forward(explanation), Tone::Good),
         "refuse" => "REFUSED, the call fails at once (ECONNREFUSED)",
         "drop" => "DROPPED, the call fails (ETIMEDOUT)",
         "none" => "NOTHING TO CONNECT TO",
         _ => "NOT TRANSLATED, the call goes to the address as it is",
     };
-    ("verdict", format!("{text}{reason}"), Some(Color::Red))
+    line("verdict", format!("{text}{reason}"), Tone::Bad)
 }
 
 fn forward(explanation: &Explanation) -> String {

@@ -84,6 +84,15 @@ pub async fn slices_of(lister: &Lister, service: &ObjectName, wanted: &Wanted) -
     of_kind(lister, ObjectKind::Slice, &params(&namespace, &labels), |slice| slice).await
 }
 
+/// Lists the whole EndpointSlices of all Services.
+///
+/// # Errors
+///
+/// As for [`services`].
+pub async fn all_slices(lister: &Lister, wanted: &Wanted) -> Result<Vec<EndpointSlice>> {
+    of_kind(lister, ObjectKind::Slice, &params("", &Selectors::of(wanted).slices), |slice| slice).await
+}
+
 /// Lists the Node and the ServiceCIDRs.
 ///
 /// # Errors

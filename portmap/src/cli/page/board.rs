@@ -1,0 +1,193 @@
+//! Reads the objects and the counters again and again, in a thread of its own, while somebody views the page.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use portmap::{
+    inspect::{
+        explain::target::Target,
+        top::{self, Order, Row, Seen, Sums},
+    },
+    kernel::uptime,
+};
+use tokio::sync::watch;
+
+use crate::cli::{
+    PinsArguments,
+    explain::{self, Kernel, Objects, Report},
+    objects::{Origin, Source, agent_addresses},
+    top::Reader,
+};
+
+/// Time between two readings of the counters.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Pause after a reading of the objects, as a multiple of its duration. It limits the CPU time for many objects.
+const REST: u32 = 50;
+
+/// Longest pause between two readings of files, and of an API server without an agent on this node.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// The longest pause if the agent's writes tell about changes.
+const WITH_AGENT: Duration = Duration::from_secs(60);
+
+/// The objects of one reading.
+#[derive(Default)]
+pub struct Board {
+    /// The objects; none before the first reading.
+    pub objects: Option<Objects>,
+    /// The reason why the last reading failed.
+    pub problem: Option<String>,
+}
+
+/// The current objects and rates, for all viewers.
+pub struct Boards {
+    source: Arc<Source>,
+    pins: PinsArguments,
+    board: watch::Sender<Arc<Board>>,
+    rates: watch::Sender<Arc<[Row]>>,
+}
+
+impl Boards {
+    /// Reads the objects once, so that wrong arguments fail at once, and starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The objects cannot be read.
+    pub fn start(source: Arc<Source>, pins: PinsArguments) -> Result<Arc<Self>> {
+        let mut reader = BoardReader { source: source.clone(), pins: pins.clone(), last: None };
+        let board = Board { objects: Some(reader.read()?), problem: None };
+        let boards = Self { source, pins, board: watch::Sender::new(Arc::new(board)), rates: watch::Sender::new([].into()) };
+        let boards = Arc::new(boards);
+        let writer = boards.clone();
+        thread::Builder::new().name("page".into()).spawn(move || writer.follow(reader)).context("failed to start a thread")?;
+        Ok(boards)
+    }
+
+    /// The objects, now and after each change.
+    pub fn boards(&self) -> watch::Receiver<Arc<Board>> {
+        let mut boards = self.board.subscribe();
+        boards.mark_changed();
+        boards
+    }
+
+    /// The rates of all Service ports, after each reading.
+    pub fn rates(&self) -> watch::Receiver<Arc<[Row]>> {
+        self.rates.subscribe()
+    }
+
+    /// The name of the node whose view is shown.
+    pub fn node(&self) -> &str {
+        &self.source.wanted.node
+    }
+
+    /// The kernel's tables at this moment, or the reason why they cannot be read.
+    pub fn kernel(&self) -> Kernel {
+        Kernel::open(&self.pins)
+    }
+
+    /// Explains a destination anew, as `portmap explain` does.
+    pub fn explain(&self, target: &Target) -> Result<Report> {
+        Ok(explain::explain(&self.source, target, &self.kernel(), None)?.0)
+    }
+
+    fn follow(&self, mut reader: BoardReader) {
+        let mut meter = None;
+        loop {
+            thread::sleep(TICK);
+            // The thread stays when nobody views, so that the next viewer sees the current state soon.
+            if self.board.receiver_count() == 0 {
+                meter = None;
+                continue;
+            }
+            if reader.is_due() {
+                let (objects, problem) = match reader.read() {
+                    Ok(objects) => (Some(objects), None),
+                    Err(error) => (None, Some(format!("{error:#}"))),
+                };
+                self.board.send_modify(|board| *board = Arc::new(Board { objects, problem }));
+            }
+            match Meter::read(meter.take(), &self.pins) {
+                Ok((next, rows)) => {
+                    meter = Some(next);
+                    self.rates.send_replace(rows.into());
+                }
+                // There is no agent, or another one has just replaced its tables.
+                Err(_) => _ = self.rates.send_replace([].into()),
+            }
+        }
+    }
+}
+
+/// The last reading of the counters.
+struct Meter {
+    reader: Reader,
+    sums: Sums,
+    time: Instant,
+}
+
+impl Meter {
+    /// Reads the counters, and returns the rates since the reading before.
+    fn read(before: Option<Self>, pins: &PinsArguments) -> Result<(Self, Vec<Row>)> {
+        let (mut reader, before) = match before {
+            Some(Self { reader, sums, time }) => (reader, Some((sums, time))),
+            None => (Reader::open(&pins.open()?)?, None),
+        };
+        let (sums, time) = (reader.sums()?, Instant::now());
+        let rows = before
+            .map(|(before, began)| top::rows(reader.names(), [&before, &sums], time - began, &Seen::default(), Order::Name));
+        Ok((Self { reader, sums, time }, rows.unwrap_or_default()))
+    }
+}
+
+/// Reads the objects when they may have changed.
+struct BoardReader {
+    source: Arc<Source>,
+    pins: PinsArguments,
+    last: Option<Reading>,
+}
+
+/// The times of a reading.
+struct Reading {
+    began: Instant,
+    took: Duration,
+    /// The begin in seconds since boot.
+    uptime: u64,
+}
+
+impl BoardReader {
+    fn read(&mut self) -> Result<Objects> {
+        let (began, uptime) = (Instant::now(), uptime::now().as_secs());
+        let objects = self.network().and_then(|network| {
+            let (local, _) = network.map(agent_addresses).transpose()?.unwrap_or_default();
+            Objects::read_all(&self.source, local)
+        });
+        self.last = Some(Reading { began, took: began.elapsed(), uptime });
+        objects
+    }
+
+    fn network(&self) -> Result<Option<u64>> {
+        Kernel::open(&self.pins).network()
+    }
+
+    /// Whether the objects may have changed since the last reading.
+    fn is_due(&self) -> bool {
+        let Some(Reading { began, took, uptime }) = &self.last else { return true };
+        let elapsed = began.elapsed();
+        if !self.source.is_repeatable() || elapsed < *took * REST {
+            return false;
+        }
+        let written = Kernel::open(&self.pins).last_sync();
+        let is_written = written.is_some_and(|written| written >= *uptime);
+        let pause = match (&self.source.origin, written) {
+            (Origin::Manifests(_), _) => PAUSES[0],
+            (Origin::Kube(..), Some(_)) => WITH_AGENT,
+            (Origin::Kube(..), None) => PAUSES[1],
+        };
+        is_written || elapsed >= pause
+    }
+}

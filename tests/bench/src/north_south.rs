@@ -63,6 +63,9 @@ pub struct NorthSouthArguments {
     /// Something else on the nodes with a proxy tracks connections: a stateful firewall
     #[arg(long)]
     firewall: bool,
+    /// Let this many flows be half open per second before new ones are opened in the map OPENING: 0 opens all of them there
+    #[arg(long, value_name = "COUNT")]
+    half_open: Option<u32>,
     /// Measure another proxy on a node of its own, too; the first run builds Kubernetes, which takes minutes
     #[arg(long, value_enum)]
     peer: Option<Peer>,

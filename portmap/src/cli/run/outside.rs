@@ -25,6 +25,10 @@ pub struct OutsideArguments {
     /// Add the --client-ports to net.ipv4.ip_local_reserved_ports, if this node's own connections would use them
     #[arg(long)]
     manage_sysctls: bool,
+    /// Let this many flows be half open in FLOWS, per second, for measurements
+    #[cfg(feature = "testing")]
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=2_147_483_647))]
+    half_open_flows: Option<u32>,
 }
 
 /// The argument of `--north-south-shortcut`.
@@ -36,7 +40,14 @@ enum Shortcut {
 
 impl OutsideArguments {
     pub fn switches(&self) -> Outside {
-        Outside { shortcut: self.north_south_shortcut == Shortcut::On, client_ports: self.client_ports }
+        Outside {
+            shortcut: self.north_south_shortcut == Shortcut::On,
+            client_ports: self.client_ports,
+            #[cfg(feature = "testing")]
+            half_open: self.half_open_flows,
+            #[cfg(not(feature = "testing"))]
+            half_open: None,
+        }
     }
 
     pub fn client_ports(&self) -> ClientPorts {

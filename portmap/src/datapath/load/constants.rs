@@ -84,7 +84,7 @@ impl Constants {
             shortcut: u8::from(outside.shortcut && kernel >= KernelVersion::new(5, 12, 0)),
             client_ports_first: outside.client_ports.first.into(),
             client_ports: u32::try_from(outside.client_ports.ports().len())?,
-            half_open_flows: capacity.half_open_flows(),
+            half_open_flows: outside.half_open.unwrap_or_else(|| capacity.half_open_flows()),
             coarse_clock: u8::from(kernel >= KernelVersion::new(5, 11, 0)),
             ipv6_checksum: if kernel >= KernelVersion::new(6, 16, 0) { BPF_F_IPV6 } else { 0 },
         })

@@ -24,6 +24,8 @@ pub struct Outside {
     pub shortcut: bool,
     /// The ports that clients get towards backends.
     pub client_ports: PortRange,
+    /// The flows that may be half open in FLOWS, per second; none for those of [`crate::maps::Capacity::half_open_flows`].
+    pub half_open: Option<u32>,
 }
 
 impl Outside {
@@ -33,7 +35,7 @@ impl Outside {
 
 impl Default for Outside {
     fn default() -> Self {
-        Self { shortcut: true, client_ports: Self::CLIENT_PORTS }
+        Self { shortcut: true, client_ports: Self::CLIENT_PORTS, half_open: None }
     }
 }
 

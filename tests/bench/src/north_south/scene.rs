@@ -116,7 +116,10 @@ fn start_agent(arguments: &NorthSouthArguments, node: &Node, backends: [(&Pod, &
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     Agent::write(node, "objects.yaml", &list.to_string())?;
     let shortcut = if arguments.no_shortcut { "off" } else { "on" };
-    Agent::start(node, &["--devices", "eth0", "--north-south-shortcut", shortcut])
+    let half_open = arguments.half_open.map(|count| format!("--half-open-flows={count}"));
+    let mut options = vec!["--devices", "eth0", "--north-south-shortcut", shortcut];
+    options.extend(half_open.as_deref());
+    Agent::start(node, &options)
 }
 
 /// A pod with a server for TCP and UDP.

@@ -24,8 +24,8 @@ const STRESS_SECONDS: u32 = 20;
 /// The suite that needs parallel processors. It runs in a separate machine with two. The other suites get one processor,
 /// because more emulated processors than real ones would slow every suite down.
 const PARALLEL_SUITE: &str = "table_stress";
-/// Memory of a virtual machine in MiB.
-const MEMORY: &str = "1536";
+/// Memory of a virtual machine in MiB. The suite of clients outside runs eight agents, each with maps of some 200 MiB.
+const MEMORY: &str = "4096";
 
 /// A virtual machine before its start.
 pub struct Machine {

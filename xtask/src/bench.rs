@@ -12,7 +12,7 @@ use crate::launch;
 /// `connect` measures clients' socket calls through portmap, compared with direct calls. `sync` measures the time from objects
 /// in memory to the BPF maps. `lookup` measures the look-ups of the BPF programs. `memory` measures the agent's memory with a
 /// real API server. `north-south` measures connections of a client outside the node, and the programs that see its packets.
-/// `cargo xtask bench NAME --help` lists the arguments of a measurement. Needs root.
+/// `commands` measures `explain`, `lint`, `verify`, `top` and `page` with many Services. `cargo xtask bench NAME --help` lists the arguments of a measurement. Needs root.
 #[derive(clap::Args)]
 #[command(override_usage = "cargo xtask bench <NAME> [ARGS]...")]
 pub struct BenchArgs {

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    ops::ControlFlow,
     os::fd::AsFd as _,
     path::PathBuf,
     process::ExitCode,
@@ -37,6 +36,18 @@ use super::{PinsArguments, output, runtime};
 
 /// The interval at which the programs are told that this process still traces.
 const KEEP: Duration = Duration::from_secs(1);
+
+/// The most events that are printed in a row, before signals are handled and the programs are told to go on.
+const BATCH: u32 = 4_096;
+
+/// The events of one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// All that there were.
+    All,
+    /// There may be more.
+    Some,
+}
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -101,29 +112,35 @@ async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
     loop {
         tokio::select! {
             ready = events.readable() => {
-                while let Some(traced) = tracer.read() {
-                    if lines.print(&traced)? == ControlFlow::Break(()) {
-                        return lines.flush();
-                    }
+                if lines.print_some(&mut tracer)? == Batch::All {
+                    ready?.clear_ready();
                 }
-                ready?.clear_ready();
-                lines.flush()?;
+                if lines.left == Some(0) {
+                    break;
+                }
             }
             _ = keep.tick() => {
                 let stopped = tracer.keep()?;
                 if !stopped.is_zero() {
                     output::warning(&format!("no connections are known for {stopped:.1?}: this process was stopped or its reader slow"));
                 }
-                let lost_now = tracer.lost()?;
-                if lost_now > lost {
-                    output::warning(&format!("{} connections are missing: they came too fast", lost_now - lost));
-                }
-                lost = lost_now;
+                report_lost(&tracer, &mut lost)?;
             }
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
         }
     }
+    report_lost(&tracer, &mut lost)
+}
+
+/// Warns of the events that were lost since the last call. `before`: all lost events at that call.
+fn report_lost(tracer: &Tracer, before: &mut u64) -> Result<()> {
+    let lost = tracer.lost()?;
+    if lost > *before {
+        output::warning(&format!("{} connections are missing: they came too fast", lost - *before));
+    }
+    *before = lost;
+    Ok(())
 }
 
 /// Selects, names and prints events.
@@ -159,11 +176,27 @@ impl Lines {
         })
     }
 
-    /// Adds a line for an event that is wanted. Breaks after the last line that is to be printed.
-    fn print(&mut self, traced: &Traced) -> Result<ControlFlow<()>> {
+    /// Prints the events that the programs have written, [`BATCH`] at most, and no line after the last one that is wanted.
+    fn print_some(&mut self, tracer: &mut Tracer) -> Result<Batch> {
+        for _ in 0..BATCH {
+            if self.left == Some(0) {
+                break;
+            }
+            let Some(traced) = tracer.read() else {
+                self.flush()?;
+                return Ok(Batch::All);
+            };
+            self.print(&traced)?;
+        }
+        self.flush()?;
+        Ok(Batch::Some)
+    }
+
+    /// Adds a line for an event that is wanted.
+    fn print(&mut self, traced: &Traced) -> Result<()> {
         let names = self.names(traced)?;
         if !self.filter.admits(traced, &names) {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(());
         }
         let row = trace::row(traced, names, self.boot);
         let line = match self.format {
@@ -172,7 +205,7 @@ impl Lines {
         };
         writeln!(self.buffer, "{line}")?;
         self.left = self.left.map(|left| left - 1);
-        Ok(if self.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Output, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum as _};
@@ -22,6 +23,7 @@ use crate::machine::Machine;
 use crate::programs::{ProgramTime, Statistics};
 use crate::stages::{Scope, Stages};
 use crate::tables::Tables;
+use crate::tracing::{self, Tracing};
 use crate::{Report, Size, progress};
 
 /// Limits of time ratios: call, arm, limit. A ratio is the median time of the arm in a round, divided by that of the arm
@@ -61,6 +63,9 @@ pub struct ConnectArguments {
     /// Address that `getpeername()` returns for TCP sockets; with "service" the programs also store it per socket
     #[arg(long, value_enum, default_value_t)]
     peer_names: PeerNames,
+    /// Run `portmap trace` during the measurement, and count the connections that it loses
+    #[arg(long)]
+    trace: bool,
     /// Calls to measure; all if not given
     #[arg(long, value_enum, value_delimiter = ',')]
     work: Vec<Work>,
@@ -70,7 +75,7 @@ pub struct ConnectArguments {
 pub async fn run(arguments: ConnectArguments) -> Result<Report> {
     let machine = Machine::look();
     let works: &[Work] = if arguments.work.is_empty() { &Work::ALL } else { &arguments.work };
-    let (mut connect, mut programs) = (Vec::new(), Vec::new());
+    let (mut connect, mut programs, mut events) = (Vec::new(), Vec::new(), Vec::new());
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let of_protocol = || works.iter().filter(|work| work.is_udp() == (protocol == Protocol::Udp));
         if of_protocol().next().is_none() {
@@ -80,7 +85,12 @@ pub async fn run(arguments: ConnectArguments) -> Result<Report> {
         for work in of_protocol() {
             // Lets the runtime handle a signal.
             tokio::task::yield_now().await;
+            let tracing = arguments.trace.then(|| Tracing::start(&scene.world)).transpose()?;
+            let (began, before) = (Instant::now(), scene.forwarded()?);
             connect.push(scene.measure(&arguments, *work).await?);
+            if let Some(tracing) = tracing {
+                events.push(tracing.end(scene.forwarded()? - before, began)?);
+            }
         }
         // The BPF programs are timed separately, because the kernel's statistics take time in every call.
         programs.extend(scene.programs(&arguments, of_protocol().copied()).await?);
@@ -101,7 +111,7 @@ pub async fn run(arguments: ConnectArguments) -> Result<Report> {
         aims: aims.collect(),
         connect,
         programs,
-        sections: Vec::new(),
+        sections: if events.is_empty() { Vec::new() } else { vec![tracing::section(&events)] },
     })
 }
 

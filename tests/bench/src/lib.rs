@@ -4,6 +4,7 @@
 //! - [`sync`] measures the agent's stages.
 //! - [`lookup`] measures the look-ups of the BPF programs.
 //! - [`memory`] measures the memory of an agent with a real API server.
+//! - [`commands`] measures the commands that people wait for.
 //! - [`north_south`] measures connections of a client outside the node, and the programs that see its packets ([`packets`]).
 //!
 //! [`connect`], [`sync`], [`lookup`] and [`packets`] fill real maps from an artificial [`cluster`] with the agent's own
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod commands;
 pub mod connect;
 pub mod figures;
 pub mod huge;
@@ -27,6 +29,7 @@ pub mod report;
 pub mod stages;
 pub mod sync;
 pub mod tables;
+mod tracing;
 
 use clap::Args;
 use serde::Serialize;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::unistd::geteuid;
-use portmap_bench::{Report, connect, lookup, memory, north_south, sync};
+use portmap_bench::{Report, commands, connect, lookup, memory, north_south, sync};
 use portmap_harness::world::World;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,6 +38,7 @@ enum Bench {
     Lookup(lookup::LookupArguments),
     Memory(memory::MemoryArguments),
     NorthSouth(north_south::NorthSouthArguments),
+    Commands(commands::CommandsArguments),
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -90,6 +91,7 @@ async fn measure(bench: Bench) -> Result<Report> {
         Bench::Lookup(arguments) => lookup::run(arguments).await,
         Bench::Memory(arguments) => memory::run(arguments).await,
         Bench::NorthSouth(arguments) => north_south::run(arguments).await,
+        Bench::Commands(arguments) => commands::run(arguments).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::listen::Protocol;
-use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -32,7 +32,7 @@ fn the_page_follows_changes_and_rates() -> Result<()> {
         shown.join().unwrap_or_else(|_| anyhow::bail!("the thread panicked"))
     })?;
     browser.wait_until(&format!("!{web}?.classList.contains('flowing')"))?;
-    let moved = endpoints(&stage.pods).into_iter().map(|endpoint| endpoint.port(9090)).collect();
+    let moved: Vec<Endpoint> = endpoints(&stage.pods).into_iter().map(|endpoint| endpoint.port(9090)).collect();
     stage.apply(&[Service::new("web", 1).endpoints(moved), Service::new("new", 3).endpoints(endpoints(&stage.pods))])?;
     browser.wait_until(&format!("{web}?.textContent.includes(':9090') && {} && !{empty}", port("new")))
 }

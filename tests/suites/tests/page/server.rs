@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::listen::Protocol;
 use portmap_harness::world::World;
-use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
+use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::Stage;
 
 use crate::serving::{Events, Page};
@@ -83,6 +83,8 @@ fn changes_and_rates_are_events() -> Result<()> {
     let (web, empty) = (cluster_ip(1).at(Via::V4, PORT), cluster_ip(2).at(Via::V4, PORT));
     let rate = std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
+            // A receiver of lines belongs to one thread.
+            let events = Events::open(&stage.world, &page, "web")?;
             events.wait("rates", |rates| {
                 let web = rates["default/web/tcp/TCP"]["flows"].as_bool()?;
                 (web && rates["default/empty/tcp/TCP"]["fails"].as_bool()?).then(|| rates.clone())
@@ -96,8 +98,8 @@ fn changes_and_rates_are_events() -> Result<()> {
     })?;
     let text = rate["default/empty/tcp/TCP"]["text"].as_str().context("no text")?;
     ensure!(text.ends_with("refused/s"), "{rate}");
-    let pod = endpoints(&stage.pods).into_iter().map(|endpoint| endpoint.port(9090)).collect();
-    stage.apply(&[Service::new("web", 1).endpoints(pod)])?;
+    let moved: Vec<Endpoint> = endpoints(&stage.pods).into_iter().map(|endpoint| endpoint.port(9090)).collect();
+    stage.apply(&[Service::new("web", 1).endpoints(moved)])?;
     events.wait_for("default/web", ":9090<")?;
     stage.apply(&[])?;
     events.wait("services", |data| data["services"].as_array()?.is_empty().then_some(()))

@@ -20,12 +20,15 @@ const STILL: usize = 1;
 const LINE_TIME: f64 = 0.3;
 
 /// Seconds for which a scene stays after its last line.
-const HOLD_TIME: f64 = 7.0;
+const HOLD_TIME: f64 = 8.0;
 
 /// Height of a line, width of a column, and width of the border in pixels, as `anstyle_svg` draws them.
 const LINE_HEIGHT: usize = 18;
 const COLUMN_WIDTH: f64 = 8.4;
 const BORDER: usize = 10;
+
+/// Height in pixels of the parts of letters below their line.
+const DESCENT: usize = 5;
 
 /// The colour of the background.
 const BACKGROUND: &str = "#0c0c0c";
@@ -79,20 +82,21 @@ impl Scene {
         let term = Term::new().palette(WIN10_CONSOLE).background(false).min_width_px(text_width());
         let text = term.render_svg(&self.text);
         let class = if index == STILL { "scene still" } else { "scene" };
-        let (width, height) = (text_width() + 2 * BORDER - 2, self.rows() * LINE_HEIGHT);
+        let (top, width, height) = (BORDER + DESCENT, text_width() + 2 * BORDER - 2, self.rows() * LINE_HEIGHT);
         format!(
             "<g class=\"{class}\" style=\"animation-name: scene-{index}\">\n{text}\
-             <svg x=\"1\" y=\"{BORDER}\" width=\"{width}\" height=\"{height}\">\
+             <svg x=\"1\" y=\"{top}\" width=\"{width}\" height=\"{height}\">\
              <rect class=\"cover\" style=\"animation-name: cover-{index}\" width=\"100%\" height=\"100%\"/></svg>\n</g>\n"
         )
     }
 }
 
-/// The rules that all scenes share.
+/// The rules that all scenes share. The colours are brighter than those of the palette.
 fn style(total: f64) -> String {
     format!(
         ".scene, .cover {{ visibility: hidden }}\n.still {{ visibility: visible }}\n.cover {{ fill: {BACKGROUND} }}\n\
-         tspan.dimmed {{ fill-opacity: 0.6 }}\n\
+         tspan.dimmed {{ opacity: 1; fill-opacity: 0.6 }}\n\
+         tspan.fg-red {{ fill: #f14c4c }}\ntspan.fg-green {{ fill: #23d18b }}\ntspan.fg-cyan {{ fill: #29b8db }}\n\
          @media (prefers-reduced-motion: no-preference) {{\n\
          .scene, .cover {{ animation-duration: {total:.1}s; animation-iteration-count: infinite }}\n\
          .scene {{ animation-timing-function: step-end; visibility: hidden }}\n.cover {{ visibility: inherit }}\n}}\n"
@@ -122,7 +126,7 @@ mod tests {
     fn each_scene_is_drawn_with_its_lines() {
         let scene = |text: &str| Scene { text: text.to_owned() };
         let svg = render(&[scene("one\n<two>"), scene("\x1b[32mthree\x1b[0m")]);
-        for part in ["one", "&lt;two>", "three", "scene-1", "prefers-reduced-motion", "height=\"56\""] {
+        for part in ["one", "&lt;two", "three", "scene-1", "prefers-reduced-motion", "height=\"56\""] {
             assert!(svg.contains(part), "{part} in {svg}");
         }
         assert_eq!((svg.matches("class=\"scene\"").count(), svg.matches("class=\"scene still\"").count()), (1, 1));

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
@@ -36,8 +36,7 @@ impl Recording {
         let interrupts = Interrupts::listen()?;
         let outcome = self.run();
         interrupts.check(&outcome)?;
-        let (status, text) = outcome?;
-        ensure!(status.success(), "the demo failed ({status}), so there is no recording");
+        let text = outcome?;
         let picture = picture::render(&scenes(&text)?);
         fs::write(&self.file, &picture).with_context(|| format!("failed to write {}", self.file.display()))?;
         writeln!(io::stdout(), "Wrote {} ({} bytes).", self.file.display(), picture.len()).context("failed to print")
@@ -51,18 +50,21 @@ impl Recording {
         Ok(())
     }
 
-    /// Runs the demo in a pseudo terminal with colours. Returns its output too.
-    fn run(&self) -> Result<(ExitStatus, String)> {
+    /// Runs the demo in a pseudo terminal with colours, and returns its output. Fails with the error of the demo.
+    fn run(&self) -> Result<String> {
         let size = Winsize { ws_row: 50, ws_col: u16::try_from(WIDTH)?, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(&size, None).context("failed to open a pseudo terminal")?;
         let mut command = Command::new(env::current_exe().context("failed to get the path of this program")?);
         command.arg("--examples").arg(&self.examples).env_remove("NO_COLOR");
-        let mut demo = command.stdin(Stdio::null()).stdout(slave).spawn().context("failed to start the demo")?;
+        let demo = command.stdin(Stdio::null()).stdout(slave).stderr(Stdio::piped()).spawn();
+        let demo = demo.context("failed to start the demo")?;
         // The command holds the other end of the terminal. The end of the output is seen only after all of these are closed.
         drop(command);
         let text = copy(master);
-        let status = demo.wait().context("failed to wait for the demo")?;
-        Ok((status, text?))
+        let ended = demo.wait_with_output().context("failed to wait for the demo")?;
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "the demo failed, so there is no recording: {}", errors.trim_end());
+        text
     }
 }
 

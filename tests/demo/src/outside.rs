@@ -41,7 +41,9 @@ pub fn from_outside(stage: &mut Stage, screen: Screen) -> Result<String> {
         screen.line("outside", &format!("{} × connect({}) with {}", connect::MANY, port.address, port.protocol))?;
         spread::show(screen, &stage.ask_from_outside(&port, connect::MANY)?, &port)?;
     }
-    let port = introduce_address(stage, screen, AddressKind::NodePort, Family::V4)?.on(node[0]);
+    let (_, port) = stage.examples.port_at(SERVICE, AddressKind::NodePort, Family::V4)?;
+    let port = port.on(node[0]);
+    screen.line("outside", &format!("connect({}), which stays open", port.address))?;
     let process = Process::start(stage.outside.command_in(Group::Clean, program::find("portmap-pod")?))?;
     let socket = process.connected(port.address, port.protocol)?;
     screen.line("reply", &socket.ask()?)?;

@@ -123,11 +123,10 @@ mod tests {
         let step = |(index, step): (usize, &Step)| {
             format!("\n\x1b[36m{index:<3}\x1b[0m\x1b[1m{}\x1b[0m\n   does {index}.\n", step.title)
         };
-        let text: String = STEPS.iter().chain(&ENDING).enumerate().map(step).collect();
-        let scenes = scenes(&text)?;
-        let numbers: Vec<usize> = STEPS.iter().filter_map(|step| step.scene).collect();
-        assert_eq!(scenes.len(), numbers.iter().max().map_or(0, |last| last + 1));
-        for (index, step) in STEPS.iter().enumerate() {
+        let steps = || STEPS.iter().chain(&ENDING);
+        let scenes = scenes(&steps().enumerate().map(step).collect::<String>())?;
+        assert_eq!(scenes.len(), steps().filter_map(|step| step.scene).max().map_or(0, |last| last + 1));
+        for (index, step) in steps().enumerate() {
             let line = format!("   does {index}.");
             let shown: Vec<usize> = (0..scenes.len()).filter(|number| scenes[*number].text.contains(&line)).collect();
             assert_eq!(shown, step.scene.into_iter().collect::<Vec<_>>(), "{}", step.title);

@@ -52,6 +52,6 @@ pub const STEPS: [Step; 20] = [
 
 /// The last steps, which end the agent and clean up.
 pub const ENDING: [Step; 2] = [
-    step("The agent ends, and new connections still work", lifecycle::stop),
-    step("`portmap cleanup` removes everything from the kernel", lifecycle::clean_up),
+    scene(2, "The agent ends, and new connections still work", lifecycle::stop),
+    scene(2, "`portmap cleanup` removes everything from the kernel", lifecycle::clean_up),
 ];

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: builds the workspace and executes `portmap-demo` in place of this process.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -18,6 +19,14 @@ pub struct DemoArgs {
     #[arg(long)]
     keep: bool,
 
+    /// Wait for Enter before each step; needs a terminal
+    #[arg(long)]
+    interactive: bool,
+
+    /// Run the demo in a pseudo terminal, and write its main steps to this file as an animated SVG picture
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keep", "interactive"])]
+    record: Option<PathBuf>,
+
     /// More arguments for portmap-demo
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -25,7 +34,12 @@ pub struct DemoArgs {
 
 /// Executes `portmap-demo`. Returns only if that fails.
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let keep = args.keep.then(|| OsString::from("--keep"));
-    let args: Vec<OsString> = keep.into_iter().chain(args.args.iter().cloned()).collect();
-    match launch::become_program("portmap-demo", &args)? {}
+    let mut arguments = Vec::new();
+    arguments.extend(args.keep.then(|| "--keep".into()));
+    arguments.extend(args.interactive.then(|| "--interactive".into()));
+    if let Some(file) = &args.record {
+        arguments.extend(["--record".into(), file.into()]);
+    }
+    arguments.extend(args.args.iter().cloned());
+    match launch::become_program("portmap-demo", &arguments)? {}
 }

@@ -8,6 +8,7 @@ use portmap_harness::agent::Agent;
 use crate::connect;
 use crate::example_stage::Stage;
 use crate::examples::Edit;
+use crate::port::Port;
 use crate::screen::Screen;
 
 /// Edit after which the pod `web-3` is not ready, as after a failed readiness probe.
@@ -33,8 +34,15 @@ pub fn target_port(stage: &mut Stage, screen: Screen) -> Result<String> {
     Ok("clients still connect to port 80, and now reach other ports of the same pods".to_owned())
 }
 
-/// Edits one of the agent's manifests, and waits until the maps have the new backends of `service`. Then connects to `service`.
-fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Result<()> {
+/// Edits a manifest as [`edit`] does, and verifies that connections reach the new backends.
+fn follow(stage: &mut Stage, screen: Screen, change: &Edit, service: &str) -> Result<()> {
+    let port = edit(stage, screen, change, service)?;
+    connect::spread_over(stage, screen, &port)
+}
+
+/// Edits one of the agent's manifests, and waits until the maps have the new backends of the first port of `service`. Returns
+/// this port.
+pub fn edit(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Result<Port> {
     screen.line("edit", &format!("{}, object {}", edit.file, edit.object))?;
     screen.replaced(edit.from, edit.to)?;
     let text = stage.examples.edit(edit)?;
@@ -46,7 +54,7 @@ fn follow(stage: &mut Stage, screen: Screen, edit: &Edit, service: &str) -> Resu
     Agent::write(&stage.world, edit.file, &text)?;
     stage.agent()?.await_backends(&port.frontend(), &backends)?;
     screen.line("agent", &format!("updated the maps within {} ms", written.elapsed().as_millis()))?;
-    connect::spread_over(stage, screen, &port)
+    Ok(port)
 }
 
 #[cfg(test)]

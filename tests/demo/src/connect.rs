@@ -12,17 +12,22 @@ use crate::spread;
 /// Number of connections in a step that shows their distribution.
 pub const MANY: u32 = 300;
 
-/// Connects once to a Service port, and shows the pod and targetPort of the reply.
+/// Connects once to a Service port, and shows the pod and targetPort of the reply. Verifies that the pod does not listen on the
+/// number of the Service port.
 pub fn one(stage: &mut Stage, screen: Screen) -> Result<String> {
     let port = introduce_service(stage, screen, "web")?;
     screen.line("client", &format!("connect({})", port.address))?;
     let answers = stage.ask(Group::Clients, &port, 1)?;
-    let expected: Vec<String> = port.backends.iter().map(ToString::to_string).collect();
     let reply = answers.replies.keys().next().with_context(|| format!("expected a reply, got {:?}", answers.errors))?;
     screen.line("reply", reply)?;
-    ensure!(expected.contains(reply), "expected a reply from {}", expected.join(" or "));
-    let listens = port.backends.iter().find(|backend| backend.to_string() == *reply).map(|backend| backend.listen.port);
-    Ok(format!("the client connected to port {}; the pod listens on port {}", port.address.port(), listens.unwrap_or_default()))
+    let backend = port.backends.iter().find(|backend| backend.to_string() == *reply);
+    let backend = backend.with_context(|| format!("expected a reply from one of {:?}", port.backends))?.clone();
+    let (number, target) = (port.address.port(), backend.listen.port);
+    let on_pod = port.on(backend.address.ip());
+    screen.line("client", &format!("connect({}), the same port number on the pod {}", on_pod.address, backend.pod))?;
+    expect_error(stage, screen, Group::Clients, &on_pod, Errno::ECONNREFUSED)?;
+    screen.line("", &format!("Nobody listens on port {number} in the pod, and nobody has to."))?;
+    Ok(format!("port {number} is for the clients, targetPort {target} is for the pods; they need not match"))
 }
 
 /// Connects many times, and shows the replies per pod. Fails unless each ready pod gets a fair share, as by a random choice.

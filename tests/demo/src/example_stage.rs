@@ -57,6 +57,18 @@ impl Stage {
         Ok(())
     }
 
+    /// Makes a pod, starts its server, and writes its manifest for the running agent. `template` has the word `ADDRESS` instead
+    /// of the pod's IPv4 address.
+    pub fn deploy(&mut self, file: &str, template: &str, pod: &str) -> Result<()> {
+        let mut made = self.world.pod(pod)?;
+        let text = template.replace("ADDRESS", &made.ipv4().to_string());
+        self.examples.add(file, &text)?;
+        let manifest = self.examples.pods().iter().find(|manifest| pod::name(manifest) == pod);
+        made.serve(&pod::listens(manifest.with_context(|| format!("{file} has no Pod {pod}"))?)?)?;
+        self.pods.push(made);
+        Agent::write(&self.world, file, &text)
+    }
+
     /// Starts the agent, and waits until the maps match the manifests.
     pub fn start_agent(&mut self) -> Result<&mut Agent> {
         Ok(self.agent.insert(Agent::start(&self.world, &["--devices", OUTSIDE])?))
@@ -138,10 +150,16 @@ fn list(members: &[impl ToString]) -> String {
 
 /// Runs a program and returns its standard output. Fails with its standard error if its exit code is not 0.
 pub fn output(command: &mut Command) -> Result<String> {
+    output_with_code(command, 0)
+}
+
+/// As [`output`], for a program whose exit code should be `code`.
+pub fn output_with_code(command: &mut Command, code: i32) -> Result<String> {
     let shown = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("failed to run {shown}"))?;
     let arguments = || command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`{shown} {}` failed ({}): {}", arguments(), output.status, errors.trim_end());
+    let is_expected = output.status.code() == Some(code);
+    ensure!(is_expected, "`{shown} {}` ended with {}, not {code}: {}", arguments(), output.status, errors.trim_end());
     String::from_utf8(output.stdout).with_context(|| format!("the output of {shown} is not UTF-8"))
 }

@@ -131,9 +131,15 @@ impl Examples {
             text.split(SEPARATOR).filter(|document| is_object(document)).map(|document| document.matches(from).count());
         ensure!(matches.sum::<usize>() == 1, "{file}: the demo edits `{from}`, which must occur exactly once in {object}");
         let text = text.split(SEPARATOR).map(edited).collect::<Vec<_>>().join(SEPARATOR);
-        let mut files = self.files.clone();
-        files.insert(file.to_owned(), text.clone());
-        *self = Self::parse(files)?;
+        self.add(file, &text)?;
         Ok(text)
+    }
+
+    /// Adds a file in memory, or replaces it. Later calls use its objects too.
+    pub fn add(&mut self, file: &str, text: &str) -> Result<()> {
+        let mut files = self.files.clone();
+        files.insert(file.to_owned(), text.to_owned());
+        *self = Self::parse(files)?;
+        Ok(())
     }
 }

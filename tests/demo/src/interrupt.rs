@@ -65,6 +65,16 @@ impl Interrupts {
         self.first.borrow().map_or(Ok(()), Err)
     }
 
+    /// Blocks until the future is ready, and returns its result. `None` if a signal arrives before.
+    pub fn before_signal<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.recorded() => None,
+                result = future => Some(result),
+            }
+        })
+    }
+
     /// Blocks until a signal arrives. Returns at once if one has arrived before.
     pub fn wait(&self) {
         self.runtime.block_on(self.recorded());

@@ -13,13 +13,19 @@ mod examples;
 mod interrupt;
 mod keep;
 mod lifecycle;
+mod lookups;
 mod outside;
+mod pause;
+mod picture;
 mod pod;
 mod port;
+mod record;
 mod screen;
 mod spread;
+mod steps;
 mod tables;
 mod traces;
+mod wrong_port;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -31,17 +37,32 @@ use portmap_harness::world::World;
 use example_stage::Stage;
 use examples::Examples;
 use interrupt::Interrupts;
+use pause::Pauses;
 use screen::Screen;
+use steps::{ENDING, STEPS, Step};
 
 pub use interrupt::Interrupted;
+pub use pause::check_terminal;
+pub use record::Recording;
 
 /// The options of the demo.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The directory of the example manifests.
     pub examples: PathBuf,
+    /// Whether the demo waits for Enter before each step.
+    pub pace: Pace,
     /// Whether the demo cleans up directly after its steps, or keeps its environment until a signal arrives.
     pub ending: Ending,
+}
+
+/// The time between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Each step follows directly after the step before.
+    Steady,
+    /// The demo waits for Enter before each step. Standard input and standard output must be terminals.
+    Interactive,
 }
 
 /// The end of the demo, after the steps that it always runs.
@@ -52,37 +73,6 @@ pub enum Ending {
     /// Keep the pods and the agent running until a signal arrives, then clean up.
     Keep,
 }
-
-/// One step of the demo.
-struct Step {
-    title: &'static str,
-    /// Performs the step and prints it. Returns a sentence that sums up the result.
-    act: fn(&mut Stage, Screen) -> Result<String>,
-}
-
-const STEPS: [Step; 16] = [
-    Step { title: "The agent reads the manifests and fills the BPF maps", act: lifecycle::start },
-    Step { title: "A Service port is translated to a targetPort", act: connect::one },
-    Step { title: "Each connection selects one of the ready pods at random", act: connect::many },
-    Step { title: "Without portmap, the Service address is unreachable", act: connect::without },
-    Step { title: "A named targetPort has a different number on each pod", act: connect::named },
-    Step { title: "UDP and TCP with the same port number are two ports", act: connect::protocols },
-    Step { title: "A Service without endpoints refuses connections", act: connect::refused },
-    Step { title: "A node port works at the node's own addresses", act: outside::node_port },
-    Step { title: "A client outside the node reaches its node port", act: outside::from_outside },
-    Step { title: "A load balancer's address works inside the cluster", act: outside::load_balancer },
-    Step { title: "A Service has an IPv6 address too", act: outside::ipv6 },
-    Step { title: "A pod that is not ready gets no new connections", act: change::readiness },
-    Step { title: "A Service changes its targetPort", act: change::target_port },
-    Step { title: "`portmap services` lists the contents of the BPF maps", act: tables::services },
-    Step { title: "bpftool shows the same entries: frontend → service → backends", act: bpftool::entries },
-    Step { title: "`portmap status` reports the agent's health", act: tables::status },
-];
-
-const ENDING: [Step; 2] = [
-    Step { title: "The agent ends, and new connections still work", act: lifecycle::stop },
-    Step { title: "`portmap cleanup` removes everything from the kernel", act: lifecycle::clean_up },
-];
 
 /// Runs the demo, and removes everything that it made. Fails if a result is not as expected. Fails with [`Interrupted`] if a
 /// signal arrives before the last step has ended.
@@ -99,7 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
     let stage = Stage::set(examples);
     interrupts.check(&stage)?;
     let mut stage = stage?;
-    let shown = show(&mut stage, screen, &interrupts, options.ending, started);
+    let shown = show(&mut stage, screen, &interrupts, options, started);
     let cleared = stage.clear().context("failed to clean up");
     match (shown, cleared) {
         (Ok(()), Ok(())) => Ok(screen::print("The demo has removed everything that it made on this machine.")?),
@@ -108,14 +98,19 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, ending: Ending, started: Instant) -> Result<()> {
+fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, options: &Options, started: Instant) -> Result<()> {
     stage.introduce(screen)?;
-    let ending_steps: &[Step] = match ending {
+    let mut pauses = match options.pace {
+        Pace::Steady => Pauses::NONE,
+        Pace::Interactive => Pauses::start()?,
+    };
+    let ending_steps: &[Step] = match options.ending {
         Ending::Show => &ENDING,
         Ending::Keep => &[],
     };
     let steps: Vec<&Step> = STEPS.iter().chain(ending_steps).collect();
     for (index, step) in steps.iter().enumerate() {
+        pauses.wait(screen, interrupts)?;
         screen.step(index + 1, step.title)?;
         let outcome = (step.act)(stage, screen);
         interrupts.check(&outcome)?;
@@ -123,7 +118,7 @@ fn show(stage: &mut Stage, screen: Screen, interrupts: &Interrupts, ending: Endi
     }
     screen::print("")?;
     screen.headline(&format!("{} steps, all as expected, in {:.1} s", steps.len(), started.elapsed().as_secs_f64()))?;
-    if ending == Ending::Keep {
+    if options.ending == Ending::Keep {
         keep::explain(stage, screen)?;
         interrupts.wait();
     }

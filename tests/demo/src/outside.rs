@@ -12,7 +12,7 @@ use portmap_harness::world::{Group, program};
 use crate::connect;
 use crate::example_stage::Stage;
 use crate::port::Port;
-use crate::screen::Screen;
+use crate::screen::{self, Screen};
 use crate::spread;
 
 /// The example Service of type `LoadBalancer`, which has IPv4 and IPv6 addresses.
@@ -41,7 +41,9 @@ pub fn from_outside(stage: &mut Stage, screen: Screen) -> Result<String> {
         screen.line("outside", &format!("{} × connect({}) with {}", connect::MANY, port.address, port.protocol))?;
         spread::show(screen, &stage.ask_from_outside(&port, connect::MANY)?, &port)?;
     }
-    let port = introduce_address(stage, screen, AddressKind::NodePort, Family::V4)?.on(node[0]);
+    let (_, port) = stage.examples.port_at(SERVICE, AddressKind::NodePort, Family::V4)?;
+    let port = port.on(node[0]);
+    screen.line("outside", &format!("connect({}), which stays open", port.address))?;
     let process = Process::start(stage.outside.command_in(Group::Clean, program::find("portmap-pod")?))?;
     let socket = process.connected(port.address, port.protocol)?;
     screen.line("reply", &socket.ask()?)?;
@@ -49,7 +51,10 @@ pub fn from_outside(stage: &mut Stage, screen: Screen) -> Result<String> {
     let peer = socket.local()?.to_string();
     let lines: Vec<&str> = flows.lines().filter(|line| line.starts_with("CLIENT") || line.contains(&peer)).collect();
     ensure!(lines.len() == 2, "`portmap flows` does not list the connection of {peer}:\n{flows}");
-    lines.iter().try_for_each(|line| screen.line("flows", line))?;
+    screen.command(&format!("portmap flows --service {SERVICE} --bpffs {}", stage.world.bpffs().display()))?;
+    // The state and the times of a connection are not needed here, and the lines would be too long.
+    let end = lines.iter().find_map(|line| line.find("STATE")).context("`portmap flows` has no column STATE")?;
+    lines.iter().try_for_each(|line| screen::output(&format!("{}…", line.get(..end).unwrap_or(line))))?;
     Ok("the client has no socket on this node: programs at the node's interface translate its packets".to_owned())
 }
 

@@ -17,6 +17,7 @@ pub mod pod_client;
 pub mod pod_dns;
 pub mod pod_flood;
 pub mod pod_hammer;
+pub mod pod_lookups;
 pub mod pod_problem;
 pub mod pod_process;
 pub mod pod_server;

@@ -68,6 +68,15 @@ fn ask_tcp(address: SocketAddr, patience: Duration) -> io::Result<String> {
 }
 
 fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<String> {
+    let socket = connected_udp(address, patience)?;
+    socket.send(REQUEST)?;
+    let mut datagram = [0; 512];
+    let length = socket.recv(&mut datagram)?;
+    Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
+}
+
+/// A UDP socket that is connected to an address. `patience` limits each wait for a datagram; it must not be zero.
+pub(crate) fn connected_udp(address: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -75,10 +84,7 @@ fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<String> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(patience))?;
-    socket.send(REQUEST)?;
-    let mut datagram = [0; 512];
-    let length = socket.recv(&mut datagram)?;
-    Ok(String::from_utf8_lossy(&datagram[..length]).into_owned())
+    Ok(socket)
 }
 
 /// The server's name and port in a reply, without the client's address, which differs between sockets.

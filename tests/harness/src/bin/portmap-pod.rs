@@ -17,6 +17,7 @@ use portmap_harness::pod_client::Answers;
 use portmap_harness::pod_dns::{self, Record};
 use portmap_harness::pod_flood::{self, Flood};
 use portmap_harness::pod_hammer::{self, Targets};
+use portmap_harness::pod_lookups::Lookups;
 use portmap_harness::{pod_process, pod_server, pod_share, pod_wire};
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ enum Command {
     Drive,
     /// Serve DNS records, until standard input ends
     Dns(Dns),
+    /// Send pairs of UDP queries, as resolvers do for the IPv4 and IPv6 addresses of a name, and print the slowest
+    Lookups(LookupsArguments),
     /// Send requests to addresses continuously, until standard input ends
     Hammer(Hammer),
     /// Send requests to addresses through one UDP socket continuously, until standard input ends
@@ -90,6 +93,22 @@ struct Dns {
 }
 
 #[derive(Args)]
+struct LookupsArguments {
+    /// The address and port that receive the queries
+    #[arg(value_name = "ADDR:PORT")]
+    target: SocketAddr,
+    /// Number of lookups; each uses a new socket
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Time limit for each answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Hammer {
     /// Number of threads that send requests
     #[arg(long, default_value_t = 8)]
@@ -135,6 +154,9 @@ fn main() -> Result<()> {
         }
         Command::Drive => pod_process::drive(),
         Command::Dns(Dns { name, port, records }) => pod_dns::serve(&name, port, records),
+        Command::Lookups(LookupsArguments { target, count, timeout, json }) => {
+            print(&Lookups::gather(target, count, patience(Duration::from_millis(timeout)))?, json)
+        }
         Command::Hammer(Hammer { threads, tally: false, targets }) => pod_hammer::hammer(threads, &targets),
         Command::Hammer(Hammer { threads, tally: true, targets }) => pod_hammer::tally(threads, &targets),
         Command::Share(Share { threads, targets }) => pod_share::share(threads, &targets),

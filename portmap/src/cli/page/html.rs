@@ -121,7 +121,7 @@ fn service_port(block: &Block, first: &Explanation, port: &PortRow, explanations
                 }
                 li { (pods(explanations)) }
             }
-            @for explanation in explanations { (verdict(explanation)) }
+            @for text in verdicts(explanations) { p.verdict { (text) } }
         }
     }
 }
@@ -169,9 +169,13 @@ fn pods(explanations: &[Explanation]) -> Markup {
     }
 }
 
-fn verdict(explanation: &Explanation) -> Markup {
-    html! {
-        @if !explanation.connects { p.verdict { (text::verdict(explanation).text) } }
-        @if explanation.kernel.agrees == Some(false) { p.verdict { "The kernel's tables differ from the objects." } }
+/// What is wrong with a port. Both families usually have the same reason.
+fn verdicts(explanations: &[Explanation]) -> Vec<String> {
+    let failing = explanations.iter().filter(|explanation| !explanation.connects);
+    let mut verdicts: Vec<String> = failing.map(|explanation| text::verdict(explanation).text).collect();
+    if explanations.iter().any(|explanation| explanation.kernel.agrees == Some(false)) {
+        verdicts.push("The kernel's tables differ from the objects.".to_owned());
     }
+    verdicts.dedup();
+    verdicts
 }

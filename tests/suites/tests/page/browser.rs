@@ -52,9 +52,12 @@ impl Browser {
         });
         let input = input.context("no standard input")?;
         let mut browser = Self { child, input, messages, session: None, number: 0, _profile: profile };
-        let target = browser.call("Target.createTarget", &json!({"url": url}))?["targetId"].clone();
+        let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}))?["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", &json!({"targetId": target, "flatten": true}))?;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        browser.call("Page.enable", &json!({}))?;
+        browser.call("Page.navigate", &json!({"url": url}))?;
+        browser.receive("the load of the page", |message| message["method"] == "Page.loadEventFired")?;
         Ok(browser)
     }
 
@@ -66,13 +69,19 @@ impl Browser {
             message["sessionId"] = session.clone().into();
         }
         self.input.write_all(format!("{message}\0").as_bytes())?;
+        let answer = self.receive(&format!("the answer to {message}"), |answer| answer["id"] == self.number)?;
+        ensure!(answer["error"].is_null(), "{message}: {answer}");
+        Ok(answer["result"].clone())
+    }
+
+    /// Waits for a message, and drops those before it.
+    fn receive(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + patience(PATIENCE);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let Ok(answer) = self.messages.recv_timeout(left) else { bail!("no answer to {message}") };
-            if answer["id"] == self.number {
-                ensure!(answer["error"].is_null(), "{message}: {answer}");
-                return Ok(answer["result"].clone());
+            let Ok(message) = self.messages.recv_timeout(left) else { bail!("the browser did not send {name}") };
+            if is_wanted(&message) {
+                return Ok(message);
             }
         }
     }

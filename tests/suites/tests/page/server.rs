@@ -26,7 +26,7 @@ fn the_page_shows_services_ports_and_pods() -> Result<()> {
     let stage = stage("page-shows")?;
     let page = Page::start(&stage.world)?;
     let answer = ask(&stage.world, &page.url, "Accept: text/html")?;
-    for part in ["HTTP/1.1 200", "default/web", "10.96.0.1", "80/TCP", ">8080<", "default/empty", "REFUSED"] {
+    for part in ["HTTP/1.1 200", "default/web", "10.96.0.1", "80/TCP", ":8080<", "default/empty", "REFUSED"] {
         ensure!(answer.contains(part), "{part} is missing in {answer}");
     }
     let found = ask(&stage.world, &format!("{}?q=empty", page.url), "Accept: text/html")?;

@@ -5,6 +5,7 @@ mod doctor;
 mod explain;
 mod flows;
 mod lint;
+mod man;
 mod objects;
 mod output;
 mod repeats;
@@ -79,6 +80,8 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print a manual page, or write all of them into a directory
+    Man(man::Arguments),
 }
 
 /// The directory of the pins, for each subcommand that uses them.
@@ -167,6 +170,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
+        Command::Man(arguments) => arguments.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "portmap", &mut script);

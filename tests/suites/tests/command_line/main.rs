@@ -12,6 +12,7 @@ mod doctor;
 mod explain;
 mod files;
 mod large;
+mod manual;
 mod pins;
 mod problems;
 mod resolve;

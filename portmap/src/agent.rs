@@ -100,8 +100,8 @@ async fn open_source(
     watches: Arc<Watches>,
 ) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
     Ok(match &options.source {
-        Source::Kube(kubeconfig) => {
-            let cluster = kube::open(kubeconfig.as_deref(), watches).await?;
+        Source::Kube(config) => {
+            let cluster = kube::open(config.clone(), watches).await?;
             Box::pin(kube::run(cluster, options.wanted.clone(), sender))
         }
         Source::Manifests(paths) => {

@@ -12,13 +12,14 @@ use crate::{
     model::event::Wanted,
     resolve::node_ports::Eligible,
     serve,
+    source::kube::ClusterConfig,
 };
 
 /// The source of the objects.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The API server of this kubeconfig. Without a path: of `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
-    Kube(Option<PathBuf>),
+    /// The API server of this configuration.
+    Kube(ClusterConfig),
     /// These files and directories of manifests; `-` is standard input.
     Manifests(Vec<PathBuf>),
 }

@@ -20,7 +20,7 @@ use portmap::{
     serve::{Addresses, EVERYWHERE},
 };
 
-use super::{ObjectArguments, PinsArguments, objects::TableArguments};
+use super::{ClusterArguments, ObjectArguments, PinsArguments, objects::TableArguments};
 use devices::DeviceArguments;
 use outside::OutsideArguments;
 
@@ -30,9 +30,8 @@ pub struct Arguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
-    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(flatten)]
     objects: ObjectArguments,
     #[command(flatten)]
@@ -119,7 +118,8 @@ impl Arguments {
             given => given,
         };
         let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST.into()));
-        let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
+        let source =
+            if self.manifests.is_empty() { Source::Kube(self.cluster.into()) } else { Source::Manifests(self.manifests) };
         let capacity = Capacity {
             services: self.max_services,
             backends: self.max_backends,

@@ -15,6 +15,7 @@ mod large;
 mod manual;
 mod pins;
 mod problems;
+mod plugin;
 mod resolve;
 mod site;
 mod usage;

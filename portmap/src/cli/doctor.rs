@@ -134,8 +134,7 @@ fn print_table(checks: &[Check]) -> Result<()> {
 
 /// Checks whether programs listen for the local backends of these service ports.
 fn listening(ports: &[ServedPort]) -> Result<Vec<Check>> {
-    let addresses: BTreeSet<_> = ports.iter().flat_map(|port| &port.backends).map(|backend| backend.address).collect();
-    Ok(listening::checks(ports, &sockets::survey(&addresses)?))
+    Ok(listening::checks(ports, &sockets::survey(&tables::addresses(ports))?))
 }
 
 /// Checks whether processes of the node listen on the node ports of these service ports.

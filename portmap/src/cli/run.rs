@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use portmap::{
-    agent::{self, Leaving, Options, Source, Waiting},
+    agent::{self, EventWriting, Leaving, Options, Source, Waiting},
     datapath::load::{LogLevel, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
@@ -40,6 +40,8 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    listening: Listening,
     #[command(flatten)]
     outside: OutsideArguments,
     /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
@@ -98,6 +100,17 @@ struct Life {
     compare_interval: u64,
 }
 
+/// The check that programs listen for the backends.
+#[derive(Debug, Args)]
+struct Listening {
+    /// Interval of checks that programs listen for the backends of this node; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    listening_interval: u64,
+    /// Write a Kubernetes Event about a Service when no program listens for its backends on this node
+    #[arg(long, conflicts_with = "manifests")]
+    events: bool,
+}
+
 /// A listening address; `None` for the argument `none`.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
@@ -107,6 +120,11 @@ fn bind_address(text: &str) -> Result<Bind, String> {
         "none" => Ok(Bind(None)),
         _ => text.parse().map(|address| Bind(Some(address))).map_err(|_| "expected ADDRESS:PORT or none".to_owned()),
     }
+}
+
+/// An interval of this number of seconds; none for 0.
+fn interval(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 impl Arguments {
@@ -134,7 +152,9 @@ impl Arguments {
             mounting: if self.life.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
             waiting: if self.life.wait { Waiting::ForLock } else { Waiting::No },
             leaving: if self.life.cleanup_on_exit { Leaving::Nothing } else { Leaving::Datapath },
-            compare_every: (self.life.compare_interval > 0).then(|| Duration::from_secs(self.life.compare_interval)),
+            compare_every: interval(self.life.compare_interval),
+            listening_every: interval(self.listening.listening_interval),
+            events: if self.listening.events { EventWriting::Yes } else { EventWriting::No },
             cgroup: self.cgroup,
             capacity,
             switches: Switches {

@@ -7,6 +7,7 @@
 mod configuration;
 mod connection;
 mod connector;
+pub mod events;
 pub mod list;
 
 use std::{fmt::Debug, pin::pin, sync::Arc};

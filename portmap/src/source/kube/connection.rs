@@ -82,6 +82,15 @@ impl Cluster {
 
     /// A client for the watch of one kind. A successful response records that the watch works.
     pub fn client(self: &Arc<Self>, kind: ObjectKind) -> Client {
+        self.client_for(Some(kind))
+    }
+
+    /// A client for requests that are no watch.
+    pub fn plain_client(self: &Arc<Self>) -> Client {
+        self.client_for(None)
+    }
+
+    fn client_for(self: &Arc<Self>, kind: Option<ObjectKind>) -> Client {
         let cluster = self.clone();
         let send = move |request| {
             let cluster = cluster.clone();
@@ -90,10 +99,13 @@ impl Cluster {
         Client::new(service_fn(send), "default")
     }
 
-    async fn send(&self, kind: ObjectKind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+    /// Sends a request of the watch of a kind, or a request that is no watch.
+    async fn send(&self, kind: Option<ObjectKind>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let not_before = self.access.lock().await.not_before;
         sleep_until(not_before).await;
-        self.watches.requested(kind);
+        if let Some(kind) = kind {
+            self.watches.requested(kind);
+        }
         let (client, number) = self.client_now().await;
         let outcome = client.send(request).await;
         let Ok(response) = outcome else {
@@ -131,8 +143,8 @@ impl Cluster {
 
     /// Records a successful response to a request of the client with this number. Warns if the response came over a translated
     /// connection, and the response before did not.
-    async fn answered(&self, kind: ObjectKind, client: u64) {
-        if self.watches.succeeded(kind) {
+    async fn answered(&self, kind: Option<ObjectKind>, client: u64) {
+        if let Some(kind) = kind.filter(|kind| self.watches.succeeded(*kind)) {
             tracing::info!("{kind} are watched again");
         }
         if self.access.lock().await.earlier == client && self.connector.answered() == Some(Route::Translated) {

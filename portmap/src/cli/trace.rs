@@ -38,6 +38,9 @@ use super::{PinsArguments, output, runtime};
 /// The interval at which the programs are told that this process still traces.
 const KEEP: Duration = Duration::from_secs(1);
 
+/// The time for a write that is under way when a signal ends the trace.
+const LAST_WRITE: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -87,15 +90,28 @@ impl Arguments {
         let Some(tracer) = Tracer::start(&pins, &effects)? else {
             bail!("another portmap trace is running, and each event is read only once; stop it first");
         };
-        runtime()?.block_on(trace(tracer, Lines::new(self, &pins)?))?;
-        Ok(ExitCode::SUCCESS)
+        let runtime = runtime()?;
+        let result = runtime.block_on(trace(tracer, Lines::new(self, &pins)?));
+        // A write may wait for the reader for ever.
+        runtime.shutdown_timeout(LAST_WRITE);
+        result.map(|()| ExitCode::SUCCESS)
     }
 }
 
-/// Prints events until SIGINT or SIGTERM, or until enough lines are printed.
-async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
-    let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
+/// Prints events until SIGINT or SIGTERM, or until enough lines are printed. A signal also ends it while a write waits for the
+/// reader of the lines.
+async fn trace(tracer: Tracer, lines: Lines) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        result = follow(tracer, lines) => result,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Prints events until enough lines are printed.
+async fn follow(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
+    let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
     eprintln!("waiting for connections to Services; stop with Ctrl-C");
     let (mut keep, mut lost) = (interval(KEEP), 0);
     loop {
@@ -103,11 +119,11 @@ async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
             ready = events.readable() => {
                 while let Some(traced) = tracer.read() {
                     if lines.print(&traced)? == ControlFlow::Break(()) {
-                        return lines.flush();
+                        return lines.flush().await;
                     }
                 }
                 ready?.clear_ready();
-                lines.flush()?;
+                lines.flush().await?;
             }
             _ = keep.tick() => {
                 let stopped = tracer.keep()?;
@@ -120,8 +136,6 @@ async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
                 }
                 lost = lost_now;
             }
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
         }
     }
 }
@@ -175,10 +189,14 @@ impl Lines {
         Ok(if self.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    fn flush(&mut self) -> Result<()> {
-        output::print(&String::from_utf8_lossy(&self.buffer))?;
+    /// Writes the lines in a task, because a write waits while the reader does not read.
+    async fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.buffer).into_owned();
         self.buffer.clear();
-        Ok(())
+        tokio::task::spawn_blocking(move || output::print(&text)).await?
     }
 
     fn names(&mut self, traced: &Traced) -> Result<Names> {

@@ -13,6 +13,7 @@ mod devices;
 mod ended_sockets;
 mod flows;
 mod installed;
+mod listening;
 mod options;
 mod own_node;
 mod planner;
@@ -20,6 +21,7 @@ mod problems;
 mod record;
 mod reporting;
 mod retry;
+mod source;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -37,7 +39,7 @@ use crate::{
     plan::{Plan, Planner, Step},
     resolve::desired::entries::EntryReader,
     serve,
-    source::{Events, Watches, kube, manifests},
+    source::{Watches, kube::events::ServiceWarning},
 };
 use clients::Clients;
 use comparison::Comparison;
@@ -47,7 +49,8 @@ pub use devices::{DeviceOptions, DeviceSelection, NamePattern};
 use ended_sockets::EndedSockets;
 use flows::Flows;
 use installed::{Installed, PlanScope, Written};
-pub use options::{ClientPorts, Leaving, Options, Source, Sysctls, Waiting};
+use listening::Listening;
+pub use options::{ClientPorts, EventWriting, Leaving, Options, Source, Sysctls, Waiting};
 use reporting::Reporting;
 
 /// The capacity of the channel from the source of objects to the loop, in events.
@@ -66,8 +69,8 @@ pub async fn run(options: Options) -> Result<()> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     let watches = Arc::new(Watches::default());
     // The source comes first: without a source of objects, no program is attached.
-    let source = open_source(&options, sender, watches.clone()).await?;
-    let (mut agent, diagnostics) = Agent::start(&options, watches).await?;
+    let (source, service_events) = source::open(&options, sender, watches.clone()).await?;
+    let (mut agent, diagnostics) = Agent::start(&options, watches, service_events).await?;
     let source = tokio::spawn(source);
     let servers =
         tokio::spawn(serve::run(options.serve.clone(), agent.reporting.published.clone(), agent.reporting.metrics.clone()));
@@ -91,23 +94,6 @@ pub async fn run(options: Options) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Opens the source of objects. The returned future sends the source's events, and ends only with a failure.
-async fn open_source(
-    options: &Options,
-    sender: Events,
-    watches: Arc<Watches>,
-) -> Result<Pin<Box<dyn Future<Output = Result<()>> + Send>>> {
-    Ok(match &options.source {
-        Source::Kube(kubeconfig) => {
-            let cluster = kube::open(kubeconfig.as_deref(), watches).await?;
-            Box::pin(kube::run(cluster, options.wanted.clone(), sender))
-        }
-        Source::Manifests(paths) => {
-            Box::pin(manifests::Watched::start(paths.clone(), options.wanted.clone(), watches)?.run(sender))
-        }
-    })
 }
 
 async fn terminated() -> Result<&'static str> {
@@ -146,10 +132,16 @@ struct Tasks {
     flows: Flows,
     /// Reads the kernel's tables periodically, to compare them with the planner's model.
     comparison: Comparison,
+    /// Checks that programs listen for the backends of this node.
+    listening: Listening,
 }
 
 impl Agent {
-    async fn start(options: &Options, watches: Arc<Watches>) -> Result<(Self, Diagnostics)> {
+    async fn start(
+        options: &Options,
+        watches: Arc<Watches>,
+        service_events: Option<mpsc::Sender<ServiceWarning>>,
+    ) -> Result<(Self, Diagnostics)> {
         let mut installed = Installed::start(options).await?;
         let ended_sockets = EndedSockets::new(&installed.datapath.pins, options.capacity)?;
         record::record_features(&mut installed.datapath.maps, ended_sockets.is_supported())?;
@@ -163,8 +155,9 @@ impl Agent {
         desired.keep_node_addresses(installed.node_port_addresses());
         let devices = Devices::start(&options.devices, options.device_attach)?;
         let flows = Flows::new(&installed.datapath.pins)?;
-        let tasks =
-            Tasks { clients: Clients::default(), ended_sockets, flows, comparison: Comparison::new(options.compare_every)? };
+        let comparison = Comparison::new(options.compare_every)?;
+        let listening = Listening::new(options.listening_every, service_events);
+        let tasks = Tasks { clients: Clients::default(), ended_sockets, flows, comparison, listening };
         let agent = Self {
             desired,
             installed,
@@ -190,6 +183,10 @@ impl Agent {
                 sockets = self.tasks.ended_sockets.found() => self.destroy(sockets),
                 result = self.tasks.flows.result() => self.take_flow_result(result)?,
                 tables = self.tasks.comparison.ended(applied) => self.compare_with(tables),
+                result = self.tasks.listening.ended() => {
+                    self.has_free_heap = true;
+                    self.tasks.listening.take(result, &self.reporting.metrics);
+                }
                 () = self.tasks.clients.changed() => {}
             }
             wait_out(self.desired.list_addresses())?;
@@ -274,6 +271,9 @@ impl Agent {
     }
 
     fn report(&mut self, written: Written) -> Result<()> {
+        if !written.plan.steps.is_empty() {
+            self.tasks.listening.changed();
+        }
         // An endpoint that found no room in ENDPOINTS looks like an ended one, so nothing of it is searched for meanwhile.
         if written.plan.without_room == 0 {
             if written.scope == PlanScope::All || ends_endpoints(&written.plan) {
@@ -294,7 +294,7 @@ impl Agent {
 
     /// Starts the tasks beside the loop that are due.
     fn start_due_work(&mut self) -> Result<()> {
-        let Tasks { clients, ended_sockets, flows, comparison } = &mut self.tasks;
+        let Tasks { clients, ended_sockets, flows, comparison, listening } = &mut self.tasks;
         if let Some(guarded) = self.desired.table.take_guarded() {
             clients.set_destinations(guarded);
         }
@@ -306,6 +306,7 @@ impl Agent {
         flows.start_if_due(&datapath.pins);
         if self.is_initialized && !self.installed.is_failing() {
             comparison.start_if_due(&self.installed.datapath.pins, applied);
+            listening.start_if_due(&self.installed.datapath.pins);
         }
         Ok(())
     }

@@ -5,9 +5,11 @@ mod doctor;
 mod explain;
 mod flows;
 mod lint;
+mod man;
 mod objects;
 mod output;
 mod page;
+pub mod plugin;
 mod repeats;
 mod resolve;
 mod run;
@@ -23,7 +25,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted};
+use portmap::{kernel::port_ranges::PortRange, maps::pin::Pins, model::event::Wanted, source::kube::ClusterConfig};
 use tokio::runtime::{Builder, Runtime};
 
 /// The exit code of a negative result: unhealthy, differing tables, no connection, no Service to resolve, a warning with `--strict`, or pins
@@ -82,6 +84,8 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print a manual page, or write all of them into a directory
+    Man(man::Arguments),
 }
 
 /// The directory of the pins, for each subcommand that uses them.
@@ -110,6 +114,24 @@ impl PinsArguments {
     #[expect(clippy::unused_self, reason = "tests can choose another version")]
     fn abi_version(&self) -> u32 {
         portmap_common::ABI_VERSION
+    }
+}
+
+/// The cluster, for each subcommand that reads objects from one.
+#[derive(Debug, Args)]
+struct ClusterArguments {
+    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME", conflicts_with = "manifests")]
+    context: Option<String>,
+}
+
+impl From<ClusterArguments> for ClusterConfig {
+    fn from(arguments: ClusterArguments) -> Self {
+        let ClusterArguments { kubeconfig, context } = arguments;
+        Self { kubeconfig, context }
     }
 }
 
@@ -171,6 +193,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Cleanup(arguments) => arguments.run(),
+        Command::Man(arguments) => arguments.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "portmap", &mut script);

@@ -8,5 +8,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    if cli::plugin::is_called() {
+        return cli::plugin::run();
+    }
     cli::run(cli::Cli::parse())
 }

@@ -12,13 +12,14 @@ use crate::{
     model::event::Wanted,
     resolve::node_ports::Eligible,
     serve,
+    source::kube::ClusterConfig,
 };
 
 /// The source of the objects.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The API server of this kubeconfig. Without a path: of `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
-    Kube(Option<PathBuf>),
+    /// The API server of this configuration.
+    Kube(ClusterConfig),
     /// These files and directories of manifests; `-` is standard input.
     Manifests(Vec<PathBuf>),
 }
@@ -39,6 +40,15 @@ pub enum Leaving {
     Datapath,
     /// All pins of portmap are removed, and the kernel frees the tables and programs.
     Nothing,
+}
+
+/// Whether the agent writes Kubernetes Events about Services with mistakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventWriting {
+    /// The agent only reads objects.
+    No,
+    /// The agent creates Events. Manifests have no place for them.
+    Yes,
 }
 
 /// The ports that clients outside the node get towards backends.
@@ -80,6 +90,10 @@ pub struct Options {
     pub leaving: Leaving,
     /// The interval of comparisons of the kernel's tables with the model; none: no comparison.
     pub compare_every: Option<Duration>,
+    /// The interval of checks that programs listen for the local backends; none: no check.
+    pub listening_every: Option<Duration>,
+    /// Whether the agent writes Kubernetes Events about Services.
+    pub events: EventWriting,
     /// The cgroup v2 directory that the programs are attached to; none: the root of the node's cgroups.
     pub cgroup: Option<PathBuf>,
     /// The sizes of the maps.

@@ -17,7 +17,7 @@ use portmap::{
     inspect::flows::ServiceName,
     kernel::{listeners, namespaces},
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
-    source::kube::list::Lister,
+    source::kube::{ClusterConfig, list::Lister},
 };
 use portmap_common::State;
 use serde::Serialize;
@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Check that this cluster's API server answers [default: the pod's service account, or else no check]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     /// Check only the listening programs of this Service: NAME (in every namespace), NAME.NAMESPACE or NAMESPACE/NAME
     #[arg(long, value_name = "NAME")]
     service: Option<ServiceName>,
@@ -100,10 +103,11 @@ impl Arguments {
     fn api_server(&self) -> Result<Check> {
         const NAME: &str = "API server";
         // The kubelet sets this variable in containers.
-        if self.kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
+        if self.kubeconfig.is_none() && self.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
             return Ok(Check::note(NAME, "not checked: give --kubeconfig"));
         }
-        let version = async { Lister::open(self.kubeconfig.as_deref()).await?.version().await };
+        let cluster = ClusterConfig { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let version = async { Lister::open(&cluster).await?.version().await };
         Ok(match runtime()?.block_on(version) {
             Ok((server, version)) => Check::ok(NAME, format!("{server} answers from here, version {version}")),
             Err(error) => Check::not_ok(NAME, portmap::error_text::of_error(error.as_ref())),
@@ -130,8 +134,7 @@ fn print_table(checks: &[Check]) -> Result<()> {
 
 /// Checks whether programs listen for the local backends of these service ports.
 fn listening(ports: &[ServedPort]) -> Result<Vec<Check>> {
-    let addresses: BTreeSet<_> = ports.iter().flat_map(|port| &port.backends).map(|backend| backend.address).collect();
-    Ok(listening::checks(ports, &sockets::survey(&addresses)?))
+    Ok(listening::checks(ports, &sockets::survey(&tables::addresses(ports))?))
 }
 
 /// Checks whether processes of the node listen on the node ports of these service ports.

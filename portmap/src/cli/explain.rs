@@ -11,7 +11,10 @@ use std::{path::PathBuf, process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Args;
-use portmap::inspect::explain::{Explanation, target::Target};
+use portmap::inspect::explain::{
+    Explanation,
+    target::{ServiceTarget, Target},
+};
 use serde::Serialize;
 
 use super::{
@@ -34,6 +37,9 @@ pub struct Arguments {
     /// The destination: an address and port (10.96.0.10:80, [fd00::1]:53/udp), or a Service (svc/web, svc/web.shop:http)
     #[arg(value_name = "ADDRESS:PORT[/udp] | svc/NAME[.NAMESPACE][:PORT]")]
     target: Target,
+    /// Namespace of svc/NAME, if the destination names none [default: default, or the only one with the Service]
+    #[arg(short, long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    namespace: Option<String>,
     #[command(flatten)]
     source: SourceArguments,
     #[command(flatten)]
@@ -71,7 +77,13 @@ impl Arguments {
             (None, None) => None,
         };
         let source = self.source.open()?;
-        let (report, warnings) = explain(&source, &self.target, &kernel, client.as_ref())?;
+        let target = match self.target {
+            Target::Service(target) => {
+                Target::Service(ServiceTarget { namespace: target.namespace.or(self.namespace), ..target })
+            }
+            Target::Frontend(frontend) => Target::Frontend(frontend),
+        };
+        let (report, warnings) = explain(&source, &target, &kernel, client.as_ref())?;
         for warning in &warnings {
             output::warning(warning);
         }

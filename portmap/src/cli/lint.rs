@@ -17,6 +17,7 @@ use portmap::{
         catalog::{self, Level, Rule},
         finding::Finding,
     },
+    source::kube::ClusterConfig,
 };
 use serde::Serialize;
 
@@ -26,7 +27,7 @@ use input::Input;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Files, directories of files, or - for standard input; all of them are one set of objects
-    #[arg(value_name = "PATH", required_unless_present_any = ["kubeconfig", "list_rules", "explain"])]
+    #[arg(value_name = "PATH", required_unless_present_any = ["kubeconfig", "context", "list_rules", "explain"])]
     paths: Vec<PathBuf>,
     /// Read directories with their subdirectories
     #[arg(short = 'R', long)]
@@ -36,6 +37,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "paths")]
     #[expect(clippy::option_option, reason = "the flag may have no value")]
     kubeconfig: Option<Option<PathBuf>>,
+    /// Read the objects of the cluster of this context of the kubeconfig
+    #[arg(long, value_name = "NAME", conflicts_with = "paths")]
+    context: Option<String>,
     /// Namespace of objects in files that name none [default: default]. With --kubeconfig, the only namespace to read [default:
     /// all]
     #[arg(short, long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -53,10 +57,10 @@ pub struct Arguments {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// List all codes
-    #[arg(long, conflicts_with_all = ["paths", "kubeconfig"])]
+    #[arg(long, conflicts_with_all = ["paths", "kubeconfig", "context"])]
     list_rules: bool,
     /// Explain a code
-    #[arg(long, value_name = "CODE", value_parser = rule, conflicts_with_all = ["paths", "kubeconfig", "list_rules"])]
+    #[arg(long, value_name = "CODE", value_parser = rule, conflicts_with_all = ["paths", "kubeconfig", "context", "list_rules"])]
     explain: Option<&'static Rule>,
 }
 
@@ -111,9 +115,12 @@ impl Arguments {
             Some(Deny::Warnings) => Level::Warning,
             Some(Deny::Notes) => Level::Note,
         };
-        let Input { set, is_complete } = match self.kubeconfig {
-            Some(kubeconfig) => input::cluster(kubeconfig.as_deref(), self.namespace.as_deref())?,
-            None => input::files(&self.paths, self.recursive, self.namespace.as_deref())?,
+        // Only `kubectl portmap lint` may lack both: it reads the cluster of the current context.
+        let Input { set, is_complete } = if self.paths.is_empty() {
+            let cluster = ClusterConfig { kubeconfig: self.kubeconfig.flatten(), context: self.context };
+            input::cluster(&cluster, self.namespace.as_deref())?
+        } else {
+            input::files(&self.paths, self.recursive, self.namespace.as_deref())?
         };
         let PortRange { first, last } = self.node_port_range;
         let findings = lint::check(&set, &Settings { node_ports: (first, last), ignored: self.ignore });

@@ -20,7 +20,7 @@ use portmap::{
 use tokio::runtime::Runtime;
 use tracing::subscriber::NoSubscriber;
 
-use super::{ObjectArguments, runtime};
+use super::{ClusterArguments, ObjectArguments, runtime};
 
 /// The pause before the objects and the kernel's tables are read again: the agent applies a change within milliseconds.
 pub const PAUSE: Duration = Duration::from_millis(500);
@@ -50,9 +50,8 @@ pub struct SourceArguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
-    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(flatten)]
     objects: ObjectArguments,
     #[command(flatten)]
@@ -78,10 +77,10 @@ pub enum Origin {
 impl SourceArguments {
     /// Opens the source. Reads the configuration of a cluster, and no object yet.
     pub fn open(self) -> Result<Source> {
-        let Self { manifests, kubeconfig, objects, table } = self;
+        let Self { manifests, cluster, objects, table } = self;
         let origin = if manifests.is_empty() {
             let runtime = runtime()?;
-            Origin::Kube(runtime.block_on(Lister::open(kubeconfig.as_deref()))?, runtime)
+            Origin::Kube(runtime.block_on(Lister::open(&cluster.into()))?, runtime)
         } else {
             Origin::Manifests(manifests)
         };

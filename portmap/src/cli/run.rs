@@ -13,14 +13,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use portmap::{
-    agent::{self, Leaving, Options, Source, Waiting},
+    agent::{self, EventWriting, Leaving, Options, Source, Waiting},
     datapath::load::{LogLevel, PeerNames, Scope, Switches},
     kernel::{descriptors, heap},
     maps::{Capacity, pin::Mounting},
     serve::{Addresses, EVERYWHERE},
 };
 
-use super::{ObjectArguments, PinsArguments, objects::TableArguments};
+use super::{ClusterArguments, ObjectArguments, PinsArguments, objects::TableArguments};
 use devices::DeviceArguments;
 use outside::OutsideArguments;
 
@@ -30,9 +30,8 @@ pub struct Arguments {
     /// Read objects from this file or directory (or - for standard input) instead of a cluster; repeatable
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
-    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(flatten)]
     objects: ObjectArguments,
     #[command(flatten)]
@@ -41,6 +40,8 @@ pub struct Arguments {
     pins: PinsArguments,
     #[command(flatten)]
     life: Life,
+    #[command(flatten)]
+    listening: Listening,
     #[command(flatten)]
     outside: OutsideArguments,
     /// Translate only for processes in or below this cgroup v2 directory [default: the root of the hierarchy]
@@ -99,6 +100,17 @@ struct Life {
     compare_interval: u64,
 }
 
+/// The check that programs listen for the backends.
+#[derive(Debug, Args)]
+struct Listening {
+    /// Interval of checks that programs listen for the backends of this node; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    listening_interval: u64,
+    /// Write a Kubernetes Event about a Service when no program listens for its backends on this node
+    #[arg(long, conflicts_with = "manifests")]
+    events: bool,
+}
+
 /// A listening address; `None` for the argument `none`.
 #[derive(Clone, Copy, Debug)]
 struct Bind(Option<SocketAddr>);
@@ -110,6 +122,11 @@ fn bind_address(text: &str) -> Result<Bind, String> {
     }
 }
 
+/// An interval of this number of seconds; none for 0.
+fn interval(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         descriptors::raise_limit();
@@ -119,7 +136,8 @@ impl Arguments {
             given => given,
         };
         let metrics = self.metrics_bind_address.unwrap_or_else(|| default(10_249, Ipv4Addr::LOCALHOST.into()));
-        let source = if self.manifests.is_empty() { Source::Kube(self.kubeconfig) } else { Source::Manifests(self.manifests) };
+        let source =
+            if self.manifests.is_empty() { Source::Kube(self.cluster.into()) } else { Source::Manifests(self.manifests) };
         let capacity = Capacity {
             services: self.max_services,
             backends: self.max_backends,
@@ -134,7 +152,9 @@ impl Arguments {
             mounting: if self.life.no_mount_bpffs { Mounting::Forbidden } else { Mounting::Allowed },
             waiting: if self.life.wait { Waiting::ForLock } else { Waiting::No },
             leaving: if self.life.cleanup_on_exit { Leaving::Nothing } else { Leaving::Datapath },
-            compare_every: (self.life.compare_interval > 0).then(|| Duration::from_secs(self.life.compare_interval)),
+            compare_every: interval(self.life.compare_interval),
+            listening_every: interval(self.listening.listening_interval),
+            events: if self.listening.events { EventWriting::Yes } else { EventWriting::No },
             cgroup: self.cgroup,
             capacity,
             switches: Switches {

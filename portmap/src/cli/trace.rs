@@ -49,6 +49,9 @@ enum Batch {
     Some,
 }
 
+/// The time for a write that is under way when a signal ends the trace.
+const LAST_WRITE: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -98,25 +101,37 @@ impl Arguments {
         let Some(tracer) = Tracer::start(&pins, &effects)? else {
             bail!("another portmap trace is running, and each event is read only once; stop it first");
         };
-        runtime()?.block_on(trace(tracer, Lines::new(self, &pins)?))?;
-        Ok(ExitCode::SUCCESS)
+        let runtime = runtime()?;
+        let result = runtime.block_on(trace(tracer, Lines::new(self, &pins)?));
+        // A write may wait for the reader for ever.
+        runtime.shutdown_timeout(LAST_WRITE);
+        result.map(|()| ExitCode::SUCCESS)
     }
 }
 
-/// Prints events until SIGINT or SIGTERM, or until enough lines are printed.
-async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
-    let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
+/// Prints events until SIGINT or SIGTERM, or until enough lines are printed. A signal also ends it while a write waits for the
+/// reader of the lines.
+async fn trace(mut tracer: Tracer, lines: Lines) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut lost = 0;
+    tokio::select! {
+        result = follow(&mut tracer, lines, &mut lost) => result?,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    report_lost(&tracer, &mut lost)
+}
+
+/// Prints events until enough lines are printed. `lost`: the lost events that were reported.
+async fn follow(tracer: &mut Tracer, mut lines: Lines, lost: &mut u64) -> Result<()> {
+    let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
     eprintln!("waiting for connections to Services; stop with Ctrl-C");
-    let (mut keep, mut lost) = (interval(KEEP), 0);
-    loop {
+    let mut keep = interval(KEEP);
+    while lines.left != Some(0) {
         tokio::select! {
             ready = events.readable() => {
-                if lines.print_some(&mut tracer)? == Batch::All {
+                if lines.print_some(tracer).await? == Batch::All {
                     ready?.clear_ready();
-                }
-                if lines.left == Some(0) {
-                    break;
                 }
             }
             _ = keep.tick() => {
@@ -124,13 +139,11 @@ async fn trace(mut tracer: Tracer, mut lines: Lines) -> Result<()> {
                 if !stopped.is_zero() {
                     output::warning(&format!("no connections are known for {stopped:.1?}: this process was stopped or its reader slow"));
                 }
-                report_lost(&tracer, &mut lost)?;
+                report_lost(tracer, lost)?;
             }
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
         }
     }
-    report_lost(&tracer, &mut lost)
+    Ok(())
 }
 
 /// Warns of the events that were lost since the last call. `before`: all lost events at that call.
@@ -177,19 +190,20 @@ impl Lines {
     }
 
     /// Prints the events that the programs have written, [`BATCH`] at most, and no line after the last one that is wanted.
-    fn print_some(&mut self, tracer: &mut Tracer) -> Result<Batch> {
+    async fn print_some(&mut self, tracer: &mut Tracer) -> Result<Batch> {
+        let mut batch = Batch::Some;
         for _ in 0..BATCH {
             if self.left == Some(0) {
                 break;
             }
             let Some(traced) = tracer.read() else {
-                self.flush()?;
-                return Ok(Batch::All);
+                batch = Batch::All;
+                break;
             };
             self.print(&traced)?;
         }
-        self.flush()?;
-        Ok(Batch::Some)
+        self.flush().await?;
+        Ok(batch)
     }
 
     /// Adds a line for an event that is wanted.
@@ -208,10 +222,14 @@ impl Lines {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        output::print(&String::from_utf8_lossy(&self.buffer))?;
+    /// Writes the lines in a task, because a write waits while the reader does not read.
+    async fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.buffer).into_owned();
         self.buffer.clear();
-        Ok(())
+        tokio::task::spawn_blocking(move || output::print(&text)).await?
     }
 
     fn names(&mut self, traced: &Traced) -> Result<Names> {

@@ -8,7 +8,7 @@ use std::{
 use super::{Check, shorten, sockets::LocalSockets, tables::ServedPort};
 use crate::{
     kernel::listeners::{Listener, Listeners},
-    model::{Endpoint, Family, Protocol},
+    model::{Endpoint, Family, Protocol, ServicePort},
 };
 
 const NAME: &str = "listening";
@@ -65,32 +65,59 @@ fn other(protocol: Protocol) -> Protocol {
     }
 }
 
-/// A problem with the service port that has it. Backends with equal findings are reported together.
-type Finding<'a> = (&'a ServedPort, u16, Family, Problem);
+/// Backends of one service port for which no program listens, all for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// The service port.
+    pub owner: ServicePort,
+    /// The addresses of the backends.
+    pub backends: Vec<IpAddr>,
+    /// The Service, the observation and the remedy, as one sentence.
+    pub text: String,
+}
 
-/// The checks of all backends of these service ports: a summary, and each mistake.
-pub fn checks(ports: &[ServedPort], found: &LocalSockets) -> Vec<Check> {
-    let mut findings: Vec<(Finding<'_>, Vec<IpAddr>)> = Vec::new();
-    let (mut listening, mut unseen) = (0_usize, BTreeSet::new());
+/// The backends of service ports, compared with the listeners of this node.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// The number of backends with a listening program.
+    pub listening: usize,
+    /// The backends without one, ordered by service port.
+    pub silent: Vec<Silent>,
+    /// Local backends whose addresses no network namespace has.
+    pub unseen: BTreeSet<IpAddr>,
+}
+
+/// Compares the backends of these service ports with the listeners of this node.
+pub fn compare(ports: &[ServedPort], found: &LocalSockets) -> Compared {
+    let mut compared = Compared::default();
     for port in ports {
         let mut of_port: BTreeMap<(u16, Family, Problem), Vec<IpAddr>> = BTreeMap::new();
         for backend in &port.backends {
             match found.of_address.get(&backend.address).map(|listeners| problem(backend, port.owner.protocol, listeners)) {
-                Some(None) => listening += 1,
+                Some(None) => compared.listening += 1,
                 Some(Some(problem)) => {
                     of_port.entry((backend.port, Family::of(backend.address), problem)).or_default().push(backend.address);
                 }
-                None if backend.local => drop(unseen.insert(backend.address)),
+                None if backend.local => drop(compared.unseen.insert(backend.address)),
                 // A backend of another node.
                 None => {}
             }
         }
-        let of_port = of_port.into_iter();
-        findings.extend(of_port.map(|((target, family, problem), backends)| ((port, target, family, problem), backends)));
+        compared.silent.extend(of_port.into_iter().map(|((target, family, problem), backends)| Silent {
+            owner: port.owner.clone(),
+            text: mistake(port, target, &found_ports(&problem, target, family, port.owner.protocol), &backends),
+            backends,
+        }));
     }
-    let mut checks: Vec<Check> = findings.iter().map(|(finding, backends)| mistake(finding, backends)).collect();
-    let silent: usize = findings.iter().map(|(_, backends)| backends.len()).sum();
-    checks.insert(0, summary(listening, listening + silent, ports.len()));
+    compared
+}
+
+/// The checks of all backends of these service ports: a summary, and each mistake.
+pub fn checks(ports: &[ServedPort], found: &LocalSockets) -> Vec<Check> {
+    let Compared { listening, silent, unseen } = compare(ports, found);
+    let seen = listening + silent.iter().map(|silent| silent.backends.len()).sum::<usize>();
+    let mut checks = vec![summary(listening, seen, ports.len())];
+    checks.extend(silent.into_iter().map(|silent| Check::not_ok(NAME, silent.text)));
     checks.extend(blind_spots(&unseen.into_iter().collect::<Vec<_>>(), found));
     checks
 }
@@ -118,20 +145,17 @@ fn blind_spots(unseen: &[IpAddr], found: &LocalSockets) -> Vec<Check> {
     checks
 }
 
-fn mistake((port, target, family, problem): &Finding<'_>, backends: &[IpAddr]) -> Check {
+/// `found`: the ports that the backends listen on, and the remedy.
+fn mistake(port: &ServedPort, target: u16, found: &str, backends: &[IpAddr]) -> String {
     let ServedPort { owner, port, .. } = port;
-    let protocol = owner.protocol;
+    let ServicePort { service, protocol, .. } = owner;
     let who = shorten(backends);
     let verb = if backends.len() == 1 { "listens" } else { "listen" };
-    let found = found(problem, *target, *family, protocol);
-    Check::not_ok(
-        NAME,
-        format!("Service {} port {port}/{protocol} → targetPort {target}: {who} {verb} on {found}", owner.service),
-    )
+    format!("Service {service} port {port}/{protocol} → targetPort {target}: {who} {verb} on {found}")
 }
 
 /// The ports, and the remedy.
-fn found(problem: &Problem, target: u16, family: Family, protocol: Protocol) -> String {
+fn found_ports(problem: &Problem, target: u16, family: Family, protocol: Protocol) -> String {
     match problem {
         Problem::OtherAddresses(addresses) => {
             let addresses: Vec<&IpAddr> = addresses.iter().collect();
@@ -165,7 +189,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{ObjectName, ServicePort};
+    use crate::model::ObjectName;
 
     fn listener(address: &str, port: u16) -> Listener {
         let address = address.parse().expect("an address");

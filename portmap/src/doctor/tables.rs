@@ -1,6 +1,9 @@
 //! The service ports in the maps, each with its backends and its frontends at node ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use portmap_common::AddressKind;
 
@@ -20,6 +23,11 @@ pub struct ServedPort {
     pub backends: BTreeSet<Endpoint>,
     /// The frontends at node ports.
     pub node_ports: BTreeSet<Frontend>,
+}
+
+/// The addresses of the backends of service ports.
+pub fn addresses(ports: &[ServedPort]) -> BTreeSet<IpAddr> {
+    ports.iter().flat_map(|port| &port.backends).map(|backend| backend.address).collect()
 }
 
 /// The service ports of a snapshot, ordered by Service and port.

@@ -62,6 +62,7 @@ pub struct Metrics {
     contested: Gauge,
     devices: Gauge,
     devices_failed: Gauge,
+    not_listening: Gauge,
     failures: Counter,
     repairs: Counter,
     failing_watches: Metric<OfKind, Gauge>,
@@ -105,6 +106,7 @@ impl Default for Metrics {
             contested: Gauge::default(),
             devices: Gauge::default(),
             devices_failed: Gauge::default(),
+            not_listening: Gauge::default(),
             failures: Counter::default(),
             repairs: Counter::default(),
             failing_watches: Metric::default(),
@@ -203,6 +205,12 @@ impl Metrics {
     pub fn set_devices(&self, chosen: usize, failed: usize) {
         self.devices.set(gauge(chosen));
         self.devices_failed.set(gauge(failed));
+    }
+
+    /// Sets the number of backends on this node for which no program listens. A backend of several service ports counts once for
+    /// each.
+    pub fn set_not_listening(&self, backends: usize) {
+        self.not_listening.set(gauge(backends));
     }
 
     /// Sets the used and available entries of each map.

@@ -4,11 +4,13 @@
 //! a 410 Gone in the middle of a watch it returns the error once, and lists again at the next poll. After a 410 at the start
 //! of a watch it would repeat its request for ever: this module handles that case. [`connection`] has the HTTP client.
 
+mod configuration;
 mod connection;
 mod connector;
+pub mod events;
 pub mod list;
 
-use std::{fmt::Debug, path::Path, pin::pin, sync::Arc};
+use std::{fmt::Debug, pin::pin, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
@@ -30,19 +32,19 @@ use crate::{
     error_text,
     model::object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
+pub use configuration::ClusterConfig;
 use connection::Cluster;
 
 /// The versions of ServiceCIDR, the newest first. An API server may have one, both or neither.
 const CIDR_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// Configures the connection to the API server from a kubeconfig file, else from `$KUBECONFIG`, `~/.kube/config` or the pod's
-/// service account. Does not connect.
+/// Configures the connection to the API server. Does not connect.
 ///
 /// # Errors
 ///
 /// There is no configuration, or it is invalid.
-pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Cluster>> {
-    Cluster::open(kubeconfig, watches).await
+pub async fn open(config: ClusterConfig, watches: Arc<Watches>) -> Result<Arc<Cluster>> {
+    Cluster::open(config, watches).await
 }
 
 /// Watches all kinds of objects and sends their events. Failed requests are repeated with backoff.

@@ -9,9 +9,12 @@ use anyhow::{Context as _, Result};
 use portmap::{
     lint::set::{Origin, Set},
     source::{
-        kube::list::{
-            Lister,
-            everything::{self, Listing},
+        kube::{
+            ClusterConfig,
+            list::{
+                Lister,
+                everything::{self, Listing},
+            },
         },
         manifests::{STDIN, files},
     },
@@ -105,9 +108,9 @@ fn add_directory(directory: &Path, all: &mut Vec<PathBuf>) -> Result<()> {
 /// # Errors
 ///
 /// There is no configuration of a cluster, or the API server does not answer.
-pub fn cluster(kubeconfig: Option<&Path>, namespace: Option<&str>) -> Result<Input> {
+pub fn cluster(config: &ClusterConfig, namespace: Option<&str>) -> Result<Input> {
     let Listing { objects, forbidden, unserved } = runtime()?.block_on(async {
-        let lister = Lister::open(kubeconfig).await?;
+        let lister = Lister::open(config).await?;
         everything::list(&lister, namespace).await
     })?;
     let mut set = Set::new(Origin::Cluster, "default");

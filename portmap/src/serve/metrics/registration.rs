@@ -87,6 +87,11 @@ impl Metrics {
             self.devices_failed.clone(),
         );
         registry.register(
+            "backends_not_listening",
+            "Backends on this node on whose targetPort no program listens",
+            self.not_listening.clone(),
+        );
+        registry.register(
             "sync_failures",
             "Failed writes of the tables, after which the tables are read and planned again",
             self.failures.clone(),

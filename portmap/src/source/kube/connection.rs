@@ -4,11 +4,7 @@
 //! 401 Unauthorized, the configuration is read again before the next request. Watches then continue from their resourceVersion,
 //! if the API server still has it. [`super::connector`] makes the TCP connections, and selects their route.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
@@ -17,7 +13,6 @@ use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder, ConfigExt as _},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{
     sync::Mutex,
@@ -25,7 +20,10 @@ use tokio::{
 };
 use tower::{BoxError, ServiceBuilder, service_fn};
 
-use super::connector::{Connector, Route};
+use super::{
+    configuration::ClusterConfig,
+    connector::{Connector, Route},
+};
 use crate::{model::event::ObjectKind, source::Watches};
 
 /// A connection without any data for this time is closed. A watch gets a bookmark each minute, even without changes.
@@ -39,8 +37,8 @@ const MAX_WAIT: Duration = Duration::from_mins(1);
 
 /// An API server, with one HTTP client for all watches.
 pub struct Cluster {
-    /// `--kubeconfig`, read again after errors.
-    kubeconfig: Option<PathBuf>,
+    /// `--kubeconfig` and `--context`, read again after errors.
+    config: ClusterConfig,
     /// The URL of the API server at the start, for log lines.
     server: String,
     connector: Connector,
@@ -62,14 +60,14 @@ struct Access {
 
 impl Cluster {
     /// See [`super::open`].
-    pub async fn open(kubeconfig: Option<&Path>, watches: Arc<Watches>) -> Result<Arc<Self>> {
-        let config = configuration(kubeconfig).await?;
+    pub async fn open(place: ClusterConfig, watches: Arc<Watches>) -> Result<Arc<Self>> {
+        let config = place.read().await?;
         tracing::info!("watching {}", config.cluster_url);
         let server = config.cluster_url.to_string();
         let connector = Connector::new();
         let client = new_client(config, &connector)?;
         let access = Mutex::new(Access { client, earlier: 0, is_outdated: false, not_before: Instant::now() });
-        Ok(Arc::new(Self { kubeconfig: kubeconfig.map(Path::to_owned), server, connector, access, watches }))
+        Ok(Arc::new(Self { config: place, server, connector, access, watches }))
     }
 
     /// The URL of the API server at the start, for log lines.
@@ -84,6 +82,15 @@ impl Cluster {
 
     /// A client for the watch of one kind. A successful response records that the watch works.
     pub fn client(self: &Arc<Self>, kind: ObjectKind) -> Client {
+        self.client_for(Some(kind))
+    }
+
+    /// A client for requests that are no watch.
+    pub fn plain_client(self: &Arc<Self>) -> Client {
+        self.client_for(None)
+    }
+
+    fn client_for(self: &Arc<Self>, kind: Option<ObjectKind>) -> Client {
         let cluster = self.clone();
         let send = move |request| {
             let cluster = cluster.clone();
@@ -92,10 +99,13 @@ impl Cluster {
         Client::new(service_fn(send), "default")
     }
 
-    async fn send(&self, kind: ObjectKind, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+    /// Sends a request of the watch of a kind, or a request that is no watch.
+    async fn send(&self, kind: Option<ObjectKind>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let not_before = self.access.lock().await.not_before;
         sleep_until(not_before).await;
-        self.watches.requested(kind);
+        if let Some(kind) = kind {
+            self.watches.requested(kind);
+        }
         let (client, number) = self.client_now().await;
         let outcome = client.send(request).await;
         let Ok(response) = outcome else {
@@ -121,7 +131,7 @@ impl Cluster {
         if std::mem::take(&mut access.is_outdated) {
             self.connector.failed();
             access.earlier += 1;
-            match configuration(self.kubeconfig.as_deref()).await.and_then(|config| new_client(config, &self.connector)) {
+            match self.config.read().await.and_then(|config| new_client(config, &self.connector)) {
                 Ok(client) => access.client = client,
                 Err(error) => {
                     tracing::warn!("failed to renew the configuration of the API server, using the former one: {error:#}");
@@ -133,8 +143,8 @@ impl Cluster {
 
     /// Records a successful response to a request of the client with this number. Warns if the response came over a translated
     /// connection, and the response before did not.
-    async fn answered(&self, kind: ObjectKind, client: u64) {
-        if self.watches.succeeded(kind) {
+    async fn answered(&self, kind: Option<ObjectKind>, client: u64) {
+        if let Some(kind) = kind.filter(|kind| self.watches.succeeded(*kind)) {
             tracing::info!("{kind} are watched again");
         }
         if self.access.lock().await.earlier == client && self.connector.answered() == Some(Route::Translated) {
@@ -152,19 +162,6 @@ impl Cluster {
         let mut access = self.access.lock().await;
         access.is_outdated |= access.earlier == client;
     }
-}
-
-/// Reads the client's configuration from the kubeconfig or, without a kubeconfig, from the places that [`super::open`] lists.
-pub async fn configuration(kubeconfig: Option<&Path>) -> Result<Config> {
-    let Some(path) = kubeconfig else {
-        return Config::infer()
-            .await
-            .context("found no cluster: give a kubeconfig with --kubeconfig, or a directory of objects with --manifests");
-    };
-    let file = Kubeconfig::read_from(path).with_context(|| format!("failed to read the kubeconfig {}", path.display()))?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("failed to use the kubeconfig {}", path.display()))
 }
 
 /// A client for the configuration. Like the client of kube-rs, but with the connections of `connector` and without retries.

@@ -5,7 +5,6 @@ pub mod watched;
 
 use std::{
     fmt::{Debug, Display},
-    path::Path,
     time::Duration,
 };
 
@@ -14,10 +13,7 @@ use kube::{Api, Client, api::ListParams};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{
-    connection::{configuration, new_client},
-    connector::Connector,
-};
+use super::{configuration::ClusterConfig, connection::new_client, connector::Connector};
 
 /// The number of objects per request.
 const PAGE: u32 = 500;
@@ -39,13 +35,13 @@ enum Answer<T> {
 }
 
 impl Lister {
-    /// Configures the connection to the API server. The kubeconfig is found as in [`super::open`]. Does not connect.
+    /// Configures the connection to the API server. Does not connect.
     ///
     /// # Errors
     ///
     /// There is no configuration, or it is invalid.
-    pub async fn open(kubeconfig: Option<&Path>) -> Result<Self> {
-        let config = configuration(kubeconfig).await?;
+    pub async fn open(config: &ClusterConfig) -> Result<Self> {
+        let config = config.read().await?;
         let server = config.cluster_url.to_string();
         Ok(Self { client: new_client(config, &Connector::new())?, server })
     }

@@ -22,15 +22,22 @@ use crate::problems::NOBODY;
 use crate::site::{Agent, Site};
 
 /// A world with the pod `web-1` of the Service `web`, whose port 80 leads to port 8080, on TCP and UDP.
-struct Clinic {
-    site: Site,
+pub struct Clinic {
+    pub site: Site,
     pod: Pod,
-    at: Both,
+    pub at: Both,
 }
 
 impl Clinic {
     /// `number` distinguishes the addresses of the tests, which run at the same time.
     fn new(name: &str, number: u8) -> Result<(Self, Agent)> {
+        let clinic = Self::without_agent(name, number)?;
+        let agent = clinic.site.start()?;
+        Ok((clinic, agent))
+    }
+
+    /// As [`Self::new`], for a test that starts the agent.
+    pub fn without_agent(name: &str, number: u8) -> Result<Self> {
         let site = Site::new(name)?;
         let pod = site.world.pod("web-1")?;
         let [_, _, high, low] = process::id().to_be_bytes();
@@ -39,12 +46,11 @@ impl Clinic {
         pod.ip(&format!("addr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad", at.v4, at.v6))?;
         let clinic = Self { site, pod, at };
         clinic.site.write("web.yaml", &clinic.manifest(8080))?;
-        let agent = clinic.site.start()?;
-        Ok((clinic, agent))
+        Ok(clinic)
     }
 
     /// The Service and its EndpointSlices, with this target port.
-    fn manifest(&self, target: u16) -> String {
+    pub fn manifest(&self, target: u16) -> String {
         let slice = |family: &str, address: IpAddr| {
             format!(
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: {family}\n\
@@ -62,7 +68,7 @@ impl Clinic {
         )
     }
 
-    fn process(&self) -> Result<Process> {
+    pub fn process(&self) -> Result<Process> {
         Process::in_pod(&self.pod)
     }
 
@@ -85,7 +91,7 @@ impl Clinic {
 }
 
 /// A socket that is bound to this address, and listens if it is a TCP socket.
-fn listen<'a>(process: &'a Process, protocol: Protocol, address: &str) -> Result<Socket<'a>> {
+pub fn listen<'a>(process: &'a Process, protocol: Protocol, address: &str) -> Result<Socket<'a>> {
     let address: SocketAddr = address.parse()?;
     start(process.open_for(address, protocol)?, protocol, address)
 }
@@ -98,7 +104,7 @@ fn start(socket: Socket<'_>, protocol: Protocol, address: SocketAddr) -> Result<
     Ok(socket)
 }
 
-const BOTH: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+pub const BOTH: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 #[test]
 fn dual_stack_listeners_serve_both_families() -> Result<()> {

@@ -17,7 +17,7 @@ fn the_version_is_printed() -> Result<()> {
 
 #[test]
 fn help_mentions_every_flag() -> Result<()> {
-    const FLAGS: [(&str, &[&str]); 13] = [
+    const FLAGS: [(&str, &[&str]); 14] = [
         (
             "run",
             &[
@@ -52,6 +52,7 @@ fn help_mentions_every_flag() -> Result<()> {
         ("cleanup", &["--bpffs", "--force", "--drain"]),
         ("explain", &["--from-pid", "--from-netns", "--manifests", "--kubeconfig", "--node-name", "--bpffs", "--output"]),
         ("completions", &["bash", "zsh", "fish"]),
+        ("man", &["--dir"]),
     ];
     let overview = portmap(&["--help"])?.expect(0)?.stdout;
     for part in ["Exit codes: 0", "--verbose", "--version"] {
@@ -69,7 +70,7 @@ fn help_mentions_every_flag() -> Result<()> {
 
 #[test]
 fn wrong_usage_ends_with_2() -> Result<()> {
-    const WRONG: [(&[&str], &str); 18] = [
+    const WRONG: [(&[&str], &str); 20] = [
         (&[], "Usage: portmap"),
         (&["serve"], "unrecognized subcommand 'serve'"),
         (&["resolve", "--manifest-dir", "x"], "unexpected argument '--manifest-dir'"),
@@ -88,6 +89,8 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         (&["cleanup", "--drain", "--force"], "cannot be used with"),
         (&["cleanup", "--drain=1h"], "invalid value '1h'"),
         (&["completions", "dos"], "[possible values: bash"),
+        (&["man", "serve"], "expected one of run, resolve, lint"),
+        (&["man", "run", "--dir", "x"], "cannot be used with"),
     ];
     for (arguments, part) in WRONG {
         let outcome = portmap(arguments)?.expect(2)?;

@@ -167,6 +167,7 @@ fn metrics_have_the_names_of_kube_proxy() -> Result<()> {
         r#"portmap_map_capacity{map="SERVICES"} 65536"#,
         r#"portmap_map_entries{map="SERVICES"} 2"#,
         "portmap_frontends_left_out 0",
+        "portmap_backends_not_listening 0",
     ] {
         agent.wait_until(line, |_| has(line))?;
     }

@@ -14,6 +14,7 @@ mod cidrs;
 mod cluster;
 mod credentials;
 mod endpoints;
+mod events;
 mod health_check;
 mod labels;
 mod manifest;

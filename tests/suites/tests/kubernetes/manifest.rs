@@ -5,7 +5,8 @@ use portmap_harness::control_plane::ControlPlane;
 use portmap_harness::control_plane::objects::apply_yaml;
 use serde_json::Value;
 
-const TEXT: &str = include_str!("../../../../deploy/portmap.yaml");
+/// The text of `deploy/portmap.yaml`.
+pub const TEXT: &str = include_str!("../../../../deploy/portmap.yaml");
 
 /// The namespace that `deploy/portmap.yaml` creates for the agent.
 pub const NAMESPACE: &str = "portmap-system";

@@ -1,5 +1,7 @@
 //! The end of a trace, and other agents and tracers meanwhile.
 
+use std::io;
+
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use nix::sys::signal::Signal;
@@ -16,6 +18,9 @@ use crate::tracer::{Tracer, expect};
 
 /// More events than TRACE has room for.
 const MANY: u32 = 10_000;
+
+/// Enough lines to fill a pipe.
+const UNREAD: u32 = 2_000;
 
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a"], &[])?;
@@ -37,6 +42,24 @@ fn a_signal_ends_the_trace() -> Result<()> {
         ensure!(until(&stage)? > 0, "the programs should write events");
         tracer.signal(signal)?;
         let (status, _) = tracer.end()?;
+        ensure!(status.success(), "{signal}: {status}");
+        assert_eq!(until(&stage)?, 0, "{signal}");
+    }
+    Ok(())
+}
+
+/// The reader of the lines keeps the pipe open and does not read, as a pager does.
+#[test]
+fn a_signal_ends_a_trace_that_waits_for_its_reader() -> Result<()> {
+    let stage = stage("trace-unread")?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (_reader, writer) = io::pipe()?;
+        let mut tracer = Tracer::start_into(&stage.world, &[], writer)?;
+        // Their lines are longer than the pipe.
+        stage.client.connect(cluster_ip(2).at(Via::V4, PORT), Protocol::Tcp, UNREAD)?;
+        eventually("the tracer waits for its reader", || Ok(tracer.waits_for_reader()?.then_some(())))?;
+        tracer.signal(signal)?;
+        let status = eventually("the tracer has ended", || tracer.status())?;
         ensure!(status.success(), "{signal}: {status}");
         assert_eq!(until(&stage)?, 0, "{signal}");
     }

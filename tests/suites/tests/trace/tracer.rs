@@ -1,5 +1,8 @@
 //! A running `portmap trace`.
 
+use std::fs;
+use std::io::{self, PipeWriter};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -30,16 +33,33 @@ impl Tracer {
 
     /// As [`Self::start`], without the option for JSON.
     pub fn start_plain(machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        let mut tracer = Self::start_into(machine, arguments, writer)?;
+        tracer.lines = command::lines(reader);
+        Ok(tracer)
+    }
+
+    /// As [`Self::start_plain`], with this pipe for the output. [`Self::next`] then has no lines.
+    pub fn start_into(machine: &Machine, arguments: &[&str], output: PipeWriter) -> Result<Self> {
         let mut command = machine.command(program::find("portmap")?);
         command.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to run portmap")?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let lines = command::lines(stdout.context("no standard output")?);
-        let messages = command::lines(stderr.context("no standard error")?);
-        let tracer = Self { child, lines, messages };
+        let mut child = command.stdout(output).stderr(Stdio::piped()).spawn().context("failed to run portmap")?;
+        let messages = command::lines(child.stderr.take().context("no standard error")?);
+        let tracer = Self { child, lines: command::lines(io::empty()), messages };
         let message = tracer.message()?;
         ensure!(message.contains("waiting for connections"), "{message}");
         Ok(tracer)
+    }
+
+    /// Whether a thread of the process waits in a write to a pipe.
+    pub fn waits_for_reader(&self) -> Result<bool> {
+        let mut threads = fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        Ok(threads.any(|thread| thread.is_ok_and(|thread| is_in_pipe(&thread.path().join("wchan")))))
+    }
+
+    /// The exit status; none while the process runs.
+    pub fn status(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Waits for the next line of output.
@@ -63,6 +83,11 @@ impl Tracer {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
     }
+}
+
+/// Whether the kernel function in which a thread sleeps is one of pipes.
+fn is_in_pipe(wchan: &Path) -> bool {
+    fs::read_to_string(wchan).is_ok_and(|function| function.contains("pipe"))
 }
 
 impl Drop for Tracer {

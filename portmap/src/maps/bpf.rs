@@ -17,8 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
-    util::nr_cpus,
+    maps::{HashMap, Map, MapData, PerCpuArray},
 };
 use aya_obj::generated::BPF_NOEXIST;
 use portmap_common::{Choice, Counters, Name, Numbers, Service, State, Totals, V4, V6};
@@ -32,6 +31,7 @@ use crate::{
     model::{Endpoint, Family, Frontend, PerFamily, ServicePort},
 };
 use batch::Batch;
+use counters::CounterMap;
 use frontends::{FamilyMaps, FrontendElement};
 use items::{FamilyItems, Members};
 pub use one::Session;
@@ -53,7 +53,7 @@ pub struct BpfMaps {
     v4: FamilyMaps<V4>,
     v6: FamilyMaps<V6>,
     services: Mapped<Service>,
-    counters: PerCpuArray<MapData, Counters>,
+    counters: CounterMap,
     names: HashMap<MapData, u64, Name>,
     names_batch: Batch,
     state: Mapped<State>,
@@ -82,7 +82,7 @@ impl BpfMaps {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
             services: mapped(pins, "SERVICES")?,
-            counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
+            counters: CounterMap::new(open(pins, "COUNTERS")?)?,
             names_batch: Batch::of(&names)?,
             names: HashMap::try_from(Map::HashMap(names))?,
             state,
@@ -184,8 +184,7 @@ impl Maps for BpfMaps {
 
     fn write_service(&mut self, number: u32, service: &Service) -> Result<()> {
         if number < self.unused_from && self.counters(number)? != Counters::default() {
-            let zero = PerCpuValues::try_from(vec![Counters::default(); nr_cpus().map_err(|(_, error)| error)?])?;
-            self.counters.set(number, zero, 0)?;
+            self.counters.clear(number)?;
         }
         self.unused_from = self.unused_from.max(number + 1);
         self.services.write(number, *service)

@@ -1,20 +1,52 @@
 //! The counters of the programs, summed over all CPUs.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context, Result};
+use aya::{
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
 use portmap_common::{Affinity, Client, Counters, Totals};
 
 use super::BpfMaps;
 use crate::kernel::bpf;
 
+/// The map COUNTERS.
+pub struct CounterMap {
+    map: PerCpuArray<MapData, Counters>,
+    descriptor: OwnedFd,
+    /// Number of possible processors: of values of each element.
+    processors: usize,
+}
+
+impl CounterMap {
+    /// Wraps the open map.
+    pub fn new(map: MapData) -> Result<Self> {
+        let descriptor = map.fd().as_fd().try_clone_to_owned()?;
+        let processors = nr_cpus().map_err(|(_, error)| error)?;
+        Ok(Self { map: PerCpuArray::try_from(Map::PerCpuArray(map))?, descriptor, processors })
+    }
+
+    /// The counters of a service entry, summed over all CPUs.
+    pub fn read(&self, number: u32) -> Result<Counters> {
+        let per_cpu = bpf::read_per_cpu(self.descriptor.as_fd(), number, self.processors);
+        let per_cpu: Vec<Counters> = per_cpu.context("failed to read COUNTERS")?;
+        let mut sum = Counters::default();
+        per_cpu.into_iter().for_each(|counters| sum += counters);
+        Ok(sum)
+    }
+
+    /// Sets the counters of a service entry to 0.
+    pub fn clear(&mut self, number: u32) -> Result<()> {
+        Ok(self.map.set(number, PerCpuValues::try_from(vec![Counters::default(); self.processors])?, 0)?)
+    }
+}
+
 impl BpfMaps {
     /// The counters of a service entry, summed over all CPUs.
     pub fn counters(&self, number: u32) -> Result<Counters> {
-        let per_cpu = self.counters.get(&number, 0)?;
-        let mut sum = Counters::default();
-        per_cpu.iter().for_each(|counters| sum += *counters);
-        Ok(sum)
+        self.counters.read(number)
     }
 
     /// The value of TOTALS, summed over all CPUs.

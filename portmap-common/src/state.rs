@@ -39,7 +39,7 @@ pub struct State {
     /// Start of the agent, in seconds since boot (`CLOCK_BOOTTIME`); 0 before the first agent. All times of this type are in
     /// this clock, because nobody can set it.
     pub started: u64,
-    /// Time when the tables last agreed with the objects, in seconds since boot; 0 before the first time.
+    /// Time when the tables were last compared with the objects or changed, in seconds since boot; 0 before the first time.
     pub last_sync: u64,
     /// The id of the agent's process.
     pub pid: u32,

@@ -63,6 +63,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// Whether the plan compared or changed any entry. The loop also plans without changes.
+    pub fn compares(&self) -> bool {
+        self.has_changes || self.scope != PlanScope::Changes || !self.plan.steps.is_empty()
+    }
+
     /// The number of writes that undid changes by other programs.
     pub fn repairs(&self) -> usize {
         if self.scope == PlanScope::Repair { self.plan.steps.len() } else { 0 }

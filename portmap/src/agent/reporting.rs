@@ -50,7 +50,9 @@ impl Reporting {
         frontends: usize,
     ) -> Result<()> {
         let table = desired.table.table();
-        record::record_sync(maps, &written.plan, table.contested(), written.repairs())?;
+        if written.compares() {
+            record::record_sync(maps, &written.plan, table.contested(), written.repairs())?;
+        }
         self.metrics.clear_pending();
         let triggers = desired.table.take_triggers();
         match written.scope {

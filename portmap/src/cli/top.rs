@@ -134,7 +134,7 @@ impl Watched {
     fn sample(&mut self) -> Result<()> {
         let (after, now) = (self.reader.sums()?, Instant::now());
         let (before, began) = &self.before;
-        self.rows = top::rows(self.reader.names(), [before, &after], now - *began, &self.seen, self.order);
+        self.rows = top::rows(self.reader.ports(), [before, &after], now - *began, &self.seen, self.order);
         self.before = (after, now);
         Ok(())
     }

@@ -6,22 +6,38 @@ use std::{
     time::Duration,
 };
 
+use arcstr::ArcStr;
+use foldhash::fast::RandomState;
 use portmap_common::Counters;
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use crate::model::ServicePort;
 
 /// The counters of each Service port, by its id, summed over its frontends.
-pub type Sums = BTreeMap<u64, Counters>;
+pub type Sums = HashMap<u64, Counters, RandomState>;
+
+/// The names of a Service port as texts, and its ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The Service, as `namespace/name`.
+    service: ArcStr,
+    /// The name of the Service port.
+    port: ArcStr,
+    /// `TCP` or `UDP`.
+    protocol: &'static str,
+    /// The ids: one for clients on the node, and another one for load balancers with source ranges.
+    ids: SmallVec<[u64; 2]>,
+}
 
 /// The rates of one Service port. The names and values of its JSON are a stable contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// The Service, as `namespace/name`.
-    pub service: String,
+    pub service: ArcStr,
     /// The name of the Service port; empty if it has none.
-    pub port: String,
+    pub port: ArcStr,
     /// `TCP` or `UDP`.
     pub protocol: &'static str,
     /// New connections and datagrams to a backend, per second.
@@ -75,6 +91,9 @@ impl Seen {
 
     /// The shares of the backends of a Service port, which may have several ids.
     fn shares(&self, ids: &[u64]) -> Vec<Share> {
+        if ids.iter().all(|id| !self.0.contains_key(id)) {
+            return Vec::new();
+        }
         let mut backends: BTreeMap<SocketAddr, u64> = BTreeMap::new();
         for (backend, connections) in ids.iter().filter_map(|id| self.0.get(id)).flatten() {
             *backends.entry(*backend).or_default() += connections;
@@ -98,43 +117,58 @@ impl Row {
     }
 }
 
-/// The rows of all Service ports with a name. `elapsed`: the time between the two readings of the counters.
-pub fn rows(
-    names: &BTreeMap<u64, ServicePort>,
-    [before, after]: [&Sums; 2],
-    elapsed: Duration,
-    seen: &Seen,
-    order: Order,
-) -> Vec<Row> {
-    let row = |(owner, ids): (&ServicePort, Vec<u64>)| {
-        let count = |sums: &Sums, id: &u64, count: fn(&Counters) -> u64| sums.get(id).map_or(0, count);
-        // A service entry that was written anew begins with 0.
-        let grown = |field| ids.iter().map(move |id| count(after, id, field).saturating_sub(count(before, id, field)));
-        let rate = |field: fn(&Counters) -> u64| per(grown(field).sum(), elapsed.as_secs_f64());
+/// The Service ports of these ids, in the order of their names.
+pub fn ports<'a>(names: impl IntoIterator<Item = (u64, &'a ServicePort)>) -> Vec<Port> {
+    let mut ids: BTreeMap<&ServicePort, SmallVec<[u64; 2]>> = BTreeMap::new();
+    for (id, owner) in names {
+        ids.entry(owner).or_default().push(id);
+    }
+    let port = |(owner, ids): (&ServicePort, SmallVec<[u64; 2]>)| Port {
+        service: owner.service.to_string().into(),
+        port: owner.port.clone(),
+        protocol: owner.protocol.name(),
+        ids,
+    };
+    let mut ports: Vec<Port> = ids.into_iter().map(port).collect();
+    ports.sort_by(|one, other| (&one.service, &one.port, one.protocol).cmp(&(&other.service, &other.port, other.protocol)));
+    ports
+}
+
+/// The rows of all Service ports. `elapsed`: the time between the two readings of the counters.
+pub fn rows(ports: &[Port], [before, after]: [&Sums; 2], elapsed: Duration, seen: &Seen, order: Order) -> Vec<Row> {
+    let row = |Port { service, port, protocol, ids }: &Port| {
+        let mut grown = Counters::default();
+        for id in ids {
+            grown += growth(before.get(id).copied().unwrap_or_default(), after.get(id).copied().unwrap_or_default());
+        }
+        let rate = |count| per(count, elapsed.as_secs_f64());
         Row {
-            service: owner.service.to_string(),
-            port: owner.port.to_string(),
-            protocol: owner.protocol.name(),
-            forwarded_per_second: rate(|counters| counters.forwarded),
-            refused_per_second: rate(|counters| counters.refused),
-            dropped_per_second: rate(|counters| counters.dropped),
-            backends: seen.shares(&ids),
+            service: service.clone(),
+            port: port.clone(),
+            protocol,
+            forwarded_per_second: rate(grown.forwarded),
+            refused_per_second: rate(grown.refused),
+            dropped_per_second: rate(grown.dropped),
+            backends: seen.shares(ids),
         }
     };
-    let mut ids: BTreeMap<&ServicePort, Vec<u64>> = BTreeMap::new();
-    for (id, owner) in names {
-        ids.entry(owner).or_default().push(*id);
+    let mut rows: Vec<Row> = ports.iter().map(row).collect();
+    // These sorts are stable: equal rows stay in the order of their names.
+    match order {
+        Order::Connections => rows.sort_by(|one, other| other.forwarded_per_second.total_cmp(&one.forwarded_per_second)),
+        Order::Failures => rows.sort_by(|one, other| other.failures().total_cmp(&one.failures())),
+        Order::Name => {}
     }
-    let mut rows: Vec<Row> = ids.into_iter().map(row).collect();
-    rows.sort_by(|one, other| {
-        let by_value = match order {
-            Order::Connections => other.forwarded_per_second.total_cmp(&one.forwarded_per_second),
-            Order::Failures => other.failures().total_cmp(&one.failures()),
-            Order::Name => std::cmp::Ordering::Equal,
-        };
-        by_value.then_with(|| (&one.service, &one.port, one.protocol).cmp(&(&other.service, &other.port, other.protocol)))
-    });
     rows
+}
+
+/// The counts since an earlier reading. A service entry that was written anew begins with 0.
+fn growth(before: Counters, after: Counters) -> Counters {
+    Counters {
+        forwarded: after.forwarded.saturating_sub(before.forwarded),
+        refused: after.refused.saturating_sub(before.refused),
+        dropped: after.dropped.saturating_sub(before.dropped),
+    }
 }
 
 fn per(count: u64, whole: f64) -> f64 {
@@ -151,9 +185,16 @@ mod tests {
     use super::*;
     use crate::model::{ObjectName, Protocol};
 
-    fn names() -> BTreeMap<u64, ServicePort> {
-        let owner = |name| ServicePort { service: ObjectName::new("shop", name), port: "http".into(), protocol: Protocol::Tcp };
-        [(1, owner("web")), (2, owner("cart")), (3, owner("idle"))].into()
+    fn owner(name: &str) -> ServicePort {
+        ServicePort { service: ObjectName::new("shop", name), port: "http".into(), protocol: Protocol::Tcp }
+    }
+
+    fn names() -> Vec<Port> {
+        ports([(1, &owner("web")), (2, &owner("cart")), (3, &owner("idle"))])
+    }
+
+    fn sums<const N: usize>(counters: [(u64, Counters); N]) -> Sums {
+        counters.into_iter().collect()
     }
 
     fn counters(forwarded: u64, refused: u64, dropped: u64) -> Counters {
@@ -161,10 +202,10 @@ mod tests {
     }
 
     fn shown(order: Order) -> Vec<(String, f64, f64)> {
-        let before: Sums = [(1, counters(100, 5, 0)), (2, counters(50, 0, 0))].into();
-        let after: Sums = [(1, counters(120, 5, 0)), (2, counters(60, 3, 1))].into();
+        let before = sums([(1, counters(100, 5, 0)), (2, counters(50, 0, 0))]);
+        let after = sums([(1, counters(120, 5, 0)), (2, counters(60, 3, 1))]);
         let rows = rows(&names(), [&before, &after], Duration::from_secs(2), &Seen::default(), order);
-        rows.into_iter().map(|row| (row.service.clone(), row.forwarded_per_second, row.failures())).collect()
+        rows.into_iter().map(|row| (row.service.to_string(), row.forwarded_per_second, row.failures())).collect()
     }
 
     #[test]
@@ -179,9 +220,8 @@ mod tests {
     /// A Service port has one id for clients on the node and another one for load balancers with source ranges.
     #[test]
     fn ids_of_one_service_port_are_added_up() {
-        let names: BTreeMap<u64, ServicePort> =
-            names().into_values().take(1).flat_map(|owner| [(1, owner.clone()), (4, owner)]).collect();
-        let (before, after) = (Sums::new(), [(1, counters(3, 0, 0)), (4, counters(1, 2, 0))].into());
+        let names = ports([(1, &owner("web")), (4, &owner("web"))]);
+        let (before, after) = (sums([]), sums([(1, counters(3, 0, 0)), (4, counters(1, 2, 0))]));
         let mut seen = Seen::default();
         let backend: SocketAddr = ([10, 244, 0, 2], 8080).into();
         seen.add(1, backend);
@@ -194,7 +234,7 @@ mod tests {
 
     #[test]
     fn counters_that_begin_anew_give_no_negative_rate() {
-        let (before, after) = ([(1, counters(100, 0, 0))].into(), [(1, counters(3, 0, 0))].into());
+        let (before, after) = (sums([(1, counters(100, 0, 0))]), sums([(1, counters(3, 0, 0))]));
         let rows = rows(&names(), [&before, &after], Duration::from_secs(1), &Seen::default(), Order::Connections);
         assert!(rows.iter().all(|row| row.forwarded_per_second == 0.0), "{rows:?}");
     }

@@ -139,7 +139,7 @@ impl Meter {
         };
         let (sums, time) = (reader.sums()?, Instant::now());
         let rows = before
-            .map(|(before, began)| top::rows(reader.names(), [&before, &sums], time - began, &Seen::default(), Order::Name));
+            .map(|(before, began)| top::rows(reader.ports(), [&before, &sums], time - began, &Seen::default(), Order::Name));
         Ok((Self { reader, sums, time }, rows.unwrap_or_default()))
     }
 }

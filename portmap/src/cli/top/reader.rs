@@ -1,20 +1,17 @@
 //! Reads the counters of all Service ports.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use portmap::{
-    inspect::top::Sums,
+    inspect::top::{self, Port, Sums},
     kernel::uptime,
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
-    model::ServicePort,
 };
 
 /// The maps of the set in use, and the service entries in them.
 pub struct Reader {
     pins: Pins,
     maps: BpfMaps,
-    names: BTreeMap<u64, ServicePort>,
+    ports: Vec<Port>,
     /// The number of each service entry, and the id of its Service port.
     numbers: Vec<(u32, u64)>,
     /// When the entries were read, in seconds since boot.
@@ -25,20 +22,20 @@ impl Reader {
     /// Opens the maps, and reads the service entries.
     pub fn open(pins: &Pins) -> Result<Self> {
         let mut reader =
-            Self { pins: pins.clone(), maps: BpfMaps::open(pins)?, names: BTreeMap::new(), numbers: Vec::new(), read: 0 };
+            Self { pins: pins.clone(), maps: BpfMaps::open(pins)?, ports: Vec::new(), numbers: Vec::new(), read: 0 };
         reader.read_entries()?;
         Ok(reader)
     }
 
-    /// The Service ports, by their ids.
-    pub fn names(&self) -> &BTreeMap<u64, ServicePort> {
-        &self.names
+    /// The Service ports, in the order of their names.
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
     }
 
     /// The counters of each Service port, summed over its frontends.
     pub fn sums(&mut self) -> Result<Sums> {
         self.follow()?;
-        let mut sums = Sums::new();
+        let mut sums = Sums::default();
         for (number, id) in &self.numbers {
             let counters = self.maps.counters(*number)?;
             *sums.entry(*id).or_default() += counters;
@@ -62,7 +59,7 @@ impl Reader {
     fn read_entries(&mut self) -> Result<()> {
         self.read = uptime::now().as_secs();
         let tables = self.maps.read()?;
-        self.names = tables.owners().into_iter().map(|(id, owner)| (id, owner.clone())).collect();
+        self.ports = top::ports(tables.owners());
         let entries = tables.frontends.iter().filter_map(|(_, found)| Some((found.number, found.service?.id)));
         self.numbers = entries.collect();
         Ok(())

@@ -32,7 +32,9 @@ pub fn draw(frame: &mut Frame<'_>, view: &View<'_>) {
         .style(Style::new().add_modifier(Modifier::REVERSED));
     let widths =
         [Constraint::Min(30), Constraint::Length(12), Constraint::Length(9), Constraint::Length(9), Constraint::Length(9)];
-    frame.render_widget(Table::new(view.rows.iter().flat_map(lines), widths).header(header), areas[1]);
+    // Each row is a line at least, so no more rows than lines are visible.
+    let visible = view.rows.iter().take(areas[1].height.into()).flat_map(lines);
+    frame.render_widget(Table::new(visible, widths).header(header), areas[1]);
     let keys = "q quit   sort by: c connections, f failures, n name   z count the backends anew";
     frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), areas[2]);
 }
@@ -59,7 +61,7 @@ fn lines(row: &Row) -> Vec<widgets::Row<'static>> {
     let rate = |value: f64| format!("{value:.1}");
     let style = if row.failures() > 0.0 { Style::new().fg(Color::Red) } else { Style::new() };
     let service = [
-        row.service.clone(),
+        row.service.to_string(),
         port(row),
         rate(row.forwarded_per_second),
         rate(row.refused_per_second),
@@ -99,8 +101,8 @@ mod tests {
 
     fn row(service: &str, forwarded: f64, refused: f64, backends: Vec<Share>) -> Row {
         Row {
-            service: service.to_owned(),
-            port: "http".to_owned(),
+            service: service.into(),
+            port: "http".into(),
             protocol: "TCP",
             forwarded_per_second: forwarded,
             refused_per_second: refused,

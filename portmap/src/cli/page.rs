@@ -21,7 +21,6 @@ use super::{PinsArguments, objects::SourceArguments, output, runtime};
 use board::Boards;
 
 #[derive(Debug, Args)]
-#[expect(clippy::doc_markdown, reason = "shown on a terminal")]
 #[command(
     after_help = "The page is for this machine only: it listens on 127.0.0.1, and changes nothing. To see the page of a node, \
                   forward the port: ssh -L 8053:127.0.0.1:8053 NODE. Without tables of portmap in the kernel, as on a laptop, \

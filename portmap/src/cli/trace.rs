@@ -196,11 +196,11 @@ impl Lines {
             if self.left == Some(0) {
                 break;
             }
-            let Some(traced) = tracer.read() else {
+            let Some(event) = tracer.read() else {
                 batch = Batch::All;
                 break;
             };
-            self.print(&traced)?;
+            self.print(&event)?;
         }
         self.flush().await?;
         Ok(batch)

@@ -19,7 +19,7 @@ pub type Sums = HashMap<u64, Counters, RandomState>;
 
 /// The names of a Service port as texts, and its ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct NamedPort {
     /// The Service, as `namespace/name`.
     service: ArcStr,
     /// The name of the Service port.
@@ -118,25 +118,25 @@ impl Row {
 }
 
 /// The Service ports of these ids, in the order of their names.
-pub fn ports<'a>(names: impl IntoIterator<Item = (u64, &'a ServicePort)>) -> Vec<Port> {
+pub fn ports<'a>(names: impl IntoIterator<Item = (u64, &'a ServicePort)>) -> Vec<NamedPort> {
     let mut ids: BTreeMap<&ServicePort, SmallVec<[u64; 2]>> = BTreeMap::new();
     for (id, owner) in names {
         ids.entry(owner).or_default().push(id);
     }
-    let port = |(owner, ids): (&ServicePort, SmallVec<[u64; 2]>)| Port {
+    let port = |(owner, ids): (&ServicePort, SmallVec<[u64; 2]>)| NamedPort {
         service: owner.service.to_string().into(),
         port: owner.port.clone(),
         protocol: owner.protocol.name(),
         ids,
     };
-    let mut ports: Vec<Port> = ids.into_iter().map(port).collect();
+    let mut ports: Vec<NamedPort> = ids.into_iter().map(port).collect();
     ports.sort_by(|one, other| (&one.service, &one.port, one.protocol).cmp(&(&other.service, &other.port, other.protocol)));
     ports
 }
 
 /// The rows of all Service ports. `elapsed`: the time between the two readings of the counters.
-pub fn rows(ports: &[Port], [before, after]: [&Sums; 2], elapsed: Duration, seen: &Seen, order: Order) -> Vec<Row> {
-    let row = |Port { service, port, protocol, ids }: &Port| {
+pub fn rows(ports: &[NamedPort], [before, after]: [&Sums; 2], elapsed: Duration, seen: &Seen, order: Order) -> Vec<Row> {
+    let row = |NamedPort { service, port, protocol, ids }: &NamedPort| {
         let mut grown = Counters::default();
         for id in ids {
             grown += growth(before.get(id).copied().unwrap_or_default(), after.get(id).copied().unwrap_or_default());
@@ -189,7 +189,7 @@ mod tests {
         ServicePort { service: ObjectName::new("shop", name), port: "http".into(), protocol: Protocol::Tcp }
     }
 
-    fn names() -> Vec<Port> {
+    fn names() -> Vec<NamedPort> {
         ports([(1, &owner("web")), (2, &owner("cart")), (3, &owner("idle"))])
     }
 

@@ -162,7 +162,7 @@ impl Stage {
         let process = fs::read_to_string(&pid)?.trim().parse()?;
         let (before, began) = (Usage::of(process)?.processor, Instant::now());
         sleep(time).await;
-        let used = Usage::of(process)?.processor - before;
+        let used = Usage::of(process)?.processor.saturating_sub(before);
         Ok(used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
     }
 

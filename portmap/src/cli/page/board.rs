@@ -33,7 +33,7 @@ const REST: u32 = 50;
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The longest pause if the agent's writes tell about changes.
-const WITH_AGENT: Duration = Duration::from_secs(60);
+const WITH_AGENT: Duration = Duration::from_mins(1);
 
 /// The objects of one reading.
 #[derive(Default)]

@@ -13,7 +13,7 @@ const ENDPOINTS: usize = 12;
 pub fn page(node: &str, query: &str, blocks: &Blocks) -> Markup {
     document(
         "Service ports",
-        html! {
+        &html! {
             header {
                 h1 { "portmap: Service port → targetPort → pods" }
                 form role="search" action="/" {
@@ -39,10 +39,10 @@ pub fn page(node: &str, query: &str, blocks: &Blocks) -> Markup {
 
 /// The page of one explanation.
 pub fn explanation_page(body: &Markup) -> Markup {
-    document("Explanation", html! { p { a href="/" { "All Services" } } main { (body) } })
+    document("Explanation", &html! { p { a href="/" { "All Services" } } main { (body) } })
 }
 
-fn document(title: &str, body: Markup) -> Markup {
+fn document(title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -106,7 +106,7 @@ fn service_port(block: &Block, first: &Explanation, port: &PortRow, explanations
                 li {
                     div.box.front {
                         small { "Service port" @if !port.name.is_empty() { " " (port.name) } }
-                        (link(first, html! { span.number { (port.port) "/" (port.protocol) } }))
+                        (link(first, &html! { span.number { (port.port) "/" (port.protocol) } }))
                         @for explanation in explanations { small { (address(&explanation.frontend)) } }
                         @if let Some(node_port) = port.node_port { small { "node port " (node_port) } }
                     }
@@ -135,7 +135,7 @@ fn without_port(explanation: &Explanation) -> Markup {
     }
 }
 
-fn link(explanation: &Explanation, text: Markup) -> Markup {
+fn link(explanation: &Explanation, text: &Markup) -> Markup {
     // The protocol is written as in the arguments of `portmap explain`.
     let target = explanation.frontend.replace("/TCP", "").replace("/UDP", "/udp");
     html! { a.explain href={ "/explain?target=" (target) } aria-label={ "Explain " (explanation.frontend) } { (text) } }

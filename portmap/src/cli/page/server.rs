@@ -36,8 +36,8 @@ pub async fn run(listener: TcpListener, boards: Arc<Boards>) -> Result<()> {
         .route("/", get(page))
         .route("/events", get(events))
         .route("/explain", get(explain))
-        .route("/page.css", get(|| file("text/css", include_str!("page.css"))))
-        .route("/page.js", get(|| file("text/javascript", include_str!("page.js"))))
+        .route("/page.css", get(([(header::CONTENT_TYPE, "text/css")], include_str!("page.css"))))
+        .route("/page.js", get(([(header::CONTENT_TYPE, "text/javascript")], include_str!("page.js"))))
         .layer(middleware::from_fn(guard))
         .with_state(boards);
     Ok(axum::serve(listener, router).await?)
@@ -56,10 +56,6 @@ async fn guard(request: Request, next: Next) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, next.run(request).await).into_response()
-}
-
-async fn file(kind: &'static str, content: &'static str) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, kind)], content)
 }
 
 /// An error as an answer.

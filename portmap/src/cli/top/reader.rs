@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use portmap::{
-    inspect::top::{self, Port, Sums},
+    inspect::top::{self, NamedPort, Sums},
     kernel::uptime,
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
 };
@@ -11,7 +11,7 @@ use portmap::{
 pub struct Reader {
     pins: Pins,
     maps: BpfMaps,
-    ports: Vec<Port>,
+    ports: Vec<NamedPort>,
     /// The number of each service entry, and the id of its Service port.
     numbers: Vec<(u32, u64)>,
     /// When the entries were read, in seconds since boot.
@@ -28,7 +28,7 @@ impl Reader {
     }
 
     /// The Service ports, in the order of their names.
-    pub fn ports(&self) -> &[Port] {
+    pub fn ports(&self) -> &[NamedPort] {
         &self.ports
     }
 

@@ -33,7 +33,9 @@ impl CounterMap {
         let per_cpu = bpf::read_per_cpu(self.descriptor.as_fd(), number, self.processors);
         let per_cpu: Vec<Counters> = per_cpu.context("failed to read COUNTERS")?;
         let mut sum = Counters::default();
-        per_cpu.into_iter().for_each(|counters| sum += counters);
+        for counters in per_cpu {
+            sum += counters;
+        }
         Ok(sum)
     }
 

@@ -1,4 +1,4 @@
-//! Chromium without a window, over the DevTools protocol on a pipe: messages are JSON texts, each with a 0 byte at its end.
+//! Chromium without a window, over the `DevTools` protocol on a pipe: messages are JSON texts, each with a 0 byte at its end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Stdio};

@@ -22,6 +22,7 @@ mod node;
 mod packages;
 pub mod process;
 mod programs;
+pub mod session;
 mod stamp;
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | demo | bench | test | lint`.
+//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint`.
 //!
 //! Each command has one module. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
 //! rustup. The commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds
@@ -37,6 +37,7 @@ enum Task {
     Bench(bench::BenchArgs),
     Test(test::TestArgs),
     Lint(lint::Args),
+    Cluster(cluster::session::ClusterArgs),
     #[command(name = cluster::process::SUBCOMMAND, hide = true)]
     ClusterProcess(cluster::process::ProcessArgs),
 }
@@ -58,6 +59,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(args),
         Task::Test(args) => test::run(args),
         Task::Lint(args) => lint::run(args),
+        Task::Cluster(args) => cluster::session::run(args),
         Task::ClusterProcess(args) => cluster::process::run(args),
     }
 }

@@ -5,7 +5,7 @@ mod report;
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
@@ -13,11 +13,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use self::report::Report;
 use super::tally::Tally;
-use crate::cluster::{self, Cluster, Interrupted, Interruption, KUBECONFIG, Layout, TOOLS, WORK};
-use crate::launch;
+use crate::cluster::{self, Cluster, Interrupted, Interruption, KUBECONFIG, Layout, TOOLS, WORK, session};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
-use crate::workspace;
 
 /// The tests of Services, which run without a focus on the command line.
 pub const SERVICES: &str = r"\[sig-network\] Services ";
@@ -34,7 +32,7 @@ const INTERRUPTED: u8 = 130;
 /// program `agent`, or else that of this workspace. Returns exit code 1 if a test fails.
 pub fn run(focus: &str, agent: Option<&Path>) -> Result<ExitCode> {
     setup::require(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane])?;
-    let layout = cluster::prepare(&program(agent)?)?;
+    let layout = cluster::prepare(&session::program(agent)?)?;
     let interruption = Interruption::watch()?;
     match run_in_cluster(&layout, focus, &interruption) {
         Err(error) if error.is::<Interrupted>() => {
@@ -43,15 +41,6 @@ pub fn run(focus: &str, agent: Option<&Path>) -> Result<ExitCode> {
         }
         result => result,
     }
-}
-
-/// The path of the agent's program. Builds it if the user names none.
-fn program(agent: Option<&Path>) -> Result<PathBuf> {
-    if let Some(agent) = agent {
-        return agent.canonicalize().with_context(|| format!("failed to find {}", agent.display()));
-    }
-    launch::build()?;
-    Ok(workspace::target_dir()?.join("release/portmap"))
 }
 
 fn run_in_cluster(layout: &Layout, focus: &str, interruption: &Interruption) -> Result<ExitCode> {

@@ -69,7 +69,7 @@ enum Command {
     Trace(trace::Arguments),
     /// Show the rates of new connections of each Service, and the part of each backend
     Top(top::Arguments),
-    /// Serve a live page of all Services on 127.0.0.1: Service port → targetPort → pods, with rates and explanations
+    /// Serve a live page of all Services on 127.0.0.1: ports, targetPorts and pods, with rates and explanations
     Page(page::Arguments),
     /// Print the health of the programs, the agent and the tables; exit with 1 if unhealthy
     Status(status::Arguments),

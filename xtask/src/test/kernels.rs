@@ -10,6 +10,7 @@ mod machine;
 mod report;
 mod series;
 
+use std::cmp::Reverse;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
@@ -101,8 +102,10 @@ fn plans(filters: &[String]) -> Option<Vec<String>> {
 
 /// Runs the machines, [`PARALLEL`] at a time, and passes each report to `conclude` when its machine has ended.
 fn run_in_parallel(machines: &[Machine], mut conclude: impl FnMut(&Report)) -> Result<()> {
-    // The newest kernels are the slowest, so they start first.
-    let queue = Mutex::new(machines.iter().rev());
+    // Machines with the most suites start first, and of those the newest kernels, which are the slowest.
+    let mut queue: Vec<&Machine> = machines.iter().rev().collect();
+    queue.sort_by_key(|machine| Reverse(machine.suites()));
+    let queue = Mutex::new(queue.into_iter());
     let next = || queue.lock().map_or(None, |mut queue| queue.next());
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {

@@ -88,6 +88,11 @@ impl Machine {
         groups.map(machine).collect()
     }
 
+    /// The number of suites that the machine runs.
+    pub fn suites(&self) -> usize {
+        self.plans.len()
+    }
+
     /// Boots the machine, waits for its end, and returns the report. A crashed or hung machine is booted once more; the log of
     /// the first boot is kept under another name.
     pub fn run(&self) -> Result<Report> {

@@ -1,0 +1,89 @@
+//! `portmap explain`, `verify` and `page` with the objects of a real API server.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use portmap_harness::patience::patience;
+use portmap_harness::world::program;
+use portmap_suites::command::{self, Outcome};
+
+use crate::cluster::{COMMON_PORT, Cluster, NAMESPACE, NODE, rows};
+
+const WEB: &str = "web";
+
+/// The time limit for the start of the page, before scaling by [`patience`].
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn commands_read_the_objects_of_a_cluster() -> Result<()> {
+    let cluster = Cluster::start("commands").await?;
+    let agent = cluster.agent().await?;
+    cluster.apply_service(WEB, "http", &COMMON_PORT.to_string()).await?;
+    let frontends = cluster.frontends(WEB).await?;
+    let landings = [(&cluster.a, COMMON_PORT), (&cluster.b, COMMON_PORT)];
+    cluster.await_table(&rows(WEB, "http", &frontends, &landings)).await?;
+    let address = frontends[0].to_string();
+    explain(&cluster, &address)?;
+    verify(&cluster)?;
+    page(&cluster, &address)?;
+    agent.terminate()
+}
+
+/// Runs a command with the kubeconfig of the agent, which may read what the agent may read.
+fn run(cluster: &Cluster, words: &[&str]) -> Result<Outcome> {
+    let (kubeconfig, bpffs) = (cluster.kubeconfig().display().to_string(), cluster.world.bpffs().display().to_string());
+    command::portmap(&[words, &["--node-name", NODE, "--kubeconfig", &kubeconfig, "--bpffs", &bpffs]].concat())
+}
+
+fn explain(cluster: &Cluster, address: &str) -> Result<()> {
+    for target in [address, &format!("svc/{WEB}.{NAMESPACE}:http")] {
+        let found = run(cluster, &["explain", target])?;
+        ensure!(found.code == Some(0), "{found:?}");
+        for part in ["the tables agree: forward to", "2 of 2 taken", &format!("(pod {NAMESPACE}/pod-a)")] {
+            ensure!(found.stdout.contains(part), "{part}: {}", found.stdout);
+        }
+    }
+    let other = address.replace(":80", ":81");
+    let found = run(cluster, &["explain", &other])?;
+    ensure!(found.code == Some(1) && found.stdout.contains("its ports are 80/TCP (http)"), "{found:?}");
+    let found = run(cluster, &["explain", "svc/absent"])?;
+    ensure!(found.code == Some(1) && found.stdout.contains("absent"), "{found:?}");
+    // As from a workstation: without a node.
+    let kubeconfig = cluster.kubeconfig().display().to_string();
+    let found = command::portmap(&["explain", address, "--kubeconfig", &kubeconfig, "--bpffs", "/sys/fs/bpf/absent"])?;
+    ensure!(found.code == Some(0) && found.stdout.contains("not read, so the objects alone are explained"), "{found:?}");
+    Ok(())
+}
+
+fn verify(cluster: &Cluster) -> Result<()> {
+    let found = run(cluster, &["verify"])?;
+    ensure!(found.code == Some(0), "{found:?}");
+    Ok(())
+}
+
+/// Serves a page from the objects of the cluster, and reads it.
+fn page(cluster: &Cluster, address: &str) -> Result<()> {
+    let mut command = Command::new(program::find("portmap")?);
+    command.args(["page", "--port", "0", "--node-name", NODE, "--kubeconfig"]).arg(cluster.kubeconfig());
+    let mut page = Killed(command.arg("--bpffs").arg(cluster.world.bpffs()).stdout(Stdio::piped()).spawn()?);
+    let lines = command::lines(page.0.stdout.take().context("no standard output")?);
+    let line = lines.recv_timeout(patience(PATIENCE)).context("the page does not start")?;
+    let url = line.split([' ', ';']).find(|word| word.starts_with("http://")).context("no address")?;
+    let output = Command::new("curl").args(["--silent", "--fail", "--max-time", "20", url]).output()?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for part in [&format!("{NAMESPACE}/{WEB}"), address.split(':').next().unwrap_or_default(), "pod-a"] {
+        ensure!(shown.contains(part), "{part}: {shown}");
+    }
+    Ok(())
+}
+
+/// A process that is killed when this is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use portmap_harness::agent::Agent;
+use portmap_harness::running::Running;
 use portmap_harness::usage::Usage;
 use portmap_harness::world::{World, program};
 use serde_json::{Value, json};
@@ -171,16 +172,6 @@ impl Stage {
         let mut command: Command = self.world.command("curl");
         command.args(["--silent", "--no-buffer", "http://127.0.0.1:8053/events"]);
         Ok(Running(command.stdout(Stdio::null()).spawn().context("failed to run curl")?))
-    }
-}
-
-/// A process that is killed when this is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
     }
 }
 

@@ -1,12 +1,13 @@
 //! A `portmap trace` that runs while calls are measured, and the events that it lost.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portmap_harness::running::Running;
 use portmap_harness::world::{World, program};
 
 use crate::figures::Figures;
@@ -14,7 +15,7 @@ use crate::report::{Row, Section};
 
 /// A running trace. Dropping it kills the process.
 pub struct Tracing {
-    child: Child,
+    child: Running,
     messages: BufReader<ChildStderr>,
 }
 
@@ -34,7 +35,8 @@ impl Tracing {
     pub fn start(world: &World) -> Result<Self> {
         let mut command = world.command(program::find("portmap")?);
         command.args(["trace", "-o", "json", "--bpffs"]).arg(world.bpffs());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("failed to run portmap trace")?;
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("failed to run portmap trace")?;
+        let mut child = Running(child);
         let mut messages = BufReader::new(child.stderr.take().context("no standard error")?);
         let mut line = String::new();
         messages.read_line(&mut line)?;
@@ -56,13 +58,6 @@ impl Tracing {
         }
         ensure!(self.child.wait()?.success(), "portmap trace failed");
         Ok(Events { all, lost, time })
-    }
-}
-
-impl Drop for Tracing {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

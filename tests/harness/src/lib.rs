@@ -26,6 +26,7 @@ pub mod pod_socket;
 pub mod pod_wire;
 pub mod process;
 pub mod random;
+pub mod running;
 pub mod say;
 pub mod topology;
 pub mod usage;

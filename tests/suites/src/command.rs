@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
@@ -53,6 +53,17 @@ pub fn finish_with_input(command: &mut Command, input: &str) -> Result<Outcome> 
     let outcome = Outcome { code: output.status.code(), stdout, stderr };
     ensure!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:?}");
     Ok(outcome)
+}
+
+/// The first result of `find` for a received message; none within the time limit, and after the last message.
+pub fn find<M, T>(messages: &Receiver<M>, limit: Duration, mut find: impl FnMut(M) -> Option<T>) -> Option<T> {
+    let end = Instant::now() + limit;
+    loop {
+        let message = messages.recv_timeout(end.saturating_duration_since(Instant::now())).ok()?;
+        if let Some(found) = find(message) {
+            return Some(found);
+        }
+    }
 }
 
 /// The lines of a command's output. A thread reads them, so that the command never waits for the test.

@@ -7,5 +7,6 @@
 pub mod command;
 pub mod outside_answers;
 pub mod outside_stage;
+pub mod page;
 pub mod service_objects;
 pub mod service_stage;

@@ -57,13 +57,17 @@ pub fn run(args: &ClusterArgs) -> Result<ExitCode> {
         let mut child = command(&cluster, &args.command).spawn().context("failed to start the command")?;
         cluster.wait(&mut child)
     };
-    match run() {
-        Ok(status) => Ok(ExitCode::from(code(status))),
+    unless_interrupted(run().map(|status| ExitCode::from(code(status))))
+}
+
+/// The result of work in a cluster that is removed by now. After Ctrl-C it is an exit code, and no error.
+pub fn unless_interrupted(result: Result<ExitCode>) -> Result<ExitCode> {
+    match result {
         Err(error) if error.is::<Interrupted>() => {
             Screen::Stderr.line("interrupted: the cluster is removed");
             Ok(ExitCode::from(INTERRUPTED))
         }
-        Err(error) => Err(error),
+        result => result,
     }
 }
 

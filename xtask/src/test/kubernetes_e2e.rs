@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use self::report::Report;
 use super::tally::Tally;
-use crate::cluster::{self, Cluster, Interrupted, Interruption, KUBECONFIG, Layout, TOOLS, WORK, session};
+use crate::cluster::{self, Cluster, Interruption, KUBECONFIG, Layout, TOOLS, WORK, session};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
 
@@ -25,8 +25,6 @@ const LEFT_OUT: &str = r"\[Disruptive\]|\[Feature:";
 const NODES: u8 = 3;
 /// Number of tests that run at the same time.
 const PARALLEL: usize = 4;
-/// Exit code after Ctrl-C, as shells use it.
-const INTERRUPTED: u8 = 130;
 
 /// Starts a cluster, runs the tests whose names match the regular expression `focus`, and removes the cluster. The agent is the
 /// program `agent`, or else that of this workspace. Returns exit code 1 if a test fails.
@@ -34,13 +32,7 @@ pub fn run(focus: &str, agent: Option<&Path>) -> Result<ExitCode> {
     setup::require(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane])?;
     let layout = cluster::prepare(&session::program(agent)?)?;
     let interruption = Interruption::watch()?;
-    match run_in_cluster(&layout, focus, &interruption) {
-        Err(error) if error.is::<Interrupted>() => {
-            Screen::Stderr.line("interrupted: the cluster is removed");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        result => result,
-    }
+    session::unless_interrupted(run_in_cluster(&layout, focus, &interruption))
 }
 
 fn run_in_cluster(layout: &Layout, focus: &str, interruption: &Interruption) -> Result<ExitCode> {

@@ -1,19 +1,14 @@
 //! `portmap explain`, `verify` and `page` with the objects of a real API server.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use portmap_harness::patience::patience;
-use portmap_harness::world::program;
+use anyhow::{Result, ensure};
 use portmap_suites::command::{self, Outcome};
+use portmap_suites::page::Page;
 
 use crate::cluster::{COMMON_PORT, Cluster, NAMESPACE, NODE, rows};
 
 const WEB: &str = "web";
-
-/// The time limit for the start of the page, before scaling by [`patience`].
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn commands_read_the_objects_of_a_cluster() -> Result<()> {
@@ -32,8 +27,14 @@ async fn commands_read_the_objects_of_a_cluster() -> Result<()> {
 
 /// Runs a command with the kubeconfig of the agent, which may read what the agent may read.
 fn run(cluster: &Cluster, words: &[&str]) -> Result<Outcome> {
+    let arguments = arguments(cluster);
+    command::portmap(&words.iter().copied().chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>())
+}
+
+/// The arguments that select the cluster, the node and its tables.
+fn arguments(cluster: &Cluster) -> [String; 6] {
     let (kubeconfig, bpffs) = (cluster.kubeconfig().display().to_string(), cluster.world.bpffs().display().to_string());
-    command::portmap(&[words, &["--node-name", NODE, "--kubeconfig", &kubeconfig, "--bpffs", &bpffs]].concat())
+    ["--node-name".into(), NODE.into(), "--kubeconfig".into(), kubeconfig, "--bpffs".into(), bpffs]
 }
 
 fn explain(cluster: &Cluster, address: &str) -> Result<()> {
@@ -64,26 +65,13 @@ fn verify(cluster: &Cluster) -> Result<()> {
 
 /// Serves a page from the objects of the cluster, and reads it.
 fn page(cluster: &Cluster, address: &str) -> Result<()> {
-    let mut command = Command::new(program::find("portmap")?);
-    command.args(["page", "--port", "0", "--node-name", NODE, "--kubeconfig"]).arg(cluster.kubeconfig());
-    let mut page = Killed(command.arg("--bpffs").arg(cluster.world.bpffs()).stdout(Stdio::piped()).spawn()?);
-    let lines = command::lines(page.0.stdout.take().context("no standard output")?);
-    let line = lines.recv_timeout(patience(PATIENCE)).context("the page does not start")?;
-    let url = line.split([' ', ';']).find(|word| word.starts_with("http://")).context("no address")?;
-    let output = Command::new("curl").args(["--silent", "--fail", "--max-time", "20", url]).output()?;
+    let arguments = arguments(cluster);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let page = Page::start(Command::new(command::binary()?), &arguments)?;
+    let output = Command::new("curl").args(["--silent", "--fail", "--max-time", "20", &page.url]).output()?;
     let shown = String::from_utf8_lossy(&output.stdout);
     for part in [&format!("{NAMESPACE}/{WEB}"), address.split(':').next().unwrap_or_default(), "pod-a"] {
         ensure!(shown.contains(part), "{part}: {shown}");
     }
     Ok(())
-}
-
-/// A process that is killed when this is dropped.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }

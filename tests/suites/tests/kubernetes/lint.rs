@@ -1,12 +1,11 @@
 //! `portmap lint --kubeconfig`: the objects of a cluster, with all and with some permissions.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::control_plane::ControlPlane;
 use portmap_harness::control_plane::objects::apply_yaml;
-use portmap_harness::world::program;
+use portmap_suites::command;
 use serde_json::Value;
 
 /// A Service with a wrong targetPort, a policy for its port, an Ingress to its targetPort, and a node port that another program
@@ -91,15 +90,13 @@ async fn lint_checks_the_objects_of_a_cluster() -> Result<()> {
 
 /// The codes and objects of all findings, and the lines of standard error.
 fn lint(kubeconfig: &Path, arguments: &[&str]) -> Result<(Vec<String>, Vec<String>)> {
-    let mut command = Command::new(program::find("portmap")?);
-    command.args(["lint", "-o", "json", "--kubeconfig"]).arg(kubeconfig).args(arguments).stdin(Stdio::null());
-    let output = command.output().context("failed to run portmap")?;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON: {stderr}"))?;
+    let kubeconfig = kubeconfig.to_str().context("not UTF-8")?;
+    let outcome = command::portmap(&[&["lint", "-o", "json", "--kubeconfig", kubeconfig], arguments].concat())?;
+    let rows: Vec<Value> = serde_json::from_str(&outcome.stdout).with_context(|| format!("no JSON: {outcome:?}"))?;
     let mut codes = Vec::new();
     for row in rows {
         ensure!(row["file"].is_null() && row["line"].is_null(), "an object of a cluster has no place: {row}");
         codes.push(format!("{} {}", row["code"].as_str().unwrap_or_default(), row["name"].as_str().unwrap_or_default()));
     }
-    Ok((codes, stderr.lines().map(str::to_owned).collect()))
+    Ok((codes, outcome.stderr.lines().map(str::to_owned).collect()))
 }

@@ -1,14 +1,15 @@
 //! Chromium without a window, over the `DevTools` protocol on a pipe: messages are JSON texts, each with a 0 byte at its end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use portmap_harness::patience::patience;
+use portmap_harness::running::Running;
 use portmap_harness::world::World;
+use portmap_suites::command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -17,9 +18,9 @@ use crate::serving::PATIENCE;
 /// Chromium reads messages from descriptor 3 and writes to descriptor 4.
 const PIPES: &str = "exec \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
-/// A browser with one page. Dropping it kills the process.
+/// A browser with one page. Dropping it kills the process first, and then removes its files.
 pub struct Browser {
-    child: Child,
+    _process: Running,
     input: ChildStdin,
     messages: Receiver<Value>,
     session: Option<String>,
@@ -36,7 +37,7 @@ impl Browser {
         command.args(["-c", PIPES, "sh", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]);
         command.arg("--disable-dev-shm-usage").arg("--window-size=1000,900");
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let mut output = BufReader::new(output.context("no standard output")?);
         let (sender, messages) = channel();
@@ -51,7 +52,7 @@ impl Browser {
             }
         });
         let input = input.context("no standard input")?;
-        let mut browser = Self { child, input, messages, session: None, number: 0, _profile: profile };
+        let mut browser = Self { _process: child, input, messages, session: None, number: 0, _profile: profile };
         let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}))?["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", &json!({"targetId": target, "flatten": true}))?;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
@@ -76,14 +77,8 @@ impl Browser {
 
     /// Waits for a message, and drops those before it.
     fn receive(&self, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let end = Instant::now() + patience(PATIENCE);
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(message) = self.messages.recv_timeout(left) else { bail!("the browser did not send {name}") };
-            if is_wanted(&message) {
-                return Ok(message);
-            }
-        }
+        let found = command::find(&self.messages, patience(PATIENCE), |message| is_wanted(&message).then_some(message));
+        found.with_context(|| format!("the browser did not send {name}"))
     }
 
     /// The value of an expression in the page. A promise is awaited.
@@ -121,12 +116,5 @@ impl Browser {
             self.call("Input.dispatchKeyEvent", &event)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }

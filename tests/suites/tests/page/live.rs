@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::browser::Browser;
 use crate::server::stage;
-use crate::serving::Page;
+use crate::serving::start;
 
 /// The part of the document that shows a port of a Service.
 fn port(service: &str) -> String {
@@ -17,7 +17,7 @@ fn port(service: &str) -> String {
 #[test]
 fn the_page_follows_changes_and_rates() -> Result<()> {
     let mut stage = stage("page-live")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let mut browser = Browser::open(&stage.world, &page.url)?;
     let (web, empty) = (port("web"), port("empty"));
     browser.wait_until(&format!("{web}?.textContent.includes(':8080')"))?;
@@ -40,7 +40,7 @@ fn the_page_follows_changes_and_rates() -> Result<()> {
 #[test]
 fn the_keyboard_opens_and_closes_an_explanation() -> Result<()> {
     let stage = stage("page-keys")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let mut browser = Browser::open(&stage.world, &format!("{}?q=web", page.url))?;
     browser.wait_until(&format!("{}?.textContent.includes(':8080')", port("web")))?;
     let focused = "document.activeElement?.getAttribute('aria-label') ?? ''";
@@ -62,7 +62,7 @@ fn the_keyboard_opens_and_closes_an_explanation() -> Result<()> {
 #[test]
 fn each_control_has_a_name() -> Result<()> {
     let stage = stage("page-names")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let mut browser = Browser::open(&stage.world, &page.url)?;
     browser.wait_until(&format!("{}?.textContent.includes(':8080')", port("web")))?;
     let tree = browser.call("Accessibility.getFullAXTree", &json!({}))?;

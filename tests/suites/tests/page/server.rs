@@ -6,7 +6,7 @@ use portmap_harness::world::World;
 use portmap_suites::service_objects::{Endpoint, PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::Stage;
 
-use crate::serving::{Events, Page};
+use crate::serving::{Events, start};
 
 /// A stage with the Services `web`, with two endpoints, and `empty`, without any.
 pub fn stage(name: &str) -> Result<Stage> {
@@ -24,7 +24,7 @@ fn ask(world: &World, url: &str, header: &str) -> Result<String> {
 #[test]
 fn the_page_shows_services_ports_and_pods() -> Result<()> {
     let stage = stage("page-shows")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let answer = ask(&stage.world, &page.url, "Accept: text/html")?;
     for part in ["HTTP/1.1 200", "default/web", "10.96.0.1", "80/TCP", ":8080<", "default/empty", "REFUSED"] {
         ensure!(answer.contains(part), "{part} is missing in {answer}");
@@ -42,7 +42,7 @@ fn the_page_shows_services_ports_and_pods() -> Result<()> {
 #[test]
 fn other_names_and_invalid_requests_are_refused() -> Result<()> {
     let stage = stage("page-refuses")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let answer = ask(&stage.world, &page.url, "Host: example.com")?;
     ensure!(answer.starts_with("HTTP/1.1 403") && !answer.contains("default/web"), "{answer}");
     let answer = ask(&stage.world, &format!("{}explain?target=nonsense", page.url), "Accept: text/html")?;
@@ -60,7 +60,7 @@ fn other_names_and_invalid_requests_are_refused() -> Result<()> {
 #[test]
 fn a_used_port_and_a_missing_file_are_errors() -> Result<()> {
     let stage = stage("page-errors")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let port = page.url.trim_end_matches('/').rsplit(':').next().context("no port")?;
     let manifests = portmap_harness::agent::Agent::manifests(&stage.world);
     let manifests = manifests.to_str().context("no text")?;
@@ -76,7 +76,7 @@ fn a_used_port_and_a_missing_file_are_errors() -> Result<()> {
 #[test]
 fn changes_and_rates_are_events() -> Result<()> {
     let mut stage = stage("page-events")?;
-    let page = Page::start(&stage.world)?;
+    let page = start(&stage.world)?;
     let events = Events::open(&stage.world, &page, "web")?;
     events.wait_for("default/web", "8080")?;
     // The first reading of the counters has no rates yet, so the client connects until there are some.

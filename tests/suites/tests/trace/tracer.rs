@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, PipeWriter};
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portmap_harness::patience::patience;
+use portmap_harness::running::Running;
 use portmap_harness::world::{Machine, program};
 use portmap_suites::command;
 use serde_json::Value;
 
 /// A running command. Dropping it kills the process.
 pub struct Tracer {
-    child: Child,
+    child: Running,
     lines: Receiver<String>,
     messages: Receiver<String>,
 }
@@ -43,7 +44,7 @@ impl Tracer {
     pub fn start_into(machine: &Machine, arguments: &[&str], output: PipeWriter) -> Result<Self> {
         let mut command = machine.command(program::find("portmap")?);
         command.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
-        let mut child = command.stdout(output).stderr(Stdio::piped()).spawn().context("failed to run portmap")?;
+        let mut child = Running(command.stdout(output).stderr(Stdio::piped()).spawn().context("failed to run portmap")?);
         let messages = command::lines(child.stderr.take().context("no standard error")?);
         let tracer = Self { child, lines: command::lines(io::empty()), messages };
         let message = tracer.message()?;
@@ -88,13 +89,6 @@ impl Tracer {
 /// Whether the kernel function in which a thread sleeps is one of pipes.
 fn is_in_pipe(wchan: &Path) -> bool {
     fs::read_to_string(wchan).is_ok_and(|function| function.contains("pipe"))
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 /// Fails unless the line has exactly these values; a field that is absent counts as null.

@@ -1,5 +1,6 @@
 //! `portmap top`: the rates of new connections of each Service, and the part of each backend.
 
+mod meter;
 mod reader;
 mod screen;
 
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use comfy_table::Cell;
 use portmap::{
-    inspect::top::{self, Order, Row, Seen, Sums},
+    inspect::top::{Order, Row, Seen},
     maps::{
         pin::Pins,
         trace::{Effect, Tracer},
@@ -25,7 +26,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
 
-pub use reader::Reader;
+pub use meter::Meter;
 use screen::View;
 
 use super::{
@@ -83,21 +84,19 @@ impl Arguments {
 
 /// The rates, and what they are made of.
 struct Watched {
-    reader: Reader,
+    meter: Meter,
     /// None if another process traces: then nothing is known about backends.
     tracer: Option<Tracer>,
     seen: Seen,
     order: Order,
-    before: (Sums, Instant),
     rows: Vec<Row>,
 }
 
 impl Watched {
     fn start(pins: &Pins, order: Order) -> Result<Self> {
-        let mut reader = Reader::open(pins)?;
         let tracer = Tracer::start(pins, &[Effect::Forwarded])?;
-        let before = (reader.sums()?, Instant::now());
-        let mut watched = Self { reader, tracer, seen: Seen::default(), order, before, rows: Vec::new() };
+        let meter = Meter::start(pins)?;
+        let mut watched = Self { meter, tracer, seen: Seen::default(), order, rows: Vec::new() };
         watched.sample()?;
         Ok(watched)
     }
@@ -132,10 +131,7 @@ impl Watched {
 
     /// Reads the counters, and makes the rows since the last reading.
     fn sample(&mut self) -> Result<()> {
-        let (after, now) = (self.reader.sums()?, Instant::now());
-        let (before, began) = &self.before;
-        self.rows = top::rows(self.reader.ports(), [before, &after], now - *began, &self.seen, self.order);
-        self.before = (after, now);
+        self.rows = self.meter.rows(&self.seen, self.order)?;
         Ok(())
     }
 }

@@ -33,11 +33,6 @@ impl Kernel {
         self.0.as_ref().ok().map(|tables| Ok(tables.maps.state()?.network)).transpose()
     }
 
-    /// Time when the agent last wrote, in seconds since boot; none without tables.
-    pub fn last_sync(&self) -> Option<u64> {
-        Some(self.0.as_ref().ok()?.maps.state().ok()?.last_sync)
-    }
-
     /// Compares the tables with the explanation of a frontend, and adds their treatment. `entry`: the desired entry.
     pub fn add(&self, explanation: &mut Explanation, frontend: &Frontend, entry: Option<Entry>) -> Result<()> {
         let row = match &self.0 {

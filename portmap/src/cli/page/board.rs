@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use portmap::{
     inspect::{
         explain::target::Target,
-        top::{self, Order, Row, Seen, Sums},
+        top::{Order, Row, Seen},
     },
     kernel::uptime,
 };
@@ -20,7 +20,7 @@ use crate::cli::{
     PinsArguments,
     explain::{self, Kernel, Objects, Report},
     objects::{Origin, Source, agent_addresses},
-    top::Reader,
+    top::Meter,
 };
 
 /// Time between two readings of the counters.
@@ -99,48 +99,34 @@ impl Boards {
         let mut meter = None;
         loop {
             thread::sleep(TICK);
-            // The thread stays when nobody views, so that the next viewer sees the current state soon.
+            // Nothing is read while nobody views the page.
             if self.board.receiver_count() == 0 {
                 meter = None;
                 continue;
             }
-            if reader.is_due() {
+            // Without an agent, or while another one replaces its tables, there are no rates.
+            let rows = self.rows(&mut meter).unwrap_or_default();
+            self.rates.send_replace(rows.into());
+            let written = meter.as_ref().and_then(|meter| meter.last_sync().ok());
+            if reader.is_due(written) {
                 let (objects, problem) = match reader.read() {
                     Ok(objects) => (Some(objects), None),
                     Err(error) => (None, Some(format!("{error:#}"))),
                 };
                 self.board.send_modify(|board| *board = Arc::new(Board { objects, problem }));
             }
-            match Meter::read(meter.take(), &self.pins) {
-                Ok((next, rows)) => {
-                    meter = Some(next);
-                    self.rates.send_replace(rows.into());
-                }
-                // There is no agent, or another one has just replaced its tables.
-                Err(_) => _ = self.rates.send_replace([].into()),
-            }
         }
     }
-}
 
-/// The last reading of the counters.
-struct Meter {
-    reader: Reader,
-    sums: Sums,
-    time: Instant,
-}
-
-impl Meter {
-    /// Reads the counters, and returns the rates since the reading before.
-    fn read(before: Option<Self>, pins: &PinsArguments) -> Result<(Self, Vec<Row>)> {
-        let (mut reader, before) = match before {
-            Some(Self { reader, sums, time }) => (reader, Some((sums, time))),
-            None => (Reader::open(&pins.open()?)?, None),
+    /// The rates since the last call; none at the first one. After an error the next call is a first one.
+    fn rows(&self, meter: &mut Option<Meter>) -> Result<Vec<Row>> {
+        let Some(mut running) = meter.take() else {
+            *meter = Some(Meter::start(&self.pins.open()?)?);
+            return Ok(Vec::new());
         };
-        let (sums, time) = (reader.sums()?, Instant::now());
-        let rows = before
-            .map(|(before, began)| top::rows(reader.ports(), [&before, &sums], time - began, &Seen::default(), Order::Name));
-        Ok((Self { reader, sums, time }, rows.unwrap_or_default()))
+        let rows = running.rows(&Seen::default(), Order::Name)?;
+        *meter = Some(running);
+        Ok(rows)
     }
 }
 
@@ -174,14 +160,14 @@ impl BoardReader {
         Kernel::open(&self.pins).network()
     }
 
-    /// Whether the objects may have changed since the last reading.
-    fn is_due(&self) -> bool {
+    /// Whether the objects may have changed since the last reading. `written`: when the agent last wrote or compared; none without
+    /// an agent.
+    fn is_due(&self, written: Option<u64>) -> bool {
         let Some(Reading { began, took, uptime }) = &self.last else { return true };
         let elapsed = began.elapsed();
         if !self.source.is_repeatable() || elapsed < *took * REST {
             return false;
         }
-        let written = Kernel::open(&self.pins).last_sync();
         let is_written = written.is_some_and(|written| written >= *uptime);
         let pause = match (&self.source.origin, written) {
             (Origin::Manifests(_), _) => PAUSES[0],

@@ -43,6 +43,11 @@ impl Reader {
         Ok(sums)
     }
 
+    /// Time when the agent last wrote or compared, in seconds since boot.
+    pub fn last_sync(&self) -> Result<u64> {
+        Ok(self.maps.state()?.last_sync)
+    }
+
     /// Reads the entries again if an agent has written since. Opens another set of maps if an agent has replaced the set.
     fn follow(&mut self) -> Result<()> {
         let in_use = self.pins.in_use();
@@ -50,7 +55,7 @@ impl Reader {
             self.maps = BpfMaps::open(&in_use)?;
             self.pins = in_use;
             self.read_entries()?;
-        } else if self.maps.state()?.last_sync >= self.read {
+        } else if self.last_sync()? >= self.read {
             self.read_entries()?;
         }
         Ok(())

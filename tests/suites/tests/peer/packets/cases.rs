@@ -11,6 +11,9 @@ use crate::cluster::Cluster;
 
 /// The number of the first Service.
 const FIRST: u8 = 10;
+/// The `healthCheckNodePort` of a Service is this plus its number. The API server would otherwise pick a port, and could pick the
+/// node port of a later Service.
+const HEALTH_CHECKS: u16 = 31_000;
 /// The timeout of sessions in seconds.
 const TIMEOUT: u32 = 10_800;
 
@@ -77,6 +80,9 @@ impl Case {
     /// The Service, with addresses of each kind.
     pub fn service(&self, cluster: &Cluster) -> Service {
         let mut spec = json!({"externalTrafficPolicy": self.policy});
+        if self.policy == "Local" {
+            spec["healthCheckNodePort"] = json!(HEALTH_CHECKS + u16::from(self.number));
+        }
         if self.has_ranges {
             spec["loadBalancerSourceRanges"] = json!(ADMITTED_RANGES);
         }

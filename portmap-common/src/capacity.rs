@@ -5,11 +5,18 @@
 /// have this number of entries each.
 pub const SERVICES: u32 = 65_536;
 
+/// Number of frontends that the first set of maps has room for. The agent makes a larger set when it needs one, with up to
+/// [`SERVICES`] or the option's number.
+pub const FIRST_SERVICES: u32 = 8_192;
+
 /// Entries of each of `FRONTENDS_V4`, `FRONTENDS_V6` and `NAMES`.
 pub const FRONTENDS: u32 = frontends(SERVICES);
 
 /// Slots of each of `BACKENDS_V4` and `BACKENDS_V6`.
 pub const BACKENDS: u32 = 524_288;
+
+/// Slots of each of `BACKENDS_V4` and `BACKENDS_V6` in the first set of maps, as [`FIRST_SERVICES`].
+pub const FIRST_BACKENDS: u32 = 32_768;
 
 /// Entries of each of `ENDPOINTS_V4`, `ENDPOINTS_V6` and `MEMBERS`.
 pub const ITEMS: u32 = items(BACKENDS);
@@ -31,7 +38,7 @@ pub const SOURCES: u32 = 16_384;
 pub const DEVICES: u32 = 4_096;
 
 /// Entries of each of `FLOWS_V4` and `FLOWS_V6`: two per flow, and four if the client is hidden from its backend.
-pub const FLOWS: u32 = 262_144;
+pub const FLOWS: u32 = 65_536;
 
 /// Entries of each of `OPENING_V4` and `OPENING_V6`. No option replaces it.
 pub const OPENING: u32 = 32_768;

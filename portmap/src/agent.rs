@@ -235,7 +235,11 @@ impl Agent {
     /// programs of another set of maps for lack of descriptors or memory.
     fn reconcile(&mut self) -> Result<()> {
         let changes = self.desired.take_changes(self.reporting.published.owners());
-        let written = match self.installed.write(&self.desired.table, changes) {
+        let written = self.installed.write(&self.desired.table, changes);
+        if self.installed.take_growth() {
+            self.follow_growth()?;
+        }
+        let written = match written {
             Ok(written) => written,
             Err(error) => {
                 self.retry_later(&error);
@@ -258,6 +262,14 @@ impl Agent {
         wait_out(self.reporting.publish(&self.desired, &mut self.installed))?;
         self.installed.confirm();
         Ok(())
+    }
+
+    /// Lets the devices and the tasks continue with the larger copy of the tables.
+    fn follow_growth(&mut self) -> Result<()> {
+        let datapath = &self.installed.datapath;
+        self.devices.forget_programs();
+        self.tasks.clients.start_over();
+        self.tasks.ended_sockets.follow(&datapath.pins, datapath.maps.capacity())
     }
 
     /// Attaches the programs to the devices, and replaces the programs of another set of maps, if there is one. The tables must

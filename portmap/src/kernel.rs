@@ -11,6 +11,7 @@ pub mod exhaustion;
 pub mod heap;
 pub mod limits;
 pub mod listeners;
+pub mod memory;
 pub mod namespaces;
 mod netlink;
 pub mod notifications;

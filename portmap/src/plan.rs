@@ -27,7 +27,7 @@ use portmap_common::Service;
 
 use crate::{
     collections::{HashSet, sorted},
-    maps::{ForeignKey, Fullness, Item, NextNumbers},
+    maps::{ForeignKey, Fullness, Item, Lacking, NextNumbers},
     model::{AddressKind, AddressOwner, Entry, Family, Frontend},
     resolve::{
         changes::{ChangedEntries, ChangedEntry, Changes},
@@ -58,6 +58,16 @@ pub struct Plan {
     pub left_out: BTreeMap<Frontend, Full>,
     /// The number of secondary entries (endpoints, members, source ranges, ClusterIPs) left out because their map is full.
     pub without_room: usize,
+}
+
+impl Plan {
+    /// Whether frontends are left out for lack of room.
+    pub fn lacking(&self) -> Lacking {
+        Lacking {
+            services: self.left_out.values().any(|full| *full == Full::Services),
+            backends: self.left_out.values().any(|full| matches!(full, Full::Backends(..))),
+        }
+    }
 }
 
 /// The model of the maps, and the plans against it.

@@ -122,11 +122,16 @@ impl Clients {
     /// way ends first: until then, this does nothing.
     pub fn stop(&mut self, datapath: &mut Datapath, metrics: &Metrics) -> Result<()> {
         if self.last.is_some() && self.task.is_none() {
-            *self = Self { destinations: self.destinations.take(), left_out: self.left_out, ..Self::default() };
+            self.start_over();
             self.report(0);
             return self.publish(datapath, metrics);
         }
         Ok(())
+    }
+
+    /// Forgets the surveys, also one that is under way.
+    pub fn start_over(&mut self) {
+        *self = Self { destinations: self.destinations.take(), left_out: self.left_out, ..Self::default() };
     }
 
     /// The namespaces that the next survey visits; `None` if no survey is due.

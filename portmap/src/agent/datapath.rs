@@ -2,7 +2,7 @@
 //!
 //! An agent adopts the maps of an earlier agent if their layout and sizes fit. Otherwise it makes a new set of maps. The
 //! programs of the earlier set serve until the new maps are filled. Then the agent takes over the links one by one, and removes
-//! the earlier set.
+//! the earlier set. An agent whose set has too little room does the same with a larger copy of its own set.
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -19,7 +19,7 @@ use crate::{
     },
     kernel::{exhaustion::is_exhausted, privileges},
     maps::{
-        Capacity,
+        Capacity, Fullness, Lacking,
         bpf::BpfMaps,
         grace::Grace,
         pin::{Lock, Missing, Pins},
@@ -36,6 +36,8 @@ pub struct Datapath {
     cgroup: Cgroup,
     switches: Switches,
     capacity: Capacity,
+    /// The largest capacity that the maps may grow to.
+    limit: Capacity,
     /// The constants that the programs were loaded with.
     constants: Constants,
     /// The devices that get programs; without any, those programs are not loaded.
@@ -61,11 +63,12 @@ impl Datapath {
             client_ports::check(options.client_ports)?;
         }
         let cgroup = Cgroup::open(options.cgroup.as_deref())?;
-        let constants = Constants::new(&options.switches, &cgroup, options.capacity)?;
+        // A wrong cgroup is reported before the wait for the lock.
+        Constants::new(&options.switches, &cgroup, options.capacity)?;
         let lock = lock(find, options).await?;
-        let pins = choose(find(), options)?;
+        let (pins, capacity) = choose(find(), options)?;
         pins.create()?;
-        let capacity = keep_flows(&pins, options.capacity)?;
+        let constants = Constants::new(&options.switches, &cgroup, capacity)?;
         let programs = load(&pins, capacity, &constants, &options.devices.outside)?;
         let is_replacing = pins.others()?.iter().any(Pins::has_links);
         let mut datapath = Self {
@@ -75,6 +78,7 @@ impl Datapath {
             cgroup,
             switches: options.switches.clone(),
             capacity,
+            limit: options.capacity,
             constants,
             devices: options.devices.outside.clone(),
             is_attached: false,
@@ -102,6 +106,40 @@ impl Datapath {
         }
         self.others = self.pins.others()?;
         self.attach()
+    }
+
+    /// The capacity of the larger set that should replace this set, which is filled as given, or in which entries have found no
+    /// room. `None` if the set suffices, or may not grow.
+    pub fn larger(&self, fullness: &[Fullness], lacking: Lacking) -> Option<Capacity> {
+        self.capacity.grown(fullness, lacking, self.limit)
+    }
+
+    /// Makes a set of this capacity, with the entries of this set, and continues with it. The programs of this set serve until
+    /// [`Self::take_over`]. After a failure, this set stays in use, and the capacity becomes the limit.
+    pub fn grow(&mut self, capacity: Capacity) -> Result<()> {
+        let larger = self.pins.next();
+        match self.copy_to(&larger, capacity) {
+            Ok((programs, maps)) => {
+                (self.pins, self.programs, self.maps, self.capacity) = (larger, programs, maps, capacity);
+                (self.is_attached, self.synced) = (false, None);
+                self.report_end_of_log();
+                Ok(())
+            }
+            Err(error) => {
+                self.limit = self.capacity;
+                for error in removal::remove_set(&larger) {
+                    tracing::warn!("{error:#}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_to(&self, larger: &Pins, capacity: Capacity) -> Result<(Ebpf, BpfMaps)> {
+        larger.create()?;
+        let programs = load(larger, capacity, &self.constants, &self.devices)?;
+        load::copy_maps(&self.pins, larger)?;
+        Ok((programs, BpfMaps::open(larger)?))
     }
 
     /// Marks the tables as synced, for `portmap status`.
@@ -172,10 +210,15 @@ impl Datapath {
         self.constants = constants;
         attach::attach(&mut self.programs, &self.pins, &self.cgroup)?;
         tracing::warn!("an excluded cgroup was removed and created again: it is excluded again");
+        self.report_end_of_log();
+        Ok(())
+    }
+
+    /// Logs the end of the programs' log, after they were loaded again.
+    fn report_end_of_log(&self) {
         if self.switches.log != LogLevel::Off {
             tracing::warn!("the programs were loaded again, and their log has ended; restart the agent for --datapath-log");
         }
-        Ok(())
     }
 
     /// Opens the log of the BPF programs.
@@ -235,28 +278,29 @@ async fn lock_once(pins: &Pins, waiting: Waiting) -> Result<Lock> {
     }
 }
 
-/// The capacity with the size of the pinned FLOWS. Logs a difference from `--max-flows`.
-fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
-    let kept = load::keep_flows(pins, capacity)?;
-    if kept.flows != capacity.flows {
+/// The capacity for the agent that finds this set. Logs a difference of FLOWS from `--max-flows`.
+fn continued(pins: &Pins, limit: Capacity) -> Result<Capacity> {
+    let kept = load::continued(pins, limit)?;
+    if kept.flows != limit.flows {
         tracing::warn!(
             "FLOWS keeps its size of {} entries instead of {} (--max-flows): a new map would end the connections of clients \
              outside the node; to change the size all the same, stop the agent, run portmap cleanup, and start the agent again",
             kept.flows,
-            capacity.flows
+            limit.flows
         );
     }
     Ok(kept)
 }
 
-/// Chooses the set of maps: the set in use if its layout and sizes fit, else a new set. Removes the other sets without
-/// links: such a set remains, for example, from a start that did not complete.
-fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
+/// Chooses the set of maps, and its capacity: the set in use if its layout and sizes fit, else a new set. Removes the other sets
+/// without links: such a set remains, for example, from a start that did not complete.
+fn choose(in_use: Pins, options: &Options) -> Result<(Pins, Capacity)> {
     if let Ok(mut earlier) = BpfMaps::open(&in_use) {
         // Recorded in this set, too: `portmap status` reads it until another set is filled.
         record::record_start(&mut earlier)?;
     }
-    let pins = match difference(&in_use, options.capacity)? {
+    let capacity = continued(&in_use, options.capacity)?;
+    let pins = match difference(&in_use, capacity)? {
         None => in_use,
         Some(difference) => {
             tracing::info!("{difference}: creating a new set of maps");
@@ -266,5 +310,5 @@ fn choose(in_use: Pins, options: &Options) -> Result<Pins> {
     for error in pins.others()?.iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
         tracing::warn!("{error:#}");
     }
-    Ok(pins)
+    Ok((pins, capacity))
 }

@@ -130,6 +130,11 @@ impl Devices {
         self.note(applied)
     }
 
+    /// Makes [`Self::follow`] attach the programs again, because they were loaded again.
+    pub fn forget_programs(&mut self) {
+        self.choice = None;
+    }
+
     /// The number of devices that should have programs, and of those without their programs.
     pub fn counts(&self) -> (usize, usize) {
         (self.choice.as_ref().map_or(0, |choice| choice.devices.len()), self.failed.len())

@@ -54,6 +54,14 @@ impl EndedSockets {
         Ok(Self { sockets, search: None, destruction: None, requested: 0, last: None })
     }
 
+    /// Continues with the maps of another set. Forgets a search that is under way, and searches again.
+    pub fn follow(&mut self, pins: &Pins, capacity: Capacity) -> Result<()> {
+        let destruction = self.destruction.take();
+        *self = Self { destruction, ..Self::new(pins, capacity)? };
+        self.request();
+        Ok(())
+    }
+
     /// Whether the kernel can find and destroy the sockets.
     pub fn is_supported(&self) -> bool {
         self.sockets.is_some()

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     apply,
     kernel::exhaustion::persist,
-    maps::{Fullness, Maps as _, grace::Grace, pin::Pins},
+    maps::{Capacity, Fullness, Maps as _, grace::Grace, pin::Pins},
     plan::{Plan, Planner},
     resolve::{changes::Changes, desired::Desired},
 };
@@ -38,6 +38,8 @@ pub struct Installed {
     applied: u64,
     scope: PlanScope,
     retry: Option<Retry>,
+    /// Whether the tables were replaced by a larger copy, and [`Self::take_growth`] has not told so yet.
+    has_grown: bool,
 }
 
 /// The entries that the next plan compares with the desired table.
@@ -79,7 +81,7 @@ impl Installed {
     pub async fn start(options: &Options) -> Result<Self> {
         let datapath = Datapath::start(options).await?;
         let planner = KnownPlanner::new(Planner::new(datapath.maps.capacity(), datapath.maps.read()?));
-        Ok(Self { datapath, planner, grace: None, applied: 0, scope: PlanScope::All, retry: None })
+        Ok(Self { datapath, planner, grace: None, applied: 0, scope: PlanScope::All, retry: None, has_grown: false })
     }
 
     /// The number of plans with at least one write, including those whose writes failed.
@@ -130,25 +132,56 @@ impl Installed {
         self.retry.as_ref().is_none_or(Retry::is_due)
     }
 
-    /// Plans the changes, or all entries if [`PlanScope`] requires it, and makes the writes of the plan.
-    pub fn write(&mut self, desired: &Desired, mut changes: Changes) -> Result<Written> {
+    /// Plans the changes, or all entries if [`PlanScope`] requires it, and makes the writes of the plan. If they need more
+    /// room, makes them in a larger copy of the tables.
+    pub fn write(&mut self, desired: &Desired, changes: Changes) -> Result<Written> {
+        let started = Instant::now();
+        let (mut plan, mut has_changes) = self.plan(desired, changes)?;
+        while let Some(larger) = self.datapath.larger(&self.fullness(), plan.lacking()) {
+            self.grow(larger);
+            (plan, has_changes) = self.plan(desired, Changes::default())?;
+        }
+        for step in &plan.steps {
+            tracing::debug!("{step}");
+        }
+        self.applied += u64::from(!plan.steps.is_empty());
+        apply::apply(&mut self.datapath.maps, &plan)?;
+        Ok(Written { plan, scope: self.scope, has_changes, took: started.elapsed() })
+    }
+
+    /// Replaces the tables by a larger copy. The next plan compares all entries with it. A failure is logged, and the tables
+    /// stay.
+    fn grow(&mut self, capacity: Capacity) {
+        let Capacity { services, backends, .. } = capacity;
+        tracing::info!("making larger tables, for {services} frontends and {backends} backends of each family");
+        match self.datapath.grow(capacity) {
+            Ok(()) => self.has_grown = true,
+            Err(error) => tracing::error!("the tables keep their size: {error:#}"),
+        }
+        self.planner.invalidate();
+        if self.scope == PlanScope::Changes {
+            self.scope = PlanScope::All;
+        }
+    }
+
+    /// Whether the tables were replaced by a larger copy since the last call.
+    pub fn take_growth(&mut self) -> bool {
+        std::mem::take(&mut self.has_grown)
+    }
+
+    /// Plans the changes, or all entries if [`PlanScope`] requires it. Also returns whether the plan compared any entry, not
+    /// counting entries that found no room before.
+    fn plan(&mut self, desired: &Desired, mut changes: Changes) -> Result<(Plan, bool)> {
         self.refresh_model()?;
-        let (started, scope) = (Instant::now(), self.scope);
         let planner = self.planner.last_mut();
-        if scope != PlanScope::Changes {
+        if self.scope != PlanScope::Changes {
             changes.extend(desired.table().everything());
             changes.extend(planner.everything());
         }
         let has_changes = !changes.is_empty();
         changes.extend(planner.take_retries());
         planner.set_cidrs(&desired.cidrs(), desired.owners());
-        let plan = planner.plan(desired.changed(&changes));
-        for step in &plan.steps {
-            tracing::debug!("{step}");
-        }
-        self.applied += u64::from(!plan.steps.is_empty());
-        apply::apply(&mut self.datapath.maps, &plan)?;
-        Ok(Written { plan, scope, has_changes, took: started.elapsed() })
+        Ok((planner.plan(desired.changed(&changes)), has_changes))
     }
 
     /// Ends a successful write: the next plan compares changes only, and retired entries are freed after a grace period.

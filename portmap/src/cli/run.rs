@@ -15,8 +15,8 @@ use clap::Args;
 use portmap::{
     agent::{self, EventWriting, Leaving, Options, Source, Waiting},
     datapath::load::{LogLevel, PeerNames, Scope, Switches},
-    kernel::{descriptors, heap},
-    maps::{Capacity, pin::Mounting},
+    kernel::{descriptors, heap, memory},
+    maps::{Capacity, flows_for, pin::Mounting},
     serve::{Addresses, EVERYWHERE},
 };
 
@@ -68,19 +68,21 @@ pub struct Arguments {
     datapath_log: LogLevel,
     #[command(flatten)]
     devices: DeviceArguments,
-    /// Room for this many frontends (a Service port on one address)
+    /// Largest number of frontends (a Service port on one address). The maps begin small, and grow as needed
     #[arg(long, value_name = "N", default_value_t = Capacity::default().services, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_services: u32,
-    /// Room for this many backends (an endpoint of a Service port) of each address family
+    /// Largest number of backends (an endpoint of a Service port) of each address family. The maps begin small, and grow as
+    /// needed
     #[arg(long, value_name = "N", default_value_t = Capacity::default().backends, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_backends: u32,
     /// Room for this many clients of Services with session affinity; more clients replace the least recent ones
     #[arg(long, value_name = "N", default_value_t = Capacity::default().affinity_clients, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_affinity_clients: u32,
     /// Room for this many entries of flows of clients outside the node, of each address family: 2 per flow, or 4 if its
-    /// backend is on another node
-    #[arg(long, value_name = "N", default_value_t = Capacity::default().flows, value_parser = clap::value_parser!(u32).range(256..=16_777_216))]
-    max_flows: u32,
+    /// backend is on another node [default: a thousandth of the memory, at 296 bytes each, as a power of two from 32768 to
+    /// 1048576]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(256..=16_777_216))]
+    max_flows: Option<u32>,
 }
 
 /// How the agent starts and ends, and how often it compares the tables.
@@ -142,7 +144,7 @@ impl Arguments {
             services: self.max_services,
             backends: self.max_backends,
             affinity_clients: self.max_affinity_clients,
-            flows: self.max_flows,
+            flows: self.max_flows.unwrap_or_else(|| flows_for(memory::total())),
         };
         let options = Options {
             source,

@@ -3,22 +3,26 @@
 mod constants;
 mod switches;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::MapInfo,
+    maps::{MapData, MapInfo, MapType},
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
+    util::nr_cpus,
 };
 
 pub use constants::Constants;
 pub use switches::{LogLevel, Outside, PeerNames, Scope, Switches};
 
-use crate::maps::{
-    Capacity,
-    pin::{Pins, SharedMaps},
+use crate::{
+    kernel::bpf::{self, Layout},
+    maps::{
+        self, Capacity,
+        pin::{Pins, SharedMaps},
+    },
 };
 
 /// The BPF object of the programs that `attach` attaches.
@@ -76,12 +80,43 @@ pub fn difference(pins: &Pins, capacity: Capacity) -> Result<Option<String>> {
     Ok(differences(&object, pins, capacity)?.into_iter().find(|(name, _)| Pins::owns(name)).map(|(_, difference)| difference))
 }
 
-/// The capacity with the size of the pinned FLOWS; unchanged if FLOWS is not pinned. A map of another size would begin without
-/// flows, which would end the connections of clients outside the node.
-pub fn keep_flows(pins: &Pins, capacity: Capacity) -> Result<Capacity> {
-    let path = pins.map("FLOWS_V4");
-    let flows = if path.exists() { pinned(&path)?.max_entries() } else { capacity.flows };
-    Ok(Capacity { flows, ..capacity })
+/// The capacity for an agent that finds this set, within a limit. A set that could have grown within the limit keeps its size.
+///
+/// FLOWS keeps the size of its pinned maps in any case. A map of another size would begin without flows, which would end the
+/// connections of clients outside the node.
+pub fn continued(pins: &Pins, limit: Capacity) -> Result<Capacity> {
+    let size = |name: &str, absent: u32| {
+        let path = pins.map(name);
+        if path.exists() { Ok(pinned(&path)?.max_entries()) } else { anyhow::Ok(absent) }
+    };
+    let found = Capacity { services: size("SERVICES", 0)?, backends: size("BACKENDS_V4", 0)?, ..limit };
+    Ok(Capacity { flows: size("FLOWS_V4", limit.flows)?, ..limit.continued(found) })
+}
+
+/// Copies the entries of a set's maps into the maps of another set, which has at least the same capacity. Maps that both share,
+/// and GRACE, which nobody reads, stay.
+///
+/// Programs may write to the first set meanwhile. A count or a client of theirs may be missing from the copy.
+pub fn copy_maps(from: &Pins, to: &Pins) -> Result<()> {
+    for name in pinned_maps()?.iter().filter(|name| Pins::owns(name) && *name != "GRACE") {
+        copy_map(&maps::bpf::open(from, name)?, &maps::bpf::open(to, name)?).with_context(|| format!("failed to copy the map {name}"))?;
+    }
+    Ok(())
+}
+
+fn copy_map(from: &MapData, to: &MapData) -> Result<()> {
+    let info = from.info()?;
+    let kind = info.map_type()?;
+    let size = info.value_size() as usize;
+    let is_per_cpu = kind == MapType::PerCpuArray;
+    let processors = nr_cpus().map_err(|(_, error)| error).context("failed to read the number of processors")?;
+    let layout = Layout {
+        is_array: is_per_cpu || kind == MapType::Array,
+        key_size: info.key_size() as usize,
+        value_size: if is_per_cpu { size.next_multiple_of(8) * processors } else { size },
+        capacity: info.max_entries() as usize,
+    };
+    Ok(bpf::copy_entries(from.fd().as_fd(), to.fd().as_fd(), layout)?)
 }
 
 /// The names of the maps that this version pins, in no order.

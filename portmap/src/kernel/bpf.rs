@@ -2,6 +2,7 @@
 //! iterators, and batches of entries.
 
 mod batch;
+mod copy;
 mod per_cpu;
 pub mod query;
 
@@ -23,6 +24,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_
 use super::tc::Direction;
 
 pub use batch::{Entries, count_entries, delete_entries, update_entries};
+pub use copy::{Layout, copy_entries};
 pub use per_cpu::read_per_cpu;
 
 /// The index of the loopback device in each network namespace.

@@ -1,6 +1,7 @@
 //! Capacities of the maps, and the share of them that is in use.
 //!
-//! The command line sets a [`Capacity`]; `datapath::load` creates the maps with it, and `plan` leaves out entries beyond it.
+//! The command line sets the largest [`Capacity`]. The first set of maps is smaller ([`Capacity::first`]), and the agent makes
+//! larger sets as it needs them ([`Capacity::grown`]). `plan` leaves out entries beyond the capacity of the set.
 
 use std::fmt;
 
@@ -20,7 +21,61 @@ pub struct Capacity {
     pub flows: u32,
 }
 
+/// The factor between the capacities of a set and of the next larger one.
+const GROWTH: u32 = 4;
+
+/// The percentage of entries in use from which on a larger set is made. It is below [`NEARLY_FULL`], which is reported.
+const GROWS_AT: u64 = 75;
+
+/// The default of [`Capacity::flows`] on a machine with this memory, in bytes: FLOWS of both families take at most a thousandth
+/// of it. The number is a power of two, and has bounds.
+pub fn flows_for(memory: u64) -> u32 {
+    let entries = memory / 1_000 / FLOW_SIZE;
+    let exponent = entries.max(1).ilog2().clamp(MIN_FLOWS.ilog2(), MAX_FLOWS.ilog2());
+    1 << exponent
+}
+
+/// Memory of one entry of both FLOWS_V4 and FLOWS_V6, in bytes.
+const FLOW_SIZE: u64 = 296;
+/// Bounds of [`flows_for`].
+const MIN_FLOWS: u32 = 32_768;
+const MAX_FLOWS: u32 = 1_048_576;
+
 impl Capacity {
+    /// The capacity of a first set, within this limit.
+    #[must_use]
+    pub fn first(self) -> Self {
+        let Self { services, backends, .. } = self;
+        Self { services: services.min(capacity::FIRST_SERVICES), backends: backends.min(capacity::FIRST_BACKENDS), ..self }
+    }
+
+    /// The capacity within this limit for an agent that finds a set of capacity `found`: that of the set, if the set could
+    /// have grown to it within the limit; else that of a first set.
+    #[must_use]
+    pub fn continued(self, found: Self) -> Self {
+        let first = self.first();
+        Self {
+            services: continued(first.services, found.services, self.services),
+            backends: continued(first.backends, found.backends, self.backends),
+            ..self
+        }
+    }
+
+    /// The capacity of the set that should replace a set of this capacity, which its maps fill as given, or which an entry has
+    /// found no room in. `None` if the set suffices, or is as large as the limit.
+    #[must_use]
+    pub fn grown(self, fullness: &[Fullness], lacking: Lacking, limit: Self) -> Option<Self> {
+        let is_short = |room| fullness.iter().any(|map| map.room() == Some(room) && map.percent() >= GROWS_AT);
+        let mut grown = self;
+        if lacking.services || is_short(Room::Services) {
+            grown.services = next(self.services, limit.services);
+        }
+        if lacking.backends || is_short(Room::Backends) {
+            grown.backends = next(self.backends, limit.backends);
+        }
+        (grown != self).then_some(grown)
+    }
+
     /// Entries of FRONTENDS, of each family: the frontends and the whole ClusterIPs.
     pub fn frontends(self) -> u32 {
         capacity::frontends(self.services)
@@ -75,6 +130,35 @@ impl Default for Capacity {
     }
 }
 
+/// The next larger number of entries, within a limit.
+fn next(entries: u32, limit: u32) -> u32 {
+    entries.saturating_mul(GROWTH).min(limit).max(entries)
+}
+
+fn continued(first: u32, found: u32, limit: u32) -> u32 {
+    let mut entries = first;
+    while entries < found && entries < limit {
+        entries = next(entries, limit);
+    }
+    if entries == found { found } else { first }
+}
+
+/// Whether entries have found no room, by the option that gives more of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// In the maps whose size `--max-services` limits.
+    pub services: bool,
+    /// In the maps whose size `--max-backends` limits.
+    pub backends: bool,
+}
+
+/// The option that limits the size of a map which grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Services,
+    Backends,
+}
+
 /// The number of entries in use of one map, and its capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fullness {
@@ -100,6 +184,16 @@ impl Fullness {
         self.percent() >= NEARLY_FULL
     }
 
+    /// The option that limits the size of the map; `None` for a map that does not grow.
+    fn room(&self) -> Option<Room> {
+        match self.name {
+            "AFFINITY" => None,
+            name if name.starts_with("OPENING") || name.starts_with("FLOWS") => None,
+            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => Some(Room::Backends),
+            _ => Some(Room::Services),
+        }
+    }
+
     /// The action that gives the map more room; `None` for OPENING, which needs none: a flood fills it, and the kernel then
     /// evicts its oldest entries.
     pub fn remedy(&self) -> Option<&'static str> {
@@ -110,10 +204,10 @@ impl Fullness {
                 "to get more room, stop the agent, run portmap cleanup, and start the agent with a larger --max-flows; this ends \
                  the connections of clients outside the node",
             ),
-            name if name.starts_with("BACKENDS") || name.starts_with("ENDPOINTS") || name == "MEMBERS" => {
-                Some("restart the agent with a larger --max-backends")
-            }
-            _ => Some("restart the agent with a larger --max-services"),
+            _ => match self.room()? {
+                Room::Backends => Some("restart the agent with a larger --max-backends"),
+                Room::Services => Some("restart the agent with a larger --max-services"),
+            },
         }
     }
 }
@@ -121,5 +215,50 @@ impl Fullness {
 impl fmt::Display for Fullness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {} % full ({} of {} entries)", self.name, self.percent(), self.used, self.capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn flows_follow_the_memory() {
+        for (memory, flows) in [(1, 32_768), (8 * GIB, 32_768), (24 * GIB, 65_536), (128 * GIB, 262_144), (4_096 * GIB, 1_048_576)] {
+            assert_eq!(flows_for(memory), flows, "{memory} bytes");
+        }
+    }
+
+    fn capacity(services: u32, backends: u32) -> Capacity {
+        Capacity { services, backends, ..Capacity::default() }
+    }
+
+    #[test]
+    fn a_set_grows_where_room_is_missing_up_to_the_limit() {
+        let limit = capacity(100_000, 1_000);
+        let first = limit.first();
+        assert_eq!((first.services, first.backends), (8_192, 1_000));
+        let fullness = |name, used, capacity| [Fullness { name, used, capacity }];
+        let none = Lacking::default();
+        assert_eq!(first.grown(&fullness("FRONTENDS_V6", 12_287, 16_384), none, limit), None);
+        assert_eq!(first.grown(&fullness("FRONTENDS_V6", 12_288, 16_384), none, limit), Some(capacity(32_768, 1_000)));
+        assert_eq!(first.grown(&[], Lacking { services: true, backends: true }, limit), Some(capacity(32_768, 1_000)));
+        assert_eq!(capacity(32_768, 1_000).grown(&fullness("SERVICES", 1, 1), none, limit), Some(limit));
+        assert_eq!(limit.grown(&fullness("MEMBERS", 1, 1), Lacking { services: true, backends: true }, limit), None);
+        assert_eq!(first.grown(&fullness("FLOWS_V4", 1, 1), none, limit), None, "flows keep their size");
+    }
+
+    #[test]
+    fn a_set_is_kept_if_it_could_have_grown_to_its_size() {
+        let limit = capacity(100_000, 524_288);
+        for services in [8_192, 32_768, 100_000] {
+            assert_eq!(limit.continued(capacity(services, 131_072)), capacity(services, 131_072));
+        }
+        for services in [0, 1_000, 65_536, 400_000] {
+            assert_eq!(limit.continued(capacity(services, 32_768)), limit.first(), "{services}");
+        }
+        assert_eq!(capacity(500, 10).continued(capacity(8_192, 32_768)), capacity(500, 10));
     }
 }

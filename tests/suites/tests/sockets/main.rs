@@ -15,6 +15,7 @@ mod counters;
 mod diagnostics;
 mod distribution;
 mod ended_sockets;
+mod growth;
 mod matrix;
 mod names;
 mod node_ports;

@@ -15,6 +15,7 @@ mod control_plane;
 mod enclosure;
 mod images;
 mod interruption;
+mod kube_proxy;
 mod layout;
 mod mounts;
 mod network;
@@ -34,13 +35,15 @@ use anyhow::Result;
 use self::addresses::Node;
 use self::cgroups::Cgroups;
 use self::control_plane::ControlPlane;
+pub use self::agent::values as chart_values;
 pub use self::control_plane::KUBECONFIG;
 use self::enclosure::Enclosure;
+pub use self::images::{AGNHOST, PAUSE, name as image_name};
 pub use self::interruption::{Interrupted, Interruption};
 pub use self::layout::{Layout, TOOLS, WORK};
 use self::node::Nodes;
 use crate::screen::{Mark, Screen};
-use crate::setup;
+use crate::{files, setup};
 
 /// Builds, downloads and packs all parts that are missing or outdated, and packs the program `agent` as the agent's image. The
 /// first time takes about a quarter of an hour.
@@ -54,36 +57,71 @@ pub fn prepare(agent: &Path) -> Result<Layout> {
     Ok(layout)
 }
 
-/// A running cluster with portmap on each node. Its parts are removed in the order of the fields.
+/// The Service proxy of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// portmap, installed with its Helm chart.
+    Portmap,
+    /// kube-proxy, without portmap.
+    KubeProxy,
+}
+
+/// A running cluster with a Service proxy on each node. Its parts are removed in the order of the fields.
 #[derive(Debug)]
 pub struct Cluster<'a> {
     nodes: Nodes,
     control_plane: ControlPlane,
     enclosure: Enclosure,
     _cgroups: Cgroups,
-    _state: State<'a>,
+    state: State<'a>,
     interruption: &'a Interruption,
 }
 
 impl<'a> Cluster<'a> {
-    /// Starts a cluster, and waits until all nodes and the agents on them are ready.
-    pub fn start(layout: &'a Layout, nodes: u8, interruption: &'a Interruption) -> Result<Self> {
+    /// Starts a cluster, and waits until all nodes and the proxies on them are ready.
+    pub fn start(layout: &'a Layout, nodes: u8, proxy: Proxy, interruption: &'a Interruption) -> Result<Self> {
         let nodes = Node::first(nodes);
         let state = State { layout, _lock: layout.occupy()? };
         let cgroups = Cgroups::create(&nodes)?;
         let enclosure = Enclosure::start()?;
         progress("starting the control plane", layout);
         let control_plane = ControlPlane::start(&enclosure, layout, interruption)?;
-        agent::deploy(&enclosure)?;
+        match proxy {
+            Proxy::Portmap => agent::deploy(&enclosure)?,
+            Proxy::KubeProxy => kube_proxy::deploy(&enclosure)?,
+        }
         progress(&format!("starting {} nodes", nodes.len()), layout);
         let nodes = Nodes::start(&nodes, &enclosure, &cgroups, layout, interruption)?;
-        agent::wait(&enclosure, interruption)?;
-        Ok(Self { nodes, control_plane, enclosure, _cgroups: cgroups, _state: state, interruption })
+        match proxy {
+            Proxy::Portmap => agent::wait(&enclosure, interruption)?,
+            Proxy::KubeProxy => kube_proxy::wait(&enclosure, interruption)?,
+        }
+        Ok(Self { nodes, control_plane, enclosure, _cgroups: cgroups, state, interruption })
     }
 
     /// A command that runs in the network outside of the nodes. Its paths are those inside the cluster's namespaces.
     pub fn command(&self, program: &str) -> Command {
         self.enclosure.command(program)
+    }
+
+    /// A command of kubectl with all permissions.
+    pub fn kubectl(&self) -> Command {
+        control_plane::kubectl(&self.enclosure)
+    }
+
+    /// A command of helm with all permissions.
+    pub fn helm(&self) -> Command {
+        agent::helm(&self.enclosure)
+    }
+
+    /// Creates or changes objects, which are YAML or JSON.
+    pub fn apply(&self, objects: &str) -> Result<()> {
+        control_plane::apply(&self.enclosure, objects)
+    }
+
+    /// The directories of the cluster.
+    pub fn layout(&self) -> &'a Layout {
+        self.state.layout
     }
 
     /// Waits for the end of a command in the cluster. Fails if a part of the cluster ends before it.
@@ -108,7 +146,7 @@ struct State<'a> {
 
 impl Drop for State<'_> {
     fn drop(&mut self) {
-        if let Err(error) = layout::remove(&self.layout.state()) {
+        if let Err(error) = files::remove(&self.layout.state()) {
             eprintln!("{error:#}");
         }
     }

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint`.
+//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint | dist | image`.
 //!
 //! Each command has one module. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
 //! rustup. The commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds
@@ -8,10 +8,13 @@
 mod bench;
 mod cluster;
 mod demo;
+mod files;
 mod launch;
 mod libraries;
 mod lint;
+mod oci;
 mod program;
+mod release;
 mod screen;
 mod setup;
 mod test;
@@ -38,6 +41,8 @@ enum Task {
     Test(test::TestArgs),
     Lint(lint::Args),
     Cluster(cluster::session::ClusterArgs),
+    Dist(release::dist::DistArgs),
+    Image(release::image::ImageArgs),
     #[command(name = cluster::process::SUBCOMMAND, hide = true)]
     ClusterProcess(cluster::process::ProcessArgs),
 }
@@ -60,6 +65,8 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Test(args) => test::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Cluster(args) => cluster::session::run(args),
+        Task::Dist(args) => release::dist::run(args),
+        Task::Image(args) => release::image::run(args),
         Task::ClusterProcess(args) => cluster::process::run(args),
     }
 }

@@ -17,7 +17,7 @@ const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 pub fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = own_go().into_iter().chain(env::split_paths(&path)).collect();
-    for dir in cargo_bin().into_iter().chain(SYSTEM_DIRS.map(PathBuf::from)) {
+    for dir in cargo_home().map(|home| home.join("bin")).into_iter().chain(SYSTEM_DIRS.map(PathBuf::from)) {
         if !dirs.contains(&dir) {
             dirs.push(dir);
         }
@@ -25,11 +25,10 @@ pub fn search_path() -> OsString {
     env::join_paths(dirs).unwrap_or(path)
 }
 
-/// The directory into which `cargo install` puts programs.
-fn cargo_bin() -> Option<PathBuf> {
+/// The directory of cargo's downloads and installed programs.
+pub fn cargo_home() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
-    Some(home.join("bin"))
+    home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
 }
 
 /// The directory of the Go that the set-up unpacked for this workspace, because the system had no package of a suitable Go.

@@ -9,6 +9,7 @@ mod go;
 mod kernel;
 mod linker;
 mod programs;
+mod release;
 mod rust_src;
 pub mod toolchain;
 
@@ -25,8 +26,8 @@ use crate::workspace;
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
 /// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
-/// browser. It
-/// can be interrupted and repeated at any time. The other commands install the tools that they need too.
+/// browser. It can be interrupted and repeated at any time. The other commands install the tools that they need too; `dist` and
+/// `image` need some that this command leaves out.
 #[derive(clap::Args)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing
@@ -47,6 +48,8 @@ pub enum Purpose {
     Machines,
     /// Tests of the page in a browser.
     Browser,
+    /// Building the release for all architectures.
+    Release,
 }
 
 /// One requirement of a task: a group of tools, or a property of the user or the kernel.
@@ -66,7 +69,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 11] = [
+const STEPS: [&dyn Step; 12] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -78,6 +81,7 @@ const STEPS: [&dyn Step; 11] = [
     &kernel::Bpffs,
     &programs::MACHINES,
     &programs::BROWSER,
+    &release::Targets,
 ];
 
 /// A requirement that is not met after an attempt to install it.
@@ -94,7 +98,7 @@ pub fn run(args: &SetupArgs) -> Result<ExitCode> {
     let begin = Instant::now();
     let lock = if args.check { None } else { Some(lock()?) };
     let mut missing = Vec::new();
-    for step in STEPS {
+    for step in STEPS.into_iter().filter(|step| step.purpose() != Purpose::Release) {
         match step.check() {
             Ok(found) => Screen::Stdout.marked(Mark::Done, &format!("{found} (already installed)"), step.why()),
             Err(reason) if args.check => {

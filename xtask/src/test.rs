@@ -2,6 +2,7 @@
 
 mod earlier;
 mod failures;
+mod installation;
 mod kernels;
 mod kubernetes_e2e;
 mod long_form;
@@ -24,6 +25,9 @@ use self::times::Times;
 use crate::screen::Screen;
 use crate::setup::{self, Gap, Purpose};
 use crate::{launch, workspace};
+
+/// Environment variable with the path of the program `portmap` that the suites start.
+const AGENT: &str = "PORTMAP_BIN";
 
 /// Run all tests that this machine can run
 ///
@@ -51,8 +55,13 @@ pub struct TestArgs {
     #[arg(long, value_name = "FOCUS", num_args = 0..=1, default_missing_value = kubernetes_e2e::SERVICES)]
     #[arg(conflicts_with_all = ["filters", "kernels", "peer", "chaos"])]
     kubernetes_e2e: Option<String>,
-    /// The agent for --kubernetes-e2e, instead of a build of this workspace
-    #[arg(long, value_name = "FILE", requires = "kubernetes_e2e")]
+    /// Run only the installation: on a cluster of three nodes, replace kube-proxy by portmap with its Helm chart, upgrade and
+    /// remove it, while clients connect to a Service without a pause
+    #[arg(long, conflicts_with_all = ["filters", "kernels", "peer", "chaos", "kubernetes_e2e"])]
+    installation: bool,
+    /// The program `portmap` to test, such as one of `cargo xtask dist`, instead of a build of this workspace. For
+    /// --kubernetes-e2e and --installation it must be statically linked
+    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
     agent: Option<PathBuf>,
 }
 
@@ -60,6 +69,9 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if let Some(focus) = &args.kubernetes_e2e {
         return kubernetes_e2e::run(focus, args.agent.as_deref());
+    }
+    if args.installation {
+        return installation::run(args.agent.as_deref());
     }
     let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines, Purpose::Browser])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
@@ -76,6 +88,12 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
         let agents = earlier::build()?;
         for suite in &mut suites {
             suite.environment.push((earlier::VARIABLE, agents.clone()));
+        }
+    }
+    if let Some(agent) = &args.agent {
+        let agent = agent.canonicalize().with_context(|| format!("failed to find {}", agent.display()))?;
+        for suite in &mut suites {
+            suite.environment.push((AGENT, agent.clone().into_os_string()));
         }
     }
     for suite in &suites {

@@ -1,12 +1,13 @@
-//! portmap as the Service proxy of the cluster, deployed with `deploy/portmap.yaml`.
+//! portmap as the Service proxy of the cluster, installed with its Helm chart.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use super::addresses::{API_PORT, CONTROL_PLANE};
-use super::control_plane::{apply, kubectl};
+use super::control_plane::{KUBECONFIG, kubectl};
 use super::enclosure::Enclosure;
 use super::interruption::Interruption;
 use crate::{program, workspace};
@@ -21,13 +22,34 @@ pub fn image_name() -> Result<String> {
     Ok(name.context("the manifest of the DaemonSet has no image")?.to_owned())
 }
 
-/// Creates the objects of the manifest. Gives the agent an address of the API server that works without a Service proxy.
-///
-/// No node may exist yet. Otherwise the agents would be started and then replaced.
+/// Installs the Helm chart. No node may exist yet, so this does not wait.
 pub fn deploy(enclosure: &Enclosure) -> Result<()> {
-    apply(enclosure, &manifest()?)?;
-    let variables = [format!("KUBERNETES_SERVICE_HOST={CONTROL_PLANE}"), format!("KUBERNETES_SERVICE_PORT={API_PORT}")];
-    program::output(kubectl(enclosure).args(NAMESPACE).args(["set", "env", DAEMON_SET]).args(variables)).map(drop)
+    let mut helm = helm(enclosure);
+    helm.args(["install", "portmap"]).arg(chart()).args(NAMESPACE).arg("--create-namespace").args(values());
+    program::output(&mut helm).map(drop)
+}
+
+/// A command of helm with all permissions.
+pub fn helm(enclosure: &Enclosure) -> Command {
+    let mut helm = enclosure.command("helm");
+    helm.env("KUBECONFIG", KUBECONFIG);
+    helm
+}
+
+/// The directory of the Helm chart.
+pub fn chart() -> PathBuf {
+    workspace::root().join("deploy/chart/portmap")
+}
+
+/// Arguments of helm with the values that the chart needs here: an address of the API server that works without a Service proxy,
+/// and an image without a registry.
+pub fn values() -> Vec<String> {
+    let values = [
+        format!("k8sServiceHost={CONTROL_PLANE}"),
+        format!("k8sServicePort={API_PORT}"),
+        "image.pullPolicy=Never".to_owned(),
+    ];
+    values.into_iter().flat_map(|value| ["--set".to_owned(), value]).collect()
 }
 
 /// Waits until the agents on all nodes are ready.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::addresses::Node;
-use super::layout;
+use crate::files;
 
 /// The beginning of the name of each cluster's cgroup. The process id of the command follows.
 const PREFIX: &str = "portmap-cluster-";
@@ -117,7 +117,7 @@ impl Drop for Cgroups {
 impl Hierarchy {
     /// Makes a cgroup that can take processes.
     fn make(&self, cgroup: &Path) -> Result<()> {
-        layout::create(cgroup)?;
+        files::create(cgroup)?;
         if self.version_1.as_deref() == Some("cpuset") {
             // A new cgroup of this controller has no processors and no memory nodes.
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -155,7 +155,7 @@ pub fn join_programs(cluster: &str, node: Node) -> Result<()> {
     let hierarchies = hierarchies()?;
     hierarchies.iter().filter(|hierarchy| hierarchy.version_1.is_none()).try_for_each(|hierarchy| {
         let cgroup = hierarchy.path.join(cluster).join(node.name()).join(PROGRAMS);
-        layout::create(&cgroup)?;
+        files::create(&cgroup)?;
         write(&cgroup.join("cgroup.procs"), "0")
     })
 }

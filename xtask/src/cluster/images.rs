@@ -3,25 +3,27 @@
 //! Kubernetes' tests name their images. Most of them only need a shell and some network programs, so one root directory of
 //! Debian packages serves them all.
 
-mod archive;
-
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
-use self::archive::Image;
-use super::layout::{self, Layout};
+use super::layout::Layout;
 use super::stamp::Stamp;
 use super::{packages, programs};
+use crate::oci::{Archive, Image};
+use crate::release::architecture::Architecture;
+use crate::release::image;
 use crate::screen::{Mark, Screen};
-use crate::{libraries, program};
+use crate::{files, libraries, program};
 
+/// The image of Kubernetes' tests with most programs.
+pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost";
 /// The images for which the root directory of Debian packages stands in.
 const WITH_SHELL: [&str; 4] = [
-    "registry.k8s.io/e2e-test-images/agnhost",
+    AGNHOST,
     "registry.k8s.io/e2e-test-images/busybox",
     "registry.k8s.io/e2e-test-images/glibc-dns-testing",
     "registry.k8s.io/build-image/distroless-iptables",
@@ -29,7 +31,7 @@ const WITH_SHELL: [&str; 4] = [
 /// A test of connection tracking sends packets with this image's program.
 const REGRESSION: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839";
 /// The image whose process holds the namespaces of a pod.
-const PAUSE: &str = "registry.k8s.io/pause";
+pub const PAUSE: &str = "registry.k8s.io/pause";
 
 /// Makes the images of Kubernetes and of its tests in [`Layout::images`].
 pub fn prepare(layout: &Layout) -> Result<()> {
@@ -39,40 +41,31 @@ pub fn prepare(layout: &Layout) -> Result<()> {
         Screen::Stderr.marked(Mark::Doing, "packing container images", "Kubernetes' tests run them");
         let known = known_images(layout)?;
         let roots = layout.tools.join("roots");
-        layout::remove(&roots)?;
+        files::remove(&roots)?;
         pause(layout, &roots, &known)?;
         regression(layout, &roots, &known)?;
         with_shell(layout, &roots, &known)?;
-        layout::remove(&roots)
+        kube_proxy(layout, &roots)?;
+        files::remove(&roots)
     })
 }
 
-/// Makes the image of the agent from the program `agent`, with the name that `deploy/portmap.yaml` has.
+/// Makes the image of the agent from the statically linked program `agent`, with the name that `deploy/portmap.yaml` has.
 pub fn prepare_agent(layout: &Layout, agent: &Path, name: &str) -> Result<()> {
-    let root = layout.tools.join("roots/portmap");
-    layout::remove(&root)?;
-    copy(agent, &root.join("usr/local/bin/portmap"))?;
-    for library in libraries::of(agent)? {
-        copy(&library, &root.join(library.strip_prefix("/").unwrap_or(&library)))?;
-    }
-    // The agent names its dynamic loader in /lib64, which is a link on most machines.
-    for name in ["lib", "lib64"] {
-        if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
-            link(&target.to_string_lossy(), &root.join(name))?;
-        }
-    }
-    let image = Image {
-        names: vec![format!("docker.io/library/{name}")],
-        layers: vec![root.clone()],
-        settings: json!({"Entrypoint": ["portmap"], "Cmd": ["run"]}),
-    };
-    image.pack(&layout.images().join("portmap.tar"))?;
-    layout::remove(&root)
+    let libraries = libraries::of(agent)?;
+    ensure!(
+        libraries.is_empty(),
+        "{} needs shared libraries, which its image does not have; cargo xtask dist builds one that needs none",
+        agent.display()
+    );
+    let architecture = Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
+    let name = format!("docker.io/library/{name}");
+    image::pack(&[(architecture, agent.to_owned())], &name, &layout.images().join("portmap.tar")).map(drop)
 }
 
-/// The image of the pause container, with its tag.
-pub fn pause_image(layout: &Layout) -> Result<String> {
-    tagged(&known_images(layout)?, PAUSE)?.into_iter().next().context("the tests name no pause image")
+/// The name of one of Kubernetes' images, with its tag.
+pub fn name(layout: &Layout, image: &str) -> Result<String> {
+    tagged(&known_images(layout)?, image)?.into_iter().next().with_context(|| format!("the tests name no image {image}"))
 }
 
 /// The images that the tests name, with their tags.
@@ -92,43 +85,57 @@ fn pause(layout: &Layout, roots: &Path, known: &[String]) -> Result<()> {
     let names = tagged(known, PAUSE)?;
     let version = names.first().and_then(|name| name.rsplit(':').next()).unwrap_or_default();
     let root = roots.join("pause");
-    layout::create(&root)?;
+    files::create(&root)?;
     let mut cc = program::command("cc");
     cc.args(["-Os", "-static", "-s", &format!("-DVERSION={version}"), "-o"]).arg(root.join("pause"));
     program::run(cc.arg(programs::kubernetes_source()?.join("build/pause/linux/pause.c")))?;
     let settings = json!({"Entrypoint": ["/pause"], "User": "65535:65535"});
-    Image { names, layers: vec![root], settings }.pack(&layout.images().join("pause.tar"))
+    pack(&names, vec![root], settings, &layout.images().join("pause.tar"))
 }
 
 fn regression(layout: &Layout, roots: &Path, known: &[String]) -> Result<()> {
     let program = "regression-issue-74839";
     let root = roots.join(program);
-    copy(&layout.bin().join(program), &root.join(program))?;
+    files::copy(&layout.bin().join(program), &root.join(program))?;
     let settings = json!({"Entrypoint": [format!("/{program}")]});
-    Image { names: tagged(known, REGRESSION)?, layers: vec![root], settings }.pack(&layout.images().join("regression.tar"))
+    pack(&tagged(known, REGRESSION)?, vec![root], settings, &layout.images().join("regression.tar"))
 }
 
 fn with_shell(layout: &Layout, roots: &Path, known: &[String]) -> Result<()> {
     let (debian, root) = (layout.debian().join("image"), roots.join("agnhost"));
     let names: Vec<_> = WITH_SHELL.iter().map(|image| tagged(known, image)).collect::<Result<_>>()?;
     for program in ["agnhost", "coredns"] {
-        copy(&layout.bin().join(program), &root.join(program))?;
+        files::copy(&layout.bin().join(program), &root.join(program))?;
     }
     link("agnhost", &root.join("agnhost-2"))?;
     let porter = programs::kubernetes_source()?.join("test/images/agnhost/porter");
     for file in ["localhost.crt", "localhost.key"] {
-        copy(&porter.join(file), &root.join(file))?;
+        files::copy(&porter.join(file), &root.join(file))?;
     }
-    layout::create(&root.join("uploads"))?;
+    files::create(&root.join("uploads"))?;
     accounts(&root)?;
     commands(&debian, &root)?;
     let settings = json!({"Entrypoint": ["/agnhost"], "Cmd": ["pause"]});
-    Image { names: names.concat(), layers: vec![debian, root], settings }.pack(&layout.images().join("agnhost.tar"))
+    pack(&names.concat(), vec![debian, root], settings, &layout.images().join("agnhost.tar"))
+}
+
+/// Packs an image of this machine's architecture.
+fn pack(names: &[String], layers: Vec<PathBuf>, settings: Value, archive: &Path) -> Result<()> {
+    let architecture = Architecture::of_this_machine().context("there are no images for the architecture of this machine")?;
+    let image = Image { architecture: architecture.image_name(), layers, settings };
+    Archive { names, images: &[image], created: 0 }.pack(archive).map(drop)
+}
+
+fn kube_proxy(layout: &Layout, roots: &Path) -> Result<()> {
+    let (debian, root) = (layout.debian().join("image"), roots.join("kube-proxy"));
+    files::copy(&layout.bin().join("kube-proxy"), &root.join("kube-proxy"))?;
+    let settings = json!({"Entrypoint": ["/kube-proxy"]});
+    pack(&["localhost/kube-proxy:test".to_owned()], vec![debian, root], settings, &layout.images().join("kube-proxy.tar"))
 }
 
 /// Writes the files that the installation scripts of Debian's packages would write.
 fn accounts(root: &Path) -> Result<()> {
-    layout::create(&root.join("etc"))?;
+    files::create(&root.join("etc"))?;
     for (file, text) in [
         ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
         ("group", "root:x:0:\nnogroup:x:65534:\n"),
@@ -144,7 +151,7 @@ fn accounts(root: &Path) -> Result<()> {
 /// The shell is bash: that of busybox would prefer its own applets, such as `nc`, to the programs in PATH.
 fn commands(debian: &Path, root: &Path) -> Result<()> {
     let directory = root.join("usr/bin");
-    layout::create(&directory)?;
+    files::create(&directory)?;
     link("bash", &directory.join("sh"))?;
     link("nc.openbsd", &directory.join("nc"))?;
     let busybox = debian.join("usr/bin/busybox");
@@ -157,13 +164,6 @@ fn commands(debian: &Path, root: &Path) -> Result<()> {
             link("busybox", &path)?;
         }
     }
-    Ok(())
-}
-
-/// Copies a file with its permissions, and creates the directory of the copy.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    layout::create(to.parent().unwrap_or(to))?;
-    fs::copy(from, to).with_context(|| format!("failed to copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 

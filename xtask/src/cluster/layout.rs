@@ -1,11 +1,11 @@
 //! The directories of the cluster's files, on this machine and inside the cluster's namespaces.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace;
+use crate::{files, workspace};
 
 /// The directory inside the namespaces over which everything below is mounted.
 pub const INSIDE: &str = "/mnt";
@@ -34,7 +34,7 @@ impl Layout {
     pub fn new() -> Result<Self> {
         let layout = Self { tools: workspace::tools_dir()?.join("cluster"), work: workspace::target_dir()?.join("cluster") };
         for directory in [layout.bin(), layout.images(), layout.work.clone()] {
-            create(&directory)?;
+            files::create(&directory)?;
         }
         Ok(layout)
     }
@@ -73,22 +73,9 @@ impl Layout {
             bail!("another process runs a cluster in {}; wait for its end", self.work.display());
         }
         for directory in [self.state(), self.logs()] {
-            remove(&directory)?;
-            create(&directory)?;
+            files::remove(&directory)?;
+            files::create(&directory)?;
         }
         Ok(lock)
     }
-}
-
-/// Creates a directory and its parents.
-pub fn create(directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("failed to create {}", directory.display()))
-}
-
-/// Removes a directory with its content, if it exists.
-pub fn remove(directory: &Path) -> Result<()> {
-    if !directory.exists() {
-        return Ok(());
-    }
-    fs::remove_dir_all(directory).with_context(|| format!("failed to remove {}", directory.display()))
 }

@@ -71,7 +71,7 @@ impl Nodes {
 
 fn configure_containerd(layout: &Layout) -> Result<()> {
     let configuration =
-        include_str!("node/containerd.toml").replace("\"PAUSE\"", &format!("{:?}", images::pause_image(layout)?));
+        include_str!("node/containerd.toml").replace("\"PAUSE\"", &format!("{:?}", images::name(layout, images::PAUSE)?));
     let path = layout.tools.join("containerd.toml");
     fs::write(&path, configuration).with_context(|| format!("failed to write {}", path.display()))
 }

@@ -5,8 +5,9 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::layout::{self, Layout};
+use super::layout::Layout;
 use super::stamp::Stamp;
+use crate::files;
 use crate::screen::{Mark, Screen};
 use crate::setup::apt;
 use crate::setup::debian::{Archive, NEWEST};
@@ -16,7 +17,7 @@ use crate::setup::debian::{Archive, NEWEST};
 const RUNTIME: [&str; 2] = ["containerd", "containernetworking-plugins"];
 
 /// The programs that Kubernetes' tests call in the containers of their images. They come with all their libraries.
-const IMAGE: [&str; 9] = [
+const IMAGE: [&str; 10] = [
     "bash",
     "bind9-dnsutils",
     "busybox-static",
@@ -26,6 +27,8 @@ const IMAGE: [&str; 9] = [
     // The files /etc/protocols and /etc/services.
     "netbase",
     "netcat-openbsd",
+    // For kube-proxy.
+    "nftables",
     "socat",
 ];
 
@@ -38,15 +41,15 @@ pub fn unpack(layout: &Layout) -> Result<()> {
     Stamp::new(&directory, input()).ensure(|| {
         Screen::Stderr.marked(Mark::Doing, "unpacking packages of Debian", "containerd and the programs of the test images");
         let partial = directory.with_extension("partial");
-        layout::remove(&partial)?;
-        layout::create(&partial)?;
+        files::remove(&partial)?;
+        files::create(&partial)?;
         let archive = Archive::open(&[NEWEST])?;
         for package in RUNTIME {
             archive.unpack(package, "", &partial.join("runtime"))?;
         }
         archive.unpack_with_dependencies(&IMAGE, &partial.join("image"))?;
         apt::unpack(SECCOMP, &partial.join("seccomp"))?;
-        layout::remove(&directory)?;
+        files::remove(&directory)?;
         fs::rename(&partial, &directory).with_context(|| format!("failed to rename {}", partial.display()))
     })
 }

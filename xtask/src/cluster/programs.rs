@@ -1,6 +1,6 @@
-//! Builds the programs of the cluster from source: Kubernetes with its tests, etcd, `CoreDNS` and runc.
+//! Builds the programs of the cluster from source: Kubernetes with its tests, etcd, Helm, `CoreDNS` and runc.
 //!
-//! The Go modules below `tests/cluster` pin the versions. The first build takes about a quarter of an hour on two processors.
+//! The Go modules below `tests/cluster`, and that of the chart's tests, pin the versions. The first build takes about a quarter of an hour on two processors.
 //! Later calls build a program only if the `go.mod` of its module has changed.
 
 use std::env;
@@ -43,17 +43,19 @@ const fn kubernetes(name: &'static str, package: &'static str) -> Program {
 }
 
 /// All programs. The slow builds come first.
-const PROGRAMS: [Program; 12] = [
+const PROGRAMS: [Program; 14] = [
     kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
     kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
     Program { name: "e2e.test", module: KUBERNETES, package: "k8s.io/kubernetes/test/e2e", form: Form::Tests },
+    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     kubernetes("etcd", "go.etcd.io/etcd/server/v3"),
     kubernetes("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
     kubernetes("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
     kubernetes("regression-issue-74839", "k8s.io/kubernetes/test/images/regression-issue-74839"),
+    Program { name: "helm", module: "../chart", package: "helm.sh/helm/v4/cmd/helm", form: Form::Command },
     Program { name: "coredns", module: "coredns", package: ".", form: Form::Command },
     Program { name: "runc", module: "runc", package: "github.com/opencontainers/runc", form: Form::WithSeccomp },
 ];

@@ -9,8 +9,9 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::getpgrp;
 
-use super::{Cluster, Interrupted, Interruption, KUBECONFIG};
-use crate::launch;
+use super::{Cluster, Interrupted, Interruption, KUBECONFIG, Proxy};
+use crate::release::architecture::Architecture;
+use crate::release::binary;
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
 use crate::workspace;
@@ -53,7 +54,7 @@ pub fn run(args: &ClusterArgs) -> Result<ExitCode> {
     let layout = super::prepare(&program(args.agent.as_deref())?)?;
     let interruption = Interruption::watch()?;
     let run = || {
-        let mut cluster = Cluster::start(&layout, args.nodes, &interruption)?;
+        let mut cluster = Cluster::start(&layout, args.nodes, Proxy::Portmap, &interruption)?;
         let mut child = command(&cluster, &args.command).spawn().context("failed to start the command")?;
         cluster.wait(&mut child)
     };
@@ -71,13 +72,13 @@ pub fn unless_interrupted(result: Result<ExitCode>) -> Result<ExitCode> {
     }
 }
 
-/// The path of the agent's program. Builds it if the user names none.
+/// The path of the agent's program, which must be statically linked. Builds it if the user names none.
 pub fn program(agent: Option<&Path>) -> Result<PathBuf> {
     if let Some(agent) = agent {
         return agent.canonicalize().with_context(|| format!("failed to find {}", agent.display()));
     }
-    launch::build()?;
-    Ok(workspace::target_dir()?.join("release/portmap"))
+    setup::require(&[Purpose::Release])?;
+    binary::build(Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?)
 }
 
 /// The command with the kubeconfig of the cluster; a shell in a terminal of its own without words.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use self::report::Report;
 use super::tally::Tally;
-use crate::cluster::{self, Cluster, Interruption, KUBECONFIG, Layout, TOOLS, WORK, session};
+use crate::cluster::{self, Cluster, Interruption, KUBECONFIG, Layout, Proxy, TOOLS, WORK, session};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
 
@@ -36,7 +36,7 @@ pub fn run(focus: &str, agent: Option<&Path>) -> Result<ExitCode> {
 }
 
 fn run_in_cluster(layout: &Layout, focus: &str, interruption: &Interruption) -> Result<ExitCode> {
-    let mut cluster = Cluster::start(layout, NODES, interruption)?;
+    let mut cluster = Cluster::start(layout, NODES, Proxy::Portmap, interruption)?;
     let log = layout.logs().join("e2e.log");
     Screen::Stderr.marked(Mark::Doing, &format!("running the tests of {focus:?}"), &format!("log in {}", log.display()));
     let mut ginkgo = ginkgo(&cluster, focus).stdout(Stdio::piped()).spawn().context("failed to start the tests")?;

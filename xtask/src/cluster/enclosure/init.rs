@@ -9,8 +9,9 @@ use nix::mount::{MsFlags, mount};
 
 use super::BRIDGE;
 use crate::cluster::addresses::{CONTROL_PLANE, CONTROL_PLANE_V6};
-use crate::cluster::layout::{self, INSIDE, Layout};
+use crate::cluster::layout::{INSIDE, Layout};
 use crate::cluster::{mounts, network};
+use crate::files;
 
 /// Mounts the cluster's directories and makes the network of the nodes.
 pub fn run() -> Result<()> {
@@ -26,11 +27,11 @@ pub fn run() -> Result<()> {
 fn mount_directories() -> Result<()> {
     let layout = Layout::new()?;
     let joined = layout.work.join("inside");
-    layout::create(&joined)?;
+    files::create(&joined)?;
     let program = env::current_exe().context("failed to get the path of this program")?;
     mounts::filesystem("tmpfs", &joined, "mode=755")?;
     for (name, source) in [("tools", &layout.tools), ("work", &layout.work)] {
-        layout::create(&joined.join(name))?;
+        files::create(&joined.join(name))?;
         mounts::bind(source, &joined.join(name))?;
     }
     File::create(joined.join("xtask")).context("failed to create a file")?;

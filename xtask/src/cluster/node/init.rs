@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::network;
 use crate::cluster::addresses::{DNS, Node};
 use crate::cluster::control_plane::KUBECONFIG;
-use crate::cluster::layout::{self, TOOLS, WORK};
+use crate::cluster::layout::{TOOLS, WORK};
 use crate::cluster::{cgroups, mounts};
-use crate::program;
+use crate::{files, program};
 
 /// The socket of containerd.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
@@ -69,7 +69,7 @@ fn mount_all(state: &Path, logs: &Path) -> Result<()> {
     mounts::filesystem("bpf", Path::new("/sys/fs/bpf"), "mode=700")?;
     mounts::filesystem("tmpfs", Path::new("/run"), "mode=755")?;
     for (source, target) in [(state.join("var-lib"), "/var/lib"), (logs.join("var-log"), "/var/log")] {
-        layout::create(&source)?;
+        files::create(&source)?;
         mounts::bind(&source, Path::new(target))?;
     }
     hide_settings(state)?;
@@ -84,7 +84,7 @@ fn mount_cgroups(hierarchies: &[cgroups::Hierarchy]) -> Result<()> {
         mounts::filesystem("tmpfs", root, "mode=755")?;
     }
     for hierarchy in hierarchies {
-        layout::create(&hierarchy.path)?;
+        files::create(&hierarchy.path)?;
         match &hierarchy.version_1 {
             Some(options) => mounts::filesystem("cgroup", &hierarchy.path, options)?,
             None => mounts::filesystem("cgroup2", &hierarchy.path, "")?,
@@ -96,7 +96,7 @@ fn mount_cgroups(hierarchies: &[cgroups::Hierarchy]) -> Result<()> {
 /// Mounts files over the machine-wide settings, so that kubelet does not change the machine.
 fn hide_settings(state: &Path) -> Result<()> {
     let directory = state.join("settings");
-    layout::create(&directory)?;
+    files::create(&directory)?;
     for (setting, value) in SETTINGS {
         let target = Path::new("/proc/sys").join(setting);
         if target.exists() {
@@ -111,7 +111,7 @@ fn hide_settings(state: &Path) -> Result<()> {
 fn configure(state: &Path, node: Node) -> Result<()> {
     write(&state.join("resolv.conf"), &format!("nameserver {DNS}\n"))?;
     write(&state.join("kubelet.json"), &kubelet(&state.join("resolv.conf")).to_string())?;
-    layout::create(Path::new("/run/cni/configuration"))?;
+    files::create(Path::new("/run/cni/configuration"))?;
     write(Path::new("/run/cni/configuration/pods.conflist"), &network::plugins(node).to_string())
 }
 

@@ -11,6 +11,7 @@ mod linker;
 mod programs;
 mod rust_src;
 pub mod toolchain;
+pub mod wheels;
 
 use std::fs::{self, File};
 use std::process::ExitCode;
@@ -25,9 +26,9 @@ use crate::workspace;
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
 /// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
-/// browser. It
-/// can be interrupted and repeated at any time. The other commands install the tools that they need too.
-#[derive(clap::Args)]
+/// browser. For `lint`: typos and taplo. It can be interrupted and repeated at any time. The other commands install the tools
+/// that they need too.
+#[derive(clap::Args, Default)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing
     #[arg(long)]
@@ -47,6 +48,8 @@ pub enum Purpose {
     Machines,
     /// Tests of the page in a browser.
     Browser,
+    /// Checks of spelling and formats.
+    Lint,
 }
 
 /// One requirement of a task: a group of tools, or a property of the user or the kernel.
@@ -66,7 +69,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 11] = [
+const STEPS: [&dyn Step; 13] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -78,6 +81,8 @@ const STEPS: [&dyn Step; 11] = [
     &kernel::Bpffs,
     &programs::MACHINES,
     &programs::BROWSER,
+    &wheels::TYPOS,
+    &wheels::TAPLO,
 ];
 
 /// A requirement that is not met after an attempt to install it.

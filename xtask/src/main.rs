@@ -1,16 +1,19 @@
-//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint`.
+//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint | msrv | audit | ci`.
 //!
 //! Each command has one module. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
 //! rustup. The commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds
 //! quickly.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
+mod ci;
 mod cluster;
 mod demo;
 mod launch;
 mod libraries;
 mod lint;
+mod msrv;
 mod program;
 mod screen;
 mod setup;
@@ -37,6 +40,9 @@ enum Task {
     Bench(bench::BenchArgs),
     Test(test::TestArgs),
     Lint(lint::Args),
+    Msrv(msrv::Args),
+    Audit(audit::AuditArgs),
+    Ci(ci::CiArgs),
     Cluster(cluster::session::ClusterArgs),
     #[command(name = cluster::process::SUBCOMMAND, hide = true)]
     ClusterProcess(cluster::process::ProcessArgs),
@@ -59,6 +65,9 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(args),
         Task::Test(args) => test::run(args),
         Task::Lint(args) => lint::run(args),
+        Task::Msrv(args) => msrv::run(args),
+        Task::Audit(args) => audit::run(args),
+        Task::Ci(args) => ci::run(args),
         Task::Cluster(args) => cluster::session::run(args),
         Task::ClusterProcess(args) => cluster::process::run(args),
     }

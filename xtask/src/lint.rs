@@ -1,7 +1,9 @@
-//! `cargo xtask lint`: checks formatting and the imports between rooms (first-level modules of the library), and runs clippy.
+//! `cargo xtask lint`: checks formatting, spelling, the links within the documents and the imports between rooms (first-level
+//! modules of the library), and runs clippy.
 //!
 //! Clippy has two passes, because the host and the BPF target compile different code.
 
+mod links;
 mod rooms;
 
 use std::env::consts::ARCH;
@@ -10,19 +12,27 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::screen::Screen;
+use crate::setup::wheels::{TAPLO, TYPOS, Wheel};
 use crate::setup::{self, Purpose, toolchain};
 use crate::{program, workspace};
 
-/// Check formatting and the imports between modules, and run clippy for the host and for the BPF programs; warnings are errors
-#[derive(clap::Args)]
+/// Check formatting, spelling, links and the imports between modules, and run clippy for the host and for the BPF programs;
+/// warnings are errors
+#[derive(clap::Args, Default)]
 pub struct Args {}
 
 /// Runs the checks in order. Fails at the first check that finds a fault.
 pub fn run(_: &Args) -> Result<ExitCode> {
     setup::require(&[Purpose::Build])?;
+    // A linter that cannot be installed is skipped below.
+    setup::ensure(&[Purpose::Lint])?;
     let ours = program::output(toolchain::rustup().args(["show", "active-toolchain"]).current_dir(workspace::root()))?;
     let ours = ours.split_whitespace().next().context("failed to find the active toolchain")?;
     formatting(ours)?;
+    wheel(&TAPLO, "format of TOML files", &["format", "--check"], "`target/tools/python/bin/taplo format` writes it")?;
+    wheel(&TYPOS, "spelling", &[], "_typos.toml lists words of the field")?;
+    Screen::Stderr.title("links within the documents");
+    links::check()?;
     Screen::Stderr.title("imports between rooms");
     rooms::check()?;
     host(ours)?;
@@ -35,6 +45,19 @@ fn formatting(toolchain: &str) -> Result<()> {
     Screen::Stderr.title("formatting");
     program::run(workspace::cargo().args(["fmt", "--all", "--check"]))
         .context("some files are not formatted (`cargo fmt --all` does it)")
+}
+
+/// Runs a linter from PyPI in the root of the workspace. Skipped with the reason if it cannot be installed on this machine.
+fn wheel(linter: &Wheel, title: &str, args: &[&str], remedy: &'static str) -> Result<()> {
+    let mut command = match linter.command() {
+        Ok(command) => command,
+        Err(reason) => {
+            Screen::Stderr.line(&format!("skipped: {title} ({reason:#})"));
+            return Ok(());
+        }
+    };
+    Screen::Stderr.title(title);
+    program::run(command.args(args).current_dir(workspace::root()).env("RUST_LOG", "warn")).context(remedy)
 }
 
 fn host(toolchain: &str) -> Result<()> {

@@ -1,22 +1,26 @@
-//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint | dist | image`.
+//! The project's own commands: `cargo xtask setup | demo | cluster | bench | test | lint | msrv | audit | ci | dist | image`.
 //!
 //! Each command has one module. It first installs the tools that it needs ([`setup::ensure`]), so a fresh clone needs only
 //! rustup. The commands build and run `portmap` and the crates below `tests`. This crate depends on none of them, so it builds
 //! quickly.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
+mod ci;
 mod cluster;
 mod demo;
 mod files;
 mod launch;
 mod libraries;
 mod lint;
+mod msrv;
 mod oci;
 mod program;
 mod release;
 mod screen;
 mod setup;
+mod subcommand;
 mod test;
 mod workspace;
 
@@ -40,6 +44,9 @@ enum Task {
     Bench(bench::BenchArgs),
     Test(test::TestArgs),
     Lint(lint::Args),
+    Msrv(msrv::Args),
+    Audit(audit::AuditArgs),
+    Ci(ci::CiArgs),
     Cluster(cluster::session::ClusterArgs),
     Dist(release::dist::DistArgs),
     Image(release::image::ImageArgs),
@@ -64,6 +71,9 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(args),
         Task::Test(args) => test::run(args),
         Task::Lint(args) => lint::run(args),
+        Task::Msrv(args) => msrv::run(args),
+        Task::Audit(args) => audit::run(args),
+        Task::Ci(args) => ci::run(args),
         Task::Cluster(args) => cluster::session::run(args),
         Task::Dist(args) => release::dist::run(args),
         Task::Image(args) => release::image::run(args),

@@ -12,6 +12,7 @@ mod programs;
 mod release;
 mod rust_src;
 pub mod toolchain;
+pub mod wheels;
 
 use std::fs::{self, File};
 use std::process::ExitCode;
@@ -26,9 +27,9 @@ use crate::workspace;
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
 /// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
-/// browser. It can be interrupted and repeated at any time. The other commands install the tools that they need too; `dist` and
-/// `image` need some that this command leaves out.
-#[derive(clap::Args)]
+/// browser. For `lint`: typos and taplo. It can be interrupted and repeated at any time. The other commands install the tools
+/// that they need too; `dist` and `image` need some that this command leaves out.
+#[derive(clap::Args, Default)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing
     #[arg(long)]
@@ -48,6 +49,8 @@ pub enum Purpose {
     Machines,
     /// Tests of the page in a browser.
     Browser,
+    /// Checks of spelling and formats.
+    Lint,
     /// Building the release for all architectures.
     Release,
 }
@@ -69,7 +72,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 12] = [
+const STEPS: [&dyn Step; 14] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -81,6 +84,8 @@ const STEPS: [&dyn Step; 12] = [
     &kernel::Bpffs,
     &programs::MACHINES,
     &programs::BROWSER,
+    &wheels::TYPOS,
+    &wheels::TAPLO,
     &release::Targets,
 ];
 

@@ -34,7 +34,7 @@ const AGENT: &str = "PORTMAP_BIN";
 /// The order is: unit, golden and property tests; suites that need root and a kernel with cgroup v2; suites with the real API
 /// server, which need Go; and some suites on other kernels, in virtual machines. Suites that cannot run here are skipped with a
 /// reason. The last line has the numbers of passed, failed and skipped tests.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct TestArgs {
     /// Run only these: names of suites (tests/suites/tests/NAME, "unit", "doc", "kernels"), or parts of tests' names
     #[arg(value_name = "FILTER")]

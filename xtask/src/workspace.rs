@@ -46,12 +46,17 @@ pub fn cargo() -> Command {
 
 /// A command of the cargo that belongs to the toolchain for the BPF programs. Fails if no toolchain is suitable.
 pub fn bpf_cargo() -> Result<Command> {
+    Ok(cargo_of(&toolchain::chosen()?.name))
+}
+
+/// A command of the cargo of this toolchain.
+pub fn cargo_of(toolchain: &str) -> Command {
     let mut cargo = program::command("rustup");
-    cargo.args(["run", &toolchain::chosen()?.name, "cargo"]);
+    cargo.args(["run", toolchain, "cargo"]);
     prepare(&mut cargo);
     // With an inherited `CARGO`, the subcommands would use the other toolchain's cargo.
     cargo.env_remove("CARGO");
-    Ok(cargo)
+    cargo
 }
 
 fn prepare(cargo: &mut Command) {

@@ -114,12 +114,18 @@ impl Step for Nightly {
         if env::var_os(VARIABLE).is_some_and(|name| !name.is_empty()) {
             bail!("unset {VARIABLE}, or set it to a nightly with LLVM {LLVM_MAJOR}");
         }
-        if installed(PINNED).is_err() {
-            // rustup would treat the files of an interrupted installation as a toolchain, so remove them first.
-            program::output(rustup().args(["toolchain", "uninstall", PINNED])).ok();
-        }
-        program::run(rustup().args(["toolchain", "install", PINNED, "--profile", "minimal", "--no-self-update"]))
+        ensure(PINNED)
     }
+}
+
+/// Installs the toolchain of this name, with the minimal profile, if it does not work.
+pub fn ensure(name: &str) -> Result<()> {
+    if installed(name).is_ok() {
+        return Ok(());
+    }
+    // rustup would treat the files of an interrupted installation as a toolchain, so remove them first.
+    program::output(rustup().args(["toolchain", "uninstall", name])).ok();
+    program::run(rustup().args(["toolchain", "install", name, "--profile", "minimal", "--no-self-update"]))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod go;
 mod kernel;
 mod linker;
 mod programs;
+mod promtool;
 mod rust_src;
 pub mod toolchain;
 
@@ -24,9 +25,8 @@ use crate::workspace;
 /// Install the tools for building, running and testing portmap
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
-/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
-/// browser. It
-/// can be interrupted and repeated at any time. The other commands install the tools that they need too.
+/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, a
+/// browser, and promtool. It can be interrupted and repeated at any time. The other commands install the tools that they need too.
 #[derive(clap::Args)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing
@@ -47,6 +47,8 @@ pub enum Purpose {
     Machines,
     /// Tests of the page in a browser.
     Browser,
+    /// Tests of the alerts of the Helm chart.
+    Promtool,
 }
 
 /// One requirement of a task: a group of tools, or a property of the user or the kernel.
@@ -66,7 +68,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 11] = [
+const STEPS: [&dyn Step; 12] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -78,6 +80,7 @@ const STEPS: [&dyn Step; 11] = [
     &kernel::Bpffs,
     &programs::MACHINES,
     &programs::BROWSER,
+    &promtool::Promtool,
 ];
 
 /// A requirement that is not met after an attempt to install it.

@@ -46,7 +46,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- printf (ternary "[%s]:%d" "%s:%d" (contains ":" $address)) $address (int .port) }}
 {{- end }}
 
-{{/* Fails if Prometheus cannot read `/metrics`, or would read them twice. The arguments are `root`, and the name of a monitor. */}}
+{{/* Fails if Prometheus cannot read `/metrics`, or would read them twice. `of` is the name of a monitor. */}}
 {{- define "portmap.requireMetrics" -}}
 {{- if and .root.Values.serviceMonitor.enabled .root.Values.podMonitor.enabled }}
 {{- fail "serviceMonitor.enabled and podMonitor.enabled exclude each other: all metrics would be there twice" }}
@@ -55,8 +55,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if not .enabled }}
 {{- fail (printf "%s.enabled needs prometheus.enabled" $.of) }}
 {{- end }}
-{{- if or (hasPrefix "127." .address) (has .address (list "::1" "[::1]" "localhost")) }}
-{{- fail (printf "%s.enabled needs a prometheus.address that Prometheus can reach, such as \"::\": %s is only for processes of the node" $.of .address) }}
+{{- if or (hasPrefix "127." .address) (has .address (list "::1" "[::1]")) }}
+{{- $remedy := "needs a prometheus.address that Prometheus can reach, such as \"::\"" }}
+{{- fail (printf "%s.enabled %s: %s is only for processes of the node" $.of $remedy .address) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -103,6 +103,10 @@ mod tests {
             declared_needs("//! Needs: root and BPF, control plane.\n"),
             Some(vec![Purpose::Kernel, Purpose::ControlPlane])
         );
+        assert_eq!(
+            declared_needs("//! Needs: control plane, promtool.\n"),
+            Some(vec![Purpose::ControlPlane, Purpose::Promtool])
+        );
         assert_eq!(declared_needs("//! Connects.\n\n//! Needs: nothing.\n"), None);
         assert_eq!(declared_needs(""), None);
     }

@@ -1,4 +1,4 @@
-//! The metrics and labels in an expression of PromQL. promtool checks the syntax; this only finds the names.
+//! The metrics and labels in an expression of `PromQL`. promtool checks the syntax; this only finds the names.
 
 use anyhow::{Result, ensure};
 

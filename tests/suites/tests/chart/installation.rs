@@ -37,7 +37,7 @@ async fn the_cases_are_installed_upgraded_and_uninstalled() -> Result<()> {
     Ok(())
 }
 
-/// The arguments of the agent in the only DaemonSet of a release.
+/// The arguments of the agent in the only `DaemonSet` of a release.
 async fn arguments(client: &Client, release: &str) -> Result<String> {
     let sets = Api::<DaemonSet>::namespaced(client.clone(), release).list(&labels(release)).await?.items;
     let [set] = &sets[..] else { anyhow::bail!("{} DaemonSets", sets.len()) };
@@ -45,7 +45,7 @@ async fn arguments(client: &Client, release: &str) -> Result<String> {
     Ok(set["spec"]["template"]["spec"]["containers"][0]["args"].to_string())
 }
 
-/// The number of DaemonSets, roles and bindings of a release.
+/// The number of `DaemonSets`, roles and bindings of a release.
 async fn owned(client: &Client, release: &str) -> Result<usize> {
     let labels = labels(release);
     let sets = Api::<DaemonSet>::namespaced(client.clone(), release).list(&labels).await?.items.len();

@@ -1,6 +1,7 @@
 //! `values.yaml`, its schema and the table in the chart's `README.md` agree.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,7 +40,7 @@ fn table() -> Result<String> {
     for Row { path, comment } in rows(&fs::read_to_string(chart_file("values.yaml"))?) {
         let pointer = format!("/{}", path.replace('.', "/"));
         let default = values.pointer(&pointer).with_context(|| format!("values.yaml has no {path}"))?;
-        table += &format!("| `{path}` | `{default}` | {comment} |\n");
+        writeln!(table, "| `{path}` | `{default}` | {comment} |")?;
     }
     Ok(table)
 }

@@ -13,10 +13,10 @@ use crate::workspace;
 /// Directories of `ip`, `nft` and `bpftool` in Debian, which are not on every user's PATH.
 const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// The search path for programs: this workspace's own Go, PATH, cargo's programs and the system directories.
+/// The search path for programs: this workspace's own tools, PATH, cargo's programs and the system directories.
 pub fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = own_go().into_iter().chain(env::split_paths(&path)).collect();
+    let mut dirs: Vec<PathBuf> = own_tools().into_iter().chain(env::split_paths(&path)).collect();
     for dir in cargo_home().map(|home| home.join("bin")).into_iter().chain(SYSTEM_DIRS.map(PathBuf::from)) {
         if !dirs.contains(&dir) {
             dirs.push(dir);
@@ -31,10 +31,11 @@ pub fn cargo_home() -> Option<PathBuf> {
     home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
 }
 
-/// The directory of the Go that the set-up unpacked for this workspace, because the system had no package of a suitable Go.
-/// `None` without that directory.
-fn own_go() -> Option<PathBuf> {
-    Some(workspace::tools_dir().ok()?.join("go/bin")).filter(|dir| dir.is_dir())
+/// The directories of the programs that the set-up unpacked for this workspace: Go, if the system had no suitable package, and
+/// promtool. Those that do not exist are left out.
+fn own_tools() -> Vec<PathBuf> {
+    let Ok(tools) = workspace::tools_dir() else { return Vec::new() };
+    ["go/bin", "promtool/bin"].map(|dir| tools.join(dir)).into_iter().filter(|dir| dir.is_dir()).collect()
 }
 
 /// The path of the program `name` on [`search_path`], if it is installed.

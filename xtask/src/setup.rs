@@ -9,6 +9,7 @@ mod go;
 mod kernel;
 mod linker;
 mod programs;
+mod promtool;
 mod release;
 mod rust_src;
 pub mod toolchain;
@@ -26,9 +27,9 @@ use crate::workspace;
 /// Install the tools for building, running and testing portmap
 ///
 /// Checks each tool first and installs only missing tools. For the build: a nightly Rust, its sources and bpf-linker. For the
-/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, and a
-/// browser. For `lint`: typos and taplo. It can be interrupted and repeated at any time. The other commands install the tools
-/// that they need too; `dist` and `image` need some that this command leaves out.
+/// tests: system programs (with apt, as root on Debian and Ubuntu), Go for the control plane, qemu for other kernels, a browser,
+/// and promtool. For `lint`: typos and taplo. It can be interrupted and repeated at any time. The other commands install the
+/// tools that they need too; `dist` and `image` need some that this command leaves out.
 #[derive(clap::Args, Default)]
 pub struct SetupArgs {
     /// Only report installed and missing tools; exit with 1 if a tool is missing
@@ -49,6 +50,8 @@ pub enum Purpose {
     Machines,
     /// Tests of the page in a browser.
     Browser,
+    /// Tests of the alerts of the Helm chart.
+    Promtool,
     /// Checks of spelling and formats.
     Lint,
     /// Building the release for all architectures.
@@ -72,7 +75,7 @@ trait Step {
 }
 
 /// All steps. Each step comes after the steps that it depends on.
-const STEPS: [&dyn Step; 14] = [
+const STEPS: [&dyn Step; 15] = [
     &programs::SYSTEM,
     &toolchain::Nightly,
     &rust_src::RustSrc,
@@ -84,6 +87,7 @@ const STEPS: [&dyn Step; 14] = [
     &kernel::Bpffs,
     &programs::MACHINES,
     &programs::BROWSER,
+    &promtool::Promtool,
     &wheels::TYPOS,
     &wheels::TAPLO,
     &release::Targets,

@@ -73,7 +73,14 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     if args.installation {
         return installation::run(args.agent.as_deref());
     }
-    let gaps = setup::ensure(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane, Purpose::Machines, Purpose::Browser])?;
+    let gaps = setup::ensure(&[
+        Purpose::Build,
+        Purpose::Kernel,
+        Purpose::ControlPlane,
+        Purpose::Machines,
+        Purpose::Browser,
+        Purpose::Promtool,
+    ])?;
     if let Some(gap) = gaps.iter().find(|gap| gap.purpose == Purpose::Build) {
         bail!("{}", gap.reason);
     }
@@ -149,7 +156,7 @@ fn run_or_skip(suite: &Suite, gaps: &[Gap], names: &[String], remarks: &mut Vec<
     }
     Screen::Stdout.title(&format!("\nsuite {}", suite.name));
     if suite.needs.contains(&Purpose::ControlPlane) {
-        Screen::Stdout.line("this suite uses the real API server; the first build of it takes about five minutes");
+        Screen::Stdout.line("this suite uses programs of Go; the first build of the API server takes about five minutes");
     }
     let (tally, skips, failures) = run_suite(suite, names)?;
     remarks.extend(skips);

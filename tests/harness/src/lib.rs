@@ -8,6 +8,7 @@ pub mod agent;
 pub mod clock;
 pub mod control_plane;
 pub mod dual_stack;
+pub mod go_program;
 pub mod kernel;
 pub mod links;
 pub mod listen;

@@ -1,7 +1,7 @@
 //! Finds the test suites of the workspace, and the requirements of each.
 //!
 //! A suite is a file `tests/NAME.rs` or `tests/NAME/main.rs` of a workspace member, as for cargo. A line of its module doc may
-//! declare its requirements: `//! Needs: nothing.`, or some of `//! Needs: root and BPF, control plane, browser.`
+//! declare its requirements: `//! Needs: nothing.`, or some of `//! Needs: root and BPF, control plane, browser, promtool.`
 //! Without that line, an end-to-end suite needs the kernel, and also a control plane if its text contains `control_plane`.
 
 use std::ffi::OsString;
@@ -77,7 +77,12 @@ fn of_file(path: &Path, file: &Path, default_needs: fn(&str) -> Vec<Purpose>) ->
 fn declared_needs(text: &str) -> Option<Vec<Purpose>> {
     let docs = text.lines().take_while(|line| line.starts_with("//!"));
     let declared = docs.into_iter().find_map(|line| line.strip_prefix("//! Needs: "))?;
-    let names = [("root and BPF", Purpose::Kernel), ("control plane", Purpose::ControlPlane), ("browser", Purpose::Browser)];
+    let names = [
+        ("root and BPF", Purpose::Kernel),
+        ("control plane", Purpose::ControlPlane),
+        ("browser", Purpose::Browser),
+        ("promtool", Purpose::Promtool),
+    ];
     Some(names.into_iter().filter(|(name, _)| declared.contains(name)).map(|(_, purpose)| purpose).collect())
 }
 
@@ -97,6 +102,10 @@ mod tests {
         assert_eq!(
             declared_needs("//! Needs: root and BPF, control plane.\n"),
             Some(vec![Purpose::Kernel, Purpose::ControlPlane])
+        );
+        assert_eq!(
+            declared_needs("//! Needs: control plane, promtool.\n"),
+            Some(vec![Purpose::ControlPlane, Purpose::Promtool])
         );
         assert_eq!(declared_needs("//! Connects.\n\n//! Needs: nothing.\n"), None);
         assert_eq!(declared_needs(""), None);

@@ -101,7 +101,7 @@ impl Drop for Component {
 }
 
 /// The last [`TAIL_LINES`] lines of a log.
-pub(super) fn tail(log: &str) -> String {
+fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }

@@ -22,7 +22,7 @@ pub const FIRST_BACKENDS: u32 = 32_768;
 pub const ITEMS: u32 = items(BACKENDS);
 
 /// Entries of `AFFINITY`: one per client and service port.
-pub const AFFINITY_CLIENTS: u32 = 65_536;
+pub const AFFINITY_CLIENTS: u32 = 32_768;
 
 /// Entries of `AFFINITY_SHARES`: one per cgroup. No option replaces it.
 pub const AFFINITY_SHARES: u32 = 4_096;
@@ -41,7 +41,7 @@ pub const DEVICES: u32 = 4_096;
 pub const FLOWS: u32 = 65_536;
 
 /// Entries of each of `OPENING_V4` and `OPENING_V6`. No option replaces it.
-pub const OPENING: u32 = 32_768;
+pub const OPENING: u32 = 16_384;
 
 /// Entries of each of `FRAGMENTS_V4` and `FRAGMENTS_V6`. No option replaces it.
 pub const FRAGMENTS: u32 = 8_192;

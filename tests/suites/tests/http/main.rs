@@ -164,7 +164,7 @@ fn metrics_have_the_names_of_kube_proxy() -> Result<()> {
     for line in [
         r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"} 1"#,
         r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"} 0"#,
-        r#"portmap_map_capacity{map="SERVICES"} 65536"#,
+        r#"portmap_map_capacity{map="SERVICES"} 8192"#,
         r#"portmap_map_entries{map="SERVICES"} 2"#,
         "portmap_frontends_left_out 0",
         "portmap_backends_not_listening 0",

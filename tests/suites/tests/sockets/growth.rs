@@ -51,9 +51,9 @@ fn larger_maps_take_over_without_interruption() -> Result<()> {
     assert_eq!(services(&stage.agent)?.0, u64::from(FIRST_SERVICES));
 
     let client = stage.process()?;
-    let is_over = AtomicBool::new(false);
+    let is_over = &AtomicBool::new(false);
     let connections = thread::scope(|scope| -> Result<u32> {
-        let requests = scope.spawn(|| {
+        let requests = scope.spawn(move || {
             let mut count = 0;
             while !is_over.load(Ordering::Relaxed) {
                 for transport in Transport::ALL {

@@ -33,9 +33,9 @@ use std::process::{Child, Command, ExitStatus};
 use anyhow::Result;
 
 use self::addresses::Node;
+pub use self::agent::values as chart_values;
 use self::cgroups::Cgroups;
 use self::control_plane::ControlPlane;
-pub use self::agent::values as chart_values;
 pub use self::control_plane::KUBECONFIG;
 use self::enclosure::Enclosure;
 pub use self::images::{AGNHOST, PAUSE, name as image_name};

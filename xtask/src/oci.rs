@@ -48,8 +48,8 @@ impl Archive<'_> {
         let manifests = self.images.iter().map(|image| layout.add_image(image)).collect::<Result<Vec<_>>>()?;
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         let index = layout.add(&index.to_string())?;
-        let named = self.names.iter().map(|name| descriptor(INDEX, &index, json!({"annotations": annotations(name)})));
-        let named = named.collect::<Result<Vec<_>>>()?;
+        let named = self.names.iter().map(|name| descriptor(INDEX, &index, &json!({"annotations": annotations(name)})));
+        let named: Vec<Value> = named.collect();
         let root = work.join("layout");
         files::write(&root.join("oci-layout"), &json!({"imageLayoutVersion": "1.0.0"}).to_string())?;
         let all = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": named});
@@ -83,17 +83,17 @@ impl Layout {
             tar(&archive, content, self.created)?;
             digests.push(digest(&archive)?);
             program::run(program::command("gzip").args(["--no-name", "--force"]).arg(&archive))?;
-            layers.push(descriptor(LAYER, &self.adopt(&self.blobs.join("layer.tar.gz"))?, json!({}))?);
+            layers.push(descriptor(LAYER, &self.adopt(&self.blobs.join("layer.tar.gz"))?, &json!({})));
         }
         let platform = json!({"architecture": image.architecture, "os": "linux"});
         let configuration = self.add(&self.configuration(image, &digests)?.to_string())?;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": descriptor(CONFIGURATION, &configuration, json!({}))?,
+            "config": descriptor(CONFIGURATION, &configuration, &json!({})),
             "layers": layers,
         });
-        descriptor(MANIFEST, &self.add(&manifest.to_string())?, json!({"platform": platform}))
+        Ok(descriptor(MANIFEST, &self.add(&manifest.to_string())?, &json!({"platform": platform})))
     }
 
     fn configuration(&self, image: &Image, digests: &[String]) -> Result<Value> {
@@ -130,8 +130,8 @@ impl Layout {
 }
 
 /// The descriptor of a file, with further fields.
-fn descriptor(media_type: &str, blob: &Blob, more: Value) -> Result<Value> {
-    Ok(merged(json!({"mediaType": media_type, "digest": blob.digest, "size": blob.size}), &more))
+fn descriptor(media_type: &str, blob: &Blob, more: &Value) -> Value {
+    merged(json!({"mediaType": media_type, "digest": blob.digest, "size": blob.size}), more)
 }
 
 /// The annotations by which tools find an image of a layout: containerd by the name, others by the tag.
@@ -178,8 +178,11 @@ mod tests {
             let root = directory.join(copy);
             files::create(&root.join("etc"))?;
             files::write(&root.join("etc/hostname"), "a")?;
-            let image =
-                Image { architecture: "amd64", layers: vec![root], settings: json!({"Entrypoint": ["/run"], "WorkingDir": "/etc"}) };
+            let image = Image {
+                architecture: "amd64",
+                layers: vec![root],
+                settings: json!({"Entrypoint": ["/run"], "WorkingDir": "/etc"}),
+            };
             let archive = Archive { names: &["example:1".into()], images: &[image], created: 86_400 };
             let file = directory.join(format!("{copy}.tar"));
             digests.push((archive.pack(&file)?, digest(&file)?));
@@ -201,7 +204,10 @@ mod tests {
         assert_eq!(manifest["platform"]["architecture"], "amd64");
         let configuration = read(&read(&manifest["digest"])?["config"]["digest"])?;
         assert_eq!(configuration["config"]["Entrypoint"], json!(["/run"]));
-        assert_eq!((&configuration["config"]["WorkingDir"], &configuration["created"]), (&json!("/etc"), &json!("1970-01-02T00:00:00Z")));
+        assert_eq!(
+            (&configuration["config"]["WorkingDir"], &configuration["created"]),
+            (&json!("/etc"), &json!("1970-01-02T00:00:00Z"))
+        );
         files::remove(&directory)
     }
 }

@@ -99,7 +99,8 @@ pub fn continued(pins: &Pins, limit: Capacity) -> Result<Capacity> {
 /// Programs may write to the first set meanwhile. A count or a client of theirs may be missing from the copy.
 pub fn copy_maps(from: &Pins, to: &Pins) -> Result<()> {
     for name in pinned_maps()?.iter().filter(|name| Pins::owns(name) && *name != "GRACE") {
-        copy_map(&maps::bpf::open(from, name)?, &maps::bpf::open(to, name)?).with_context(|| format!("failed to copy the map {name}"))?;
+        copy_map(&maps::bpf::open(from, name)?, &maps::bpf::open(to, name)?)
+            .with_context(|| format!("failed to copy the map {name}"))?;
     }
     Ok(())
 }

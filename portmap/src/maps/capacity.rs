@@ -226,7 +226,9 @@ mod tests {
 
     #[test]
     fn flows_follow_the_memory() {
-        for (memory, flows) in [(1, 32_768), (8 * GIB, 32_768), (24 * GIB, 65_536), (128 * GIB, 262_144), (4_096 * GIB, 1_048_576)] {
+        for (memory, flows) in
+            [(1, 32_768), (8 * GIB, 32_768), (24 * GIB, 65_536), (128 * GIB, 262_144), (4_096 * GIB, 1_048_576)]
+        {
             assert_eq!(flows_for(memory), flows, "{memory} bytes");
         }
     }

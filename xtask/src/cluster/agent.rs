@@ -44,11 +44,8 @@ pub fn chart() -> PathBuf {
 /// Arguments of helm with the values that the chart needs here: an address of the API server that works without a Service proxy,
 /// and an image without a registry.
 pub fn values() -> Vec<String> {
-    let values = [
-        format!("k8sServiceHost={CONTROL_PLANE}"),
-        format!("k8sServicePort={API_PORT}"),
-        "image.pullPolicy=Never".to_owned(),
-    ];
+    let values =
+        [format!("k8sServiceHost={CONTROL_PLANE}"), format!("k8sServicePort={API_PORT}"), "image.pullPolicy=Never".to_owned()];
     values.into_iter().flat_map(|value| ["--set".to_owned(), value]).collect()
 }
 

@@ -58,7 +58,8 @@ pub fn prepare_agent(layout: &Layout, agent: &Path, name: &str) -> Result<()> {
         "{} needs shared libraries, which its image does not have; cargo xtask dist builds one that needs none",
         agent.display()
     );
-    let architecture = Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
+    let architecture =
+        Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
     let name = format!("docker.io/library/{name}");
     image::pack(&[(architecture, agent.to_owned())], &name, &layout.images().join("portmap.tar")).map(drop)
 }

@@ -17,13 +17,15 @@ use crate::setup::debian::{Archive, NEWEST};
 const RUNTIME: [&str; 2] = ["containerd", "containernetworking-plugins"];
 
 /// The programs that Kubernetes' tests call in the containers of their images. They come with all their libraries.
-const IMAGE: [&str; 10] = [
+const IMAGE: [&str; 11] = [
     "bash",
     "bind9-dnsutils",
     "busybox-static",
     "conntrack",
     "curl",
     "iproute2",
+    // The program getent.
+    "libc-bin",
     // The files /etc/protocols and /etc/services.
     "netbase",
     "netcat-openbsd",

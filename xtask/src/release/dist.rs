@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::architecture::Architecture;
-use super::{VERSION, binary, bill, directory, size, time};
+use super::{VERSION, bill, binary, directory, size, time};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
 use crate::{files, oci, program, workspace};
@@ -21,8 +21,8 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LI
 /// Build the release: a static program for each architecture, in archives
 ///
 /// An archive has the program, completion scripts, manual pages, the licences of portmap and of all its dependencies, and the
-/// list of these as a CycloneDX SBOM. Writes <target>/dist/portmap-VERSION-ARCH.tar.gz and SHA256SUMS. Two builds of one commit
-/// give equal archives.
+/// bill of materials of these. Writes <target>/dist/portmap-VERSION-ARCH.tar.gz and SHA256SUMS. Two builds of one commit give
+/// equal archives.
 #[derive(clap::Args)]
 pub struct DistArgs {
     /// Architecture of the processors; repeatable [default: all]
@@ -48,7 +48,8 @@ pub fn run(args: &DistArgs) -> Result<ExitCode> {
         archives.push(pack(architecture, &common, &directory)?);
     }
     files::remove(&common)?;
-    let sums = archives.iter().map(|archive| Ok(format!("{}  {}\n", sum(archive)?, name(archive)))).collect::<Result<String>>()?;
+    let sums =
+        archives.iter().map(|archive| Ok(format!("{}  {}\n", sum(archive)?, name(archive)))).collect::<Result<String>>()?;
     files::write(&directory.join("SHA256SUMS"), &sums)?;
     for archive in &archives {
         let bytes = fs::metadata(archive)?.len();
@@ -63,7 +64,8 @@ fn generate(common: &Path) -> Result<()> {
         files::copy(&workspace::root().join(document), &common.join(document))?;
     }
     // Any architecture's program prints the same, and this machine runs its own.
-    let architecture = Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
+    let architecture =
+        Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
     let portmap = binary::build(architecture)?;
     let portmap = portmap.to_string_lossy();
     files::create(&common.join("completions"))?;

@@ -57,7 +57,8 @@ fn larger_maps_take_over_without_interruption() -> Result<()> {
             let mut count = 0;
             while !is_over.load(Ordering::Relaxed) {
                 for transport in Transport::ALL {
-                    who(&client, transport, cluster_ip(1).at(Via::V6, PORT)).map_err(|error| anyhow!("{transport:?}: {error:?}"))?;
+                    who(&client, transport, cluster_ip(1).at(Via::V6, PORT))
+                        .map_err(|error| anyhow!("{transport:?}: {error:?}"))?;
                     count += 1;
                 }
             }

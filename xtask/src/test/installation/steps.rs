@@ -12,7 +12,7 @@ use crate::{program, workspace};
 const PORTMAP: &str = "portmap-system";
 /// Time limit of each wait.
 const LIMIT: &str = "--timeout=180s";
-/// A label that no node has: a DaemonSet that selects it has no pods.
+/// A label that no node has: a `DaemonSet` that selects it has no pods.
 const NOWHERE: &str = r#"{"spec":{"template":{"spec":{"nodeSelector":{"without-kube-proxy":"no"}}}}}"#;
 const EVERYWHERE: &str = r#"{"spec":{"template":{"spec":{"nodeSelector":null}}}}"#;
 
@@ -33,7 +33,7 @@ impl Operator<'_> {
         self.cluster.apply(objects)
     }
 
-    /// Waits until a Deployment or DaemonSet has all its pods, and they are ready.
+    /// Waits until a Deployment or `DaemonSet` has all its pods, and they are ready.
     pub fn wait(&self, name: &str, namespace: &str) -> Result<()> {
         let mut rollout = self.cluster.kubectl();
         rollout.args(["--namespace", namespace, "rollout", "status", name, LIMIT]).stdout(Stdio::null());
@@ -79,7 +79,8 @@ impl Operator<'_> {
         self.wait("daemonset/kube-proxy", "kube-system")?;
         self.helm("uninstall", &[])?;
         self.await_end_of_pods(PORTMAP, "app.kubernetes.io/name=portmap")?;
-        let manifest = fs::read_to_string(workspace::root().join("deploy/cleanup.yaml")).context("failed to read a manifest")?;
+        let manifest =
+            fs::read_to_string(workspace::root().join("deploy/cleanup.yaml")).context("failed to read a manifest")?;
         let pause = self.image(PAUSE)?;
         self.apply(&manifest.replace("registry.k8s.io/pause:3.10.1", &pause))?;
         self.wait("daemonset/portmap-cleanup", PORTMAP)?;

@@ -143,7 +143,7 @@ impl Agent {
         service_events: Option<mpsc::Sender<ServiceWarning>>,
     ) -> Result<(Self, Diagnostics)> {
         let mut installed = Installed::start(options).await?;
-        let ended_sockets = EndedSockets::new(&installed.datapath.pins, options.capacity)?;
+        let ended_sockets = EndedSockets::new(&installed.datapath.pins, installed.datapath.maps.capacity())?;
         record::record_features(&mut installed.datapath.maps, ended_sockets.is_supported())?;
         let diagnostics: Diagnostics = match options.switches.log {
             LogLevel::Off => Box::pin(std::future::pending()),

@@ -1,6 +1,6 @@
 //! Builds the programs of the cluster from source: Kubernetes with its tests, etcd, Helm, `CoreDNS` and runc.
 //!
-//! The Go modules below `tests/cluster`, and that of the chart's tests, pin the versions. The first build takes about a quarter of an hour on two processors.
+//! The Go modules below `tests/cluster`, and those of the tests of the control plane and the chart, pin the versions. The first build takes about a quarter of an hour on two processors.
 //! Later calls build a program only if the `go.mod` of its module has changed.
 
 use std::env;
@@ -48,7 +48,12 @@ const PROGRAMS: [Program; 14] = [
     kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
     Program { name: "e2e.test", module: KUBERNETES, package: "k8s.io/kubernetes/test/e2e", form: Form::Tests },
-    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Program {
+        name: "kube-proxy",
+        module: "../control-plane",
+        package: "k8s.io/kubernetes/cmd/kube-proxy",
+        form: Form::Command,
+    },
     kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     kubernetes("etcd", "go.etcd.io/etcd/server/v3"),

@@ -16,7 +16,8 @@ const CONNECTIONS: usize = 100;
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// The client outside the nodes: connects to the node port of each node in turn.
-const OUTSIDE: &str = "while :; do
+const OUTSIDE: &str = "until curl --silent --max-time 1 http://10.77.0.101:30080/ > /dev/null; do sleep 0.1; done
+while :; do
     for node in 101 102 103
     do
         if answer=$(curl --silent --show-error --max-time 10 http://10.77.0.$node:30080/hostname 2>&1)
@@ -57,14 +58,19 @@ impl Traffic {
     /// Waits until each kind of client has made further connections. Fails if one has failed.
     pub fn goes_on(&mut self, operator: &Operator<'_>) -> Result<()> {
         let before = self.lines(operator)?;
+        let mut failure = None;
         operator.interruption.until(LIMIT, || {
             let now = self.lines(operator)?;
-            now.check()?;
+            failure = now.check().err();
+            if failure.is_some() {
+                return Ok(());
+            }
             let is_enough = |before: &[String], now: &[String]| now.len() >= before.len() + CONNECTIONS;
             ensure!(is_enough(&before.inside, &now.inside), "the clients in pods do not connect any more");
             ensure!(is_enough(&before.outside, &now.outside), "the client outside does not connect any more");
             Ok(())
-        })
+        })?;
+        failure.map_or(Ok(()), Err)
     }
 
     /// Ends the clients. Returns the number of connections. Fails if one has failed.

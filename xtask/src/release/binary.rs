@@ -24,11 +24,9 @@ pub fn build(architecture: Architecture) -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join(target).join(PROFILE).join("portmap"))
 }
 
-/// Flags of rustc. They replace the paths of this machine in texts such as those of panics. A program that never unwinds needs no
-/// tables for it.
+/// Flags of rustc that replace the paths of this machine in texts such as those of panics.
 fn flags() -> Result<String> {
     let cargo = program::cargo_home().context("cargo has no home directory")?;
     let replaced = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
-    let tables = "-Cforce-unwind-tables=no".to_owned();
-    Ok([replaced(&cargo, "/cargo"), replaced(workspace::root(), "/portmap"), tables].join(" "))
+    Ok([replaced(&cargo, "/cargo"), replaced(workspace::root(), "/portmap")].join(" "))
 }

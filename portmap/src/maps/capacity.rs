@@ -35,7 +35,7 @@ pub fn flows_for(memory: u64) -> u32 {
     1 << exponent
 }
 
-/// Memory of one entry of both FLOWS_V4 and FLOWS_V6, in bytes.
+/// Memory of one entry of `FLOWS_V4` and one of `FLOWS_V6`, in bytes.
 const FLOW_SIZE: u64 = 296;
 /// Bounds of [`flows_for`].
 const MIN_FLOWS: u32 = 32_768;

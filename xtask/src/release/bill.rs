@@ -23,11 +23,25 @@ pub fn write(directory: &Path) -> Result<()> {
     list.args(["cyclonedx", "--format", "json", "--override-filename", LIST, "--no-build-deps"]);
     list.args(["--target", Architecture::ALL[0].target(), "--manifest-path", "portmap/Cargo.toml"]);
     program::run(&mut list)?;
-    // The tool writes beside the manifest only.
-    let written = workspace::root().join("portmap").join(LIST).with_extension("cdx.json");
-    let text = fs::read_to_string(&written).with_context(|| format!("failed to read {}", written.display()))?;
-    fs::remove_file(&written).with_context(|| format!("failed to remove {}", written.display()))?;
-    files::write(&directory.join(LIST).with_extension("cdx.json"), &without_time(&text)?)
+    let name = format!("{LIST}.json");
+    let written = workspace::root().join("portmap").join(&name);
+    let text = fs::read_to_string(&written).with_context(|| format!("failed to read {}", written.display()));
+    remove_lists(&name)?;
+    files::write(&directory.join(&name), &without_time(&text?)?)
+}
+
+/// Removes the lists that the tool has written beside the manifests of all members of the workspace.
+fn remove_lists(name: &str) -> Result<()> {
+    let text = program::output(workspace::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("failed to parse the output of cargo metadata")?;
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
+        let list = manifest.with_file_name(name);
+        if list.is_file() {
+            fs::remove_file(&list).with_context(|| format!("failed to remove {}", list.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The list without the time and the random number of its making, so that equal dependencies give equal bytes.

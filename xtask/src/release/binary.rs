@@ -10,8 +10,7 @@ use crate::{program, workspace};
 /// The profile of Cargo.toml for releases.
 const PROFILE: &str = "dist";
 
-/// Builds portmap for an architecture, and returns the path of the program. It needs no file of the system that it runs on. Its
-/// bytes do not depend on the paths of this machine.
+/// Builds portmap for an architecture, and returns the path of the program. It needs no file of the system that it runs on.
 pub fn build(architecture: Architecture) -> Result<PathBuf> {
     let target = architecture.target();
     let mut cargo = workspace::cargo();

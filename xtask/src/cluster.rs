@@ -33,7 +33,7 @@ use std::process::{Child, Command, ExitStatus};
 use anyhow::Result;
 
 use self::addresses::Node;
-pub use self::agent::values as chart_values;
+pub use self::agent::{NAMESPACE as AGENT_NAMESPACE, chart};
 use self::cgroups::Cgroups;
 use self::control_plane::ControlPlane;
 pub use self::control_plane::KUBECONFIG;
@@ -53,7 +53,7 @@ pub fn prepare(agent: &Path) -> Result<Layout> {
     packages::unpack(&layout)?;
     programs::build(&layout)?;
     images::prepare(&layout)?;
-    images::prepare_agent(&layout, agent, &agent::image_name()?)?;
+    images::prepare_agent(&layout, agent)?;
     Ok(layout)
 }
 
@@ -92,10 +92,11 @@ impl<'a> Cluster<'a> {
         }
         progress(&format!("starting {} nodes", nodes.len()), layout);
         let nodes = Nodes::start(&nodes, &enclosure, &cgroups, layout, interruption)?;
-        match proxy {
-            Proxy::Portmap => agent::wait(&enclosure, interruption)?,
-            Proxy::KubeProxy => kube_proxy::wait(&enclosure, interruption)?,
-        }
+        let (namespace, name) = match proxy {
+            Proxy::Portmap => (agent::NAMESPACE, agent::DAEMON_SET),
+            Proxy::KubeProxy => (kube_proxy::NAMESPACE, kube_proxy::DAEMON_SET),
+        };
+        control_plane::wait(&enclosure, interruption, namespace, name)?;
         Ok(Self { nodes, control_plane, enclosure, _cgroups: cgroups, state, interruption })
     }
 
@@ -117,6 +118,11 @@ impl<'a> Cluster<'a> {
     /// Creates or changes objects, which are YAML or JSON.
     pub fn apply(&self, objects: &str) -> Result<()> {
         control_plane::apply(&self.enclosure, objects)
+    }
+
+    /// Waits until a Deployment or `DaemonSet` has all its pods, and they are ready. `name` has the kind.
+    pub fn wait_for(&self, namespace: &str, name: &str) -> Result<()> {
+        control_plane::wait(&self.enclosure, self.interruption, namespace, name)
     }
 
     /// The directories of the cluster.

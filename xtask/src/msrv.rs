@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
 
 use crate::screen::Screen;
 use crate::setup::{self, Purpose, toolchain};
@@ -12,18 +11,6 @@ use crate::{program, workspace};
 /// Check that the workspace compiles with the oldest Rust that Cargo.toml names (`rust-version`), its tests included
 #[derive(clap::Args, Default)]
 pub struct Args {}
-
-/// The part of `cargo metadata` that this module reads.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    rust_version: Option<String>,
-}
 
 /// Installs that Rust with rustup, and runs `cargo check`.
 pub fn run(_: &Args) -> Result<ExitCode> {
@@ -39,8 +26,6 @@ pub fn run(_: &Args) -> Result<ExitCode> {
 
 /// The `rust-version` of this workspace.
 fn oldest() -> Result<String> {
-    let text = program::output(workspace::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: Metadata = serde_json::from_str(&text).context("failed to parse the output of cargo metadata")?;
-    let own = metadata.packages.into_iter().find(|package| package.name == env!("CARGO_PKG_NAME"));
-    own.and_then(|package| package.rust_version).context("Cargo.toml has no rust-version")
+    let own = workspace::members()?.into_iter().find(|member| member.name == env!("CARGO_PKG_NAME"));
+    own.and_then(|member| member.rust_version).context("Cargo.toml has no rust-version")
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use serde::Deserialize;
 
 use crate::program;
 use crate::setup::toolchain;
@@ -35,6 +36,29 @@ pub fn target_dir() -> Result<PathBuf> {
 /// The directory for tools that the set-up installs for this workspace only. It may not exist yet.
 pub fn tools_dir() -> Result<PathBuf> {
     Ok(target_dir()?.join("tools"))
+}
+
+/// A package of this workspace, as `cargo metadata` describes it.
+#[derive(Debug, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The path of its `Cargo.toml`.
+    pub manifest_path: PathBuf,
+    /// The oldest Rust that it promises to support.
+    pub rust_version: Option<String>,
+}
+
+/// The packages of this workspace.
+pub fn members() -> Result<Vec<Member>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Member>,
+    }
+
+    let text = program::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Metadata = serde_json::from_str(&text).context("failed to parse the output of cargo metadata")?;
+    Ok(metadata.packages)
 }
 
 /// A command of cargo in the workspace, with the environment for building portmap.

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The number of lines of a failed build that its error has.
-const TAIL_LINES: usize = 30;
+/// Number of log lines in an error message.
+const TAIL_LINES: usize = 25;
 
 /// A program of a Go module in `tests`.
 #[derive(Clone, Debug)]
@@ -122,7 +122,8 @@ fn directory(module: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(module)
 }
 
-fn tail(log: &str) -> String {
+/// The last [`TAIL_LINES`] lines of a log.
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }

@@ -20,6 +20,9 @@ use crate::program;
 /// The kubeconfig file of a user with all permissions, inside the namespaces.
 pub const KUBECONFIG: &str = "/mnt/work/state/kubeconfig";
 
+/// Time limit of [`wait`].
+const ROLLOUT_LIMIT: &str = "--timeout=180s";
+
 /// The running programs.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -77,6 +80,13 @@ pub fn apply(enclosure: &Enclosure, objects: &str) -> Result<()> {
     drop(input);
     ensure!(child.wait().context("failed to wait for kubectl")?.success(), "failed to create the cluster's objects");
     Ok(())
+}
+
+/// Waits until a Deployment or `DaemonSet` has all its pods, and they are ready. `name` has the kind, as in `daemonset/portmap`.
+pub fn wait(enclosure: &Enclosure, interruption: &Interruption, namespace: &str, name: &str) -> Result<()> {
+    let mut rollout = kubectl(enclosure);
+    rollout.args(["--namespace", namespace, "rollout", "status", name, ROLLOUT_LIMIT]).stdout(Stdio::null());
+    interruption.run(&format!("wait for {name}"), &mut rollout)
 }
 
 /// 128 random bits as hexadecimal digits.

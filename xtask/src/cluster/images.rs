@@ -50,18 +50,15 @@ pub fn prepare(layout: &Layout) -> Result<()> {
     })
 }
 
-/// Makes the image of the agent from the statically linked program `agent`, with the name that `deploy/portmap.yaml` has.
-pub fn prepare_agent(layout: &Layout, agent: &Path, name: &str) -> Result<()> {
-    let libraries = libraries::of(agent)?;
+/// Makes the image of the agent from the statically linked program `agent`, with the name that the chart has.
+pub fn prepare_agent(layout: &Layout, agent: &Path) -> Result<()> {
     ensure!(
-        libraries.is_empty(),
+        libraries::of(agent)?.is_empty(),
         "{} needs shared libraries, which its image does not have; cargo xtask dist builds one that needs none",
         agent.display()
     );
-    let architecture =
-        Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
-    let name = format!("docker.io/library/{name}");
-    image::pack(&[(architecture, agent.to_owned())], &name, &layout.images().join("portmap.tar")).map(drop)
+    let name = format!("docker.io/library/{}", image::name());
+    image::pack(&[(Architecture::own()?, agent.to_owned())], &name, &layout.images().join("portmap.tar")).map(drop)
 }
 
 /// The name of one of Kubernetes' images, with its tag.
@@ -122,8 +119,7 @@ fn with_shell(layout: &Layout, roots: &Path, known: &[String]) -> Result<()> {
 
 /// Packs an image of this machine's architecture.
 fn pack(names: &[String], layers: Vec<PathBuf>, settings: Value, archive: &Path) -> Result<()> {
-    let architecture = Architecture::of_this_machine().context("there are no images for the architecture of this machine")?;
-    let image = Image { architecture: architecture.image_name(), layers, settings };
+    let image = Image { architecture: Architecture::own()?.image_name(), layers, settings };
     Archive { names, images: &[image], created: 0 }.pack(archive).map(drop)
 }
 

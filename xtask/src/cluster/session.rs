@@ -78,7 +78,7 @@ pub fn program(agent: Option<&Path>) -> Result<PathBuf> {
         return agent.canonicalize().with_context(|| format!("failed to find {}", agent.display()));
     }
     setup::require(&[Purpose::Release])?;
-    binary::build(Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?)
+    binary::build(Architecture::own()?)
 }
 
 /// The command with the kubeconfig of the cluster; a shell in a terminal of its own without words.

@@ -2,6 +2,8 @@
 
 use std::env::consts::ARCH;
 
+use anyhow::{Context as _, Result};
+
 /// An architecture of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Architecture {
@@ -17,9 +19,10 @@ impl Architecture {
     /// All architectures.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
-    /// The architecture of this machine; `None` if portmap is not released for it.
-    pub fn of_this_machine() -> Option<Self> {
-        Self::ALL.into_iter().find(|architecture| architecture.name() == ARCH)
+    /// The architecture of this machine. Fails if portmap is not released for it.
+    pub fn own() -> Result<Self> {
+        let own = Self::ALL.into_iter().find(|architecture| architecture.name() == ARCH);
+        own.context("portmap is not released for the architecture of this machine")
     }
 
     /// The name that Rust and the kernel use.
@@ -49,7 +52,7 @@ impl Architecture {
     /// The C compiler for the architecture. It also links programs, with the C library that comes with Rust's target.
     pub fn compiler(self) -> &'static str {
         match self {
-            _ if Self::of_this_machine() == Some(self) => "cc",
+            _ if self.name() == ARCH => "cc",
             Self::X86_64 => "x86_64-linux-gnu-gcc",
             Self::Aarch64 => "aarch64-linux-gnu-gcc",
         }
@@ -58,9 +61,24 @@ impl Architecture {
     /// The Debian packages of [`Self::compiler`].
     pub fn compiler_packages(self) -> &'static [&'static str] {
         match self {
-            _ if Self::of_this_machine() == Some(self) => &["gcc", "libc6-dev"],
+            _ if self.name() == ARCH => &["gcc", "libc6-dev"],
             Self::X86_64 => &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
             Self::Aarch64 => &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         }
+    }
+}
+
+/// The architectures that the user selects.
+#[derive(clap::Args)]
+pub struct Architectures {
+    /// Architecture of the processors; repeatable [default: all]
+    #[arg(long, value_name = "ARCH", value_enum)]
+    arch: Vec<Architecture>,
+}
+
+impl Architectures {
+    /// The selected architectures; all without a selection.
+    pub fn selected(&self) -> &[Architecture] {
+        if self.arch.is_empty() { &Architecture::ALL } else { &self.arch }
     }
 }

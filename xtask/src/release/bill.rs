@@ -32,11 +32,8 @@ pub fn write(directory: &Path) -> Result<()> {
 
 /// Removes the lists that the tool has written beside the manifests of all members of the workspace.
 fn remove_lists(name: &str) -> Result<()> {
-    let text = program::output(workspace::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: Value = serde_json::from_str(&text).context("failed to parse the output of cargo metadata")?;
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
-        let list = manifest.with_file_name(name);
+    for member in workspace::members()? {
+        let list = member.manifest_path.with_file_name(name);
         if list.is_file() {
             fs::remove_file(&list).with_context(|| format!("failed to remove {}", list.display()))?;
         }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, Architectures};
 use super::{VERSION, bill, binary, directory, size, time};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
@@ -25,15 +25,8 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LI
 /// the same directory give equal archives.
 #[derive(clap::Args)]
 pub struct DistArgs {
-    /// Architecture of the processors; repeatable [default: all]
-    #[arg(long, value_name = "ARCH", value_enum)]
-    arch: Vec<Architecture>,
-}
-
-impl DistArgs {
-    fn architectures(&self) -> Vec<Architecture> {
-        if self.arch.is_empty() { Architecture::ALL.to_vec() } else { self.arch.clone() }
-    }
+    #[command(flatten)]
+    architectures: Architectures,
 }
 
 pub fn run(args: &DistArgs) -> Result<ExitCode> {
@@ -44,8 +37,8 @@ pub fn run(args: &DistArgs) -> Result<ExitCode> {
     files::create(&common)?;
     generate(&common)?;
     let mut archives = Vec::new();
-    for architecture in args.architectures() {
-        archives.push(pack(architecture, &common, &directory)?);
+    for architecture in args.architectures.selected() {
+        archives.push(pack(*architecture, &common, &directory)?);
     }
     files::remove(&common)?;
     let sums =
@@ -64,9 +57,7 @@ fn generate(common: &Path) -> Result<()> {
         files::copy(&workspace::root().join(document), &common.join(document))?;
     }
     // Any architecture's program prints the same, and this machine runs its own.
-    let architecture =
-        Architecture::of_this_machine().context("portmap is not released for the architecture of this machine")?;
-    let portmap = binary::build(architecture)?;
+    let portmap = binary::build(Architecture::own()?)?;
     let portmap = portmap.to_string_lossy();
     files::create(&common.join("completions"))?;
     for (shell, name) in COMPLETIONS {

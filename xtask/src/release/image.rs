@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, Architectures};
 use super::{VERSION, binary, directory, size, time};
 use crate::oci::{Archive, Image};
 use crate::screen::{Mark, Screen};
@@ -25,11 +25,10 @@ const PROGRAM: &str = "usr/local/bin/portmap";
 /// images import, podman load, or skopeo copy oci-archive:FILE docker://…
 #[derive(clap::Args)]
 pub struct ImageArgs {
-    /// Architecture of the nodes' processors; repeatable [default: all]
-    #[arg(long, value_name = "ARCH", value_enum)]
-    arch: Vec<Architecture>,
+    #[command(flatten)]
+    architectures: Architectures,
     /// Name of the image in the archive
-    #[arg(long, value_name = "NAME:TAG", default_value_t = format!("portmap:{VERSION}"))]
+    #[arg(long, value_name = "NAME:TAG", default_value_t = name())]
     name: String,
     /// Archive to write [default: <target>/dist/portmap-VERSION-image.tar]
     #[arg(long, short, value_name = "FILE")]
@@ -38,8 +37,7 @@ pub struct ImageArgs {
 
 pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     setup::require(&[Purpose::Build, Purpose::Release])?;
-    let architectures = if args.arch.is_empty() { Architecture::ALL.to_vec() } else { args.arch.clone() };
-    let programs = architectures.into_iter().map(|architecture| Ok((architecture, binary::build(architecture)?)));
+    let programs = args.architectures.selected().iter().map(|architecture| Ok((*architecture, binary::build(*architecture)?)));
     let programs = programs.collect::<Result<Vec<_>>>()?;
     let default = directory()?.join(format!("portmap-{VERSION}-image.tar"));
     let archive = args.output.as_deref().unwrap_or(&default);
@@ -48,6 +46,11 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     let about = format!("{digest}, {} for {} architectures", size(bytes), programs.len());
     Screen::Stdout.marked(Mark::Done, &archive.display().to_string(), &about);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The name of the image in the chart of this version, without a registry.
+pub fn name() -> String {
+    format!("portmap:{VERSION}")
 }
 
 /// Packs one program for each architecture as the image with this name. Returns the digest of the index.

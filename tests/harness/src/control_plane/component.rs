@@ -15,12 +15,12 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::go_program::tail;
+
 /// Time limit until a program is ready. A busy machine with two processors needed 20 s.
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
-/// Number of log lines in an error message.
-const TAIL_LINES: usize = 25;
 
 /// A running program. Dropping this kills it; if this process dies first, the kernel kills it (parent-death signal).
 #[derive(Debug)]
@@ -98,12 +98,6 @@ impl Drop for Component {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// The last [`TAIL_LINES`] lines of a log.
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 /// A command to start, the network namespace for it, and the channel for the child.

@@ -1,16 +1,14 @@
 //! What an operator does, with kubectl and helm.
 
 use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{AGNHOST, Cluster, Interruption, PAUSE, chart_values, image_name};
+use crate::cluster::{AGENT_NAMESPACE, AGNHOST, Cluster, Interruption, PAUSE, chart, image_name};
 use crate::{program, workspace};
 
-const PORTMAP: &str = "portmap-system";
-/// Time limit of each wait.
+/// Time limit for draining a node.
 const LIMIT: &str = "--timeout=180s";
 /// A label that no node has: a `DaemonSet` that selects it has no pods.
 const NOWHERE: &str = r#"{"spec":{"template":{"spec":{"nodeSelector":{"without-kube-proxy":"no"}}}}}"#;
@@ -31,13 +29,6 @@ impl Operator<'_> {
     /// Creates or changes objects, which are YAML or JSON.
     pub fn apply(&self, objects: &str) -> Result<()> {
         self.cluster.apply(objects)
-    }
-
-    /// Waits until a Deployment or `DaemonSet` has all its pods, and they are ready.
-    pub fn wait(&self, name: &str, namespace: &str) -> Result<()> {
-        let mut rollout = self.cluster.kubectl();
-        rollout.args(["--namespace", namespace, "rollout", "status", name, LIMIT]).stdout(Stdio::null());
-        self.interruption.run(&format!("wait for {name}"), &mut rollout)
     }
 
     /// The name of one of Kubernetes' images, with its tag.
@@ -63,28 +54,28 @@ impl Operator<'_> {
     }
 
     pub fn end_agents(&self) -> Result<()> {
-        self.kubectl(&["--namespace", PORTMAP, "delete", "pods", "--all", "--wait", "--grace-period=1"])?;
+        self.kubectl(&["--namespace", AGENT_NAMESPACE, "delete", "pods", "--all", "--wait", "--grace-period=1"])?;
         self.check_agents()
     }
 
     pub fn drain(&self) -> Result<()> {
         self.kubectl(&["drain", "node-2", "--ignore-daemonsets", LIMIT])?;
-        self.wait("deployment/web", "default")?;
+        self.cluster.wait_for("default", "deployment/web")?;
         self.kubectl(&["uncordon", "node-2"])?;
         self.check_agents()
     }
 
     pub fn uninstall(&self) -> Result<()> {
         self.kubectl(&["--namespace", "kube-system", "patch", "daemonset", "kube-proxy", "--patch", EVERYWHERE])?;
-        self.wait("daemonset/kube-proxy", "kube-system")?;
+        self.cluster.wait_for("kube-system", "daemonset/kube-proxy")?;
         self.helm("uninstall", &[])?;
-        self.await_end_of_pods(PORTMAP, "app.kubernetes.io/name=portmap")?;
+        self.await_end_of_pods(AGENT_NAMESPACE, "app.kubernetes.io/name=portmap")?;
         let manifest =
             fs::read_to_string(workspace::root().join("deploy/cleanup.yaml")).context("failed to read a manifest")?;
         let pause = self.image(PAUSE)?;
         self.apply(&manifest.replace("registry.k8s.io/pause:3.10.1", &pause))?;
-        self.wait("daemonset/portmap-cleanup", PORTMAP)?;
-        self.kubectl(&["--namespace", PORTMAP, "delete", "daemonset", "portmap-cleanup"]).map(drop)
+        self.cluster.wait_for(AGENT_NAMESPACE, "daemonset/portmap-cleanup")?;
+        self.kubectl(&["--namespace", AGENT_NAMESPACE, "delete", "daemonset", "portmap-cleanup"]).map(drop)
     }
 
     /// Fails if an object of the chart, a pin, or a filter is left.
@@ -99,10 +90,10 @@ impl Operator<'_> {
 
     /// Waits until the agents on all nodes are ready, and checks that `portmap status` finds no fault on any of them.
     fn check_agents(&self) -> Result<()> {
-        self.wait("daemonset/portmap", PORTMAP)?;
-        let pods = self.kubectl(&["--namespace", PORTMAP, "get", "pods", "--output", "name"])?;
+        self.cluster.wait_for(AGENT_NAMESPACE, "daemonset/portmap")?;
+        let pods = self.kubectl(&["--namespace", AGENT_NAMESPACE, "get", "pods", "--output", "name"])?;
         for pod in pods.lines() {
-            self.kubectl(&["--namespace", PORTMAP, "exec", pod, "--", "portmap", "status"])
+            self.kubectl(&["--namespace", AGENT_NAMESPACE, "exec", pod, "--", "portmap", "status"])
                 .with_context(|| format!("portmap is not healthy in {pod}"))?;
         }
         Ok(())
@@ -110,9 +101,9 @@ impl Operator<'_> {
 
     fn helm(&self, command: &str, values: &[&str]) -> Result<()> {
         let mut helm = self.cluster.helm();
-        helm.args([command, "portmap", "--namespace", PORTMAP]);
+        helm.args([command, "portmap", "--namespace", AGENT_NAMESPACE]);
         if command != "uninstall" {
-            helm.arg(workspace::root().join("deploy/chart/portmap")).args(chart_values());
+            helm.args(chart());
             helm.args(values.iter().flat_map(|value| ["--set", value]));
         }
         if command == "install" {
@@ -127,7 +118,7 @@ impl Operator<'_> {
         let pause = self.image(PAUSE)?;
         let manifest = include_str!("on_all_nodes.yaml").replace("NAME", name).replace("IMAGE", image).replace("PAUSE", &pause);
         self.apply(&manifest.replace("COMMAND", &serde_json::to_string(command)?))?;
-        self.wait(&format!("daemonset/{name}"), "kube-system")?;
+        self.cluster.wait_for("kube-system", &format!("daemonset/{name}"))?;
         self.kubectl(&["--namespace", "kube-system", "delete", "daemonset", name]).map(drop)
     }
 

@@ -44,8 +44,8 @@ impl Traffic {
     /// Creates the Service, its pods, and the clients. Waits until they connect.
     pub fn start(operator: &Operator<'_>, layout: &Layout) -> Result<Self> {
         operator.apply(&include_str!("traffic.yaml").replace("AGNHOST", &operator.image(AGNHOST)?))?;
-        operator.wait("deployment/web", "default")?;
-        operator.wait("daemonset/client", "default")?;
+        operator.cluster.wait_for("default", "deployment/web")?;
+        operator.cluster.wait_for("default", "daemonset/client")?;
         let log = layout.logs().join("outside.log");
         let output = File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
         let mut shell = operator.cluster.command("bash");

@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use portmap_common::{Choice, Member, Service, V4, V6};
 
 pub use backends::Backends;
-pub use capacity::{Capacity, Fullness, Lacking, flows_for};
+pub use capacity::{Capacity, Fullness, Room, flows_for};
 pub use snapshot::{FollowedFrontend, Snapshot};
 
 use crate::model::{AddressOwner, Endpoint, Family, Frontend, ServicePort};

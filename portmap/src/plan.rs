@@ -27,7 +27,7 @@ use portmap_common::Service;
 
 use crate::{
     collections::{HashSet, sorted},
-    maps::{ForeignKey, Fullness, Item, Lacking, NextNumbers},
+    maps::{ForeignKey, Fullness, Item, NextNumbers, Room},
     model::{AddressKind, AddressOwner, Entry, Family, Frontend},
     resolve::{
         changes::{ChangedEntries, ChangedEntry, Changes},
@@ -61,12 +61,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether frontends are left out for lack of room.
-    pub fn lacking(&self) -> Lacking {
-        Lacking {
-            services: self.left_out.values().any(|full| *full == Full::Services),
-            backends: self.left_out.values().any(|full| matches!(full, Full::Backends(..))),
-        }
+    /// Whether a frontend is left out for lack of this room.
+    pub fn lacks(&self, room: Room) -> bool {
+        self.left_out.values().any(|full| full.room() == Some(room))
     }
 }
 

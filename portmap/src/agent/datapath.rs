@@ -19,7 +19,7 @@ use crate::{
     },
     kernel::{exhaustion::is_exhausted, privileges},
     maps::{
-        Capacity, Fullness, Lacking,
+        Capacity, Fullness, Room,
         bpf::BpfMaps,
         grace::Grace,
         pin::{Lock, Missing, Pins},
@@ -108,10 +108,9 @@ impl Datapath {
         self.attach()
     }
 
-    /// The capacity of the larger set that should replace this set, which is filled as given, or in which entries have found no
-    /// room. `None` if the set suffices, or may not grow.
-    pub fn larger(&self, fullness: &[Fullness], lacking: Lacking) -> Option<Capacity> {
-        self.capacity.grown(fullness, lacking, self.limit)
+    /// The capacity of the larger set that should replace this set: see [`Capacity::grown`]. `None` if it may not grow.
+    pub fn larger(&self, fullness: &[Fullness], is_lacking: impl Fn(Room) -> bool) -> Option<Capacity> {
+        self.capacity.grown(fullness, is_lacking, self.limit)
     }
 
     /// Makes a set of this capacity, with the entries of this set, and continues with it. The programs of this set serve until
@@ -127,9 +126,7 @@ impl Datapath {
             }
             Err(error) => {
                 self.limit = self.capacity;
-                for error in removal::remove_set(&larger) {
-                    tracing::warn!("{error:#}");
-                }
+                remove([&larger]);
                 Err(error)
             }
         }
@@ -152,9 +149,7 @@ impl Datapath {
 
     /// Removes the other sets of maps, after [`Self::take_over`] and after their programs at network devices were replaced.
     pub fn remove_others(&mut self) {
-        for error in std::mem::take(&mut self.others).iter().flat_map(removal::remove_set) {
-            tracing::warn!("{error:#}");
-        }
+        remove(&std::mem::take(&mut self.others));
     }
 
     /// Attaches this agent's programs again if another program detached them, or if their cgroup was removed and created
@@ -307,8 +302,13 @@ fn choose(in_use: Pins, options: &Options) -> Result<(Pins, Capacity)> {
             in_use.next()
         }
     };
-    for error in pins.others()?.iter().filter(|other| !other.has_links()).flat_map(removal::remove_set) {
+    remove(pins.others()?.iter().filter(|other| !other.has_links()));
+    Ok((pins, capacity))
+}
+
+/// Removes sets of maps, and logs each object that stays.
+fn remove<'a>(sets: impl IntoIterator<Item = &'a Pins>) {
+    for error in sets.into_iter().flat_map(removal::remove_set) {
         tracing::warn!("{error:#}");
     }
-    Ok((pins, capacity))
 }

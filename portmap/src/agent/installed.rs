@@ -137,7 +137,7 @@ impl Installed {
     pub fn write(&mut self, desired: &Desired, changes: Changes) -> Result<Written> {
         let started = Instant::now();
         let (mut plan, mut has_changes) = self.plan(desired, changes)?;
-        while let Some(larger) = self.datapath.larger(&self.fullness(), plan.lacking()) {
+        while let Some(larger) = self.datapath.larger(&self.fullness(), |room| plan.lacks(room)) {
             self.grow(larger);
             (plan, has_changes) = self.plan(desired, Changes::default())?;
         }

@@ -61,18 +61,17 @@ impl Capacity {
         }
     }
 
-    /// The capacity of the set that should replace a set of this capacity, which its maps fill as given, or which an entry has
-    /// found no room in. `None` if the set suffices, or is as large as the limit.
+    /// The capacity of the set that should replace a set of this capacity, which its maps fill as given. `is_lacking` tells
+    /// whether an entry has found no room. `None` if the set suffices, or is as large as the limit.
     #[must_use]
-    pub fn grown(self, fullness: &[Fullness], lacking: Lacking, limit: Self) -> Option<Self> {
-        let is_short = |room| fullness.iter().any(|map| map.room() == Some(room) && map.percent() >= GROWS_AT);
-        let mut grown = self;
-        if lacking.services || is_short(Room::Services) {
-            grown.services = next(self.services, limit.services);
-        }
-        if lacking.backends || is_short(Room::Backends) {
-            grown.backends = next(self.backends, limit.backends);
-        }
+    pub fn grown(self, fullness: &[Fullness], is_lacking: impl Fn(Room) -> bool, limit: Self) -> Option<Self> {
+        let is_filled = |room| fullness.iter().any(|map| map.room() == Some(room) && map.percent() >= GROWS_AT);
+        let of = |room, entries, limit| if is_lacking(room) || is_filled(room) { next(entries, limit) } else { entries };
+        let grown = Self {
+            services: of(Room::Services, self.services, limit.services),
+            backends: of(Room::Backends, self.backends, limit.backends),
+            ..self
+        };
         (grown != self).then_some(grown)
     }
 
@@ -143,19 +142,12 @@ fn continued(first: u32, found: u32, limit: u32) -> u32 {
     if entries == found { found } else { first }
 }
 
-/// Whether entries have found no room, by the option that gives more of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
-    /// In the maps whose size `--max-services` limits.
-    pub services: bool,
-    /// In the maps whose size `--max-backends` limits.
-    pub backends: bool,
-}
-
 /// The option that limits the size of a map which grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+pub enum Room {
+    /// `--max-services`
     Services,
+    /// `--max-backends`
     Backends,
 }
 
@@ -243,12 +235,12 @@ mod tests {
         let first = limit.first();
         assert_eq!((first.services, first.backends), (8_192, 1_000));
         let fullness = |name, used, capacity| [Fullness { name, used, capacity }];
-        let none = Lacking::default();
+        let (none, all) = (|_| false, |_| true);
         assert_eq!(first.grown(&fullness("FRONTENDS_V6", 12_287, 16_384), none, limit), None);
         assert_eq!(first.grown(&fullness("FRONTENDS_V6", 12_288, 16_384), none, limit), Some(capacity(32_768, 1_000)));
-        assert_eq!(first.grown(&[], Lacking { services: true, backends: true }, limit), Some(capacity(32_768, 1_000)));
+        assert_eq!(first.grown(&[], all, limit), Some(capacity(32_768, 1_000)));
         assert_eq!(capacity(32_768, 1_000).grown(&fullness("SERVICES", 1, 1), none, limit), Some(limit));
-        assert_eq!(limit.grown(&fullness("MEMBERS", 1, 1), Lacking { services: true, backends: true }, limit), None);
+        assert_eq!(limit.grown(&fullness("MEMBERS", 1, 1), all, limit), None);
         assert_eq!(first.grown(&fullness("FLOWS_V4", 1, 1), none, limit), None, "flows keep their size");
     }
 

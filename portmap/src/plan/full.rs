@@ -1,6 +1,9 @@
 //! The reason for which a frontend is left out, and the remedy.
 
-use crate::{maps::Capacity, model::Family};
+use crate::{
+    maps::{Capacity, Room},
+    model::Family,
+};
 
 /// The reason for which a frontend is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +17,15 @@ pub enum Full {
 }
 
 impl Full {
+    /// The option that gives more room; `None` if none does.
+    pub fn room(self) -> Option<Room> {
+        match self {
+            Self::Services => Some(Room::Services),
+            Self::Backends(..) => Some(Room::Backends),
+            Self::Numbers => None,
+        }
+    }
+
     /// A text that names the full map, or NUMBERS, and the remedy.
     pub fn advice(self, capacity: Capacity) -> String {
         match self {

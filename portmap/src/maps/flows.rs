@@ -1,12 +1,13 @@
 //! The flows of clients outside the node: the maps FLOWS and OPENING, which all sets share.
 //!
 //! The programs write both maps. The agent only deletes: [`sweep`] deletes entries that have expired, and [`ended`] deletes UDP
-//! flows whose endpoint no longer serves. [`list`] reads the flows for people. Not part of the plan: these maps depend on
+//! flows whose endpoint no longer serves. Before another proxy takes over, [`answered`] deletes UDP flows. [`list`] reads the flows for people. Not part of the plan: these maps depend on
 //! packets.
 //!
 //! OPENING has the flows that were opened while too many flows were half open. An entry may be in both maps: then that of FLOWS
 //! is valid, unless it has expired.
 
+mod answered;
 pub mod ended;
 mod entries;
 pub mod list;

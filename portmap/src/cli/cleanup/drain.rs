@@ -2,7 +2,8 @@
 //! translate their packets are removed.
 //!
 //! New connections are left to another proxy from the start: a device without an entry in DEVICES opens no flow, and the
-//! programs of the cgroup are detached. UDP has no connections, so nothing waits for its end.
+//! programs of the cgroup are detached. UDP has no connections: an answered flow ends at once, unless its client has sent more
+//! since, and nothing waits for the other flows.
 
 use std::{
     thread,
@@ -25,7 +26,7 @@ use portmap::{
 
 use crate::cli::output;
 
-/// The time between two looks at the flows.
+/// The time between two looks at the flows. It also suffices for answers that are under way when the drain starts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Leaves new connections to another proxy. Returns when no connection is open any more, or after `limit`.
@@ -35,15 +36,19 @@ pub fn drain(pins: &Pins, limit: Duration) -> Result<()> {
     DeviceMap::open(pins)?.clear()?;
     attach::detach(pins)?;
     let (flows, begin) = (FlowMaps::open(pins)?, Instant::now());
-    let mut open = open_connections(&flows)?;
+    let look = || flows.delete_answered().and_then(|()| open_connections(&flows));
+    let mut open = look()?;
     let limit_text = output::duration(limit.as_secs());
     output::print(&format!(
         "new connections are left to another proxy; waiting for {open} open TCP connections of clients outside the node, for \
          {limit_text} at most\n"
     ))?;
-    while open > 0 && begin.elapsed() < limit {
+    loop {
         thread::sleep(PAUSE.min(limit.saturating_sub(begin.elapsed())));
-        open = open_connections(&flows)?;
+        open = look()?;
+        if open == 0 || begin.elapsed() >= limit {
+            break;
+        }
     }
     if open > 0 {
         output::warning(&format!("{open} connections are still open after {limit_text}, and break now"));

@@ -4,6 +4,7 @@
 mod open;
 mod ports;
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,6 +27,9 @@ const SERVICES: [(u8, usize, usize); 2] = [(10, 0, 0), (11, 2, 1)];
 /// A table without a verdict. While a NAT chain exists and a rule uses connection tracking, the kernel goes on to translate
 /// the connections that kube-proxy's rules have translated.
 const KEEP: &str = "table inet keep-nat { chain prerouting { type nat hook prerouting priority dstnat; ct state new; }; }";
+
+/// The number of UDP flows of each family that portmap has when it begins to drain.
+const FLOWS: usize = 1_000;
 
 /// The local port of a client that connects again from the same port while portmap drains.
 const USED_AGAIN: u16 = 31_000;
@@ -78,7 +82,10 @@ async fn back(cluster: &mut Cluster, client: &Process, pod: &Process) -> Result<
     cluster.stop_portmap()?;
     check(&old).context("portmap has ended")?;
     expect_answer_at_used_port(cluster)?;
+    ask_remote_backend(cluster, FLOWS)?;
     let mut drain = cluster.drain(60)?;
+    // kube-proxy chooses a port of one of these flows for 3 of 200 clients.
+    ask_remote_backend(cluster, 200).context("portmap drains")?;
     expect_answer_at_used_port(cluster).context("portmap drains")?;
     check(&old).context("portmap drains")?;
     let new = open(client, &node_ports(cluster))?;
@@ -119,8 +126,22 @@ fn remote_node_port(cluster: &Cluster) -> Target {
     node_ports(cluster).swap_remove(4)
 }
 
+/// Sends `count` datagrams of each family, each from another port, to the Service on node 2, and expects an answer to each.
+fn ask_remote_backend(cluster: &Cluster, count: usize) -> Result<()> {
+    let is_asked = |target: &Target| target.protocol == Protocol::Udp && target.address.port() == node_port(SERVICES[1].0);
+    for target in node_ports(cluster).into_iter().filter(is_asked) {
+        let client = &cluster.topology.client;
+        let from: IpAddr = if target.address.is_ipv4() { client.ipv4().into() } else { client.ipv6().into() };
+        for _ in 0..count {
+            let outcome = dial_in(client.namespace(), (from, 0).into(), target.protocol, target.address, LIMIT)?;
+            ensure!(matches!(outcome, Outcome::Answered(..)), "{target:?}: {outcome:?}");
+        }
+    }
+    Ok(())
+}
+
 /// The client's address in the family of an open connection.
-fn client_address(open: &Open<'_>) -> std::net::IpAddr {
+fn client_address(open: &Open<'_>) -> IpAddr {
     let via = if open.target.address.is_ipv4() { Via::V4 } else { Via::V6 };
     addresses::CLIENT.at(via, 0).ip()
 }
@@ -142,7 +163,7 @@ fn inside() -> Vec<Target> {
 }
 
 /// Each combination of Service, family and protocol, with the address of the Service.
-fn targets(address: impl Fn(u8, Via) -> std::net::SocketAddr) -> Vec<Target> {
+fn targets(address: impl Fn(u8, Via) -> SocketAddr) -> Vec<Target> {
     let mut targets = Vec::new();
     for (number, pod, _) in SERVICES {
         let pod = ["a", "b", "c", "d"][pod];

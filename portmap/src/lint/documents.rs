@@ -2,7 +2,7 @@
 
 use serde_saphyr::Budget;
 
-use super::tree::{Line, Node};
+use super::tree::{Line, Node, json};
 
 /// The greatest depth of a document. Schemas of custom resources have some 50 levels.
 const MAX_DEPTH: usize = 100;
@@ -77,6 +77,9 @@ fn parse_part(part: &str, lines_before: Line) -> Vec<Document> {
 }
 
 fn parse_one(part: &str) -> Result<Node, Broken> {
+    if let Some(tree) = json::parse(part, MAX_DEPTH) {
+        return Ok(tree);
+    }
     let options = serde_saphyr::options! { budget: limits(), emit_comments: false };
     serde_saphyr::from_str_with_options(part, options).map_err(|error| {
         let line = error.location().map_or(1, |location| Line::try_from(location.line()).unwrap_or(1));

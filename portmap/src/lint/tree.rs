@@ -3,6 +3,7 @@
 //! A tree can be read field by field, or be decoded to a type that implements `Deserialize`.
 
 mod decode;
+pub mod json;
 
 use std::fmt;
 

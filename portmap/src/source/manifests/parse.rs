@@ -1,6 +1,9 @@
 //! Parses YAML or JSON text with one or several documents, each an object or a list of objects. Kinds that are not in [`kinds`]
 //! are ignored, unless they look misspelt.
 
+mod documents;
+mod json;
+
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -14,6 +17,8 @@ use k8s_openapi::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use documents::Document;
 
 use super::{
     beta,
@@ -37,31 +42,14 @@ const MAX_NAME_LEN: usize = 253;
 /// The text is neither YAML nor JSON.
 pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults)> {
     let mut reader = Reader { wanted, objects: Objects::default(), faults: Faults::default() };
-    for document in documents(text).with_context(|| format!("{file} is neither YAML nor JSON"))? {
-        reader.take(document);
-    }
-    Ok((reader.objects, reader.faults))
-}
-
-/// The documents of a text. If the text looks like JSON, the JSON parser is tried first: it is faster, and JSON files may be
-/// large.
-fn documents(text: &str) -> Result<Vec<Value>> {
-    if text.trim_start().starts_with(['{', '[']) {
-        let parsed: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
-        if let Ok(documents) = parsed {
-            return Ok(documents);
+    for document in documents::parse(text, wanted).with_context(|| format!("{file} is neither YAML nor JSON"))? {
+        match document {
+            Document::Service(service) => reader.insert(service, kinds::SERVICE, |it| &mut it.services),
+            Document::Slice(slice) => reader.insert(slice, kinds::SLICE, |it| &mut it.slices),
+            Document::Other(value) => reader.take(value),
         }
     }
-    // No limits: they protect against hostile input, but a dump of a large cluster would exceed them.
-    // Comments are not needed. Their limit would reject files with many comments in a row.
-    let options = serde_saphyr::options! { budget: None, emit_comments: false };
-    serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| anyhow::anyhow!("{}", first_line(&error.to_string())))
-}
-
-/// The first line of an error. The YAML parser adds an excerpt of the text on further lines.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+    Ok((reader.objects, reader.faults))
 }
 
 /// Converts the documents of a file to objects.
@@ -79,11 +67,11 @@ impl Reader<'_> {
         let wanted = self.wanted;
         match (version.as_str(), kind.as_str()) {
             ("v1", "Service") => {
-                self.insert(document, kinds::SERVICE, |it| &mut it.services, |raw| objects::Service::new(raw, wanted));
+                self.decode(document, kinds::SERVICE, |it| &mut it.services, |raw| objects::Service::new(raw, wanted));
             }
-            ("v1", "Pod") => self.insert(document, kinds::POD, |it| &mut it.pods, |raw: Pod| raw),
-            ("v1", "Endpoints") => self.insert(document, kinds::ENDPOINTS, |it| &mut it.endpoints, |raw: Endpoints| raw),
-            ("v1", "Node") => self.insert(document, kinds::NODE, |it| &mut it.nodes, |raw: Node| Object::node(raw)),
+            ("v1", "Pod") => self.decode(document, kinds::POD, |it| &mut it.pods, |raw: Pod| raw),
+            ("v1", "Endpoints") => self.decode(document, kinds::ENDPOINTS, |it| &mut it.endpoints, |raw: Endpoints| raw),
+            ("v1", "Node") => self.decode(document, kinds::NODE, |it| &mut it.nodes, |raw: Node| Object::node(raw)),
             ("networking.k8s.io/v1" | "networking.k8s.io/v1beta1", "ServiceCIDR") => {
                 beta::set_version(&mut document, "networking.k8s.io/v1");
                 self.insert_cidr(document);
@@ -92,12 +80,12 @@ impl Reader<'_> {
                 if version.ends_with("beta1") {
                     beta::convert_slice(&mut document);
                 }
-                self.insert(document, kinds::SLICE, |it| &mut it.slices, |raw| objects::Slice::new(raw, wanted));
+                self.decode(document, kinds::SLICE, |it| &mut it.slices, |raw| objects::Slice::new(raw, wanted));
             }
             (_, list) if list.ends_with("List") || document.is_array() => {
                 let item_kind = list.strip_suffix("List").filter(|kind| !kind.is_empty());
                 for mut item in items(document) {
-                    complete(&mut item, item_kind, &version);
+                    complete(&mut item, item_kind.map(|kind| (kind, version.as_str())));
                     self.take(item);
                 }
             }
@@ -120,7 +108,7 @@ impl Reader<'_> {
     }
 
     /// Converts a document to an object of this kind, and adds it to `all`. An invalid document becomes a fault.
-    fn insert<T, K>(
+    fn decode<T, K>(
         &mut self,
         document: Value,
         kind: &'static str,
@@ -130,34 +118,31 @@ impl Reader<'_> {
         T: DeserializeOwned + Metadata<Ty = ObjectMeta>,
     {
         let (name, shown) = name_of(&document);
-        let subject = format!("{kind} {shown}");
-        let object: T = match serde_json::from_value(document) {
-            Ok(object) => object,
+        let object = match serde_json::from_value(document) {
+            Ok(raw) => named(raw, kind, convert),
             Err(error) => {
-                return self.faults.add(Fault { kind: Some(kind), name, subject, reason: error.to_string() });
+                let subject = format!("{kind} {shown}");
+                Err(Fault { kind: Some(kind), name, subject, reason: error.to_string() })
             }
         };
-        let metadata = object.metadata();
-        let name = object_name(metadata);
-        if name.name().is_empty() {
-            let (subject, reason) = (format!("a {kind}"), "it has no metadata.name".to_owned());
-            return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
-        }
-        // A slash separates namespace and name in `ObjectName`.
-        let is_namespace = is_label(name.namespace()) && !metadata.namespace.as_ref().is_some_and(|it| it.contains('/'));
-        if !(is_namespace && is_name(name.name(), kind)) {
-            let subject = format!("{kind} {:?}", name.to_string());
-            let reason = "its name or namespace is invalid".to_owned();
-            return self.faults.add(Fault { kind: Some(kind), name: None, subject, reason });
-        }
-        if all(&mut self.objects).insert(name.clone(), Arc::new(convert(object))).is_some() {
-            self.faults.warn(format_args!("{kind} {name} is given twice; the last one is used"));
+        self.insert(object, kind, all);
+    }
+
+    /// Adds an object of this kind to `all`.
+    fn insert<K>(&mut self, object: Result<Named<K>, Fault>, kind: &'static str, all: fn(&mut Objects) -> &mut All<K>) {
+        match object {
+            Ok((name, object)) => {
+                if all(&mut self.objects).insert(name.clone(), object).is_some() {
+                    self.faults.warn(format_args!("{kind} {name} is given twice; the last one is used"));
+                }
+            }
+            Err(fault) => self.faults.add(fault),
         }
     }
 
     fn insert_cidr(&mut self, document: Value) {
         let mut faults = Vec::new();
-        self.insert(
+        self.decode(
             document,
             kinds::SERVICE_CIDR,
             |it| &mut it.cidrs,
@@ -171,6 +156,30 @@ impl Reader<'_> {
             self.faults.warn(fault);
         }
     }
+}
+
+/// An object of a file, and its name.
+type Named<K> = (ObjectName, Arc<K>);
+
+/// Converts an object of a kind. An object with an invalid name becomes a fault.
+fn named<T, K>(raw: T, kind: &'static str, convert: impl FnOnce(T) -> K) -> Result<Named<K>, Fault>
+where
+    T: Metadata<Ty = ObjectMeta>,
+{
+    let metadata = raw.metadata();
+    let name = object_name(metadata);
+    if name.name().is_empty() {
+        let (subject, reason) = (format!("a {kind}"), "it has no metadata.name".to_owned());
+        return Err(Fault { kind: Some(kind), name: None, subject, reason });
+    }
+    // A slash separates namespace and name in `ObjectName`.
+    let is_namespace = is_label(name.namespace()) && !metadata.namespace.as_ref().is_some_and(|it| it.contains('/'));
+    if !(is_namespace && is_name(name.name(), kind)) {
+        let subject = format!("{kind} {:?}", name.to_string());
+        let reason = "its name or namespace is invalid".to_owned();
+        return Err(Fault { kind: Some(kind), name: None, subject, reason });
+    }
+    Ok((name, Arc::new(convert(raw))))
 }
 
 /// The name of a document (`None` without a name), and the name as a warning shows it.
@@ -193,8 +202,8 @@ fn items(document: Value) -> Vec<Value> {
 }
 
 /// Completes an item of a typed list such as `ServiceList`, in which the items have no `kind` and `apiVersion`.
-fn complete(item: &mut Value, kind: Option<&str>, version: &str) {
-    if let (Value::Object(fields), Some(kind)) = (item, kind) {
+fn complete(item: &mut Value, of_list: Option<(&str, &str)>) {
+    if let (Value::Object(fields), Some((kind, version))) = (item, of_list) {
         fields.entry("kind").or_insert_with(|| kind.into());
         fields.entry("apiVersion").or_insert_with(|| version.into());
     }

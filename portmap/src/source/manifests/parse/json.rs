@@ -1,0 +1,116 @@
+//! Reads JSON with many objects: Services and EndpointSlices are decoded from their text, on all processors, without a tree of
+//! values in between.
+
+use std::{borrow::Cow, num::NonZero, panic, thread};
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    super::{
+        kinds,
+        objects::{Service, Slice},
+    },
+    complete,
+    documents::Document,
+    named,
+};
+use crate::model::event::Wanted;
+
+/// The least number of objects for which a thread is worth its start.
+const FEWEST: usize = 256;
+
+/// The fields that select the type of a document, and the items of a list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+/// The text of an object.
+struct Text<'a> {
+    json: &'a str,
+    /// The kind and `apiVersion` that the object has if it names none: it is an item of a typed list.
+    of_list: Option<(&'a str, &'a str)>,
+}
+
+/// The documents of a text, the items of lists by themselves. `None` if the text is not JSON, or if a document has another
+/// form than an object of Kubernetes.
+pub fn documents(text: &str, wanted: &Wanted) -> Option<Vec<Document>> {
+    let heads = heads(text)?;
+    let texts: Vec<Text> = heads.iter().flat_map(|(json, head)| texts(json, head)).collect();
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let size = texts.len().div_ceil(threads).max(FEWEST);
+    thread::scope(|scope| {
+        let decode = |part| move || decode_all(part, wanted);
+        let threads: Vec<_> = texts.chunks(size).map(|part| scope.spawn(decode(part))).collect();
+        let mut documents = Vec::with_capacity(texts.len());
+        for thread in threads {
+            documents.extend(thread.join().unwrap_or_else(|error| panic::resume_unwind(error))?);
+        }
+        Some(documents)
+    })
+}
+
+/// The documents' texts, each with its head.
+fn heads(text: &str) -> Option<Vec<(&str, Head<'_>)>> {
+    let mut heads = Vec::new();
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Head>();
+    let mut start = 0;
+    while let Some(head) = stream.next() {
+        let json = text[start..stream.byte_offset()].trim_start();
+        // The decoder would take a list of values for the values of the fields.
+        heads.push((json, head.ok().filter(|_| json.starts_with('{'))?));
+        start = stream.byte_offset();
+    }
+    Some(heads)
+}
+
+/// The items of a list, or the document itself.
+fn texts<'a>(json: &'a str, head: &'a Head) -> Vec<Text<'a>> {
+    match (head.kind.strip_suffix("List"), &head.items) {
+        (Some(kind), Some(items)) => {
+            let of_list = (!kind.is_empty()).then_some((kind, &*head.api_version));
+            items.iter().map(|item| Text { json: item.get(), of_list }).collect()
+        }
+        _ => vec![Text { json, of_list: None }],
+    }
+}
+
+fn decode_all(texts: &[Text], wanted: &Wanted) -> Option<Vec<Document>> {
+    texts.iter().map(|text| text.decode(wanted)).collect()
+}
+
+impl Text<'_> {
+    /// Decodes the object. `None` if its text has too many levels. An object that does not fit its type becomes a value.
+    fn decode(&self, wanted: &Wanted) -> Option<Document> {
+        let typed = serde_json::from_str(self.json).ok().and_then(|head| self.decode_typed(&head, wanted));
+        typed.or_else(|| {
+            let mut value: Value = serde_json::from_str(self.json).ok()?;
+            complete(&mut value, self.of_list);
+            Some(Document::Other(value))
+        })
+    }
+
+    fn decode_typed(&self, head: &Head, wanted: &Wanted) -> Option<Document> {
+        let (list_kind, list_version) = self.of_list.unwrap_or_default();
+        let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+        let (kind, version) = (or(&head.kind, list_kind), or(&head.api_version, list_version));
+        match (version.as_str(), kind.as_str()) {
+            ("v1", "Service") => {
+                let raw = serde_json::from_str(self.json).ok()?;
+                Some(Document::Service(named(raw, kinds::SERVICE, |raw| Service::new(raw, wanted))))
+            }
+            ("discovery.k8s.io/v1", "EndpointSlice") => {
+                let raw = serde_json::from_str(self.json).ok()?;
+                Some(Document::Slice(named(raw, kinds::SLICE, |raw| Slice::new(raw, wanted))))
+            }
+            _ => None,
+        }
+    }
+}

@@ -14,9 +14,18 @@ const TOOLCHAIN: &str = "PORTMAP_BPF_TOOLCHAIN";
 /// The binaries of portmap-ebpf. Each becomes an ELF object with BPF programs, in `OUT_DIR`.
 const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 
+/// Variables for cargo's build of the programs, so that one commit gives the same objects in each directory and for each
+/// architecture. No program reads the registers of the node's processor, so one architecture serves for all.
+const REPRODUCIBLE: [(&str, &str); 3] =
+    [("CARGO_UNSTABLE_TRIM_PATHS", "true"), ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all"), ("CARGO_CFG_TARGET_ARCH", "x86_64")];
+
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed={TOOLCHAIN}");
     println!("cargo:rerun-if-changed=../portmap-common/src");
+    for (name, value) in REPRODUCIBLE {
+        // SAFETY: this process has one thread.
+        unsafe { env::set_var(name, value) };
+    }
     let toolchain = env::var(TOOLCHAIN).unwrap_or_else(|_| "nightly".to_owned());
     let programs = Package { name: "portmap-ebpf", root_dir: "../portmap-ebpf", ..Package::default() };
     aya_build::build_ebpf([programs], Toolchain::Custom(&toolchain))?;

@@ -1,8 +1,8 @@
 //! For tests and measurements only: the datapath's look-up as programs that user space can run. The agent never loads them.
 //!
 //! `BPF_PROG_TEST_RUN` cannot run the hooks themselves. It runs these programs, of type classifier, on a packet: an array of
-//! probes. The program writes the outcome into each probe, and counts nothing. It ignores session affinity, source ranges,
-//! restrictions to the host's clients, and notes on sockets.
+//! probes. The program writes the outcome into each probe. It ignores session affinity, source ranges, restrictions to the
+//! host's clients, and notes on sockets. Two of the programs count the answers as the hooks do, the others count nothing.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macros generate undocumented copies of the entry points")]
@@ -18,26 +18,39 @@ use portmap_ebpf::{
     decision::{self, Owner},
     maps::{self, Tables},
     outcome::{Action, Outcome},
+    report,
 };
 
 /// Answers a packet of IPv4 probes. Returns the number of answers.
 #[classifier]
 pub fn lookup4(context: TcContext) -> i32 {
-    answer_all::<V4>(&context)
+    answer_all::<V4, false>(&context)
 }
 
 /// Answers a packet of IPv6 probes. Returns the number of answers.
 #[classifier]
 pub fn lookup6(context: TcContext) -> i32 {
-    answer_all::<V6>(&context)
+    answer_all::<V6, false>(&context)
+}
+
+/// As [`lookup4`], and counts each answer for its Service.
+#[classifier]
+pub fn counted4(context: TcContext) -> i32 {
+    answer_all::<V4, true>(&context)
+}
+
+/// As [`lookup6`], and counts each answer for its Service.
+#[classifier]
+pub fn counted6(context: TcContext) -> i32 {
+    answer_all::<V6, true>(&context)
 }
 
 /// Answers the probes in the packet, at most [`PROBES`], and returns their number.
 #[inline(always)]
-fn answer_all<A: Tables>(context: &TcContext) -> i32 {
+fn answer_all<A: Tables, const COUNTS: bool>(context: &TcContext) -> i32 {
     let mut answered = 0;
     for index in 0..PROBES {
-        if answer::<A>(context, index * size_of::<Probe<A>>()).is_none() {
+        if answer::<A, COUNTS>(context, index * size_of::<Probe<A>>()).is_none() {
             break;
         }
         answered += 1;
@@ -47,9 +60,9 @@ fn answer_all<A: Tables>(context: &TcContext) -> i32 {
 
 /// Answers the probe at this offset of the packet; `None` if the packet ends before the probe does, or cannot be written.
 #[inline(always)]
-fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
+fn answer<A: Tables, const COUNTS: bool>(context: &TcContext, probe: usize) -> Option<()> {
     let frontend = context.load(probe + offset_of!(Probe<A>, frontend)).ok()?;
-    let decided = decide::<A>(&frontend);
+    let decided = decide::<A, COUNTS>(&frontend);
     let outcome: u32 = match decided.action {
         Action::Leave => 0,
         Action::Forward => {
@@ -66,10 +79,16 @@ fn answer<A: Tables>(context: &TcContext, probe: usize) -> Option<()> {
 /// A UDP call is decided as a datagram, not as a `connect()`: a port that the Service does not define is refused, although
 /// the hooks leave a UDP `connect()` to such a port unchanged.
 #[inline(always)]
-fn decide<A: Tables>(frontend: &FrontendKey<A>) -> Outcome<A> {
+fn decide<A: Tables, const COUNTS: bool>(frontend: &FrontendKey<A>) -> Outcome<A> {
     let found = decision::find(frontend);
     match found.owner {
-        Owner::Service => maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), pick),
+        Owner::Service => {
+            let outcome = maps::inside_choice(found.service).map_or(Outcome::of(Action::Leave), pick);
+            if COUNTS {
+                report::count_service(found.service, outcome.action);
+            }
+            outcome
+        }
         Owner::UndefinedPort => Outcome::of(Action::Refuse),
         Owner::Unallocated => Outcome::of(Action::Drop),
         Owner::Other => Outcome::of(Action::Leave),

@@ -21,8 +21,9 @@ pub fn count<A>(decision: &Decision<A>) {
     }
 }
 
+/// Counts a call to a Service, by its action, in COUNTERS and TOTALS.
 #[inline(always)]
-fn count_service(number: u32, action: Action) {
+pub fn count_service(number: u32, action: Action) {
     if let Some(counters) = maps::counters(number) {
         match action {
             Action::Leave => {}

@@ -13,31 +13,31 @@ use crate::maps::{Capacity, pin::Pins};
 /// The BPF object of the look-up programs.
 static LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lookup"));
 
-/// The loaded look-up programs, one per address family.
+/// The loaded look-up programs, two per address family.
 #[derive(Debug)]
 pub struct Lookup {
     programs: Ebpf,
 }
 
-/// An address family with its look-up program.
+/// An address family with its look-up programs.
 pub trait Probed: Copy {
-    /// The name of the look-up program.
-    const PROGRAM: &str;
+    /// The names of the program without counters, and of the one with counters.
+    const PROGRAMS: [&str; 2];
 }
 
 impl Probed for V4 {
-    const PROGRAM: &str = "lookup4";
+    const PROGRAMS: [&str; 2] = ["lookup4", "counted4"];
 }
 
 impl Probed for V6 {
-    const PROGRAM: &str = "lookup6";
+    const PROGRAMS: [&str; 2] = ["lookup6", "counted6"];
 }
 
 impl Lookup {
     /// Loads the look-up programs onto the pinned maps.
     pub fn load(pins: &Pins, capacity: Capacity) -> Result<Self> {
         let mut programs = load::load(LOOKUP, pins, capacity, None)?;
-        for name in [V4::PROGRAM, V6::PROGRAM] {
+        for name in [V4::PROGRAMS, V6::PROGRAMS].concat() {
             let program = programs.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?;
             let program: &mut SchedClassifier = program.try_into()?;
             program.load().with_context(|| format!("the kernel rejected the program {name}"))?;
@@ -47,13 +47,30 @@ impl Lookup {
 
     /// Looks up 1 to [`PROBES`] frontends, `repeat` times, and fills in the answers of the last run. Returns the mean time of
     /// one look-up, in nanoseconds.
-    #[expect(clippy::cast_precision_loss, reason = "there are at most 16 probes")]
     pub fn ask<A: Probed>(&self, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
     where
         Probe<A>: Pod,
     {
+        let [name, _] = A::PROGRAMS;
+        self.run(name, probes, repeat)
+    }
+
+    /// As [`Self::ask`]. Each run counts each answer in the counters of its Service, as the hooks do.
+    pub fn ask_counted<A: Probed>(&self, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
+    where
+        Probe<A>: Pod,
+    {
+        let [_, name] = A::PROGRAMS;
+        self.run(name, probes, repeat)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "there are at most 16 probes")]
+    fn run<A: Probed>(&self, name: &str, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
+    where
+        Probe<A>: Pod,
+    {
         ensure!((1..=PROBES).contains(&probes.len()), "there must be between 1 and {PROBES} probes");
-        let program = self.programs.program(A::PROGRAM).with_context(|| format!("the program {} is not loaded", A::PROGRAM))?;
+        let program = self.programs.program(name).with_context(|| format!("the program {name} is not loaded"))?;
         let program: &SchedClassifier = program.try_into()?;
         let input = bytes_of(probes).to_vec();
         let mut options = TestRunOptions::new();

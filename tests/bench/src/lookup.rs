@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::Pod;
 use clap::Args;
-use portmap::datapath::lookup::Lookup;
+use portmap::datapath::lookup::{Lookup, Probed};
 use portmap::maps::encode::{self, IpBytes};
 use portmap::model::{self, Family};
 use portmap_common::{Backend, PROBES, Probe, V4, V6};
@@ -13,7 +14,7 @@ use portmap_harness::listen::Protocol;
 use portmap_harness::world::World;
 
 use crate::cluster::{Cluster, PORT, service_address};
-use crate::figures::Figures;
+use crate::figures::{Aim, Figures};
 use crate::machine::Machine;
 use crate::report::{Row, Section};
 use crate::stages::{Scope, Stages};
@@ -53,14 +54,15 @@ pub async fn run(arguments: LookupArguments) -> Result<Report> {
     stages.pass(cluster.events(), Scope::Everything)?;
     let lookup = Lookup::load(tables.pins(), tables.capacity())?;
     progress("running look-ups");
-    let run_v4 = |probes: &mut [Probe<V4>], repeat| lookup.ask(probes, repeat);
-    let run_v6 = |probes: &mut [Probe<V6>], repeat| lookup.ask(probes, repeat);
     let mut sections = Vec::new();
-    for (name, title, port, address, outcome) in [
-        ("hit", "To a Service", PORT, service_address as fn(Family, u32) -> IpAddr, FORWARDED),
-        ("miss", "To an address that belongs to no Service", PORT, unrelated_address, LEFT_ALONE),
-        ("undefined", "To an undefined port of a Service's address", PORT + 1, service_address, REFUSED),
+    for (name, title, port, address, outcome, is_counted) in [
+        ("hit", "To a Service", PORT, service_address as fn(Family, u32) -> IpAddr, FORWARDED, false),
+        ("counted", "To a Service, with its counters", PORT, service_address, FORWARDED, true),
+        ("miss", "To an address that belongs to no Service", PORT, unrelated_address, LEFT_ALONE, false),
+        ("undefined", "To an undefined port of a Service's address", PORT + 1, service_address, REFUSED, false),
     ] {
+        let run_v4 = |probes: &mut [Probe<V4>], repeat| ask(&lookup, is_counted, probes, repeat);
+        let run_v6 = |probes: &mut [Probe<V6>], repeat| ask(&lookup, is_counted, probes, repeat);
         let mut rows = Vec::new();
         let case = |family| LookupCase { family, size, port, address, outcome };
         rows.extend(measure(["IPv4 spread", "IPv4 hot"], &case(Family::V4), run_v4)?);
@@ -71,7 +73,29 @@ pub async fn run(arguments: LookupArguments) -> Result<Report> {
         sections.push(Section { name, title: title.to_owned(), unit: "ns", rows });
     }
     let about = "look-ups in the BPF maps by the code of the BPF programs".to_owned();
-    Ok(Report { bench: "lookup", about, machine, size, connect: Vec::new(), programs: Vec::new(), sections, aims: Vec::new() })
+    let aims = cost_of_counters(&sections);
+    Ok(Report { bench: "lookup", about, machine, size, connect: Vec::new(), programs: Vec::new(), sections, aims })
+}
+
+fn ask<A: Probed>(lookup: &Lookup, is_counted: bool, probes: &mut [Probe<A>], repeat: u32) -> Result<f64>
+where
+    Probe<A>: Pod,
+{
+    if is_counted { lookup.ask_counted(probes, repeat) } else { lookup.ask(probes, repeat) }
+}
+
+/// The longest time for the counters of a Service, in nanoseconds.
+const LONGEST: f64 = 20.0;
+
+/// The differences between the first two sections, row by row.
+fn cost_of_counters(sections: &[Section]) -> Vec<Aim> {
+    let [hit, counted, ..] = sections else { return Vec::new() };
+    let rows = hit.rows.iter().zip(&counted.rows);
+    rows.map(|(hit, counted)| {
+        let name = format!("counters, {}, ns, p50", hit.name);
+        Aim::at_most(&name, LONGEST, counted.figures.p50 - hit.figures.p50)
+    })
+    .collect()
 }
 
 /// `outcome` of a [`Probe`]: no Service has this destination.

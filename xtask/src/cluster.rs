@@ -38,7 +38,7 @@ use self::cgroups::Cgroups;
 use self::control_plane::ControlPlane;
 pub use self::control_plane::KUBECONFIG;
 use self::enclosure::Enclosure;
-pub use self::images::{AGNHOST, PAUSE, name as image_name};
+pub use self::images::{AGNHOST, EARLIER, PAUSE, name as image_name, prepare_earlier_agent};
 pub use self::interruption::{Interrupted, Interruption};
 pub use self::layout::{Layout, TOOLS, WORK};
 use self::node::Nodes;

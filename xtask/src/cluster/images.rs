@@ -33,6 +33,9 @@ const REGRESSION: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839
 /// The image whose process holds the namespaces of a pod.
 pub const PAUSE: &str = "registry.k8s.io/pause";
 
+/// The tag of an earlier agent's image.
+pub const EARLIER: &str = "earlier";
+
 /// Makes the images of Kubernetes and of its tests in [`Layout::images`].
 pub fn prepare(layout: &Layout) -> Result<()> {
     // The names and roots of the images are in this file.
@@ -52,13 +55,22 @@ pub fn prepare(layout: &Layout) -> Result<()> {
 
 /// Makes the image of the agent from the statically linked program `agent`, with the name that the chart has.
 pub fn prepare_agent(layout: &Layout, agent: &Path) -> Result<()> {
+    pack_agent(layout, agent, &image::name(), "portmap.tar")
+}
+
+/// As [`prepare_agent`], for an earlier agent, with the tag [`EARLIER`].
+pub fn prepare_earlier_agent(layout: &Layout, agent: &Path) -> Result<()> {
+    pack_agent(layout, agent, &format!("portmap:{EARLIER}"), "portmap-earlier.tar")
+}
+
+fn pack_agent(layout: &Layout, agent: &Path, name: &str, file: &str) -> Result<()> {
     ensure!(
         libraries::of(agent)?.is_empty(),
         "{} needs shared libraries, which its image does not have; cargo xtask dist builds one that needs none",
         agent.display()
     );
-    let name = format!("docker.io/library/{}", image::name());
-    image::pack(&[(Architecture::own()?, agent.to_owned())], &name, &layout.images().join("portmap.tar")).map(drop)
+    let name = format!("docker.io/library/{name}");
+    image::pack(&[(Architecture::own()?, agent.to_owned())], &name, &layout.images().join(file)).map(drop)
 }
 
 /// The name of one of Kubernetes' images, with its tag.

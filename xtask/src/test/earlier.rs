@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::release::architecture::Architecture;
+use crate::release::binary;
 use crate::screen::Screen;
 use crate::{program, workspace};
 
@@ -21,6 +23,9 @@ const COMMITS: [&str; 3] = [
     "bec16a11219b708a928f1b356dde9e7b25821aa5",
 ];
 
+/// The commit of the earlier, statically linked agent: the first that had such a program.
+const STATIC: &str = "908e4ab";
+
 /// Builds the missing agents, and returns the value of [`VARIABLE`]. Fails if an agent is missing and the clone is shallow, so
 /// that it lacks the history.
 pub fn build() -> Result<OsString> {
@@ -28,9 +33,30 @@ pub fn build() -> Result<OsString> {
     env::join_paths(agents).context("the target directory's path has a colon, so it cannot be in a list of paths")
 }
 
+/// Builds an earlier, statically linked agent for this machine, if it is missing.
+pub fn static_agent() -> Result<PathBuf> {
+    let architecture = Architecture::own()?;
+    ensure_built(&format!("portmap-static-{STATIC}"), STATIC, |source, target| {
+        let mut cargo = binary::command(architecture, source)?;
+        program::run(cargo.env("CARGO_TARGET_DIR", target))?;
+        Ok(binary::path_in(target, architecture))
+    })
+}
+
 fn agent(commit: &str) -> Result<PathBuf> {
+    ensure_built(&format!("portmap-{commit}"), commit, |source, target| {
+        let mut cargo = workspace::cargo();
+        cargo.current_dir(source).env("CARGO_TARGET_DIR", target);
+        program::run(cargo.args(["build", "--release", "--package", "portmap", "--bins"]))?;
+        Ok(target.join("release/portmap"))
+    })
+}
+
+/// The file `name` with the agent of a commit. If it is missing, unpacks the commit, and calls `build` with the directories of
+/// the sources and for cargo's target. `build` returns the path of the program.
+fn ensure_built(name: &str, commit: &str, build: impl Fn(&Path, &Path) -> Result<PathBuf>) -> Result<PathBuf> {
     let directory = workspace::target_dir()?.join("earlier");
-    let agent = directory.join(format!("portmap-{commit}"));
+    let agent = directory.join(name);
     if agent.exists() {
         return Ok(agent);
     }
@@ -47,12 +73,10 @@ fn agent(commit: &str) -> Result<PathBuf> {
     let archive = directory.join("source.tar");
     program::run(git().arg("archive").arg("--output").arg(&archive).arg(commit))?;
     program::run(program::command("tar").arg("-xf").arg(&archive).arg("-C").arg(&source))?;
-    let mut cargo = workspace::cargo();
-    cargo.current_dir(&source).env("CARGO_TARGET_DIR", directory.join("target"));
-    program::run(cargo.args(["build", "--release", "--package", "portmap", "--bins"]))?;
+    let program = build(&source, &directory.join("target"))?;
     // A final rename ensures that the agent is complete.
     let partial = agent.with_extension("partial");
-    fs::copy(directory.join("target/release/portmap"), &partial).context("failed to copy an earlier agent")?;
+    fs::copy(program, &partial).context("failed to copy an earlier agent")?;
     fs::rename(&partial, &agent).context("failed to rename an earlier agent")?;
     Ok(agent)
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::earlier;
 use crate::cluster::{self, Cluster, Interruption, Layout, Proxy, session};
 use crate::screen::{Mark, Screen};
 use crate::setup::{self, Purpose};
@@ -24,6 +25,7 @@ const NODES: u8 = 3;
 pub fn run(agent: Option<&Path>) -> Result<ExitCode> {
     setup::require(&[Purpose::Build, Purpose::Kernel, Purpose::ControlPlane])?;
     let layout = cluster::prepare(&session::program(agent)?)?;
+    cluster::prepare_earlier_agent(&layout, &earlier::static_agent()?)?;
     let interruption = Interruption::watch()?;
     session::unless_interrupted(run_in_cluster(&layout, &interruption).map(|()| ExitCode::SUCCESS))
 }
@@ -47,10 +49,11 @@ fn run_in_cluster(layout: &Layout, interruption: &Interruption) -> Result<()> {
 type Step = (&'static str, fn(&Operator<'_>) -> Result<()>);
 
 /// The steps of an operator, in their order.
-const STEPS: [Step; 9] = [
-    ("helm install, beside kube-proxy", |operator| operator.install()),
+const STEPS: [Step; 10] = [
+    ("helm install of an earlier version, beside kube-proxy", |operator| operator.install_earlier()),
     ("stop kube-proxy, and remove its rules", |operator| operator.stop_kube_proxy()),
-    ("helm upgrade: the agents are replaced one by one", |operator| operator.upgrade(&["podAnnotations.step=upgraded"])),
+    ("helm upgrade: the agents are replaced one by one", |operator| operator.upgrade(&[])),
+    ("helm test", |operator| operator.test()),
     ("the agents are ended, and started again", |operator| operator.end_agents()),
     ("capabilities instead of a privileged container", |operator| operator.upgrade(&CAPABILITIES)),
     ("drain a node, and take it back", |operator| operator.drain()),

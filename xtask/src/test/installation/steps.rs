@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{AGENT_NAMESPACE, AGNHOST, Cluster, Interruption, PAUSE, chart, image_name};
+use crate::cluster::{AGENT_NAMESPACE, AGNHOST, Cluster, EARLIER, Interruption, PAUSE, chart, image_name};
 use crate::{program, workspace};
 
 /// Time limit for draining a node.
@@ -36,9 +36,15 @@ impl Operator<'_> {
         image_name(self.cluster.layout(), name)
     }
 
-    pub fn install(&self) -> Result<()> {
-        self.helm("install", &[])?;
+    pub fn install_earlier(&self) -> Result<()> {
+        self.helm("install", &[&format!("image.tag={EARLIER}")])?;
         self.check_agents()
+    }
+
+    /// Runs the tests of the chart.
+    pub fn test(&self) -> Result<()> {
+        let mut helm = self.cluster.helm();
+        program::output(helm.args(["test", "portmap", "--namespace", AGENT_NAMESPACE, "--logs"])).map(drop)
     }
 
     /// Changes values of the chart, and waits until all agents are replaced. Values of earlier upgrades no longer hold.

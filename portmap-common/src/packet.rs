@@ -15,6 +15,9 @@ const ICMPV6: u8 = 58;
 /// Length of an ICMP header in bytes. The quoted packet follows.
 pub const ICMP_HEADER: usize = 8;
 
+/// Length of the ports in the packet that an ICMP error quotes, in bytes.
+pub const QUOTED_PORTS: usize = 4;
+
 /// Maximum number of IPv6 extension headers before the transport header.
 const EXTENSIONS: usize = 4;
 
@@ -46,6 +49,9 @@ pub struct Headers<A> {
     pub destination: A,
     /// Offset of the transport header from the network header of the outermost packet, in bytes.
     pub transport: usize,
+    /// Offset of the end of the packet, as its header says; 0 if it says nothing, as in a packet that the kernel will divide.
+    /// Link layers may add bytes after the end.
+    pub end: usize,
     /// The identification of the datagram; 0 for a whole datagram.
     pub identification: u32,
     /// The place among the fragments of the datagram.
@@ -67,6 +73,16 @@ pub struct Ports {
     pub destination: u16,
     /// The TCP flags: [`FIN`] and others; 0 for UDP, fragments without a transport header, and quoted packets.
     pub flags: u8,
+}
+
+impl<A> Headers<A> {
+    /// Whether the transport header ends before the packet does: 20 bytes of TCP, 8 of other protocols. Bytes after the end of
+    /// the packet do not belong to it. A later fragment has no transport header.
+    #[inline]
+    pub fn has_transport(&self) -> bool {
+        let least = if self.protocol == TCP { 20 } else { 8 };
+        self.fragment == Fragment::Later || self.transport + least <= self.end
+    }
 }
 
 /// The TCP flag FIN.
@@ -119,10 +135,6 @@ pub trait Family: Address {
     /// After an extension header that is unknown, or that changes the destination, `protocol` is the number of that header.
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<Self>) -> Option<()>;
 
-    /// The length of an outermost packet from its network header on, in bytes, as the header says; 0 if it says nothing, as in
-    /// a packet that the kernel will divide. Link layers may add bytes after the end.
-    fn length(packet: &impl Bytes) -> Option<usize>;
-
     /// The kind of an ICMP message with this type; `None` for messages that quote no packet.
     fn message(kind: u8) -> Option<Message>;
 }
@@ -153,7 +165,7 @@ pub fn segment(packet: &impl Bytes, transport: usize, length: usize) -> Option<S
 /// The ports at `transport` without TCP flags, as in the packet that an ICMP error quotes. `None` for a truncated header.
 #[inline]
 pub fn quoted_ports(packet: &impl Bytes, transport: usize) -> Option<Ports> {
-    let [a, b, c, d] = packet.load::<4>(transport)?;
+    let [a, b, c, d] = packet.load::<QUOTED_PORTS>(transport)?;
     Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags: 0 })
 }
 
@@ -180,7 +192,7 @@ impl Family for V4 {
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V4>) -> Option<()> {
         let header = packet.load::<20>(offset)?;
-        let [version, _, _, _, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let [version, _, l, n, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;
         let length = usize::from(version & 0x0f) * 4;
         if version >> 4 != 4 || length < 20 {
             return None;
@@ -191,6 +203,7 @@ impl Family for V4 {
             source: [s0, s1, s2, s3],
             destination: [d0, d1, d2, d3],
             transport: offset + length,
+            end: end(offset, u16::from_be_bytes([l, n])),
             identification,
             fragment: place,
             protocol,
@@ -201,12 +214,6 @@ impl Family for V4 {
     }
 
     #[inline]
-    fn length(packet: &impl Bytes) -> Option<usize> {
-        let [a, b] = packet.load::<2>(2)?;
-        Some(usize::from(u16::from_be_bytes([a, b])))
-    }
-
-    #[inline]
     fn message(kind: u8) -> Option<Message> {
         match kind {
             3 | 11 | 12 => Some(Message::Error),
@@ -214,6 +221,12 @@ impl Family for V4 {
             _ => None,
         }
     }
+}
+
+/// The end of a packet with this number of bytes from `offset` on; 0 if the number is 0.
+#[inline]
+fn end(offset: usize, length: u16) -> usize {
+    if length == 0 { 0 } else { offset + usize::from(length) }
 }
 
 /// The place of a fragment, and the identification to keep for it.
@@ -232,7 +245,7 @@ impl Family for V6 {
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V6>) -> Option<()> {
         let header = packet.load::<40>(offset)?;
-        let ([version, _, _, _, _, _, next, time_to_live], addresses) = header.split_first_chunk()?;
+        let ([version, _, _, _, l, n, next, time_to_live], addresses) = header.split_first_chunk()?;
         if version >> 4 != 6 {
             return None;
         }
@@ -240,6 +253,7 @@ impl Family for V6 {
         headers.source = *source;
         headers.destination = *destination.first_chunk()?;
         headers.transport = offset + 40;
+        headers.end = end(headers.transport, u16::from_be_bytes([*l, *n]));
         (headers.identification, headers.fragment) = (0, Fragment::Whole);
         (headers.protocol, headers.time_to_live, headers.checksum) = (*next, *time_to_live, 0);
         for _ in 0..EXTENSIONS {
@@ -248,13 +262,6 @@ impl Family for V6 {
             }
         }
         is_transport(headers.protocol).then_some(())
-    }
-
-    #[inline]
-    fn length(packet: &impl Bytes) -> Option<usize> {
-        let [a, b] = packet.load::<2>(4)?;
-        let data = usize::from(u16::from_be_bytes([a, b]));
-        Some(if data == 0 { 0 } else { data + 40 })
     }
 
     #[inline]

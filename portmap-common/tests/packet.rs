@@ -93,8 +93,7 @@ fn the_end_of_a_segment_has_its_data_and_fin() {
         bytes.extend([0; 6]);
         let packet = Packet(bytes);
         let (headers, _) = parse::<A>(&packet).expect("headers");
-        let length = A::length(&packet).expect("a length");
-        packet::segment(&packet, headers.transport, length).expect("a TCP header")
+        packet::segment(&packet, headers.transport, headers.end).expect("a TCP header")
     }
     for (data, is_last, expected) in [(&b""[..], true, 8), (b"abc", true, 11), (b"abc", false, 10)] {
         for is_ipv4 in [true, false] {
@@ -214,6 +213,29 @@ fn a_truncated_packet_is_none() {
     }
 }
 
+/// Link layers may add bytes, so more bytes may follow than the packet has.
+#[test]
+fn a_transport_header_behind_the_end_does_not_belong_to_the_packet() {
+    fn has_transport<A: Family>(packet: &Packet, at: usize, length: u16) -> bool {
+        let mut bytes = packet.0.clone();
+        bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        parse::<A>(&Packet(bytes)).expect("headers").0.has_transport()
+    }
+    let v4 = udp(&IpHeaders::Ipv4(ipv4(IpNumber::UDP), Ipv4Extensions::default()));
+    let v6 = udp(&IpHeaders::Ipv6(ipv6(IpNumber::UDP), Ipv6Extensions::default()));
+    for (length, expected) in [(0, false), (7, false), (8, true), (12, true), (9_000, true)] {
+        assert_eq!(has_transport::<V4>(&v4, 2, 20 + length), expected, "{length}");
+        assert_eq!(has_transport::<V6>(&v6, 4, length), expected, "{length}");
+    }
+    assert!(!has_transport::<V4>(&v4, 2, 0));
+
+    let mut tcp = Vec::new();
+    let builder = PacketBuilder::ipv4(SOURCE_V4, DESTINATION_V4, 64).tcp(40_000, 30_080, 7, 1_024);
+    builder.syn().write(&mut tcp, &[]).expect("a packet");
+    assert!(has_transport::<V4>(&Packet(tcp.clone()), 2, 40));
+    assert!(!has_transport::<V4>(&Packet(tcp), 2, 39));
+}
+
 /// Any bytes behind a plausible first byte.
 fn bytes(version: u8) -> impl Strategy<Value = Packet> {
     prop::collection::vec(any::<u8>(), 0..200).prop_map(move |mut bytes| {
@@ -227,8 +249,7 @@ fn bytes(version: u8) -> impl Strategy<Value = Packet> {
 /// The fields that give the data of a TCP packet lie within the packet.
 fn segment_is_sound<A: Family>(packet: &Packet) -> bool {
     let Some((headers, _)) = parse::<A>(packet) else { return true };
-    let length = A::length(packet).unwrap_or_default();
-    packet::segment(packet, headers.transport, length).is_none() || headers.transport + 14 <= packet.0.len()
+    packet::segment(packet, headers.transport, headers.end).is_none() || headers.transport + 14 <= packet.0.len()
 }
 
 /// Every header that was found lies within the packet.

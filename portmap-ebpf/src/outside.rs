@@ -59,6 +59,10 @@ fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>)
     if A::headers(&packet, 0, &mut walk.headers).is_none() {
         return NEXT;
     }
+    walk.headers.end = packet.end(walk.headers.end);
+    if !walk.headers.has_transport() {
+        return NEXT;
+    }
     if headers::is_translated(walk.headers.protocol) {
         translate::<A, LINK, HOOK>(packet, walk)
     } else if walk.headers.protocol == A::ICMP && walk.headers.fragment == Fragment::Whole {

@@ -32,11 +32,7 @@ fn segment<A: Family, const LINK: usize>(packet: Packet<LINK>, walk: &Walk<A>) -
     if walk.headers.fragment != Fragment::Whole {
         return None;
     }
-    let length = match A::length(&packet)? {
-        0 => packet.length() as usize - LINK,
-        length => length,
-    };
-    headers::segment(&packet, walk.headers.transport, length)
+    headers::segment(&packet, walk.headers.transport, walk.headers.end)
 }
 
 /// Writes the end into the entry, before the state shows the FIN.

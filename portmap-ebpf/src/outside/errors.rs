@@ -21,6 +21,9 @@ pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LI
     if !headers::is_translated(walk.quoted.protocol) || walk.quoted.fragment == Fragment::Later {
         return NEXT;
     }
+    if walk.quoted.transport + headers::QUOTED_PORTS > walk.headers.end {
+        return NEXT;
+    }
     let Some(ports) = headers::quoted_ports(&packet, walk.quoted.transport) else { return NEXT };
     walk.ports = ports;
     walk.key = FlowKey {

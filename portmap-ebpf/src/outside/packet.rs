@@ -79,6 +79,12 @@ impl<const LINK: usize> Packet<LINK> {
         unsafe { (*self.context).gso_size }
     }
 
+    /// The offset of the packet's end, if its header has `stated`. The header of a packet that the kernel will divide may have 0.
+    #[inline(always)]
+    pub fn end(self, stated: usize) -> usize {
+        if stated == 0 && self.segment_size() != 0 { self.length() as usize - LINK } else { stated }
+    }
+
     /// Writes the destination and the source of an Ethernet header.
     #[inline(always)]
     pub fn store_link(self, addresses: &[u8; 12]) -> bool {

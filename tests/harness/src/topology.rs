@@ -59,6 +59,9 @@ impl Topology {
         let router = Arc::new(Machine::new(name, "router", Families::Both)?);
         router.write_sysctls(&REVERSE_PATH, "1")?;
         router.write_sysctls(&ERROR_LIMITS, "0")?;
+        if std::path::Path::new("/proc/sys/net").join(BRIDGED[0]).exists() {
+            router.write_sysctls(&BRIDGED, "0")?;
+        }
         let Both { v4, v6 } = addresses::ROUTER;
         router.ip(&format!(
             "link add {SEGMENT} type bridge mcast_snooping 0\n\
@@ -106,6 +109,10 @@ const REVERSE_PATH: [&str; 2] = ["ipv4/conf/all/rp_filter", "ipv4/conf/default/r
 
 /// Sysctls of the limits of ICMP errors to one destination. Tests would meet the limits: they cause many errors.
 const ERROR_LIMITS: [&str; 2] = ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"];
+
+/// Sysctls of netfilter in bridges. It would cut a frame to the length of its packet, and put fragments together. Kernels
+/// without the module `br_netfilter` have no such sysctls.
+const BRIDGED: [&str; 2] = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"];
 
 /// `ip` commands that add routes to ranges through these addresses.
 fn routes(ranges: &[(addresses::Ranges, Both)]) -> String {

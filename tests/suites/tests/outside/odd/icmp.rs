@@ -57,6 +57,9 @@ pub fn errors(router: IpAddr, frontend: SocketAddr, client: SocketAddr) -> Resul
     let mut wrong = make(WRONG, Fate::Either, unreachable, &whole.bytes)?;
     // The network header of the error has no options, as that of the answer.
     wrong.packet[whole.transport + 2] ^= 0x55;
+    let mut short = make("a quoted packet behind the end", Fate::Lost, unreachable, &whole.bytes)?;
+    let (at, length): (usize, u16) = if is_v4 { (2, 28) } else { (4, 8) };
+    short.packet[at..at + 2].copy_from_slice(&length.to_be_bytes());
     Ok(vec![
         make("the whole answer", Fate::Delivered, unreachable, &whole.bytes)?,
         make("the time to live has ended", Fate::Delivered, too_late, &whole.bytes)?,
@@ -71,5 +74,6 @@ pub fn errors(router: IpAddr, frontend: SocketAddr, client: SocketAddr) -> Resul
         make("a redirect", Fate::Lost, redirect, &whole.bytes)?,
         make("an echo request", Fate::Lost, echo, &whole.bytes)?,
         wrong,
+        short,
     ])
 }

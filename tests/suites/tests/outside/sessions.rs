@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use portmap_harness::dual_stack::Via;
 use portmap_harness::topology::addresses;
 use portmap_suites::outside_answers::ask_from;
@@ -25,7 +25,9 @@ fn sticky() -> serde_json::Value {
 fn answering(stage: &Stage, from: SocketAddr, transport: Transport, service: Published) -> Result<BTreeSet<String>> {
     let via = if from.is_ipv4() { Via::V4 } else { Via::V6 };
     let targets = [service.node_port(stage.one(), via), service.external(via), service.load_balancer(via)];
-    targets.into_iter().map(|address| Ok(ask_from(&stage.client, from, transport, address)?.who)).collect()
+    let ask =
+        |address| ask_from(&stage.client, from, transport, address).with_context(|| format!("{transport:?} to {address}"));
+    targets.into_iter().map(|address| Ok(ask(address)?.who)).collect()
 }
 
 fn a_client_stays_with_its_endpoint(stage: &mut Stage, via: Via) -> Result<()> {

@@ -99,9 +99,9 @@ impl Text<'_> {
 
     fn decode_typed(&self, head: &Head, wanted: &Wanted) -> Option<Document> {
         let (list_kind, list_version) = self.of_list.unwrap_or_default();
-        let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
-        let (kind, version) = (or(&head.kind, list_kind), or(&head.api_version, list_version));
-        match (version.as_str(), kind.as_str()) {
+        let kind = if head.kind.is_empty() { list_kind } else { &head.kind };
+        let version = if head.api_version.is_empty() { list_version } else { &head.api_version };
+        match (version, kind) {
             ("v1", "Service") => {
                 let raw = serde_json::from_str(self.json).ok()?;
                 Some(Document::Service(named(raw, kinds::SERVICE, |raw| Service::new(raw, wanted))))

@@ -85,7 +85,7 @@ async fn back(cluster: &mut Cluster, client: &Process, pod: &Process) -> Result<
     ask_remote_backend(cluster, FLOWS)?;
     let mut drain = cluster.drain(60)?;
     // kube-proxy chooses a port of one of these flows for 3 of 200 clients.
-    ask_remote_backend(cluster, 200).context("portmap drains")?;
+    ask_remote_backend(cluster, 20).context("portmap drains")?;
     expect_answer_at_used_port(cluster).context("portmap drains")?;
     check(&old).context("portmap drains")?;
     let new = open(client, &node_ports(cluster))?;

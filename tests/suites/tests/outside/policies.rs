@@ -75,6 +75,7 @@ fn the_local_policy_is_that_of_the_other_node_for_pods(stage: &mut Stage, via: V
             let from = client.at(via, port);
             let answer = ask_from(&process, from, transport, address).with_context(|| format!("{transport:?} from {from}"))?;
             expect(&answer, transport.protocol(), "c 8080", from.ip())?;
+            ensure!(answer.source.is_none_or(|source| source == address), "the answer is shown as {:?}", answer.source);
         }
     }
     Ok(())

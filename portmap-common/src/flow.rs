@@ -14,7 +14,7 @@
 //!
 //! These layouts have a version of their own, because flows stay valid when the layouts of the tables change.
 
-use crate::{Address, Choice, Halves, Neutral, TCP, V4, V6, layout, packet};
+use crate::{Address, Choice, Halves, Neutral, TCP, UDP, V4, V6, layout, packet};
 
 /// The version of the layouts in this file: part of the path where the maps of flows are pinned.
 pub const FLOWS_VERSION: u32 = 2;
@@ -130,6 +130,7 @@ mod lifetime {
     pub const ESTABLISHED: u32 = 86_400;
     pub const HALF_OPEN: u32 = 60;
     pub const DATAGRAM: u32 = 30;
+    pub const SPENT: u32 = 2;
     pub const DATAGRAMS: u32 = 120;
 }
 
@@ -264,6 +265,14 @@ impl<A: Address> FlowEntry<A> {
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.state & RESET != 0 || self.state & BOTH_FINS == BOTH_FINS
+    }
+
+    /// Whether the only datagram of a client was answered some time before `now`, a [`clock`]. Such a flow may end before its
+    /// lifetime if its port is needed.
+    #[inline]
+    pub fn is_spent(&self, protocol: u8, now: u32) -> bool {
+        let is_answered_once = protocol == UDP && self.state & (REPLIED | ASSURED) == REPLIED;
+        is_answered_once && now.saturating_sub(self.seen) >= lifetime::SPENT
     }
 
     /// How long the entry lives after its last packet, in steps of [`clock`].
@@ -430,12 +439,22 @@ mod tests {
             (REPLIED | ASSURED | CLIENT_FIN | SERVER_FIN, TCP, 30),
             (REPLIED | ASSURED | RESET, TCP, 5),
             (RESET, TCP, 5),
-            (REPLIED, crate::UDP, 30),
-            (REPLIED | ASSURED, crate::UDP, 120),
+            (REPLIED, UDP, 30),
+            (REPLIED | ASSURED, UDP, 120),
         ] {
             assert!(at(state, protocol, lifetime), "{state:b}");
             assert!(!at(state, protocol, lifetime + 1), "{state:b}");
         }
         assert!(FlowEntry::<V4> { seen: 100, ..FlowEntry::default() }.is_alive(TCP, 99), "the clock of this CPU is behind");
+    }
+
+    #[test]
+    fn an_answered_datagram_is_spent_after_two_steps() {
+        let at = |state, protocol, now| FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_spent(protocol, now);
+        assert!(at(REPLIED, UDP, 102) && at(REPLIED | TOWARDS_CLIENT | HIDDEN, UDP, 102));
+        assert!(!at(REPLIED, UDP, 101) && !at(REPLIED, UDP, 99), "too early");
+        assert!(!at(0, UDP, 200), "the answer may be on its way");
+        assert!(!at(REPLIED | ASSURED, UDP, 200), "the client goes on");
+        assert!(!at(REPLIED, TCP, 200));
     }
 }

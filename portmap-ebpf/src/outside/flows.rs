@@ -15,7 +15,7 @@ use portmap_common::{
 use super::{
     Family, closing,
     packet::Packet,
-    tables::{self, Table, Walk},
+    tables::{self, Half, Table, Walk},
 };
 use crate::{maps, switches::COARSE_CLOCK};
 
@@ -124,14 +124,14 @@ pub fn claim<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
 
 /// Whether no flow that must stay has the twin's key in the other table. Removes the entry of one that may end.
 #[inline(always)]
-fn is_free_in_other<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
+fn is_free_in_other<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
     let Some(other) = walk.table.other() else { return true };
     let Some(element) = A::flow(other, &walk.twin_key) else { return true };
-    let may_end = may_take_over(walk, element, attempt);
-    if may_end {
+    let has_ended = end(walk, other, element, attempt);
+    if has_ended {
         A::remove_flow(other, &walk.twin_key);
     }
-    may_end
+    has_ended
 }
 
 /// Sets the walk's twin to that of its entry.
@@ -142,22 +142,43 @@ fn turn<A: Family>(walk: &mut Walk<A>) {
     walk.twin.turn(&walk.key, &walk.twin_key);
 }
 
-/// Takes over the twin's key from an earlier flow of the same client and frontend, or from one that has ended. A closed
-/// connection may still get packets, so it is taken over only after some ports were tried.
+/// Takes over the twin's key from an earlier flow of the same client and frontend, or from one that may end.
 #[inline(always)]
-fn take_over<A: Family>(walk: &Walk<A>, attempt: u32) -> bool {
-    A::flow(walk.table, &walk.twin_key).is_some_and(|element| may_take_over(walk, element, attempt))
-        && A::insert_flow(walk.table, &walk.twin_key, &walk.twin, 0)
+fn take_over<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
+    let table = walk.table;
+    A::flow(table, &walk.twin_key).is_some_and(|element| end(walk, table, element, attempt))
+        && A::insert_flow(table, &walk.twin_key, &walk.twin, 0)
 }
 
+/// Ends the flow of this element, which has the twin's key, unless it must stay. A closed connection may still get packets, and a
+/// client whose only datagram was answered may send another one. So such flows end only after some ports were tried.
 #[inline(always)]
-fn may_take_over<A: Family>(walk: &Walk<A>, element: *mut FlowEntry<A>, attempt: u32) -> bool {
+fn end<A: Family>(walk: &mut Walk<A>, table: Table, element: *mut FlowEntry<A>, attempt: u32) -> bool {
     // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
     // another port is tried.
     let entry = unsafe { &*element };
     let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
     let is_closed = entry.is_closed() && attempt >= TRIES / 2;
-    is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now)
+    if is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now) {
+        return true;
+    }
+    let is_spent = attempt != 0 && entry.is_spent(walk.key.protocol, walk.now);
+    if is_spent {
+        walk.ended_key = walk.twin_key.twin(entry);
+        part(walk, table);
+    }
+    is_spent
+}
+
+/// Parts the entry of a client's packets from its twin, which another flow gets. The client's next packet opens a flow, or gets
+/// another source.
+#[inline(always)]
+fn part<A: Family>(walk: &Walk<A>, table: Table) {
+    if walk.ended_key.hook == INGRESS {
+        A::remove_flow(table, &walk.ended_key);
+    } else if let Some(element) = A::flow(table, &walk.ended_key) {
+        write_port(element, 0);
+    }
 }
 
 /// Keeps the state of the flow: the time of its last packet, and the bits that the packet sets. OPENING evicts entries early,
@@ -274,7 +295,7 @@ pub fn choose_source<A: Family>(walk: &mut Walk<A>, device: u32) -> bool {
     if walk.entry.address == A::default() {
         return false;
     }
-    walk.entry.port = walk.key.source_port;
+    walk.entry.port = Half::Node.port_for(walk.key.source_port);
     for attempt in 0..TRIES {
         if claim_source(walk, attempt) {
             return true;
@@ -291,7 +312,7 @@ fn claim_source<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
         write_source(walk);
         return true;
     }
-    walk.entry.port = tables::any_client_port();
+    walk.entry.port = Half::Node.any_port();
     false
 }
 

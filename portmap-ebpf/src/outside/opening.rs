@@ -8,7 +8,7 @@ use portmap_common::{
 
 use super::{
     DROP, Family, NEXT, affinity, flows,
-    tables::{self, Table, Walk},
+    tables::{self, Half, Table, Walk},
     trace,
 };
 use crate::{
@@ -176,7 +176,7 @@ fn insert_first<A: Family>(table: Table, key: &FlowKey<A>, entry: &FlowEntry<A>)
 /// flow with a connection of the client to the backend's own address.
 #[inline(always)]
 fn choose_port<A: Family>(walk: &mut Walk<A>) -> bool {
-    walk.entry.other_port = tables::client_port(walk.key.source_port);
+    walk.entry.other_port = Half::Clients.port_for(walk.key.source_port);
     for attempt in 0..flows::TRIES {
         if claim_port(walk, attempt) {
             return true;
@@ -191,6 +191,6 @@ fn claim_port<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
     if flows::claim(walk, attempt) {
         return true;
     }
-    walk.entry.other_port = tables::any_client_port();
+    walk.entry.other_port = Half::Clients.any_port();
     false
 }

@@ -107,6 +107,8 @@ pub struct Walk<A> {
     pub twin_key: FlowKey<A>,
     /// The twin that is inserted next.
     pub twin: FlowEntry<A>,
+    /// The key of the client's packets in a flow that ends, because this walk's flow gets its port.
+    pub ended_key: FlowKey<A>,
     /// The table of the entry.
     pub table: Table,
     /// The time, as a [`portmap_common::clock`].
@@ -269,22 +271,44 @@ pub fn assured() {
 /// The client's first port below this one stays as it is: servers may ask for a privileged port.
 const PRIVILEGED: u16 = 1_024;
 
-/// The port that a client gets towards backends, if it is free.
-#[inline(always)]
-pub fn client_port(own: u16) -> u16 {
-    if own < PRIVILEGED {
-        return own;
-    }
-    // `%` would leave a branch to a panic, which the verifier rejects.
-    let offset = u32::from(own).checked_rem(CLIENT_PORTS.load()).unwrap_or(0);
-    (CLIENT_PORTS_FIRST.load() + offset) as u16
+/// A half of the range for clients. A process of a node may be a client of another node that keeps its address there. So the ports
+/// of such clients must differ from those behind which the process's own node hides others: a backend meets both.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Half {
+    /// The first half: the ports of clients.
+    Clients = 0,
+    /// The second half: the ports of this node, behind which it hides clients.
+    Node = 1,
 }
 
-/// A random port of the range for clients.
-#[inline(always)]
-pub fn any_client_port() -> u16 {
-    // SAFETY: the helper takes no argument.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let offset = (u64::from(random) * u64::from(CLIENT_PORTS.load())) >> 32;
-    (CLIENT_PORTS_FIRST.load() + offset as u32) as u16
+impl Half {
+    /// The number of ports in a half.
+    #[inline(always)]
+    fn count() -> u32 {
+        CLIENT_PORTS.load() / 2
+    }
+
+    #[inline(always)]
+    fn port(self, offset: u32) -> u16 {
+        (CLIENT_PORTS_FIRST.load() + self as u32 * Self::count() + offset) as u16
+    }
+
+    /// The port for a client with its own port, if it is free.
+    #[inline(always)]
+    pub fn port_for(self, own: u16) -> u16 {
+        if own < PRIVILEGED {
+            return own;
+        }
+        // `%` would leave a branch to a panic, which the verifier rejects.
+        self.port(u32::from(own).checked_rem(Self::count()).unwrap_or(0))
+    }
+
+    /// A random port.
+    #[inline(always)]
+    pub fn any_port(self) -> u16 {
+        // SAFETY: the helper takes no argument.
+        let random = unsafe { bpf_get_prandom_u32() };
+        self.port(((u64::from(random) * u64::from(Self::count())) >> 32) as u32)
+    }
 }

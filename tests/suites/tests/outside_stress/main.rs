@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use portmap_harness::dual_stack::{Both, Via};
 use portmap_harness::listen::Protocol;
 use portmap_harness::patience::patience;
+use portmap_harness::pod_client::NO_ANSWER;
 use portmap_harness::pod_socket::SocketOption;
-use portmap_harness::process::{Answer, Met, Process, Socket};
+use portmap_harness::process::{Answer, Failure, Met, Process, Socket};
 use portmap_harness::say;
 use portmap_harness::topology::{Firewall, addresses};
 use portmap_harness::worker::Worker;
 use portmap_suites::outside_stage::Stage;
 use portmap_suites::service_objects::TARGET_PORT;
-use portmap_suites::service_stage::Transport;
+use portmap_suites::service_stage::{Transport, eventually};
 
 /// A small table of flows, of 1024 connections to pods of other nodes.
 const SMALL: &[&str] = &["--max-flows", "4096"];
+
+/// Eight ports for clients, and eight ports of the node.
+const FEW_PORTS: &[&str] = &["--client-ports", "1024-1039"];
 
 /// Number of idle connections. Half of them are to a pod of another node.
 const IDLE: usize = 100;
@@ -38,8 +42,8 @@ const ENOUGH: u64 = 20_000;
 const OVERFLOW: u64 = 1_000;
 
 /// A stage with a Service for a pod of node 1, and a Service for a pod of node 2. Returns the node ports on node 1.
-fn stage(name: &str, via: Via) -> (Stage, [SocketAddr; 2]) {
-    let mut stage = Stage::new(name, Firewall::None, SMALL).unwrap();
+fn stage(name: &str, via: Via, arguments: &'static [&'static str]) -> (Stage, [SocketAddr; 2]) {
+    let mut stage = Stage::new(name, Firewall::None, arguments).unwrap();
     let targets = ["a", "c"].map(|endpoint| {
         let service = stage.publish(stage.endpoints(&[endpoint])).unwrap();
         service.node_port(stage.one(), via)
@@ -68,7 +72,7 @@ fn answers(sockets: &[Socket<'_>]) -> BTreeMap<String, usize> {
 }
 
 fn idle_connections_live_through_short_ones(name: &str, via: Via) {
-    let (stage, targets) = stage(name, via);
+    let (stage, targets) = stage(name, via, SMALL);
     let process = Process::in_pod(&stage.topology.client).unwrap();
     let idle = connect(&process, &targets, IDLE);
     let start = Instant::now();
@@ -117,7 +121,7 @@ fn ask_again(process: &Process, transport: Transport, target: SocketAddr) -> Met
 }
 
 fn clients_are_served_during_a_flood(name: &str, via: Via) {
-    let (stage, targets) = stage(name, via);
+    let (stage, targets) = stage(name, via, SMALL);
     let process = Process::in_pod(&stage.topology.client).unwrap();
     let established = connect(&process, &targets, IDLE);
     let expected = answers(&established);
@@ -158,7 +162,7 @@ fn clients_are_served_during_a_flood_ipv6() {
 
 /// One client port for several frontends of one pod, and for the pod. One of the connections was opened before the flood.
 fn connections_of_one_port_stay_apart(name: &str, via: Via) {
-    let (mut stage, targets) = stage(name, via);
+    let (mut stage, targets) = stage(name, via, SMALL);
     let process = Process::in_pod(&stage.topology.client).unwrap();
     for endpoint in ["a", "c"] {
         let service = stage.publish(stage.endpoints(&[endpoint])).unwrap();
@@ -195,4 +199,22 @@ fn connections_of_one_port_stay_apart_ipv4() {
 #[test]
 fn connections_of_one_port_stay_apart_ipv6() {
     connections_of_one_port_stay_apart("ports-ipv6", Via::V6);
+}
+
+/// Twice as many clients as ports: each client gets one soon after the answer of another, and again when it asks again.
+#[test]
+fn answered_datagrams_leave_their_ports_to_others() {
+    let (stage, targets) = stage("few-ports", Via::V6, FEW_PORTS);
+    let process = Process::in_pod(&stage.topology.client).unwrap();
+    for (target, server) in targets.into_iter().zip(["a 8080/UDP", "c 8080/UDP"]) {
+        let sockets: Vec<_> = (0..16).map(|_| process.connected(target, Protocol::Udp).unwrap()).collect();
+        for socket in sockets.iter().chain(&sockets) {
+            socket.set(SocketOption::TimeLimit(200)).unwrap();
+            let answer = eventually("an answer", || match socket.ask() {
+                Err(failure) if failure == Failure::named(NO_ANSWER) => Ok(None),
+                answer => Ok(Some(answer?)),
+            });
+            assert_eq!(answer.unwrap(), server);
+        }
+    }
 }

@@ -37,10 +37,16 @@ impl ObjectName {
     }
 }
 
-/// Ordered by namespace, then by name.
+/// Ordered by namespace, then by name: a slash is less than each character of a namespace.
 impl Ord for ObjectName {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.parts().cmp(&other.parts())
+        let (own, others) = (self.0.as_bytes(), other.0.as_bytes());
+        match own.iter().zip(others).find(|(own, other)| own != other) {
+            None => own.len().cmp(&others.len()),
+            Some((b'/', _)) => Ordering::Less,
+            Some((_, b'/')) => Ordering::Greater,
+            Some((own, other)) => own.cmp(other),
+        }
     }
 }
 
@@ -71,4 +77,20 @@ pub struct ServicePort {
     pub port: ArcStr,
     /// `spec.ports[].protocol`.
     pub protocol: Protocol,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_by_namespace_first() {
+        let parts = [("", "a"), ("a", ""), ("a", "b"), ("a", "b-c"), ("a-b", "a"), ("a.b", "a"), ("a0", "a"), ("b", "a")];
+        for (namespace, name) in parts {
+            for (other_namespace, other_name) in parts {
+                let order = ObjectName::new(namespace, name).cmp(&ObjectName::new(other_namespace, other_name));
+                assert_eq!(order, (namespace, name).cmp(&(other_namespace, other_name)), "{namespace}/{name}");
+            }
+        }
+    }
 }

@@ -87,7 +87,12 @@ fn a_process_of_a_node_and_a_client_behind_it_have_different_ports(stage: &mut S
     for port in 40_000..40_010 {
         // The flows of datagrams stay for a while, in each order of the two clients.
         let asks = [(&process, node, stage.two()), (&stage.client, addresses::CLIENT, stage.one())];
-        let turned = if port % 2 == 0 { asks } else { let [first, second] = asks; [second, first] };
+        let turned = if port % 2 == 0 {
+            asks
+        } else {
+            let [first, second] = asks;
+            [second, first]
+        };
         for (process, from, at) in turned {
             let from = from.at(via, port);
             let answer = ask_from(process, from, Transport::UdpConnected, service.node_port(at, via))

@@ -27,7 +27,7 @@ pub const EGRESS: u8 = 1;
 
 /// A key of `FLOWS_V4` or `FLOWS_V6`: a packet as it looks at a hook. Ports are in host order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey<A> {
     /// The packet's source address.
     pub source: A,
@@ -303,7 +303,7 @@ impl<A: Address> FlowEntry<A> {
 
 /// A key of `FRAGMENTS_V4` or `FRAGMENTS_V6`: the fragments of one datagram at a hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey<A> {
     /// The packet's source address.
     pub source: A,

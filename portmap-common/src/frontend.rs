@@ -18,7 +18,7 @@ pub const OTHER_PROXY: u32 = u32::MAX - 1;
 /// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. A key with port 0
 /// and protocol 0 is for all ports of a ClusterIP without a key of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct FrontendKey<A> {
     /// The destination address of the client's call.
     pub address: A,

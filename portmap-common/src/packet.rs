@@ -40,8 +40,9 @@ pub enum Fragment {
     Later,
 }
 
-/// The network header of a packet, and the position of the transport header.
+/// The network header of a packet, and the position of the transport header. The addresses are first, so that they are aligned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Headers<A> {
     /// The source address.
     pub source: A,

@@ -4,7 +4,7 @@ use crate::{V4, V6, layout};
 
 /// The data after the prefix length in a key of `SOURCE_RANGES_V4` or `SOURCE_RANGES_V6`: a range that a service port admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct SourceRange<A> {
     /// The service port's `id`, in network order: the first 64 bits of the prefix.
     pub id: [u8; 8],
@@ -18,7 +18,7 @@ layout!(SourceRange<V6>, 24);
 /// A key of `SOURCES_V4` or `SOURCES_V6`: a network namespace, and a load balancer's address. The value is the source address
 /// that the kernel chooses for calls of the namespace to that address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Way<A> {
     /// The network namespace's cookie, in the machine's byte order.
     pub namespace: [u8; 8],

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use portmap_common::packet::Bytes;
 
@@ -107,14 +107,11 @@ impl<const LINK: usize> Packet<LINK> {
         unsafe { bpf_skb_store_bytes(self.context.cast(), position::<LINK>(offset), bytes.as_ptr().cast(), N as u32, 0) == 0 }
     }
 
-    /// Updates the transport checksum at an offset after a change from `old` to `new`. A UDP checksum of 0 stays 0.
+    /// Updates the transport checksum at an offset after a change with this [`difference`]. A UDP checksum of 0 stays 0.
     #[inline(always)]
-    pub fn update_checksum<const N: usize>(self, offset: usize, old: &[u8; N], new: &[u8; N], flags: u64) -> bool {
-        // SAFETY: both pointers are to N initialized bytes.
-        let difference =
-            unsafe { bpf_csum_diff(old.as_ptr().cast_mut().cast(), N as u32, new.as_ptr().cast_mut().cast(), N as u32, 0) };
+    pub fn update_checksum(self, offset: usize, difference: u32, flags: u64) -> bool {
         // SAFETY: the kernel checks the offset.
-        unsafe { bpf_l4_csum_replace(self.context.cast(), position::<LINK>(offset), 0, difference.cast_unsigned(), flags) == 0 }
+        unsafe { bpf_l4_csum_replace(self.context.cast(), position::<LINK>(offset), 0, u64::from(difference), flags) == 0 }
     }
 
     /// As [`Self::update_checksum`], for 4 bytes.
@@ -126,6 +123,17 @@ impl<const LINK: usize> Packet<LINK> {
     }
 }
 
+/// The change of a sum of 16-bit words in ones' complement, after a change of these 32-bit words (RFC 1624).
+#[inline(always)]
+pub fn difference<const N: usize>(old: [u32; N], new: [u32; N]) -> u32 {
+    let mut sum = 0;
+    for index in 0..N {
+        sum += u64::from(!old[index]) + u64::from(new[index]);
+    }
+    let folded = (sum & 0xffff_ffff) + (sum >> 32);
+    ((folded & 0xffff_ffff) + (folded >> 32)) as u32
+}
+
 /// The flags of a checksum's update. `is_udp`: a checksum of 0 means that there is none.
 #[inline(always)]
 pub fn checksum_flags(part: Part, is_udp: bool) -> u64 {
@@ -133,16 +141,20 @@ pub fn checksum_flags(part: Part, is_udp: bool) -> u64 {
     pseudo | if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
 }
 
+/// Bytes of a packet, aligned so that the compiler can read words. Otherwise it reads single bytes.
+#[repr(C, align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
 impl<const LINK: usize> Bytes for Packet<LINK> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         // SAFETY: the pointer is to N writable bytes.
         let result = unsafe {
             bpf_skb_load_bytes(self.context.cast_const().cast(), position::<LINK>(offset), bytes.as_mut_ptr().cast(), N as u32)
         };
         // SAFETY: the helper has written all bytes if it returns 0.
-        (result == 0).then(|| unsafe { bytes.assume_init() })
+        (result == 0).then(|| unsafe { bytes.assume_init() }.0)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
-    INGRESS, TCP, UDP, V4, V6,
+    Address as _, INGRESS, TCP, UDP, V4, V6,
     packet::{self as headers, Fragment, Headers},
 };
 
 use super::{
-    packet::{Packet, Part, checksum_flags},
+    packet::{self, Packet, Part, checksum_flags},
     tables::Walk,
 };
 use crate::switches::IPV6_CHECKSUM;
@@ -122,12 +122,12 @@ impl Rewrite for V6 {
 
     #[inline(always)]
     fn update<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &V6, new: &V6, flags: u64) -> bool {
-        packet.update_checksum(offset, old, new, flags | IPV6_CHECKSUM.load())
+        packet.update_checksum(offset, packet::difference(old.words(), new.words()), flags | IPV6_CHECKSUM.load())
     }
 
     #[inline(always)]
     fn update_icmp<const LINK: usize>(packet: Packet<LINK>, offset: usize, old: &V6, new: &V6, part: Part) -> bool {
         let flag = if part == Part::Pseudo { IPV6_CHECKSUM.load() } else { 0 };
-        packet.update_checksum(offset, old, new, checksum_flags(part, false) | flag)
+        packet.update_checksum(offset, packet::difference(old.words(), new.words()), checksum_flags(part, false) | flag)
     }
 }

@@ -1,6 +1,6 @@
 //! The arguments that decide the desired table, and one reading of the objects, for subcommands beside the agent.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -14,7 +14,10 @@ use portmap::{
     resolve::{desired::Desired, node_ports::Eligible},
     source::{
         kube::list::{Lister, watched},
-        manifests::{self, Manifests, STDIN},
+        manifests::{
+            self, Manifests, STDIN,
+            files::{self, Stamp},
+        },
     },
 };
 use tokio::runtime::Runtime;
@@ -74,6 +77,9 @@ pub enum Origin {
     Manifests(Vec<PathBuf>),
 }
 
+/// Files, each with its identity and version.
+pub type Files = BTreeMap<PathBuf, Stamp>;
+
 impl SourceArguments {
     /// Opens the source. Reads the configuration of a cluster, and no object yet.
     pub fn open(self) -> Result<Source> {
@@ -94,6 +100,15 @@ impl Source {
         match &self.origin {
             Origin::Kube(..) => true,
             Origin::Manifests(paths) => paths.iter().all(|path| path.as_os_str() != STDIN),
+        }
+    }
+
+    /// The files of the objects as they are now, to notice changes. None if an API server has the objects, or a path cannot be
+    /// read.
+    pub fn files(&self) -> Option<Files> {
+        match &self.origin {
+            Origin::Kube(..) => None,
+            Origin::Manifests(paths) => files::list(paths, true, &mut Vec::new()).ok(),
         }
     }
 

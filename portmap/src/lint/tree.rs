@@ -7,6 +7,7 @@ pub mod json;
 
 use std::fmt;
 
+use compact_str::CompactString;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
@@ -40,11 +41,11 @@ pub enum Value {
     /// Another number.
     Float(f64),
     /// A text, in quotes or not.
-    Text(String),
+    Text(CompactString),
     /// A list.
     List(Vec<Node>),
     /// A map, in the order of the file.
-    Map(Vec<(String, Node)>),
+    Map(Vec<(CompactString, Node)>),
 }
 
 impl Node {
@@ -57,9 +58,11 @@ impl Node {
                 Some(number) => Value::Integer(number),
                 None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
-            Json::String(text) => Value::Text(text),
+            Json::String(text) => Value::Text(text.into()),
             Json::Array(items) => Value::List(items.into_iter().map(Self::from_json).collect()),
-            Json::Object(fields) => Value::Map(fields.into_iter().map(|(key, value)| (key, Self::from_json(value))).collect()),
+            Json::Object(fields) => {
+                Value::Map(fields.into_iter().map(|(key, value)| (key.into(), Self::from_json(value))).collect())
+            }
         };
         Self { line: 0, value }
     }
@@ -70,7 +73,7 @@ impl Node {
     }
 
     /// The fields of a map; none for another value.
-    pub fn fields(&self) -> &[(String, Self)] {
+    pub fn fields(&self) -> &[(CompactString, Self)] {
         if let Value::Map(fields) = &self.value { fields } else { &[] }
     }
 
@@ -111,8 +114,8 @@ impl Node {
     /// A copy of a map with these fields.
     #[must_use]
     pub fn with_kind(&self, version: &str, kind: &str) -> Self {
-        let text = |text: &str| Self { line: self.line, value: Value::Text(text.to_owned()) };
-        let head = [("apiVersion".to_owned(), text(version)), ("kind".to_owned(), text(kind))];
+        let text = |text: &str| Self { line: self.line, value: Value::Text(text.into()) };
+        let head = [("apiVersion".into(), text(version)), ("kind".into(), text(kind))];
         Self { line: self.line, value: Value::Map(head.into_iter().chain(self.fields().iter().cloned()).collect()) }
     }
 
@@ -224,11 +227,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+        Ok(Value::Text(text.into()))
     }
 
     fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
+        Ok(Value::Text(text.into()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {

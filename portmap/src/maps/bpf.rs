@@ -144,20 +144,29 @@ impl BpfMaps {
         items: &mut BTreeSet<Item>,
         foreign: &mut BTreeSet<ForeignKey>,
     ) -> Result<BTreeMap<Frontend, FollowedFrontend>> {
-        let mut frontends = BTreeMap::new();
-        for element in self.v4.elements().chain(self.v6.elements()) {
-            match element? {
+        let mut numbers = Vec::new();
+        let mut take = |element| {
+            match element {
                 FrontendElement::Foreign(key) => drop(foreign.insert(key)),
                 FrontendElement::Address(address, owner) => drop(items.insert(Item::Address(address, owner))),
-                FrontendElement::Frontend(frontend, Some(number)) if number < self.services.len() => {
-                    frontends.insert(frontend, self.follow(frontend.family(), number)?);
-                }
-                FrontendElement::Frontend(frontend, _) => {
-                    frontends.insert(frontend, FollowedFrontend { number: 0, service: None, inside: None, outside: None });
-                }
+                FrontendElement::Frontend(frontend, number) => numbers.push((number, frontend)),
             }
-        }
-        Ok(frontends)
+            Ok(())
+        };
+        self.v4.for_each(&mut take)?;
+        self.v6.for_each(&mut take)?;
+        // In the order of SERVICES, a window of its memory is mapped once.
+        numbers.sort_unstable();
+        let follow = |(number, frontend): (Option<u32>, Frontend)| {
+            Ok((
+                frontend,
+                match number.filter(|number| *number < self.services.len()) {
+                    Some(number) => self.follow(frontend.family(), number)?,
+                    None => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
+                },
+            ))
+        };
+        numbers.into_iter().map(follow).collect()
     }
 
     /// Loads one choice of a service entry.
@@ -292,10 +301,10 @@ impl Maps for BpfMaps {
         self.items_v6.read(&mut items, &mut spoiled, &mut foreign)?;
         self.members.read(&mut items, &mut spoiled)?;
         let mut names = BTreeMap::new();
-        for element in &self.names {
-            let (id, name) = element?;
-            names.insert(id, encode::owner_of(&name));
-        }
+        self.names_batch.for_each(|id: &u64, name: &Name| {
+            names.insert(*id, encode::owner_of(name));
+            Ok(())
+        })?;
         Ok(Snapshot {
             frontends: frontends.into_iter().collect(),
             names: names.into_iter().collect(),

@@ -34,6 +34,7 @@ pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;
 use objects::{Objects, Selection, Service};
+use parse::Filter;
 use schedule::ReadMode;
 
 /// The manifest files of the given paths, with their last valid content.
@@ -41,6 +42,8 @@ use schedule::ReadMode;
 pub struct Manifests {
     paths: Vec<PathBuf>,
     wanted: Wanted,
+    /// See [`Self::only`].
+    only: Option<String>,
     /// Warnings about the paths.
     warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
@@ -92,7 +95,13 @@ impl Manifests {
     /// `-` for standard input. Reads nothing.
     pub fn new(paths: Vec<PathBuf>, wanted: Wanted) -> Self {
         let hasher = foldhash::fast::RandomState::default();
-        Self { paths, wanted, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
+        Self { paths, wanted, only: None, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
+    }
+
+    /// Leaves out Services and EndpointSlices in JSON that do not have this string. The string needs no escapes in JSON.
+    #[must_use]
+    pub fn only(self, string: &str) -> Self {
+        Self { only: Some(format!("\"{string}\"")), ..self }
     }
 
     /// Reads all files for the first time. Invalid files are reported as warnings.
@@ -135,7 +144,8 @@ impl Manifests {
         self.warnings = warnings;
         let failed = found.into_keys().filter(|path| self.update(path, ReadMode::Final) == ReadOutcome::Failed).collect();
         if self.paths.iter().any(|path| path == Path::new(STDIN)) {
-            let (objects, faults) = parse::parse(&files::read_stdin()?, STDIN, &self.wanted)?;
+            let (objects, faults) =
+                parse::parse(&files::read_stdin()?, STDIN, Filter { wanted: &self.wanted, only: self.only.as_deref() })?;
             self.stdin = Some(File { objects, warnings: faults.into_warnings(STDIN), ..File::default() });
         }
         Ok(failed)
@@ -162,6 +172,7 @@ impl Manifests {
             Err(error) => Err(error),
         };
         let is_new = !self.files.contains_key(path);
+        let filter = Filter { wanted: &self.wanted, only: self.only.as_deref() };
         let file = self.files.entry(path.to_owned()).or_default();
         let (stamp, text) = match stamp {
             Ok(stamp) => (Some(stamp), files::read(path)),
@@ -172,7 +183,7 @@ impl Manifests {
         let outcome = match text {
             Ok(text) => {
                 let hash = self.hasher.hash_one(&text);
-                file.take(&text, hash, path, &self.wanted, if is_in_place { mode } else { ReadMode::Final })
+                file.take(&text, hash, path, filter, if is_in_place { mode } else { ReadMode::Final })
             }
             Err(error) => file.fail(&error),
         };
@@ -202,7 +213,7 @@ impl File {
     /// Takes over the objects of a new text, or keeps the former objects if the text is invalid. `hash`: the hash of the text.
     /// Changes nothing if the text is the last one again. The same holds if `mode` is tentative, and the text is invalid or
     /// lacks former objects.
-    fn take(&mut self, text: &str, hash: u64, path: &Path, wanted: &Wanted, mode: ReadMode) -> ReadOutcome {
+    fn take(&mut self, text: &str, hash: u64, path: &Path, filter: Filter, mode: ReadMode) -> ReadOutcome {
         if self.hash == Some(hash) {
             return ReadOutcome::Same;
         }
@@ -211,7 +222,7 @@ impl File {
             // Shells and some editors truncate a file before they write it.
             Err(anyhow!("{name} is empty"))
         } else {
-            parse::parse(text, &name, wanted)
+            parse::parse(text, &name, filter)
         };
         let is_less = parsed.as_ref().map_or(true, |(objects, _)| objects.lacks_any_of(&self.objects));
         if is_less && mode == ReadMode::Tentative {

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Result;
 use ipnet::IpNet;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Service, ServiceSpec},
+    discovery::v1::EndpointSlice,
+};
 use portmap::{
     inspect::explain::{
         Explanation, Known,
@@ -43,7 +46,7 @@ impl Objects {
     /// Reads the objects. `local`: the addresses of the agent's interfaces.
     pub fn read(source: &Source, target: &Target, local: Vec<IpNet>) -> Result<Self> {
         match &source.origin {
-            Origin::Manifests(paths) => Self::of_files(source, paths.clone(), local),
+            Origin::Manifests(paths) => Self::of_files(source, paths, target, local),
             Origin::Kube(lister, runtime) => Self::of_cluster(source, (lister, runtime), target, local),
         }
     }
@@ -51,7 +54,7 @@ impl Objects {
     /// Reads the objects of all Services. `local`: the addresses of the agent's interfaces.
     pub fn read_all(source: &Source, local: Vec<IpNet>) -> Result<Self> {
         let (lister, runtime) = match &source.origin {
-            Origin::Manifests(paths) => return Self::of_files(source, paths.clone(), local),
+            Origin::Manifests(paths) => return Self::of_manifests(source, manifests(source, paths), local),
             Origin::Kube(lister, runtime) => (lister, runtime),
         };
         let wanted = &source.wanted;
@@ -88,8 +91,21 @@ impl Objects {
         Known { desired: &self.desired, written: &self.written, pods: &self.pods }
     }
 
-    fn of_files(source: &Source, paths: Vec<PathBuf>, local: Vec<IpNet>) -> Result<Self> {
-        let mut manifests = Manifests::new(paths, source.wanted.clone());
+    /// Reads the Service that decides and its EndpointSlices, as far as other Services have no part in the decision. Else all.
+    fn of_files(source: &Source, paths: &[PathBuf], target: &Target, local: Vec<IpNet>) -> Result<Self> {
+        if source.is_repeatable()
+            && let Some(name) = deciding_name(source, paths, target)?
+        {
+            let read = Self::of_manifests(source, manifests(source, paths).only(&name), local.clone())?;
+            let mut found = read.written.values().filter(|service| service.name.name() == name).peekable();
+            if found.peek().is_some() && found.all(Written::has_cluster_ips_only) {
+                return Ok(read);
+            }
+        }
+        Self::of_manifests(source, manifests(source, paths), local)
+    }
+
+    fn of_manifests(source: &Source, mut manifests: Manifests, local: Vec<IpNet>) -> Result<Self> {
         let reading = manifests.read()?;
         let written = manifests.services().map(|(name, is_ours, spec)| Written::new(name.clone(), is_ours, spec.clone()));
         Ok(Self {
@@ -142,6 +158,29 @@ impl Objects {
         }
         objects::resolve(&mut self.desired);
     }
+}
+
+fn manifests(source: &Source, paths: &[PathBuf]) -> Manifests {
+    Manifests::new(paths.to_owned(), source.wanted.clone())
+}
+
+/// The name of the Service that decides, without its namespace. For an address, it is that of the only Service with it, as a
+/// ClusterIP. `None` if there is no such Service.
+fn deciding_name(source: &Source, paths: &[PathBuf], target: &Target) -> Result<Option<String>> {
+    let address = match target {
+        Target::Service(ServiceTarget { name, .. }) => return Ok(Some(name.clone())),
+        Target::Frontend(frontend) => frontend.address,
+    };
+    let mut manifests = manifests(source, paths).only(&address.to_string());
+    manifests.read()?;
+    let services: Vec<_> = manifests.services().collect();
+    let &[(name, _, spec)] = &services[..] else { return Ok(None) };
+    Ok(has_cluster_ip(spec, address).then(|| name.name().to_owned()))
+}
+
+fn has_cluster_ip(spec: &ServiceSpec, address: IpAddr) -> bool {
+    let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
+    addresses.any(|text| text.parse() == Ok(address))
 }
 
 /// The Services that may have a part in the decision. If the address is a ClusterIP, they are those with this ClusterIP: it wins

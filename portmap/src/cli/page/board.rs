@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::cli::{
     PinsArguments,
     explain::{self, Kernel, Objects, Report},
-    objects::{Origin, Source, agent_addresses},
+    objects::{Files, Source, agent_addresses},
     top::Meter,
 };
 
@@ -29,11 +29,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Pause after a reading of the objects, as a multiple of its duration. It limits the CPU time for many objects.
 const REST: u32 = 50;
 
-/// Longest pause between two readings of files, and of an API server without an agent on this node.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// Longest pause between two readings of an API server without an agent on this node.
+const WITHOUT_AGENT: Duration = Duration::from_secs(5);
 
-/// The longest pause if the agent's writes tell about changes.
-const WITH_AGENT: Duration = Duration::from_mins(1);
+/// The longest pause if the agent's writes or the times of files tell about changes.
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// The objects of one reading.
 #[derive(Default)]
@@ -143,16 +143,18 @@ struct Reading {
     took: Duration,
     /// The begin in seconds since boot.
     uptime: u64,
+    /// The files at the begin; none of an API server.
+    files: Option<Files>,
 }
 
 impl BoardReader {
     fn read(&mut self) -> Result<Objects> {
-        let (began, uptime) = (Instant::now(), uptime::now().as_secs());
+        let (began, uptime, files) = (Instant::now(), uptime::now().as_secs(), self.source.files());
         let objects = self.network().and_then(|network| {
             let (local, _) = network.map(agent_addresses).transpose()?.unwrap_or_default();
             Objects::read_all(&self.source, local)
         });
-        self.last = Some(Reading { began, took: began.elapsed(), uptime });
+        self.last = Some(Reading { began, took: began.elapsed(), uptime, files });
         objects
     }
 
@@ -163,17 +165,13 @@ impl BoardReader {
     /// Whether the objects may have changed since the last reading. `written`: when the agent last wrote or compared; none without
     /// an agent.
     fn is_due(&self, written: Option<u64>) -> bool {
-        let Some(Reading { began, took, uptime }) = &self.last else { return true };
+        let Some(Reading { began, took, uptime, files }) = &self.last else { return true };
         let elapsed = began.elapsed();
         if !self.source.is_repeatable() || elapsed < *took * REST {
             return false;
         }
         let is_written = written.is_some_and(|written| written >= *uptime);
-        let pause = match (&self.source.origin, written) {
-            (Origin::Manifests(_), _) => PAUSES[0],
-            (Origin::Kube(..), Some(_)) => WITH_AGENT,
-            (Origin::Kube(..), None) => PAUSES[1],
-        };
-        is_written || elapsed >= pause
+        let pause = if files.is_none() && written.is_none() { WITHOUT_AGENT } else { LONGEST };
+        is_written || *files != self.source.files() || elapsed >= pause
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    thread,
+    panic, thread,
 };
 
 use anyhow::Result;
 use portmap::{
     inspect::differences::{self, Difference},
-    maps::{Maps as _, bpf::BpfMaps, pin::Pins},
+    maps::{Maps as _, Snapshot, bpf::BpfMaps, pin::Pins},
     model::{Frontend, event::Object},
     plan::{Plan, Planner},
     resolve::desired::Desired,
@@ -97,9 +97,11 @@ impl Reader {
         self.warnings.clear();
         let (local, warning) = agent_addresses(maps.state()?.network)?;
         self.warnings.extend(warning);
+        let tables = thread::spawn(move || (maps.read(), maps));
         let objects = self.objects()?;
         let desired = self.source.resolve(objects, local);
-        compare(&desired, &maps)
+        let (snapshot, maps) = tables.join().unwrap_or_else(|error| panic::resume_unwind(error));
+        compare(&desired, &maps, snapshot?)
     }
 
     fn objects(&mut self) -> Result<Vec<Object>> {
@@ -116,11 +118,10 @@ impl Reader {
 }
 
 /// Compares by the plan of an agent that would start now. Without writes, everything agrees. Otherwise the frontends are compared
-/// one by one, because the writes are hard to read.
-fn compare(desired: &Desired, maps: &BpfMaps) -> Result<(usize, Differences)> {
-    let (snapshot, capacity) = (maps.read()?, maps.capacity());
-    let all = desired.table().everything();
-    let mut planner = Planner::new(capacity, snapshot.clone());
+/// one by one with a second reading of the tables, because the writes are hard to read.
+fn compare(desired: &Desired, maps: &BpfMaps, snapshot: Snapshot) -> Result<(usize, Differences)> {
+    let (capacity, all) = (maps.capacity(), desired.table().everything());
+    let mut planner = Planner::new(capacity, snapshot);
     let mut changes = all.clone();
     changes.extend(planner.everything());
     planner.set_cidrs(&desired.cidrs(), desired.owners());
@@ -130,7 +131,7 @@ fn compare(desired: &Desired, maps: &BpfMaps) -> Result<(usize, Differences)> {
         return Ok((count, Differences::default()));
     }
     let entries = desired.changed(&all).frontends.filter_map(|(frontend, entry)| Some((frontend, entry?)));
-    let mut frontends = differences::between(entries, &snapshot);
+    let mut frontends = differences::between(entries, &maps.read()?);
     for (frontend, full) in left_out {
         if let Some(difference) = frontends.get_mut(&frontend) {
             difference.reason = Some(format!("the agent leaves it out: {}", full.advice(capacity)));

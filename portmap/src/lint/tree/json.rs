@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use compact_str::CompactString;
 use jiter::{Jiter, NumberAny, NumberInt, Peek};
 
 use super::{Line, Node, Value};
@@ -33,7 +34,7 @@ impl Reader<'_> {
         let value = match peek {
             Peek::Null => self.json.known_null().map(|()| Value::Null).ok()?,
             Peek::True | Peek::False => Value::Bool(self.json.known_bool(peek).ok()?),
-            Peek::String => Value::Text(self.json.known_str().ok()?.to_owned()),
+            Peek::String => Value::Text(self.json.known_str().ok()?.into()),
             Peek::Array => Value::List(self.items(levels)?),
             Peek::Object => Value::Map(self.fields(levels)?),
             _ => match self.json.known_number(peek).ok()? {
@@ -54,13 +55,13 @@ impl Reader<'_> {
         Some(items)
     }
 
-    fn fields(&mut self, levels: usize) -> Option<Vec<(String, Node)>> {
+    fn fields(&mut self, levels: usize) -> Option<Vec<(CompactString, Node)>> {
         let mut fields = Vec::new();
-        let mut next = self.json.known_object().ok()?.map(str::to_owned);
+        let mut next = self.json.known_object().ok()?.map(CompactString::from);
         while let Some(key) = next {
             let peek = self.json.peek().ok()?;
             fields.push((key, self.node(peek, levels)?));
-            next = self.json.next_key().ok()?.map(str::to_owned);
+            next = self.json.next_key().ok()?.map(CompactString::from);
         }
         has_different_keys(&fields).then_some(fields)
     }
@@ -75,7 +76,7 @@ impl Reader<'_> {
     }
 }
 
-fn has_different_keys(fields: &[(String, Node)]) -> bool {
+fn has_different_keys(fields: &[(CompactString, Node)]) -> bool {
     /// Up to this number, comparing all keys with each other is faster.
     const FEW: usize = 16;
     if fields.len() > FEW {

@@ -39,6 +39,15 @@ impl Batch {
         Entries::of(self.0.as_fd())
     }
 
+    /// Calls `take` with each entry of a hash map: `K` and `V` must have the map's sizes.
+    pub fn for_each<K: Pod, V: Pod>(&self, mut take: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+        let mut entries = self.entries();
+        while let Some((keys, values)) = entries.next_batch()? {
+            keys.iter().zip(values).try_for_each(|(key, value)| take(key, value))?;
+        }
+        Ok(())
+    }
+
     /// Counts the entries of a hash map: `K` and `V` must have the map's sizes.
     pub fn count<K: Pod, V: Pod>(&self) -> Result<u32> {
         Ok(bpf::count_entries::<K, V>(self.0.as_fd())?)

@@ -118,8 +118,8 @@ where
     }
 
     /// Decodes all elements of FRONTENDS, in the kernel's order.
-    pub fn elements(&self) -> impl Iterator<Item = Result<FrontendElement>> {
-        self.frontends.iter().map(|element| element.map(|(key, value)| FrontendElement::new(key, value)).map_err(Into::into))
+    pub fn for_each(&self, mut take: impl FnMut(FrontendElement) -> Result<()>) -> Result<()> {
+        self.frontends_batch.for_each(|key: &FrontendKey<A>, value: &ServiceRef| take(FrontendElement::new(*key, *value)))
     }
 }
 

@@ -32,6 +32,7 @@ where
     Prefixes<A>: Pod,
 {
     endpoints: HashMap<MapData, u64, EndpointEntry<A>>,
+    endpoints_batch: Batch,
     ranges: LpmTrie<MapData, SourceRange<A>, u8>,
     ranges_batch: Batch,
     prefixes: Mapped<Prefixes<A>>,
@@ -46,9 +47,10 @@ where
     /// Opens the pinned maps. `family` is the suffix of their names: `V4` or `V6`.
     pub fn open(pins: &Pins, family: &str) -> Result<Self> {
         let open_one = |name: &str| open(pins, &format!("{name}_{family}"));
-        let ranges = open_one("SOURCE_RANGES")?;
+        let (endpoints, ranges) = (open_one("ENDPOINTS")?, open_one("SOURCE_RANGES")?);
         Ok(Self {
-            endpoints: HashMap::try_from(Map::HashMap(open_one("ENDPOINTS")?))?,
+            endpoints_batch: Batch::of(&endpoints)?,
+            endpoints: HashMap::try_from(Map::HashMap(endpoints))?,
             ranges_batch: Batch::of(&ranges)?,
             ranges: LpmTrie::try_from(Map::LpmTrie(ranges))?,
             prefixes: mapped(pins, &format!("PREFIXES_{family}"))?,
@@ -86,10 +88,10 @@ where
         spoiled: &mut BTreeSet<Item>,
         foreign: &mut BTreeSet<ForeignKey>,
     ) -> Result<()> {
-        for element in &self.endpoints {
-            let (number, endpoint) = element?;
-            items.insert(Item::Endpoint(number, encode::endpoint_of(number, &endpoint)));
-        }
+        self.endpoints_batch.for_each(|number: &u64, endpoint: &EndpointEntry<A>| {
+            items.insert(Item::Endpoint(*number, encode::endpoint_of(*number, endpoint)));
+            Ok(())
+        })?;
         for element in &self.ranges {
             let (key, value) = element?;
             let item = match encode::range_of(&key)? {
@@ -140,35 +142,38 @@ where
 }
 
 /// The map MEMBERS, for both address families.
-pub struct Members(HashMap<MapData, Member, u8>);
+pub struct Members {
+    members: HashMap<MapData, Member, u8>,
+    batch: Batch,
+}
 
 impl Members {
     /// Opens the pinned map.
     pub fn open(pins: &Pins) -> Result<Self> {
-        Ok(Self(HashMap::try_from(Map::HashMap(open(pins, "MEMBERS")?))?))
+        let members = open(pins, "MEMBERS")?;
+        Ok(Self { batch: Batch::of(&members)?, members: HashMap::try_from(Map::HashMap(members))? })
     }
 
     pub fn insert(&mut self, member: Member) -> Result<()> {
-        Ok(self.0.insert(member, PRESENT, NEW_ONLY)?)
+        Ok(self.members.insert(member, PRESENT, NEW_ONLY)?)
     }
 
     pub fn remove(&mut self, member: Member) -> Result<()> {
-        Ok(self.0.remove(&member)?)
+        Ok(self.members.remove(&member)?)
     }
 
     pub fn has(&self, member: Member) -> Result<bool> {
-        Ok(present(self.0.get(&member, 0))?.is_some())
+        Ok(present(self.members.get(&member, 0))?.is_some())
     }
 
     /// Reads MEMBERS. Adds all items to `items`, and those with a value that no agent writes to `spoiled` as well.
     pub fn read(&self, items: &mut BTreeSet<Item>, spoiled: &mut BTreeSet<Item>) -> Result<()> {
-        for element in &self.0 {
-            let (member, value) = element?;
-            items.insert(Item::Member(member));
-            if value != PRESENT {
-                spoiled.insert(Item::Member(member));
+        self.batch.for_each(|member: &Member, value: &u8| {
+            items.insert(Item::Member(*member));
+            if *value != PRESENT {
+                spoiled.insert(Item::Member(*member));
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

@@ -35,15 +35,32 @@ use crate::model::{
 /// The API server's maximum length of a name in bytes.
 const MAX_NAME_LEN: usize = 253;
 
+/// The objects to read of a text.
+#[derive(Clone, Copy)]
+pub struct Filter<'a> {
+    /// The selection of objects.
+    pub wanted: &'a Wanted,
+    /// Leaves out Services and EndpointSlices in JSON without this string, which has its quotes.
+    pub only: Option<&'a str>,
+}
+
+impl Filter<'_> {
+    /// Whether an object with this JSON text may have the string: as it is, or with an escape for a character.
+    fn takes(self, json: &str) -> bool {
+        self.only.is_none_or(|only| json.contains(only) || json.contains("\\u"))
+    }
+}
+
 /// Parses the text of a file. An invalid object is left out and becomes a fault. `file` is the file's name for errors.
 ///
 /// # Errors
 ///
 /// The text is neither YAML nor JSON.
-pub fn parse(text: &str, file: &str, wanted: &Wanted) -> Result<(Objects, Faults)> {
-    let mut reader = Reader { wanted, objects: Objects::default(), faults: Faults::default() };
-    for document in documents::parse(text, wanted).with_context(|| format!("{file} is neither YAML nor JSON"))? {
+pub fn parse(text: &str, file: &str, filter: Filter) -> Result<(Objects, Faults)> {
+    let mut reader = Reader { wanted: filter.wanted, objects: Objects::default(), faults: Faults::default() };
+    for document in documents::parse(text, filter).with_context(|| format!("{file} is neither YAML nor JSON"))? {
         match document {
+            Document::LeftOut => {}
             Document::Service(service) => reader.insert(service, kinds::SERVICE, |it| &mut it.services),
             Document::Slice(slice) => reader.insert(slice, kinds::SLICE, |it| &mut it.slices),
             Document::Other(value) => reader.take(value),
@@ -220,7 +237,11 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> (Vec<String>, Vec<String>) {
-        let (objects, faults) = parse(text, "file", &Wanted::default()).expect("parses");
+        names_with(text, None)
+    }
+
+    fn names_with(text: &str, only: Option<&str>) -> (Vec<String>, Vec<String>) {
+        let (objects, faults) = parse(text, "file", Filter { wanted: &Wanted::default(), only }).expect("parses");
         (objects.services.keys().map(ToString::to_string).collect(), faults.into_warnings("file"))
     }
 
@@ -236,6 +257,15 @@ mod tests {
         assert_eq!(names(list).0, ["default/a"]);
         let typed = r#"{"apiVersion":"v1","kind":"ServiceList","items":[{"metadata":{"name":"a"}}]}"#;
         assert_eq!(names(typed).0, ["default/a"]);
+    }
+
+    #[test]
+    fn services_in_json_without_a_string_are_left_out() {
+        let service = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}}}}"#);
+        let items = ["web", "web-2", "w\\u0065b-3"].map(service).join(",");
+        let list = format!(r#"{{"kind":"List","items":[{items}]}}"#);
+        assert_eq!(names_with(&list, Some(r#""web""#)).0, ["default/web", "default/web-3"]);
+        assert_eq!(names_with(SERVICE, Some(r#""web""#)).0, ["default/a"], "YAML");
     }
 
     #[test]
@@ -299,7 +329,8 @@ mod tests {
 
     #[test]
     fn text_that_is_not_yaml_names_the_file() {
-        let error = parse("a: [1, 2\nb: }", "broken.yaml", &Wanted::default()).expect_err("does not parse");
+        let filter = Filter { wanted: &Wanted::default(), only: None };
+        let error = parse("a: [1, 2\nb: }", "broken.yaml", filter).expect_err("does not parse");
         assert!(error.to_string().contains("broken.yaml"), "{error:#}");
     }
 }

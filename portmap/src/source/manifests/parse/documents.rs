@@ -8,9 +8,8 @@ use super::{
         faults::Fault,
         objects::{Service, Slice},
     },
-    Named, json,
+    Filter, Named, json,
 };
-use crate::model::event::Wanted;
 
 /// A document of a text, or an item of a list.
 pub enum Document {
@@ -18,6 +17,8 @@ pub enum Document {
     Service(Result<Named<Service>, Fault>),
     /// `discovery.k8s.io/v1/EndpointSlice`.
     Slice(Result<Named<Slice>, Fault>),
+    /// A Service or an EndpointSlice that the filter leaves out.
+    LeftOut,
     /// Any document.
     Other(Value),
 }
@@ -28,9 +29,9 @@ pub enum Document {
 /// # Errors
 ///
 /// The text is neither YAML nor JSON.
-pub fn parse(text: &str, wanted: &Wanted) -> Result<Vec<Document>> {
+pub fn parse(text: &str, filter: Filter) -> Result<Vec<Document>> {
     if text.trim_start().starts_with('{')
-        && let Some(documents) = json::documents(text, wanted)
+        && let Some(documents) = json::documents(text, filter)
     {
         return Ok(documents);
     }

@@ -1,6 +1,8 @@
 //! Reads JSON with many objects: Services and EndpointSlices are decoded from their text, on all processors, without a tree of
 //! values in between.
 
+mod kind;
+
 use std::{borrow::Cow, num::NonZero, panic, thread};
 
 use serde::Deserialize;
@@ -11,11 +13,11 @@ use super::{
         kinds,
         objects::{Service, Slice},
     },
-    complete,
+    Filter, complete,
     documents::Document,
     named,
 };
-use crate::model::event::Wanted;
+use kind::Kind;
 
 /// The least number of objects for which a thread is worth its start.
 const FEWEST: usize = 256;
@@ -41,13 +43,13 @@ struct Text<'a> {
 
 /// The documents of a text, the items of lists by themselves. `None` if the text is not JSON, or if a document has another
 /// form than an object of Kubernetes.
-pub fn documents(text: &str, wanted: &Wanted) -> Option<Vec<Document>> {
+pub fn documents(text: &str, filter: Filter) -> Option<Vec<Document>> {
     let heads = heads(text)?;
     let texts: Vec<Text> = heads.iter().flat_map(|(json, head)| texts(json, head)).collect();
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let size = texts.len().div_ceil(threads).max(FEWEST);
     thread::scope(|scope| {
-        let decode = |part| move || decode_all(part, wanted);
+        let decode = |part| move || decode_all(part, filter);
         let threads: Vec<_> = texts.chunks(size).map(|part| scope.spawn(decode(part))).collect();
         let mut documents = Vec::with_capacity(texts.len());
         for thread in threads {
@@ -82,14 +84,14 @@ fn texts<'a>(json: &'a str, head: &'a Head) -> Vec<Text<'a>> {
     }
 }
 
-fn decode_all(texts: &[Text], wanted: &Wanted) -> Option<Vec<Document>> {
-    texts.iter().map(|text| text.decode(wanted)).collect()
+fn decode_all(texts: &[Text], filter: Filter) -> Option<Vec<Document>> {
+    texts.iter().map(|text| text.decode(filter)).collect()
 }
 
 impl Text<'_> {
     /// Decodes the object. `None` if its text has too many levels. An object that does not fit its type becomes a value.
-    fn decode(&self, wanted: &Wanted) -> Option<Document> {
-        let typed = serde_json::from_str(self.json).ok().and_then(|head| self.decode_typed(&head, wanted));
+    fn decode(&self, filter: Filter) -> Option<Document> {
+        let typed = Kind::of(self.json).and_then(|kind| self.decode_typed(&kind, filter));
         typed.or_else(|| {
             let mut value: Value = serde_json::from_str(self.json).ok()?;
             complete(&mut value, self.of_list);
@@ -97,18 +99,19 @@ impl Text<'_> {
         })
     }
 
-    fn decode_typed(&self, head: &Head, wanted: &Wanted) -> Option<Document> {
+    fn decode_typed(&self, own: &Kind, filter: Filter) -> Option<Document> {
         let (list_kind, list_version) = self.of_list.unwrap_or_default();
-        let kind = if head.kind.is_empty() { list_kind } else { &head.kind };
-        let version = if head.api_version.is_empty() { list_version } else { &head.api_version };
+        let kind = if own.kind.is_empty() { list_kind } else { &own.kind };
+        let version = if own.version.is_empty() { list_version } else { &own.version };
         match (version, kind) {
+            ("v1", "Service") | ("discovery.k8s.io/v1", "EndpointSlice") if !filter.takes(self.json) => Some(Document::LeftOut),
             ("v1", "Service") => {
                 let raw = serde_json::from_str(self.json).ok()?;
-                Some(Document::Service(named(raw, kinds::SERVICE, |raw| Service::new(raw, wanted))))
+                Some(Document::Service(named(raw, kinds::SERVICE, |raw| Service::new(raw, filter.wanted))))
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 let raw = serde_json::from_str(self.json).ok()?;
-                Some(Document::Slice(named(raw, kinds::SLICE, |raw| Slice::new(raw, wanted))))
+                Some(Document::Slice(named(raw, kinds::SLICE, |raw| Slice::new(raw, filter.wanted))))
             }
             _ => None,
         }

@@ -23,17 +23,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Error, Result, anyhow};
-use k8s_openapi::api::core::v1::ServiceSpec;
-
 use crate::model::{
     ObjectName,
     event::{Event, Object, ObjectKind, Wanted},
 };
+use anyhow::{Error, Result, anyhow};
 pub use files::STDIN;
 use files::Stamp;
 pub use follow::Watched;
-use objects::{Objects, Selection, Service};
+pub use objects::Service;
+use objects::{Objects, Selection};
 use parse::Filter;
 use schedule::ReadMode;
 
@@ -43,7 +42,7 @@ pub struct Manifests {
     paths: Vec<PathBuf>,
     wanted: Wanted,
     /// See [`Self::only`].
-    only: Option<String>,
+    only: Option<Vec<String>>,
     /// Warnings about the paths.
     warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
@@ -98,10 +97,10 @@ impl Manifests {
         Self { paths, wanted, only: None, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
     }
 
-    /// Leaves out Services and EndpointSlices in JSON that do not have this string. The string needs no escapes in JSON.
+    /// Leaves out Services and EndpointSlices in JSON that have none of these strings. The strings need no escapes in JSON.
     #[must_use]
-    pub fn only(self, string: &str) -> Self {
-        Self { only: Some(format!("\"{string}\"")), ..self }
+    pub fn only(self, strings: &[String]) -> Self {
+        Self { only: Some(strings.iter().map(|string| format!("\"{string}\"")).collect()), ..self }
     }
 
     /// Reads all files for the first time. Invalid files are reported as warnings.
@@ -116,12 +115,12 @@ impl Manifests {
         Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
     }
 
-    /// The Services of all files as they are written, each with whether portmap serves it. The last file with a Service counts.
-    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, bool, &ServiceSpec)> {
+    /// The Services of all files as they are written. The last file with a Service counts.
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectName, &Service)> {
         let files = self.files.values().chain(&self.stdin);
         let all: BTreeMap<&ObjectName, &Service> =
             files.flat_map(|file| &file.objects.services).map(|(name, service)| (name, &**service)).collect();
-        all.into_iter().map(|(name, service)| (name, service.is_ours, &service.spec))
+        all.into_iter()
     }
 
     /// The addresses of all Pods of the files, each with the Pod's name.

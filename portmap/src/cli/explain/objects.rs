@@ -26,7 +26,7 @@ use portmap::{
     resolve::desired::Desired,
     source::{
         kube::list::{Lister, watched},
-        manifests::Manifests,
+        manifests::{self, Manifests},
     },
 };
 use tokio::runtime::Runtime;
@@ -54,7 +54,7 @@ impl Objects {
     /// Reads the objects of all Services. `local`: the addresses of the agent's interfaces.
     pub fn read_all(source: &Source, local: Vec<IpNet>) -> Result<Self> {
         let (lister, runtime) = match &source.origin {
-            Origin::Manifests(paths) => return Self::of_manifests(source, manifests(source, paths), local),
+            Origin::Manifests(paths) => return Self::of_manifests(source, files(source, paths), local),
             Origin::Kube(lister, runtime) => (lister, runtime),
         };
         let wanted = &source.wanted;
@@ -91,23 +91,18 @@ impl Objects {
         Known { desired: &self.desired, written: &self.written, pods: &self.pods }
     }
 
-    /// Reads the Service that decides and its EndpointSlices, as far as other Services have no part in the decision. Else all.
+    /// Reads the Service that decides, its EndpointSlices, and the Services that claim its addresses. Reads all objects if others
+    /// may have a part in the decision.
     fn of_files(source: &Source, paths: &[PathBuf], target: &Target, local: Vec<IpNet>) -> Result<Self> {
-        if source.is_repeatable()
-            && let Some(name) = deciding_name(source, paths, target)?
-        {
-            let read = Self::of_manifests(source, manifests(source, paths).only(&name), local.clone())?;
-            let mut found = read.written.values().filter(|service| service.name.name() == name).peekable();
-            if found.peek().is_some() && found.all(Written::has_cluster_ips_only) {
-                return Ok(read);
-            }
-        }
-        Self::of_manifests(source, manifests(source, paths), local)
+        let strings = if source.is_repeatable() { deciding_strings(source, paths, target)? } else { None };
+        let all = files(source, paths);
+        Self::of_manifests(source, if let Some(strings) = strings { all.only(&strings) } else { all }, local)
     }
 
     fn of_manifests(source: &Source, mut manifests: Manifests, local: Vec<IpNet>) -> Result<Self> {
         let reading = manifests.read()?;
-        let written = manifests.services().map(|(name, is_ours, spec)| Written::new(name.clone(), is_ours, spec.clone()));
+        let written =
+            manifests.services().map(|(name, service)| Written::new(name.clone(), service.is_ours, service.spec.clone()));
         Ok(Self {
             written: written.map(|written| (written.name.clone(), written)).collect(),
             pods: manifests.pods().map(|(address, name)| (address, name.to_string())).collect(),
@@ -160,27 +155,42 @@ impl Objects {
     }
 }
 
-fn manifests(source: &Source, paths: &[PathBuf]) -> Manifests {
+fn files(source: &Source, paths: &[PathBuf]) -> Manifests {
     Manifests::new(paths.to_owned(), source.wanted.clone())
 }
 
-/// The name of the Service that decides, without its namespace. For an address, it is that of the only Service with it, as a
-/// ClusterIP. `None` if there is no such Service.
-fn deciding_name(source: &Source, paths: &[PathBuf], target: &Target) -> Result<Option<String>> {
-    let address = match target {
-        Target::Service(ServiceTarget { name, .. }) => return Ok(Some(name.clone())),
-        Target::Frontend(frontend) => frontend.address,
+/// The name and the ClusterIPs of the Service that decides: all objects with a part in the decision have one of these strings, if
+/// all write an address alike. `None` if there is no such Service, or if it has other frontends.
+fn deciding_strings(source: &Source, paths: &[PathBuf], target: &Target) -> Result<Option<Vec<String>>> {
+    let first = match target {
+        Target::Service(ServiceTarget { name, .. }) => name.clone(),
+        Target::Frontend(frontend) => frontend.address.to_string(),
     };
-    let mut manifests = manifests(source, paths).only(&address.to_string());
+    let mut manifests = files(source, paths).only(&[first]);
     manifests.read()?;
-    let services: Vec<_> = manifests.services().collect();
-    let &[(name, _, spec)] = &services[..] else { return Ok(None) };
-    Ok(has_cluster_ip(spec, address).then(|| name.name().to_owned()))
+    let mut strings = Vec::new();
+    for (name, manifests::Service { spec, has_ingress, .. }) in
+        manifests.services().filter(|(name, it)| is_meant(target, name, &it.spec))
+    {
+        let is_other_type = spec.type_.as_deref().is_some_and(|kind| kind != "ClusterIP");
+        if is_other_type || spec.external_ips.is_some() || *has_ingress {
+            return Ok(None);
+        }
+        strings.push(name.name().to_owned());
+        strings.extend(cluster_ips(spec).cloned());
+    }
+    Ok((!strings.is_empty()).then_some(strings))
 }
 
-fn has_cluster_ip(spec: &ServiceSpec, address: IpAddr) -> bool {
-    let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
-    addresses.any(|text| text.parse() == Ok(address))
+fn is_meant(target: &Target, service: &ObjectName, spec: &ServiceSpec) -> bool {
+    match target {
+        Target::Service(ServiceTarget { name, .. }) => service.name() == name,
+        Target::Frontend(frontend) => cluster_ips(spec).any(|text| text.parse() == Ok(frontend.address)),
+    }
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = &String> {
+    spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten())
 }
 
 /// The Services that may have a part in the decision. If the address is a ClusterIP, they are those with this ClusterIP: it wins

@@ -23,11 +23,6 @@ impl Written {
         Self { name, is_ours, spec }
     }
 
-    /// Whether ClusterIPs are the only addresses, so that no other Service may claim them.
-    pub fn has_cluster_ips_only(&self) -> bool {
-        self.spec.type_.as_deref() != Some("LoadBalancer") && self.spec.external_ips.iter().flatten().next().is_none()
-    }
-
     /// The reason why the Service has no frontend at all; `None` if it has a ClusterIP that portmap serves.
     pub fn unserved(&self) -> Option<(&'static str, String)> {
         let name = &self.name;

@@ -32,6 +32,8 @@ pub struct Service {
     pub is_ours: bool,
     /// The whole spec. Its selector and targetPorts are needed to make slices from Pods and Endpoints.
     pub spec: core::ServiceSpec,
+    /// Whether the status has an address of a load balancer.
+    pub has_ingress: bool,
 }
 
 /// An EndpointSlice in a manifest file.
@@ -67,13 +69,15 @@ impl Service {
     pub fn new(raw: core::Service, wanted: &Wanted) -> Self {
         let is_ours = wanted.is_ours(&raw.metadata);
         let spec = raw.spec.clone().unwrap_or_default();
+        let balancer = raw.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let has_ingress = balancer.is_some_and(|balancer| balancer.ingress.is_some());
         let object = if is_ours { Object::service(raw) } else { Object::other_service(raw) };
-        Self { object: Arc::new(object), is_ours, spec }
+        Self { object: Arc::new(object), is_ours, spec, has_ingress }
     }
 
     /// Whether a served Service lacks the ClusterIP that an API server would allocate.
     fn lacks_address(&self) -> bool {
-        let Self { object: _, is_ours, spec } = self;
+        let Self { is_ours, spec, .. } = self;
         let mut addresses = spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
         *is_ours && spec.type_.as_deref() != Some("ExternalName") && addresses.all(String::is_empty)
     }

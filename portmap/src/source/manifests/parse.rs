@@ -40,14 +40,14 @@ const MAX_NAME_LEN: usize = 253;
 pub struct Filter<'a> {
     /// The selection of objects.
     pub wanted: &'a Wanted,
-    /// Leaves out Services and EndpointSlices in JSON without this string, which has its quotes.
-    pub only: Option<&'a str>,
+    /// Leaves out Services and EndpointSlices in JSON without any of these strings, which have their quotes.
+    pub only: Option<&'a [String]>,
 }
 
 impl Filter<'_> {
-    /// Whether an object with this JSON text may have the string: as it is, or with an escape for a character.
+    /// Whether an object with this JSON text may have one of the strings: as it is, or with an escape for a character.
     fn takes(self, json: &str) -> bool {
-        self.only.is_none_or(|only| json.contains(only) || json.contains("\\u"))
+        self.only.is_none_or(|only| only.iter().any(|string| json.contains(string)) || json.contains("\\u"))
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
         names_with(text, None)
     }
 
-    fn names_with(text: &str, only: Option<&str>) -> (Vec<String>, Vec<String>) {
+    fn names_with(text: &str, only: Option<&[String]>) -> (Vec<String>, Vec<String>) {
         let (objects, faults) = parse(text, "file", Filter { wanted: &Wanted::default(), only }).expect("parses");
         (objects.services.keys().map(ToString::to_string).collect(), faults.into_warnings("file"))
     }
@@ -264,8 +264,9 @@ mod tests {
         let service = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}}}}"#);
         let items = ["web", "web-2", "w\\u0065b-3"].map(service).join(",");
         let list = format!(r#"{{"kind":"List","items":[{items}]}}"#);
-        assert_eq!(names_with(&list, Some(r#""web""#)).0, ["default/web", "default/web-3"]);
-        assert_eq!(names_with(SERVICE, Some(r#""web""#)).0, ["default/a"], "YAML");
+        let only = [r#""web""#.to_owned(), r#""other""#.to_owned()];
+        assert_eq!(names_with(&list, Some(&only)).0, ["default/web", "default/web-3"]);
+        assert_eq!(names_with(SERVICE, Some(&only)).0, ["default/a"], "YAML");
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //!
 //! Needs: nothing.
 
+mod json;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;

@@ -17,8 +17,10 @@ pub const OTHER_PROXY: u32 = u32::MAX - 1;
 
 /// A key of `FRONTENDS_V4` or `FRONTENDS_V6`: an address, port and protocol that a client may connect to. A key with port 0
 /// and protocol 0 is for all ports of a ClusterIP without a key of their own.
+///
+/// It has no alignment, unlike the keys of flows: with one, the verifier needs a million steps for the programs of `lookup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct FrontendKey<A> {
     /// The destination address of the client's call.
     pub address: A,

@@ -112,6 +112,12 @@ impl Source {
         }
     }
 
+    /// Whether all objects are in files of JSON, by their names.
+    pub fn is_json(&self) -> bool {
+        let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        self.files().is_some_and(|files| files.keys().all(is_json))
+    }
+
     /// Reads all objects. Returns also the warnings about manifests.
     pub fn read(&self) -> Result<(Vec<Object>, Vec<String>)> {
         match &self.origin {

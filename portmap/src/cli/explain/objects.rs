@@ -92,9 +92,9 @@ impl Objects {
     }
 
     /// Reads the Service that decides, its EndpointSlices, and the Services that claim its addresses. Reads all objects if others
-    /// may have a part in the decision.
+    /// may have a part in the decision, and of YAML, which has to be parsed as a whole in any case.
     fn of_files(source: &Source, paths: &[PathBuf], target: &Target, local: Vec<IpNet>) -> Result<Self> {
-        let strings = if source.is_repeatable() { deciding_strings(source, paths, target)? } else { None };
+        let strings = if source.is_repeatable() && source.is_json() { deciding_strings(source, paths, target)? } else { None };
         let all = files(source, paths);
         Self::of_manifests(source, if let Some(strings) = strings { all.only(&strings) } else { all }, local)
     }

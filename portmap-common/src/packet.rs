@@ -130,6 +130,9 @@ pub trait Family: Address {
     /// The protocol number of the family's ICMP.
     const ICMP: u8;
 
+    /// Length of the network header without options and extension headers, in bytes. It ends with the destination address.
+    const HEADER: usize;
+
     /// Reads the network header at `offset` from the outermost one into `headers`, because a program has only 512 bytes of
     /// stack. `None` if it is no header of this family, is truncated, or has too many extension headers.
     ///
@@ -189,13 +192,14 @@ pub fn checksum_after(checksum: u16, old: V4, new: V4) -> u16 {
 
 impl Family for V4 {
     const ICMP: u8 = ICMP;
+    const HEADER: usize = 20;
 
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V4>) -> Option<()> {
-        let header = packet.load::<20>(offset)?;
+        let header = packet.load::<{ V4::HEADER }>(offset)?;
         let [version, _, l, n, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;
         let length = usize::from(version & 0x0f) * 4;
-        if version >> 4 != 4 || length < 20 {
+        if version >> 4 != 4 || length < Self::HEADER {
             return None;
         }
         let fragment = u16::from_be_bytes([f, o]);
@@ -242,10 +246,11 @@ fn place(offset: u16, has_more: bool, identification: u32) -> (Fragment, u32) {
 
 impl Family for V6 {
     const ICMP: u8 = ICMPV6;
+    const HEADER: usize = 40;
 
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V6>) -> Option<()> {
-        let header = packet.load::<40>(offset)?;
+        let header = packet.load::<{ V6::HEADER }>(offset)?;
         let ([version, _, _, _, l, n, next, time_to_live], addresses) = header.split_first_chunk()?;
         if version >> 4 != 6 {
             return None;
@@ -253,7 +258,7 @@ impl Family for V6 {
         let (source, destination) = addresses.split_first_chunk()?;
         headers.source = *source;
         headers.destination = *destination.first_chunk()?;
-        headers.transport = offset + 40;
+        headers.transport = offset + Self::HEADER;
         headers.end = end(headers.transport, u16::from_be_bytes([*l, *n]));
         (headers.identification, headers.fragment) = (0, Fragment::Whole);
         (headers.protocol, headers.time_to_live, headers.checksum) = (*next, *time_to_live, 0);

@@ -58,7 +58,7 @@ pub fn find<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
 fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     let Some(element) = A::flow(walk.table, &walk.key) else { return false };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
-    walk.entry = unsafe { *element };
+    unsafe { copy(element, &mut walk.entry) };
     walk.now = now();
     if flags & SYN != 0 && walk.entry.is_closed() {
         forget(walk);
@@ -66,6 +66,20 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
     }
     let is_valid = walk.entry.belongs_to(&walk.key) && !walk.entry.is_given_up();
     is_valid && walk.entry.is_alive(walk.key.protocol, walk.now)
+}
+
+/// Copies an element word by word. An assignment would call `memmove`, which copies single bytes.
+///
+/// # Safety
+///
+/// The pointer must be to an element of a map.
+#[inline(always)]
+unsafe fn copy<A>(element: *const FlowEntry<A>, entry: &mut FlowEntry<A>) {
+    let (source, target) = (element.cast::<u32>(), (&raw mut *entry).cast::<u32>());
+    for index in 0..size_of::<FlowEntry<A>>() / size_of::<u32>() {
+        // SAFETY: both words lie in an entry, which has the alignment of a word.
+        unsafe { target.add(index).write(source.add(index).read_volatile()) };
+    }
 }
 
 /// Removes the entry of the walk's key. A SYN may open a connection of another program with the addresses and ports of an earlier
@@ -96,7 +110,7 @@ pub fn give_up_source<A: Family>(walk: &mut Walk<A>) {
     walk.twin_key = walk.key.twin(&walk.entry);
     let (Some(element), Some(twin)) = (A::flow(walk.table, &walk.key), A::flow(walk.table, &walk.twin_key)) else { return };
     // SAFETY: the map returned the element. If the kernel reuses it at this moment, `belongs_to` detects that.
-    walk.twin = unsafe { *twin };
+    unsafe { copy(twin, &mut walk.twin) };
     let has_this_source = walk.twin.address == walk.key.destination && walk.twin.port == walk.key.destination_port;
     if walk.twin.belongs_to(&walk.twin_key) && has_this_source {
         write_port(element, 0);

@@ -104,7 +104,18 @@ impl<const LINK: usize> Packet<LINK> {
     #[inline(always)]
     pub fn store<const N: usize>(self, offset: usize, bytes: &[u8; N]) -> bool {
         // SAFETY: the pointer is to N initialized bytes.
-        unsafe { bpf_skb_store_bytes(self.context.cast(), position::<LINK>(offset), bytes.as_ptr().cast(), N as u32, 0) == 0 }
+        unsafe { self.store_at(offset, bytes.as_ptr(), N) }
+    }
+
+    /// As [`Self::store`].
+    ///
+    /// # Safety
+    ///
+    /// The pointer must be to `length` initialized bytes.
+    #[inline(always)]
+    pub unsafe fn store_at(self, offset: usize, bytes: *const u8, length: usize) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { bpf_skb_store_bytes(self.context.cast(), position::<LINK>(offset), bytes.cast(), length as u32, 0) == 0 }
     }
 
     /// Updates the transport checksum at an offset after a change with this [`difference`]. A UDP checksum of 0 stays 0.
@@ -141,6 +152,12 @@ pub fn checksum_flags(part: Part, is_udp: bool) -> u64 {
     pseudo | if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
 }
 
+/// Length of a word in bytes.
+const WORD: usize = size_of::<u32>();
+
+/// The last offset that is read without a helper.
+const LAST_OFFSET: u32 = 0x3fff;
+
 /// Bytes of a packet, aligned so that the compiler can read words. Otherwise it reads single bytes.
 #[repr(C, align(8))]
 struct Aligned<const N: usize>([u8; N]);
@@ -149,12 +166,43 @@ impl<const LINK: usize> Bytes for Packet<LINK> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
-        // SAFETY: the pointer is to N writable bytes.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.context.cast_const().cast(), position::<LINK>(offset), bytes.as_mut_ptr().cast(), N as u32)
+        let is_loaded = self.copy(offset, &mut bytes) || {
+            let target = bytes.as_mut_ptr().cast();
+            // SAFETY: the pointer is to N writable bytes.
+            unsafe { bpf_skb_load_bytes(self.context.cast_const().cast(), position::<LINK>(offset), target, N as u32) == 0 }
         };
-        // SAFETY: the helper has written all bytes if it returns 0.
-        (result == 0).then(|| unsafe { bytes.assume_init() }.0)
+        // SAFETY: all bytes have been written.
+        is_loaded.then(|| unsafe { bytes.assume_init() }.0)
+    }
+}
+
+impl<const LINK: usize> Packet<LINK> {
+    /// Copies bytes at an offset without a call of a helper. False if they are not in the first part of the packet's memory, where
+    /// the headers usually are.
+    #[inline(always)]
+    fn copy<const N: usize>(self, offset: usize, bytes: &mut MaybeUninit<Aligned<N>>) -> bool {
+        let offset = position::<LINK>(offset);
+        // The verifier rejects larger offsets. Before a single byte, it does not understand the comparison with the end.
+        if N < WORD || offset > LAST_OFFSET {
+            return false;
+        }
+        // SAFETY: the kernel gives the program a valid context.
+        let (data, end) = unsafe { ((*self.context).data, (*self.context).data_end) };
+        let start = (data as usize + offset as usize) as *const u8;
+        if start as usize + N > end as usize {
+            return false;
+        }
+        let target = bytes.as_mut_ptr().cast::<u8>();
+        let words = N - N % WORD;
+        for index in (0..words).step_by(WORD) {
+            // SAFETY: both words are within N bytes. The kernel aligns network headers to words where the processor needs this.
+            unsafe { target.add(index).cast::<u32>().write(start.add(index).cast::<u32>().read()) };
+        }
+        for index in words..N {
+            // SAFETY: both bytes are within N bytes.
+            unsafe { target.add(index).write(start.add(index).read()) };
+        }
+        true
     }
 }
 

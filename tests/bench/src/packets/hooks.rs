@@ -110,7 +110,7 @@ impl Hooks {
 
 /// The frontend of the first Service, and the backend of the second.
 pub fn frontend(family: Family) -> SocketAddr {
-    SocketAddr::new(address(family, 18, 1), 80)
+    SocketAddr::new(address(family, 18, 1), 8443)
 }
 
 /// The backend of the first Service, and the frontend of the second.
@@ -118,9 +118,9 @@ pub fn backend(family: Family) -> SocketAddr {
     SocketAddr::new(address(family, 18, 2), 8080)
 }
 
-/// An address that belongs to no Service.
+/// An address that belongs to no Service, with the port of VXLAN: overlay networks have most of the datagrams between nodes.
 pub fn stranger(family: Family) -> SocketAddr {
-    SocketAddr::new(address(family, 18, 3), 80)
+    SocketAddr::new(address(family, 18, 3), 4789)
 }
 
 /// The client with this number, below 65,536. Its port is below 1024, which backends also see.

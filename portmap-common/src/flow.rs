@@ -136,7 +136,7 @@ mod lifetime {
 
 impl<A: Address> FlowKey<A> {
     /// A digest of the key.
-    #[inline]
+    #[inline(always)]
     pub fn check(&self) -> u32 {
         let fold = |digest: u32, word: u32| digest.rotate_left(5).wrapping_add(word).wrapping_mul(0x9e37_79b1);
         let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);

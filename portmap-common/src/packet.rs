@@ -79,7 +79,7 @@ pub struct Ports {
 impl<A> Headers<A> {
     /// Whether the transport header ends before the packet does: 20 bytes of TCP, 8 of other protocols. Bytes after the end of
     /// the packet do not belong to it. A later fragment has no transport header.
-    #[inline]
+    #[inline(always)]
     pub fn has_transport(&self) -> bool {
         let least = if self.protocol == TCP { 20 } else { 8 };
         self.fragment == Fragment::Later || self.transport + least <= self.end
@@ -109,7 +109,7 @@ pub struct Segment {
 
 impl Ports {
     /// Whether the packet opens a TCP connection: a SYN without ACK, RST and FIN.
-    #[inline]
+    #[inline(always)]
     pub fn opens(self) -> bool {
         self.flags & (SYN | ACK | RST | FIN) == SYN
     }
@@ -144,7 +144,7 @@ pub trait Family: Address {
 }
 
 /// The ports at `transport`, with TCP flags if `protocol` is TCP. `None` for a truncated header.
-#[inline]
+#[inline(always)]
 pub fn ports(packet: &impl Bytes, transport: usize, protocol: u8) -> Option<Ports> {
     if protocol == TCP {
         let [a, b, c, d, _, _, _, _, _, _, _, _, _, flags] = packet.load::<14>(transport)?;
@@ -167,14 +167,14 @@ pub fn segment(packet: &impl Bytes, transport: usize, length: usize) -> Option<S
 }
 
 /// The ports at `transport` without TCP flags, as in the packet that an ICMP error quotes. `None` for a truncated header.
-#[inline]
+#[inline(always)]
 pub fn quoted_ports(packet: &impl Bytes, transport: usize) -> Option<Ports> {
     let [a, b, c, d] = packet.load::<QUOTED_PORTS>(transport)?;
     Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags: 0 })
 }
 
 /// Whether the protocol is translated: TCP or UDP.
-#[inline]
+#[inline(always)]
 pub fn is_translated(protocol: u8) -> bool {
     protocol == TCP || protocol == UDP
 }

@@ -66,7 +66,7 @@ fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>)
     if headers::is_translated(walk.headers.protocol) {
         translate::<A, LINK, HOOK>(packet, walk)
     } else if walk.headers.protocol == A::ICMP && walk.headers.fragment == Fragment::Whole {
-        errors::translate::<A, LINK, HOOK>(packet, walk)
+        errors::translate::<A, LINK, HOOK>(packet.context(), walk)
     } else {
         NEXT
     }

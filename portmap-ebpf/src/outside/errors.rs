@@ -1,6 +1,7 @@
 //! ICMP errors about a packet of a flow. An error quotes the packet, and travels against it: so it finds the flow's entry by
 //! the quoted packet, reversed.
 
+use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
     FlowKey, INGRESS,
     packet::{self as headers, Bytes as _, Fragment, Message},
@@ -11,8 +12,9 @@ use super::{DROP, Family, NEXT, flows, onward, packet::Packet, rewrite, tables::
 /// Translates an ICMP error, so that it seems to be about the packet that its receiver knows. Other messages go on.
 ///
 /// A redirect of a flow's packets is dropped: its receiver must not change its routes for an address that it never used.
-#[inline(always)]
-pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk: &mut Walk<A>) -> i32 {
+#[inline(never)]
+pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(context: *mut __sk_buff, walk: &mut Walk<A>) -> i32 {
+    let packet = Packet::<LINK>::new(context);
     let Some([kind]) = packet.load::<1>(walk.headers.transport) else { return NEXT };
     let Some(message) = A::message(kind) else { return NEXT };
     if A::headers(&packet, walk.headers.transport + headers::ICMP_HEADER, &mut walk.quoted).is_none() {

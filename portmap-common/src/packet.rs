@@ -194,7 +194,7 @@ impl Family for V4 {
     const ICMP: u8 = ICMP;
     const HEADER: usize = 20;
 
-    #[inline]
+    #[inline(always)]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V4>) -> Option<()> {
         let header = packet.load::<{ V4::HEADER }>(offset)?;
         let [version, _, l, n, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;

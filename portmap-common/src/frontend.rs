@@ -112,9 +112,41 @@ impl ServiceRef {
     }
 }
 
+/// Number of words in [`FrontendPorts`] for each protocol.
+const WORDS: usize = 65_536 / 64;
+
+/// The one value of `FRONTEND_PORTS`: the ports of all frontends since the tables were made, of TCP and then of UDP. A destination
+/// whose port is not among them is no frontend. So most destinations need no look-up in `FRONTENDS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FrontendPorts {
+    /// One bit for each port, from the lowest bit of a word on.
+    pub words: [u64; 2 * WORDS],
+}
+
+layout!(FrontendPorts, 16_384);
+
+impl FrontendPorts {
+    /// The index of the word with the bit of a port, and the word with only this bit. The port is in host order.
+    #[inline]
+    pub fn place(port: u16, protocol: u8) -> (usize, u64) {
+        let first = if protocol == TCP { 0 } else { WORDS };
+        (first + usize::from(port / 64), 1 << (port % 64))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_port_has_a_bit_of_its_own() {
+        let all =
+            [TCP, UDP].into_iter().flat_map(|protocol| (0..=u16::MAX).map(move |port| FrontendPorts::place(port, protocol)));
+        let places: std::collections::HashSet<_> = all.collect();
+        assert_eq!(places.len(), 2 * 65_536);
+        assert!(places.iter().all(|(word, bit)| *word < 2 * WORDS && bit.count_ones() == 1));
+    }
 
     #[test]
     fn a_value_belongs_to_its_own_key_only() {

@@ -39,7 +39,7 @@ pub use flow::{
     ASSURED, CLIENT_DONE, CLIENT_FIN, EGRESS, FLOWS_VERSION, FlowEntry, FlowKey, FragmentKey, FragmentPorts, Gate, HIDDEN,
     INGRESS, OutsideClient, REMOTE, REPLIED, RESET, SERVER_DONE, SERVER_FIN, TOWARDS_CLIENT, clock,
 };
-pub use frontend::{FrontendKey, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
+pub use frontend::{FrontendKey, FrontendPorts, OTHER_PROXY, ServiceRef, TCP, UDP, UNDEFINED_PORT};
 pub use name::{Name, TEXT};
 pub use prefix::{ALLOCATED, PREFIXES, PrefixEntry, Prefixes};
 pub use probe::{PROBES, Probe};
@@ -55,7 +55,7 @@ pub use totals::Totals;
 /// The version of all layouts in this crate, except those in `socket.rs` ([`SOCKETS_VERSION`]), `flow.rs`
 /// ([`FLOWS_VERSION`]) and `trace.rs` ([`trace::TRACE_VERSION`]). It is part of the pin directory's path, so an agent never
 /// adopts maps of another version.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Number of cgroups that one agent can exclude from translation: the length of two arrays among the programs' constants.
 pub const EXCLUDED_CGROUPS: usize = 8;

@@ -93,11 +93,13 @@ pub fn decide<S: Socket<Address: Tables>>(socket: &S, frontend: &FrontendKey<S::
     decision
 }
 
-/// The owner of a destination. Costs two look-ups in FRONTENDS if the destination is no frontend and its address is in a range
-/// of PREFIXES, else one look-up. Retries of [`maps::service_of`] are rare.
+/// The owner of a destination. Costs a look-up in FRONTENDS if a frontend has the port, and one more if the destination is no
+/// frontend and its address is in a range of PREFIXES. Retries of [`maps::service_of`] are rare.
 #[inline(always)]
 pub fn find<A: Tables>(frontend: &FrontendKey<A>) -> Found {
-    if let Some(number) = maps::service_of(frontend) {
+    if maps::has_port(frontend)
+        && let Some(number) = maps::service_of(frontend)
+    {
         return Found { owner: Owner::Service, service: number };
     }
     let Some(flags) = prefixes::flags_of(frontend.address) else {

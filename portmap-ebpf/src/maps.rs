@@ -12,9 +12,9 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use portmap_common::{
-    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, EndpointEntry, FrontendKey, Member,
-    Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange, State, Totals, V4, V6,
-    Way, capacity,
+    ADDRESSES, Address, Affinity, Backend, Choice, Client, Connected, Counters, Datagrams, EndpointEntry, FrontendKey,
+    FrontendPorts, Member, Name, Namespace, Neutral, Numbers, PrefixEntry, Prefixes, Service, ServiceRef, Share, SourceRange,
+    State, Totals, V4, V6, Way, capacity,
 };
 
 use crate::socket::NO_ADDRESS;
@@ -42,6 +42,10 @@ pub static FRONTENDS_V4: HashMap<FrontendKey<V4>, ServiceRef, FRONTENDS_MAX> = H
 /// (address, port, protocol) → service number, IPv6.
 #[btf_map]
 pub static FRONTENDS_V6: HashMap<FrontendKey<V6>, ServiceRef, FRONTENDS_MAX> = HashMap::new();
+
+/// The ports of all frontends since the maps were made.
+#[btf_map]
+pub static FRONTEND_PORTS: Array<FrontendPorts, 1, MMAPABLE> = Array::new();
 
 /// service number → ranges of backends, id, session affinity and flags.
 #[btf_map]
@@ -273,6 +277,17 @@ impl Tables for V6 {
         // at this moment, at worst one call reads another value.
         SOURCES_V6.get_ptr(way).map_or(NO_ADDRESS, |source| unsafe { *source }.neutral())
     }
+}
+
+/// Whether a frontend has had the port and protocol of this key, with any address.
+#[inline(always)]
+pub fn has_port<A: Tables>(key: &FrontendKey<A>) -> bool {
+    let Some(ports) = FRONTEND_PORTS.get_ptr(0) else { return true };
+    let (index, bit) = FrontendPorts::place(key.port, key.protocol);
+    // SAFETY: the map returned the value, and `place` returns an index within it.
+    let word = unsafe { (&raw const (*ports).words).cast::<u64>().add(index) };
+    // SAFETY: the word is aligned and within the value.
+    unsafe { word.read_volatile() & bit != 0 }
 }
 
 /// The service number of a frontend; `None` without the key, or if each of 4 look-ups found another key's value. May be

@@ -32,7 +32,7 @@ use crate::{
 };
 use batch::Batch;
 use counters::CounterMap;
-use frontends::{FamilyMaps, FrontendElement};
+use frontends::{FamilyMaps, FrontendElement, Ports};
 use items::{FamilyItems, Members};
 pub use one::Session;
 
@@ -52,6 +52,7 @@ pub fn open(pins: &Pins, name: &str) -> Result<MapData> {
 pub struct BpfMaps {
     v4: FamilyMaps<V4>,
     v6: FamilyMaps<V6>,
+    ports: Ports,
     services: Mapped<Service>,
     counters: CounterMap,
     names: HashMap<MapData, u64, Name>,
@@ -81,6 +82,7 @@ impl BpfMaps {
         Ok(Self {
             v4: FamilyMaps::open(pins, "FRONTENDS_V4", "BACKENDS_V4")?,
             v6: FamilyMaps::open(pins, "FRONTENDS_V6", "BACKENDS_V6")?,
+            ports: Ports::open(pins)?,
             services: mapped(pins, "SERVICES")?,
             counters: CounterMap::new(open(pins, "COUNTERS")?)?,
             names_batch: Batch::of(&names)?,
@@ -160,13 +162,19 @@ impl BpfMaps {
         let follow = |(number, frontend): (Option<u32>, Frontend)| {
             Ok((
                 frontend,
-                match number.filter(|number| *number < self.services.len()) {
+                match self.valid(&frontend, number)? {
                     Some(number) => self.follow(frontend.family(), number)?,
                     None => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
                 },
             ))
         };
         numbers.into_iter().map(follow).collect()
+    }
+
+    /// The service number of a frontend, if programs follow it: its entry is within SERVICES, and its port in FRONTEND_PORTS.
+    fn valid(&self, frontend: &Frontend, number: Option<u32>) -> Result<Option<u32>> {
+        let has_port = self.ports.has(frontend)?;
+        Ok(number.filter(|number| has_port && *number < self.services.len()))
     }
 
     /// Loads one choice of a service entry.
@@ -221,6 +229,7 @@ impl Maps for BpfMaps {
     }
 
     fn insert_frontend(&mut self, frontend: &Frontend, number: u32) -> Result<()> {
+        self.ports.add(frontend)?;
         match frontend.family() {
             Family::V4 => self.v4.insert(frontend, number),
             Family::V6 => self.v6.insert(frontend, number),

@@ -80,7 +80,7 @@ fn bit(kind: ObjectKind) -> u32 {
     }
 }
 
-fn protocol_number(protocol: Protocol) -> u8 {
+pub(in crate::maps) fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,

@@ -15,8 +15,7 @@ use crate::{program, workspace};
 /// Environment variable with the paths of the earlier agents for the suites, separated as in `PATH`.
 pub const VARIABLE: &str = "PORTMAP_EARLIER_AGENTS";
 
-/// The commits of the earlier agents. Their maps have the layouts `ABI_VERSION` 2, 3 and 4; the last is the layout of this
-/// commit.
+/// The commits of the earlier agents. Their maps have the layouts `ABI_VERSION` 2, 3 and 4.
 const COMMITS: [&str; 3] = [
     "f8d3acde50665e0ee35ab8035b563ac986116ac1",
     "63e5d2abe6b97633e3d8a961d23e85eda9c4d4dd",

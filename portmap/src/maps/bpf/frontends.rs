@@ -7,7 +7,7 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData},
 };
-use portmap_common::{Backend, Choice, FrontendKey, ServiceRef, V4, V6};
+use portmap_common::{Backend, Choice, FrontendKey, FrontendPorts, ServiceRef, V4, V6};
 
 use super::{NEW_ONLY, batch::Batch, mapped, one::present, open};
 use crate::{
@@ -29,6 +29,36 @@ where
     frontends: HashMap<MapData, FrontendKey<A>, ServiceRef>,
     frontends_batch: Batch,
     backends: Mapped<Backend<A>>,
+}
+
+/// The map FRONTEND_PORTS, which both families share.
+pub struct Ports(Mapped<FrontendPorts>);
+
+impl Ports {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        mapped(pins, "FRONTEND_PORTS").map(Self)
+    }
+
+    /// Adds the port of a frontend, before the frontend is inserted. It stays when the frontend is removed: another one may have
+    /// the same port.
+    pub fn add(&mut self, frontend: &Frontend) -> Result<()> {
+        let (offset, bit) = Self::place(frontend);
+        let word = self.0.load_word(0, offset)?;
+        if word & bit == 0 { self.0.store_word(0, offset, word | bit) } else { Ok(()) }
+    }
+
+    /// Whether programs look up a frontend with this port.
+    pub fn has(&self, frontend: &Frontend) -> Result<bool> {
+        let (offset, bit) = Self::place(frontend);
+        Ok(self.0.load_word(0, offset)? & bit != 0)
+    }
+
+    /// The offset of a frontend's word in bytes, and its bit.
+    fn place(frontend: &Frontend) -> (usize, u64) {
+        let (index, bit) = FrontendPorts::place(frontend.port, encode::protocol_number(frontend.protocol));
+        (index * size_of::<u64>(), bit)
+    }
 }
 
 /// An element of FRONTENDS.

@@ -82,8 +82,8 @@ impl BpfMaps {
             let number = self.number_of(frontend)?;
             let found = match number {
                 Number::Absent => return Ok(None),
-                Number::Of(number) if number < self.services.len() => self.follow(frontend.family(), number)?,
-                Number::Of(_) | Number::Invalid => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
+                Number::Of(number) => self.follow(frontend.family(), number)?,
+                Number::Invalid => FollowedFrontend { number: 0, service: None, inside: None, outside: None },
             };
             if self.number_of(frontend)? == number {
                 return Ok(Some(found));
@@ -99,10 +99,8 @@ impl BpfMaps {
         };
         Ok(match element {
             None => Number::Absent,
-            Some(FrontendElement::Frontend(_, Some(number))) => Number::Of(number),
-            Some(FrontendElement::Frontend(_, None) | FrontendElement::Address(..) | FrontendElement::Foreign(_)) => {
-                Number::Invalid
-            }
+            Some(FrontendElement::Frontend(_, number)) => self.valid(frontend, number)?.map_or(Number::Invalid, Number::Of),
+            Some(FrontendElement::Address(..) | FrontendElement::Foreign(_)) => Number::Invalid,
         })
     }
 

@@ -104,10 +104,11 @@ type Change = fn(&str) -> Result<()>;
 
 /// Changes of the maps. `overwrite` changes the first value of an array, `delete` the first entry of a hash map, and
 /// `overwrite_all` all its entries. BACKENDS and SERVICES come first, because a later repair may move their entries.
-const TURNED: [(&str, Change); 18] = [
+const TURNED: [(&str, Change); 19] = [
     ("BACKENDS_V4", overwrite),
     ("BACKENDS_V6", overwrite),
     ("SERVICES", overwrite),
+    ("FRONTEND_PORTS", overwrite),
     ("FRONTENDS_V4", delete),
     ("FRONTENDS_V4", overwrite_all),
     ("FRONTENDS_V6", overwrite_all),

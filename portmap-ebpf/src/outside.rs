@@ -66,7 +66,10 @@ fn of_family<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>)
     if headers::is_translated(walk.headers.protocol) {
         translate::<A, LINK, HOOK>(packet, walk)
     } else if walk.headers.protocol == A::ICMP && walk.headers.fragment == Fragment::Whole {
-        errors::translate::<A, LINK, HOOK>(packet.context(), walk)
+        match errors::translate::<A, LINK, HOOK>(packet.context(), walk) {
+            errors::REWRITTEN => send::<A, LINK, HOOK>(packet, walk),
+            verdict => verdict,
+        }
     } else {
         NEXT
     }
@@ -105,6 +108,12 @@ fn translate<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>,
     if !rewrite::packet::<A, LINK, HOOK>(packet.context(), walk) {
         return DROP;
     }
+    send::<A, LINK, HOOK>(packet, walk)
+}
+
+/// Lets a rewritten packet go on.
+#[inline(always)]
+fn send<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk: &Walk<A>) -> i32 {
     if HOOK == INGRESS { onward::send(packet, walk) } else { NEXT }
 }
 

@@ -3,15 +3,20 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use portmap_common::{
-    FlowKey, INGRESS,
+    FlowKey,
     packet::{self as headers, Bytes as _, Fragment, Message},
 };
 
-use super::{DROP, Family, NEXT, flows, onward, packet::Packet, rewrite, tables::Walk};
+use super::{DROP, Family, NEXT, flows, packet::Packet, rewrite, tables::Walk};
+
+/// The error is translated, and goes on. Other values are a program's return value.
+pub const REWRITTEN: i32 = 0;
 
 /// Translates an ICMP error, so that it seems to be about the packet that its receiver knows. Other messages go on.
 ///
 /// A redirect of a flow's packets is dropped: its receiver must not change its routes for an address that it never used.
+///
+/// Returns [`REWRITTEN`] or a program's return value. Not inlined, so that it has its own stack: few packets need it.
 #[inline(never)]
 pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(context: *mut __sk_buff, walk: &mut Walk<A>) -> i32 {
     let packet = Packet::<LINK>::new(context);
@@ -46,5 +51,5 @@ pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(context: *mut __s
     if !rewrite::error::<A, LINK, HOOK>(packet.context(), walk) {
         return DROP;
     }
-    if HOOK == INGRESS { onward::send(packet, walk) } else { NEXT }
+    REWRITTEN
 }

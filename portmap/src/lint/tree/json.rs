@@ -4,17 +4,42 @@ use std::collections::HashSet;
 
 use compact_str::CompactString;
 use jiter::{Jiter, NumberAny, NumberInt, Peek};
+use memchr::memchr_iter;
 
 use super::{Line, Node, Value};
 
-/// The tree of a JSON text. `None` if the text is no JSON value of at most `levels` levels, has a key twice in one map, or has
+/// The tree of a JSON text, without the field `endpoints` of objects: no rule reads the addresses of an EndpointSlice, which are most
+/// of a dump of a cluster. `None` if the text is no JSON value of at most `levels` levels, has a key twice in one map, or has
 /// an integer of more than 64 bits. The parser for YAML, of which JSON is a part, then has the error.
 pub fn parse(text: &str, levels: usize) -> Option<Node> {
     let mut reader = Reader { text: text.as_bytes(), json: Jiter::new(text.as_bytes()), counted: 0, line: 1 };
     let peek = reader.json.peek().ok()?;
-    let node = reader.node(peek, levels)?;
+    let node = reader.node(peek, levels, Place::Object)?;
     reader.json.finish().ok()?;
     Some(node)
+}
+
+/// The place of a value in a document.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The document itself, or an item of a list of objects.
+    Object,
+    /// The items of a list of objects.
+    Items,
+    /// Within an object.
+    Field,
+}
+
+impl Place {
+    /// The place of the field with this key, of a value here.
+    fn of_field(self, key: &str) -> Self {
+        if self == Self::Object && key == "items" { Self::Items } else { Self::Field }
+    }
+
+    /// The place of the items of a list here.
+    fn of_items(self) -> Self {
+        if self == Self::Items { Self::Object } else { Self::Field }
+    }
 }
 
 struct Reader<'a> {
@@ -28,15 +53,15 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads the value that begins at the current place.
-    fn node(&mut self, peek: Peek, levels: usize) -> Option<Node> {
+    fn node(&mut self, peek: Peek, levels: usize, place: Place) -> Option<Node> {
         let line = self.line_here()?;
         let levels = levels.checked_sub(1)?;
         let value = match peek {
             Peek::Null => self.json.known_null().map(|()| Value::Null).ok()?,
             Peek::True | Peek::False => Value::Bool(self.json.known_bool(peek).ok()?),
             Peek::String => Value::Text(self.json.known_str().ok()?.into()),
-            Peek::Array => Value::List(self.items(levels)?),
-            Peek::Object => Value::Map(self.fields(levels)?),
+            Peek::Array => Value::List(self.items(levels, place.of_items())?),
+            Peek::Object => Value::Map(self.fields(levels, place)?),
             _ => match self.json.known_number(peek).ok()? {
                 NumberAny::Int(NumberInt::Int(number)) => Value::Integer(number),
                 NumberAny::Float(number) => Value::Float(number),
@@ -45,22 +70,27 @@ impl Reader<'_> {
         Some(Node { line, value })
     }
 
-    fn items(&mut self, levels: usize) -> Option<Vec<Node>> {
+    fn items(&mut self, levels: usize, place: Place) -> Option<Vec<Node>> {
         let mut items = Vec::new();
         let mut next = self.json.known_array().ok()?;
         while let Some(peek) = next {
-            items.push(self.node(peek, levels)?);
+            items.push(self.node(peek, levels, place)?);
             next = self.json.array_step().ok()?;
         }
         Some(items)
     }
 
-    fn fields(&mut self, levels: usize) -> Option<Vec<(CompactString, Node)>> {
+    fn fields(&mut self, levels: usize, place: Place) -> Option<Vec<(CompactString, Node)>> {
         let mut fields = Vec::new();
         let mut next = self.json.known_object().ok()?.map(CompactString::from);
         while let Some(key) = next {
             let peek = self.json.peek().ok()?;
-            fields.push((key, self.node(peek, levels)?));
+            if place == Place::Object && key == "endpoints" {
+                self.json.known_skip(peek).ok()?;
+            } else {
+                let inner = place.of_field(&key);
+                fields.push((key, self.node(peek, levels, inner)?));
+            }
             next = self.json.next_key().ok()?.map(CompactString::from);
         }
         has_different_keys(&fields).then_some(fields)
@@ -70,7 +100,7 @@ impl Reader<'_> {
     fn line_here(&mut self) -> Option<Line> {
         let here = self.json.current_index();
         let passed = self.text.get(self.counted..here)?;
-        self.line += Line::try_from(passed.split(|byte| *byte == b'\n').skip(1).count()).ok()?;
+        self.line += Line::try_from(memchr_iter(b'\n', passed).count()).ok()?;
         self.counted = here;
         Some(self.line)
     }
@@ -108,6 +138,16 @@ mod tests {
     fn json_gives_the_same_tree_as_yaml() {
         let yaml: Node = serde_saphyr::from_str(TEXT).expect("YAML");
         assert_eq!(parse(TEXT, 100), Some(yaml));
+    }
+
+    #[test]
+    fn the_addresses_of_slices_are_left_out() {
+        let object = r#"{"endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"endpoints": 1}]}"#;
+        let read = |text: &str| parse(text, 100).expect("JSON");
+        let without = read(r#"{"ports": [{"endpoints": 1}]}"#);
+        assert_eq!(read(object), without);
+        assert_eq!(read(&format!(r#"{{"items": [{object}]}}"#)).list("items"), [without]);
+        assert_eq!(parse(r#"{"endpoints": [1,]}"#, 100), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! The first two entries are *twins*, and so are the last two: the key and value of each follow from those of the other.
 //!
 //! These layouts have a version of their own, because flows stay valid when the layouts of the tables change.
+#![expect(clippy::inline_always, reason = "the programs do this for each packet, and a call takes as long as what it calls")]
 
 use crate::{Address, Choice, Halves, Neutral, TCP, UDP, V4, V6, layout, packet};
 

@@ -3,6 +3,7 @@
 //!
 //! This parser has no access to the kernel, so tests run it on any bytes. Packets that it does not understand are `None`:
 //! programs pass them unchanged.
+#![expect(clippy::inline_always, reason = "the programs do this for each packet, and a call takes as long as what it calls")]
 
 use crate::{Address, TCP, UDP, V4, V6};
 
@@ -79,7 +80,7 @@ pub struct Ports {
 impl<A> Headers<A> {
     /// Whether the transport header ends before the packet does: 20 bytes of TCP, 8 of other protocols. Bytes after the end of
     /// the packet do not belong to it. A later fragment has no transport header.
-    #[inline(always)]
+    #[inline]
     pub fn has_transport(&self) -> bool {
         let least = if self.protocol == TCP { 20 } else { 8 };
         self.fragment == Fragment::Later || self.transport + least <= self.end
@@ -109,7 +110,7 @@ pub struct Segment {
 
 impl Ports {
     /// Whether the packet opens a TCP connection: a SYN without ACK, RST and FIN.
-    #[inline(always)]
+    #[inline]
     pub fn opens(self) -> bool {
         self.flags & (SYN | ACK | RST | FIN) == SYN
     }
@@ -174,7 +175,7 @@ pub fn quoted_ports(packet: &impl Bytes, transport: usize) -> Option<Ports> {
 }
 
 /// Whether the protocol is translated: TCP or UDP.
-#[inline(always)]
+#[inline]
 pub fn is_translated(protocol: u8) -> bool {
     protocol == TCP || protocol == UDP
 }

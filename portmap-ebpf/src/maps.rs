@@ -282,12 +282,8 @@ impl Tables for V6 {
 /// Whether a frontend has had the port and protocol of this key, with any address.
 #[inline(always)]
 pub fn has_port<A: Tables>(key: &FrontendKey<A>) -> bool {
-    let Some(ports) = FRONTEND_PORTS.get_ptr(0) else { return true };
     let (index, bit) = FrontendPorts::place(key.port, key.protocol);
-    // SAFETY: the map returned the value, and `place` returns an index within it.
-    let word = unsafe { (&raw const (*ports).words).cast::<u64>().add(index) };
-    // SAFETY: the word is aligned and within the value.
-    unsafe { word.read_volatile() & bit != 0 }
+    FRONTEND_PORTS.get(0).and_then(|ports| ports.words.get(index)).is_none_or(|word| word & bit != 0)
 }
 
 /// The service number of a frontend; `None` without the key, or if each of 4 look-ups found another key's value. May be

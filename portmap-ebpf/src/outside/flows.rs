@@ -77,8 +77,10 @@ fn take<A: Family>(walk: &mut Walk<A>, flags: u8) -> bool {
 unsafe fn copy<A>(element: *const FlowEntry<A>, entry: &mut FlowEntry<A>) {
     let (source, target) = (element.cast::<u32>(), (&raw mut *entry).cast::<u32>());
     for index in 0..size_of::<FlowEntry<A>>() / size_of::<u32>() {
-        // SAFETY: both words lie in an entry, which has the alignment of a word.
-        unsafe { target.add(index).write(source.add(index).read_volatile()) };
+        // SAFETY: the word lies in the element.
+        let word = unsafe { source.wrapping_add(index).read_volatile() };
+        // SAFETY: the word lies in the entry.
+        unsafe { target.wrapping_add(index).write(word) };
     }
 }
 

@@ -187,20 +187,24 @@ impl<const LINK: usize> Packet<LINK> {
             return false;
         }
         // SAFETY: the kernel gives the program a valid context.
-        let (data, end) = unsafe { ((*self.context).data, (*self.context).data_end) };
-        let start = (data as usize + offset as usize) as *const u8;
-        if start as usize + N > end as usize {
+        let data = unsafe { (*self.context).data };
+        // SAFETY: as above.
+        let end = unsafe { (*self.context).data_end };
+        let start = data as usize + offset as usize;
+        if start + N > end as usize {
             return false;
         }
-        let target = bytes.as_mut_ptr().cast::<u8>();
-        let words = N - N % WORD;
-        for index in (0..words).step_by(WORD) {
-            // SAFETY: both words are within N bytes. The kernel aligns network headers to words where the processor needs this.
-            unsafe { target.add(index).cast::<u32>().write(start.add(index).cast::<u32>().read()) };
+        for index in 0..N / WORD {
+            // SAFETY: the word is before the end. The kernel aligns network headers to words where the processor needs this.
+            let word = unsafe { (start as *const u32).wrapping_add(index).read() };
+            // SAFETY: the word is within N bytes.
+            unsafe { bytes.as_mut_ptr().cast::<u32>().wrapping_add(index).write(word) };
         }
-        for index in words..N {
-            // SAFETY: both bytes are within N bytes.
-            unsafe { target.add(index).write(start.add(index).read()) };
+        for index in N - N % WORD..N {
+            // SAFETY: the byte is before the end.
+            let byte = unsafe { (start as *const u8).wrapping_add(index).read() };
+            // SAFETY: the byte is within N bytes.
+            unsafe { bytes.as_mut_ptr().cast::<u8>().wrapping_add(index).write(byte) };
         }
         true
     }

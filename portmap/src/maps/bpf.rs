@@ -171,7 +171,7 @@ impl BpfMaps {
         numbers.into_iter().map(follow).collect()
     }
 
-    /// The service number of a frontend, if programs follow it: its entry is within SERVICES, and its port in FRONTEND_PORTS.
+    /// The service number of a frontend, if programs follow it: its entry is within SERVICES, and its port in `FRONTEND_PORTS`.
     fn valid(&self, frontend: &Frontend, number: Option<u32>) -> Result<Option<u32>> {
         let has_port = self.ports.has(frontend)?;
         Ok(number.filter(|number| has_port && *number < self.services.len()))

@@ -31,7 +31,7 @@ where
     backends: Mapped<Backend<A>>,
 }
 
-/// The map FRONTEND_PORTS, which both families share.
+/// The map `FRONTEND_PORTS`, which both families share.
 pub struct Ports(Mapped<FrontendPorts>);
 
 impl Ports {

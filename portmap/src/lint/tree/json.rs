@@ -9,8 +9,8 @@ use memchr::memchr_iter;
 use super::{Line, Node, Value};
 
 /// The tree of a JSON text, without the field `endpoints` of objects: no rule reads the addresses of an EndpointSlice, which are most
-/// of a dump of a cluster. `None` if the text is no JSON value of at most `levels` levels, has a key twice in one map, or has
-/// an integer of more than 64 bits. The parser for YAML, of which JSON is a part, then has the error.
+/// of a dump of a cluster. `None` if the text is no JSON value. So is one with more than `levels` levels, a key twice in one map, or
+/// an integer of more than 64 bits, outside of what is left out. The parser for YAML, of which JSON is a part, then has the error.
 pub fn parse(text: &str, levels: usize) -> Option<Node> {
     let mut reader = Reader { text: text.as_bytes(), json: Jiter::new(text.as_bytes()), counted: 0, line: 1 };
     let peek = reader.json.peek().ok()?;

@@ -1,4 +1,4 @@
-//! FRONTENDS and BACKENDS of one address family.
+//! FRONTENDS and BACKENDS of one address family, and `FRONTEND_PORTS` of both.
 
 use std::net::IpAddr;
 

@@ -82,9 +82,10 @@ impl Address for V6 {
     }
 
     #[inline]
-    fn from_neutral([a, b, c, d]: Neutral) -> Self {
-        let [a, b, c, d] = [a, b, c, d].map(u32::to_ne_bytes);
-        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+    fn from_neutral(address: Neutral) -> Self {
+        // Copied as a whole, so that the compiler writes words. From single bytes, it writes single bytes.
+        let words = address.map(u32::to_ne_bytes);
+        words.as_flattened().first_chunk().copied().unwrap_or_default()
     }
 
     #[inline]

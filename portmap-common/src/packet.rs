@@ -24,8 +24,10 @@ const EXTENSIONS: usize = 4;
 
 /// Read access to the bytes of a packet.
 pub trait Bytes {
-    /// `N` bytes at `offset` from the network header; `None` beyond the end of the packet.
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// `N` words of 4 bytes in memory order, at `offset` from the network header; `None` beyond the end of the packet.
+    ///
+    /// Words, because programs read and copy them as they are. Single bytes would be split and put together again.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 }
 
 /// The place of a packet among the fragments of a datagram.
@@ -148,8 +150,9 @@ pub trait Family: Address {
 #[inline(always)]
 pub fn ports(packet: &impl Bytes, transport: usize, protocol: u8) -> Option<Ports> {
     if protocol == TCP {
-        let [a, b, c, d, _, _, _, _, _, _, _, _, _, flags] = packet.load::<14>(transport)?;
-        Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags })
+        let [ports, _, _, state] = packet.words(transport)?;
+        let [_, flags, _, _] = state.to_ne_bytes();
+        Some(Ports { flags, ..of_word(ports) })
     } else {
         quoted_ports(packet, transport)
     }
@@ -160,18 +163,25 @@ pub fn ports(packet: &impl Bytes, transport: usize, protocol: u8) -> Option<Port
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "a packet is shorter than 4 GiB")]
 pub fn segment(packet: &impl Bytes, transport: usize, length: usize) -> Option<Segment> {
-    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, flags] = packet.load::<10>(transport + 4)?;
+    let [start, acknowledged, state] = packet.words(transport + 4)?;
+    let [offset, flags, _, _] = state.to_ne_bytes();
     let data = length.checked_sub(transport + usize::from(offset >> 4) * 4)?;
-    let start = u32::from_be_bytes([s0, s1, s2, s3]);
-    let end = start.wrapping_add(data as u32).wrapping_add(u32::from(flags & FIN));
-    Some(Segment { end, acknowledged: u32::from_be_bytes([a0, a1, a2, a3]) })
+    let end = u32::from_be(start).wrapping_add(data as u32).wrapping_add(u32::from(flags & FIN));
+    Some(Segment { end, acknowledged: u32::from_be(acknowledged) })
 }
 
 /// The ports at `transport` without TCP flags, as in the packet that an ICMP error quotes. `None` for a truncated header.
 #[inline(always)]
 pub fn quoted_ports(packet: &impl Bytes, transport: usize) -> Option<Ports> {
-    let [a, b, c, d] = packet.load::<QUOTED_PORTS>(transport)?;
-    Some(Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags: 0 })
+    let [ports] = packet.words(transport)?;
+    Some(of_word(ports))
+}
+
+/// The ports in the first word of a transport header.
+#[inline]
+fn of_word(word: u32) -> Ports {
+    let [a, b, c, d] = word.to_ne_bytes();
+    Ports { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]), flags: 0 }
 }
 
 /// Whether the protocol is translated: TCP or UDP.
@@ -197,8 +207,9 @@ impl Family for V4 {
 
     #[inline(always)]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V4>) -> Option<()> {
-        let header = packet.load::<{ V4::HEADER }>(offset)?;
-        let [version, _, l, n, i, j, f, o, time_to_live, protocol, c, k, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let [first, second, third, source, destination] = packet.words(offset)?;
+        let ([version, _, l, n], [i, j, f, o]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        let [time_to_live, protocol, c, k] = third.to_ne_bytes();
         let length = usize::from(version & 0x0f) * 4;
         if version >> 4 != 4 || length < Self::HEADER {
             return None;
@@ -206,8 +217,8 @@ impl Family for V4 {
         let fragment = u16::from_be_bytes([f, o]);
         let (place, identification) = place(fragment & 0x1fff, fragment & 0x2000 != 0, u32::from(u16::from_be_bytes([i, j])));
         *headers = Headers {
-            source: [s0, s1, s2, s3],
-            destination: [d0, d1, d2, d3],
+            source: source.to_ne_bytes(),
+            destination: destination.to_ne_bytes(),
             transport: offset + length,
             end: end(offset, u16::from_be_bytes([l, n])),
             identification,
@@ -251,18 +262,17 @@ impl Family for V6 {
 
     #[inline]
     fn headers(packet: &impl Bytes, offset: usize, headers: &mut Headers<V6>) -> Option<()> {
-        let header = packet.load::<{ V6::HEADER }>(offset)?;
-        let ([version, _, _, _, l, n, next, time_to_live], addresses) = header.split_first_chunk()?;
+        let [first, second, a, b, c, d, p, q, r, s] = packet.words(offset)?;
+        let ([version, ..], [l, n, next, time_to_live]) = (first.to_ne_bytes(), second.to_ne_bytes());
         if version >> 4 != 6 {
             return None;
         }
-        let (source, destination) = addresses.split_first_chunk()?;
-        headers.source = *source;
-        headers.destination = *destination.first_chunk()?;
+        headers.source = V6::from_neutral([a, b, c, d]);
+        headers.destination = V6::from_neutral([p, q, r, s]);
         headers.transport = offset + Self::HEADER;
-        headers.end = end(headers.transport, u16::from_be_bytes([*l, *n]));
+        headers.end = end(headers.transport, u16::from_be_bytes([l, n]));
         (headers.identification, headers.fragment) = (0, Fragment::Whole);
-        (headers.protocol, headers.time_to_live, headers.checksum) = (*next, *time_to_live, 0);
+        (headers.protocol, headers.time_to_live, headers.checksum) = (next, time_to_live, 0);
         for _ in 0..EXTENSIONS {
             if !headers.skip_extension(packet)? {
                 return Some(());
@@ -298,16 +308,17 @@ impl Headers<V6> {
             // A later fragment begins with data, whatever the header before it says.
             _ if self.fragment == Fragment::Later => Some(false),
             HOP_BY_HOP | DESTINATION => {
-                let [next, length] = packet.load::<2>(self.transport)?;
+                let [first] = packet.words(self.transport)?;
+                let [next, length, ..] = first.to_ne_bytes();
                 self.transport += (usize::from(length) + 1) * 8;
                 self.protocol = next;
                 Some(true)
             }
             FRAGMENT => {
-                let [next, _, f, o, a, b, c, d] = packet.load::<8>(self.transport)?;
+                let [first, identification] = packet.words(self.transport)?;
+                let [next, _, f, o] = first.to_ne_bytes();
                 let fragment = u16::from_be_bytes([f, o]);
-                let identification = u32::from_be_bytes([a, b, c, d]);
-                (self.fragment, self.identification) = place(fragment >> 3, fragment & 1 != 0, identification);
+                (self.fragment, self.identification) = place(fragment >> 3, fragment & 1 != 0, u32::from_be(identification));
                 self.transport += 8;
                 self.protocol = next;
                 Some(true)

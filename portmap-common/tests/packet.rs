@@ -20,8 +20,9 @@ const DESTINATION_V6: V6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 struct Packet(Vec<u8>);
 
 impl Bytes for Packet {
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let (words, _) = self.0.get(offset..)?.as_chunks();
+        words.first_chunk().map(|words| words.map(u32::from_ne_bytes))
     }
 }
 
@@ -192,7 +193,8 @@ fn an_error_quotes_a_packet() {
     let packet = Packet(bytes);
     let (outer, _) = parse::<V4>(&packet).expect("headers");
     assert_eq!(outer.protocol, V4::ICMP);
-    let [kind] = packet.load(outer.transport).expect("a type");
+    let [first] = packet.words(outer.transport).expect("a type");
+    let [kind, ..] = first.to_ne_bytes();
     assert_eq!(V4::message(kind), Some(Message::Error));
     let mut inner = Headers::default();
     V4::headers(&packet, outer.transport + packet::ICMP_HEADER, &mut inner).expect("headers");

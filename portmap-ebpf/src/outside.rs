@@ -117,12 +117,13 @@ fn send<A: Family, const LINK: usize, const HOOK: u8>(packet: Packet<LINK>, walk
     if HOOK == INGRESS { onward::send(packet, walk) } else { NEXT }
 }
 
-/// The key of a packet at a hook.
+/// The key of a packet at a hook. Copies the addresses by words: the headers were written by words, and a processor waits when it
+/// reads more at once than was written at once.
 #[inline(always)]
 fn key<A: Family>(headers: &Headers<A>, ports: Ports, hook: u8) -> FlowKey<A> {
     FlowKey {
-        source: headers.source,
-        destination: headers.destination,
+        source: A::from_neutral(headers.source.neutral()),
+        destination: A::from_neutral(headers.destination.neutral()),
         source_port: ports.source,
         destination_port: ports.destination,
         protocol: headers.protocol,

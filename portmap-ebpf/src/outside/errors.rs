@@ -20,7 +20,8 @@ pub const REWRITTEN: i32 = 0;
 #[inline(never)]
 pub fn translate<A: Family, const LINK: usize, const HOOK: u8>(context: *mut __sk_buff, walk: &mut Walk<A>) -> i32 {
     let packet = Packet::<LINK>::new(context);
-    let Some([kind]) = packet.load::<1>(walk.headers.transport) else { return NEXT };
+    let Some([first]) = packet.words(walk.headers.transport) else { return NEXT };
+    let [kind, ..] = first.to_ne_bytes();
     let Some(message) = A::message(kind) else { return NEXT };
     if A::headers(&packet, walk.headers.transport + headers::ICMP_HEADER, &mut walk.quoted).is_none() {
         return NEXT;

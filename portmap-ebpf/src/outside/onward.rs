@@ -85,7 +85,8 @@ fn length<A: Onward, const LINK: usize>(packet: Packet<LINK>, headers: &Headers<
         return Some((packet.length() - LINK as u32) as u16);
     }
     let transport = if headers.protocol == TCP {
-        let [offset] = packet.load::<1>(headers.transport + 12)?;
+        let [state] = packet.words(headers.transport + 12)?;
+        let [offset, ..] = state.to_ne_bytes();
         u32::from(offset >> 4) * 4
     } else {
         8

@@ -152,38 +152,31 @@ pub fn checksum_flags(part: Part, is_udp: bool) -> u64 {
     pseudo | if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
 }
 
-/// Length of a word in bytes.
-const WORD: usize = size_of::<u32>();
-
 /// The last offset that is read without a helper.
 const LAST_OFFSET: u32 = 0x3fff;
 
-/// Bytes of a packet, aligned so that the compiler can read words. Otherwise it reads single bytes.
-#[repr(C, align(8))]
-struct Aligned<const N: usize>([u8; N]);
-
 impl<const LINK: usize> Bytes for Packet<LINK> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
-        let is_loaded = self.copy(offset, &mut bytes) || {
-            let target = bytes.as_mut_ptr().cast();
-            // SAFETY: the pointer is to N writable bytes.
-            unsafe { bpf_skb_load_bytes(self.context.cast_const().cast(), position::<LINK>(offset), target, N as u32) == 0 }
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let is_loaded = self.copy(offset, &mut words) || {
+            let (target, length) = (words.as_mut_ptr().cast(), size_of::<[u32; N]>() as u32);
+            // SAFETY: the pointer is to `length` writable bytes.
+            unsafe { bpf_skb_load_bytes(self.context.cast_const().cast(), position::<LINK>(offset), target, length) == 0 }
         };
-        // SAFETY: all bytes have been written.
-        is_loaded.then(|| unsafe { bytes.assume_init() }.0)
+        // SAFETY: all words have been written.
+        is_loaded.then(|| unsafe { words.assume_init() })
     }
 }
 
 impl<const LINK: usize> Packet<LINK> {
-    /// Copies bytes at an offset without a call of a helper. False if they are not in the first part of the packet's memory, where
+    /// Copies words at an offset without a call of a helper. False if they are not in the first part of the packet's memory, where
     /// the headers usually are.
     #[inline(always)]
-    fn copy<const N: usize>(self, offset: usize, bytes: &mut MaybeUninit<Aligned<N>>) -> bool {
+    fn copy<const N: usize>(self, offset: usize, words: &mut MaybeUninit<[u32; N]>) -> bool {
         let offset = position::<LINK>(offset);
-        // The verifier rejects larger offsets. Before a single byte, it does not understand the comparison with the end.
-        if N < WORD || offset > LAST_OFFSET {
+        // The verifier rejects larger offsets.
+        if offset > LAST_OFFSET {
             return false;
         }
         // SAFETY: the kernel gives the program a valid context.
@@ -191,20 +184,14 @@ impl<const LINK: usize> Packet<LINK> {
         // SAFETY: as above.
         let end = unsafe { (*self.context).data_end };
         let start = data as usize + offset as usize;
-        if start + N > end as usize {
+        if start + size_of::<[u32; N]>() > end as usize {
             return false;
         }
-        for index in 0..N / WORD {
+        for index in 0..N {
             // SAFETY: the word is before the end. The kernel aligns network headers to words where the processor needs this.
             let word = unsafe { (start as *const u32).wrapping_add(index).read() };
-            // SAFETY: the word is within N bytes.
-            unsafe { bytes.as_mut_ptr().cast::<u32>().wrapping_add(index).write(word) };
-        }
-        for index in N - N % WORD..N {
-            // SAFETY: the byte is before the end.
-            let byte = unsafe { (start as *const u8).wrapping_add(index).read() };
-            // SAFETY: the byte is within N bytes.
-            unsafe { bytes.as_mut_ptr().cast::<u8>().wrapping_add(index).write(byte) };
+            // SAFETY: the word is one of N.
+            unsafe { words.as_mut_ptr().cast::<u32>().wrapping_add(index).write(word) };
         }
         true
     }

@@ -19,6 +19,10 @@ const OBJECTS: [&str; 3] = ["portmap", "lookup", "iterators"];
 const REPRODUCIBLE: [(&str, &str); 3] =
     [("CARGO_UNSTABLE_TRIM_PATHS", "true"), ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all"), ("CARGO_CFG_TARGET_ARCH", "x86_64")];
 
+/// The first letters of sections that no loader reads. The linker has converted the debug sections to BTF. The relocations of BTF
+/// are to sections that each program has anyway.
+const UNUSED: [&str; 3] = [".debug", ".rel.debug", ".rel.BTF"];
+
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed={TOOLCHAIN}");
     println!("cargo:rerun-if-changed=../portmap-common/src");
@@ -36,13 +40,13 @@ fn main() -> Result<()> {
     })
 }
 
-/// Removes the debug sections of an ELF object, several megabytes. The linker has already converted them to BTF.
+/// Removes the sections that no loader reads, several megabytes.
 fn strip(path: &Path) -> Result<()> {
     let data = fs::read(path)?;
     let mut object = Builder::read(&*data)?;
     for section in &mut object.sections {
         let name = section.name.to_string();
-        section.delete |= name.starts_with(".debug") || name.starts_with(".rel.debug");
+        section.delete |= UNUSED.iter().any(|unused| name.starts_with(unused));
     }
     object.delete_orphans();
     // The linker writes the names of sections into the table of symbol names. The writer needs a separate table for them.

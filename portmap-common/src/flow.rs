@@ -131,7 +131,7 @@ mod lifetime {
     pub const ESTABLISHED: u32 = 86_400;
     pub const HALF_OPEN: u32 = 60;
     pub const DATAGRAM: u32 = 30;
-    pub const SPENT: u32 = 2;
+    pub const QUIET: u32 = 2;
     pub const DATAGRAMS: u32 = 120;
 }
 
@@ -268,12 +268,17 @@ impl<A: Address> FlowEntry<A> {
         self.state & RESET != 0 || self.state & BOTH_FINS == BOTH_FINS
     }
 
-    /// Whether the only datagram of a client was answered some time before `now`, a [`clock`]. Such a flow may end before its
-    /// lifetime if its port is needed.
+    /// Whether the flow is a client's only datagram and its answers. Such a flow may end before its lifetime if its port is
+    /// needed.
     #[inline]
-    pub fn is_spent(&self, protocol: u8, now: u32) -> bool {
-        let is_answered_once = protocol == UDP && self.state & (REPLIED | ASSURED) == REPLIED;
-        is_answered_once && now.saturating_sub(self.seen) >= lifetime::SPENT
+    pub fn is_answered_once(&self, protocol: u8) -> bool {
+        protocol == UDP && self.state & (REPLIED | ASSURED) == REPLIED
+    }
+
+    /// Whether the last packet came some time before `now`, a [`clock`]: a client does not seem to send another datagram.
+    #[inline]
+    pub fn is_quiet(&self, now: u32) -> bool {
+        now.saturating_sub(self.seen) >= lifetime::QUIET
     }
 
     /// How long the entry lives after its last packet, in steps of [`clock`].
@@ -450,12 +455,18 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_datagram_is_spent_after_two_steps() {
-        let at = |state, protocol, now| FlowEntry::<V4> { state, seen: 100, ..FlowEntry::default() }.is_spent(protocol, now);
-        assert!(at(REPLIED, UDP, 102) && at(REPLIED | TOWARDS_CLIENT | HIDDEN, UDP, 102));
-        assert!(!at(REPLIED, UDP, 101) && !at(REPLIED, UDP, 99), "too early");
-        assert!(!at(0, UDP, 200), "the answer may be on its way");
-        assert!(!at(REPLIED | ASSURED, UDP, 200), "the client goes on");
-        assert!(!at(REPLIED, TCP, 200));
+    fn a_flow_is_answered_once_until_its_client_goes_on() {
+        let is_answered_once = |state, protocol| FlowEntry::<V4> { state, ..FlowEntry::default() }.is_answered_once(protocol);
+        assert!(is_answered_once(REPLIED, UDP) && is_answered_once(REPLIED | TOWARDS_CLIENT | HIDDEN, UDP));
+        assert!(!is_answered_once(0, UDP), "the answer may be on its way");
+        assert!(!is_answered_once(REPLIED | ASSURED, UDP), "the client goes on");
+        assert!(!is_answered_once(REPLIED, TCP));
+    }
+
+    #[test]
+    fn a_flow_is_quiet_after_two_steps() {
+        let is_quiet = |now| FlowEntry::<V4> { seen: 100, ..FlowEntry::default() }.is_quiet(now);
+        assert!(is_quiet(102));
+        assert!(!is_quiet(101) && !is_quiet(99), "too early");
     }
 }

@@ -173,17 +173,17 @@ fn end<A: Family>(walk: &mut Walk<A>, table: Table, element: *mut FlowEntry<A>, 
     // SAFETY: the map returned the element, and any bytes are a valid value. If the kernel reuses it at this moment, at worst
     // another port is tried.
     let entry = unsafe { &*element };
+    let is_late = attempt >= TRIES / 2;
     let is_own = entry.address == walk.twin.address && entry.port == walk.twin.port && entry.other_port == walk.twin.other_port;
-    let is_closed = entry.is_closed() && attempt >= TRIES / 2;
-    if is_own || is_closed || !entry.is_alive(walk.key.protocol, walk.now) {
+    if is_own || is_late && entry.is_closed() || !entry.is_alive(walk.key.protocol, walk.now) {
         return true;
     }
-    let is_spent = attempt != 0 && entry.is_spent(walk.key.protocol, walk.now);
-    if is_spent {
+    let is_answered = entry.is_answered_once(walk.key.protocol) && (is_late || attempt != 0 && entry.is_quiet(walk.now));
+    if is_answered {
         walk.ended_key = walk.twin_key.twin(entry);
         part(walk, table);
     }
-    is_spent
+    is_answered
 }
 
 /// Parts the entry of a client's packets from its twin, which another flow gets. The client's next packet opens a flow, or gets

@@ -171,10 +171,6 @@ fn packet_of(hooks: &Hooks, hook: Hook, outcome: Outcome, case: &Case) -> Result
     let mut once = packet.clone();
     hooks.run(hook, &mut once, 1)?;
     ensure!((once != packet) == (outcome == Outcome::Hit), "{}: the program has changed {ends:?} wrongly", hook.name());
-    // Another run restores the packet of the flow for the next one.
-    if once != packet {
-        hooks.run(hook, &mut once, 1)?;
-    }
     Ok(packet)
 }
 

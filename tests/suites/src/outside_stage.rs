@@ -123,9 +123,16 @@ impl Stage {
         Ok(())
     }
 
-    /// The logs of both agents.
+    /// The log of each agent, and what `portmap status` says then.
     pub fn logs(&self) -> String {
-        self.agents.iter().map(|agent| format!("the log of an agent:\n{}", agent.log())).collect::<Vec<_>>().join("\n")
+        let of = |agent: &Agent| {
+            let status = match agent.portmap(&["status"]) {
+                Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            format!("the log of an agent:\n{}\n{status}", agent.log())
+        };
+        self.agents.iter().map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// Adds a Service with these endpoints. Returns when both nodes serve it.

@@ -66,6 +66,9 @@ impl Agent {
 
     /// Starts an agent on the manifests of this [`Machine`]. Waits until `portmap status` succeeds, which means that the maps
     /// match the manifests.
+    ///
+    /// The agent serves clients outside only if the arguments have `--devices`. The programs for devices take most of the time of
+    /// a start.
     pub fn start(machine: &Machine, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(machine, arguments)?;
         agent.wait_until("`portmap status` succeeds", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
@@ -114,6 +117,7 @@ impl Agent {
     }
 
     fn spawn_by(mut command: Command, program: PathBuf, machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        let devices: &[&str] = if arguments.contains(&"--devices") { &[] } else { &["--devices", "none"] };
         let log = machine.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
         let process = command
@@ -122,6 +126,7 @@ impl Agent {
             .arg(machine.cgroup(Group::Clients))
             .arg("--bpffs")
             .arg(machine.bpffs())
+            .args(devices)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -16,6 +16,7 @@ use portmap::{
         self, Settings,
         catalog::{self, Level, Rule},
         finding::Finding,
+        set::Set,
     },
     source::kube::ClusterConfig,
 };
@@ -122,8 +123,10 @@ impl Arguments {
         } else {
             input::files(&self.paths, self.recursive, self.namespace.as_deref())?
         };
+        // The process ends soon: to free many small objects would only take time.
+        let set: &Set = Box::leak(Box::new(set));
         let PortRange { first, last } = self.node_port_range;
-        let findings = lint::check(&set, &Settings { node_ports: (first, last), ignored: self.ignore });
+        let findings = lint::check(set, &Settings { node_ports: (first, last), ignored: self.ignore });
         match self.output {
             Format::Text => text::print(&findings, set.objects)?,
             Format::Json => output::print(&(serde_json::to_string_pretty(&rows(&findings))? + "\n"))?,

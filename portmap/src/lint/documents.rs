@@ -1,8 +1,14 @@
 //! Splits the text of a file into documents, and parses each by itself: a document with an error leaves the others readable.
 
+use std::mem;
+
+use memchr::memchr_iter;
 use serde_saphyr::Budget;
 
-use super::tree::{Line, Node, json};
+use super::tree::{
+    Line, Node,
+    json::{self, List},
+};
 
 /// The greatest depth of a document. Schemas of custom resources have some 50 levels.
 const MAX_DEPTH: usize = 100;
@@ -29,30 +35,50 @@ pub struct Broken {
     pub is_template: bool,
 }
 
-/// The documents of a text. Empty documents are left out.
-pub fn parse(text: &str) -> Vec<Document> {
-    split(text.strip_prefix('\u{feff}').unwrap_or(text))
-        .into_iter()
-        .flat_map(|(lines_before, part)| parse_part(part, lines_before))
-        .collect()
+/// A part of a text between two document markers.
+#[derive(Debug, PartialEq)]
+pub struct Part<'a> {
+    text: &'a str,
+    /// The number of lines before the part.
+    lines_before: Line,
 }
 
-/// The parts between the document markers, each with the number of lines before it. A marker is at the start of a line. YAML
-/// forbids such a line inside of a document, in block scalars too.
-fn split(text: &str) -> Vec<(Line, &str)> {
+/// The parts of a text that are not empty. A marker is at the start of a line. YAML forbids such a line inside of a document, in
+/// block scalars too.
+pub fn split(text: &str) -> Vec<Part<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parts = Vec::new();
-    let (mut start, mut start_line, mut position) = (0, 0, 0);
-    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+    let (mut start, mut lines_before, mut position) = (0, 0, 0);
+    for (number, line) in (0..).zip(lines(text)) {
         if is_marker(line) {
-            parts.push((start_line, &text[start..position]));
+            parts.push(Part { text: &text[start..position], lines_before });
             // A document may begin on the line of its marker: `--- {kind: Pod}`.
-            (start, start_line) = (position + 3, number);
+            (start, lines_before) = (position + 3, number);
         }
         position += line.len();
     }
-    parts.push((start_line, &text[start..]));
-    parts.retain(|(_, part)| part.lines().any(|line| !is_blank(line)));
+    parts.push(Part { text: &text[start..], lines_before });
+    parts.retain(|part| lines(part.text).any(|line| !is_blank(line)));
     parts
+}
+
+/// The lines with their ends.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1).chain([text.len()]);
+    let lines = ends.scan(0, |start, end| Some(&text[mem::replace(start, end)..end]));
+    lines.filter(|line| !line.is_empty())
+}
+
+impl<'a> Part<'a> {
+    /// The documents of the part: one, or several JSON values without a separator.
+    pub fn documents(&self) -> Vec<Document> {
+        parse_part(self.text, self.lines_before)
+    }
+
+    /// The part as a list of JSON; `None` for all other parts.
+    pub fn list(&self) -> Option<List<'a>> {
+        List::parse(self.text, self.lines_before + 1, MAX_DEPTH)
+    }
 }
 
 fn is_marker(line: &str) -> bool {

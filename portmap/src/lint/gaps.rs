@@ -51,6 +51,11 @@ impl Gaps {
         }
     }
 
+    /// Adds the missing objects of another set.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Whether objects of a group are missing.
     pub fn has(&self, group: Group) -> bool {
         self.0.contains(&group)
@@ -93,6 +98,14 @@ impl PodMakers {
         if !is_own && !GROUPS.contains(&group) && !KINDS.contains(&head.kind.as_str()) {
             self.namespaces.insert(head.namespace.clone());
         }
+    }
+
+    /// Adds the objects of another set.
+    pub fn append(&mut self, other: Self) {
+        let Self { namespaces, everywhere, has_other_policies } = other;
+        self.namespaces.extend(namespaces);
+        self.everywhere |= everywhere;
+        self.has_other_policies |= has_other_policies;
     }
 
     /// Whether a controller may make pods in this namespace.

@@ -22,7 +22,7 @@ use super::{
     selection::{self, Index, Selected},
     set::Set,
 };
-use crate::collections::HashMap;
+use crate::{collections::HashMap, parallel};
 
 /// The objects, and the relations between them.
 struct Context<'a> {
@@ -42,11 +42,8 @@ pub fn apply(set: &Set, settings: &Settings) -> Vec<Finding> {
     let context = Context::new(set, settings);
     let mut findings = set.faults.clone();
     findings.extend(set.unknown_codes());
-    for (service, selected) in context.services_with_pods() {
-        target_ports::check(&context, service, &selected, &mut findings);
-        selectors::check(&context, service, &selected, &mut findings);
-        service_ports::check(service, &mut findings);
-    }
+    let services: Vec<_> = set.services.iter().zip(&context.selected).collect();
+    findings.extend(parallel::in_parts(&services, |services| context.of_services(services)).into_iter().flatten());
     node_ports::check(&context, &mut findings);
     probes::check(&context, &mut findings);
     policies::check(&context, &mut findings);
@@ -80,9 +77,16 @@ impl<'a> Context<'a> {
         pod.declares(number, protocol) || self.services_of(workload).any(|service| service.ports.iter().any(leads_to))
     }
 
-    /// Each Service, with the workloads that it selects.
-    fn services_with_pods(&self) -> impl Iterator<Item = (&'a Service, Vec<&'a Workload>)> {
-        self.set.services.iter().zip(&self.selected).map(|(service, selected)| (service, self.workloads(selected)))
+    /// The findings about Services, each with the workloads that it selects.
+    fn of_services(&self, services: &[(&Service, &Selected)]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (service, selected) in services {
+            let selected = self.workloads(selected);
+            target_ports::check(self, service, &selected, &mut findings);
+            selectors::check(self, service, &selected, &mut findings);
+            service_ports::check(service, &mut findings);
+        }
+        findings
     }
 
     fn workloads(&self, selected: &[usize]) -> Vec<&'a Workload> {

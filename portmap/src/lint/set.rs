@@ -6,13 +6,14 @@ use serde_json::Value as Json;
 
 use super::{
     catalog::{INVALID, UNKNOWN_CODE},
-    documents::{self, Broken, Document},
+    documents::{self, Broken, Document, Part},
     finding::Finding,
     gaps::{Gaps, PodMakers},
     head::{Head, IGNORE, Labels, labels},
     objects::{policy::Policy, route::Route, service::Service, slice::Slice, workload::Workload},
-    tree::{Invalid, Node},
+    tree::{Invalid, Node, json::Item},
 };
+use crate::parallel;
 
 /// The origin of the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +77,50 @@ impl Set {
     /// Reads a file with YAML or JSON. Documents with an error become faults.
     pub fn read(&mut self, file: &str, text: &str) {
         let file = Arc::from(file);
-        for document in documents::parse(text) {
-            match document {
-                Document::Tree(tree) => self.take(&tree, Some(&file)),
-                Document::Broken(broken) => self.add_broken(&file, &broken),
+        for part in documents::split(text) {
+            if self.read_list(&part, &file).is_some() {
+                continue;
+            }
+            for document in part.documents() {
+                match document {
+                    Document::Tree(tree) => self.take(&tree, Some(&file)),
+                    Document::Broken(broken) => self.add_broken(&file, &broken),
+                }
             }
         }
+    }
+
+    /// Reads a long list of JSON on all processors. `None` if the part is something else, or has an error.
+    fn read_list(&mut self, part: &Part<'_>, file: &Arc<str>) -> Option<()> {
+        let list = part.list().filter(|list| is_list(&list.head) && parallel::are_many(list.items.len()))?;
+        let read = |items: &[Item<'_>]| {
+            // With a file name of its own, no thread waits for others that count its users.
+            let (mut set, file) = (Self::new(self.origin, &self.default_namespace), Arc::from(&**file));
+            for item in items {
+                set.take_item(&list.tree(item)?, &list.head, Some(&file));
+            }
+            Some(set)
+        };
+        let sets = parallel::in_parts(&list.items, read).into_iter().collect::<Option<Vec<_>>>()?;
+        for set in sets {
+            self.append(set);
+        }
+        Some(())
+    }
+
+    /// Appends the objects of another set.
+    fn append(&mut self, other: Self) {
+        let Self { origin: _, default_namespace: _, services, workloads, policies, routes, slices, namespaces, .. } = other;
+        self.services.extend(services);
+        self.workloads.extend(workloads);
+        self.policies.extend(policies);
+        self.routes.extend(routes);
+        self.slices.extend(slices);
+        self.namespaces.extend(namespaces);
+        self.gaps.append(other.gaps);
+        self.makers.append(other.makers);
+        self.faults.extend(other.faults);
+        self.objects += other.objects;
     }
 
     /// Adds an object of a cluster, with `kind` and `apiVersion`.
@@ -110,19 +149,25 @@ impl Set {
 
     /// Takes a document: an object, or a list of objects.
     fn take(&mut self, object: &Node, file: Option<&Arc<str>>) {
-        let (version, kind) = (object.text("apiVersion").unwrap_or_default(), object.text("kind").unwrap_or_default());
-        if kind.ends_with("List") || !object.items().is_empty() {
+        if is_list(object) {
             let items = if object.items().is_empty() { object.list("items") } else { object.items() };
-            // The items of a typed list such as `ServiceList` have no kind.
-            let item_kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty());
             for item in items {
-                match item_kind.filter(|_| item.get("kind").is_none()) {
-                    Some(kind) => self.take_object(&item.with_kind(version, kind), file),
-                    None => self.take(item, file),
-                }
+                self.take_item(item, object, file);
             }
-        } else if !kind.is_empty() {
+        } else if object.text("kind").is_some_and(|kind| !kind.is_empty()) {
             self.take_object(object, file);
+        }
+    }
+
+    /// Takes an item of a list. The items of a typed list such as `ServiceList` have no kind.
+    fn take_item(&mut self, item: &Node, list: &Node, file: Option<&Arc<str>>) {
+        let kind = list.text("kind").and_then(|kind| kind.strip_suffix("List")).filter(|kind| !kind.is_empty());
+        match kind.filter(|_| item.get("kind").is_none()) {
+            Some(kind) => {
+                let version = list.text("apiVersion").unwrap_or_default();
+                self.take_object(&item.with_kind(version, kind), file);
+            }
+            None => self.take(item, file),
         }
     }
 
@@ -185,6 +230,11 @@ impl Set {
         let routes = self.routes.iter().map(|it| &it.head);
         services.chain(workloads).chain(policies).chain(routes).chain(self.slices.iter().map(|it| &it.head))
     }
+}
+
+/// Whether a document is a list of objects.
+fn is_list(document: &Node) -> bool {
+    document.text("kind").is_some_and(|kind| kind.ends_with("List")) || !document.items().is_empty()
 }
 
 /// The pod template of an object. All kinds have it in one field, except a CronJob. Custom resources often have it there, too.

@@ -85,6 +85,28 @@ fn json_is_read_with_lines() {
     assert_eq!(codes(&[&list]), ["error PM106"]);
 }
 
+/// A long list is read on all processors, so its findings must not depend on their number.
+#[test]
+fn a_long_list_of_json_is_read_as_a_short_one() {
+    let item = |number: usize| {
+        let port = if number % 100 == 7 { r#""80""# } else { "80" };
+        format!("{{\"metadata\": {{\"name\": \"s{number}\"}},\n\"spec\": {{\"ports\": [{{\"port\": {port}}}]}}}}")
+    };
+    let list = |kind: &str, numbers: std::ops::Range<usize>| {
+        let items: Vec<String> = numbers.map(item).collect();
+        format!("{{\"items\": [{}], \"apiVersion\": \"v1\", \"kind\": \"{kind}\"}}", items.join(",\n"))
+    };
+    let lines = |text: &str| -> Vec<_> {
+        findings(&[text]).into_iter().map(|it| (it.rule.code, it.name, it.place.map(|(_, line)| line))).collect()
+    };
+    let long = lines(&list("ServiceList", 0..1_000));
+    let short: Vec<String> = (0..10).map(|part| list("ServiceList", 100 * part..100 * (part + 1))).collect();
+    assert_eq!(long, lines(&short.join("\n")));
+    assert_eq!(long.iter().filter(|(code, ..)| *code == "PM001").count(), 10, "{long:?}");
+    assert_eq!(lines(&format!("# a comment\n---\n{}", list("ServiceList", 0..1_000)))[0].2, long[0].2.map(|line| line + 2));
+    assert_eq!(lines(&list("", 0..1_000)), []);
+}
+
 #[test]
 fn a_template_that_is_not_rendered_is_named() {
     let found = findings(&["apiVersion: v1\nkind: Service\n{{- if .Values.x }}\nmetadata: {}\n{{- end }}\n"]);

@@ -12,11 +12,51 @@ use super::{Line, Node, Value};
 /// of a dump of a cluster. `None` if the text is no JSON value. So is one with more than `levels` levels, a key twice in one map, or
 /// an integer of more than 64 bits, outside of what is left out. The parser for YAML, of which JSON is a part, then has the error.
 pub fn parse(text: &str, levels: usize) -> Option<Node> {
-    let mut reader = Reader { text: text.as_bytes(), json: Jiter::new(text.as_bytes()), counted: 0, line: 1 };
-    let peek = reader.json.peek().ok()?;
-    let node = reader.node(peek, levels, Place::Object)?;
-    reader.json.finish().ok()?;
-    Some(node)
+    Reader::new(text, 1).finish(levels)
+}
+
+/// A list of objects, whose items are still text.
+pub struct List<'a> {
+    /// The other fields.
+    pub head: Node,
+    /// The items.
+    pub items: Vec<Item<'a>>,
+    /// The levels that are left for an item.
+    levels: usize,
+}
+
+/// An item of a list.
+pub struct Item<'a> {
+    text: &'a str,
+    line: Line,
+}
+
+impl<'a> List<'a> {
+    /// The list of objects in a JSON text, which begins on `line`. `None` for all other texts, and for some that [`parse`] refuses.
+    pub fn parse(text: &'a str, line: Line, levels: usize) -> Option<Self> {
+        let (mut reader, mut lists) = (Reader::new(text, line), Vec::new());
+        if reader.json.peek().ok()? != Peek::Object {
+            return None;
+        }
+        let (line, levels) = (reader.line_here()?, levels.checked_sub(1)?);
+        let take_items = |reader: &mut Reader<'a>, key: &str, peek| {
+            let are_items = key == "items" && peek == Peek::Array;
+            if are_items {
+                lists.push(reader.item_texts()?);
+            }
+            Some(are_items)
+        };
+        let fields = reader.fields_but(take_items, levels, Place::Field)?;
+        reader.json.finish().ok()?;
+        let is_once = lists.len() == 1 && fields.iter().all(|(key, _)| key != "items");
+        let items = lists.pop().filter(|_| is_once)?;
+        Some(Self { head: Node { line, value: Value::Map(fields) }, items, levels: levels.checked_sub(1)? })
+    }
+
+    /// The tree of an item, as in the tree of the whole list; `None` if [`parse`] refuses its text.
+    pub fn tree(&self, item: &Item<'_>) -> Option<Node> {
+        Reader::new(item.text, item.line).finish(self.levels)
+    }
 }
 
 /// The place of a value in a document.
@@ -43,7 +83,7 @@ impl Place {
 }
 
 struct Reader<'a> {
-    text: &'a [u8],
+    text: &'a str,
     json: Jiter<'a>,
     /// The number of bytes before which lines are counted.
     counted: usize,
@@ -51,7 +91,20 @@ struct Reader<'a> {
     line: Line,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A reader of a text that begins on this line.
+    fn new(text: &'a str, line: Line) -> Self {
+        Self { text, json: Jiter::new(text.as_bytes()), counted: 0, line }
+    }
+
+    /// Reads the text as one object.
+    fn finish(mut self, levels: usize) -> Option<Node> {
+        let peek = self.json.peek().ok()?;
+        let node = self.node(peek, levels, Place::Object)?;
+        self.json.finish().ok()?;
+        Some(node)
+    }
+
     /// Reads the value that begins at the current place.
     fn node(&mut self, peek: Peek, levels: usize, place: Place) -> Option<Node> {
         let line = self.line_here()?;
@@ -81,13 +134,28 @@ impl Reader<'_> {
     }
 
     fn fields(&mut self, levels: usize, place: Place) -> Option<Vec<(CompactString, Node)>> {
+        let leave_out = |reader: &mut Self, key: &str, peek| {
+            let is_left_out = place == Place::Object && key == "endpoints";
+            if is_left_out {
+                reader.json.known_skip(peek).ok()?;
+            }
+            Some(is_left_out)
+        };
+        self.fields_but(leave_out, levels, place)
+    }
+
+    /// Reads the fields of a map, except those that `take` reads itself, for which it returns true.
+    fn fields_but(
+        &mut self,
+        mut take: impl FnMut(&mut Self, &str, Peek) -> Option<bool>,
+        levels: usize,
+        place: Place,
+    ) -> Option<Vec<(CompactString, Node)>> {
         let mut fields = Vec::new();
         let mut next = self.json.known_object().ok()?.map(CompactString::from);
         while let Some(key) = next {
             let peek = self.json.peek().ok()?;
-            if place == Place::Object && key == "endpoints" {
-                self.json.known_skip(peek).ok()?;
-            } else {
+            if !take(self, &key, peek)? {
                 let inner = place.of_field(&key);
                 fields.push((key, self.node(peek, levels, inner)?));
             }
@@ -96,10 +164,23 @@ impl Reader<'_> {
         has_different_keys(&fields).then_some(fields)
     }
 
+    /// Passes over the items of the array that begins at the current place.
+    fn item_texts(&mut self) -> Option<Vec<Item<'a>>> {
+        let mut items = Vec::new();
+        let mut next = self.json.known_array().ok()?;
+        while let Some(peek) = next {
+            let (line, start) = (self.line_here()?, self.json.current_index());
+            self.json.known_skip(peek).ok()?;
+            items.push(Item { text: self.text.get(start..self.json.current_index())?, line });
+            next = self.json.array_step().ok()?;
+        }
+        Some(items)
+    }
+
     /// The line of the current place.
     fn line_here(&mut self) -> Option<Line> {
         let here = self.json.current_index();
-        let passed = self.text.get(self.counted..here)?;
+        let passed = self.text.as_bytes().get(self.counted..here)?;
         self.line += Line::try_from(memchr_iter(b'\n', passed).count()).ok()?;
         self.counted = here;
         Some(self.line)
@@ -148,6 +229,29 @@ mod tests {
         assert_eq!(read(object), without);
         assert_eq!(read(&format!(r#"{{"items": [{object}]}}"#)).list("items"), [without]);
         assert_eq!(parse(r#"{"endpoints": [1,]}"#, 100), None);
+    }
+
+    #[test]
+    fn the_items_of_a_list_are_those_of_its_tree() {
+        let text = format!("{{\"kind\": \"List\",\n\"items\": [{TEXT}, {{\"endpoints\": [1]}},\n 7],\n\"metadata\": {{}}}}");
+        let (whole, list) = (parse(&text, 100).expect("JSON"), List::parse(&text, 1, 100).expect("a list"));
+        let items: Vec<Node> = list.items.iter().map(|item| list.tree(item).expect("JSON")).collect();
+        assert_eq!(items, whole.list("items"));
+        assert_eq!((list.head.text("kind"), list.head.get("metadata")), (Some("List"), whole.get("metadata")));
+        assert_eq!(List::parse(&text, 11, 100).expect("a list").items[0].line, 12);
+        let deep = List::parse(r#"{"items": [{"a": [1]}]}"#, 1, 5).expect("a list");
+        assert!(deep.tree(&deep.items[0]).is_some());
+        let deep = List::parse(r#"{"items": [{"a": [1]}]}"#, 1, 4).expect("a list");
+        assert_eq!(deep.tree(&deep.items[0]), None);
+    }
+
+    #[test]
+    fn other_texts_are_no_list() {
+        for text in
+            ["{}", "[]", r#"{"items": {}}"#, r#"{"items": [], "items": []}"#, r#"{"items": [], "items": 1}"#, r#"{"items": [}"#]
+        {
+            assert!(List::parse(text, 1, 100).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod kind;
 
-use std::{borrow::Cow, num::NonZero, panic, thread};
+use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -17,10 +17,8 @@ use super::{
     documents::Document,
     named,
 };
+use crate::parallel;
 use kind::Kind;
-
-/// The least number of objects for which a thread is worth its start.
-const FEWEST: usize = 256;
 
 /// The fields that select the type of a document, and the items of a list.
 #[derive(Deserialize)]
@@ -46,17 +44,8 @@ struct Text<'a> {
 pub fn documents(text: &str, filter: Filter) -> Option<Vec<Document>> {
     let heads = heads(text)?;
     let texts: Vec<Text> = heads.iter().flat_map(|(json, head)| texts(json, head)).collect();
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let size = texts.len().div_ceil(threads).max(FEWEST);
-    thread::scope(|scope| {
-        let decode = |part| move || decode_all(part, filter);
-        let threads: Vec<_> = texts.chunks(size).map(|part| scope.spawn(decode(part))).collect();
-        let mut documents = Vec::with_capacity(texts.len());
-        for thread in threads {
-            documents.extend(thread.join().unwrap_or_else(|error| panic::resume_unwind(error))?);
-        }
-        Some(documents)
-    })
+    let parts = parallel::in_parts(&texts, |part| decode_all(part, filter));
+    Some(parts.into_iter().collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// The documents' texts, each with its head.

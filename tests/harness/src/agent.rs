@@ -35,6 +35,9 @@ const ABI: &str = "--abi-version";
 /// Pause between two checks of an awaited condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// The arguments with which an agent of the tests loads the programs for devices.
+pub const ABOUT_DEVICES: [&str; 3] = ["--devices", "--device-attach", "--pod-devices"];
+
 /// A running agent. Dropping this kills the process. The pinned maps and links stay until the [`Machine`] is dropped.
 #[derive(Debug)]
 pub struct Agent {
@@ -67,8 +70,8 @@ impl Agent {
     /// Starts an agent on the manifests of this [`Machine`]. Waits until `portmap status` succeeds, which means that the maps
     /// match the manifests.
     ///
-    /// The agent serves clients outside only if the arguments have `--devices`. The programs for devices take most of the time of
-    /// a start.
+    /// The agent serves clients outside only if one of [`ABOUT_DEVICES`] is among the arguments. The programs for devices take most
+    /// of the time of a start.
     pub fn start(machine: &Machine, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(machine, arguments)?;
         agent.wait_until("`portmap status` succeeds", |agent| Ok(agent.portmap(&["status"])?.status.success()))?;
@@ -117,7 +120,8 @@ impl Agent {
     }
 
     fn spawn_by(mut command: Command, program: PathBuf, machine: &Machine, arguments: &[&str]) -> Result<Self> {
-        let devices: &[&str] = if arguments.contains(&"--devices") { &[] } else { &["--devices", "none"] };
+        let is_about_devices = arguments.iter().any(|argument| ABOUT_DEVICES.contains(argument));
+        let devices: &[&str] = if is_about_devices { &[] } else { &["--devices", "none"] };
         let log = machine.directory().join("agent.log");
         let output = File::options().create(true).append(true).open(&log).context("failed to open the agent's log")?;
         let process = command

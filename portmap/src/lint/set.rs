@@ -110,17 +110,30 @@ impl Set {
 
     /// Appends the objects of another set.
     fn append(&mut self, other: Self) {
-        let Self { origin: _, default_namespace: _, services, workloads, policies, routes, slices, namespaces, .. } = other;
+        let Self {
+            services,
+            workloads,
+            policies,
+            routes,
+            slices,
+            namespaces,
+            gaps,
+            makers,
+            faults,
+            objects,
+            origin: _,
+            default_namespace: _,
+        } = other;
         self.services.extend(services);
         self.workloads.extend(workloads);
         self.policies.extend(policies);
         self.routes.extend(routes);
         self.slices.extend(slices);
         self.namespaces.extend(namespaces);
-        self.gaps.append(other.gaps);
-        self.makers.append(other.makers);
-        self.faults.extend(other.faults);
-        self.objects += other.objects;
+        self.gaps.append(gaps);
+        self.makers.append(makers);
+        self.faults.extend(faults);
+        self.objects += objects;
     }
 
     /// Adds an object of a cluster, with `kind` and `apiVersion`.

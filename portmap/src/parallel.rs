@@ -5,11 +5,6 @@ use std::{num::NonZero, panic, thread};
 /// The least number of items for which a thread is worth its start.
 const FEWEST: usize = 256;
 
-/// Whether this number of items is worth more than one thread.
-pub fn are_many(items: usize) -> bool {
-    items > FEWEST
-}
-
 /// Applies `work` to parts of the items, one part for each processor. Returns the results in the order of the items.
 ///
 /// # Panics

@@ -90,9 +90,9 @@ impl Set {
         }
     }
 
-    /// Reads a long list of JSON on all processors. `None` if the part is something else, or has an error.
+    /// Reads a list of JSON on all processors. `None` if the part is something else, or has an error.
     fn read_list(&mut self, part: &Part<'_>, file: &Arc<str>) -> Option<()> {
-        let list = part.list().filter(|list| is_list(&list.head) && parallel::are_many(list.items.len()))?;
+        let list = part.list().filter(|list| is_list(&list.head))?;
         let read = |items: &[Item<'_>]| {
             // With a file name of its own, no thread waits for others that count its users.
             let (mut set, file) = (Self::new(self.origin, &self.default_namespace), Arc::from(&**file));

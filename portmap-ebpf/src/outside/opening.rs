@@ -188,9 +188,16 @@ fn choose_port<A: Family>(walk: &mut Walk<A>) -> bool {
 /// Claims the walk's port, or changes it for the next try.
 #[inline(never)]
 fn claim_port<A: Family>(walk: &mut Walk<A>, attempt: u32) -> bool {
-    if flows::claim(walk, attempt) {
+    if !is_like_answer(walk) && flows::claim(walk, attempt) {
         return true;
     }
     walk.entry.other_port = Half::Clients.any_port();
     false
+}
+
+/// Whether a pod that reaches itself would get the port it serves. Then its packets and the answers would have the same addresses
+/// and ports.
+#[inline(always)]
+fn is_like_answer<A: Family>(walk: &Walk<A>) -> bool {
+    walk.entry.other_port == walk.entry.port && walk.entry.address == walk.key.source
 }

@@ -17,6 +17,7 @@ use crate::cases;
 
 cases![
     a_pod_of_another_node_reaches_itself,
+    a_pod_of_another_node_reaches_itself_from_any_port,
     a_pod_reaches_pods_through_another_node,
     a_privileged_port_stays_privileged,
     one_tcp_port_reaches_frontends_and_the_pod,
@@ -28,6 +29,27 @@ fn a_pod_of_another_node_reaches_itself(stage: &mut Stage, via: Via) -> Result<(
     let service = stage.publish(stage.endpoints(&["c"]))?;
     let process = Process::in_pod(&stage.remote[0])?;
     expect_answers(&process, service.node_port(stage.one(), via), "c 8080", addresses::node(1).at(via, 0).ip())
+}
+
+/// Towards the pod, its own port cannot be the one it serves: then a request could not be told from its answer.
+fn a_pod_of_another_node_reaches_itself_from_any_port(stage: &mut Stage, via: Via) -> Result<()> {
+    let service = stage.publish(stage.endpoints(&["c"]))?;
+    let process = Process::in_pod(&stage.remote[0])?;
+    let from = Both::of(&stage.remote[0]).at(via, port_that_becomes(TARGET_PORT));
+    for transport in Transport::ALL {
+        let answer = ask_from(&process, from, transport, service.node_port(stage.one(), via))?;
+        expect(&answer, transport.protocol(), "c 8080", addresses::node(1).at(via, 0).ip())?;
+    }
+    Ok(())
+}
+
+/// The client's own port for which portmap first tries `port` towards a backend. portmap takes the remainder of the client's port
+/// by the number of ports for clients, which is half of the default `--client-ports`.
+fn port_that_becomes(port: u16) -> u16 {
+    const FIRST: u16 = 1_024;
+    const END: u16 = 30_000;
+    const COUNT: u16 = (END - FIRST) / 2;
+    2 * COUNT + port - FIRST
 }
 
 fn a_pod_reaches_pods_through_another_node(stage: &mut Stage, via: Via) -> Result<()> {

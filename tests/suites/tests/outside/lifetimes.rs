@@ -26,8 +26,8 @@ cases![
 /// Number of requests that a run needs to prove something.
 const ENOUGH: u64 = 2_000;
 
-/// Number of agents, one after the other, in a run.
-const AGENTS: u32 = 3;
+/// The ends of the agents of a run. Another agent takes over after each.
+const ENDS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
 
 /// A Service for each kind of backend: the server, and the node port on node 1.
 fn services(stage: &mut Stage, via: Via) -> Result<Vec<(&'static str, SocketAddr)>> {
@@ -61,7 +61,7 @@ fn connections_outlive_the_agent(stage: &mut Stage, via: Via) -> Result<()> {
         Ok(())
     };
     expect_all("at first")?;
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+    for signal in ENDS {
         stage.agents[0].stop(signal)?;
         expect_all(&format!("after {signal}"))?;
         stage.start_agent(0)?;
@@ -76,8 +76,8 @@ fn no_connect_fails_while_programs_are_replaced(stage: &mut Stage, via: Via) -> 
         services.iter().flat_map(|(_, address)| ["--tcp", "--connected"].map(|kind| [kind.into(), address.to_string()]));
     let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(targets.flatten());
     let mut worker = Worker::start(&stage.topology.client, arguments)?;
-    for number in 0..AGENTS {
-        stage.agents[0].stop(if number % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL })?;
+    for signal in ENDS {
+        stage.agents[0].stop(signal)?;
         stage.start_agent(0)?;
     }
     let tallies: Vec<Tally> = worker.finish()?;

@@ -10,3 +10,4 @@ pub mod outside_stage;
 pub mod page;
 pub mod service_objects;
 pub mod service_stage;
+pub mod tracer;

@@ -8,9 +8,8 @@ use portmap_harness::process::Process;
 use portmap_harness::world::{Group, program};
 use portmap_suites::service_objects::{Both, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, reach};
+use portmap_suites::tracer::{Tracer, expect};
 use serde_json::{Value, json};
-
-use crate::tracer::{Tracer, expect};
 
 /// The UID of the pod in whose cgroup a client runs, and the names that the kubelet would give it.
 const UID: &str = "0b9ff50d-5a12-4c8e-8d6a-6a1f2c9f8a11";

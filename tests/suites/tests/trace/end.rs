@@ -13,8 +13,7 @@ use portmap_harness::agent::Agent;
 use portmap_harness::listen::Protocol;
 use portmap_suites::service_objects::{PORT, Service, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, Transport, eventually, reach};
-
-use crate::tracer::{Tracer, expect};
+use portmap_suites::tracer::{Tracer, expect};
 
 /// More events than TRACE has room for.
 const MANY: u32 = 10_000;

@@ -6,4 +6,3 @@ mod calls;
 mod end;
 mod outside;
 mod top;
-mod tracer;

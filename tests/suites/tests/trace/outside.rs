@@ -5,9 +5,8 @@ use portmap_harness::dual_stack::Via;
 use portmap_harness::listen::Protocol;
 use portmap_harness::topology::Firewall;
 use portmap_suites::outside_stage::Stage;
+use portmap_suites::tracer::{Tracer, expect};
 use serde_json::{Value, json};
-
-use crate::tracer::{Tracer, expect};
 
 #[test]
 fn a_packet_has_its_client_device_service_and_backend() -> Result<()> {

@@ -7,10 +7,10 @@ use portmap_harness::listen::Protocol;
 use portmap_harness::world::program;
 use portmap_suites::service_objects::{Both, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
 use portmap_suites::service_stage::{Stage, eventually};
+use portmap_suites::tracer::Tracer;
 use serde_json::Value;
 
 use crate::end::until;
-use crate::tracer::Tracer;
 
 /// The connections to each Service while `top` measures.
 const COUNT: u32 = 40;

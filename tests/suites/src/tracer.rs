@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, PipeWriter};
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use nix::unistd::Pid;
 use portmap_harness::patience::patience;
 use portmap_harness::running::Running;
 use portmap_harness::world::{Machine, program};
-use portmap_suites::command;
 use serde_json::Value;
+
+use crate::command;
 
 /// A running command. Dropping it kills the process.
 pub struct Tracer {
@@ -34,17 +35,29 @@ impl Tracer {
 
     /// As [`Self::start`], without the option for JSON.
     pub fn start_plain(machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(machine.command(program::find("portmap")?), machine, arguments)
+    }
+
+    /// As [`Self::start`], outside the machine's network namespace.
+    pub fn start_beside(machine: &Machine, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(Command::new(program::find("portmap")?), machine, &[&["-o", "json"], arguments].concat())
+    }
+
+    fn start_by(portmap: Command, machine: &Machine, arguments: &[&str]) -> Result<Self> {
         let (reader, writer) = io::pipe()?;
-        let mut tracer = Self::start_into(machine, arguments, writer)?;
+        let mut tracer = Self::run(portmap, machine, arguments, writer)?;
         tracer.lines = command::lines(reader);
         Ok(tracer)
     }
 
     /// As [`Self::start_plain`], with this pipe for the output. [`Self::next`] then has no lines.
     pub fn start_into(machine: &Machine, arguments: &[&str], output: PipeWriter) -> Result<Self> {
-        let mut command = machine.command(program::find("portmap")?);
-        command.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
-        let mut child = Running(command.stdout(output).stderr(Stdio::piped()).spawn().context("failed to run portmap")?);
+        Self::run(machine.command(program::find("portmap")?), machine, arguments, output)
+    }
+
+    fn run(mut portmap: Command, machine: &Machine, arguments: &[&str], output: PipeWriter) -> Result<Self> {
+        portmap.args(["trace"]).arg("--bpffs").arg(machine.bpffs()).args(arguments);
+        let mut child = Running(portmap.stdout(output).stderr(Stdio::piped()).spawn().context("failed to run portmap")?);
         let messages = command::lines(child.stderr.take().context("no standard error")?);
         let tracer = Self { child, lines: command::lines(io::empty()), messages };
         let message = tracer.message()?;

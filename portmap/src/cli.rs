@@ -135,6 +135,13 @@ impl From<ClusterArguments> for ClusterConfig {
     }
 }
 
+/// The cluster of a subcommand that can do without: the given one, or else that of the pod in which this process runs.
+fn optional_cluster(kubeconfig: Option<PathBuf>, context: Option<String>) -> Option<ClusterConfig> {
+    // The kubelet sets this variable in containers.
+    let is_in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    (kubeconfig.is_some() || context.is_some() || is_in_pod).then_some(ClusterConfig { kubeconfig, context })
+}
+
 /// The selection of objects, for each subcommand that resolves them.
 #[derive(Debug, Args)]
 struct ObjectArguments {

@@ -17,13 +17,13 @@ use portmap::{
     inspect::flows::ServiceName,
     kernel::{listeners, namespaces},
     maps::{Maps as _, bpf::BpfMaps, pin::Pins},
-    source::kube::{ClusterConfig, list::Lister},
+    source::kube::list::Lister,
 };
 use portmap_common::State;
 use serde::Serialize;
 
 use super::{
-    NO, PinsArguments,
+    NO, PinsArguments, optional_cluster,
     output::{self, Format},
     runtime,
 };
@@ -102,11 +102,9 @@ impl Arguments {
 
     fn api_server(&self) -> Result<Check> {
         const NAME: &str = "API server";
-        // The kubelet sets this variable in containers.
-        if self.kubeconfig.is_none() && self.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
+        let Some(cluster) = optional_cluster(self.kubeconfig.clone(), self.context.clone()) else {
             return Ok(Check::note(NAME, "not checked: give --kubeconfig"));
-        }
-        let cluster = ClusterConfig { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        };
         let version = async { Lister::open(&cluster).await?.version().await };
         Ok(match runtime()?.block_on(version) {
             Ok((server, version)) => Check::ok(NAME, format!("{server} answers from here, version {version}")),

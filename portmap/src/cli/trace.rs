@@ -1,5 +1,7 @@
 //! `portmap trace`: one line for each connection or first datagram that the programs translate, refuse or drop.
 
+mod backends;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
@@ -33,6 +35,7 @@ use tokio::{
 };
 
 use super::{PinsArguments, output, runtime};
+use backends::Backends;
 
 /// The interval at which the programs are told that this process still traces.
 const KEEP: Duration = Duration::from_secs(1);
@@ -80,6 +83,8 @@ pub struct Arguments {
     /// The directory of the kubelet's logs, whose subdirectories name the pods of this node
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pod_logs: PathBuf,
+    #[command(flatten)]
+    backends: backends::Arguments,
 }
 
 /// The format of the output.
@@ -102,7 +107,7 @@ impl Arguments {
             bail!("another portmap trace is running, and each event is read only once; stop it first");
         };
         let runtime = runtime()?;
-        let result = runtime.block_on(trace(tracer, Lines::new(self, &pins)?));
+        let result = runtime.block_on(async { trace(tracer, Lines::new(self, &pins).await?).await });
         // A write may wait for the reader for ever.
         runtime.shutdown_timeout(LAST_WRITE);
         result.map(|()| ExitCode::SUCCESS)
@@ -165,6 +170,7 @@ struct Lines {
     services: ServiceNames,
     cgroups: Cgroups,
     pods: Pods,
+    backends: Backends,
     devices: BTreeMap<u32, String>,
     /// The time of day at boot.
     boot: Timestamp,
@@ -173,8 +179,8 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(arguments: Arguments, pins: &Pins) -> Result<Self> {
-        let Arguments { pins: _, output, service, pod, pid, refused: _, outside, count, pod_logs } = arguments;
+    async fn new(arguments: Arguments, pins: &Pins) -> Result<Self> {
+        let Arguments { pins: _, output, service, pod, pid, refused: _, outside, count, pod_logs, backends } = arguments;
         Ok(Self {
             filter: Filter { service, pod, process: pid, is_outside: outside },
             format: output,
@@ -182,6 +188,7 @@ impl Lines {
             services: ServiceNames::new(pins),
             cgroups: Cgroups::new(&Cgroup::open(None)?.path),
             pods: Pods::new(&pod_logs),
+            backends: backends.open().await?,
             devices: devices::names()?,
             boot: Timestamp::now() - uptime::monotonic(),
             is_colored: output::is_colored(&io::stdout()),
@@ -200,17 +207,20 @@ impl Lines {
                 batch = Batch::All;
                 break;
             };
-            self.print(&event)?;
+            self.print(&event).await?;
         }
         self.flush().await?;
         Ok(batch)
     }
 
     /// Adds a line for an event that is wanted.
-    fn print(&mut self, traced: &Traced) -> Result<()> {
-        let names = self.names(traced)?;
+    async fn print(&mut self, traced: &Traced) -> Result<()> {
+        let mut names = self.names(traced)?;
         if !self.filter.admits(traced, &names) {
             return Ok(());
+        }
+        if let (Some(owner), Some(backend)) = (&names.service, traced.backend) {
+            names.backend = self.backends.pod(&owner.service, backend.ip()).await.cloned();
         }
         let row = trace::row(traced, names, self.boot);
         let line = match self.format {
@@ -238,7 +248,7 @@ impl Lines {
             Origin::Call { cgroup, .. } => {
                 let pod_uid = self.cgroups.path(cgroup).and_then(pods::uid_of);
                 let pod = pod_uid.as_ref().and_then(|uid| self.pods.name(uid)).cloned();
-                Names { service, pod, pod_uid, device: None }
+                Names { service, pod, pod_uid, ..Names::default() }
             }
             Origin::Packet { device, .. } => Names { service, device: self.devices.get(&device).cloned(), ..Names::default() },
         })

@@ -49,6 +49,9 @@ pub struct Row {
     /// The backend's address and port; none unless forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// The pod of the backend, as `namespace/name`, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_pod: Option<String>,
 }
 
 /// The names of a traced connection, as far as they are known.
@@ -62,6 +65,8 @@ pub struct Names {
     pub pod_uid: Option<String>,
     /// The device that received the packet.
     pub device: Option<String>,
+    /// The pod of the backend.
+    pub backend: Option<ObjectName>,
 }
 
 /// The connections that are shown.
@@ -117,6 +122,7 @@ pub fn row(traced: &Traced, names: Names, boot: Timestamp) -> Row {
         port: port.unwrap_or_default(),
         result: name(*effect),
         backend: backend.map(|backend| backend.to_string()),
+        backend_pod: names.backend.map(|pod| pod.to_string()),
     }
 }
 
@@ -156,10 +162,14 @@ impl Row {
         }
     }
 
-    /// The result as text: the backend, or the error with its reason.
+    /// The result as text: `p/namespace/pod:port (address:port)`, `address:port` without the pod's name, or the error with its
+    /// reason.
     pub fn result_text(&self) -> String {
         match (self.result, &self.backend) {
-            (_, Some(backend)) => backend.clone(),
+            (_, Some(backend)) => match (&self.backend_pod, backend.rsplit_once(':')) {
+                (Some(pod), Some((_, port))) => format!("p/{pod}:{port} ({backend})"),
+                _ => backend.clone(),
+            },
             ("refused", _) => "refused: no endpoint can be used".to_owned(),
             ("dropped", _) => "dropped: by a traffic policy or a source range".to_owned(),
             ("no-such-port", _) => "refused: the Service has no such port".to_owned(),

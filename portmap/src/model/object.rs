@@ -19,7 +19,7 @@ pub use faults::Faults;
 pub use node::Node;
 pub use packed::Packed;
 pub use service::{OtherService, Policy, Port, Service, ServiceType};
-pub use slice::{Hints, Slice, SliceEndpoint, SliceHead, SlicePort, is_local};
+pub use slice::{Hints, Slice, SliceEndpoint, SliceHead, SlicePort, is_local, pods_of};
 
 /// The label of an EndpointSlice with the name of its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

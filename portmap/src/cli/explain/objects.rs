@@ -21,7 +21,7 @@ use portmap::{
     model::{
         ObjectName,
         event::{Event, Object, Wanted},
-        object::object_name,
+        object::{object_name, pods_of},
     },
     resolve::desired::Desired,
     source::{
@@ -144,11 +144,7 @@ impl Objects {
 
     fn add_slices(&mut self, slices: Vec<EndpointSlice>, wanted: &Wanted) {
         for slice in slices {
-            self.pods.extend(slice.endpoints.iter().flatten().flat_map(|endpoint| {
-                let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-                let name = pod.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_ref()?, pod.name.as_ref()?)));
-                endpoint.addresses.iter().filter_map(move |address| Some((address.parse().ok()?, name.clone()?)))
-            }));
+            self.pods.extend(pods_of(&slice).map(|(address, name)| (address, name.to_string())));
             self.desired.apply(Event::Changed(Object::slice(slice, &wanted.node)));
         }
         objects::resolve(&mut self.desired);

@@ -117,6 +117,15 @@ impl Slice {
     }
 }
 
+/// The pods behind the endpoints of a slice, by each of their addresses.
+pub fn pods_of(slice: &discovery::EndpointSlice) -> impl Iterator<Item = (IpAddr, ObjectName)> {
+    slice.endpoints.iter().flatten().flat_map(|endpoint| {
+        let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+        let name = pod.and_then(|pod| Some(ObjectName::new(pod.namespace.as_ref()?, pod.name.as_ref()?)));
+        endpoint.addresses.iter().filter_map(move |address| Some((address.parse().ok()?, name.clone()?)))
+    })
+}
+
 /// Whether an endpoint with this `nodeName` runs on `node`. False if either name is unknown (`None` or empty).
 pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
     !node.is_empty() && endpoint_node == Some(node)

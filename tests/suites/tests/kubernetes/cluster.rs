@@ -47,7 +47,7 @@ impl Backend {
         self.pod.ipv4().into()
     }
 
-    fn addresses(&self) -> [IpAddr; 2] {
+    pub fn addresses(&self) -> [IpAddr; 2] {
         [self.ipv4(), self.pod.ipv6().into()]
     }
 }

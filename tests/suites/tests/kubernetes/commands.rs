@@ -1,12 +1,14 @@
-//! `portmap explain`, `verify` and `page` with the objects of a real API server.
+//! `portmap explain`, `verify`, `trace` and `page` with the objects of a real API server.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use portmap_suites::command::{self, Outcome};
 use portmap_suites::page::Page;
+use portmap_suites::tracer::Tracer;
 
-use crate::cluster::{COMMON_PORT, Cluster, NAMESPACE, NODE, rows};
+use crate::cluster::{COMMON_PORT, Cluster, Landing, NAMESPACE, NODE, rows};
 
 const WEB: &str = "web";
 
@@ -21,6 +23,7 @@ async fn commands_read_the_objects_of_a_cluster() -> Result<()> {
     let address = frontends[0].to_string();
     explain(&cluster, &address)?;
     verify(&cluster)?;
+    trace(&cluster, &frontends, &landings)?;
     page(&cluster, &address)?;
     agent.terminate()
 }
@@ -60,6 +63,21 @@ fn explain(cluster: &Cluster, address: &str) -> Result<()> {
 fn verify(cluster: &Cluster) -> Result<()> {
     let found = run(cluster, &["verify"])?;
     ensure!(found.code == Some(0), "{found:?}");
+    Ok(())
+}
+
+/// Traces a connection to each frontend: the lines have the names of the pods.
+fn trace(cluster: &Cluster, frontends: &[SocketAddr; 2], landings: &[Landing<'_>]) -> Result<()> {
+    let kubeconfig = cluster.kubeconfig().display().to_string();
+    let tracer = Tracer::start_beside(&cluster.world, &["--kubeconfig", &kubeconfig, "--service", WEB])?;
+    cluster.expect_landings(frontends, landings)?;
+    for _ in frontends {
+        let line = tracer.next()?;
+        let address: SocketAddr = line["backend"].as_str().unwrap_or_default().parse()?;
+        let pod = landings.iter().map(|(backend, _)| backend).find(|backend| backend.addresses().contains(&address.ip()));
+        let name = pod.map(|pod| format!("{NAMESPACE}/{}", pod.name()));
+        ensure!(name.is_some() && line["backendPod"].as_str() == name.as_deref(), "{line}");
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use portmap_harness::agent::Agent;
 use portmap_harness::process::Process;
 use portmap_harness::world::{Group, program};
 use portmap_suites::service_objects::{Both, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
@@ -18,8 +19,12 @@ const CGROUP: &str = "kubepods.slice/kubepods-pod0b9ff50d_5a12_4c8e_8d6a_6a1f2c9
 /// A Service `web` with the endpoint `a`, and `empty` without endpoints.
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a"], &["--service-cidr", "10.96.0.0/16"])?;
-    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods)), Service::new("empty", 2)])?;
+    stage.apply(&services(&stage))?;
     Ok(stage)
+}
+
+fn services(stage: &Stage) -> [Service; 2] {
+    [Service::new("web", 1).endpoints(endpoints(&stage.pods)), Service::new("empty", 2)]
 }
 
 /// The backend of `web`, as text.
@@ -135,6 +140,51 @@ fn a_pod_is_known_by_the_cgroup_of_its_process() -> Result<()> {
         )?;
         by_name.end()?;
     }
+    Ok(())
+}
+
+/// The Pod of the endpoint `a`, in the namespace of its Service.
+fn pod_of(stage: &Stage) -> Value {
+    let addresses: Vec<Value> = Both::of(&stage.pods[0]).texts().map(|ip| json!({"ip": ip})).into();
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1"}, "status": {"podIPs": addresses}})
+}
+
+#[test]
+fn a_backend_has_the_name_of_its_pod() -> Result<()> {
+    let mut stage = stage("trace-backend")?;
+    let manifests = Agent::manifests(&stage.world).display().to_string();
+    let process = stage.process()?;
+    let frontend = cluster_ip(1).at(Via::V4, PORT);
+    let backend = backend(&stage, Via::V4);
+    let tracer = Tracer::start(&stage.world, &["--manifests", &manifests, "--count", "1"])?;
+    reach(&process, Transport::Tcp, frontend)?;
+    expect(&tracer.next()?, &[("backend", backend.clone()), ("backendPod", Value::Null)])?;
+    let (pod, services) = (pod_of(&stage), services(&stage));
+    stage.apply_with(vec![pod], &services)?;
+    let tracer = Tracer::start(&stage.world, &["--manifests", &manifests, "--count", "1"])?;
+    reach(&process, Transport::Tcp, frontend)?;
+    expect(&tracer.next()?, &[("backend", backend.clone()), ("backendPod", "default/web-1".into())])?;
+    let tracer = Tracer::start_plain(&stage.world, &["--manifests", &manifests, "--count", "1"])?;
+    reach(&process, Transport::Tcp, frontend)?;
+    let (_, text) = tracer.end()?;
+    let shown = format!("  p/default/web-1:{TARGET_PORT} ({})\n", backend.as_str().unwrap_or_default());
+    ensure!(text.ends_with(&shown), "{text:?} should end with {shown:?}");
+    Ok(())
+}
+
+/// Names are a help: without their source, the lines have addresses, and a warning says why.
+#[test]
+fn a_missing_source_of_names_is_a_warning() -> Result<()> {
+    let stage = stage("trace-no-names")?;
+    let tracer = Tracer::start(&stage.world, &["--manifests", "/absent", "--count", "2"])?;
+    let process = stage.process()?;
+    for _ in 0..2 {
+        reach(&process, Transport::Tcp, cluster_ip(1).at(Via::V4, PORT))?;
+        expect(&tracer.next()?, &[("backend", backend(&stage, Via::V4)), ("backendPod", Value::Null)])?;
+    }
+    let warning = tracer.message()?;
+    ensure!(warning.contains("the pods of backends are not named: failed to read /absent"), "{warning}");
+    ensure!(tracer.message().is_err(), "the warning should be printed once");
     Ok(())
 }
 

@@ -1,25 +1,29 @@
 //! `portmap explain`: the chain from a destination to its backends, with the reason of each step.
 //!
-//! The objects and the tables are read one after the other, while the agent may write. So after a difference both are read again.
+//! The objects and the tables are read one after the other, while the agent may write. So after a difference both are read again,
+//! until they agree or a difference is there again.
 
 mod client;
 mod kernel;
 mod objects;
 pub mod text;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{mem, path::PathBuf, process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Args;
-use portmap::inspect::explain::{
-    Explanation,
-    target::{ServiceTarget, Target},
+use portmap::inspect::{
+    differences::Difference,
+    explain::{
+        Explanation,
+        target::{ServiceTarget, Target},
+    },
 };
 use serde::Serialize;
 
 use super::{
     NO, PinsArguments,
-    objects::{PAUSE, Source, SourceArguments, agent_addresses},
+    objects::{PAUSE, READINGS, Source, SourceArguments, agent_addresses},
     output::{self, Format},
 };
 use client::ClientNamespace;
@@ -102,12 +106,30 @@ pub fn explain(
     client: Option<&ClientNamespace>,
 ) -> Result<(Report, Vec<String>)> {
     let (mut explanations, mut warnings) = read(source, target, kernel, client)?;
-    if source.is_repeatable() && explanations.iter().any(|explanation| explanation.kernel.agrees == Some(false)) {
+    for _ in 1..READINGS {
+        if !source.is_repeatable() || differences(&explanations).next().is_none() {
+            break;
+        }
         thread::sleep(PAUSE);
-        (explanations, warnings) = read(source, target, kernel, client)?;
+        let (now, newer_warnings) = read(source, target, kernel, client)?;
+        let before = mem::replace(&mut explanations, now);
+        warnings = newer_warnings;
+        if differences(&explanations).any(|now| differences(&before).any(|before| is_confirmed(now, before))) {
+            break;
+        }
     }
     let connects = explanations.iter().all(|explanation| explanation.connects);
     Ok((Report { node: source.wanted.node.to_string(), connects, explanations }, warnings))
+}
+
+/// The differences between the tables and the objects.
+fn differences(explanations: &[Explanation]) -> impl Iterator<Item = &Difference> {
+    explanations.iter().filter_map(|explanation| explanation.kernel.difference.as_ref())
+}
+
+/// Whether a part of a difference was there in an earlier reading.
+fn is_confirmed(now: &Difference, before: &Difference) -> bool {
+    now.frontend == before.frontend && now.clone().common(before).is_some()
 }
 
 /// Reads the objects and the tables once, and explains. Returns also the warnings.

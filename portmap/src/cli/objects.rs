@@ -27,6 +27,8 @@ use super::{ClusterArguments, ObjectArguments, runtime};
 
 /// The pause before the objects and the kernel's tables are read again: the agent applies a change within milliseconds.
 pub const PAUSE: Duration = Duration::from_millis(500);
+/// The most readings of one call. Two usually suffice; a cluster with many changes needs more.
+pub const READINGS: usize = 5;
 
 /// The arguments besides the objects that decide the desired table.
 #[derive(Debug, Args)]

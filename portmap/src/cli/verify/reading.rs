@@ -8,16 +8,13 @@ use std::{
 use anyhow::Result;
 use portmap::{
     inspect::differences::{self, Difference},
-    maps::{Maps as _, Snapshot, bpf::BpfMaps, pin::Pins},
+    maps::{Capacity, Maps as _, Snapshot, bpf::BpfMaps, pin::Pins},
     model::{Frontend, event::Object},
     plan::{Plan, Planner},
-    resolve::desired::Desired,
+    resolve::{changes::Changes, desired::Desired},
 };
 
-use crate::cli::objects::{PAUSE, Source, agent_addresses};
-
-/// The most readings of one call. Two usually suffice; a cluster with many changes needs more.
-const READINGS: usize = 5;
+use crate::cli::objects::{PAUSE, READINGS, Source, agent_addresses};
 
 /// The differences of one reading, or those that several readings agree on.
 #[derive(Clone, Debug, Default)]
@@ -118,25 +115,34 @@ impl Reader {
 }
 
 /// Compares by the plan of an agent that would start now. Without writes, everything agrees. Otherwise the frontends are compared
-/// one by one with a second reading of the tables, because the writes are hard to read.
+/// one by one, because the writes are hard to read.
+///
+/// The agent may write between two readings of the tables. So the second comparison, and the writes to other entries, come from
+/// one reading: writes for an older one may be made to frontends that agree by now.
 fn compare(desired: &Desired, maps: &BpfMaps, snapshot: Snapshot) -> Result<(usize, Differences)> {
     let (capacity, all) = (maps.capacity(), desired.table().everything());
-    let mut planner = Planner::new(capacity, snapshot);
-    let mut changes = all.clone();
-    changes.extend(planner.everything());
-    planner.set_cidrs(&desired.cidrs(), desired.owners());
-    let Plan { steps, left_out, without_room: _ } = planner.plan(desired.changed(&changes));
     let count = all.frontends.len();
+    let Plan { steps, left_out, without_room: _ } = plan(desired, &all, capacity, snapshot);
     if steps.is_empty() && left_out.is_empty() {
         return Ok((count, Differences::default()));
     }
+    let snapshot = maps.read()?;
     let entries = desired.changed(&all).frontends.filter_map(|(frontend, entry)| Some((frontend, entry?)));
-    let mut frontends = differences::between(entries, &maps.read()?);
+    let mut frontends = differences::between(entries, &snapshot);
     for (frontend, full) in left_out {
         if let Some(difference) = frontends.get_mut(&frontend) {
             difference.reason = Some(format!("the agent leaves it out: {}", full.advice(capacity)));
         }
     }
-    let others = if frontends.is_empty() { steps.iter().map(ToString::to_string).collect() } else { BTreeSet::new() };
-    Ok((count, Differences { frontends, others }))
+    let others = if frontends.is_empty() { plan(desired, &all, capacity, snapshot).steps } else { Vec::new() };
+    Ok((count, Differences { frontends, others: others.iter().map(ToString::to_string).collect() }))
+}
+
+/// The plan of an agent that would start now, with these tables.
+fn plan(desired: &Desired, all: &Changes, capacity: Capacity, snapshot: Snapshot) -> Plan {
+    let mut planner = Planner::new(capacity, snapshot);
+    let mut changes = all.clone();
+    changes.extend(planner.everything());
+    planner.set_cidrs(&desired.cidrs(), desired.owners());
+    planner.plan(desired.changed(&changes))
 }

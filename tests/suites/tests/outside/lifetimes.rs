@@ -1,6 +1,7 @@
 //! Connections while agents end and start, and while endpoints change.
 
 use std::net::SocketAddr;
+use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -74,7 +75,9 @@ fn no_connect_fails_while_programs_are_replaced(stage: &mut Stage, via: Via) -> 
     let services = services(stage, via)?;
     let targets =
         services.iter().flat_map(|(_, address)| ["--tcp", "--connected"].map(|kind| [kind.into(), address.to_string()]));
-    let arguments = ["hammer", "--tally", "--threads", "2"].map(str::to_owned).into_iter().chain(targets.flatten());
+    // On one processor, two threads without a pause would leave the starting agent a fraction of it.
+    let threads = thread::available_parallelism()?.get().min(2).to_string();
+    let arguments = ["hammer", "--tally", "--threads", &threads].map(str::to_owned).into_iter().chain(targets.flatten());
     let mut worker = Worker::start(&stage.topology.client, arguments)?;
     for signal in ENDS {
         stage.agents[0].stop(signal)?;

@@ -7,6 +7,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if cli::plugin::is_called() {
         return cli::plugin::run();

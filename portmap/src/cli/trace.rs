@@ -80,8 +80,9 @@ pub struct Arguments {
     /// Stop after this number of lines
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// The directory of the kubelet's logs, whose subdirectories name the pods of this node
-    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    /// The directory of the kubelet's logs, whose subdirectories name the pods of this node. The default is on the node also in a
+    /// pod with hostPID
+    #[arg(long, value_name = "DIR", default_value = "/proc/1/root/var/log/pods")]
     pod_logs: PathBuf,
     #[command(flatten)]
     backends: backends::Arguments,

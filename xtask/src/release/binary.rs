@@ -25,6 +25,8 @@ pub fn command(architecture: Architecture, root: &Path) -> Result<Command> {
     cargo.args(["build", "--locked", "--package", "portmap", "--bin", "portmap", "--profile", PROFILE, "--target", target]);
     let of_target = target.replace('-', "_");
     cargo.env(format!("CC_{of_target}"), architecture.compiler());
+    // For mimalloc: newer C has names for functions that musl lacks, and one text has the time of the compilation.
+    cargo.env(format!("CFLAGS_{of_target}"), "-std=gnu17").env("SOURCE_DATE_EPOCH", "0");
     cargo.env(format!("CARGO_TARGET_{}_LINKER", of_target.to_uppercase()), architecture.compiler());
     cargo.env(format!("CARGO_TARGET_{}_RUSTFLAGS", of_target.to_uppercase()), flags(root)?);
     Ok(cargo)

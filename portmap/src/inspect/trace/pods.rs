@@ -28,7 +28,7 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// The pods that have a directory in `logs`, usually `/var/log/pods`. Reads nothing yet.
+    /// The pods that have a directory in `logs`, usually `/var/log/pods` of the node. Reads nothing yet.
     pub fn new(logs: &Path) -> Self {
         Self { logs: logs.to_owned(), names: HashMap::new(), read: None }
     }

@@ -37,6 +37,11 @@ pub struct Misspelling {
     pub reason: String,
 }
 
+/// Whether an object of this kind is neither read nor a list, and does not look misspelt.
+pub fn is_ignored(version: &str, kind: &str) -> bool {
+    !kind.is_empty() && !kind.ends_with("List") && misspelling(version, kind, true).is_none()
+}
+
 /// Checks an object of an unknown kind or version. Returns `None` if its kind resembles no kind of [`KINDS`], or its API
 /// group is clearly another one. `has_metadata`: without it, an object without a kind is ignored too.
 pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Misspelling> {
@@ -58,7 +63,8 @@ pub fn misspelling(version: &str, kind: &str, has_metadata: bool) -> Option<Miss
 /// for [`OTHERS`].
 fn is_like(kind: &str, known: &str) -> bool {
     let max_distance = if known.len() > 6 { 2 } else { 1 };
-    !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= max_distance
+    let is_as_long = kind.len().abs_diff(known.len()) <= max_distance;
+    is_as_long && !OTHERS.contains(&kind) && osa_distance(&kind.to_lowercase(), &known.to_lowercase()) <= max_distance
 }
 
 /// Whether a version may be a misspelt version of the API group of `right`. Other groups may have a kind with the same name.

@@ -245,6 +245,12 @@ mod tests {
         (objects.services.keys().map(ToString::to_string).collect(), faults.into_warnings("file"))
     }
 
+    /// An object with these lines of YAML and a name.
+    fn yaml_and_json(head: &str) -> [String; 2] {
+        let fields: String = head.lines().map(|line| format!("\"{}\",", line.replace(": ", "\": \""))).collect();
+        [format!("{head}\nmetadata: {{name: a}}\n"), format!("{{{fields} \"metadata\": {{\"name\": \"a\"}}}}")]
+    }
+
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
 
     #[test]
@@ -292,9 +298,9 @@ mod tests {
             ("apiVersion: v1\nkind: EndpointSlice", "is it a discovery.k8s.io/v1 EndpointSlice?"),
             ("apiVersion: v1", "it has no kind"),
         ];
-        for (head, part) in misspelt {
-            let (services, warnings) = names(&format!("{head}\nmetadata: {{name: a}}\n"));
-            assert!(services.is_empty() && warnings.len() == 1 && warnings[0].contains(part), "{head}: {warnings:?}");
+        for (text, part) in misspelt.iter().flat_map(|(head, part)| yaml_and_json(head).map(|text| (text, part))) {
+            let (services, warnings) = names(&text);
+            assert!(services.is_empty() && warnings.len() == 1 && warnings[0].contains(part), "{text}: {warnings:?}");
         }
         let others = [
             "apiVersion: serving.knative.dev/v1\nkind: Service",
@@ -303,8 +309,8 @@ mod tests {
             "apiVersion: v1\nkind: PodTemplate",
             "apiVersion: networking.k8s.io/v1\nkind: Ingress",
         ];
-        for head in others {
-            assert_eq!(names(&format!("{head}\nmetadata: {{name: a}}\n")).1, Vec::<String>::new(), "{head}");
+        for text in others.iter().flat_map(|head| yaml_and_json(head)) {
+            assert_eq!(names(&text).1, Vec::<String>::new(), "{text}");
         }
         assert_eq!(names("resources: [web.yaml]\n").1, Vec::<String>::new());
     }

@@ -17,7 +17,7 @@ pub enum Document {
     Service(Result<Named<Service>, Fault>),
     /// `discovery.k8s.io/v1/EndpointSlice`.
     Slice(Result<Named<Slice>, Fault>),
-    /// A Service or an EndpointSlice that the filter leaves out.
+    /// A Service or an EndpointSlice that the filter leaves out, or an object of a kind that is not read.
     LeftOut,
     /// Any document.
     Other(Value),

@@ -102,7 +102,7 @@ impl Text<'_> {
                 let raw = serde_json::from_str(self.json).ok()?;
                 Some(Document::Slice(named(raw, kinds::SLICE, |raw| Slice::new(raw, filter.wanted))))
             }
-            _ => None,
+            _ => kinds::is_ignored(version, kind).then_some(Document::LeftOut),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod beta;
 mod faults;
+mod few;
 pub mod files;
 mod follow;
 mod kinds;
@@ -41,8 +42,6 @@ use schedule::ReadMode;
 pub struct Manifests {
     paths: Vec<PathBuf>,
     wanted: Wanted,
-    /// See [`Self::only`].
-    only: Option<Vec<String>>,
     /// Warnings about the paths.
     warnings: Vec<String>,
     files: BTreeMap<PathBuf, File>,
@@ -94,13 +93,7 @@ impl Manifests {
     /// `-` for standard input. Reads nothing.
     pub fn new(paths: Vec<PathBuf>, wanted: Wanted) -> Self {
         let hasher = foldhash::fast::RandomState::default();
-        Self { paths, wanted, only: None, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
-    }
-
-    /// Leaves out Services and EndpointSlices in JSON that have none of these strings. The strings need no escapes in JSON.
-    #[must_use]
-    pub fn only(self, strings: &[String]) -> Self {
-        Self { only: Some(strings.iter().map(|string| format!("\"{string}\"")).collect()), ..self }
+        Self { paths, wanted, warnings: Vec::new(), files: BTreeMap::new(), stdin: None, hasher }
     }
 
     /// Reads all files for the first time. Invalid files are reported as warnings.
@@ -111,8 +104,12 @@ impl Manifests {
     /// is invalid.
     pub fn read(&mut self) -> Result<Reading> {
         self.read_all()?;
+        Ok(self.reading())
+    }
+
+    fn reading(&self) -> Reading {
         let (selection, warnings) = self.select();
-        Ok(Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings })
+        Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings }
     }
 
     /// The Services of all files as they are written. The last file with a Service counts.
@@ -143,8 +140,7 @@ impl Manifests {
         self.warnings = warnings;
         let failed = found.into_keys().filter(|path| self.update(path, ReadMode::Final) == ReadOutcome::Failed).collect();
         if self.paths.iter().any(|path| path == Path::new(STDIN)) {
-            let (objects, faults) =
-                parse::parse(&files::read_stdin()?, STDIN, Filter { wanted: &self.wanted, only: self.only.as_deref() })?;
+            let (objects, faults) = parse::parse(&files::read_stdin()?, STDIN, Filter { wanted: &self.wanted, only: None })?;
             self.stdin = Some(File { objects, warnings: faults.into_warnings(STDIN), ..File::default() });
         }
         Ok(failed)
@@ -171,7 +167,7 @@ impl Manifests {
             Err(error) => Err(error),
         };
         let is_new = !self.files.contains_key(path);
-        let filter = Filter { wanted: &self.wanted, only: self.only.as_deref() };
+        let filter = Filter { wanted: &self.wanted, only: None };
         let file = self.files.entry(path.to_owned()).or_default();
         let (stamp, text) = match stamp {
             Ok(stamp) => (Some(stamp), files::read(path)),

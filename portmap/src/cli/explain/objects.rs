@@ -26,7 +26,7 @@ use portmap::{
     resolve::desired::Desired,
     source::{
         kube::list::{Lister, watched},
-        manifests::{self, Manifests},
+        manifests::{Manifests, Reading, Service as ManifestService},
     },
 };
 use tokio::runtime::Runtime;
@@ -54,7 +54,11 @@ impl Objects {
     /// Reads the objects of all Services. `local`: the addresses of the agent's interfaces.
     pub fn read_all(source: &Source, local: Vec<IpNet>) -> Result<Self> {
         let (lister, runtime) = match &source.origin {
-            Origin::Manifests(paths) => return Self::of_manifests(source, files(source, paths), local),
+            Origin::Manifests(paths) => {
+                let mut manifests = files(source, paths);
+                let reading = manifests.read()?;
+                return Ok(Self::of_reading(source, &manifests, reading, local));
+            }
             Origin::Kube(lister, runtime) => (lister, runtime),
         };
         let wanted = &source.wanted;
@@ -94,21 +98,24 @@ impl Objects {
     /// Reads the Service that decides, its EndpointSlices, and the Services that claim its addresses. Reads all objects if others
     /// may have a part in the decision, and of YAML, which has to be parsed as a whole in any case.
     fn of_files(source: &Source, paths: &[PathBuf], target: &Target, local: Vec<IpNet>) -> Result<Self> {
-        let strings = if source.is_repeatable() && source.is_json() { deciding_strings(source, paths, target)? } else { None };
-        let all = files(source, paths);
-        Self::of_manifests(source, if let Some(strings) = strings { all.only(&strings) } else { all }, local)
+        let mut manifests = files(source, paths);
+        let reading = if source.is_repeatable() && source.is_json() {
+            manifests.read_few(first_string(target), |manifests| deciding_strings(manifests, target))?
+        } else {
+            manifests.read()?
+        };
+        Ok(Self::of_reading(source, &manifests, reading, local))
     }
 
-    fn of_manifests(source: &Source, mut manifests: Manifests, local: Vec<IpNet>) -> Result<Self> {
-        let reading = manifests.read()?;
+    fn of_reading(source: &Source, manifests: &Manifests, reading: Reading, local: Vec<IpNet>) -> Self {
         let written =
             manifests.services().map(|(name, service)| Written::new(name.clone(), service.is_ours, service.spec.clone()));
-        Ok(Self {
+        Self {
             written: written.map(|written| (written.name.clone(), written)).collect(),
             pods: manifests.pods().map(|(address, name)| (address, name.to_string())).collect(),
             warnings: reading.warnings,
             desired: source.resolve(reading.objects, local),
-        })
+        }
     }
 
     /// Lists Services first, then the EndpointSlices of the Service that decides.
@@ -155,27 +162,29 @@ fn files(source: &Source, paths: &[PathBuf]) -> Manifests {
     Manifests::new(paths.to_owned(), source.wanted.clone())
 }
 
-/// The name and the ClusterIPs of the Service that decides: all objects with a part in the decision have one of these strings, if
-/// all write an address alike. `None` if there is no such Service, or if it has other frontends.
-fn deciding_strings(source: &Source, paths: &[PathBuf], target: &Target) -> Result<Option<Vec<String>>> {
-    let first = match target {
+/// The string that the Service that decides must have: its name, or its ClusterIP if it is written in the usual form.
+fn first_string(target: &Target) -> String {
+    match target {
         Target::Service(ServiceTarget { name, .. }) => name.clone(),
         Target::Frontend(frontend) => frontend.address.to_string(),
-    };
-    let mut manifests = files(source, paths).only(&[first]);
-    manifests.read()?;
+    }
+}
+
+/// The name and the ClusterIPs of the Service that decides: all objects with a part in the decision have one of these strings, if
+/// all write an address alike. `None` if there is no such Service, or if it has other frontends.
+fn deciding_strings(manifests: &Manifests, target: &Target) -> Option<Vec<String>> {
     let mut strings = Vec::new();
-    for (name, manifests::Service { spec, has_ingress, .. }) in
+    for (name, ManifestService { spec, has_ingress, .. }) in
         manifests.services().filter(|(name, it)| is_meant(target, name, &it.spec))
     {
         let is_other_type = spec.type_.as_deref().is_some_and(|kind| kind != "ClusterIP");
         if is_other_type || spec.external_ips.is_some() || *has_ingress {
-            return Ok(None);
+            return None;
         }
         strings.push(name.name().to_owned());
         strings.extend(cluster_ips(spec).cloned());
     }
-    Ok((!strings.is_empty()).then_some(strings))
+    (!strings.is_empty()).then_some(strings)
 }
 
 fn is_meant(target: &Target, service: &ObjectName, spec: &ServiceSpec) -> bool {

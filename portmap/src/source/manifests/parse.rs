@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use documents::Document;
+pub use documents::Split;
 
 use super::{
     beta,
@@ -57,8 +58,18 @@ impl Filter<'_> {
 ///
 /// The text is neither YAML nor JSON.
 pub fn parse(text: &str, file: &str, filter: Filter) -> Result<(Objects, Faults)> {
+    decode(split(text, file)?, file, filter)
+}
+
+/// Splits the text of a file into documents, for [`decode`].
+pub fn split<'a>(text: &'a str, file: &str) -> Result<Split<'a>> {
+    documents::split(text).with_context(|| format!("{file} is neither YAML nor JSON"))
+}
+
+/// Decodes the documents of a file, as [`parse`] does.
+pub fn decode(documents: Split, file: &str, filter: Filter) -> Result<(Objects, Faults)> {
     let mut reader = Reader { wanted: filter.wanted, objects: Objects::default(), faults: Faults::default() };
-    for document in documents::parse(text, filter).with_context(|| format!("{file} is neither YAML nor JSON"))? {
+    for document in documents.decode(filter).with_context(|| format!("{file} is neither YAML nor JSON"))? {
         match document {
             Document::LeftOut => {}
             Document::Service(service) => reader.insert(service, kinds::SERVICE, |it| &mut it.services),

@@ -8,7 +8,8 @@ use super::{
         faults::Fault,
         objects::{Service, Slice},
     },
-    Filter, Named, json,
+    Filter, Named,
+    json::{self, Text},
 };
 
 /// A document of a text, or an item of a list.
@@ -23,19 +24,45 @@ pub enum Document {
     Other(Value),
 }
 
-/// The documents of a text. If the text looks like JSON, the JSON parser is tried first: it is faster, and JSON files may be
-/// large.
+/// A text, split into documents that are not decoded yet.
+#[derive(Clone)]
+pub enum Split<'a> {
+    /// JSON: the whole text, and its documents.
+    Json(&'a str, Vec<Text<'a>>),
+    /// YAML, or JSON in another form.
+    Values(Vec<Value>),
+}
+
+/// Splits a text. If it looks like JSON, the JSON parser is tried first: it is faster, and JSON files may be large.
 ///
 /// # Errors
 ///
 /// The text is neither YAML nor JSON.
-pub fn parse(text: &str, filter: Filter) -> Result<Vec<Document>> {
+pub fn split(text: &str) -> Result<Split<'_>> {
     if text.trim_start().starts_with('{')
-        && let Some(documents) = json::documents(text, filter)
+        && let Some(texts) = json::split(text)
     {
-        return Ok(documents);
+        return Ok(Split::Json(text, texts));
     }
-    Ok(values(text)?.into_iter().map(Document::Other).collect())
+    Ok(Split::Values(values(text)?))
+}
+
+impl Split<'_> {
+    /// The documents.
+    ///
+    /// # Errors
+    ///
+    /// The text is JSON with too many levels, and no YAML.
+    pub fn decode(self, filter: Filter) -> Result<Vec<Document>> {
+        let values = match self {
+            Self::Json(text, texts) => match json::decode(&texts, filter) {
+                Some(documents) => return Ok(documents),
+                None => values(text)?,
+            },
+            Self::Values(values) => values,
+        };
+        Ok(values.into_iter().map(Document::Other).collect())
+    }
 }
 
 fn values(text: &str) -> Result<Vec<Value>> {

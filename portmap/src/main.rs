@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

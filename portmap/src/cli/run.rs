@@ -172,7 +172,7 @@ impl Arguments {
             devices: self.devices.options()?,
             serve: Addresses { health: health.into_iter().filter_map(|bind| bind.0).collect(), metrics: metrics.0 },
         };
-        heap::share_one_heap();
+        heap::keep_small();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.context("failed to start the runtime")?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

@@ -1,23 +1,28 @@
 //! The agent's heap, which is kept small between bursts of work.
 //!
-//! The agent reads tens of megabytes at its start, and little afterwards. By default glibc spreads allocations over several
-//! heaps, and keeps memory that became free.
+//! The agent reads tens of megabytes at its start, and little afterwards. By default the allocator keeps free memory for a second,
+//! and for longer if nothing is allocated then.
 
-/// Makes all threads share one heap. Must be called before the program has threads. Sharing costs little, because the
-/// agent's threads rarely allocate at the same time. Does nothing with other C libraries than glibc.
-pub fn share_one_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: the call changes a setting of the allocator, which takes its own locks.
+use std::ffi::c_long;
+
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+
+/// `mi_option_purge_delay` of mimalloc: the time in milliseconds for which free memory is kept.
+const PURGE_DELAY: mi_option_t = 15;
+
+/// Lets the allocator return free memory to the kernel at once. Must be called before the program has threads.
+pub fn keep_small() {
+    const NONE: c_long = 0;
+    // SAFETY: the call changes a setting, which no other thread reads or writes at this time.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        mi_option_set(PURGE_DELAY, NONE);
     }
 }
 
-/// Returns free memory of the heap to the kernel. Does nothing with other C libraries than glibc.
+/// Returns free memory that the allocator keeps for this thread to the kernel.
 pub fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: the call needs only the allocator's own locks, which it takes.
+    // SAFETY: the call has no requirements; it takes the allocator's own locks.
     unsafe {
-        libc::malloc_trim(0);
+        mi_collect(true);
     }
 }

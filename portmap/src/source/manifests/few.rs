@@ -48,9 +48,9 @@ impl Manifests {
             match parse::decode(split.clone(), &name, filter) {
                 Ok((objects, faults)) => {
                     let file = File { objects, warnings: faults.into_warnings(&name), ..File::default() };
-                    self.files.insert(path.to_path_buf(), file);
+                    self.files.insert((*path).clone(), file);
                 }
-                Err(error) => self.leave_out(path.to_path_buf(), &error),
+                Err(error) => self.leave_out((*path).clone(), &error),
             }
         }
     }

@@ -258,8 +258,8 @@ mod tests {
 
     /// An object with these lines of YAML and a name.
     fn yaml_and_json(head: &str) -> [String; 2] {
-        let fields: String = head.lines().map(|line| format!("\"{}\",", line.replace(": ", "\": \""))).collect();
-        [format!("{head}\nmetadata: {{name: a}}\n"), format!("{{{fields} \"metadata\": {{\"name\": \"a\"}}}}")]
+        let fields = head.replace(": ", "\": \"").replace('\n', "\", \"");
+        [format!("{head}\nmetadata: {{name: a}}\n"), format!("{{\"{fields}\", \"metadata\": {{\"name\": \"a\"}}}}")]
     }
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";

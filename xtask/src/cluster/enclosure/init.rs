@@ -11,7 +11,7 @@ use super::BRIDGE;
 use crate::cluster::addresses::{CONTROL_PLANE, CONTROL_PLANE_V6};
 use crate::cluster::layout::{INSIDE, Layout};
 use crate::cluster::{mounts, network};
-use crate::files;
+use crate::{files, workspace};
 
 /// Mounts the cluster's directories and makes the network of the nodes.
 pub fn run() -> Result<()> {
@@ -21,7 +21,8 @@ pub fn run() -> Result<()> {
     make_network()
 }
 
-/// Mounts the cluster's directories at [`INSIDE`], an empty /tmp, and the rest of the root file system read-only.
+/// Mounts the cluster's directories at [`INSIDE`], a /tmp that has nothing but the workspace if it lies there, and the rest of the
+/// root file system read-only.
 ///
 /// The directories of this workspace may themselves be below one of these paths, so they are first joined elsewhere.
 fn mount_directories() -> Result<()> {
@@ -30,7 +31,8 @@ fn mount_directories() -> Result<()> {
     files::create(&joined)?;
     let program = env::current_exe().context("failed to get the path of this program")?;
     mounts::filesystem("tmpfs", &joined, "mode=755")?;
-    for (name, source) in [("tools", &layout.tools), ("work", &layout.work)] {
+    let workspace = workspace::root();
+    for (name, source) in [("tools", &*layout.tools), ("work", &*layout.work), ("workspace", workspace)] {
         files::create(&joined.join(name))?;
         mounts::bind(source, &joined.join(name))?;
     }
@@ -38,7 +40,13 @@ fn mount_directories() -> Result<()> {
     mounts::bind(&program, &joined.join("xtask"))?;
     mount(Some(&joined), INSIDE, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
         .with_context(|| format!("failed to mount the cluster's directories at {INSIDE}"))?;
-    mounts::filesystem("tmpfs", Path::new("/tmp"), "mode=1777")?;
+    let temporary = Path::new("/tmp");
+    mounts::filesystem("tmpfs", temporary, "mode=1777")?;
+    if workspace.starts_with(temporary) {
+        files::create(workspace)?;
+        mounts::bind(&Path::new(INSIDE).join("workspace"), workspace)?;
+        mounts::make_read_only(workspace)?;
+    }
     mounts::make_read_only(Path::new("/"))
 }
 

@@ -27,11 +27,14 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// long.
 const KEEP: Duration = Duration::from_secs(10);
 
-/// The shortest time between two readings for an unknown pod, and after a failed one.
+/// The shortest time between two readings for an unknown pod. A failed reading is followed by a longer pause.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// After a reading, the lines go on for so many times its duration before they wait for another.
-const SHARE: u32 = 4;
+/// The lines wait for readings at most for this part of the time: a fifth.
+const PART: u32 = 5;
+
+/// The lines may wait for their part of this time at once, because the first connections may go to several Services.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -51,8 +54,8 @@ pub struct Backends {
     origin: Option<Origin>,
     /// The pods of each scope.
     pods: HashMap<Option<ObjectName>, Pods>,
-    /// The earliest time of the next reading.
-    next: Instant,
+    /// The time until which the readings have taken their part.
+    paid: Instant,
     has_failed: bool,
 }
 
@@ -88,7 +91,7 @@ impl Arguments {
         } else {
             Some(Origin::Manifests(manifests))
         };
-        Ok(Backends { origin, pods: HashMap::new(), next: Instant::now(), has_failed: false })
+        Ok(Backends { origin, pods: HashMap::new(), paid: Instant::now(), has_failed: false })
     }
 }
 
@@ -98,10 +101,10 @@ impl Backends {
         let origin = self.origin.as_ref()?;
         let scope = origin.scope(service);
         let is_current = |pods: &Pods| pods.read.elapsed() < if pods.names.contains_key(&address) { KEEP } else { PAUSE };
-        if !self.pods.get(&scope).is_some_and(is_current) && Instant::now() >= self.next {
+        if !self.pods.get(&scope).is_some_and(is_current) && Instant::now() + AT_ONCE >= self.paid {
             let read = Instant::now();
             let names = origin.pods(service).await;
-            self.next = Instant::now() + read.elapsed() * SHARE;
+            self.paid = self.paid.max(read) + read.elapsed() * PART;
             match names {
                 Ok(names) => drop(self.pods.insert(scope.clone(), Pods { names, read })),
                 Err(error) => self.fail(&error),
@@ -112,7 +115,7 @@ impl Backends {
 
     /// Warns of the first failed reading.
     fn fail(&mut self, error: &Error) {
-        self.next += PAUSE;
+        self.paid += AT_ONCE + PAUSE;
         if !self.has_failed {
             warn(error);
         }

@@ -1,5 +1,6 @@
 //! The command line: the arguments, and one file for each subcommand.
 
+mod backends;
 mod cleanup;
 mod doctor;
 mod explain;

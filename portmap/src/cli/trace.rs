@@ -1,7 +1,5 @@
 //! `portmap trace`: one line for each connection or first datagram that the programs translate, refuse or drop.
 
-mod backends;
-
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
@@ -34,8 +32,11 @@ use tokio::{
     time::interval,
 };
 
-use super::{PinsArguments, output, runtime};
-use backends::Backends;
+use super::{
+    PinsArguments,
+    backends::{self, Backends},
+    output, runtime,
+};
 
 /// The interval at which the programs are told that this process still traces.
 const KEEP: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ use portmap::{
 };
 use tokio::time::timeout;
 
-use crate::cli::{optional_cluster, output};
+use super::{optional_cluster, output};
 
 /// The time for an answer of the API server. The lines wait for it.
 const ANSWER: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ mod collections;
 pub mod error_text;
 pub mod kernel;
 pub mod model;
-mod parallel;
+pub mod parallel;
 
 // The stages, in the order in which an event passes through them.
 // 1. Lists and watches objects, and sends events.

@@ -8,10 +8,14 @@ use std::{
 use anyhow::Result;
 use portmap::{
     inspect::differences::{self, Difference},
-    maps::{Capacity, Maps as _, Snapshot, bpf::BpfMaps, pin::Pins},
+    maps::{Maps as _, bpf::BpfMaps, pin::Pins},
     model::{Frontend, event::Object},
+    parallel,
     plan::{Plan, Planner},
-    resolve::{changes::Changes, desired::Desired},
+    resolve::{
+        changes::{ChangedEntries, Changes},
+        desired::Desired,
+    },
 };
 
 use crate::cli::objects::{PAUSE, READINGS, Source, agent_addresses};
@@ -94,11 +98,11 @@ impl Reader {
         self.warnings.clear();
         let (local, warning) = agent_addresses(maps.state()?.network)?;
         self.warnings.extend(warning);
-        let tables = thread::spawn(move || (maps.read(), maps));
+        let tables = thread::spawn(move || (maps.read().map(|snapshot| Planner::new(maps.capacity(), snapshot)), maps));
         let objects = self.objects()?;
         let desired = self.source.resolve(objects, local);
-        let (snapshot, maps) = tables.join().unwrap_or_else(|error| panic::resume_unwind(error));
-        compare(&desired, &maps, snapshot?)
+        let (planner, maps) = tables.join().unwrap_or_else(|error| panic::resume_unwind(error));
+        compare(&desired, &maps, planner?)
     }
 
     fn objects(&mut self) -> Result<Vec<Object>> {
@@ -119,10 +123,10 @@ impl Reader {
 ///
 /// The agent may write between two readings of the tables. So the second comparison, and the writes to other entries, come from
 /// one reading: writes for an older one may be made to frontends that agree by now.
-fn compare(desired: &Desired, maps: &BpfMaps, snapshot: Snapshot) -> Result<(usize, Differences)> {
+fn compare(desired: &Desired, maps: &BpfMaps, planner: Planner) -> Result<(usize, Differences)> {
     let (capacity, all) = (maps.capacity(), desired.table().everything());
     let count = all.frontends.len();
-    let Plan { steps, left_out, without_room: _ } = plan(desired, &all, capacity, snapshot);
+    let Plan { steps, left_out, without_room: _ } = plan(desired, &all, planner);
     if steps.is_empty() && left_out.is_empty() {
         return Ok((count, Differences::default()));
     }
@@ -134,15 +138,15 @@ fn compare(desired: &Desired, maps: &BpfMaps, snapshot: Snapshot) -> Result<(usi
             difference.reason = Some(format!("the agent leaves it out: {}", full.advice(capacity)));
         }
     }
-    let others = if frontends.is_empty() { plan(desired, &all, capacity, snapshot).steps } else { Vec::new() };
+    let others = if frontends.is_empty() { plan(desired, &all, Planner::new(capacity, snapshot)).steps } else { Vec::new() };
     Ok((count, Differences { frontends, others: others.iter().map(ToString::to_string).collect() }))
 }
 
-/// The plan of an agent that would start now, with these tables.
-fn plan(desired: &Desired, all: &Changes, capacity: Capacity, snapshot: Snapshot) -> Plan {
-    let mut planner = Planner::new(capacity, snapshot);
+/// The plan of an agent that would start now. `planner`: the model of the tables as they were read.
+fn plan(desired: &Desired, all: &Changes, mut planner: Planner) -> Plan {
     let mut changes = all.clone();
     changes.extend(planner.everything());
     planner.set_cidrs(&desired.cidrs(), desired.owners());
-    planner.plan(desired.changed(&changes))
+    let ChangedEntries { owners, frontends } = desired.changed(&changes);
+    parallel::ahead(frontends, |frontends| planner.plan(ChangedEntries { owners, frontends }))
 }

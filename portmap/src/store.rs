@@ -216,7 +216,6 @@ impl Store {
             return;
         }
         self.dirty.mark(&service, record);
-        let family = slice.unpack().family;
         match position.map(|index| record.slices.get_mut(index)) {
             Ok(Some(known)) => known.1 = slice.clone(),
             Ok(None) => {}
@@ -226,8 +225,9 @@ impl Store {
                 self.slices.insert(name, service.clone());
             }
         }
-        if let (Some(family), Some(triggered), Some(since)) = (family, triggered, self.since)
+        if let (Some(triggered), Some(since)) = (triggered, self.since)
             && *triggered > since
+            && let Some(family) = slice.unpack().family
         {
             self.triggers.entry(service).or_default().push((family, *triggered));
         }

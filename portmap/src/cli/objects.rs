@@ -125,7 +125,7 @@ impl Source {
         match &self.origin {
             Origin::Kube(lister, runtime) => Ok((runtime.block_on(watched::list(lister, &self.wanted))?, Vec::new())),
             Origin::Manifests(paths) => {
-                let reading = Manifests::new(paths.clone(), self.wanted.clone()).read()?;
+                let reading = Manifests::new(paths.clone(), self.wanted.clone()).read_once()?;
                 Ok((reading.objects, reading.warnings))
             }
         }

@@ -35,7 +35,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let wanted = self.objects.wanted()?;
-        let reading = Manifests::new(self.manifests, wanted.clone()).read()?;
+        let reading = Manifests::new(self.manifests, wanted.clone()).read_once()?;
         let mut warnings = reading.warnings;
         let is_usable = reading.objects.iter().any(|object| matches!(object, Object::Service(..)));
         if !is_usable {

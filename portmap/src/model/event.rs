@@ -4,13 +4,13 @@ use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1 as discovery, networking::v1::ServiceCIDRSpec},
+    api::{core::v1 as core, networking::v1::ServiceCIDRSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use super::{
     ObjectName,
-    object::{self, Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
+    object::{self, EndpointSlice, Node, OtherService, PROXY_NAME_LABEL, Packed, Service, Slice, SliceHead, object_name},
 };
 
 /// The kinds of objects that the desired table depends on.
@@ -78,8 +78,10 @@ impl Object {
     }
 
     /// Converts an EndpointSlice. Endpoints whose `nodeName` is `node` are local.
-    pub fn slice(slice: discovery::EndpointSlice, node: &str) -> Self {
-        Self::Slice(SliceHead::from(&slice), Packed::new(&Slice::seen_from(node, slice)))
+    pub fn slice(slice: EndpointSlice, node: &str) -> Self {
+        let head = SliceHead::from(&slice);
+        let slice = Packed::new(&Slice::seen_from(node, &head.name, slice));
+        Self::Slice(head, slice)
     }
 
     /// Converts the Node of the agent.

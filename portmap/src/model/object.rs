@@ -5,6 +5,7 @@
 //! Services are not reported.
 
 mod cidr;
+mod endpoint_slice;
 mod faults;
 mod node;
 mod packed;
@@ -15,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::ObjectName;
 pub use cidr::{checked_cidr, cidrs};
+pub use endpoint_slice::{Endpoint, EndpointSlice};
 pub use faults::Faults;
 pub use node::Node;
 pub use packed::Packed;

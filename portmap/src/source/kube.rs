@@ -14,7 +14,7 @@ use std::{fmt::Debug, pin::pin, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
-use k8s_openapi::api::{discovery::v1::EndpointSlice, networking::v1::ServiceCIDRSpec};
+use k8s_openapi::api::networking::v1::ServiceCIDRSpec;
 use kube::{
     Api, Resource,
     api::{ApiResource, NotUsed},
@@ -30,7 +30,7 @@ use super::{Events, Watches};
 use crate::model::event::{Event, Object, ObjectKind, Wanted};
 use crate::{
     error_text,
-    model::object::{HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
+    model::object::{EndpointSlice, HEADLESS_LABEL, PROXY_NAME_LABEL, object_name},
 };
 pub use configuration::ClusterConfig;
 use connection::Cluster;

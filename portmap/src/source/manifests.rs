@@ -22,6 +22,7 @@ use std::{
     hash::BuildHasher as _,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::model::{
@@ -107,9 +108,21 @@ impl Manifests {
         Ok(self.reading())
     }
 
+    /// As [`Self::read`], and keeps nothing, so that no object is copied.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read`].
+    pub fn read_once(mut self) -> Result<Reading> {
+        self.read_all()?;
+        let (selection, warnings) = self.select();
+        drop(self);
+        Ok(Reading::new(selection, warnings))
+    }
+
     fn reading(&self) -> Reading {
         let (selection, warnings) = self.select();
-        Reading { objects: selection.into_values().map(std::sync::Arc::unwrap_or_clone).collect(), warnings }
+        Reading::new(selection, warnings)
     }
 
     /// The Services of all files as they are written. The last file with a Service counts.
@@ -246,6 +259,12 @@ impl File {
     fn warn(&mut self, error: &Error) {
         let rest = if self.has_content { "its last valid content stays" } else { "the file is left out" };
         self.warnings = vec![format!("{error:#}; {rest}")];
+    }
+}
+
+impl Reading {
+    fn new(selection: Selection, warnings: Vec<String>) -> Self {
+        Self { objects: selection.into_values().map(Arc::unwrap_or_clone).collect(), warnings }
     }
 }
 

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portmap::maps::Capacity;
 use portmap::model::Family;
 use portmap::model::event::{Event, Object, ObjectKind};
-use portmap::model::object::SERVICE_NAME_LABEL;
+use portmap::model::object::{self, SERVICE_NAME_LABEL};
 use portmap_harness::listen::Protocol;
 
 use crate::Size;
@@ -88,7 +88,7 @@ impl Cluster {
     pub fn events(&self) -> Vec<Event> {
         let services = (0..self.size.services).map(|number| Object::service(self.service(number))).collect();
         let slices = (0..self.size.services).flat_map(|number| self.slices(number));
-        let slices = slices.map(|slice| Object::slice(slice, NODE)).collect();
+        let slices = slices.map(received).collect();
         vec![Event::Listed(ObjectKind::Service, services), Event::Listed(ObjectKind::Slice, slices)]
     }
 
@@ -122,7 +122,7 @@ impl Cluster {
         let mut slice = self.slices(number).into_iter().next()?;
         let family = self.families.first()?;
         slice.endpoints.as_mut()?.first_mut()?.addresses = vec![replacement(*family, number).to_string()];
-        Some(Event::Changed(Object::slice(slice, NODE)))
+        Some(Event::Changed(received(slice)))
     }
 
     /// The numbers of the Services whose backend is the existing pod ([`Reached`]).
@@ -185,6 +185,17 @@ impl Cluster {
             endpoints: Some(addresses.iter().map(endpoint).collect()),
         }
     }
+}
+
+/// An `EndpointSlice` as a source delivers it.
+fn received(slice: EndpointSlice) -> Object {
+    let EndpointSlice { metadata, address_type, ports, endpoints } = slice;
+    let endpoint = |endpoint: Endpoint| {
+        let Endpoint { addresses, conditions, hints, node_name, .. } = endpoint;
+        object::Endpoint { addresses, conditions: conditions.unwrap_or_default(), hints, node_name, target_ref: None }
+    };
+    let endpoints = endpoints.into_iter().flatten().map(endpoint).collect();
+    Object::slice(object::EndpointSlice { metadata, address_type, ports: ports.unwrap_or_default(), endpoints }, NODE)
 }
 
 fn family_name(family: Family) -> &'static str {

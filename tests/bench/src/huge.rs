@@ -3,9 +3,8 @@
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use portmap::model::event::{Event, Object, ObjectKind};
-use portmap::model::object::SERVICE_NAME_LABEL;
+use portmap::model::object::{EndpointSlice, SERVICE_NAME_LABEL};
 use serde_json::{Value, json};
 
 use crate::cluster::NAMESPACE;

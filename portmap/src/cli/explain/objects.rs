@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::Result;
 use ipnet::IpNet;
-use k8s_openapi::api::{
-    core::v1::{Service, ServiceSpec},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use portmap::{
     inspect::explain::{
         Explanation, Known,
@@ -21,7 +18,7 @@ use portmap::{
     model::{
         ObjectName,
         event::{Event, Object, Wanted},
-        object::{object_name, pods_of},
+        object::{EndpointSlice, object_name, pods_of},
     },
     resolve::desired::Desired,
     source::{

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     model::{
         event::{Event, Object, ObjectKind},
-        object::object_name,
+        object::{EndpointSlice, object_name},
     },
     resolve::node_ports::Eligible,
 };

@@ -51,7 +51,7 @@ impl Faults {
     }
 
     /// Parses an address as kube-proxy does, into its canonical form. Records a fault and returns `None` for an invalid text.
-    pub fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
+    pub fn address(&mut self, field: impl Display, text: &str) -> Option<IpAddr> {
         let address = parse_address(text);
         if address.is_none() {
             self.add(format_args!("{field} {text:?} is not an IP address, and is left out"));

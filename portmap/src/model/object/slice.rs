@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use arcstr::ArcStr;
 use jiff::Timestamp;
-use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, SERVICE_NAME_LABEL, object_name};
+use super::{Endpoint, EndpointSlice, Faults, SERVICE_NAME_LABEL, object_name};
 use crate::model::{Family, ObjectName, Protocol};
 
 /// The annotation with the time of the pod or Service change for which the controller wrote the slice, in RFC 3339.
@@ -76,8 +76,8 @@ pub struct Hints {
     pub nodes: Box<[Box<str>]>,
 }
 
-impl From<&discovery::EndpointSlice> for SliceHead {
-    fn from(slice: &discovery::EndpointSlice) -> Self {
+impl From<&EndpointSlice> for SliceHead {
+    fn from(slice: &EndpointSlice) -> Self {
         let name = object_name(&slice.metadata);
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
         let annotations = slice.metadata.annotations.as_ref();
@@ -90,8 +90,8 @@ impl From<&discovery::EndpointSlice> for SliceHead {
 }
 
 impl Slice {
-    /// Converts a slice. Endpoints whose `nodeName` is `node` are local; if `node` is empty, no endpoint is local.
-    pub fn seen_from(node: &str, slice: discovery::EndpointSlice) -> Self {
+    /// Converts the slice of this name. Endpoints whose `nodeName` is `node` are local; if `node` is empty, no endpoint is local.
+    pub fn seen_from(node: &str, name: &ObjectName, slice: EndpointSlice) -> Self {
         let mut faults = Faults::default();
         let family = match slice.address_type.as_str() {
             "IPv4" => Some(Family::V4),
@@ -99,27 +99,25 @@ impl Slice {
             // DNS names cannot be targets of a translation.
             "FQDN" => None,
             unknown => {
-                let name = object_name(&slice.metadata);
                 faults.add(format_args!("EndpointSlice {name} has the unknown addressType {unknown:?}, and is left out"));
                 None
             }
         };
-        let field = format!("the endpoint of EndpointSlice {},", object_name(&slice.metadata));
         Self {
             family,
             endpoints: match family {
-                Some(family) => endpoints(slice.endpoints.unwrap_or_default(), family, node, &field, &mut faults),
+                Some(family) => endpoints(slice.endpoints, family, node, name, &mut faults),
                 None => Box::default(),
             },
-            ports: slice.ports.unwrap_or_default().into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
+            ports: slice.ports.into_iter().filter_map(|port| slice_port(port, &mut faults)).collect(),
             faults,
         }
     }
 }
 
 /// The pods behind the endpoints of a slice, by each of their addresses.
-pub fn pods_of(slice: &discovery::EndpointSlice) -> impl Iterator<Item = (IpAddr, ObjectName)> {
-    slice.endpoints.iter().flatten().flat_map(|endpoint| {
+pub fn pods_of(slice: &EndpointSlice) -> impl Iterator<Item = (IpAddr, ObjectName)> {
+    slice.endpoints.iter().flat_map(|endpoint| {
         let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
         let name = pod.and_then(|pod| Some(ObjectName::new(pod.namespace.as_ref()?, pod.name.as_ref()?)));
         endpoint.addresses.iter().filter_map(move |address| Some((address.parse().ok()?, name.clone()?)))
@@ -133,7 +131,7 @@ pub fn is_local(endpoint_node: Option<&str>, node: &str) -> bool {
 
 /// Converts a port; `None` for an invalid number or an unsupported protocol. A missing name is the empty name, the default of
 /// the API server. A port without a number means "all ports" in the API; it is left out, as in kube-proxy.
-fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
+fn slice_port(port: EndpointPort, faults: &mut Faults) -> Option<SlicePort> {
     let port_number = faults.port("the port of an EndpointSlice", port.port)?;
     let protocol = match port.protocol.as_deref() {
         Some("TCP" | "") | None => Protocol::Tcp,
@@ -144,18 +142,22 @@ fn slice_port(port: discovery::EndpointPort, faults: &mut Faults) -> Option<Slic
 }
 
 fn endpoints(
-    endpoints: Vec<discovery::Endpoint>,
+    endpoints: Vec<Endpoint>,
     family: Family,
     node: &str,
-    field: &str,
+    name: &ObjectName,
     faults: &mut Faults,
 ) -> Box<[SliceEndpoint]> {
     endpoints
         .into_iter()
         .filter_map(|endpoint| {
-            let address = faults.address(field, endpoint.addresses.first()?)?;
+            let text = endpoint.addresses.first()?;
+            let address = faults.address(format_args!("the endpoint of EndpointSlice {name},"), text)?;
             if Family::of(address) != family {
-                faults.add(format_args!("{field} {address} is not an {} address, and is left out", family.name()));
+                let wanted = family.name();
+                faults.add(format_args!(
+                    "the endpoint of EndpointSlice {name}, {address} is not an {wanted} address, and is left out"
+                ));
                 return None;
             }
             Some(slice_endpoint(address, node, endpoint))
@@ -163,8 +165,8 @@ fn endpoints(
         .collect()
 }
 
-fn slice_endpoint(address: IpAddr, node: &str, endpoint: discovery::Endpoint) -> SliceEndpoint {
-    let conditions = endpoint.conditions.unwrap_or_default();
+fn slice_endpoint(address: IpAddr, node: &str, endpoint: Endpoint) -> SliceEndpoint {
+    let conditions = endpoint.conditions;
     let hints = endpoint.hints.map(|hints| Hints {
         zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name.into()).collect(),
         nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name.into()).collect(),

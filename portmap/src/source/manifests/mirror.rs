@@ -6,7 +6,10 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::{core::v1 as core, discovery::v1 as discovery},
+    api::{
+        core::v1 as core,
+        discovery::v1::{EndpointConditions, EndpointPort},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -17,7 +20,7 @@ use super::{
 use crate::model::{
     Family, ObjectName,
     event::{Object, Wanted},
-    object::{HEADLESS_LABEL, SERVICE_NAME_LABEL, is_labelled},
+    object::{Endpoint, EndpointSlice, HEADLESS_LABEL, SERVICE_NAME_LABEL, is_labelled},
 };
 
 /// The label of Endpoints that are not mirrored, if its value is `true`.
@@ -33,6 +36,9 @@ type Port = (String, Option<String>, i32);
 /// mirrored. Warns about Endpoints of Services that have a selector, but no slice from the files or from Pods. `from_pods`: the
 /// slices that are derived from Pods.
 pub fn slices(objects: &Objects, wanted: &Wanted, from_pods: &[Object], warnings: &mut Vec<String>) -> Vec<Object> {
+    if objects.endpoints.is_empty() {
+        return Vec::new();
+    }
     let has_pods: BTreeSet<&ObjectName> = from_pods.iter().filter_map(service_of).collect();
     let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
     let mirrored: BTreeSet<&ObjectName> =
@@ -64,8 +70,8 @@ fn is_mirrored(metadata: &ObjectMeta) -> bool {
 }
 
 /// Makes one EndpointSlice per address family and set of ports.
-fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item = discovery::EndpointSlice> {
-    let mut slices: BTreeMap<(Family, Vec<Port>), Vec<discovery::Endpoint>> = BTreeMap::new();
+fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item = EndpointSlice> {
+    let mut slices: BTreeMap<(Family, Vec<Port>), Vec<Endpoint>> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<Port> = subset.ports.iter().flatten().map(port).collect();
         let ready = subset.addresses.iter().flatten().map(|address| (address, true));
@@ -76,7 +82,7 @@ fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item 
         }
     }
     let (namespace, service) = (name.namespace().to_owned(), name.name().to_owned());
-    slices.into_iter().enumerate().map(move |(index, ((family, ports), endpoints))| discovery::EndpointSlice {
+    slices.into_iter().enumerate().map(move |(index, ((family, ports), endpoints))| EndpointSlice {
         metadata: ObjectMeta {
             name: Some(format!("{service}-from-endpoints-{index}")),
             namespace: Some(namespace.clone()),
@@ -84,8 +90,8 @@ fn mirror(name: &ObjectName, endpoints: &core::Endpoints) -> impl Iterator<Item 
             ..ObjectMeta::default()
         },
         address_type: family.name().to_owned(),
-        ports: Some(ports.into_iter().map(slice_port).collect()),
-        endpoints: Some(endpoints),
+        ports: ports.into_iter().map(slice_port).collect(),
+        endpoints,
     })
 }
 
@@ -93,15 +99,15 @@ fn port(port: &core::EndpointPort) -> Port {
     (port.name.clone().unwrap_or_default(), port.protocol.clone(), port.port)
 }
 
-fn slice_port((name, protocol, number): Port) -> discovery::EndpointPort {
-    discovery::EndpointPort { name: Some(name), protocol, port: Some(number), ..discovery::EndpointPort::default() }
+fn slice_port((name, protocol, number): Port) -> EndpointPort {
+    EndpointPort { name: Some(name), protocol, port: Some(number), ..EndpointPort::default() }
 }
 
-fn endpoint(address: &core::EndpointAddress, is_ready: bool) -> discovery::Endpoint {
-    discovery::Endpoint {
+fn endpoint(address: &core::EndpointAddress, is_ready: bool) -> Endpoint {
+    Endpoint {
         addresses: vec![address.ip.clone()],
-        conditions: Some(discovery::EndpointConditions { ready: Some(is_ready), ..Default::default() }),
+        conditions: EndpointConditions { ready: Some(is_ready), ..EndpointConditions::default() },
         node_name: address.node_name.clone(),
-        ..discovery::Endpoint::default()
+        ..Endpoint::default()
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::core::v1 as core;
 
 use super::{faults::Faults, kinds, mirror, pods};
 use crate::model::{
     Family, ObjectName,
     event::{Object, ObjectKind, Wanted},
-    object::{self, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
+    object::{self, EndpointSlice, HEADLESS_LABEL, MANAGED_BY_LABEL, ServiceType, is_labelled},
 };
 
 /// The most names that a warning lists; further names are counted.
@@ -111,7 +111,7 @@ impl Service {
 
 impl Slice {
     /// Converts an EndpointSlice for the node of the agent.
-    pub fn new(raw: discovery::EndpointSlice, wanted: &Wanted) -> Self {
+    pub fn new(raw: EndpointSlice, wanted: &Wanted) -> Self {
         let manager = raw.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY_LABEL));
         Self {
             is_headless: is_labelled(&raw.metadata, HEADLESS_LABEL),
@@ -281,6 +281,10 @@ fn keep<T: PartialEq>(
 }
 
 fn extend<T>(kind: &str, all: &mut All<T>, more: &All<T>, warnings: &mut Vec<String>) {
+    if all.is_empty() {
+        // Quicker than one insertion after the other.
+        return all.clone_from(more);
+    }
     for (name, object) in more {
         if all.insert(name.clone(), object.clone()).is_some() {
             warnings.push(format!("{kind} {name} is in two files; the one of the last file is used"));

@@ -1,10 +1,7 @@
 //! Makes EndpointSlices from Pods, by the rules of Kubernetes' EndpointSlice controller. So manifest files need only
 //! Services and Pods.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec, ServicePort, ServiceSpec},
@@ -13,7 +10,7 @@ use k8s_openapi::{
 
 use super::objects::{Objects, service_of};
 use crate::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     model::{
         Family, ObjectName, Protocol,
         event::{Object, Wanted},
@@ -23,7 +20,7 @@ use crate::{
 
 /// EndpointSlices for the served Services that have a selector, but no slice in the files.
 pub fn slices(objects: &Objects, wanted: &Wanted, warnings: &mut Vec<String>) -> Vec<Object> {
-    let has_slice: BTreeSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
+    let has_slice: HashSet<&ObjectName> = objects.slices.values().filter_map(|slice| service_of(&slice.object)).collect();
     let pods = Pods::new(objects);
     let mut made = Vec::new();
     for (name, service) in objects.services.iter().filter(|(name, service)| service.is_ours && !has_slice.contains(name)) {

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use anyhow::{Result, bail};
-use k8s_openapi::api::{core::v1::Node, core::v1::Service, discovery::v1::EndpointSlice, networking::v1::ServiceCIDRSpec};
+use k8s_openapi::api::{core::v1::Node, core::v1::Service, networking::v1::ServiceCIDRSpec};
 use kube::{
     Api, Resource,
     api::{ApiResource, ListParams, NotUsed},
@@ -16,7 +16,7 @@ use crate::{
     model::{
         ObjectName,
         event::{Object, ObjectKind, Wanted},
-        object::SERVICE_NAME_LABEL,
+        object::{EndpointSlice, SERVICE_NAME_LABEL},
     },
     source::kube::{CIDR_VERSIONS, Selectors},
 };

@@ -1,4 +1,4 @@
-//! The pods behind the backends of traced connections: by the EndpointSlices of a cluster, or by the Pods of manifests.
+//! The pods behind the backends of connections: by the EndpointSlices of a cluster, or by the Pods of manifests.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use portmap::{
 };
 use tokio::time::timeout;
 
-use super::{optional_cluster, output};
+use super::optional_cluster;
 
 /// The time for an answer of the API server. The lines wait for it.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub struct Backends {
     /// The time until which the readings have taken their part.
     paid: Instant,
     has_failed: bool,
+    /// The reason why the pods are not named, until the caller takes it.
+    warning: Option<String>,
 }
 
 /// The place of the objects.
@@ -75,6 +77,7 @@ impl Arguments {
     /// Opens the source of the names. Reads no object yet.
     pub async fn open(self) -> Result<Backends> {
         let Self { manifests, kubeconfig, context } = self;
+        let mut warning = None;
         let origin = if manifests.is_empty() {
             let is_default = kubeconfig.is_none() && context.is_none();
             match optional_cluster(kubeconfig, context) {
@@ -82,7 +85,7 @@ impl Arguments {
                 Some(config) => match Lister::open(&config).await {
                     Ok(lister) => Some(Origin::Kube(lister)),
                     Err(error) if is_default => {
-                        warn(&error);
+                        warning = Some(unnamed(&error));
                         None
                     }
                     Err(error) => return Err(error),
@@ -91,7 +94,7 @@ impl Arguments {
         } else {
             Some(Origin::Manifests(manifests))
         };
-        Ok(Backends { origin, pods: HashMap::new(), paid: Instant::now(), has_failed: false })
+        Ok(Backends { origin, pods: HashMap::new(), paid: Instant::now(), has_failed: false, warning })
     }
 }
 
@@ -113,11 +116,15 @@ impl Backends {
         self.pods.get(&scope)?.names.get(&address)
     }
 
-    /// Warns of the first failed reading.
+    /// The reason why pods are not named, for the user. Only the first failure is returned, and only once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
     fn fail(&mut self, error: &Error) {
         self.paid += AT_ONCE + PAUSE;
         if !self.has_failed {
-            warn(error);
+            self.warning = Some(unnamed(error));
         }
         self.has_failed = true;
     }
@@ -147,6 +154,6 @@ impl Origin {
     }
 }
 
-fn warn(error: &Error) {
-    output::warning(&format!("the pods of backends are not named: {}", portmap::error_text::of_error(error.as_ref())));
+fn unnamed(error: &Error) -> String {
+    format!("the pods of backends are not named: {}", portmap::error_text::of_error(error.as_ref()))
 }

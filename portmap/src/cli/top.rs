@@ -1,6 +1,7 @@
 //! `portmap top`: the rates of new connections of each Service, and the part of each backend.
 
 mod meter;
+mod names;
 mod reader;
 mod screen;
 
@@ -27,15 +28,18 @@ use ratatui::{
 };
 
 pub use meter::Meter;
+use names::PodNames;
 use screen::View;
 
 use super::{
-    PinsArguments,
+    PinsArguments, backends,
     output::{self, Format},
 };
 
 /// The longest time between two readings of events: in this time, not more may come than the kernel keeps.
 const DRAIN: Duration = Duration::from_millis(50);
+
+const NO_BACKENDS: &str = "the backends are not shown, because a portmap trace is running";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -53,6 +57,8 @@ pub struct Arguments {
     /// Order of the rows
     #[arg(long, value_enum, default_value_t)]
     sort: Order,
+    #[command(flatten)]
+    backends: backends::Arguments,
 }
 
 impl Arguments {
@@ -61,18 +67,23 @@ impl Arguments {
         pins.expect()?;
         let interval = Duration::from_secs(self.interval);
         let mut watched = Watched::start(&pins, self.sort)?;
+        let mut names = PodNames::start(self.backends)?;
         if self.once {
             watched.wait(interval, |pause| {
                 thread::sleep(pause);
                 Ok(false)
             })?;
             watched.sample()?;
+            names.name_now(&mut watched.rows);
+            if let Some(warning) = names.warning() {
+                output::warning(warning);
+            }
             if !output::print_data(&watched.rows, self.output)? {
                 print_table(&watched.rows)?;
             }
         } else if io::stdout().is_terminal() {
             let mut terminal = ratatui::try_init().context("failed to prepare the terminal")?;
-            let shown = show(&mut terminal, &mut watched, interval);
+            let shown = show(&mut terminal, &mut watched, &mut names, interval);
             ratatui::restore();
             shown?;
         } else {
@@ -145,11 +156,15 @@ enum Key {
 }
 
 /// Shows the rates until the user quits.
-fn show(terminal: &mut DefaultTerminal, watched: &mut Watched, interval: Duration) -> Result<()> {
+fn show(terminal: &mut DefaultTerminal, watched: &mut Watched, names: &mut PodNames, interval: Duration) -> Result<()> {
     // The first rates come soon, and the next ones after the interval.
     let mut time = interval.min(Duration::from_secs(1));
     loop {
-        let view = View { rows: &watched.rows, order: watched.order, knows_backends: watched.tracer.is_some() };
+        // Each row is a line at least, so no more rows than lines are visible.
+        let most = usize::from(terminal.size()?.height).min(watched.rows.len());
+        names.name(watched.rows.split_at_mut(most).0);
+        let note = if watched.tracer.is_some() { names.warning() } else { Some(NO_BACKENDS) };
+        let view = View { rows: &watched.rows, order: watched.order, note };
         terminal.draw(|frame| screen::draw(frame, &view))?;
         let mut pressed = None;
         if watched.wait(time, |pause| {
@@ -196,7 +211,7 @@ fn print_table(rows: &[Row]) -> Result<()> {
     let mut table = output::new_table(&["SERVICE", "PORT", "NEW/S", "REFUSED/S", "DROPPED/S", "BACKENDS"]);
     for row in rows {
         let backends: Vec<String> =
-            row.backends.iter().map(|share| format!("{} {:.0} %", share.backend, share.share * 100.0)).collect();
+            row.backends.iter().map(|share| format!("{} {:.0} %", share.text(), share.share * 100.0)).collect();
         table.add_row([
             Cell::new(&row.service),
             Cell::new(screen::port(row)),

@@ -224,6 +224,9 @@ impl Lines {
         if let (Some(owner), Some(backend)) = (&names.service, traced.backend) {
             names.backend = self.backends.pod(&owner.service, backend.ip()).await.cloned();
         }
+        if let Some(warning) = self.backends.take_warning() {
+            output::warning(&warning);
+        }
         let row = trace::row(traced, names, self.boot);
         let line = match self.format {
             Format::Json => serde_json::to_string(&row)?,

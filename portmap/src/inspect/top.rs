@@ -12,7 +12,7 @@ use portmap_common::Counters;
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use crate::model::ServicePort;
+use crate::model::{ObjectName, ServicePort};
 
 /// The counters of each Service port, by its id, summed over its frontends.
 pub type Sums = HashMap<u64, Counters, RandomState>;
@@ -20,8 +20,7 @@ pub type Sums = HashMap<u64, Counters, RandomState>;
 /// The names of a Service port as texts, and its ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
-    /// The Service, as `namespace/name`.
-    service: ArcStr,
+    service: ObjectName,
     /// The name of the Service port.
     port: ArcStr,
     /// `TCP` or `UDP`.
@@ -35,7 +34,7 @@ pub struct NamedPort {
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// The Service, as `namespace/name`.
-    pub service: ArcStr,
+    pub service: ObjectName,
     /// The name of the Service port; empty if it has none.
     pub port: ArcStr,
     /// `TCP` or `UDP`.
@@ -55,7 +54,9 @@ pub struct Row {
 #[serde(rename_all = "camelCase")]
 pub struct Share {
     /// The backend's address and port.
-    pub backend: String,
+    pub backend: SocketAddr,
+    /// The pod of the backend, as `namespace/name`, if it is known.
+    pub pod: Option<ObjectName>,
     /// The number of connections.
     pub connections: u64,
     /// The part of all connections, from 0 to 1.
@@ -102,11 +103,22 @@ impl Seen {
         let mut sorted: Vec<(SocketAddr, u64)> = backends.into_iter().collect();
         sorted.sort_by_key(|(backend, connections)| (u64::MAX - *connections, *backend));
         let share = |(backend, connections): (SocketAddr, u64)| Share {
-            backend: backend.to_string(),
+            backend,
+            pod: None,
             connections,
             share: per(connections, float(all)),
         };
         sorted.into_iter().map(share).collect()
+    }
+}
+
+impl Share {
+    /// The backend's pod and port as text, or its address and port if the pod is not known.
+    pub fn text(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("p/{pod}:{}", self.backend.port()),
+            None => self.backend.to_string(),
+        }
     }
 }
 
@@ -124,14 +136,12 @@ pub fn ports<'a>(names: impl IntoIterator<Item = (u64, &'a ServicePort)>) -> Vec
         ids.entry(owner).or_default().push(id);
     }
     let port = |(owner, ids): (&ServicePort, SmallVec<[u64; 2]>)| NamedPort {
-        service: owner.service.to_string().into(),
+        service: owner.service.clone(),
         port: owner.port.clone(),
         protocol: owner.protocol.name(),
         ids,
     };
-    let mut ports: Vec<NamedPort> = ids.into_iter().map(port).collect();
-    ports.sort_by(|one, other| (&one.service, &one.port, one.protocol).cmp(&(&other.service, &other.port, other.protocol)));
-    ports
+    ids.into_iter().map(port).collect()
 }
 
 /// The rows of all Service ports. `elapsed`: the time between the two readings of the counters.
@@ -183,7 +193,7 @@ fn float(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ObjectName, Protocol};
+    use crate::model::Protocol;
 
     fn owner(name: &str) -> ServicePort {
         ServicePort { service: ObjectName::new("shop", name), port: "http".into(), protocol: Protocol::Tcp }
@@ -229,7 +239,7 @@ mod tests {
         let rows = rows(&names, [&before, &after], Duration::from_secs(1), &seen, Order::Connections);
         let found: Vec<_> = rows.iter().map(|row| (row.forwarded_per_second, row.refused_per_second)).collect();
         assert_eq!(found, [(4.0, 2.0)]);
-        assert_eq!(rows[0].backends, [Share { backend: backend.to_string(), connections: 2, share: 1.0 }]);
+        assert_eq!(rows[0].backends, [Share { backend, pod: None, connections: 2, share: 1.0 }]);
     }
 
     #[test]
@@ -246,7 +256,7 @@ mod tests {
             (0..connections).for_each(|_| seen.add(1, ([10, 244, 0, last], 8080).into()));
         }
         let shares: Vec<(String, u64, f64)> =
-            seen.shares(&[1]).into_iter().map(|share| (share.backend, share.connections, share.share)).collect();
+            seen.shares(&[1]).into_iter().map(|share| (share.text(), share.connections, share.share)).collect();
         assert_eq!(shares, [("10.244.0.3:8080".to_owned(), 3, 0.75), ("10.244.0.2:8080".to_owned(), 1, 0.25)]);
         seen.clear();
         assert_eq!(seen.shares(&[1]), []);

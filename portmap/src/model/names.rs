@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, fmt};
 
 use arcstr::ArcStr;
+use serde::{Serialize, Serializer};
 
 use super::Protocol;
 
@@ -68,6 +69,13 @@ impl fmt::Debug for ObjectName {
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Serializes as `namespace/name`.
+impl Serialize for ObjectName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The HTML of the page, of a Service, and of an explanation.
 
+use std::fmt::Display;
+
 use maud::{DOCTYPE, Markup, html};
 use portmap::inspect::explain::{EndpointRow, Explanation, PortRow};
 
@@ -94,7 +96,7 @@ pub fn service(block: &Block) -> Markup {
 }
 
 /// The name of a Service port among the rates.
-pub fn key(service: &str, port: &str, protocol: &str) -> String {
+pub fn key(service: impl Display, port: &str, protocol: &str) -> String {
     format!("{service}/{port}/{protocol}")
 }
 

@@ -19,8 +19,8 @@ const BAR: f64 = 80.0;
 pub struct View<'a> {
     pub rows: &'a [Row],
     pub order: Order,
-    /// False while another process traces.
-    pub knows_backends: bool,
+    /// The reason why backends or their pods are not shown.
+    pub note: Option<&'a str>,
 }
 
 /// Draws the screen.
@@ -52,8 +52,7 @@ fn summary(view: &View<'_>) -> Vec<Line<'static>> {
         "portmap top: {} Service ports, {forwarded:.1} new connections/s, {failed:.1} failed/s, sorted by {order}",
         view.rows.len()
     );
-    let note = if view.knows_backends { "" } else { "the backends are not shown, because a portmap trace is running" };
-    vec![Line::raw(totals), Line::raw(note)]
+    vec![Line::raw(totals), Line::raw(view.note.unwrap_or_default().to_owned())]
 }
 
 /// The line of a Service port, and a line for each of its backends.
@@ -76,7 +75,7 @@ fn lines(row: &Row) -> Vec<widgets::Row<'static>> {
 }
 
 fn backend(share: &Share) -> widgets::Row<'static> {
-    let text = format!("  {:<22} {:>3.0} % {}", share.backend, share.share * 100.0, bar(share.share));
+    let text = format!("  {:>3.0} % {:<10} {}", share.share * 100.0, bar(share.share), share.text());
     widgets::Row::new([text]).style(Style::new().fg(Color::Green))
 }
 
@@ -95,13 +94,14 @@ fn bar(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use portmap::model::ObjectName;
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
 
     fn row(service: &str, forwarded: f64, refused: f64, backends: Vec<Share>) -> Row {
         Row {
-            service: service.into(),
+            service: ObjectName::new("shop", service),
             port: "http".into(),
             protocol: "TCP",
             forwarded_per_second: forwarded,
@@ -111,16 +111,17 @@ mod tests {
         }
     }
 
-    fn share(backend: &str, share: f64) -> Share {
-        Share { backend: backend.to_owned(), connections: 1, share }
+    fn share(last: u8, pod: Option<&str>, share: f64) -> Share {
+        let pod = pod.map(|pod| ObjectName::new("shop", pod));
+        Share { backend: ([10, 244, 0, last], 8080).into(), pod, connections: 1, share }
     }
 
     #[test]
     fn the_screen_has_services_and_backends() -> Result<(), Box<dyn std::error::Error>> {
-        let backends = vec![share("10.244.0.2:8080", 0.75), share("10.244.0.3:8080", 0.25)];
-        let rows = [row("shop/web", 12.5, 0.0, backends), row("shop/cart", 0.0, 2.0, Vec::new())];
+        let backends = vec![share(2, Some("web-1"), 0.75), share(3, None, 0.25)];
+        let rows = [row("web", 12.5, 0.0, backends), row("cart", 0.0, 2.0, Vec::new())];
         let mut terminal = Terminal::new(TestBackend::new(90, 8))?;
-        let view = View { rows: &rows, order: Order::Connections, knows_backends: true };
+        let view = View { rows: &rows, order: Order::Connections, note: None };
         terminal.draw(|frame| draw(frame, &view))?;
         let screen = terminal.backend().to_string();
         let lines: Vec<String> =
@@ -132,8 +133,8 @@ mod tests {
                 "",
                 "SERVICE PORT NEW/S REFUSED/S DROPPED/S",
                 "shop/web http/TCP 12.5 0.0 0.0",
-                "10.244.0.2:8080 75 % ███████▌",
-                "10.244.0.3:8080 25 % ██▌",
+                "75 % ███████▌ p/shop/web-1:8080",
+                "25 % ██▌ 10.244.0.3:8080",
                 "shop/cart http/TCP 0.0 2.0 0.0",
                 "q quit sort by: c connections, f failures, n name z count the backends anew",
             ]

@@ -45,7 +45,7 @@ fn help_mentions_every_flag() -> Result<()> {
             "trace",
             &["--bpffs", "-o, --output", "--service", "--pod", "--pid", "--refused", "--outside", "--count", "--pod-logs"],
         ),
-        ("top", &["--bpffs", "-o, --output", "--once", "--interval", "--sort"]),
+        ("top", &["--bpffs", "-o, --output", "--once", "--interval", "--sort", "--manifests", "--kubeconfig"]),
         ("status", &["--bpffs", "-o, --output"]),
         ("doctor", &["--bpffs", "--cgroup", "--kubeconfig", "--service", "-o, --output"]),
         ("verify", &["--bpffs", "-o, --output", "--manifests", "--kubeconfig", "--node-name", "--repair", "Exit codes"]),

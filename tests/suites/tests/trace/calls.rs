@@ -23,7 +23,8 @@ fn stage(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
-fn services(stage: &Stage) -> [Service; 2] {
+/// A Service with all pods of the stage, and one without endpoints.
+pub fn services(stage: &Stage) -> [Service; 2] {
     [Service::new("web", 1).endpoints(endpoints(&stage.pods)), Service::new("empty", 2)]
 }
 
@@ -144,7 +145,7 @@ fn a_pod_is_known_by_the_cgroup_of_its_process() -> Result<()> {
 }
 
 /// The Pod of the endpoint `a`, in the namespace of its Service.
-fn pod_of(stage: &Stage) -> Value {
+pub fn pod_of(stage: &Stage) -> Value {
     let addresses: Vec<Value> = Both::of(&stage.pods[0]).texts().map(|ip| json!({"ip": ip})).into();
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1"}, "status": {"podIPs": addresses}})
 }

@@ -3,13 +3,15 @@
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use portmap_harness::agent::Agent;
 use portmap_harness::listen::Protocol;
 use portmap_harness::world::program;
-use portmap_suites::service_objects::{Both, PORT, Service, TARGET_PORT, Via, cluster_ip, endpoints};
+use portmap_suites::service_objects::{Both, PORT, TARGET_PORT, Via, cluster_ip};
 use portmap_suites::service_stage::{Stage, eventually};
 use portmap_suites::tracer::Tracer;
 use serde_json::Value;
 
+use crate::calls::{pod_of, services};
 use crate::end::until;
 
 /// The connections to each Service while `top` measures.
@@ -20,14 +22,14 @@ const SECONDS: u32 = 4;
 
 fn stage(name: &str) -> Result<Stage> {
     let mut stage = Stage::new(name, &["a", "b"], &[])?;
-    stage.apply(&[Service::new("web", 1).endpoints(endpoints(&stage.pods)), Service::new("empty", 2)])?;
+    stage.apply(&services(&stage))?;
     Ok(stage)
 }
 
-fn start(stage: &Stage) -> Result<Child> {
+fn start(stage: &Stage, arguments: &[&str]) -> Result<Child> {
     let mut command = stage.world.command(program::find("portmap")?);
     command.args(["top", "--once", "-o", "json", "--interval", &SECONDS.to_string()]).arg("--bpffs").arg(stage.world.bpffs());
-    command.stdout(Stdio::piped()).spawn().context("failed to run portmap")
+    command.args(arguments).stdout(Stdio::piped()).spawn().context("failed to run portmap")
 }
 
 /// The row of a Service port. Waits for the end of the command.
@@ -44,8 +46,11 @@ fn number(row: &Value, field: &str) -> Result<f64> {
 
 #[test]
 fn rates_and_shares_are_those_of_the_connections() -> Result<()> {
-    let stage = stage("top-rates")?;
-    let top = start(&stage)?;
+    let mut stage = stage("top-rates")?;
+    let pod = pod_of(&stage);
+    stage.apply_with(vec![pod], &services(&stage))?;
+    let manifests = Agent::manifests(&stage.world).display().to_string();
+    let top = start(&stage, &["--manifests", &manifests])?;
     eventually("portmap top collects events", || Ok((until(&stage)? > 0).then_some(())))?;
     for number in [1, 2] {
         stage.client.connect(cluster_ip(number).at(Via::V4, PORT), Protocol::Tcp, COUNT)?;
@@ -64,6 +69,10 @@ fn rates_and_shares_are_those_of_the_connections() -> Result<()> {
     names.sort_unstable();
     let pods: Vec<String> = stage.pods.iter().map(|pod| Both::of(pod).at(Via::V4, TARGET_PORT).to_string()).collect();
     assert_eq!(names, pods);
+    let is_named = |backend: &Value| backend["backend"] == pods[0].as_str();
+    let (first, others): (Vec<&Value>, Vec<&Value>) = backends.iter().partition(|backend| is_named(backend));
+    assert!(first.iter().all(|backend| backend["pod"] == "default/web-1"), "{row}");
+    assert!(others.iter().all(|backend| backend["pod"].is_null()), "{row}");
     Ok(())
 }
 
@@ -71,7 +80,7 @@ fn rates_and_shares_are_those_of_the_connections() -> Result<()> {
 fn refusals_have_a_rate_also_while_another_process_traces() -> Result<()> {
     let stage = stage("top-refusals")?;
     let tracer = Tracer::start(&stage.world, &["--refused"])?;
-    let top = start(&stage)?;
+    let top = start(&stage, &[])?;
     // The command reads the counters at its start. The connections go on until it has ended.
     let empty = cluster_ip(2).at(Via::V4, PORT);
     let reading = std::thread::spawn(move || row(top, "default/empty", "tcp"));

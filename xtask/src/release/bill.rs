@@ -1,12 +1,14 @@
 //! The dependencies of portmap: their licences, and the software bill of materials (SBOM).
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::binary;
 use crate::subcommand::Subcommand;
 use crate::{audit, files, program, workspace};
 
@@ -19,6 +21,8 @@ const LIST: &str = "portmap.cdx";
 /// first time.
 pub fn write(directory: &Path) -> Result<()> {
     audit::write_licenses(&directory.join("THIRD-PARTY-LICENSES"))?;
+    // The tool writes a list beside each member's manifest. Without the old times, cargo would build the members anew.
+    let times = times()?;
     let mut list = CYCLONE_DX.command()?;
     list.args(["cyclonedx", "--format", "json", "--override-filename", LIST, "--no-build-deps"]);
     list.args(["--target", Architecture::ALL[0].target(), "--manifest-path", "portmap/Cargo.toml"]);
@@ -27,7 +31,23 @@ pub fn write(directory: &Path) -> Result<()> {
     let written = workspace::root().join("portmap").join(&name);
     let text = fs::read_to_string(&written).with_context(|| format!("failed to read {}", written.display()));
     remove_lists(&name)?;
-    files::write(&directory.join(&name), &without_time(&text?)?)
+    for (member, time) in times {
+        File::open(&member)
+            .and_then(|it| it.set_modified(time))
+            .with_context(|| format!("failed to touch {}", member.display()))?;
+    }
+    let root = workspace::root().display().to_string();
+    files::write(&directory.join(&name), &without_time(&text?.replace(&root, binary::ROOT))?)
+}
+
+/// The directories of all members of the workspace, with the times of their last change.
+fn times() -> Result<Vec<(PathBuf, SystemTime)>> {
+    let time = |directory: PathBuf| {
+        let time = fs::metadata(&directory).and_then(|it| it.modified());
+        let time = time.with_context(|| format!("failed to read {}", directory.display()))?;
+        Ok((directory, time))
+    };
+    workspace::members()?.iter().filter_map(|member| member.manifest_path.parent()).map(|it| time(it.into())).collect()
 }
 
 /// Removes the lists that the tool has written beside the manifests of all members of the workspace.

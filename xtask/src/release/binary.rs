@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 use super::architecture::Architecture;
 use crate::{program, workspace};
 
+/// The path of the workspace in the files of a release.
+pub const ROOT: &str = "/portmap";
+
 /// The profile of Cargo.toml for releases.
 const PROFILE: &str = "dist";
 
@@ -41,5 +44,5 @@ pub fn path_in(target: &Path, architecture: Architecture) -> PathBuf {
 fn flags(root: &Path) -> Result<String> {
     let cargo = program::cargo_home().context("cargo has no home directory")?;
     let replaced = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
-    Ok([replaced(&cargo, "/cargo"), replaced(root, "/portmap")].join(" "))
+    Ok([replaced(&cargo, "/cargo"), replaced(root, ROOT)].join(" "))
 }

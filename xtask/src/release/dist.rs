@@ -21,8 +21,8 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LI
 /// Build the release: a static program for each architecture, in archives
 ///
 /// An archive has the program, completion scripts, manual pages, the licences of portmap and of all its dependencies, and the
-/// bill of materials of these. Writes <target>/dist/portmap-VERSION-ARCH.tar.gz and SHA256SUMS. Two builds of one commit in
-/// the same directory give equal archives.
+/// bill of materials of these. Writes <target>/dist/portmap-VERSION-ARCH.tar.gz and SHA256SUMS. Two builds of one commit
+/// give equal archives.
 #[derive(clap::Args)]
 pub struct DistArgs {
     #[command(flatten)]

@@ -21,8 +21,8 @@ const PROGRAM: &str = "usr/local/bin/portmap";
 /// Build the container image for all architectures, without a daemon
 ///
 /// The image has nothing but the statically linked program. Writes <target>/dist/portmap-VERSION-image.tar, an OCI image layout
-/// with an index over the architectures. Two builds of one commit in the same directory give the same digest. To load it: ctr
-/// images import, podman load, or skopeo copy oci-archive:FILE docker://…
+/// with an index over the architectures. Two builds of one commit give the same digest. To load it: ctr images import, podman
+/// load, or skopeo copy oci-archive:FILE docker://…
 #[derive(clap::Args)]
 pub struct ImageArgs {
     #[command(flatten)]

@@ -63,13 +63,17 @@ pub fn parse(text: &str, file: &str, filter: Filter) -> Result<(Objects, Faults)
 
 /// Splits the text of a file into documents, for [`decode`].
 pub fn split<'a>(text: &'a str, file: &str) -> Result<Split<'a>> {
-    documents::split(text).with_context(|| format!("{file} is neither YAML nor JSON"))
+    documents::split(text).with_context(|| unreadable(file))
+}
+
+fn unreadable(file: &str) -> String {
+    format!("{file} is neither YAML nor JSON")
 }
 
 /// Decodes the documents of a file, as [`parse`] does.
 pub fn decode(documents: Split, file: &str, filter: Filter) -> Result<(Objects, Faults)> {
     let mut reader = Reader { wanted: filter.wanted, objects: Objects::default(), faults: Faults::default() };
-    for document in documents.decode(filter).with_context(|| format!("{file} is neither YAML nor JSON"))? {
+    for document in documents.decode(filter).with_context(|| unreadable(file))? {
         match document {
             Document::LeftOut => {}
             Document::Service(service) => reader.insert(service, kinds::SERVICE, |it| &mut it.services),

@@ -47,11 +47,15 @@ fn site(name: &str) -> Result<Site> {
     Ok(site)
 }
 
-/// Runs `portmap verify` with the manifests of the site and these arguments.
-fn verify(site: &Site, arguments: &[&str]) -> Result<Outcome> {
+/// Runs a subcommand with these arguments, and with the manifests of the site.
+fn ask(site: &Site, command: &str, arguments: &[&str]) -> Result<Outcome> {
     let manifests = site.manifests();
     let manifests = manifests.to_str().context("the path is not UTF-8")?;
-    site.ask(&[&["verify", "--node-name", "node-1", "--manifests", manifests], arguments].concat())
+    site.ask(&[&[command, "--node-name", "node-1", "--manifests", manifests], arguments].concat())
+}
+
+fn verify(site: &Site, arguments: &[&str]) -> Result<Outcome> {
+    ask(site, "verify", arguments)
 }
 
 /// The JSON of `portmap verify`, which ends with `code`.
@@ -64,10 +68,8 @@ fn report(site: &Site, code: i32, arguments: &[&str]) -> Result<Value> {
 
 /// `portmap explain` finds no difference between the tables and the manifests of the site.
 fn explain(site: &Site) -> Result<()> {
-    let manifests = site.manifests();
-    let manifests = manifests.to_str().context("the path is not UTF-8")?;
-    let arguments = ["explain", "10.96.0.10:80", "-o", "json", "--node-name", "node-1", "--manifests", manifests];
-    let json: Value = serde_json::from_str(&site.ask(&arguments)?.expect(0)?.stdout)?;
+    let outcome = ask(site, "explain", &["10.96.0.10:80", "-o", "json"])?.expect(0)?;
+    let json: Value = serde_json::from_str(&outcome.stdout)?;
     ensure!(json["explanations"][0]["kernel"]["agrees"] == true, "{json:#}");
     Ok(())
 }

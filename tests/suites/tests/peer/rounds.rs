@@ -76,6 +76,21 @@ fn seed_of_now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
 }
 
+/// Waits until kube-proxy has written rules, before the Node gets a zone.
+///
+/// kube-proxy 1.37 may lose the zone that its Node has at the start (`NewNodeTopologyConfig` in its `server.go`): it subscribes to
+/// the Node, which has been read already, and registers the receiver afterwards. If the first event comes in between, hints are
+/// ignored until the zone changes.
+async fn await_rules(proxy: &mut Proxy) -> Result<()> {
+    let begin = Instant::now();
+    while let Err(error) = proxy::read() {
+        proxy.check_alive()?;
+        ensure!(begin.elapsed() < PATIENCE, "kube-proxy has no rules after {PATIENCE:?}: {error:#}");
+        sleep(INTERVAL).await;
+    }
+    Ok(())
+}
+
 /// The API server and both proxies, in the network namespace of a node. Fields are dropped in this order.
 struct Site {
     agent: Agent,
@@ -101,7 +116,8 @@ impl Site {
         }
         let kubeconfig = plane.admin_kubeconfig().to_str().context("the path of the kubeconfig is not UTF-8")?;
         let agent = Agent::spawn_in_cluster(&world, &[&["--kubeconfig", kubeconfig], NOWHERE.as_slice()].concat())?;
-        let proxy = plane.start_proxy(NODE)?;
+        let mut proxy = plane.start_proxy(NODE)?;
+        await_rules(&mut proxy).await?;
         Ok(Self { agent, proxy, applied: Applied::new(client.clone()), client, _plane: plane, world })
     }
 
@@ -129,9 +145,9 @@ impl Site {
             self.proxy.check_alive()?;
             ensure!(
                 begin.elapsed() < PATIENCE,
-                "not within {PATIENCE:?}: both show the marker\nportmap: {is_ours} {:?}\nkube-proxy: {is_theirs} {:?}\n{}",
-                ours.err(),
-                theirs.err(),
+                "not within {PATIENCE:?}: both show the marker {mark:?}\nportmap: {is_ours} {:?}\nkube-proxy: {is_theirs} {:?}\n{}",
+                seen(&ours, mark),
+                seen(&theirs, mark),
                 self.agent.log()
             );
             sleep(INTERVAL).await;
@@ -185,5 +201,13 @@ impl Site {
             write!(text, "\n  {}", serde_json::to_string(&slice)?)?;
         }
         Ok(text)
+    }
+}
+
+/// The answers of a proxy to the frontends of the marker, or the reason why its tables cannot be read.
+fn seen(model: &Result<Model>, mark: &Model) -> String {
+    match model {
+        Ok(model) => format!("{:?}", mark.keys().map(|frontend| (frontend, model.get(frontend))).collect::<Vec<_>>()),
+        Err(error) => format!("{error:#}"),
     }
 }

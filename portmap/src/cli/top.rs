@@ -160,7 +160,7 @@ fn show(terminal: &mut DefaultTerminal, watched: &mut Watched, names: &mut PodNa
     // The first rates come soon, and the next ones after the interval.
     let mut time = interval.min(Duration::from_secs(1));
     loop {
-        // Each row is a line at least, so no more rows than lines are visible.
+        // Rows beyond the screen need no names.
         let most = usize::from(terminal.size()?.height).min(watched.rows.len());
         names.name(watched.rows.split_at_mut(most).0);
         let note = if watched.tracer.is_some() { names.warning() } else { Some(NO_BACKENDS) };

@@ -133,6 +133,7 @@ async fn trace(mut tracer: Tracer, lines: Lines) -> Result<()> {
 async fn follow(tracer: &mut Tracer, mut lines: Lines, lost: &mut u64) -> Result<()> {
     let events = readiness::readable(tracer.as_fd()).context("failed to wait for events")?;
     eprintln!("waiting for connections to Services; stop with Ctrl-C");
+    lines.warn();
     let mut keep = interval(KEEP);
     while lines.left != Some(0) {
         tokio::select! {
@@ -224,9 +225,7 @@ impl Lines {
         if let (Some(owner), Some(backend)) = (&names.service, traced.backend) {
             names.backend = self.backends.pod(&owner.service, backend.ip()).await.cloned();
         }
-        if let Some(warning) = self.backends.take_warning() {
-            output::warning(&warning);
-        }
+        self.warn();
         let row = trace::row(traced, names, self.boot);
         let line = match self.format {
             Format::Json => serde_json::to_string(&row)?,
@@ -235,6 +234,13 @@ impl Lines {
         writeln!(self.buffer, "{line}")?;
         self.left = self.left.map(|left| left - 1);
         Ok(())
+    }
+
+    /// Says why the pods of backends are not named, at the first failure.
+    fn warn(&mut self) {
+        if let Some(warning) = self.backends.take_warning() {
+            output::warning(&warning);
+        }
     }
 
     /// Writes the lines in a task, because a write waits while the reader does not read.

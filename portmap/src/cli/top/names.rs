@@ -20,7 +20,7 @@ use crate::cli::{
 pub struct PodNames {
     questions: Sender<Vec<Backend>>,
     answers: Receiver<Answer>,
-    known: HashMap<Backend, Option<ObjectName>>,
+    known: HashMap<Backend, ObjectName>,
     is_asked: bool,
     /// The reason why pods are not named.
     warning: Option<String>,
@@ -30,7 +30,7 @@ pub struct PodNames {
 type Backend = (ObjectName, IpAddr);
 
 struct Answer {
-    pods: Vec<(Backend, Option<ObjectName>)>,
+    pods: HashMap<Backend, ObjectName>,
     warning: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl PodNames {
 
     fn learn(&mut self, answer: Answer) {
         let Answer { pods, warning } = answer;
-        self.known = pods.into_iter().collect();
+        self.known = pods;
         self.warning = self.warning.take().or(warning);
         self.is_asked = false;
     }
@@ -87,7 +87,7 @@ impl PodNames {
     fn write(&self, rows: &mut [Row]) {
         for row in rows {
             for share in &mut row.backends {
-                share.pod = self.known.get(&(row.service.clone(), share.backend.ip())).cloned().flatten();
+                share.pod = self.known.get(&(row.service.clone(), share.backend.ip())).cloned();
             }
         }
     }
@@ -96,10 +96,11 @@ impl PodNames {
 /// Answers questions until nobody asks any more.
 fn answer(runtime: &Runtime, mut backends: Backends, asked: &Receiver<Vec<Backend>>, given: &Sender<Answer>) {
     for questions in asked {
-        let mut pods = Vec::new();
+        let mut pods = HashMap::new();
         for (service, address) in questions {
-            let pod = runtime.block_on(backends.pod(&service, address)).cloned();
-            pods.push(((service, address), pod));
+            if let Some(pod) = runtime.block_on(backends.pod(&service, address)).cloned() {
+                pods.insert((service, address), pod);
+            }
         }
         if given.send(Answer { pods, warning: backends.take_warning() }).is_err() {
             return;

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use portmap::{
+    error_text,
     inspect::{
         explain::target::Target,
         top::{Order, Row, Seen},
@@ -111,7 +112,7 @@ impl Boards {
             if reader.is_due(written) {
                 let (objects, problem) = match reader.read() {
                     Ok(objects) => (Some(objects), None),
-                    Err(error) => (None, Some(format!("{error:#}"))),
+                    Err(error) => (None, Some(error_text::of_error(error.as_ref()))),
                 };
                 self.board.send_modify(|board| *board = Arc::new(Board { objects, problem }));
             }

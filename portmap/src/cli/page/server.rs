@@ -16,7 +16,10 @@ use axum::{
 };
 use futures::{Stream, stream};
 use http::{StatusCode, header};
-use portmap::inspect::{explain::target::Target, top::Row};
+use portmap::{
+    error_text,
+    inspect::{explain::target::Target, top::Row},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch, task, time::sleep};
 
@@ -63,7 +66,7 @@ struct Failure(StatusCode, String);
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n"))
+        Self(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", error_text::of_error(error.as_ref())))
     }
 }
 

@@ -1,12 +1,13 @@
 //! `portmap lint --kubeconfig`: the objects of a cluster, with all and with some permissions.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use portmap_harness::control_plane::ControlPlane;
 use portmap_harness::control_plane::objects::apply_yaml;
 use portmap_suites::command;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A Service with a wrong targetPort, a policy for its port, an Ingress to its targetPort, and a node port that another program
 /// would have to choose.
@@ -85,6 +86,17 @@ async fn lint_checks_the_objects_of_a_cluster() -> Result<()> {
     assert_eq!(codes, ["PM160 web"]);
     let forbidden = warnings.iter().find(|line| line.contains("may not list")).context("a warning")?;
     ensure!(forbidden.contains("Pod, Endpoints") && forbidden.contains("NetworkPolicy"), "{warnings:#?}");
+    refuse_an_unknown_token(&kubeconfig)
+}
+
+/// The answer of the API server is shown by its message alone.
+fn refuse_an_unknown_token(kubeconfig: &Path) -> Result<()> {
+    let mut config: Value = serde_json::from_slice(&fs::read(kubeconfig)?)?;
+    config["users"][0]["user"] = json!({"token": "unknown"});
+    fs::write(kubeconfig, config.to_string())?;
+    let outcome = command::portmap(&["lint", "--kubeconfig", kubeconfig.to_str().context("not UTF-8")?])?;
+    let is_short = outcome.stderr.lines().count() == 1 && outcome.stderr.ends_with(": Unauthorized (HTTP status 401)\n");
+    ensure!(outcome.code == Some(3) && is_short, "{outcome:?}");
     Ok(())
 }
 
